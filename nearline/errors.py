@@ -1,0 +1,25 @@
+"""
+NearlineError     printed as one sentence; exit status 1
+├── BadSettings   a wrong key or value in the file, the environment or a flag
+├── NotRunning    no instance runs on this data folder
+└── StartFailed   a process of the instance could not be started
+"""
+
+from pathlib import Path
+
+
+class NearlineError(Exception):
+    """Base of what ends a command. The message is one sentence, without a traceback."""
+
+
+class BadSettings(NearlineError):
+    """Names the key and the mend."""
+
+
+class NotRunning(NearlineError):
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(f"nothing runs on {data_dir}; start it with: nearline up --data-dir {data_dir}")
+
+
+class StartFailed(NearlineError):
+    """Names the process and why."""

@@ -1,0 +1,15 @@
+"""Settings of the retriever. Read by `nearline/settings.py`; nothing here looks at the environment."""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class ServeSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    """Loopback unless told otherwise."""
+    port: int = Field(8080, ge=0, le=65535)
+    """0: a free one."""
+    api_key: SecretStr | None = None
+    url: str | None = None
+    """A retriever elsewhere, for the commands; None: the one of this data folder."""

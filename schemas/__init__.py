@@ -1,0 +1,1 @@
+"""What travels between the parts: events, contexts, embedding records, hops, topic names. Imports nothing of ours."""

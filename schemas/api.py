@@ -1,0 +1,119 @@
+"""Messages of the retriever's HTTP API (pydantic, so that OpenAPI is generated from them)."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+DEFAULT_K = 2000
+MAX_K = 2048
+"""Both tiers are bound by it: a GPU's top-k takes no more."""
+MAX_FILTER_IDS = 10_000
+
+_Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+_Language = Annotated[str, StringConstraints(min_length=1, max_length=35)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RetrieveRequest(_Message):
+    """Exactly one of `member_id` and `text`."""
+
+    member_id: _Id | None = None
+    text: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
+    k: int = Field(DEFAULT_K, ge=1, le=MAX_K)
+    languages: list[_Language] = Field(default=[], max_length=100)
+    created_after: AwareDatetime | None = None
+    exclude_authors: list[_Id] = Field(default=[], max_length=MAX_FILTER_IDS)
+    exclude_posts: list[_Id] = Field(default=[], max_length=MAX_FILTER_IDS)
+    hide_acted: bool = False
+    own_posts: bool = False
+
+    @model_validator(mode="after")
+    def _one_query(self) -> "RetrieveRequest":
+        if (self.member_id is None) == (self.text is None):
+            raise ValueError("give exactly one of member_id and text")
+        return self
+
+
+Tier = Literal["hot", "cold", "trending"]
+
+
+class RetrieveResponse(_Message):
+    """Columns of equal length, best first. `partial` says that a part was missing; `reasons` says which and why.
+    A reason also says when the answer does not come from the member's own vector (`member_unknown`, `trending`)."""
+
+    generation: str
+    partial: bool
+    reasons: list[str]
+    post_ids: list[str]
+    scores: list[float]
+    tiers: list[Tier]
+    counts: dict[Literal["hot", "cold", "trending"], int]
+    timings_ms: dict[str, float]
+
+
+class TierPost(_Message):
+    """One post as one tier holds it."""
+
+    present: bool
+    revision: int | None = None
+    deleted: bool | None = None
+    author_id: str | None = None
+    language: str | None = None
+    created_at: datetime | None = None
+
+
+class PostResponse(_Message):
+    post_id: str
+    generation: str
+    cold: TierPost
+    hot: TierPost
+
+
+class ProcessStatus(_Message):
+    name: str
+    pid: int | None
+    restarts: int
+
+
+class StageStatus(_Message):
+    """`lag` in records; `oldest_age_s` is the age of the oldest record not yet done, None where there is no lag."""
+
+    stage: str
+    group: str
+    topic: str
+    lag: int | None
+    oldest_age_s: float | None
+
+
+class ColdStatus(_Message):
+    posts: int | None
+    members: int | None
+
+
+class HotStatus(_Message):
+    posts: int | None
+
+
+class TiersStatus(_Message):
+    cold: ColdStatus
+    hot: HotStatus
+
+
+class FreshnessStatus(_Message):
+    p50: float | None
+    p99: float | None
+
+
+class StatusResponse(_Message):
+    ready: bool
+    generation: str | None
+    processes: list[ProcessStatus]
+    stages: list[StageStatus]
+    tiers: TiersStatus
+    dead_letters: int | None
+    freshness_s: FreshnessStatus
+    problems: list[str] = []

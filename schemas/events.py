@@ -1,0 +1,229 @@
+"""Input events: one JSON object per Kafka record, checked when it is read.
+
+`decode_event` is the only way in. What it returns is safe to apply; what it raises is the cause of a dead letter.
+"""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from schemas import topics
+from schemas.errors import BadRecord
+from schemas.ids import MAX_ID_BYTES, MAX_TEXT_CHARS, Micros, Millis
+from schemas.times import EPOCH, to_micros
+
+Action = Literal["view", "dwell", "click", "like", "comment", "share", "follow", "hide", "impression"]
+
+MAX_FUTURE_US: Final = 24 * 3600 * 1_000_000
+"""An event time may be this far past its record's timestamp: clocks differ, but not by more than a day."""
+
+_Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
+_Short = Annotated[str, Meta(max_length=1_000)]
+_Language = Annotated[str, Meta(max_length=35)]
+_Time = Annotated[datetime, Meta(tz=True)]
+
+
+class EventOrder(NamedTuple):
+    """The design's order of one entity's events: event time, created < updated < deleted, SHA-256 of the body."""
+
+    at_us: int
+    rank: int
+    digest: str
+
+
+class _Event(Struct, frozen=True, tag_field="type"):
+    """Common checks. A ValueError in `__post_init__` becomes a msgspec.ValidationError with the path."""
+
+    def _check_ids(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+                raise ValueError(f"{name} is longer than {MAX_ID_BYTES} bytes; use a shorter id")
+            if "\0" in value:
+                raise ValueError(f"{name} holds a NUL character; take it out")
+
+    def _check_times(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < EPOCH:
+                raise ValueError(f"{name} is before 1970; send the real time")
+
+
+class _PostBody(_Event, frozen=True):
+    post_id: _Id
+    author_id: _Id
+    text: _Text
+    created_at: _Time
+    language: _Language | None = None
+
+    def _check_body(self) -> None:
+        self._check_ids("post_id", "author_id")
+        if "\0" in self.text:
+            raise ValueError("text holds a NUL character; take it out")
+
+
+class PostCreated(_PostBody, frozen=True, tag="post.created"):
+    def __post_init__(self) -> None:
+        self._check_body()
+        self._check_times("created_at")
+
+    @property
+    def event_time(self) -> datetime:
+        return self.created_at
+
+
+class PostUpdated(_PostBody, frozen=True, tag="post.updated", kw_only=True):
+    at: _Time
+
+    def __post_init__(self) -> None:
+        self._check_body()
+        self._check_times("created_at", "at")
+
+    @property
+    def event_time(self) -> datetime:
+        return self.at
+
+
+class PostDeleted(_Event, frozen=True, tag="post.deleted"):
+    post_id: _Id
+    at: _Time
+
+    def __post_init__(self) -> None:
+        self._check_ids("post_id")
+        self._check_times("at")
+
+    @property
+    def event_time(self) -> datetime:
+        return self.at
+
+
+class MemberUpdated(_Event, frozen=True, tag="member.updated"):
+    member_id: _Id
+    at: _Time
+    headline: _Short | None = None
+    skills: Annotated[list[_Short], Meta(max_length=200)] = []
+    industry: _Short | None = None
+    language: _Language | None = None
+
+    def __post_init__(self) -> None:
+        self._check_ids("member_id")
+        self._check_times("at")
+        if any("\0" in text for text in (self.headline or "", self.industry or "", *self.skills)):
+            raise ValueError("headline, industry or skills hold a NUL character; take it out")
+
+    @property
+    def event_time(self) -> datetime:
+        return self.at
+
+
+class MemberDeleted(_Event, frozen=True, tag="member.deleted"):
+    member_id: _Id
+    at: _Time
+
+    def __post_init__(self) -> None:
+        self._check_ids("member_id")
+        self._check_times("at")
+
+    @property
+    def event_time(self) -> datetime:
+        return self.at
+
+
+class Activity(_Event, frozen=True, tag="activity"):
+    member_id: _Id
+    post_id: _Id
+    action: Action
+    at: _Time
+    dwell_ms: Annotated[int, Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        self._check_ids("member_id", "post_id")
+        self._check_times("at")
+        if self.action == "dwell" and self.dwell_ms is None:
+            raise ValueError("dwell_ms is missing; a dwell needs its length in milliseconds")
+
+    @property
+    def event_time(self) -> datetime:
+        return self.at
+
+
+PostEvent = PostCreated | PostUpdated | PostDeleted
+MemberEvent = MemberUpdated | MemberDeleted
+Event = PostEvent | MemberEvent | Activity
+
+EVENT_TYPES: Final = (PostCreated, PostUpdated, PostDeleted, MemberUpdated, MemberDeleted, Activity)
+_RANK: Final = {
+    PostCreated: 0,
+    PostUpdated: 1,
+    PostDeleted: 2,
+    MemberUpdated: 1,
+    MemberDeleted: 2,
+    Activity: 1,
+}
+_TOPIC: Final = {
+    PostCreated: topics.POSTS,
+    PostUpdated: topics.POSTS,
+    PostDeleted: topics.POSTS,
+    MemberUpdated: topics.MEMBERS,
+    MemberDeleted: topics.MEMBERS,
+    Activity: topics.ACTIVITY,
+}
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def event_topic(event: Event) -> str:
+    """The input topic that this type of event belongs to."""
+    return _TOPIC[type(event)]
+
+
+def event_key(event: Event) -> str:
+    """The record's key: the post's id on `posts`, the member's id on `members` and `activity`."""
+    return event.post_id if isinstance(event, PostEvent) else event.member_id
+
+
+def event_time_us(event: Event) -> Micros:
+    return to_micros(event.event_time)
+
+
+def event_order(event: Event, body: bytes) -> EventOrder:
+    """`body` is the record's value as it was sent."""
+    return EventOrder(event_time_us(event), _RANK[type(event)], hashlib.sha256(body).hexdigest())
+
+
+def parse_event(body: bytes) -> Event:
+    """Reads one JSON object. Raises BadRecord."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise BadRecord(_sentence(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRecord(f"the record is not valid JSON ({error}); send one UTF-8 JSON object") from error
+
+
+def decode_event(topic: str, key: bytes | None, body: bytes | None, timestamp_ms: Millis) -> Event:
+    """One record of an input topic, checked against its topic, key and timestamp. Raises BadRecord."""
+    if body is None:
+        raise BadRecord("the value is null; send a post.deleted or member.deleted event instead")
+    event = parse_event(body)
+    if _TOPIC[type(event)] != topic:
+        raise BadRecord(f"type belongs to the topic {_TOPIC[type(event)]}, not to {topic}; send it there")
+    expected = event_key(event)
+    if key is None:
+        raise BadRecord(f"the key is null; use {expected!r} as the key")
+    if key != expected.encode():
+        raise BadRecord(f"the key {key[:64]!r} disagrees with the body; use {expected!r} as the key")
+    if event_time_us(event) > timestamp_ms * 1000 + MAX_FUTURE_US:
+        raise BadRecord("the event time is more than 24 h past the record's timestamp; send the real time")
+    return event
+
+
+def _sentence(error: msgspec.ValidationError) -> str:
+    """msgspec says «Expected `str`, got `int` - at `$.post_id`»; we put the field first."""
+    text, _, path = str(error).rpartition(" - at ")
+    if not text:
+        return str(error)
+    field = path.strip("`").removeprefix("$").lstrip(".")
+    return f"{field}: {text}" if field else text

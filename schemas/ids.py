@@ -1,0 +1,21 @@
+"""Ids, revisions and times as types of their own, so that they cannot be swapped."""
+
+from typing import Literal, NewType
+
+PostId = NewType("PostId", str)
+MemberId = NewType("MemberId", str)
+Revision = NewType("Revision", int)
+"""Grows with every published context of one entity; 0 stands for "never published"."""
+Generation = NewType("Generation", str)
+Partition = NewType("Partition", int)
+Offset = NewType("Offset", int)
+Micros = NewType("Micros", int)
+"""Microseconds since 1970-01-01T00:00:00Z."""
+Millis = NewType("Millis", int)
+"""Milliseconds since 1970, the unit of a Kafka record's timestamp."""
+
+Kind = Literal["post", "member"]
+"""The two kinds of entity."""
+
+MAX_ID_BYTES = 256
+MAX_TEXT_CHARS = 100_000

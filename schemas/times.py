@@ -1,0 +1,30 @@
+"""RFC 3339 times with a zone, to and from microseconds."""
+
+from datetime import UTC, datetime, timedelta
+
+from schemas.ids import Micros
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> Micros:
+    """Exact, also where a float of seconds would round."""
+    return Micros((moment - EPOCH) // _MICROSECOND)
+
+
+def to_rfc3339(micros: Micros) -> str:
+    """`2026-01-05T10:00:00Z`; the fraction only where there is one."""
+    text = (EPOCH + timedelta(microseconds=micros)).isoformat()
+    return text.removesuffix("+00:00") + "Z"
+
+
+def from_rfc3339(text: str) -> Micros:
+    """Raises ValueError with one sentence when the text is no RFC 3339 time with a zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an RFC 3339 time such as 2026-01-05T10:00:00Z") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone; add Z or an offset such as +01:00")
+    return to_micros(moment)

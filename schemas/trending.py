@@ -1,0 +1,36 @@
+"""Trending lists: one record per partition of `activity`, key = the partition's number (JSON)."""
+
+import msgspec
+from msgspec import Struct
+
+from schemas.errors import BadRecord
+from schemas.ids import Micros, PostId
+
+
+class TrendingEntry(Struct, frozen=True):
+    post_id: PostId
+    score: float
+
+
+class TrendingList(Struct, frozen=True):
+    """Scores are as of `as_of_us` and halve every `half_life_s`; best first."""
+
+    partition: int
+    as_of_us: Micros
+    half_life_s: float
+    entries: list[TrendingEntry]
+
+
+_decoder = msgspec.json.Decoder(TrendingList)
+
+
+def encode_trending(trending: TrendingList) -> bytes:
+    return msgspec.json.encode(trending)
+
+
+def decode_trending(body: bytes) -> TrendingList:
+    """Raises BadRecord."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRecord(f"not a trending list: {error}") from error

@@ -1,0 +1,51 @@
+"""Settings of the stages. Read by `nearline/settings.py`; nothing here looks at the environment."""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(_Settings):
+    bootstrap_servers: str | None = None
+    """None: the embedded broker of this data folder."""
+    options: dict[str, SecretStr] = {}
+    """Passed through to every Kafka client, such as `security.protocol` and `sasl.password`."""
+    partitions: int = Field(4, ge=1, le=1024)
+    """Of every topic; the joins need the same number everywhere. Changing it later needs a rebuild."""
+    replication: int = Field(1, ge=1, le=9)
+    inputs_retention_s: int = Field(30 * 24 * 3600, ge=60)
+    hops_retention_s: int = Field(24 * 3600, ge=60)
+
+
+class ContextsSettings(_Settings):
+    workers: int = Field(1, ge=1, le=64)
+    batch_records: int = Field(1000, ge=1, le=100_000)
+    """A transaction costs some 20 ms whatever it holds; 1,000 records make that small and stay under a second."""
+    linger_s: float = Field(0.05, ge=0, le=5)
+
+
+class EncodeSettings(_Settings):
+    workers: int = Field(1, ge=1, le=64)
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N. auto: a GPU where there is one."""
+    threads: int | None = Field(None, ge=1)
+    """Of torch on a CPU. None: the cores less one for everything else, at least one."""
+    budget_tokens: int = Field(8192, ge=64)
+    """Tokens in one packed forward pass; bounds memory."""
+    batch_records: int = Field(512, ge=1, le=100_000)
+    linger_s: float = Field(0.05, ge=0, le=5)
+
+
+class IndexSettings(_Settings):
+    batch_records: int = Field(1000, ge=1, le=100_000)
+    linger_s: float = Field(0.1, ge=0, le=5)
+
+
+class TrendingSettings(_Settings):
+    half_life_s: float = Field(3600.0, gt=0)
+    interval_s: float = Field(5.0, gt=0)
+    """How often each partition's list is written."""
+    size: int = Field(500, ge=1, le=10_000)
+    """Posts in one partition's list."""
