@@ -33,7 +33,7 @@ class PostContext(Struct, frozen=True):
 
 
 class MemberContext(Struct, frozen=True):
-    """`history` is newest last. `acted` and `hidden` are post ids, newest last; they travel to filters, not to prompts."""
+    """`history` is newest last. `acted` and `hidden` are post ids, newest last, for filters and not for prompts."""
 
     member_id: MemberId
     revision: Revision
