@@ -1,0 +1,76 @@
+"""Contexts, embeddings, lists, dead letters and times survive the way there and back; rubbish is a BadRecord."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas import contexts, dead_letters, embeddings, trending
+from schemas.errors import BadRecord
+from schemas.ids import MemberId, Micros, Offset, Partition, PostId, Revision
+from schemas.json_schema import EVENTS_SCHEMA, render
+from schemas.times import from_rfc3339, to_rfc3339
+
+
+def test_contexts_round_trip() -> None:
+    post = contexts.PostContext(PostId("p"), Revision(3), Micros(5), text="é", counts={"like": 2})
+    entry = contexts.HistoryEntry(PostId("p"), "like", Micros(1), "é")
+    member = contexts.MemberContext(MemberId("m"), Revision(1), Micros(2), skills=["a"], history=[entry])
+    assert contexts.decode_post_context(contexts.encode_context(post)) == post
+    assert contexts.decode_member_context(contexts.encode_context(member)) == member
+
+
+def test_embeddings_round_trip_to_the_bit() -> None:
+    vector = np.random.default_rng(0).standard_normal(16).astype(np.float32)
+    post = embeddings.PostEmbedding(
+        PostId("p"), Revision(2), False, MemberId("m"), None, Micros(9), embeddings.pack_vector(vector)
+    )
+    read = embeddings.decode_post_embedding(embeddings.encode_embedding(post))
+    assert read == post
+    np.testing.assert_array_equal(embeddings.unpack_vector(read.vector), vector)
+    assert embeddings.unpack_vector(b"") is None
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        contexts.decode_post_context,
+        contexts.decode_member_context,
+        embeddings.decode_post_embedding,
+        embeddings.decode_member_embedding,
+        trending.decode_trending,
+    ],
+)
+@pytest.mark.parametrize("raw", [b"", b"{}", b"\x00", b"\xff", b"[" * 50_000, b"\x81\xa1a"])
+def test_rubbish_is_a_bad_record(decode: Callable[[bytes], Any], raw: bytes) -> None:
+    with pytest.raises(BadRecord, match="not a"):
+        decode(raw)
+
+
+def test_dead_letter_headers_round_trip() -> None:
+    cause = dead_letters.DeadLetterCause("contexts", "posts", Partition(3), Offset(17), "text: bad \ud800")
+    read = dead_letters.from_headers(dead_letters.to_headers(cause))
+    assert read == cause._replace(cause="text: bad ?")
+    assert dead_letters.from_headers(None).offset == -1
+
+
+def test_trending_round_trips() -> None:
+    entries = [trending.TrendingEntry(PostId("p"), 1.5)]
+    trends = trending.TrendingList(2, Micros(7), 3600.0, entries)
+    assert trending.decode_trending(trending.encode_trending(trends)) == trends
+
+
+@pytest.mark.parametrize("text", ["2026-01-05T10:00:00Z", "2026-01-05T10:00:00.000001Z", "1970-01-01T00:00:00Z"])
+def test_times_round_trip(text: str) -> None:
+    assert to_rfc3339(from_rfc3339(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "2026-01-05", "2026-01-05T10:00:00", "soon"])
+def test_times_without_a_zone_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"RFC 3339|zone"):
+        from_rfc3339(text)
+
+
+def test_the_committed_json_schema_is_the_codes() -> None:
+    assert EVENTS_SCHEMA.read_bytes() == render(), "run: python -m schemas.json_schema"
