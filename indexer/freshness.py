@@ -1,0 +1,53 @@
+"""How fresh the tier is: seconds from an input record's Kafka timestamp to its effect being searchable.
+
+Owns the samples of the last minutes. Knows neither Kafka nor which tier they come from.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Freshness(NamedTuple):
+    """Seconds; None where nothing was indexed within the window."""
+
+    p50: float | None
+    p99: float | None
+    samples: int
+
+
+class FreshnessWindow:
+    """The samples of the last `window_s`, at most `capacity` of them. Any thread may add and read."""
+
+    def __init__(
+        self, window_s: float = 300.0, capacity: int = 50_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._window_s = window_s
+        self._clock = clock
+        self._lock = Lock()
+        self._samples: deque[tuple[float, float]] = deque(maxlen=capacity)
+
+    def add(self, seconds: Iterable[float]) -> None:
+        """A clock of another machine may run ahead: a negative sample counts as zero."""
+        now = self._clock()
+        with self._lock:
+            self._samples.extend((now, max(0.0, sample)) for sample in seconds)
+
+    def recent(self) -> list[float]:
+        """The samples within the window, oldest first."""
+        with self._lock:
+            start = self._clock() - self._window_s
+            while self._samples and self._samples[0][0] < start:
+                self._samples.popleft()
+            return [sample for _, sample in self._samples]
+
+    def summary(self) -> Freshness:
+        samples = self.recent()
+        if not samples:
+            return Freshness(None, None, 0)
+        p50, p99 = np.percentile(samples, (50, 99))
+        return Freshness(float(p50), float(p99), len(samples))
