@@ -1,0 +1,320 @@
+"""Makes a world of subjects, posts, members and activity, and knows what should be found in it.
+
+    python -m nearline.demo.world --seed 7 --posts 6000 --members 600 > events.jsonl
+
+The same arguments give the same events. Owns what happens in the world; refuses to know how it is sent or searched.
+"""
+
+import json
+import random
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TextIO
+
+import click
+
+from nearline.demo.subjects import ADJECTIVES, COMMON, HEADLINES, SENTENCES, SUBJECTS
+
+Event = dict[str, Any]
+
+OWN_SHARE: Final = 0.52
+"""Of a post's words that its subject chooses; a little comes from a second subject, the rest is common to all."""
+SECOND_SHARE: Final = 0.12
+FOLLOWS_INTEREST: Final = 0.85
+"""Of a member's activity; the rest is whatever came by."""
+ATTENTION: Final = timedelta(days=1)
+"""Members see posts that are at most this old."""
+
+_LIKED: Final = {
+    "view": 28, "dwell": 20, "click": 18, "like": 15, "comment": 6, "share": 4, "follow": 2, "impression": 7,
+}  # fmt: skip
+_PASSED: Final = {"impression": 52, "view": 32, "dwell": 6, "click": 4, "hide": 6}
+
+
+class WorldSize(NamedTuple):
+    posts: int = 6_000
+    members: int = 600
+    activity: int = 40_000
+    days: float = 7.0
+
+
+DEMO_SIZE: Final = WorldSize()
+
+
+class Truth(NamedTuple):
+    """What is known about the world when its last event has happened."""
+
+    subject_of: dict[str, str]
+    """Of every post, the deleted ones included."""
+    interests: dict[str, list[str]]
+    """Of every member, now."""
+    former: dict[str, list[str]]
+    """Of members that changed: what they cared about before."""
+    deleted_posts: list[str]
+    deleted_members: list[str]
+
+
+class World(NamedTuple):
+    events: list[Event]
+    """In the order of their times, the last at `now` or shortly before."""
+    truth: Truth
+
+
+class _Member(NamedTuple):
+    member_id: str
+    interests: tuple[str, ...]
+    later: tuple[str, ...]
+    changes_at: datetime
+
+    def interests_at(self, moment: datetime) -> tuple[str, ...]:
+        return self.later if moment >= self.changes_at else self.interests
+
+
+class _Post(NamedTuple):
+    post_id: str
+    author_id: str
+    subject: str
+    created_at: datetime
+
+
+def make_world(seed: int, now: datetime, size: WorldSize = DEMO_SIZE) -> World:
+    return _Maker(seed, now, size).make()
+
+
+class Writer:
+    """Writes texts of a subject. Never the same one twice."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._names = sorted(SUBJECTS)
+        self._words = {name: rng.sample(SUBJECTS[name], len(SUBJECTS[name])) for name in self._names}
+        self._written: set[str] = set()
+
+    def post(self, subject: str) -> str:
+        second = self._rng.choice(self._names)
+        while (text := self._compose(subject, second)) in self._written:
+            pass
+        self._written.add(text)
+        return text
+
+    def headline(self, subject: str) -> str:
+        words = self._rng.sample(SUBJECTS[subject], 3)
+        template = self._rng.choice(HEADLINES)
+        return template.format(subject=subject, Subject=subject.capitalize(), a=words[0], b=words[1], c=words[2])
+
+    def skills(self, subject: str) -> list[str]:
+        return self._rng.sample(SUBJECTS[subject], 4)
+
+    def _compose(self, subject: str, second: str) -> str:
+        sentences = self._rng.sample(SENTENCES, self._rng.choice((2, 2, 3, 3, 4)))
+        return " ".join(self._fill(sentence, subject, second) for sentence in sentences)
+
+    def _fill(self, sentence: str, subject: str, second: str) -> str:
+        slots = {slot: self._word(subject, second) for slot in "abcd"}
+        text = sentence.format(**slots, adj=self._rng.choice(ADJECTIVES))
+        return text[0].upper() + text[1:]
+
+    def _word(self, subject: str, second: str) -> str:
+        kind = self._rng.random()
+        if kind < OWN_SHARE:
+            return self._favourite(subject)
+        if kind < OWN_SHARE + SECOND_SHARE:
+            return self._favourite(second)
+        return self._rng.choice(COMMON)
+
+    def _favourite(self, subject: str) -> str:
+        """Some of a subject's words are said more often than others."""
+        words = self._words[subject]
+        return words[int(len(words) * self._rng.random() ** 1.5)]
+
+
+class _Maker:
+    def __init__(self, seed: int, now: datetime, size: WorldSize) -> None:
+        self._rng = random.Random(seed)
+        self._writer = Writer(self._rng)
+        self._size = size
+        self._now = now
+        self._start = now - timedelta(days=size.days)
+        self._names = sorted(SUBJECTS)
+        self._events: list[tuple[datetime, int, Event]] = []
+
+    def make(self) -> World:
+        members = [self._member(number) for number in range(self._size.members)]
+        posts = self._posts(members)
+        self._activity(members, posts)
+        deleted_posts = self._post_changes(posts)
+        deleted_members = self._member_deletes(members)
+        self._events.sort(key=lambda entry: entry[:2])
+        truth = Truth(
+            {post.post_id: post.subject for post in posts},
+            {member.member_id: list(member.interests_at(self._now)) for member in members},
+            {member.member_id: list(member.interests) for member in members if member.interests != member.later},
+            deleted_posts,
+            deleted_members,
+        )
+        return World([event for _, _, event in self._events], truth)
+
+    def _add(self, at: datetime, event: Event) -> None:
+        self._events.append((at, len(self._events), event))
+
+    def _moment(self, first: datetime, last: datetime) -> datetime:
+        return _whole_ms(first + (last - first) * self._rng.random())
+
+    # Members
+
+    def _member(self, number: int) -> _Member:
+        interests = tuple(self._rng.sample(self._names, self._rng.choice((1, 2, 2, 3))))
+        later = self._other(interests) if self._rng.random() < 0.3 else interests
+        changes_at = self._moment(self._start, self._start + (self._now - self._start) * 0.6)
+        member = _Member(f"m{number:05d}", interests, later, changes_at)
+        if self._rng.random() < 0.93:  # the rest has no profile
+            self._profile(member, self._start)
+            if later != interests:
+                self._profile(member, changes_at)
+        return member
+
+    def _other(self, interests: tuple[str, ...]) -> tuple[str, ...]:
+        """One interest gives way to a new one."""
+        new = self._rng.choice([name for name in self._names if name not in interests])
+        return (*interests[1:], new)
+
+    def _profile(self, member: _Member, at: datetime) -> None:
+        first, *_ = interests = member.interests_at(at)
+        event = {
+            "type": "member.updated",
+            "member_id": member.member_id,
+            "headline": self._writer.headline(first),
+            "skills": [skill for name in interests for skill in self._writer.skills(name)],
+            "industry": first,
+            "language": "en",
+            "at": _text(at),
+        }
+        self._add(at, event)
+
+    def _member_deletes(self, members: Sequence[_Member]) -> list[str]:
+        leaving = self._rng.sample(members, len(members) // 100)
+        for member in leaving:
+            self._add(self._now, {"type": "member.deleted", "member_id": member.member_id, "at": _text(self._now)})
+        return [member.member_id for member in leaving]
+
+    # Posts
+
+    def _posts(self, members: Sequence[_Member]) -> list[_Post]:
+        moments = sorted(self._moment(self._start, self._now) for _ in range(self._size.posts))
+        return [self._post(number, at, self._rng.choice(members)) for number, at in enumerate(moments)]
+
+    def _post(self, number: int, at: datetime, author: _Member) -> _Post:
+        subject = self._rng.choice(author.interests_at(at))
+        post = _Post(f"p{number:06d}", author.member_id, subject, at)
+        self._add(at, {"type": "post.created", **self._body(post)})
+        return post
+
+    def _body(self, post: _Post) -> Event:
+        return {
+            "post_id": post.post_id,
+            "author_id": post.author_id,
+            "text": self._writer.post(post.subject),
+            "language": "en",
+            "created_at": _text(post.created_at),
+        }
+
+    def _post_changes(self, posts: Sequence[_Post]) -> list[str]:
+        """Of a hundred posts, three are written anew and two are taken away."""
+        for post in self._rng.sample(posts, len(posts) * 3 // 100):
+            at = self._moment(post.created_at, self._now)
+            self._add(at, {"type": "post.updated", **self._body(post), "at": _text(at)})
+        removed = self._rng.sample(posts, len(posts) * 2 // 100)
+        for post in removed:
+            at = self._moment(post.created_at, self._now)
+            self._add(at, {"type": "post.deleted", "post_id": post.post_id, "at": _text(at)})
+        return sorted(post.post_id for post in removed)
+
+    # Activity
+
+    def _activity(self, members: Sequence[_Member], posts: Sequence[_Post]) -> None:
+        if not posts:
+            return
+        shelves = _shelves(posts)
+        busy = list(accumulate(1 / (rank + 3) ** 0.6 for rank in range(len(members))))
+        for _ in range(self._size.activity):
+            at = self._moment(posts[0].created_at, self._now)
+            (member,) = self._rng.choices(members, cum_weights=busy)
+            self._act(member, at, shelves)
+
+    def _act(self, member: _Member, at: datetime, shelves: "dict[str, _Shelf]") -> None:
+        follows = self._rng.random() < FOLLOWS_INTEREST
+        subject = self._rng.choice(member.interests_at(at) if follows else self._names)
+        post = shelves[subject].pick(at, self._rng) if subject in shelves else None
+        if post is None or post.author_id == member.member_id:
+            return
+        actions = _LIKED if subject in member.interests_at(at) else _PASSED
+        (action,) = self._rng.choices(list(actions), weights=list(actions.values()))
+        event: Event = {"type": "activity", "member_id": member.member_id, "post_id": post.post_id, "action": action}
+        if action == "dwell":
+            mean_s = 18.0 if actions is _LIKED else 2.0
+            event["dwell_ms"] = int(self._rng.lognormvariate(0, 0.7) * mean_s * 1000)
+        self._add(at, {**event, "at": _text(at)})
+
+
+class _Shelf:
+    """The posts of one subject by time."""
+
+    def __init__(self, posts: list[_Post]) -> None:
+        self._posts = posts
+        self._times = [post.created_at for post in posts]
+
+    def pick(self, at: datetime, rng: random.Random) -> _Post | None:
+        """One of the posts of the day before, newer ones more often."""
+        first, last = bisect_right(self._times, at - ATTENTION), bisect_right(self._times, at)
+        if first == last:
+            return None
+        return self._posts[last - 1 - int((last - first) * rng.random() ** 1.5)]
+
+
+def _shelves(posts: Sequence[_Post]) -> dict[str, _Shelf]:
+    by_subject: dict[str, list[_Post]] = {}
+    for post in posts:
+        by_subject.setdefault(post.subject, []).append(post)
+    return {subject: _Shelf(found) for subject, found in by_subject.items()}
+
+
+def _whole_ms(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def json_lines(events: Sequence[Event]) -> Iterator[str]:
+    for event in events:
+        yield json.dumps(event, ensure_ascii=False) + "\n"
+
+
+def write_world(world: World, out: TextIO, truth: Path | None = None) -> None:
+    out.writelines(json_lines(world.events))
+    if truth is not None:
+        truth.write_text(json.dumps(world.truth._asdict()), encoding="utf-8")
+
+
+@click.command()
+@click.option("--seed", default=7, show_default=True)
+@click.option("--posts", default=DEMO_SIZE.posts, show_default=True)
+@click.option("--members", default=DEMO_SIZE.members, show_default=True)
+@click.option("--activity", default=DEMO_SIZE.activity, show_default=True)
+@click.option("--days", default=DEMO_SIZE.days, show_default=True)
+@click.option("--truth", type=click.Path(path_type=Path), help="also write what should be found, as JSON")
+def main(*, seed: int, posts: int, members: int, activity: int, days: float, truth: Path | None) -> None:
+    """Write the events of a made-up world to stdout, as JSON lines. The last happens now.
+
+    Example: python -m nearline.demo.world --seed 7 --posts 1000 --members 100 > events.jsonl
+    """
+    world = make_world(seed, datetime.now(UTC), WorldSize(posts, members, activity, days))
+    write_world(world, click.get_text_stream("stdout", encoding="utf-8"), truth)
+
+
+if __name__ == "__main__":
+    main()
