@@ -1,0 +1,58 @@
+"""
+StreamsError
+├── KafkaUnavailable   infrastructure: the broker cannot do it now; wait, or leave the process and be started again
+├── KafkaRefused       the request can never succeed as it is: a missing topic, a denied right, a wrong setting
+│   └── TopicMismatch  a topic exists with another number of partitions than the settings say
+├── Fenced             another worker has taken over; what this one still does must not count
+├── OffsetsLost        rows are there and the group's offsets are not: counting on would count twice
+├── BadFile            a file of events cannot be opened or read to its end
+├── NotDelivered       the broker refused events that were sent to it for good
+├── StillBehind        the time given to `wait` is over and something is not searchable yet
+└── NoSuchDeadLetter   there is no dead letter with this id
+"""
+
+
+class StreamsError(Exception):
+    """Base of what this package raises. The message is one sentence."""
+
+
+class KafkaUnavailable(StreamsError):
+    """The broker cannot do it now. It can pass."""
+
+
+class KafkaRefused(StreamsError):
+    """The broker says no, and will say no again. Names the topic or the setting."""
+
+
+class TopicMismatch(KafkaRefused):
+    """Names the topic and both numbers."""
+
+    def __init__(self, topic: str, found: int, wanted: int) -> None:
+        super().__init__(
+            f"the topic {topic} has {found} partitions and kafka.partitions is {wanted}; set it to {found}, "
+            "or use a broker without this topic"
+        )
+
+
+class Fenced(StreamsError):
+    """This worker is a zombie. The only right thing is to leave."""
+
+
+class OffsetsLost(StreamsError):
+    """Names the group and the command that mends it."""
+
+
+class BadFile(StreamsError):
+    """Names the file and why."""
+
+
+class NotDelivered(StreamsError):
+    """Says how many, and the first reason."""
+
+
+class StillBehind(StreamsError):
+    """Says which stage, on which topic, and by how much."""
+
+
+class NoSuchDeadLetter(StreamsError):
+    """Names the id."""
