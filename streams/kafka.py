@@ -1,0 +1,118 @@
+"""Kafka clients: their configuration from the settings, and the one place where Kafka's errors become ours.
+
+Every client of this project is made from these dictionaries. Knows no topic and no record.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, StreamsError
+from streams.settings import KafkaSettings
+
+Config = dict[str, Any]
+
+MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
+"""An input record is at most 1 MB. The largest of ours is the context of a member with 4,000 ids of 256 bytes that JSON
+must escape."""
+
+_REFUSED: Final = frozenset(
+    (
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._INVALID_ARG,
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    )
+)
+_FENCED: Final = frozenset(
+    (
+        KafkaError._FENCED,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+    )
+)
+
+
+def client_config(kafka: KafkaSettings, **over: Any) -> Config:
+    """What every client shares. `over` wins; its keys are Kafka's, with dots."""
+    if kafka.bootstrap_servers is None:
+        raise KafkaRefused("no broker is named; set kafka.bootstrap_servers, or start one with: nearline up")
+    options = {name: value.get_secret_value() for name, value in kafka.options.items()}
+    # librdkafka writes to stderr what our errors already say.
+    return {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, **options, **over}
+
+
+def consumer_config(kafka: KafkaSettings, group: str, **over: Any) -> Config:
+    """A reader of committed records, from the earliest, that commits nothing by itself."""
+    return client_config(
+        kafka,
+        **{
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            # The shortest that brokers allow by default: a dead worker's partitions move after it.
+            "session.timeout.ms": 6_000,
+            "heartbeat.interval.ms": 1_000,
+            "fetch.wait.max.ms": 50,
+            "queued.max.messages.kbytes": 65_536,
+            **over,
+        },
+    )
+
+
+def producer_config(kafka: KafkaSettings, **over: Any) -> Config:
+    """An idempotent producer that puts keys where every other client of Kafka puts them."""
+    return client_config(
+        kafka,
+        **{
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "message.max.bytes": MAX_RECORD_BYTES,
+            "compression.type": "lz4",
+            "linger.ms": 5,
+            **over,
+        },
+    )
+
+
+def admin(kafka: KafkaSettings) -> AdminClient:
+    return AdminClient(client_config(kafka))
+
+
+def translate(error: KafkaError | KafkaException) -> StreamsError:
+    """By Kafka's codes, never by the text of a message. What is not known is taken for an outage."""
+    cause = error.args[0] if isinstance(error, KafkaException) else error
+    if not isinstance(cause, KafkaError):
+        return KafkaUnavailable(f"Kafka: {cause}")
+    sentence = f"Kafka: {cause.str()} ({cause.name()})"
+    if cause.code() in _FENCED:
+        return Fenced(sentence)
+    return KafkaRefused(sentence) if cause.code() in _REFUSED else KafkaUnavailable(sentence)
+
+
+@contextmanager
+def kafka_errors() -> Iterator[None]:
+    """Whatever confluent-kafka raises inside leaves as one of ours."""
+    try:
+        yield
+    except KafkaException as error:
+        raise translate(error) from error
