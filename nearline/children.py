@@ -1,0 +1,65 @@
+"""Starting and ending processes of ours. Knows nothing of what they do."""
+
+import ctypes
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    output: IO[bytes] | None = None,
+    dies_with_parent: bool,
+) -> subprocess.Popen[bytes]:
+    """A child in a session of its own, so that a Ctrl-C on the terminal reaches its parent alone.
+
+    With `dies_with_parent` the kernel kills it when the *thread* that called this ends: call it from the main thread.
+    `output` takes its stdout and stderr; None: both go to our stderr's place.
+    """
+    return subprocess.Popen(
+        list(command),
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output is not None else None,
+        start_new_session=True,
+        preexec_fn=_die_with_parent if dies_with_parent else None,  # noqa: PLW1509 - one C call, no locks
+    )
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def find(pid: int, is_ours: Callable[[list[str]], bool]) -> psutil.Process | None:
+    """The live process with this pid if its command line is ours: pids are given out again."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE or not is_ours(process.cmdline()):
+            return None
+    except psutil.Error:
+        return None
+    return process
+
+
+def end(process: psutil.Process, grace_s: float) -> None:
+    """SIGTERM, then SIGKILL after `grace_s`. Returns when it is gone."""
+    try:
+        process.terminate()
+        process.wait(grace_s)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+    except psutil.NoSuchProcess:
+        pass

@@ -1,0 +1,68 @@
+"""The jars of the embedded broker: copied once by Maven into a cache folder that all data folders share.
+
+A folder of jars is whole or absent: it is filled beside its place and renamed. Knows nothing of brokers.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nearline.errors import StartFailed
+
+POM = Path(__file__).resolve().parent.parent / "deploy" / "kafka" / "pom.xml"
+
+
+def cache_folder() -> Path:
+    """`NEARLINE_CACHE_DIR`, else `nearline` under `XDG_CACHE_HOME`, else `~/.cache/nearline`."""
+    if own := os.environ.get("NEARLINE_CACHE_DIR"):
+        return Path(own).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "nearline"
+
+
+def jars_folder() -> Path:
+    """Where the jars of this very pom are, or will be."""
+    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
+    return cache_folder() / f"kafka-{digest}"
+
+
+def ensure_jars() -> Path:
+    """The folder of jars, copied by Maven if it is not there. Two that do it at once take turns. Raises StartFailed."""
+    folder = jars_folder()
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            _copy_jars(partial)
+            partial.rename(folder)
+    return folder
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held by the process, so it ends with it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _copy_jars(folder: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise StartFailed("the embedded broker needs Maven to get its jars, and there is no mvn; install Maven 3.6+")
+    command = [maven, "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+    done = subprocess.run([*command, "-DincludeScope=runtime"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StartFailed(f"Maven could not get the broker's jars: {_first_error(done.stdout + done.stderr)}")
+
+
+def _first_error(output: str) -> str:
+    lines = [line for line in output.splitlines() if "ERROR" in line] or output.splitlines()
+    return lines[0].strip() if lines else "it said nothing"

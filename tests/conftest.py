@@ -1,0 +1,118 @@
+"""The real broker for tests. Nothing of it outlives the session.
+
+Which fixture to take:
+- `broker`: one broker for the whole session. Start it never, break it never. For tests with topic and group names of
+  their own, or together with `clean_topics` for tests that use the fixed names.
+- `clean_topics`: an empty `broker` for this one test, in a fraction of a second.
+- `fresh_broker`: a broker for one module (some 5 s of two cores): for tests that stop, kill or restart it.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from nearline.broker import EmbeddedBroker
+from tests.waiting import until
+
+
+class RunningBroker:
+    """`start` after `stop` or `kill` uses the same port, so that clients come back."""
+
+    def __init__(self, embedded: EmbeddedBroker) -> None:
+        self.embedded = embedded
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.embedded.bootstrap_servers
+
+    @property
+    def folder(self) -> Path:
+        return self.embedded.folder
+
+    def start(self) -> None:
+        self.embedded.start()
+
+    def stop(self) -> None:
+        self.embedded.stop()
+
+    def kill(self) -> None:
+        """kill -9; returns when it is gone."""
+        process = self.embedded.running()
+        assert process is not None, "the broker does not run, so it cannot be killed"
+        process.kill()
+        process.wait(10)
+
+    @cached_property
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[RunningBroker]:
+    """A real broker, shared by the session."""
+    yield from _running_broker()
+
+
+@pytest.fixture(scope="module")
+def fresh_broker() -> Iterator[RunningBroker]:
+    """A real broker of this module alone, which its tests may stop, kill and start."""
+    yield from _running_broker()
+
+
+@pytest.fixture
+def clean_topics(broker: RunningBroker) -> RunningBroker:
+    """The session's broker without any topic or consumer group, for a test that uses the fixed names.
+
+    End your own consumers before the test ends: a group with live members is waited for.
+    """
+    admin = broker.admin
+    _delete_groups(admin)
+    _delete_topics(admin)
+    return broker
+
+
+def _running_broker() -> Iterator[RunningBroker]:
+    # Not pytest's own temporary folder, which it keeps for three runs: a broker's log is large.
+    with tempfile.TemporaryDirectory(prefix="nearline-broker-") as folder:
+        running = RunningBroker(EmbeddedBroker(Path(folder)))
+        try:
+            running.start()
+            yield running
+        finally:
+            running.stop()
+
+
+def _delete_topics(admin: AdminClient) -> None:
+    if names := _topics(admin):
+        for deleted in admin.delete_topics(names).values():
+            deleted.result(20)
+        until(lambda: not _topics(admin), "the topics of the last test to be gone")
+
+
+def _topics(admin: AdminClient) -> list[str]:
+    return [name for name in admin.list_topics(timeout=20).topics if not name.startswith("__")]
+
+
+def _delete_groups(admin: AdminClient) -> None:
+    until(lambda: all(_delete_group(admin, name) for name in _groups(admin)), "the groups of the last test to end")
+
+
+def _groups(admin: AdminClient) -> list[str]:
+    return [group.group_id for group in admin.list_consumer_groups().result(20).valid]
+
+
+def _delete_group(admin: AdminClient, name: str) -> bool:
+    """False while it has live members."""
+    try:
+        admin.delete_consumer_groups([name])[name].result(20)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.NON_EMPTY_GROUP:
+            return False
+        if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise
+    return True

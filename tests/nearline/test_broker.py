@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import NewTopic
+
+from nearline.broker import EmbeddedBroker
+from nearline.errors import StartFailed
+from tests.conftest import RunningBroker
+
+pytestmark = pytest.mark.broker
+
+
+def test_records_survive_kill_9_on_the_same_port(fresh_broker: RunningBroker) -> None:
+    before = fresh_broker.bootstrap_servers
+    fresh_broker.admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(20)
+    _produce(fresh_broker, "kept", b"one")
+    fresh_broker.kill()
+    assert not fresh_broker.embedded.serves(), "a killed broker must not seem to serve"
+    fresh_broker.start()
+    assert fresh_broker.bootstrap_servers == before, "clients would not find the broker again"
+    assert _read(fresh_broker, "kept", 1) == [b"one"]
+
+
+def test_start_of_a_running_broker_changes_nothing(fresh_broker: RunningBroker) -> None:
+    process = fresh_broker.embedded.running()
+    assert process is not None
+    EmbeddedBroker(fresh_broker.folder).start()
+    again = fresh_broker.embedded.running()
+    assert again is not None
+    assert again.pid == process.pid
+
+
+def test_clean_topics_leaves_no_topic_and_no_group(clean_topics: RunningBroker) -> None:
+    admin = clean_topics.admin
+    assert [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")] == []
+    assert admin.list_consumer_groups().result(10).valid == []
+
+
+def test_a_broker_that_never_started_has_no_address(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match="nearline broker start"):
+        _ = EmbeddedBroker(tmp_path).bootstrap_servers
+
+
+def _produce(broker: RunningBroker, topic: str, value: bytes) -> None:
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
+    producer.produce(topic, value)
+    assert producer.flush(20) == 0
+
+
+def _read(broker: RunningBroker, topic: str, number: int) -> list[bytes | None]:
+    consumer = Consumer(
+        {"bootstrap.servers": broker.bootstrap_servers, "group.id": "reader", "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([topic])
+    try:
+        return [message.value() for message in consumer.consume(number, 20)]
+    finally:
+        consumer.close()
