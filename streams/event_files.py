@@ -67,7 +67,7 @@ class EventFile:
         self._stream.seek(0)
         stream = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=self._stream))) if is_gzip else self._stream
         try:
-            yield from _lines(cast(BinaryIO, stream))
+            yield from _lines(stream)
         except (OSError, EOFError, zlib.error) as error:
             raise BadFile(f"{self.name} cannot be read to its end: {error}") from error
 

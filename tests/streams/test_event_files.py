@@ -1,0 +1,133 @@
+"""Files of events: what is a line, why it is bad, and how its times are moved."""
+
+import gzip
+import io
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.events import event_time_us, parse_event
+from schemas.ids import Micros
+from schemas.times import from_rfc3339
+from streams.errors import BadFile
+from streams.event_files import MAX_LINE_BYTES, Survey, events, open_events, shift_times, survey
+
+CREATED: dict[str, Any] = {
+    "type": "post.created",
+    "post_id": "p1",
+    "author_id": "m7",
+    "text": "hello",
+    "created_at": "2026-01-05T10:00:00Z",
+}
+LIKE = {"type": "activity", "member_id": "m9", "post_id": "p1", "action": "like", "at": "2026-01-05T10:00:07.5Z"}
+GOOD = [json.dumps(CREATED).encode(), json.dumps(LIKE).encode()]
+
+
+def write(path: Path, lines: list[bytes]) -> str:
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return str(path)
+
+
+def look(argument: str, latest_us: Micros | None = None) -> tuple[Survey, list[tuple[int, str]]]:
+    bad: list[tuple[int, str]] = []
+    with open_events(argument) as file:
+        return survey(file, latest_us, lambda number, reason: bad.append((number, reason))), bad
+
+
+def test_good_lines_are_sent_as_they_are_with_topic_and_key(tmp_path: Path) -> None:
+    argument = write(tmp_path / "e.jsonl", [b"  " + GOOD[0] + b" \r", b"", GOOD[1]])
+    found, bad = look(argument)
+    assert (found.num_events, found.num_bad, bad) == (2, 0, [])
+    assert found.newest_us == from_rfc3339("2026-01-05T10:00:07.5Z")
+    with open_events(argument) as file:
+        sent = list(events(file, None))
+    assert [(one.topic, one.key, one.value) for one in sent] == [
+        ("posts", b"p1", GOOD[0]),
+        ("activity", b"m9", GOOD[1]),
+    ]
+
+
+def test_a_bad_line_is_named_with_its_number_and_reason(tmp_path: Path) -> None:
+    bad_lines = [b"{", json.dumps({**CREATED, "post_id": 7}).encode(), b"x" * (MAX_LINE_BYTES + 5)]
+    argument = write(tmp_path / "e.jsonl", [GOOD[0], b"", *bad_lines, GOOD[1]])
+    found, bad = look(argument)
+    assert (found.num_events, found.num_bad) == (2, 3)
+    assert [number for number, _ in bad] == [3, 4, 5]
+    assert "not valid JSON" in bad[0][1]
+    assert bad[1][1].startswith("post_id: ")
+    assert "longer than" in bad[2][1]
+    with open_events(argument) as file:
+        assert [one.value for one in events(file, None)] == GOOD
+
+
+def test_a_time_in_the_future_is_bad_only_where_times_stay(tmp_path: Path) -> None:
+    argument = write(tmp_path / "e.jsonl", GOOD)
+    limit = from_rfc3339("2026-01-05T10:00:00Z")
+    found, bad = look(argument, limit)
+    assert found.num_bad == 1
+    assert "24 h past now" in bad[0][1]
+    with open_events(argument) as file:
+        assert len(list(events(file, limit))) == 1
+
+
+def test_a_gzipped_file_is_the_same_file(tmp_path: Path) -> None:
+    plain = write(tmp_path / "e.jsonl", GOOD)
+    packed = tmp_path / "e.jsonl.gz"
+    packed.write_bytes(gzip.compress(Path(plain).read_bytes()))
+    assert look(str(packed)) == look(plain)
+
+
+@pytest.mark.parametrize("keep", [5, 60])
+def test_a_torn_gzip_file_is_one_sentence(tmp_path: Path, keep: int) -> None:
+    packed = tmp_path / "e.gz"
+    packed.write_bytes(gzip.compress(b"\n".join(GOOD))[:keep])
+    with pytest.raises(BadFile, match="cannot be read to its end"):
+        look(str(packed))
+
+
+@pytest.mark.parametrize("name", ["nothing-here", "."])
+def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadFile, match="cannot be opened"):
+        look(str(tmp_path / name))
+
+
+def test_a_pipe_is_spooled_and_can_be_read_twice(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(b"\n".join(GOOD)))
+    writer.start()
+    with open_events(str(pipe)) as file:
+        assert survey(file, None, lambda *_: None).num_events == 2
+        assert [one.value for one in events(file, None)] == GOOD
+    writer.join()
+
+
+def test_standard_input_is_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(GOOD))))
+    found, _ = look("-")
+    assert found.num_events == 2
+
+
+def test_a_shift_moves_every_time_by_one_constant() -> None:
+    updated = {**CREATED, "type": "post.updated", "at": "2026-01-05T11:00:00+01:00", "colour": "red"}
+    day = 24 * 3600 * 1_000_000
+    body = json.dumps(updated).encode()
+    moved = shift_times(parse_event(body), body, day)
+    assert json.loads(moved) == {**updated, "at": "2026-01-06T10:00:00Z", "created_at": "2026-01-06T10:00:00Z"}
+    assert moved == shift_times(parse_event(body), body, day)
+
+
+def test_shifted_events_end_at_the_wanted_time(tmp_path: Path) -> None:
+    argument = write(tmp_path / "e.jsonl", GOOD)
+    found, _ = look(argument)
+    assert found.newest_us is not None
+    now = from_rfc3339("2026-03-01T00:00:00Z")
+    with open_events(argument) as file:
+        moved = [parse_event(one.value) for one in events(file, None, now - found.newest_us)]
+    assert event_time_us(moved[-1]) == now
+    assert event_time_us(moved[0]) == now - 7_500_000

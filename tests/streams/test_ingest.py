@@ -1,0 +1,103 @@
+"""Sending events: nothing lost, nothing twice, in order, at the wanted pace, through an outage."""
+
+import threading
+import time
+
+import pytest
+from confluent_kafka import Consumer
+
+from schemas import topics
+from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
+from streams.event_files import InputEvent
+from streams.ingest import EventSender, check_topics
+from streams.kafka import consumer_config
+from streams.settings import KafkaSettings
+from streams.topics import ensure_topics
+from tests.conftest import RunningBroker
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+
+def settings(broker: RunningBroker) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=2)
+
+
+def posts(num: int) -> list[InputEvent]:
+    return [InputEvent(topics.POSTS, b"p%d" % (i % 7), b"%d" % i) for i in range(num)]
+
+
+def read(kafka: KafkaSettings, topic: str, num: int) -> list[tuple[bytes, bytes]]:
+    consumer = Consumer(consumer_config(kafka, "reader", **{"session.timeout.ms": 6000}))
+    found: list[tuple[bytes, bytes]] = []
+    try:
+        consumer.subscribe([topic])
+        until(lambda: _more(consumer, found) >= num, f"{num} records of {topic}")
+        _more(consumer, found)
+    finally:
+        consumer.close()
+    return found
+
+
+def _more(consumer: Consumer, found: list[tuple[bytes, bytes]]) -> int:
+    found += [(m.key() or b"", m.value() or b"") for m in consumer.consume(1000, 0.2) if m.error() is None]
+    return len(found)
+
+
+def test_every_event_arrives_once_and_in_the_order_of_its_key(clean_topics: RunningBroker) -> None:
+    kafka = settings(clean_topics)
+    ensure_topics(kafka, topics.core_topics())
+    with EventSender(kafka) as sender:
+        sender.send(posts(3000))
+    found = read(kafka, topics.POSTS, 3000)
+    for key in {key for key, _ in found}:
+        values = [int(value) for one, value in found if one == key]
+        assert values == sorted(values)
+    assert sorted(int(value) for _, value in found) == list(range(3000))
+
+
+def test_the_pace_is_kept(clean_topics: RunningBroker) -> None:
+    kafka = settings(clean_topics)
+    ensure_topics(kafka, topics.core_topics())
+    ticks: list[float] = []
+    with EventSender(kafka) as sender:
+        sender.send(posts(21), rate=40, sent=lambda: ticks.append(time.monotonic()))
+    assert ticks[-1] - ticks[0] >= 20 / 40 - 0.01
+
+
+def test_a_missing_topic_is_named_before_anything_is_sent(clean_topics: RunningBroker) -> None:
+    with pytest.raises(KafkaRefused, match="the topic posts does not exist"):
+        check_topics(settings(clean_topics), 10)
+
+
+def test_what_the_broker_refuses_is_counted(clean_topics: RunningBroker) -> None:
+    kafka = settings(clean_topics)
+    ensure_topics(kafka, [topics.TopicSpec(topics.POSTS, "events")])
+    too_large = InputEvent(topics.POSTS, b"p", b"x" * (9 * 1024 * 1024))
+    with pytest.raises(KafkaRefused), EventSender(kafka) as sender:
+        sender.send([too_large])
+    nowhere = InputEvent("no-such-topic", b"p", b"x")
+    sender = EventSender(kafka, options={"topic.metadata.propagation.max.ms": 100})
+    sender.send([nowhere, *posts(2)])
+    with pytest.raises(NotDelivered, match="1 of 3 events were refused"):
+        sender.close()
+
+
+def test_nobody_answers_is_an_outage() -> None:
+    with pytest.raises(KafkaUnavailable):
+        check_topics(KafkaSettings(bootstrap_servers="127.0.0.1:1"), 0.5)
+
+
+def test_an_outage_is_waited_out(fresh_broker: RunningBroker) -> None:
+    kafka = settings(fresh_broker)
+    ensure_topics(kafka, topics.core_topics())
+    noticed = threading.Event()
+    fresh_broker.stop()
+    with EventSender(kafka, on_outage=noticed.set) as sender:
+        thread = threading.Thread(target=lambda: (sender.send(posts(500)), sender.close()))
+        thread.start()
+        assert noticed.wait(20)
+        fresh_broker.start()
+        thread.join(60)
+        assert not thread.is_alive(), "the sender must go on when the broker is back"
+    assert len(read(kafka, topics.POSTS, 500)) == 500
