@@ -24,6 +24,10 @@ ORIGIN_HEADER: Final = "origin-ms"
 """Kafka timestamp (ASCII decimal milliseconds) of the input record behind this one; freshness is counted from it.
 A publication that was put off on purpose (counts, a history window) carries none."""
 
+FLUSH_HEADER: Final = "flush"
+"""A record of `republish` with this header and neither key nor value: the context stage publishes everything that its
+partition holds back for later."""
+
 CONTEXTS_GROUP: Final = "contexts"
 TRENDING_GROUP: Final = "trending"
 
