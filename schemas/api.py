@@ -73,6 +73,36 @@ class PostResponse(_Message):
     hot: TierPost
 
 
+class Failure(_Message):
+    """What every 4xx and 5xx says."""
+
+    detail: str
+
+
+class HotPost(_Message):
+    """One line of the dump of a tier."""
+
+    post_id: str
+    revision: int
+    author_id: str
+    created_at: datetime
+
+
+class HotPositions(_Message):
+    """`positions` are the first offset of each partition that the hot feed has not yet applied; empty at first."""
+
+    topic: str
+    caught_up: bool
+    positions: dict[int, int]
+
+
+class Readiness(_Message):
+    """`problems` says what is missing."""
+
+    ready: bool
+    problems: list[str]
+
+
 class ProcessStatus(_Message):
     name: str
     pid: int | None

@@ -1,0 +1,55 @@
+"""One answer in the making: what was missing, how long each step took, and at the end the message."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from retriever.merge import Merged
+from schemas.api import RetrieveResponse
+from schemas.ids import Generation
+
+
+class Answer:
+    """Belongs to one request. The two searches write their times from two threads, each under its own name."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._began = time.perf_counter()
+        self._timings_ms: dict[str, float] = {}
+        self._reasons: list[str] = []
+        self._partial = False
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """A step that is taken twice counts with both times."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._timings_ms[name] = self._timings_ms.get(name, 0.0) + _ms_since(began)
+
+    def say(self, reason: str) -> None:
+        """Says where the answer comes from; it is whole all the same."""
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+
+    def missing(self, what: str, why: object) -> None:
+        """Says that a part of the answer is missing."""
+        self._partial = True
+        self.say(f"{what}: {why}")
+
+    def finish(self, merged: Merged) -> RetrieveResponse:
+        return RetrieveResponse(
+            generation=self._generation,
+            partial=self._partial,
+            reasons=self._reasons,
+            post_ids=list(merged.post_ids),
+            scores=merged.scores,
+            tiers=merged.tiers,
+            counts={tier: merged.tiers.count(tier) for tier in ("hot", "cold", "trending")},
+            timings_ms={**self._timings_ms, "total": _ms_since(self._began)},
+        )
+
+
+def _ms_since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)

@@ -1,0 +1,184 @@
+"""The HTTP service. Knows requests, answers and status codes; what they say comes from the retriever and the feed."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Annotated, Any, Final
+
+import anyio.to_thread
+from fastapi import APIRouter, FastAPI, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import SecretStr
+
+from retriever.errors import RequestRefused, RetrieverUnavailable
+from retriever.guard import HEALTH, ApiKeyGuard
+from retriever.hot_feed import HotFeed
+from retriever.metrics import ServeMetrics
+from retriever.service import REQUEST_THREADS, Retriever
+from schemas.api import (
+    Failure,
+    HotPositions,
+    HotPost,
+    PostResponse,
+    Readiness,
+    RetrieveRequest,
+    RetrieveResponse,
+    StatusResponse,
+)
+from schemas.ids import MAX_ID_BYTES, PostId
+
+API_VERSION: Final = "1"
+_JSON: Final = "application/json"
+_LINES: Final = "application/x-ndjson"
+_LINES_AT_ONCE: Final = 1000
+"""Each piece of a stream costs a change of threads."""
+
+_WRONG: Final[dict[int | str, dict[str, Any]]] = {422: {"model": Failure, "description": "The field that is wrong"}}
+_LATER: Final[dict[int | str, dict[str, Any]]] = {503: {"model": Failure, "description": "No answer now; try again"}}
+
+
+def create_app(
+    retriever: Retriever, feed: HotFeed, status: Callable[[], StatusResponse], api_key: SecretStr | None = None
+) -> FastAPI:
+    """`status` is called in a thread for each request of /v1/status and may block for seconds."""
+    metrics = ServeMetrics(retriever, feed)
+    # No page with docs: it would load scripts from elsewhere. The description itself is at /openapi.json.
+    app = FastAPI(
+        title="nearline retriever", version=API_VERSION, docs_url=None, redoc_url=None, lifespan=_bounded_threads
+    )
+    app.include_router(_health(retriever, metrics))
+    app.include_router(_questions(retriever, metrics), prefix="/v1")
+    app.include_router(_operations(retriever, feed, status), prefix="/v1")
+    app.add_middleware(ApiKeyGuard, key=api_key)
+    app.add_exception_handler(RequestValidationError, _wrong_request)
+    app.add_exception_handler(RequestRefused, _refused)
+    app.add_exception_handler(RetrieverUnavailable, _unavailable)
+    app.add_exception_handler(Exception, _failed)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI, with the two ways to send the key; the guard stands before the routes, which do not know it."""
+    description = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    description["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, methods in description["paths"].items():
+        for operation in methods.values():
+            operation["security"] = [] if path in HEALTH else [{}, {"bearer": []}, {"header": []}]
+    return description
+
+
+def _health(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
+    """Coroutines: they answer also while all threads are busy."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez", summary="The process answers")
+    async def livez() -> dict[str, bool]:
+        return {"alive": True}
+
+    @router.get(
+        "/readyz", summary="The model is warm and the hot tier has caught up", responses={503: {"model": Readiness}}
+    )
+    async def readyz(response: Response) -> Readiness:
+        problems = retriever.problems()
+        response.status_code = 503 if problems else 200
+        return Readiness(ready=not problems, problems=problems)
+
+    @router.get("/metrics", summary="For Prometheus", response_class=Response)
+    async def prometheus() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _questions(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
+    router = APIRouter(tags=["retrieval"], responses={**_WRONG, **_LATER})
+
+    @router.post("/retrieve", summary="The candidates of a member or a text", response_model=RetrieveResponse)
+    def retrieve(request: RetrieveRequest) -> Response:
+        try:
+            answer = retriever.retrieve(request)
+        except RetrieverUnavailable:
+            metrics.count_unavailable()
+            raise
+        metrics.count(answer)
+        return Response(answer.model_dump_json(), media_type=_JSON)
+
+    @router.get("/posts/{post_id:path}", summary="One post as each tier holds it")
+    def post(post_id: Annotated[str, Path(min_length=1, max_length=MAX_ID_BYTES)]) -> PostResponse:
+        return retriever.post(PostId(post_id))
+
+    return router
+
+
+def _operations(retriever: Retriever, feed: HotFeed, status: Callable[[], StatusResponse]) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/status", summary="Processes, lag, tiers, freshness")
+    def whole_status() -> StatusResponse:
+        return status()
+
+    @router.get("/hot/positions", summary="How far the hot tier has read")
+    def positions() -> HotPositions:
+        return feed.positions()
+
+    @router.get(
+        "/hot/posts",
+        summary="All live posts of the hot tier, one JSON object a line",
+        response_class=StreamingResponse,
+        responses={200: {"content": {_LINES: {"schema": HotPost.model_json_schema()}}}},
+    )
+    def hot_posts() -> StreamingResponse:
+        return StreamingResponse(_lines(retriever.hot_posts()), media_type=_LINES)
+
+    return router
+
+
+def _lines(posts: Iterator[HotPost]) -> Iterator[str]:
+    while some := list(islice(posts, _LINES_AT_ONCE)):
+        yield "".join(post.model_dump_json() + "\n" for post in some)
+
+
+@asynccontextmanager
+async def _bounded_threads(_: FastAPI) -> AsyncIterator[None]:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = REQUEST_THREADS
+    yield
+
+
+def _failure(status: int, sentence: str) -> JSONResponse:
+    return JSONResponse(Failure(detail=sentence).model_dump(), status)
+
+
+def _wrong_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _failure(422, "; ".join(_field_sentence(one) for one in error.errors()))
+
+
+def _field_sentence(error: Any) -> str:
+    """pydantic's words with the field in front: `k: Input should be less than or equal to 2048`."""
+    if error["type"] == "json_invalid":
+        return f"the body is not valid JSON ({error['ctx']['error']})"
+    place = ".".join(str(part) for part in error["loc"][1:])
+    words = str(error["msg"]).removeprefix("Value error, ")
+    if error["loc"] == ("body",) and error["type"] != "value_error":
+        return f"body: {words}"
+    return f"{place}: {words}" if place else words
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    return _failure(422, str(error))
+
+
+def _unavailable(_: Request, error: Exception) -> Response:
+    return _failure(503, str(error))
+
+
+def _failed(_: Request, error: Exception) -> Response:
+    """The server logs the error itself; it may hold what is nobody's business."""
+    return _failure(500, "the retriever failed on this request; its log says why")

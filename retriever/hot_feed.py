@@ -1,0 +1,213 @@
+"""Keeps the hot tier and the trending lists as the topics have them: a thread that reads, applies and expires.
+
+It has no consumer group: every retriever reads all partitions, from where posts of the window may begin. What is in the
+hot tier is not kept anywhere else, so nothing is committed. It never ends by itself: it waits out every outage and goes
+on from where it was.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from threading import Event, Thread
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from indexer.errors import TierRefused
+from indexer.freshness import FreshnessWindow
+from indexer.tiers import HotTier
+from retriever import feed_places
+from retriever.feed_places import Offsets
+from retriever.trending import TrendingLists
+from schemas import topics
+from schemas.api import HotPositions
+from schemas.embeddings import PostEmbedding, decode_post_embedding
+from schemas.errors import BadRecord
+from schemas.events import MAX_FUTURE_US
+from schemas.ids import Generation, Micros
+from schemas.trending import decode_trending
+
+CONSUMER_OVER: Final[dict[str, Any]] = {
+    "auto.offset.reset": "error",  # the feed itself knows where to start again
+    "enable.partition.eof": True,  # the only sign of progress past a compacted end
+}
+"""What the feed's consumer needs beyond a reader of committed records that commits nothing."""
+
+_BATCH: Final = 1000
+_IDLE_S: Final = 0.1
+_EXPIRE_EVERY_S: Final = 1.0
+_RETRY_S: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class HotFeed:
+    """`start` and `close` once; the rest from any thread."""
+
+    def __init__(
+        self,
+        new_consumer: Callable[[], Consumer],
+        generation: Generation,
+        hot: HotTier,
+        trending: TrendingLists,
+        *,
+        window_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`new_consumer` makes one with CONSUMER_OVER. `clock` gives seconds since 1970."""
+        self.freshness = FreshnessWindow()
+        self._new_consumer = new_consumer
+        self._topic = topics.post_embeddings(generation)
+        self._hot = hot
+        self._trending = trending
+        self._window_s = window_s
+        self._clock = clock
+        self._stop = Event()
+        self._caught_up = Event()
+        self._expired_s = 0.0
+        # Replaced as a whole by the thread, so that others read one or the other.
+        self._offsets: Offsets = {}
+        self._goals: Offsets = {}
+        self._failure: str | None = None
+        self._thread = Thread(target=self._run, name="hot-feed", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def problem(self) -> str | None:
+        """One sentence until the hot tier holds all that was in the topics when the feed started; then None."""
+        if self._caught_up.is_set():
+            return None
+        if not self._goals:
+            return f"the hot feed has not begun to read ({self._failure or 'it is starting'})"
+        offsets = self._offsets
+        left = sum(max(goal - offsets.get(place, 0), 0) for place, goal in self._goals.items())
+        return f"the hot tier is catching up, {left} records to go"
+
+    def positions(self) -> HotPositions:
+        offsets = {number: offset for (topic, number), offset in self._offsets.items() if topic == self._topic}
+        return HotPositions(topic=self._topic, caught_up=self._caught_up.is_set(), positions=offsets)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._expire_if_due()
+                self._follow()
+            except Exception as error:
+                self._failure = _sentence(error)
+                _log.warning("hot feed interrupted", error=self._failure, again_in_s=_RETRY_S)
+                self._stop.wait(_RETRY_S)
+
+    def _follow(self) -> None:
+        """One consumer's life. Raises whatever goes wrong; being called again goes on from the last offsets."""
+        with closing(self._new_consumer()) as consumer:
+            self._begin(consumer)
+            while not self._stop.is_set():
+                # The order of effects:
+                # 1. read
+                messages = _read(consumer)
+                # 2. apply; if that fails the same records are read again, and their revisions make it harmless
+                self._apply(messages)
+                # 3. say how far the tier is
+                self._move(feed_places.reached(consumer, self._offsets), _ends_met(messages))
+                self._expire_if_due()
+
+    def _begin(self, consumer: Consumer) -> None:
+        posts = feed_places.partitions(consumer, self._topic)
+        lists = feed_places.partitions(consumer, topics.TRENDING)
+        if not self._goals:
+            self._goals = feed_places.ends(consumer, posts + lists)
+        # A post may be dated that much after the record that made it, and is in the window for so much longer.
+        start_s = self._clock() - self._window_s - MAX_FUTURE_US / 1e6
+        fresh = {**feed_places.since(consumer, posts, int(start_s * 1000)), **feed_places.beginnings(lists)}
+        self._offsets = {place: self._offsets.get(place, offset) for place, offset in fresh.items()}
+        consumer.assign([TopicPartition(*place, offset) for place, offset in self._offsets.items()])
+
+    def _apply(self, messages: Sequence[Message]) -> None:
+        embeddings: list[PostEmbedding] = []
+        for message in messages:
+            self._check(message)
+            value = message.value()
+            if message.error() is not None or value is None:
+                continue
+            try:
+                if message.topic() == self._topic:
+                    embeddings.append(decode_post_embedding(value))
+                else:
+                    self._trending.put(decode_trending(value))
+            except BadRecord as error:
+                _skip(message, error)
+        self._upsert(embeddings)
+        if self._caught_up.is_set():
+            self.freshness.add(_ages_s(messages, self._clock()))
+
+    def _upsert(self, embeddings: Sequence[PostEmbedding]) -> None:
+        try:
+            self._hot.upsert(embeddings)
+        except TierRefused:
+            # One that can never be taken must not keep the others out.
+            for embedding in embeddings:
+                try:
+                    self._hot.upsert([embedding])
+                except TierRefused as error:
+                    _log.warning("record skipped", post_id=embedding.post_id, error=str(error))
+
+    def _check(self, message: Message) -> None:
+        """Raises KafkaException for an error that is more than the end of a partition."""
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            return
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            # The topic no longer has what comes next: start again from the window.
+            self._offsets = {}
+        raise KafkaException(error)
+
+    def _move(self, *steps: Offsets) -> None:
+        offsets = dict(self._offsets)
+        for step in steps:
+            offsets.update({place: max(offset, offsets.get(place, 0)) for place, offset in step.items()})
+        self._offsets = offsets
+        if not self._caught_up.is_set() and all(offsets[place] >= goal for place, goal in self._goals.items()):
+            _log.info("hot tier caught up", posts=self._hot.count())
+            self._caught_up.set()
+
+    def _expire_if_due(self) -> None:
+        now_s = self._clock()
+        if abs(now_s - self._expired_s) >= _EXPIRE_EVERY_S:
+            self._hot.expire(Micros(int(now_s * 1e6)))
+            self._expired_s = now_s
+
+
+def _read(consumer: Consumer) -> list[Message]:
+    """Waits for the first record alone, so that a lone fresh post is not held back for company."""
+    first = consumer.poll(_IDLE_S)
+    return [] if first is None else [first, *consumer.consume(_BATCH - 1, 0)]
+
+
+def _ends_met(messages: Iterable[Message]) -> Offsets:
+    return {
+        (str(message.topic()), int(message.partition() or 0)): int(message.offset() or 0)
+        for message in messages
+        if message.error() is not None
+    }
+
+
+def _ages_s(messages: Iterable[Message], now_s: float) -> list[float]:
+    """Of the input records behind these ones; what was put off on purpose carries no origin."""
+    origins = (dict(message.headers() or ()).get(topics.ORIGIN_HEADER) for message in messages)
+    return [now_s - int(origin) / 1000 for origin in origins if isinstance(origin, bytes) and origin.isdigit()]
+
+
+def _sentence(error: Exception) -> str:
+    return str(error.args[0].str()) if isinstance(error, KafkaException) else str(error)
+
+
+def _skip(message: Message, error: BadRecord) -> None:
+    where = f"{message.topic()}/{message.partition()}@{message.offset()}"
+    _log.warning("record skipped", record=where, error=str(error))

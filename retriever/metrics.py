@@ -1,0 +1,68 @@
+"""What Prometheus sees of the retriever. One registry per app, so that two in one process do not mix."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from retriever.hot_feed import HotFeed
+from retriever.service import Retriever
+from schemas.api import RetrieveResponse
+
+_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class ServeMetrics:
+    """Any thread may count."""
+
+    def __init__(self, retriever: Retriever, feed: HotFeed) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Gauges(retriever, feed))
+        self._steps = Histogram(
+            "nearline_retrieve_seconds", "Time of one step", ["step"], buckets=_BUCKETS_S, registry=self._registry
+        )
+        self._answers = Counter(
+            "nearline_retrieve_answers", "Answers: whole, partial, unavailable", ["outcome"], registry=self._registry
+        )
+        self._candidates = Counter(
+            "nearline_candidates", "Candidates by where they came from", ["tier"], registry=self._registry
+        )
+
+    def count(self, response: RetrieveResponse) -> None:
+        self._answers.labels("partial" if response.partial else "whole").inc()
+        for step, time_ms in response.timings_ms.items():
+            self._steps.labels(step).observe(time_ms / 1000)
+        for tier, number in response.counts.items():
+            self._candidates.labels(tier).inc(number)
+
+    def count_unavailable(self) -> None:
+        self._answers.labels("unavailable").inc()
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+class _Gauges(Collector):
+    """Asked when Prometheus asks."""
+
+    def __init__(self, retriever: Retriever, feed: HotFeed) -> None:
+        self._retriever = retriever
+        self._feed = feed
+
+    def collect(self) -> Iterable[Metric]:
+        yield _gauge("nearline_ready", "1 when whole answers are possible", not self._retriever.problems())
+        yield _gauge("nearline_hot_posts", "Live posts in the hot tier", self._retriever.hot_count())
+        fresh = self._feed.freshness.summary()
+        freshness = GaugeMetricFamily(
+            "nearline_hot_freshness_seconds", "From an event's record to the hot tier", labels=["quantile"]
+        )
+        for quantile, value in (("0.5", fresh.p50), ("0.99", fresh.p99)):
+            if value is not None:
+                freshness.add_metric([quantile], value)
+        yield freshness
+
+
+def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, words, value=float(value))

@@ -1,0 +1,107 @@
+"""Asks both tiers at the same time and puts together what they say. A tier that fails makes the answer partial."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from indexer.errors import IndexerError
+from indexer.tiers import ColdTier, Hits, HotTier, StoredPost
+from retriever.answer import Answer
+from retriever.errors import RetrieverUnavailable
+from retriever.merge import NO_HITS, Merged, merge, reaches_past
+from retriever.queries import Query, passes
+from retriever.trending import TrendingPost
+from schemas.embeddings import Vector
+from schemas.ids import PostId
+
+COLD_MARGIN: Final = 96
+"""Asked of the cold tier beyond k: posts that changed within the last seconds lose their cold copy."""
+MAX_COLD_K: Final = 4096
+_NEITHER: Final = "neither tier can answer now; try again"
+
+T = TypeVar("T")
+
+
+class TwoTiers:
+    """Any thread may search. The hot tier is searched by the caller's thread, the cold one by a thread of the pool."""
+
+    def __init__(self, cold: ColdTier, hot: HotTier, threads: int) -> None:
+        self._cold = cold
+        self._hot = hot
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cold-search")
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def nearest(self, vector_D: Vector, query: Query, k: int, answer: Answer) -> Merged:
+        """The best k by score. Raises RetrieverUnavailable when neither tier answers."""
+        asked = min(k + COLD_MARGIN, MAX_COLD_K)
+        hot, cold = self._both(
+            answer,
+            lambda: self._hot.search(vector_D, k, query.filters),
+            lambda: self._cold.search(vector_D, asked, query.filters),
+        )
+        if cold is None:
+            return self._merge(hot or NO_HITS, NO_HITS, k, answer)
+        merged = self._merge(hot or NO_HITS, cold, k, answer)
+        if not reaches_past(merged, cold, asked, k):
+            return merged
+        with answer.step("cold"):
+            more = _try(lambda: self._cold.search(vector_D, MAX_COLD_K, query.filters), "cold_unavailable", answer)
+        return merged if more is None else self._merge(hot or NO_HITS, more, k, answer)
+
+    def trending(self, posts: Sequence[TrendingPost], query: Query, k: int, answer: Answer) -> Merged:
+        """The first k that a tier holds alive and that the filters let through, in the order given."""
+        wanted = [post for post in posts if post.post_id not in query.filters.exclude_posts]
+        chosen: list[TrendingPost] = []
+        # Most of a list is alive: a few more than k are mostly enough, and the lists may be long.
+        for some in _chunks(wanted, 2 * k):
+            held = self._held([post.post_id for post in some], answer)
+            chosen += [post for post, found in zip(some, held, strict=True) if found and passes(found, query.filters)]
+            if len(chosen) >= k:
+                break
+        del chosen[k:]
+        return Merged([post.post_id for post in chosen], [post.score for post in chosen], ["trending"] * len(chosen))
+
+    def _held(self, ids: list[PostId], answer: Answer) -> list[StoredPost | None]:
+        """Each post as the tier with the newest revision holds it."""
+        hot, cold = self._both(answer, lambda: self._hot.posts(ids), lambda: self._cold.posts(ids))
+        nothing: list[StoredPost | None] = [None] * len(ids)
+        return [_newest(*pair) for pair in zip(hot or nothing, cold or nothing, strict=True)]
+
+    def _both(self, answer: Answer, ask_hot: Callable[[], T], ask_cold: Callable[[], T]) -> tuple[T | None, T | None]:
+        """Raises RetrieverUnavailable when both fail; None for the one that fails."""
+
+        def timed(name: str, ask: Callable[[], T]) -> T | None:
+            with answer.step(name):
+                return _try(ask, f"{name}_unavailable", answer)
+
+        asking: Future[T | None] = self._pool.submit(timed, "cold", ask_cold)
+        hot = timed("hot", ask_hot)
+        cold = asking.result()
+        if hot is None and cold is None:
+            raise RetrieverUnavailable(_NEITHER)
+        return hot, cold
+
+    def _merge(self, hot: Hits, cold: Hits, k: int, answer: Answer) -> Merged:
+        with answer.step("merge"):
+            return merge(hot, cold, self._hot.revisions(cold.post_ids), k)
+
+
+def _try(ask: Callable[[], T], what: str, answer: Answer) -> T | None:
+    try:
+        return ask()
+    except IndexerError as error:
+        answer.missing(what, error)
+        return None
+
+
+def _newest(hot: StoredPost | None, cold: StoredPost | None) -> StoredPost | None:
+    if hot is None or cold is None:
+        return hot or cold
+    return cold if cold.revision > hot.revision else hot
+
+
+def _chunks(posts: Sequence[TrendingPost], size: int) -> Iterator[Sequence[TrendingPost]]:
+    for start in range(0, len(posts), size):
+        yield posts[start : start + size]

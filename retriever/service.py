@@ -1,0 +1,116 @@
+"""Answers one request: query, both tiers, merge. Knows neither HTTP nor Kafka.
+
+One retriever is one generation: its query encoder and its tiers are given together and never change.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Final
+
+from indexer.errors import IndexerError
+from indexer.tiers import ColdTier, HotTier, StoredPost
+from retriever.answer import Answer
+from retriever.encoder import WarmingEncoder
+from retriever.errors import RetrieverUnavailable
+from retriever.members import Members
+from retriever.merge import Merged
+from retriever.queries import Query, member_query, text_query
+from retriever.search import TwoTiers
+from retriever.trending import TrendingLists
+from schemas.api import HotPost, PostResponse, RetrieveRequest, RetrieveResponse, TierPost
+from schemas.ids import Generation, MemberId, PostId
+from schemas.times import EPOCH
+
+REQUEST_THREADS: Final = 8
+"""Requests answered at the same time. Searching is work for the cores, not waiting: more would wait on each other."""
+_ALL: Final = 10**9
+
+
+class Retriever:
+    """Any thread may ask."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        cold: ColdTier,
+        hot: HotTier,
+        *,
+        encoder: WarmingEncoder,
+        trending: TrendingLists,
+        hot_problem: Callable[[], str | None],
+    ) -> None:
+        """`hot_problem` is None when the hot tier has caught up, else a sentence."""
+        self.generation = generation
+        self._cold = cold
+        self._hot = hot
+        self._encoder = encoder
+        self._trending = trending
+        self._hot_problem = hot_problem
+        self._members = Members(cold)
+        self._tiers = TwoTiers(cold, hot, REQUEST_THREADS)
+
+    def close(self) -> None:
+        self._tiers.close()
+
+    def problems(self) -> list[str]:
+        """What is missing for whole answers; empty when ready."""
+        return [problem for problem in (self._encoder.problem, self._hot_problem()) if problem is not None]
+
+    def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
+        """Raises RetrieverUnavailable when neither tier answers."""
+        answer = Answer(self.generation)
+        query = self._query(request, answer)
+        problem = self._hot_problem()
+        if problem is not None:
+            answer.missing("hot_incomplete", problem)
+        return answer.finish(self._candidates(query, request.k, answer))
+
+    def post(self, post_id: PostId) -> PostResponse:
+        """What each tier holds of one post. Raises RetrieverUnavailable."""
+        try:
+            cold, hot = self._cold.posts([post_id])[0], self._hot.posts([post_id])[0]
+        except IndexerError as error:
+            raise RetrieverUnavailable(str(error)) from error
+        return PostResponse(post_id=post_id, generation=self.generation, cold=_tier_post(cold), hot=_tier_post(hot))
+
+    def hot_posts(self) -> Iterator[HotPost]:
+        """All live posts of the hot tier, in any order."""
+        for post in self._hot.scroll_posts():
+            yield HotPost(
+                post_id=post.post_id,
+                revision=post.revision,
+                author_id=post.author_id,
+                created_at=EPOCH + timedelta(microseconds=post.created_at_us),
+            )
+
+    def hot_count(self) -> int:
+        return self._hot.count()
+
+    def _query(self, request: RetrieveRequest, answer: Answer) -> Query:
+        if request.text is not None:
+            return text_query(request, request.text, self._encoder, answer)
+        return member_query(request, MemberId(request.member_id or ""), self._members, answer)
+
+    def _candidates(self, query: Query, k: int, answer: Answer) -> Merged:
+        if query.vector_D is not None:
+            return self._tiers.nearest(query.vector_D, query, k, answer)
+        answer.say("trending")
+        trending = self._trending.top(_ALL)
+        if not trending:
+            answer.say("nothing_trending")
+        return self._tiers.trending(trending, query, k, answer)
+
+
+def _tier_post(post: StoredPost | None) -> TierPost:
+    if post is None:
+        return TierPost(present=False)
+    if post.deleted:
+        return TierPost(present=True, revision=post.revision, deleted=True)
+    return TierPost(
+        present=True,
+        revision=post.revision,
+        deleted=False,
+        author_id=post.author_id,
+        language=post.language,
+        created_at=EPOCH + timedelta(microseconds=post.created_at_us),
+    )
