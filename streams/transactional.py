@@ -1,0 +1,287 @@
+"""The consume-process-produce loop in Kafka transactions, shared by the context stage and the encode stage.
+
+Owns the consumer, the producer, the order of effects and which offsets are committed. What becomes of a record is the
+processor's business. Any error leaves `run`, and the process with it: being started again is how these stages wait out
+an outage, and nothing that was not committed has left a trace.
+"""
+
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from schemas.crash_points import point
+from schemas.dead_letters import Headers
+from schemas.ids import Offset, Partition
+from streams.errors import StreamsError
+from streams.kafka import consumer_config, kafka_errors, producer_config, translate
+from streams.settings import KafkaSettings
+
+_IDLE_S: Final = 0.1
+"""How long a turn waits for a first record. Timers are looked at once a turn."""
+_CALL_S: Final = 30.0
+_TRANSACTION_MS: Final = 15_000
+"""Readers wait this long, and the broker's check, for a worker that died within a transaction and never came back."""
+
+log = structlog.get_logger(__name__)
+
+
+class Place(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: Partition
+
+
+class Output(NamedTuple):
+    """A record to be sent. Without a partition, the key decides."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None = None
+    partition: Partition | None = None
+
+
+class Processor(Protocol):
+    """What a stage plugs in. Everything is called from the loop's thread, one call at a time. Whatever it raises ends
+    the process; a record that can never succeed must become an output to the dead letters."""
+
+    def assigned(self, positions: Mapping[Place, Offset | None]) -> None:
+        """These partitions are ours from now on, and start at these offsets; None: nothing was ever committed.
+        May block while state is restored. Nothing was assigned before: a rebalance revokes everything first."""
+        ...
+
+    def revoked(self, places: Sequence[Place]) -> None:
+        """These partitions are no longer ours. No transaction is open, and none of their records is in process."""
+        ...
+
+    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
+        """Work that is due without a record, such as put off publications: the outputs of one transaction that is
+        committed before `records`, the next batch (often empty), are processed. Asked again until it says None.
+        Called at least ten times a second when there is nothing else to do."""
+        ...
+
+    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
+        """The outputs of one batch, in the order in which they are to be sent. `records` has no error messages in it
+        and is never empty. `positions` are the offsets that are committed with them."""
+        ...
+
+    def committed(self, delivered: Mapping[Place, Offset]) -> None:
+        """The transaction of the outputs that were given last is committed. `delivered` has the last offset of each
+        partition of the tracked topics that it wrote to. Called once for every list of outputs."""
+        ...
+
+
+def node_id(data_dir: Path) -> str:
+    """Names this machine's data folder for good: made once, kept in the folder."""
+    file = data_dir / "node-id"
+    with suppress(FileExistsError):
+        data_dir.mkdir(parents=True, exist_ok=True)
+        temporary = data_dir / f"node-id.{uuid.uuid4().hex}"
+        temporary.write_text(uuid.uuid4().hex[:12])
+        try:
+            # A link, so that of two that make one at once the first wins and nobody sees half of it.
+            file.hardlink_to(temporary)
+        finally:
+            temporary.unlink()
+    return file.read_text()
+
+
+class TransactionalLoop:
+    """One worker. `transactional_id` is stage, node and slot, so that a worker that is started again ends the
+    transaction that its predecessor left open."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        processor: Processor,
+        *,
+        group: str,
+        topics: Sequence[str],
+        transactional_id: str,
+        batch_records: int,
+        linger_s: float,
+        tracked: frozenset[str] = frozenset(),
+    ) -> None:
+        """`tracked` topics are only written to explicit partitions."""
+        self._kafka = kafka
+        self._processor = processor
+        self._group = group
+        self._topics = list(topics)
+        self._transactional_id = transactional_id
+        self._batch_records = batch_records
+        self._linger_s = linger_s
+        self._tracked = tracked
+        self._batch: list[Message] = []
+        self._committed: dict[Place, Offset | None] = {}
+        self._delivered: dict[Place, Offset] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Returns soon after `stop` is set, with the last batch committed and the partitions handed back."""
+        with kafka_errors():
+            self._producer = self._new_producer()
+            self._consumer = self._new_consumer()
+            try:
+                while not stop.is_set():
+                    self._turn()
+            except BaseException:
+                self._abandon()
+                raise
+            self._consumer.close()
+
+    def _new_producer(self) -> Producer:
+        own = {
+            "transactional.id": self._transactional_id,
+            "transaction.timeout.ms": _TRANSACTION_MS,
+            "queue.buffering.max.messages": 500_000,
+        }
+        producer = Producer(producer_config(self._kafka, **own))
+        # Ends what a predecessor of the same id left open, and fences it.
+        producer.init_transactions(_CALL_S)
+        return producer
+
+    def _new_consumer(self) -> Consumer:
+        # Range keeps equal partition numbers of all topics together.
+        consumer = Consumer(consumer_config(self._kafka, self._group, **{"partition.assignment.strategy": "range"}))
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
+        return consumer
+
+    def _turn(self) -> None:
+        records = self._collect()
+        while (outputs := self._processor.ahead(records)) is not None:
+            self._transact(outputs, {})
+        moved = self._moved()
+        if records:
+            self._transact(self._processor.process(records, moved), moved)
+        elif moved:
+            # Only control records: no reader is behind, and so no lag should be shown.
+            self._commit_offsets(moved)
+
+    def _collect(self) -> list[Message]:
+        """One batch: waits a while for the first record and `linger_s` for more."""
+        self._batch = []
+        self._consume(1, _IDLE_S)
+        if self._batch and self._batch_records > 1:
+            self._consume(self._batch_records - 1, self._linger_s)
+        return self._batch
+
+    def _consume(self, num_records: int, timeout_s: float) -> None:
+        # A rebalance happens inside this call and takes lost records out of the batch, so it is extended afterwards.
+        messages = self._consumer.consume(num_records, timeout_s)
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                raise translate(error)
+        self._batch += messages
+
+    def _moved(self) -> dict[Place, Offset]:
+        """Positions that are not committed yet. A position also counts control records, which the last record plus
+        one does not."""
+        found = self._consumer.position([TopicPartition(*place) for place in self._committed])
+        return {
+            place: Offset(at.offset)
+            for place, at in zip(self._committed, found, strict=True)
+            if at.offset >= 0 and at.offset != self._committed[place]
+        }
+
+    def _transact(self, outputs: list[Output], moved: Mapping[Place, Offset]) -> None:
+        """The order of effects. Before: the batch was applied in memory only."""
+        # 1. Begin.
+        self._producer.begin_transaction()
+        point("transaction-begun")
+        # 2. Send what came of the batch.
+        self._send(outputs)
+        point("outputs-sent")
+        # 3. Send the offsets. The group's metadata in them fences a zombie, so there are always some.
+        self._send_offsets(moved or self._unmoved())
+        point("offsets-sent")
+        # 4. Commit.
+        self._producer.commit_transaction(_CALL_S)
+        self._committed.update(moved)
+        point("committed")
+        # 5. Only now may anything local be written.
+        self._processor.committed(self._delivered)
+        point("rows-written")
+
+    def _commit_offsets(self, moved: Mapping[Place, Offset]) -> None:
+        self._producer.begin_transaction()
+        self._send_offsets(moved)
+        self._producer.commit_transaction(_CALL_S)
+        self._committed.update(moved)
+
+    def _unmoved(self) -> dict[Place, Offset]:
+        return {place: offset for place, offset in self._committed.items() if offset is not None}
+
+    def _send_offsets(self, offsets: Mapping[Place, Offset]) -> None:
+        positions = [TopicPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
+        self._producer.send_offsets_to_transaction(positions, self._consumer.consumer_group_metadata(), _CALL_S)
+
+    def _send(self, outputs: Sequence[Output]) -> None:
+        self._delivered = {}
+        # One producer writes one partition in order: the last record's offset is enough. A record that cannot be
+        # delivered fails the commit.
+        last = {
+            (output.topic, output.partition): number
+            for number, output in enumerate(outputs)
+            if output.topic in self._tracked
+        }
+        tracked = set(last.values())
+        for number, output in enumerate(outputs):
+            self._produce(output, {"on_delivery": self._on_delivery} if number in tracked else {})
+
+    def _produce(self, output: Output, options: dict[str, Any]) -> None:
+        topic, key, value, headers, partition = output
+        if headers is not None:
+            options["headers"] = headers
+        if partition is not None:
+            options["partition"] = partition
+        while True:
+            try:
+                self._producer.produce(topic, value, key, **options)
+                return
+            except BufferError:
+                self._producer.poll(0.05)
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            place = Place(str(message.topic()), Partition(int(message.partition() or 0)))
+            self._delivered[place] = Offset(int(message.offset() or 0))
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # Waits for offsets in transactions that are not ended yet: another worker's last commit is counted.
+        found = consumer.committed(partitions, timeout=_CALL_S)
+        for at in found:
+            if at.error is not None:
+                raise KafkaException(at.error)
+        self._committed = {
+            Place(at.topic, Partition(at.partition)): Offset(at.offset) if at.offset >= 0 else None for at in found
+        }
+        log.info("assigned", group=self._group, num_partitions=len(found))
+        self._processor.assigned(self._committed)
+        consumer.assign(
+            [
+                TopicPartition(place.topic, place.partition, OFFSET_BEGINNING if offset is None else offset)
+                for place, offset in self._committed.items()
+            ]
+        )
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Also called for partitions that were lost. What was read of them and not processed is somebody else's."""
+        lost = {Place(at.topic, Partition(at.partition)) for at in partitions}
+        self._batch = [record for record in self._batch if (record.topic(), record.partition()) not in lost]
+        for place in lost:
+            self._committed.pop(place, None)
+        log.info("revoked", group=self._group, num_partitions=len(lost))
+        self._processor.revoked(list(lost))
+
+    def _abandon(self) -> None:
+        """The process is about to leave: give the partitions back, and do not wait for anything."""
+        with suppress(KafkaException, RuntimeError, StreamsError):
+            self._producer.purge()
+            self._consumer.close()
