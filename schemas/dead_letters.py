@@ -38,3 +38,8 @@ def from_headers(headers: Headers | None) -> DeadLetterCause:
         Offset(int(found.get("offset", "-1"))),
         found.get("cause", ""),
     )
+
+
+def without_cause(headers: Headers | None) -> Headers:
+    """The record's own headers, as it was sent."""
+    return [(name, value) for name, value in headers or [] if not name.startswith(_PREFIX)]

@@ -7,6 +7,7 @@ StreamsError
 ├── OffsetsLost        rows are there and the group's offsets are not: counting on would count twice
 ├── BadFile            a file of events cannot be opened or read to its end
 ├── NotDelivered       the broker refused events that were sent to it for good
+├── RetrieverSilent    the hot feed cannot be asked how far it is; it can pass
 ├── StillBehind        the time given to `wait` is over and something is not searchable yet
 └── NoSuchDeadLetter   there is no dead letter with this id
 """
@@ -48,6 +49,10 @@ class BadFile(StreamsError):
 
 class NotDelivered(StreamsError):
     """Says how many, and the first reason."""
+
+
+class RetrieverSilent(StreamsError):
+    """The retriever does not answer now."""
 
 
 class StillBehind(StreamsError):

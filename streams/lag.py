@@ -161,14 +161,14 @@ def read_lags(reader: OffsetReader, reads: Iterable[StageReads], probe_s: float)
     lags = []
     for read in reads:
         own = [place for place in places if place[0] in read.topics]
-        done = _done(reader.committed(read.group, own), starts) if own else {}
+        done = going_on_at(reader.committed(read.group, own), starts) if own else {}
         open_offsets = {place: offset for place, offset in done.items() if offset < ends[place]}
         firsts = reader.first_records(open_offsets, ends, probe_s) if open_offsets else {}
         lags += [_topic_lag(read, name, done, ends, firsts) for name in read.topics]
     return lags
 
 
-def _done(committed: Mapping[Place, Offset | None], starts: Offsets) -> Offsets:
+def going_on_at(committed: Mapping[Place, Offset | None], starts: Offsets) -> Offsets:
     """Where a group will go on reading: what retention has removed is behind it."""
     return {place: max(starts[place], offset or Offset(0)) for place, offset in committed.items()}
 
