@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple, Protocol
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from schemas.crash_points import point
 from schemas.dead_letters import Headers
 from schemas.ids import Offset, Partition
+from streams.crash_points import point
 from streams.errors import StreamsError
 from streams.kafka import consumer_config, kafka_errors, producer_config, translate
 from streams.settings import KafkaSettings
@@ -194,20 +194,20 @@ class TransactionalLoop:
         """The order of effects. Before: the batch was applied in memory only."""
         # 1. Begin.
         self._producer.begin_transaction()
-        point("transaction-begun")
+        point("transaction.begun")
         # 2. Send what came of the batch.
         self._send(outputs)
-        point("outputs-sent")
+        point("transaction.outputs-sent")
         # 3. Send the offsets. The group's metadata in them fences a zombie, so there are always some.
         self._send_offsets(moved or self._unmoved())
-        point("offsets-sent")
+        point("transaction.offsets-sent")
         # 4. Commit.
         self._producer.commit_transaction(_CALL_S)
         self._committed.update(moved)
-        point("committed")
+        point("transaction.committed")
         # 5. Only now may anything local be written.
         self._processor.committed(self._delivered)
-        point("rows-written")
+        point("transaction.rows-written")
 
     def _commit_offsets(self, moved: Mapping[Place, Offset]) -> None:
         self._producer.begin_transaction()
