@@ -1,0 +1,87 @@
+"""The command line: a group that finds its commands in `nearline/commands/` and loads only the one that is called.
+
+Every error ends as one sentence on stderr and exit status 1. Knows no command by name.
+"""
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+
+from nearline import commands
+
+_PACKAGES: Final = ("schemas", "contexts", "encoders", "indexer", "streams", "retriever", "nearline")
+_OURS: Final = frozenset(f"{package}.errors" for package in _PACKAGES)
+_INTERRUPTED: Final = 130
+
+
+class LazyGroup(click.Group):
+    """`nearline/commands/dead_letters.py` holds the click command `dead_letters`, called as `nearline dead-letters`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        files = Path(commands.__path__[0]).glob("[!_]*.py")
+        return sorted(file.stem.replace("_", "-") for file in files)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        name = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"nearline.commands.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="nearline")
+def cli() -> None:
+    """From a live event to 2000 candidates in seconds.
+
+    \b
+    Example:
+      nearline up --port 8080
+      nearline ingest events.jsonl && nearline wait
+      nearline retrieve --member m1 -k 10
+    """
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        status = cli.main(prog_name="nearline", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough. What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(_INTERRUPTED)
+    except Exception as error:
+        if _is_a_bug(error) and os.environ.get("NEARLINE_LOG_LEVEL", "").lower() == "debug":
+            raise
+        click.echo(f"nearline: {_sentence(error)}", err=True)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx is not None else "nearline"
+        return f"{_one_line(error.format_message()).rstrip('.')}; see: {path} --help"
+    if isinstance(error, click.ClickException):
+        return _one_line(error.format_message())
+    if _is_a_bug(error):
+        return f"{type(error).__name__}: {_one_line(str(error))} (NEARLINE_LOG_LEVEL=debug shows where)"
+    return _one_line(str(error))
+
+
+def _is_a_bug(error: Exception) -> bool:
+    """Errors of our packages and of the system say all by themselves. Told by module names, to import none of them."""
+    expected = isinstance(error, OSError | click.ClickException)
+    return not expected and not any(base.__module__ in _OURS for base in type(error).__mro__)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
