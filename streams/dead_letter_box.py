@@ -13,9 +13,10 @@ from schemas.dead_letters import DeadLetterCause, Headers, from_headers, without
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import KafkaRefused, NoSuchDeadLetter
 from streams.lag import OffsetReader, Offsets
-from streams.republish import OutRecord, republish_record, send_all
+from streams.republish import republish_record, send_all
 from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
+from streams.transactional import Output
 
 _SENT_BACK_AS_THEY_ARE: Final = frozenset((*topics.INPUTS, *topics.HOPS, topics.REPUBLISH))
 """What only the context stage reads. A record of a later topic may be older than what is there now, so its entity is
@@ -84,10 +85,10 @@ def send_back(kafka: KafkaSettings, found: Iterable[DeadLetter]) -> int:
     return send_all(kafka, map(way_back, found))
 
 
-def way_back(letter: DeadLetter) -> OutRecord:
+def way_back(letter: DeadLetter) -> Output:
     """The record that gives this letter another chance. Raises KafkaRefused where nothing can."""
     if letter.cause.topic in _SENT_BACK_AS_THEY_ARE:
-        return OutRecord(letter.cause.topic, letter.key, letter.value, letter.headers)
+        return Output(letter.cause.topic, letter.key, letter.value, letter.headers)
     if letter.key is None:
         raise KafkaRefused(f"the dead letter {letter.id} has no key, so nothing can be published again for it")
     return republish_record(letter.key)

@@ -4,39 +4,29 @@ Owns the records of the topic `republish`, and the sending of a few records with
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas import topics
-from schemas.dead_letters import Headers
 from schemas.ids import Partition
 from streams.errors import KafkaUnavailable, StreamsError
 from streams.kafka import producer_config, translate
 from streams.settings import KafkaSettings
+from streams.transactional import Output
 
 _ANY_PARTITION: Final = -1
 
 
-class OutRecord(NamedTuple):
-    """`partition` is left to the key unless it is set."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers | None = None
-    partition: int = _ANY_PARTITION
+def flush_record(partition: Partition) -> Output:
+    return Output(topics.REPUBLISH, None, None, [(topics.FLUSH_HEADER, b"1")], partition)
 
 
-def flush_record(partition: Partition) -> OutRecord:
-    return OutRecord(topics.REPUBLISH, None, None, [(topics.FLUSH_HEADER, b"1")], partition)
+def republish_record(entity_id: bytes) -> Output:
+    return Output(topics.REPUBLISH, entity_id, None)
 
 
-def republish_record(entity_id: bytes) -> OutRecord:
-    return OutRecord(topics.REPUBLISH, entity_id, None)
-
-
-def send_all(kafka: KafkaSettings, records: Iterable[OutRecord], timeout_s: float = 10.0) -> int:
+def send_all(kafka: KafkaSettings, records: Iterable[Output], timeout_s: float = 10.0) -> int:
     """Returns how many were sent when the broker has all of them. Raises StreamsError when it does not have one of
     them; sending all again is what the caller can do."""
     failures: list[StreamsError] = []
@@ -59,11 +49,12 @@ def send_all(kafka: KafkaSettings, records: Iterable[OutRecord], timeout_s: floa
     return num_sent
 
 
-def _produce(producer: Producer, record: OutRecord, timeout_s: float) -> None:
+def _produce(producer: Producer, record: Output, timeout_s: float) -> None:
     headers: list[tuple[str, str | bytes | None]] = [*(record.headers or [])]
+    partition = _ANY_PARTITION if record.partition is None else record.partition
     while True:
         try:
-            producer.produce(record.topic, record.value, record.key, partition=record.partition, headers=record.headers)
+            producer.produce(record.topic, record.value, record.key, partition=partition, headers=headers)
         except BufferError:
             producer.poll(timeout_s)
         except KafkaException as error:
