@@ -22,9 +22,10 @@ from msgspec import Struct
 from nearline import children
 from nearline.errors import StartFailed
 from nearline.kafka_jars import ensure_jars
+from streams.kafka import MAX_RECORD_BYTES
 
-MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
-"""A member's context may hold 4,000 ids of 256 bytes; so a record may be well above Kafka's usual 1 MB."""
+# Each topic of ours says so too; this is for the broker's own limits on fetches.
+_MAX_BATCH_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024
 
 # Below the range from which the kernel takes ports for outgoing connections: there, a client that tries again while
 # the broker is down could be given the broker's own port, connect to itself, and keep the broker from coming back.
@@ -63,8 +64,8 @@ advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={folder}/log
 auto.create.topics.enable=false
-message.max.bytes={max_record_bytes}
-replica.fetch.max.bytes={max_record_bytes}
+message.max.bytes={max_batch_bytes}
+replica.fetch.max.bytes={max_batch_bytes}
 # One node: nothing to replicate to.
 default.replication.factor=1
 offsets.topic.replication.factor=1
@@ -129,6 +130,8 @@ class EmbeddedBroker:
     def running(self) -> psutil.Process | None:
         """The Java process, if the recorded pid is still that."""
         self._reap()
+        if self._child is not None:
+            return psutil.Process(self._child.pid)
         try:
             pid = int(self._pid_file.read_text())
         except (OSError, ValueError):
@@ -151,7 +154,7 @@ class EmbeddedBroker:
                 folder=self.folder,
                 port=ports.port,
                 controller_port=ports.controller_port,
-                max_record_bytes=MAX_RECORD_BYTES,
+                max_batch_bytes=_MAX_BATCH_BYTES,
             )
         )
         self._log4j.write_text(_LOG4J.format(folder=self.folder))

@@ -56,6 +56,9 @@ def main() -> NoReturn:
         # The reader of our output, such as `head`, has seen enough. What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(_INTERRUPTED)
     except Exception as error:
