@@ -21,7 +21,7 @@ from retriever import feed_places
 from retriever.feed_places import Offsets
 from retriever.trending import TrendingLists
 from schemas import topics
-from schemas.api import HotPositions
+from schemas.api import FreshnessStatus, HotPositions
 from schemas.embeddings import PostEmbedding, decode_post_embedding
 from schemas.errors import BadRecord
 from schemas.events import MAX_FUTURE_US
@@ -58,6 +58,7 @@ class HotFeed:
         """`new_consumer` makes one with CONSUMER_OVER. `clock` gives seconds since 1970."""
         self.freshness = FreshnessWindow()
         self._new_consumer = new_consumer
+        self._generation = generation
         self._topic = topics.post_embeddings(generation)
         self._hot = hot
         self._trending = trending
@@ -92,7 +93,15 @@ class HotFeed:
 
     def positions(self) -> HotPositions:
         offsets = {number: offset for (topic, number), offset in self._offsets.items() if topic == self._topic}
-        return HotPositions(topic=self._topic, caught_up=self._caught_up.is_set(), positions=offsets)
+        fresh = self.freshness.summary()
+        return HotPositions(
+            generation=self._generation,
+            topic=self._topic,
+            caught_up=self._caught_up.is_set(),
+            positions=offsets,
+            posts=self._hot.count(),
+            freshness_s=FreshnessStatus(p50=fresh.p50, p99=fresh.p99),
+        )
 
     def _run(self) -> None:
         while not self._stop.is_set():

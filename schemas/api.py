@@ -88,12 +88,23 @@ class HotPost(_Message):
     created_at: datetime
 
 
-class HotPositions(_Message):
-    """`positions` are the first offset of each partition that the hot feed has not yet applied; empty at first."""
+class FreshnessStatus(_Message):
+    p50: float | None
+    p99: float | None
 
+
+class HotPositions(_Message):
+    """`positions` are the first offset of each partition that the hot feed has not yet applied; empty at first.
+
+    `posts` are live in the hot tier; `freshness_s` is that of the posts taken in the last minutes.
+    """
+
+    generation: str
     topic: str
     caught_up: bool
     positions: dict[int, int]
+    posts: int
+    freshness_s: FreshnessStatus
 
 
 class Readiness(_Message):
@@ -131,11 +142,6 @@ class HotStatus(_Message):
 class TiersStatus(_Message):
     cold: ColdStatus
     hot: HotStatus
-
-
-class FreshnessStatus(_Message):
-    p50: float | None
-    p99: float | None
 
 
 class StatusResponse(_Message):
