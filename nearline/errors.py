@@ -2,6 +2,7 @@
 NearlineError     printed as one sentence; exit status 1
 ├── BadSettings   a wrong key or value in the file, the environment or a flag
 ├── NotRunning    no instance runs on this data folder
+├── NotReady      the instance runs and this part of it cannot be asked yet
 └── StartFailed   a process of the instance could not be started
 """
 
@@ -19,6 +20,10 @@ class BadSettings(NearlineError):
 class NotRunning(NearlineError):
     def __init__(self, data_dir: Path) -> None:
         super().__init__(f"nothing runs on {data_dir}; start it with: nearline up --data-dir {data_dir}")
+
+
+class NotReady(NearlineError):
+    """Names the part."""
 
 
 class StartFailed(NearlineError):
