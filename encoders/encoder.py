@@ -1,0 +1,223 @@
+"""The encoder of one model package: contexts in, vectors out.
+
+The way of a context: `prepare_*` renders prompts on the host and finds repeats (no device, may run ahead in another
+thread); `run` packs them, runs the model and puts each vector in its context's place. `encode_*` does both, one window
+ahead of the device. A bad record never harms another: it gets an `Unencodable` in the place of its vector.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import torch
+
+from encoders.errors import BadPackage, BadText, GoldenMismatch, Outcome, Unencodable
+from encoders.manifest import MeanForm, Precision
+from encoders.members import Part, VectorCache, parts, weighted_mean
+from encoders.model import ModelStats, PackedModel, choose_device, load_model
+from encoders.packages import TOKENIZER_FILE, ModelPackage
+from encoders.prompts import Prompt, Prompts, is_encodable
+from encoders.tokens import SafeTokenizer
+from schemas.contexts import MemberContext, PostContext
+from schemas.embeddings import Vector
+
+BUDGET_TOKENS: Final = 8192
+_POST_WINDOW: Final = 1024
+_MEMBER_WINDOW: Final = 128
+"""Contexts that are prepared while the device runs those before them. A member is up to 50 texts."""
+
+_GOLDEN_TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-5, "bf16": 1e-2}
+"""1 - cosine. Two machines differ by 1e-7 in fp32 and by some 1e-3 in bf16; another model differs by far more."""
+
+_Context = TypeVar("_Context", PostContext, MemberContext)
+
+
+class _Mean(NamedTuple):
+    """A member's vector that is yet to be put together: rows of prompts, or vectors that were kept."""
+
+    sources: list[int | Vector]
+    weights: list[float]
+
+
+@dataclass
+class Prepared:
+    """Contexts that are ready for the device: prompts without repeats, and what becomes of each context."""
+
+    prompts: list[Prompt] = field(default_factory=list)
+    places: list[int | _Mean | Unencodable | None] = field(default_factory=list)
+    keep: dict[int, str] = field(default_factory=dict)
+    """Rows whose vectors are kept for next time, with their texts."""
+    _rows: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+    def add(self, prompt: Prompt | Unencodable) -> int | Unencodable:
+        """The row of this prompt; a repeated one has the row of the first."""
+        if isinstance(prompt, Unencodable):
+            return prompt
+        row = self._rows.setdefault(tuple(prompt), len(self.prompts))
+        if row == len(self.prompts):
+            self.prompts.append(prompt)
+        return row
+
+
+class Encoder:
+    """Make one with `load`. May be used by many threads; the device runs one call at a time."""
+
+    def __init__(self, package: ModelPackage, prompts: Prompts, model: PackedModel) -> None:
+        self.package = package
+        self.cache = VectorCache()
+        self._prompts = prompts
+        self._model = model
+        self._device = threading.Lock()
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, device: str = "auto", threads: int | None = None, budget_tokens: int = BUDGET_TOKENS
+    ) -> "Encoder":
+        """Checks digests and golden texts. `threads` are torch's, of the whole process. Raises PackageError."""
+        if threads is not None:
+            torch.set_num_threads(threads)
+        encoder = cls.unchecked(ModelPackage.load(folder), device=device, budget_tokens=budget_tokens)
+        encoder.check_goldens()
+        return encoder
+
+    @classmethod
+    def unchecked(cls, package: ModelPackage, *, device: str = "auto", budget_tokens: int = BUDGET_TOKENS) -> "Encoder":
+        """For the writer of a package, which makes the golden vectors."""
+        manifest, folder = package.manifest, package.folder
+        tokenizer = SafeTokenizer(folder / TOKENIZER_FILE, manifest.special_tokens)
+        chosen = choose_device(device)
+        model = load_model(folder, manifest, chosen)
+        if tokenizer.num_tokens > model.config.vocab_size:
+            raise BadPackage(
+                f"{folder}: the tokenizer has {tokenizer.num_tokens} tokens, the model {model.config.vocab_size}"
+            )
+        packed = PackedModel(model, manifest, chosen, budget_tokens)
+        return cls(package, Prompts(manifest, tokenizer), packed)
+
+    @property
+    def stats(self) -> ModelStats:
+        return self._model.stats
+
+    @property
+    def budget_tokens(self) -> int:
+        """Smaller than what was asked for once memory ran out."""
+        return self._model.budget_tokens
+
+    def encode_posts(self, contexts: Sequence[PostContext]) -> list[Outcome]:
+        return self._ahead(self.prepare_posts, contexts, _POST_WINDOW)
+
+    def encode_members(self, contexts: Sequence[MemberContext]) -> list[Outcome]:
+        return self._ahead(self.prepare_members, contexts, _MEMBER_WINDOW)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Vector | Unencodable]:
+        """Plain texts by the post template, with the field `text` alone."""
+        prepared = Prepared()
+        prepared.places = [prepared.add(prompt) for prompt in self._prompts.texts(texts)]
+        return [outcome for outcome in self.run(prepared) if outcome is not None]
+
+    def encode_text(self, text: str) -> Vector:
+        """A query. Raises BadText."""
+        (outcome,) = self.encode_texts([text])
+        if isinstance(outcome, Unencodable):
+            raise BadText(outcome.cause)
+        return outcome
+
+    def prepare_posts(self, contexts: Sequence[PostContext]) -> Prepared:
+        """Needs no device; may run in another thread while `run` runs."""
+        prepared = Prepared()
+        prompts = iter(self._prompts.posts([context for context in contexts if not context.deleted]))
+        prepared.places = [None if context.deleted else prepared.add(next(prompts)) for context in contexts]
+        return prepared
+
+    def prepare_members(self, contexts: Sequence[MemberContext]) -> Prepared:
+        """Needs no device; may run in another thread while `run` runs."""
+        form = self.package.member_form
+        if isinstance(form, MeanForm):
+            return self._prepare_means(form, contexts)
+        prepared = Prepared()
+        prompts = iter(self._prompts.members([context for context in contexts if is_encodable(context)]))
+        prepared.places = [prepared.add(next(prompts)) if is_encodable(context) else None for context in contexts]
+        return prepared
+
+    def run(self, prepared: Prepared) -> list[Outcome]:
+        """One outcome for each context, in order. Raises EncodingFailed."""
+        with self._device:
+            vectors = self._model.vectors(prepared.prompts)
+        for row, text in prepared.keep.items():
+            if not isinstance(vector := vectors[row], Unencodable):
+                self.cache.keep(text, vector)
+        return [_resolve(place, vectors) for place in prepared.places]
+
+    def warm_up(self) -> None:
+        """One short and one long text, so that the first real one does not wait for what happens only once."""
+        self.encode_texts(["warm", "up " * self.package.manifest.token_limits.post])
+
+    def check_goldens(self) -> None:
+        """Raises GoldenMismatch when this machine would serve other vectors than the package recorded."""
+        goldens = self.package.manifest.goldens
+        tolerance = _GOLDEN_TOLERANCE[self.package.precision]
+        for golden, vector in zip(goldens, self.encode_texts([golden.text for golden in goldens]), strict=True):
+            distance = 2.0 if isinstance(vector, Unencodable) else 1 - float(vector @ golden.as_vector())
+            if not distance <= tolerance:
+                raise GoldenMismatch(
+                    f"{self.package.folder}: the golden text {golden.text[:40]!r} gives another vector than recorded "
+                    f"(1 - cosine {distance:.1e}, at most {tolerance:.0e}); use another package or another machine"
+                )
+
+    def _prepare_means(self, form: MeanForm, contexts: Sequence[MemberContext]) -> Prepared:
+        template = self.package.manifest.templates.member
+        wanted = [[] if context.deleted else parts(form, template, context) for context in contexts]
+        texts = list(dict.fromkeys(part.text for member in wanted for part in member))
+        sources: dict[str, int | Vector | Unencodable] = {**self.cache.find(texts)}
+        missing = [text for text in texts if text not in sources]
+        prepared = Prepared()
+        for text, prompt in zip(missing, self._prompts.texts(missing), strict=True):
+            row = sources[text] = prepared.add(prompt)
+            if isinstance(row, int):
+                prepared.keep[row] = text
+        prepared.places = [_mean(member, sources) for member in wanted]
+        return prepared
+
+    def _ahead(
+        self, prepare: Callable[[Sequence[_Context]], Prepared], contexts: Sequence[_Context], window: int
+    ) -> list[Outcome]:
+        """Prepares the next window while the device runs this one."""
+        if len(contexts) <= window:
+            return self.run(prepare(contexts))
+        outcomes: list[Outcome] = []
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as host:
+            ahead = host.submit(partial(prepare, contexts[:window]))
+            for start in range(0, len(contexts), window):
+                prepared = ahead.result()
+                following = contexts[start + window : start + 2 * window]
+                ahead = host.submit(partial(prepare, following))
+                outcomes += self.run(prepared)
+        return outcomes
+
+
+def _mean(member: list[Part], sources: dict[str, int | Vector | Unencodable]) -> _Mean | Unencodable | None:
+    found: list[int | Vector] = []
+    for part in member:
+        source = sources[part.text]
+        if isinstance(source, Unencodable):
+            return source
+        found.append(source)
+    return _Mean(found, [part.weight for part in member]) if found else None
+
+
+def _resolve(place: int | _Mean | Unencodable | None, vectors: list[Vector | Unencodable]) -> Outcome:
+    if isinstance(place, int):
+        return vectors[place]
+    if not isinstance(place, _Mean):
+        return place
+    found: list[Vector] = []
+    for source in place.sources:
+        vector = vectors[source] if isinstance(source, int) else source
+        if isinstance(vector, Unencodable):
+            return vector
+        found.append(vector)
+    return weighted_mean(found, place.weights)

@@ -1,0 +1,176 @@
+"""The LLaMA of a package on a device: prompts in, vectors out.
+
+Owns the weights, the token budget and what happens when memory runs out. Knows nothing of contexts or fields.
+Shapes: T tokens of a packed batch, B prompts, H the model's size, D the dimension vectors are cut to.
+"""
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbedding
+
+from encoders.attention import ATTENTION, Packing
+from encoders.errors import BadPackage, EncodingFailed, Unencodable
+from encoders.manifest import Manifest, PoolingMode
+from encoders.packages import CONFIG_FILE, WEIGHTS_FILE
+from encoders.packing import pack
+from encoders.prompts import Prompt
+from schemas.embeddings import Vector
+
+DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass
+class ModelStats:
+    """Counters since the start, for metrics. Padding has no counter: there is none."""
+
+    prompts: int = 0
+    tokens: int = 0
+    batches: int = 0
+    budget_tokens: int = 0
+    """Of all batches together; tokens / budget_tokens is the fill."""
+    device_s: float = 0.0
+    halvings: int = 0
+    """How often the budget was halved because memory ran out."""
+
+
+class PackedModel:
+    """One thread at a time. `budget_tokens` is what the next batch may hold; it shrinks when memory runs out."""
+
+    def __init__(self, model: LlamaModel, manifest: Manifest, device: torch.device, budget_tokens: int) -> None:
+        self.device = device
+        self.budget_tokens = budget_tokens
+        self.stats = ModelStats()
+        self._model = model
+        self._pooling = manifest.pooling
+        self._dimension = manifest.dimension
+
+    @torch.inference_mode()
+    def vectors(self, prompts: Sequence[Prompt]) -> list[Vector | Unencodable]:
+        """In the order given. Vectors stay on the device until one copy back. Raises EncodingFailed."""
+        if not prompts:
+            return []
+        started = time.perf_counter()
+        refused: dict[int, Unencodable] = {}
+        vectors_BD = torch.zeros(len(prompts), self._dimension, device=self.device)
+        todo = list(range(len(prompts)))
+        while todo:
+            todo = self._run(prompts, todo, vectors_BD, refused)
+        found = vectors_BD.cpu().numpy()
+        self.stats.device_s += time.perf_counter() - started
+        for index in np.flatnonzero(~np.isfinite(found).all(axis=1)).tolist():
+            refused[index] = Unencodable("the model gives numbers that are not finite for this text")
+        return [refused.get(index, vector) for index, vector in enumerate(found)]
+
+    def _run(
+        self, prompts: Sequence[Prompt], todo: list[int], vectors_BD: Tensor, refused: dict[int, Unencodable]
+    ) -> list[int]:
+        """Runs batch after batch; returns what is left when memory ran out and the budget was halved."""
+        done: set[int] = set()
+        for batch in pack([len(prompts[index]) for index in todo], self.budget_tokens):
+            rows = [todo[index] for index in batch]
+            try:
+                vectors_BD[rows] = self._forward([prompts[row] for row in rows])
+            except (torch.OutOfMemoryError, MemoryError):
+                self._free()
+                if len(rows) == 1:
+                    refused[rows[0]] = Unencodable(f"its {len(prompts[rows[0]])} tokens do not fit the device's memory")
+                else:
+                    self._halve(prompts, rows)
+                    return [index for index in todo if index not in done]
+            except RuntimeError as error:
+                raise EncodingFailed(f"the model cannot run on {self.device}: {error}") from error
+            done.update(rows)
+        return []
+
+    def _halve(self, prompts: Sequence[Prompt], rows: list[int]) -> None:
+        tokens = sum(len(prompts[row]) for row in rows)
+        self.budget_tokens = max(1, min(self.budget_tokens, tokens) // 2)
+        self.stats.halvings += 1
+
+    def _free(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _forward(self, prompts: Sequence[Prompt]) -> Tensor:
+        """B prompts, longest first -> (B, D) on the device."""
+        lengths = [len(prompt) for prompt in prompts]
+        num_tokens = sum(lengths)
+        ids_T = np.fromiter(itertools.chain.from_iterable(prompts), dtype=np.int64, count=num_tokens)
+        positions_T = np.concatenate([np.arange(length) for length in lengths])
+        packing = Packing(lengths, self.device)
+        hidden_TH = self._model(
+            input_ids=self._to_device(ids_T),
+            position_ids=self._to_device(positions_T),
+            use_cache=False,
+            packing=packing,
+        ).last_hidden_state[0]
+        self._count(len(prompts), num_tokens)
+        pooled_BH = pool(hidden_TH, packing, self._pooling)
+        return F.normalize(pooled_BH[:, : self._dimension], dim=-1)
+
+    def _to_device(self, numbers_T: Any) -> Tensor:
+        tensor = torch.from_numpy(numbers_T).unsqueeze(0)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
+
+    def _count(self, num_prompts: int, num_tokens: int) -> None:
+        self.stats.prompts += num_prompts
+        self.stats.tokens += num_tokens
+        self.stats.batches += 1
+        self.stats.budget_tokens += max(self.budget_tokens, num_tokens)
+
+
+def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode) -> Tensor:
+    """(T, H) -> (B, H) in float32, as sentence-transformers pools."""
+    if pooling == "last":
+        return hidden_TH[packing.starts[1:].long() - 1].float()
+    means = []
+    start = 0
+    for length, num in packing.groups:
+        end = start + length * num
+        means.append(hidden_TH[start:end].view(num, length, -1).mean(1, dtype=torch.float32))
+        start = end
+    return torch.cat(means)
+
+
+def load_model(folder: Path, manifest: Manifest, device: torch.device) -> LlamaModel:
+    """Reads safetensors and nothing else; no code of the package runs. Raises BadPackage."""
+    config = LlamaConfig.from_json_file(folder / CONFIG_FILE)
+    if config.model_type != "llama":
+        raise BadPackage(f"{folder} holds a model of type {config.model_type}; only llama is read")
+    if max(manifest.dimensions) != config.hidden_size:
+        raise BadPackage(f"{folder}: the largest of dimensions is not the model's size {config.hidden_size}")
+    config._attn_implementation = ATTENTION
+    with torch.device("meta"):
+        model: LlamaModel = LlamaModel(config)
+    weights = load_file(folder / WEIGHTS_FILE, device=str(device))
+    dtype = DTYPES[manifest.precision]
+    if wrong := [name for name, weight in weights.items() if weight.dtype != dtype]:
+        raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise BadPackage(f"{folder}: {WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
+    model.rotary_emb = LlamaRotaryEmbedding(config).to(device)  # its buffers are computed, not stored
+    model.requires_grad_(False)
+    model.train(False)
+    return model
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`: a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,100 @@
+"""Model packages: immutable folders that stock sentence-transformers loads, with nearline.json beside the weights.
+
+Owns what a sound folder is: paths, files, digests, the generation's name. Imports no torch and runs no model: golden
+vectors are checked where a model runs, in `encoders.encoder`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from encoders.errors import BadPackage
+from encoders.manifest import MANIFEST_FILE, Manifest, MemberForm, Precision, read_manifest
+from schemas.ids import Generation
+
+WEIGHTS_FILE: Final = "model.safetensors"
+TOKENIZER_FILE: Final = "tokenizer.json"
+CONFIG_FILE: Final = "config.json"
+_NEEDED: Final = (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE, "modules.json")
+_PICKLES: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".py")
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A package that was read. Make one with `load`, or with `read` where only what it says is needed."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    """SHA-256 of nearline.json, which holds the digests of all other files."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "ModelPackage":
+        """Reads nearline.json alone. Raises BadPackage."""
+        try:
+            body = (folder / MANIFEST_FILE).read_bytes()
+        except OSError as error:
+            raise BadPackage(f"{folder} is no model package: it has no readable {MANIFEST_FILE}") from error
+        return cls(folder, read_manifest(body), hashlib.sha256(body).hexdigest())
+
+    @classmethod
+    def load(cls, folder: Path) -> "ModelPackage":
+        """Reads nearline.json and checks every file against it. Raises BadPackage."""
+        package = cls.read(folder)
+        _check_files(folder, package.manifest.files)
+        return package
+
+    @property
+    def generation(self) -> Generation:
+        """Another package on the same data folder is another generation by itself."""
+        return Generation(f"{self.manifest.id}-{self.digest[:8]}")
+
+    @property
+    def dimension(self) -> int:
+        return self.manifest.dimension
+
+    @property
+    def precision(self) -> Precision:
+        return self.manifest.precision
+
+    @property
+    def member_form(self) -> MemberForm:
+        return self.manifest.member_form
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(folder: Path) -> list[str]:
+    """Every file but nearline.json, as relative paths with slashes, sorted."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(name for name in found if name != MANIFEST_FILE)
+
+
+def _check_files(folder: Path, digests: dict[str, str]) -> None:
+    if missing := [name for name in _NEEDED if name not in digests]:
+        raise BadPackage(f"{folder}: {MANIFEST_FILE} lists no {', '.join(missing)}; write the package again")
+    for name in digests:
+        _check_path(folder, name)
+    if unlisted := [name for name in list_files(folder) if name not in digests]:
+        raise BadPackage(f"{folder} holds {unlisted[0]}, which {MANIFEST_FILE} does not list; take it out")
+    for name, digest in digests.items():
+        if file_digest(folder / name) != digest:
+            raise BadPackage(f"{folder}: {name} is not the file that was recorded; copy the package again")
+
+
+def _check_path(folder: Path, name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise BadPackage(f"{folder}: {MANIFEST_FILE} lists {name!r}, which leaves the package")
+    if path.suffix.lower() in _PICKLES:
+        raise BadPackage(
+            f"{folder} holds {name}, which could run code when it is read; only safetensors may hold weights"
+        )
+    if not (folder / name).is_file():
+        raise BadPackage(f"{folder} lacks {name}; copy the package again")
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise BadPackage(f"{folder}: {name} is a link that leaves the package")

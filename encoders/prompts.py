@@ -1,0 +1,174 @@
+"""Prompts: from a context to token ids, field by field, by a package's templates.
+
+A field is its special token and then its value. Nothing here looks at a clock or at a device: the same context always
+gives the same prompt.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from encoders.errors import Unencodable
+from encoders.manifest import Manifest, MemberTemplate
+from encoders.quantiles import percentile
+from encoders.tokens import CHARS_PER_TOKEN, SafeTokenizer, TokenIds
+from schemas.contexts import HistoryEntry, MemberContext, PostContext
+from schemas.ids import Micros
+
+Prompt = TokenIds
+
+_CACHED_VALUES: Final = 16_384
+"""Short values (languages, authors, percentiles) whose ids are kept."""
+_US_PER_S: Final = 1_000_000
+
+
+class Prompts:
+    """Renders the contexts of one package. May be used by many threads."""
+
+    def __init__(self, manifest: Manifest, tokenizer: SafeTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._special = tokenizer.special
+        self._quantiles = manifest.quantiles
+        self._post = manifest.templates.post
+        self._member = manifest.templates.member
+        wrapping = len(tokenizer.begin) + len(tokenizer.end)
+        self._post_room = manifest.token_limits.post - wrapping
+        self._member_room = manifest.token_limits.member - wrapping
+        self._value_ids = lru_cache(_CACHED_VALUES)(tokenizer.__call__)
+        self._post_start = self._instruction(self._post.instruction)
+        self._member_start = self._instruction(self._member.instruction)
+
+    def posts(self, contexts: Sequence[PostContext]) -> list[Prompt | Unencodable]:
+        """Contexts that are not deleted. Only the text is cut to the token limit: its end."""
+        texts = self._text_ids([context.text for context in contexts], self._post_room)
+        return [self._post_prompt(context, ids) for context, ids in zip(contexts, texts, strict=True)]
+
+    def texts(self, texts: Sequence[str]) -> list[Prompt | Unencodable]:
+        """Plain texts by the post template, with the field `text` alone: queries, profiles, history entries."""
+        found = self._text_ids(texts, self._post_room)
+        return [ids if isinstance(ids, Unencodable) else self._finish_post(self._post_start, ids) for ids in found]
+
+    def members(self, contexts: Sequence[MemberContext]) -> list[Prompt | Unencodable]:
+        """The form `prompt`, for contexts with a profile or a history."""
+        room = self._member_room
+        texts = self._text_ids([entry.text for context in contexts for entry in context.history], room)
+        prompts: list[Prompt | Unencodable] = []
+        start = 0
+        for context in contexts:
+            end = start + len(context.history)
+            prompts.append(self._member_prompt(context, texts[start:end]))
+            start = end
+        return prompts
+
+    def _post_prompt(self, context: PostContext, text: TokenIds | Unencodable) -> Prompt | Unencodable:
+        if isinstance(text, Unencodable):
+            return text
+        try:
+            head = self._post_start + self._post_head(context)
+        except ValueError as error:
+            return Unencodable(str(error))
+        return self._finish_post(head, text)
+
+    def _post_head(self, context: PostContext) -> TokenIds:
+        head: TokenIds = []
+        for field in self._post.fields[:-1]:
+            if value := self._post_value(field, context):
+                head += [self._special[field], *self._value_ids(value)]
+        return head
+
+    def _finish_post(self, head: TokenIds, text: TokenIds) -> Prompt:
+        ids = [*head, self._special["text"], *text]
+        return [*self._tokenizer.begin, *ids[: self._post_room], *self._tokenizer.end]
+
+    def _post_value(self, field: str, context: PostContext) -> str | None:
+        match field.partition("."):
+            case ("author", _, _):
+                return context.author_id
+            case ("language", _, _):
+                return context.language
+            case ("age", _, _):
+                return self._percentile(field, age_s(context.created_at_us, context.as_of_us))
+            case ("count", _, action):
+                return self._percentile(field, context.counts.get(action, 0))
+            case (_, _, action):
+                hours = age_s(context.created_at_us, context.as_of_us) / 3600
+                # A post of its first hour is not extrapolated: one like in its first second is no 3,600 an hour.
+                return self._percentile(field, context.counts.get(action, 0) / max(hours, 1.0))
+
+    def _member_prompt(self, context: MemberContext, texts: Sequence[TokenIds | Unencodable]) -> Prompt | Unencodable:
+        try:
+            profile = self._member_start + self._profile(context)
+        except ValueError as error:
+            return Unencodable(str(error))
+        blocks: list[TokenIds] = []
+        room = self._member_room - len(profile)
+        for entry, text in zip(reversed(context.history), reversed(texts), strict=True):
+            if isinstance(text, Unencodable):
+                return text
+            block = self._entry(entry, text, context.as_of_us)
+            if block and len(block) > room:
+                blocks += [] if blocks else [block[: max(room, 0)]]  # the newest one is cut rather than left out
+                break
+            blocks.append(block)
+            room -= len(block)
+        history = [number for block in reversed(blocks) for number in block]
+        return [*self._tokenizer.begin, *(profile + history)[: self._member_room], *self._tokenizer.end]
+
+    def _profile(self, context: MemberContext) -> TokenIds:
+        ids: TokenIds = []
+        for field in self._member.profile:
+            if value := profile_value(field, context):
+                ids += [self._special[field], *self._value_ids(value)]
+        return ids
+
+    def _entry(self, entry: HistoryEntry, text: TokenIds, as_of_us: Micros) -> TokenIds:
+        """Empty for an action that no history of this package holds."""
+        action = self._special.get(f"action.{entry.action}")
+        if action is None:
+            return []
+        age: TokenIds = []
+        if self._member.history_ages:
+            age = [self._special["age"], *self._value_ids(self._percentile("age", age_s(entry.at_us, as_of_us)))]
+        return [action, *age, *text]
+
+    def _percentile(self, field: str, number: float) -> str:
+        return str(percentile(self._quantiles[field], number))
+
+    def _instruction(self, instruction: str) -> TokenIds:
+        return [self._special["instruction"], *self._tokenizer(instruction)] if instruction else []
+
+    def _text_ids(self, texts: Sequence[str], room: int) -> list[TokenIds | Unencodable]:
+        chars = room * CHARS_PER_TOKEN
+        return self._tokenizer.batch([text[:chars] for text in texts])
+
+
+def age_s(at_us: Micros, as_of_us: Micros) -> float:
+    """Never below 0: an entry may be newer than the context by a disorder of events."""
+    return max(as_of_us - at_us, 0) / _US_PER_S
+
+
+def profile_value(field: str, context: MemberContext) -> str | None:
+    match field:
+        case "headline":
+            return context.headline
+        case "skills":
+            return ", ".join(context.skills)
+        case "industry":
+            return context.industry
+        case _:
+            return context.language
+
+
+def profile_text(template: MemberTemplate, context: MemberContext) -> str:
+    """The profile as one text, for the form `mean`; a language is no text."""
+    fields = (field for field in template.profile if field != "language")
+    return "\n".join(value for field in fields if (value := profile_value(field, context)))
+
+
+def has_profile(context: MemberContext) -> bool:
+    """A language alone is no profile."""
+    return bool(context.headline or context.industry or any(context.skills))
+
+
+def is_encodable(context: MemberContext) -> bool:
+    return not context.deleted and (has_profile(context) or bool(context.history))

@@ -1,0 +1,35 @@
+"""Numbers become percentiles, 1 to 100, by a package's quantile tables.
+
+A table is 99 boundaries that never fall; it knows no unit and no field.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+NUM_BOUNDARIES = 99
+
+
+def percentile(boundaries: Sequence[float], number: float) -> int:
+    """1 below the first boundary, 100 from the last on."""
+    return bisect_right(boundaries, number) + 1
+
+
+def quantile_table(numbers: Iterable[float]) -> list[float]:
+    """The 99 boundaries of a sample. Every boundary is a number of the sample, so tables of counts are of counts."""
+    sample = np.fromiter(numbers, dtype=np.float64)
+    if not sample.size or not np.isfinite(sample).all():
+        raise ValueError("a quantile table needs at least one number, and only finite ones")
+    levels = np.arange(1, NUM_BOUNDARIES + 1) / (NUM_BOUNDARIES + 1)
+    table: list[float] = np.quantile(sample, levels, method="inverted_cdf").tolist()
+    return table
+
+
+def check_table(boundaries: Sequence[float]) -> None:
+    """Raises ValueError when this is no quantile table."""
+    if len(boundaries) != NUM_BOUNDARIES:
+        raise ValueError(f"a quantile table has {NUM_BOUNDARIES} boundaries, not {len(boundaries)}")
+    if not np.isfinite(boundaries).all() or any(low > high for low, high in pairwise(boundaries)):
+        raise ValueError("the boundaries of a quantile table are finite and never fall")

@@ -1,0 +1,150 @@
+"""Writes a model package: weights, tokenizer, the files of sentence-transformers, and nearline.json last.
+
+The folder appears whole or not at all, and one that is there is never overwritten.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec.structs import replace
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaModel
+
+from encoders.encoder import Encoder
+from encoders.errors import BadPackage, PackageExists, Unencodable
+from encoders.manifest import MANIFEST_FILE, Golden, Manifest, render_manifest
+from encoders.model import DTYPES
+from encoders.packages import CONFIG_FILE, WEIGHTS_FILE, ModelPackage, file_digest, list_files
+
+_POOLING: Final = {"mean": "mean", "last": "lasttoken"}
+_MODULES: Final = (
+    ("", "sentence_transformers.base.modules.transformer.Transformer"),
+    ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
+    ("2_Normalize", "sentence_transformers.base.modules.normalize.Normalize"),
+)
+GOLDEN_TEXTS: Final = (
+    "A short text.",
+    "nearline turns a live stream of posts and member activity into vectors that can be searched seconds later.",
+    "Zahlen 1 2 3, Umlaute äöü, 漢字 and a <|nearline:text|> that is only text",
+)
+
+
+def write_package(
+    folder: Path,
+    manifest: Manifest,
+    model: LlamaModel,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    golden_texts: Sequence[str] = GOLDEN_TEXTS,
+) -> ModelPackage:
+    """`manifest` without files and goldens, which are made here. Weights are saved in the manifest's precision.
+
+    The tokenizer has the manifest's special tokens and the model an embedding for each of its tokens. Raises
+    PackageError.
+    """
+    if folder.exists():
+        raise PackageExists(f"{folder} is there already; a package is never overwritten, choose another folder")
+    with _appearing(folder) as partial:
+        _write_tokenizer(partial, manifest, tokenizer)
+        _write_model(partial, manifest, model)
+        _write_sentence_transformers(partial, manifest)
+        manifest = replace(manifest, files={name: file_digest(partial / name) for name in list_files(partial)})
+        _write_manifest(partial, manifest)
+        _write_manifest(partial, replace(manifest, goldens=_goldens(partial, golden_texts)))
+    return ModelPackage.load(folder)
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A folder beside the final one that takes its name only when all went well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _goldens(folder: Path, texts: Sequence[str]) -> list[Golden]:
+    encoder = Encoder.unchecked(ModelPackage.load(folder), device="cpu")
+    goldens = []
+    for text, vector in zip(texts, encoder.encode_texts(texts), strict=True):
+        if isinstance(vector, Unencodable):
+            raise BadPackage(f"the golden text {text[:40]!r} cannot be encoded: {vector.cause}")
+        goldens.append(Golden(text, vector.astype("<f4").tobytes()))
+    return goldens
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / MANIFEST_FILE).write_bytes(render_manifest(manifest))
+
+
+def _write_tokenizer(folder: Path, manifest: Manifest, tokenizer: PreTrainedTokenizerFast) -> None:
+    """sentence-transformers pads on the right, and cuts at the longer of the two limits."""
+    missing = [token for token in manifest.special_tokens.values() if token not in tokenizer.get_vocab()]
+    if missing or tokenizer.pad_token is None:
+        raise BadPackage(f"the tokenizer lacks {', '.join(missing) or 'a padding token'}; add it and an embedding")
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    tokenizer.model_max_length = max(manifest.token_limits.post, manifest.token_limits.member)
+    tokenizer.save_pretrained(str(folder))
+
+
+def _write_model(folder: Path, manifest: Manifest, model: LlamaModel) -> None:
+    config = model.config.to_dict()
+    dtype = DTYPES[manifest.precision]
+    config |= {"architectures": ["LlamaModel"], "dtype": str(dtype).removeprefix("torch."), "use_cache": False}
+    _write_json(folder / CONFIG_FILE, config)
+    weights = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def _write_sentence_transformers(folder: Path, manifest: Manifest) -> None:
+    """The files that sentence-transformers 6.2 writes itself (a test compares them)."""
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(_MODULES)
+    ]
+    versions = {
+        "pytorch": version("torch"),
+        "sentence_transformers": version("sentence-transformers"),
+        "transformers": version("transformers"),
+    }
+    vectors, embeddings = "token_embeddings", "sentence_embedding"
+    method = {"method": "forward", "method_output_name": "last_hidden_state"}
+    files: dict[str, Any] = {
+        "modules.json": modules,
+        "config_sentence_transformers.json": {
+            "__version__": versions,
+            "default_prompt_name": None,
+            "model_type": "SentenceTransformer",
+            "prompts": {"document": "", "query": ""},
+            "similarity_fn_name": "cosine",
+        },
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction",
+            "modality_config": {"text": method},
+            "module_output_name": vectors,
+        },
+        "1_Pooling/config.json": {
+            "embedding_dimension": max(manifest.dimensions),
+            "pooling_mode": _POOLING[manifest.pooling],
+            "include_prompt": True,
+        },
+        "2_Normalize/config.json": {"module_input_name": embeddings, "module_output_name": embeddings},
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        _write_json(folder / name, content)
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=isinstance(content, dict)) + "\n")
