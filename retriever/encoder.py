@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from threading import Lock, Thread
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
-from retriever.errors import RetrieverUnavailable
+from encoders.errors import BadText, EncodingFailed
+from retriever.errors import RequestRefused, RetrieverUnavailable
 from schemas.embeddings import Vector
+
+_WARMING: Final = "the model is still warming up"
 
 _log = structlog.get_logger(__name__)
 
@@ -16,7 +19,10 @@ class QueryEncoder(Protocol):
     """What the retriever needs of a model package. Called by one thread at a time; computes for milliseconds."""
 
     def encode_text(self, text: str) -> Vector:
-        """float32 (D,), of length one, comparable with the posts' vectors of the same generation."""
+        """float32 (D,), of length one, comparable with the posts' vectors of the same generation.
+
+        Raises BadText when there is nothing to encode, EncodingFailed when the device fails.
+        """
         ...
 
 
@@ -42,14 +48,20 @@ class WarmingEncoder:
         """One sentence while there is no model; None when it is warm."""
         if self._encoder is not None:
             return None
-        return self._failure or "the model is still warming up"
+        return self._failure or _WARMING
 
     def encode_text(self, text: str) -> Vector:
-        """Raises RetrieverUnavailable while there is no model."""
-        if self._encoder is None:
-            raise RetrieverUnavailable(self.problem or "the model is still warming up")
-        with self._lock:
-            return self._encoder.encode_text(text)
+        """Raises RequestRefused, or RetrieverUnavailable while no model can encode."""
+        encoder = self._encoder
+        if encoder is None:
+            raise RetrieverUnavailable(self.problem or _WARMING)
+        try:
+            with self._lock:
+                return encoder.encode_text(text)
+        except BadText as error:
+            raise RequestRefused(f"text: {error}") from error
+        except EncodingFailed as error:
+            raise RetrieverUnavailable(str(error)) from error
 
     def _run(self) -> None:
         try:

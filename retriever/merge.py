@@ -33,8 +33,9 @@ def merge(hot: Hits, cold: Hits, known: Sequence[Revision | None], k: int) -> Me
     ids = [hot.post_ids[row] for row in hot_rows] + [cold.post_ids[row] for row in cold_rows]
     scores = np.concatenate([hot.scores[hot_rows], cold.scores[cold_rows]])
     order = _ranked(ids, scores)[:k]
-    tiers: list[Tier] = ["hot" if row < len(hot_rows) else "cold" for row in order]
-    return Merged([ids[row] for row in order], scores[order].tolist(), tiers)
+    rows = order.tolist()
+    tiers: list[Tier] = ["hot" if row < len(hot_rows) else "cold" for row in rows]
+    return Merged([ids[row] for row in rows], scores[order].tolist(), tiers)
 
 
 def reaches_past(merged: Merged, cold: Hits, asked: int, k: int) -> bool:
@@ -44,27 +45,21 @@ def reaches_past(merged: Merged, cold: Hits, asked: int, k: int) -> bool:
     return len(merged.post_ids) < k or merged.scores[-1] < float(cold.scores[-1])
 
 
-def _visible(hot: Hits, cold: Hits, known: Sequence[Revision | None]) -> npt.NDArray[np.intp]:
+def _visible(hot: Hits, cold: Hits, known: Sequence[Revision | None]) -> list[int]:
     """Rows of the cold hits that no hot post hides."""
-    found = dict(zip(hot.post_ids, hot.revisions, strict=True))
     # A post may leave the hot tier after its search: then its hit is what the hot tier knew.
-    hiding = np.fromiter(
-        (
-            max(found.get(post_id, _UNKNOWN), _UNKNOWN if revision is None else revision)
-            for post_id, revision in zip(cold.post_ids, known, strict=True)
-        ),
-        np.int64,
-        len(cold.post_ids),
-    )
-    return np.flatnonzero(np.asarray(cold.revisions, np.int64) > hiding)
+    found = dict(zip(hot.post_ids, hot.revisions, strict=True))
+    return [
+        row
+        for row, (post_id, revision, newest) in enumerate(zip(cold.post_ids, cold.revisions, known, strict=True))
+        if revision > found.get(post_id, _UNKNOWN) and (newest is None or revision > newest)
+    ]
 
 
-def _not_outdated(hot: Hits, cold: Hits, cold_rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _not_outdated(hot: Hits, cold: Hits, cold_rows: list[int]) -> list[int]:
     """Rows of the hot hits without a visible, hence newer, cold copy."""
-    newer = {cold.post_ids[row] for row in cold_rows}.intersection(hot.post_ids)
-    if not newer:
-        return np.arange(len(hot.post_ids))
-    return np.flatnonzero([post_id not in newer for post_id in hot.post_ids])
+    newer = {cold.post_ids[row] for row in cold_rows}
+    return [row for row, post_id in enumerate(hot.post_ids) if post_id not in newer]
 
 
 def _ranked(ids: list[PostId], scores: Scores) -> npt.NDArray[np.intp]:
@@ -75,6 +70,7 @@ def _ranked(ids: list[PostId], scores: Scores) -> npt.NDArray[np.intp]:
     tied = np.zeros(len(ids), np.bool_)
     tied[1:] |= same_as_next
     tied[:-1] |= same_as_next
-    rows = order[tied].tolist()
-    order[tied] = sorted(rows, key=lambda row: (-scores[row], ids[row]))
+    if tied.any():
+        by_id = np.array(sorted(order[tied].tolist(), key=ids.__getitem__))
+        order[tied] = by_id[np.argsort(-scores[by_id], kind="stable")]
     return order
