@@ -1,0 +1,110 @@
+"""What events do to a member row: (row, event, now) -> row, hops, whether to publish. Pure."""
+
+from msgspec.structs import replace
+
+from contexts.rows import Hop, MemberChange, MemberRow, MemberState, Profile, due_in_window
+from contexts.settings import ContextRules
+from schemas.contexts import HistoryEntry, MemberContext
+from schemas.events import EventOrder, MemberDeleted, MemberEvent, MemberUpdated
+from schemas.hops import MemberAction, PostActivity
+from schemas.ids import Micros, PostId, Revision
+
+
+def apply_member_event(row: MemberRow, event: MemberEvent, order: EventOrder) -> MemberChange:
+    """What is not above the newest event applied changes nothing."""
+    if row.state.order is not None and order <= row.state.order:
+        return MemberChange(row, note="stale-member-event")
+    return _delete(row, order) if isinstance(event, MemberDeleted) else _update(row, event, order)
+
+
+def apply_member_action(row: MemberRow, action: MemberAction, now_us: Micros, rules: ContextRules) -> MemberChange:
+    """A deleted member's are skipped until a newer member.updated; those up to the deletion for ever."""
+    state = row.state
+    if state.deleted or action.at_us <= state.deleted_at_us:
+        return _skip(row, action)
+    if action.action == "waits":
+        return MemberChange(replace(row, waits=row.waits.append(action.post_id, rules.waiting_actions)))
+    changed = _take_in(row, action, rules)
+    if changed is row:
+        return MemberChange(row, note="nothing-to-forget" if action.action == "forget" else "repeated-action")
+    due_us = due_in_window(state.history_published_us, rules.history_window_s, now_us)
+    state = replace(
+        state,
+        as_of_us=Micros(max(state.as_of_us, action.at_us)),
+        history_changed=True,
+        publish_due_us=state.publish_due_us or due_us,
+    )
+    return MemberChange(replace(changed, state=state), publish=due_us is None)
+
+
+def publish_member(row: MemberRow, now_us: Micros, rules: ContextRules) -> tuple[MemberRow, MemberContext]:
+    """The next revision. One that carries a changed history opens its window."""
+    state = replace(
+        row.state,
+        revision=Revision(row.state.revision + 1),
+        history_changed=False,
+        history_published_us=now_us if row.state.history_changed else row.state.history_published_us,
+        publish_due_us=None,
+    )
+    return replace(row, state=state), _context(row, state, rules)
+
+
+def _context(row: MemberRow, state: MemberState, rules: ContextRules) -> MemberContext:
+    if state.deleted:
+        return MemberContext(row.member_id, state.revision, state.as_of_us, deleted=True)
+    profile = row.profile or Profile(None, [], None, None)
+    return MemberContext(
+        row.member_id,
+        state.revision,
+        state.as_of_us,
+        headline=profile.headline,
+        skills=profile.skills,
+        industry=profile.industry,
+        language=profile.language,
+        history=row.history.entries(),
+        acted=[PostId(post_id) for post_id in row.acted.newest(rules.acted_ids)],
+        hidden=[PostId(post_id) for post_id in row.hidden.newest(rules.hidden_ids)],
+    )
+
+
+def _delete(row: MemberRow, order: EventOrder) -> MemberChange:
+    """Nothing is left but the tombstone. Posts in whose rows an action waits are told."""
+    state = MemberState(
+        order=order,
+        deleted=True,
+        deleted_at_us=Micros(order.at_us),
+        revision=row.state.revision,
+        as_of_us=Micros(max(row.state.as_of_us, order.at_us)),
+    )
+    hops = tuple(_erase(row, PostId(post_id), Micros(order.at_us)) for post_id in row.waits.newest())
+    return MemberChange(MemberRow(row.member_id, state), hops, publish=True)
+
+
+def _update(row: MemberRow, event: MemberUpdated, order: EventOrder) -> MemberChange:
+    state = replace(row.state, order=order, deleted=False, as_of_us=Micros(max(row.state.as_of_us, order.at_us)))
+    profile = Profile(event.headline, event.skills, event.industry, event.language)
+    return MemberChange(replace(row, state=state, profile=profile), publish=True)
+
+
+def _skip(row: MemberRow, action: MemberAction) -> MemberChange:
+    hops = (_erase(row, action.post_id, action.at_us),) if action.action == "waits" else ()
+    return MemberChange(row, hops, note="action-of-deleted-member")
+
+
+def _erase(row: MemberRow, post_id: PostId, at_us: Micros) -> Hop:
+    return Hop(post_id, PostActivity(row.member_id, "erase", at_us))
+
+
+def _take_in(row: MemberRow, action: MemberAction, rules: ContextRules) -> MemberRow:
+    """Returns the row itself when the action changes nothing."""
+    if action.action == "forget":
+        history = row.history.without(action.post_id)
+        return row if history is row.history else replace(row, history=history)
+    if action.action == "hide":
+        hidden = row.hidden.append(action.post_id, rules.hidden_ids)
+        return row if hidden is row.hidden else replace(row, hidden=hidden)
+    entry = HistoryEntry(action.post_id, action.action, action.at_us, action.text)
+    history = row.history.add(entry, rules.history_entries)
+    acted = row.acted if action.action == "wrote" else row.acted.append(action.post_id, rules.acted_ids)
+    unchanged = history is row.history and acted is row.acted
+    return row if unchanged else replace(row, history=history, acted=acted)

@@ -1,0 +1,168 @@
+"""What events do to a post row: (row, event, now) -> row, hops, whether to publish. Pure.
+
+A row is told what to do by post events and by activity; when it publishes is decided here, that it is published once a
+batch is not.
+"""
+
+from msgspec.structs import replace
+
+from contexts.actions import is_positive
+from contexts.rows import Hop, PostBody, PostChange, PostRow, PostState, Unplaced, Waiting, due_in_window
+from contexts.scale import bucket
+from contexts.settings import ContextRules
+from schemas.contexts import PostContext
+from schemas.events import EventOrder, PostCreated, PostDeleted, PostEvent, PostUpdated
+from schemas.hops import MemberAction, PostActivity
+from schemas.ids import MemberId, Micros, Revision
+from schemas.times import to_micros
+
+
+def apply_post_event(
+    row: PostRow, event: PostEvent, order: EventOrder, now_us: Micros, rules: ContextRules
+) -> PostChange:
+    """What is not above the newest event applied changes nothing. A post that was never seen can be deleted: its
+    tombstone guards against the create that comes late."""
+    if row.state.order is not None and order <= row.state.order:
+        return PostChange(row, note="stale-post-event")
+    row = replace(row, state=replace(row.state, order=order, as_of_us=_later(row.state.as_of_us, order.at_us)))
+    return _delete(row) if isinstance(event, PostDeleted) else _write(row, event, now_us, rules)
+
+
+def apply_activity(row: PostRow, activity: PostActivity, now_us: Micros, rules: ContextRules) -> PostChange:
+    """Positive activity before its post waits, and is counted when the post comes."""
+    if activity.action == "erase":
+        return _erase(row, activity)
+    positive = is_positive(activity, rules)
+    if positive and not row.known:
+        return _wait(row, activity, now_us, rules)
+    row = _count(row, activity)
+    hops: tuple[Hop, ...] = ()
+    if activity.action == "hide":
+        hops = (Hop(activity.member_id, MemberAction(row.post_id, "hide", activity.at_us)),)
+    elif positive and row.body is not None:
+        row, hops = _forward(row, activity.member_id, activity.action, activity.at_us, rules)
+    state, publish = _counts_due(row, activity.action, now_us, rules)
+    note = "activity-for-deleted-post" if row.known and row.body is None else ""
+    return PostChange(row if state is row.state else replace(row, state=state), hops, publish, note=note)
+
+
+def expire_waiting(row: PostRow, now_us: Micros, rules: ContextRules) -> PostChange:
+    """Called when `waiting_due_us` has come."""
+    until_us = now_us - int(rules.waiting_s * 1_000_000)
+    expired = [waiting for waiting in row.waiting if waiting.since_us <= until_us]
+    cause = f"the post was not created within {rules.waiting_s / 86400:g} days"
+    unplaced = tuple(Unplaced(row.post_id, waiting.activity, cause) for waiting in expired)
+    return PostChange(replace(row, waiting=row.waiting[len(expired) :]), unplaced=unplaced)
+
+
+def waiting_due_us(row: PostRow, rules: ContextRules) -> Micros | None:
+    """When the oldest action has waited for long enough."""
+    return Micros(row.waiting[0].since_us + int(rules.waiting_s * 1_000_000)) if row.waiting else None
+
+
+def publish_post(row: PostRow, now_us: Micros) -> tuple[PostRow, PostContext]:
+    """The next revision. Every publication carries the counts, so it also opens their window."""
+    state = replace(
+        row.state,
+        revision=Revision(row.state.revision + 1),
+        published_counts=row.state.counts,
+        published_us=now_us,
+        publish_due_us=None,
+    )
+    return replace(row, state=state), _context(row, state)
+
+
+def _context(row: PostRow, state: PostState) -> PostContext:
+    body = row.body
+    if body is None:
+        return PostContext(row.post_id, state.revision, state.as_of_us, deleted=True)
+    return PostContext(
+        row.post_id,
+        state.revision,
+        state.as_of_us,
+        author_id=body.author_id,
+        text=body.text,
+        language=body.language,
+        created_at_us=body.created_at_us,
+        counts=state.counts,
+    )
+
+
+def _write(row: PostRow, event: PostCreated | PostUpdated, now_us: Micros, rules: ContextRules) -> PostChange:
+    was_live = row.body is not None
+    author = MemberId(event.author_id)
+    body = PostBody(author, event.text, event.language, to_micros(event.created_at))
+    row = replace(row, body=body)
+    if was_live:
+        return PostChange(row, publish=True)
+    row, hops = _forward(row, author, "wrote", body.created_at_us, rules)
+    row, released = _release(row, rules)
+    return PostChange(row, (*hops, *released), publish=True)
+
+
+def _delete(row: PostRow) -> PostChange:
+    """Takes the post out of the histories that hold it. What waited is counted and makes no history."""
+    state = row.state
+    at_us = Micros(state.order.at_us if state.order else state.as_of_us)
+    forget = MemberAction(row.post_id, "forget", at_us)
+    hops = tuple(Hop(member_id, forget) for member_id in row.recipients.newest())
+    for waiting in row.waiting:
+        row = _count(row, waiting.activity)
+    return PostChange(PostRow(row.post_id, row.state), hops, publish=True)
+
+
+def _release(row: PostRow, rules: ContextRules) -> tuple[PostRow, list[Hop]]:
+    waiting, hops = row.waiting, list[Hop]()
+    row = replace(row, waiting=())
+    for activity in (one.activity for one in waiting):
+        row, more = _forward(_count(row, activity), activity.member_id, activity.action, activity.at_us, rules)
+        hops += more
+    return row, hops
+
+
+def _forward(
+    row: PostRow, member_id: MemberId, action: str, at_us: Micros, rules: ContextRules
+) -> tuple[PostRow, tuple[Hop, ...]]:
+    text = row.body.text[: rules.history_text_chars] if row.body is not None else ""
+    recipients = row.recipients.append(member_id, rules.recipients)
+    row = row if recipients is row.recipients else replace(row, recipients=recipients)
+    return row, (Hop(member_id, MemberAction(row.post_id, action, at_us, text)),)
+
+
+def _count(row: PostRow, activity: PostActivity) -> PostRow:
+    counts = {**row.state.counts, activity.action: row.state.counts.get(activity.action, 0) + 1}
+    as_of_us = _later(row.state.as_of_us, activity.at_us)
+    return replace(row, state=replace(row.state, counts=counts, as_of_us=as_of_us))
+
+
+def _counts_due(row: PostRow, action: str, now_us: Micros, rules: ContextRules) -> tuple[PostState, bool]:
+    """The state with its due time, and whether to publish now."""
+    state = row.state
+    if row.body is None or bucket(state.counts[action]) <= bucket(state.published_counts.get(action, 0)):
+        return state, False
+    due_us = due_in_window(state.published_us, rules.counts_window_s, now_us)
+    if due_us is None or state.publish_due_us is not None:
+        return state, due_us is None
+    return replace(state, publish_due_us=due_us), False
+
+
+def _wait(row: PostRow, activity: PostActivity, now_us: Micros, rules: ContextRules) -> PostChange:
+    """The member learns of it, so that a deletion of the member finds what waits."""
+    if len(row.waiting) >= rules.waiting_actions:
+        cause = f"the post is not created yet and {rules.waiting_actions} actions already wait for it"
+        return PostChange(row, unplaced=(Unplaced(row.post_id, activity, cause),))
+    waits = Hop(activity.member_id, MemberAction(row.post_id, "waits", activity.at_us))
+    return PostChange(replace(row, waiting=(*row.waiting, Waiting(activity, now_us))), (waits,))
+
+
+def _erase(row: PostRow, erase: PostActivity) -> PostChange:
+    kept = tuple(waiting for waiting in row.waiting if not _is_erased(waiting.activity, erase))
+    return PostChange(row if len(kept) == len(row.waiting) else replace(row, waiting=kept))
+
+
+def _is_erased(activity: PostActivity, erase: PostActivity) -> bool:
+    return activity.member_id == erase.member_id and activity.at_us <= erase.at_us
+
+
+def _later(one_us: int, other_us: int) -> Micros:
+    return Micros(max(one_us, other_us))

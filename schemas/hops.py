@@ -1,0 +1,64 @@
+"""Hops: what the context stage sends from one of its tables to the other (msgpack).
+
+`activity-by-post` carries PostActivity, keyed by post; `actions-by-member` carries MemberAction, keyed by member.
+"""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from schemas.errors import BadRecord
+from schemas.events import Action
+from schemas.ids import MemberId, Micros, Offset, Partition, PostId
+
+
+class PostActivity(Struct, frozen=True, array_like=True):
+    """One activity on its way to the post. The place of its input record is kept for a dead letter.
+
+    `erase` stands for no activity: the member is deleted, and what waits in this post's row by this member up to this
+    time is taken out."""
+
+    member_id: MemberId
+    action: Action | Literal["erase"]
+    at_us: Micros
+    dwell_ms: int | None = None
+    partition: Partition = Partition(-1)
+    offset: Offset = Offset(-1)
+
+
+class MemberAction(Struct, frozen=True, array_like=True):
+    """One action on its way to the member's history, with the text of the post as it was then.
+
+    `hide` and the positive actions are activity; `wrote` is a post of the member's own; `forget` takes a deleted post
+    out of the history; `waits` says that an action of the member waits in this post's row."""
+
+    post_id: PostId
+    action: str
+    at_us: Micros
+    text: str = ""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_post_activity = msgspec.msgpack.Decoder(PostActivity)
+_member_action = msgspec.msgpack.Decoder(MemberAction)
+
+
+def encode_hop(hop: PostActivity | MemberAction) -> bytes:
+    return _encoder.encode(hop)
+
+
+def decode_post_activity(body: bytes) -> PostActivity:
+    """Raises BadRecord."""
+    try:
+        return _post_activity.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRecord(f"not a hop to a post: {error}") from error
+
+
+def decode_member_action(body: bytes) -> MemberAction:
+    """Raises BadRecord."""
+    try:
+        return _member_action.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRecord(f"not a hop to a member: {error}") from error
