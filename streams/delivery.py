@@ -1,0 +1,35 @@
+"""Sends dead letters outside a transaction, and returns only when the broker has them."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from schemas import topics
+from schemas.dead_letters import DeadLetterCause, to_headers
+from schemas.ids import Offset, Partition
+from streams.errors import KafkaUnavailable, StreamsError
+from streams.kafka import translate
+
+DELIVERY_TIMEOUT_S: Final = 30.0
+
+
+def deliver_dead_letters(producer: Producer, stage: str, letters: Iterable[tuple[Message, str]]) -> None:
+    """Each letter is the record as it was and one sentence. Raises StreamsError when one of them did not arrive; the
+    caller sends all of them again, and a letter may then be there twice."""
+    failures: list[StreamsError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(translate(error))
+
+    for message, sentence in letters:
+        place = Partition(message.partition()), Offset(message.offset())
+        cause = DeadLetterCause(stage, message.topic(), *place, sentence)
+        headers = [*(message.headers() or []), *to_headers(cause)]
+        producer.produce(topics.DEAD_LETTERS, message.value(), message.key(), headers=headers, on_delivery=delivered)
+    waiting = producer.flush(DELIVERY_TIMEOUT_S)
+    if failures:
+        raise failures[0]
+    if waiting:
+        raise KafkaUnavailable(f"{waiting} dead letters were not taken within {DELIVERY_TIMEOUT_S:.0f} s")

@@ -1,0 +1,33 @@
+"""An index loop in a process of its own, so that it can be stopped and killed:
+`python -m tests.streams.index_child BOOTSTRAP GENERATION JOURNAL [CRASH_POINT:PASSES]`."""
+
+import signal
+import sys
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
+
+from schemas.ids import Generation
+from streams.crash_points import VARIABLE, arm_from
+from streams.index_loop import IndexLoop
+from streams.settings import IndexSettings, KafkaSettings
+from tests.streams.journal_tier import JournalTier
+
+
+def main(bootstrap_servers: str, generation: str, journal: str, crash: str = "") -> None:
+    arm_from({VARIABLE: crash})
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    loop = IndexLoop(
+        KafkaSettings(bootstrap_servers=bootstrap_servers),
+        IndexSettings(batch_records=50, linger_s=0.02),
+        cast(Any, JournalTier(Path(journal))),
+        Generation(generation),
+        tombstones_kept_s=3600,
+    )
+    print("started", flush=True)
+    loop.run(stop)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

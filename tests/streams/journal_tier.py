@@ -1,0 +1,62 @@
+"""A cold tier that is obviously right: a text file, one line for each change, durable at `flush` and not before."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from indexer.errors import TierRefused, TierUnavailable
+from indexer.tiers import IndexRecord
+from schemas.ids import Kind, Micros
+
+
+class JournalTier:
+    """Only what the index loop calls. `fail_every`: each n-th call of `write` or `flush` is an outage.
+    `refused`: ids that the engine takes for impossible."""
+
+    def __init__(self, path: Path, *, fail_every: int = 0, refused: frozenset[str] = frozenset()) -> None:
+        self.path = path
+        self.revisions: dict[str, tuple[int, bool]] = {}
+        self.received: list[str] = []
+        self.calls = self.swept = self.flushes = 0
+        self._fail_every = fail_every
+        self._refused = refused
+        self._lines: list[str] = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                entity, revision, deleted = line.split()
+                self.revisions[entity] = (int(revision), deleted == "True")
+
+    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+        self._maybe_fail()
+        found = self._refused.intersection(record.embedding.entity_id for record in records)
+        if found:
+            raise TierRefused(f"{sorted(found)[0]} has the wrong dimension")
+        self.received += [record.embedding.entity_id for record in records]
+        return sum(self._apply(record) for record in records)
+
+    def flush(self) -> None:
+        self._maybe_fail()
+        self.flushes += 1
+        with self.path.open("a") as file:
+            file.writelines(self._lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._lines.clear()
+
+    def sweep(self, older_than_us: Micros) -> int:
+        self.swept += 1
+        return 0
+
+    def _apply(self, record: IndexRecord) -> bool:
+        embedding = record.embedding
+        stored, _ = self.revisions.get(embedding.entity_id, (0, False))
+        if embedding.revision <= stored:
+            return False
+        self.revisions[embedding.entity_id] = (embedding.revision, embedding.deleted)
+        self._lines.append(f"{embedding.entity_id} {embedding.revision} {embedding.deleted}\n")
+        return True
+
+    def _maybe_fail(self) -> None:
+        self.calls += 1
+        if self._fail_every and self.calls % self._fail_every == 0:
+            raise TierUnavailable("injected: every now and then this tier is away")

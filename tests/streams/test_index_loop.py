@@ -1,0 +1,209 @@
+"""The index loop on the real broker."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from schemas import topics
+from schemas.dead_letters import from_headers
+from schemas.embeddings import encode_embedding
+from schemas.ids import Generation
+from schemas.topics import TopicSpec
+from streams import patience
+from streams.index_loop import IndexLoop
+from streams.settings import IndexSettings, KafkaSettings
+from streams.topics import ensure_topics
+from tests.conftest import RunningBroker
+from tests.streams.journal_tier import JournalTier
+from tests.streams.stage_kit import (
+    Sender,
+    child,
+    in_thread,
+    member_embedding,
+    new_generation,
+    post_embedding,
+    read_all,
+    until_no_lag,
+)
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+
+class Index:
+    """One generation's topics, and what a test sends to them."""
+
+    def __init__(self, broker: RunningBroker, folder: Path) -> None:
+        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        self.generation: Generation = new_generation()
+        self.posts = topics.post_embeddings(self.generation)
+        self.members = topics.member_embeddings(self.generation)
+        self.journal = folder / "journal"
+        dead_letters = TopicSpec(topics.DEAD_LETTERS, "events")
+        ensure_topics(self.kafka, (*topics.generation_topics(self.generation), dead_letters))
+
+    def loop(self, tier: JournalTier, **over: Any) -> IndexLoop:
+        settings = IndexSettings(batch_records=50, linger_s=0.02)
+        return IndexLoop(self.kafka, settings, cast(Any, tier), self.generation, 3600, **over)
+
+    def send_posts(self, numbers: range, transactional_id: str | None = None) -> None:
+        records = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in numbers]
+        Sender(self.kafka, transactional_id).send(self.posts, records)
+
+    def until_no_lag(self) -> None:
+        until_no_lag(self.kafka, topics.index_group(self.generation), (self.posts, self.members))
+
+    def own_dead_letters(self) -> list[tuple[bytes | None, str]]:
+        letters = [(message, from_headers(message.headers())) for message in read_all(self.kafka, topics.DEAD_LETTERS)]
+        return sorted(
+            (message.key(), cause.cause) for message, cause in letters if cause.topic in {self.posts, self.members}
+        )
+
+    def durable(self) -> dict[str, tuple[int, bool]]:
+        return JournalTier(self.journal).revisions
+
+
+@pytest.fixture
+def index(broker: RunningBroker, tmp_path: Path) -> Index:
+    return Index(broker, tmp_path)
+
+
+def test_posts_and_members_become_durable_and_lag_reaches_zero(index: Index) -> None:
+    index.send_posts(range(120), f"sender-{index.generation}")
+    Sender(index.kafka).send(index.members, [("m1", encode_embedding(member_embedding("m1", 4)))])
+    tier = JournalTier(index.journal)
+    with in_thread(index.loop(tier).run):
+        # The control records at the end of a transaction are lag too.
+        index.until_no_lag()
+    assert index.durable() == {**{f"p{n}": (1, False) for n in range(120)}, "m1": (4, False)}
+    assert index.own_dead_letters() == []
+
+
+def test_an_older_revision_after_a_newer_one_changes_nothing(index: Index) -> None:
+    sent = [post_embedding("p", 3), post_embedding("p", 5, deleted=True), post_embedding("p", 4)]
+    Sender(index.kafka).send(index.posts, [("p", encode_embedding(embedding)) for embedding in sent])
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    assert index.durable() == {"p": (5, True)}
+
+
+def test_impossible_records_stand_alone(index: Index) -> None:
+    good = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in range(40)]
+    no_vector = encode_embedding(post_embedding("null-vector")).replace(b"null-vector", b"longer-vecto")
+    refused = ("p-refused", encode_embedding(post_embedding("p-refused")))
+    bad = [("garbage", b"\xc1"), ("nothing", None), ("cut", no_vector[:-3])]
+    Sender(index.kafka).send(index.posts, [*good[:20], *bad, refused, *good[20:]])
+    tier = JournalTier(index.journal, refused=frozenset({"p-refused"}))
+    with in_thread(index.loop(tier).run):
+        index.until_no_lag()
+    assert set(index.durable()) == {key for key, _ in good}
+    letters = dict(index.own_dead_letters())
+    assert set(letters) == {b"garbage", b"nothing", b"cut", b"p-refused"}
+    assert letters[b"p-refused"] == "p-refused has the wrong dimension"
+    assert all(letters.values())
+
+
+def test_a_tier_that_fails_every_third_call_is_waited_out(index: Index) -> None:
+    index.send_posts(range(200))
+    tier = JournalTier(index.journal, fail_every=3)
+    with in_thread(index.loop(tier).run):
+        index.until_no_lag()
+    assert set(index.durable()) == {f"p{n}" for n in range(200)}
+    assert index.own_dead_letters() == []
+
+
+def test_a_long_outage_keeps_the_group_and_loses_nothing(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience.Patience.__init__, "__defaults__", (0.0,))
+    index.send_posts(range(100))
+    tier = JournalTier(index.journal, fail_every=1)
+    loop = index.loop(tier)
+    with in_thread(loop.run):
+        until(lambda: tier.calls >= 4, "four tries against a tier that is away")
+        index.send_posts(range(100, 200))
+        tier._fail_every = 0
+        index.until_no_lag()
+    assert set(index.durable()) == {f"p{n}" for n in range(200)}
+
+
+def test_a_stop_during_an_outage_stores_nothing(index: Index) -> None:
+    index.send_posts(range(10))
+    tier = JournalTier(index.journal, fail_every=1)
+    with in_thread(index.loop(tier).run):
+        until(lambda: tier.calls >= 2, "a second try")
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    assert set(index.durable()) == {f"p{n}" for n in range(10)}
+
+
+def test_freshness_counts_from_the_origin(index: Index) -> None:
+    origin = str(int((time.time() - 5) * 1000)).encode()
+    posts = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in range(3)]
+    Sender(index.kafka).send(index.posts, posts[:1], [(topics.ORIGIN_HEADER, origin)])
+    Sender(index.kafka).send(index.posts, posts[1:2])
+    Sender(index.kafka).send(index.posts, posts[2:], [(topics.ORIGIN_HEADER, b"soon")])
+    loop = index.loop(JournalTier(index.journal))
+    with in_thread(loop.run):
+        index.until_no_lag()
+    (sample,) = loop.freshness.recent()
+    assert 5 <= sample < 40
+
+
+def test_tombstones_are_swept_now_and_then(index: Index) -> None:
+    tier = JournalTier(index.journal)
+    with in_thread(index.loop(tier, sweep_every_s=0.05).run):
+        until(lambda: tier.swept >= 2, "two sweeps")
+
+
+def test_two_loops_share_the_partitions_and_one_takes_over(index: Index) -> None:
+    first, second = JournalTier(index.journal), JournalTier(index.journal.with_name("second"))
+    with in_thread(index.loop(second).run):
+        with in_thread(index.loop(first).run):
+            index.send_posts(range(100))
+            index.until_no_lag()
+        index.send_posts(range(100, 200))
+        index.until_no_lag()
+    assert first.revisions.keys() | second.revisions.keys() == {f"p{n}" for n in range(200)}
+
+
+def test_sigterm_loses_nothing_and_repeats_nothing(index: Index) -> None:
+    index.send_posts(range(400))
+    arguments = (index.kafka.bootstrap_servers or "", index.generation, str(index.journal))
+    with child("tests.streams.index_child", *arguments) as process:
+        until(index.journal.exists, "the first flush")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    done = len(index.journal.read_text().splitlines())
+    index.send_posts(range(400, 500))
+    tier = JournalTier(index.journal)
+    with in_thread(index.loop(tier).run):
+        index.until_no_lag()
+    assert set(index.durable()) == {f"p{n}" for n in range(500)}
+    assert len(tier.received) == 500 - done
+
+
+@pytest.mark.parametrize("place", ["index.indexed", "index.flushed", "index.dead-lettered", "index.stored"])
+def test_a_crash_between_any_two_effects_loses_nothing(index: Index, place: str) -> None:
+    Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
+    index.send_posts(range(150))
+    arguments = (index.kafka.bootstrap_servers or "", index.generation, str(index.journal), f"{place}:2")
+    with child("tests.streams.index_child", *arguments) as process:
+        assert process.wait(30) == 86
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    assert set(index.durable()) == {f"p{n}" for n in range(150)}
+    # At least once: a letter may be there twice, and never not at all.
+    assert {key for key, _ in index.own_dead_letters()} == {b"garbage"}
+
+
+def test_kill_9_loses_nothing(index: Index) -> None:
+    index.send_posts(range(400))
+    arguments = (index.kafka.bootstrap_servers or "", index.generation, str(index.journal))
+    with child("tests.streams.index_child", *arguments) as process:
+        until(lambda: index.journal.exists() and index.journal.stat().st_size > 0, "the first flush")
+        process.kill()
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    assert set(index.durable()) == {f"p{n}" for n in range(400)}
