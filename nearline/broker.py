@@ -100,7 +100,7 @@ class EmbeddedBroker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: children.Child | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -120,12 +120,11 @@ class EmbeddedBroker:
     def stop(self, timeout_s: float = _STOP_S) -> bool:
         """Ends it, with kill -9 after `timeout_s`. Returns False when it did not run."""
         process = self.running()
-        if process is None:
-            return False
-        children.end(process, timeout_s)
-        self._reap()
+        if process is not None:
+            children.end(process, timeout_s)
+            self._reap()
         self._pid_file.unlink(missing_ok=True)
-        return True
+        return process is not None
 
     def running(self) -> psutil.Process | None:
         """The Java process, if the recorded pid is still that."""
@@ -161,7 +160,7 @@ class EmbeddedBroker:
         if not (self.folder / "log" / "meta.properties").exists():
             self._format()
 
-    def launch(self, *, dies_with_parent: bool) -> subprocess.Popen[bytes]:
+    def launch(self, *, dies_with_parent: bool) -> children.Child:
         """Starts the Java process after `prepare`, without waiting for it to serve."""
         with (self.folder / "output.log").open("ab") as output:
             process = children.spawn(
@@ -237,13 +236,14 @@ class EmbeddedBroker:
         """Those of the last time, unless someone else took one meanwhile."""
         ports = self._read_ports()
         if ports is None or not (_is_free(ports.port) and _is_free(ports.controller_port)):
-            port, controller_port = _free_ports(2)
+            port, controller_port = free_ports(2)
             ports = _Ports(port, controller_port)
             self._ports_file.write_bytes(msgspec.json.encode(ports))
         return ports
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """On loopback, where the kernel gives none to outgoing connections. Raises StartFailed."""
     found: list[int] = []
     for port in random.sample(_PORTS, 1000):
         if _is_free(port):

@@ -3,13 +3,17 @@
 import ctypes
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import psutil
 
+Child = subprocess.Popen[bytes]
+
 _PR_SET_PDEATHSIG = 1
+_STDERR = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -20,19 +24,19 @@ def spawn(
     cwd: Path | None = None,
     output: IO[bytes] | None = None,
     dies_with_parent: bool,
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """A child in a session of its own, so that a Ctrl-C on the terminal reaches its parent alone.
 
     With `dies_with_parent` the kernel kills it when the *thread* that called this ends: call it from the main thread.
-    `output` takes its stdout and stderr; None: both go to our stderr's place.
+    `output` takes its stdout and stderr; None: both go to our stderr, because our stdout is for scripts.
     """
     return subprocess.Popen(
         list(command),
         env=env,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT if output is not None else None,
+        stdout=_STDERR if output is None else output,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
         preexec_fn=_die_with_parent if dies_with_parent else None,  # noqa: PLW1509 - one C call, no locks
     )
@@ -40,6 +44,20 @@ def spawn(
 
 def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def stop_all(processes: Sequence[Child], grace_s: float) -> list[Child]:
+    """SIGTERM to all at once, SIGKILL to those that are left after `grace_s`. Returns those, when all have ended."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + grace_s
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    left = [process for process in processes if process.poll() is None]
+    for process in left:
+        process.kill()
+        process.wait()
+    return left
 
 
 def find(pid: int, is_ours: Callable[[list[str]], bool]) -> psutil.Process | None:

@@ -1,6 +1,7 @@
 """
 NearlineError     printed as one sentence; exit status 1
 ├── BadSettings   a wrong key or value in the file, the environment or a flag
+├── AlreadyRuns   another `nearline up` has this data folder
 ├── NotRunning    no instance runs on this data folder
 ├── NotReady      the instance runs and this part of it cannot be asked yet
 └── StartFailed   a process of the instance could not be started
@@ -15,6 +16,11 @@ class NearlineError(Exception):
 
 class BadSettings(NearlineError):
     """Names the key and the mend."""
+
+
+class AlreadyRuns(NearlineError):
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(f"another nearline up runs on {data_dir}; stop it, or give another folder with --data-dir")
 
 
 class NotRunning(NearlineError):

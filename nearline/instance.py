@@ -44,12 +44,17 @@ def write_instance(data_dir: Path, instance: Instance) -> None:
     temporary.replace(target)
 
 
-def read_instance(data_dir: Path) -> Instance:
-    """Raises NotRunning when there is none, or when its supervisor is gone."""
+def read_last_instance(data_dir: Path) -> Instance:
+    """Also of one that was killed. Raises NotRunning when there is none."""
     try:
-        instance = msgspec.json.decode(instance_file(data_dir).read_bytes(), type=Instance)
+        return msgspec.json.decode(instance_file(data_dir).read_bytes(), type=Instance)
     except (OSError, msgspec.DecodeError):
         raise NotRunning(data_dir) from None
+
+
+def read_instance(data_dir: Path) -> Instance:
+    """Raises NotRunning when there is none, or when its supervisor is gone."""
+    instance = read_last_instance(data_dir)
     try:
         os.kill(instance.supervisor_pid, 0)
     except ProcessLookupError:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from contexts.settings import ContextRules
 from indexer.settings import ColdSettings, HotSettings
-from nearline.errors import BadSettings
+from nearline.errors import BadSettings, NotRunning
+from nearline.instance import read_instance
 from retriever.settings import ServeSettings
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings, TrendingSettings
 
@@ -57,7 +58,7 @@ def instance_settings(config: Path | None = None, data_dir: Path | None = None, 
     layers = _layers(config, {"data_dir": data_dir, **flags})
     if config is None:
         folder = Path(_merged(layers).get("data_dir", Settings.model_fields["data_dir"].default))
-        layers = {"of the running instance": _read_of_instance(folder), **layers}
+        layers = {"of the running instance": _read_of_running(folder), **layers}
     return _checked(layers)
 
 
@@ -72,7 +73,7 @@ def write_for_children(settings: Settings) -> None:
 
 
 def read_of_parent(data_dir: Path) -> Settings:
-    """What `nearline up` wrote for its children. Raises BadSettings."""
+    """What `nearline up` wrote for its children."""
     return _checked({"of nearline up": _read_of_instance(data_dir)})
 
 
@@ -84,12 +85,17 @@ def _children_file(data_dir: Path) -> Path:
     return data_dir / "settings.json"
 
 
-def _read_of_instance(data_dir: Path) -> Layer:
-    """Empty where nothing runs. Never raises for its content: `_checked` does."""
+def _read_of_running(data_dir: Path) -> Layer:
+    """Empty where nothing runs: what a killed instance left behind counts no more."""
     try:
-        layer: Layer = json.loads(_children_file(data_dir).read_bytes())
-    except (OSError, ValueError):
+        read_instance(data_dir)
+        return _read_of_instance(data_dir)
+    except (NotRunning, OSError):
         return {}
+
+
+def _read_of_instance(data_dir: Path) -> Layer:
+    layer: Layer = json.loads(_children_file(data_dir).read_bytes())
     return layer
 
 

@@ -1,0 +1,229 @@
+"""Puts each process together: which parts it has, what each is given, and what runs until the stop.
+
+Imports inside the functions, so that each process loads only what it uses: torch in encode and serve, FAISS in serve.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from encoders.packages import ModelPackage
+from indexer.tiers import ColdTier, HotTier
+from nearline.cores import encode_threads
+from nearline.errors import BadSettings
+from nearline.instance import read_instance
+from nearline.settings import Settings
+from schemas.api import ProcessStatus, Readiness, StatusResponse
+
+if TYPE_CHECKING:
+    from encoders.encoder import Encoder
+    from retriever.hot_feed import HotFeed
+    from retriever.service import Retriever
+    from retriever.trending import TrendingLists
+
+log = structlog.get_logger(__name__)
+
+CONTEXTS: Final = "contexts"
+TRENDING: Final = "trending"
+ENCODE: Final = "encode"
+COLD: Final = "cold"
+SERVE: Final = "serve"
+
+Run = Callable[[Event], None]
+"""Runs the process until the event is set."""
+
+_MAX_SOCKET_PATH: Final = 100
+"""The kernel takes 107 bytes."""
+
+
+def process_names(settings: Settings) -> list[str]:
+    """Without the broker."""
+    contexts = [f"{CONTEXTS}-{slot}" for slot in range(settings.contexts.workers)]
+    encode = [f"{ENCODE}-{slot}" for slot in range(settings.encode.workers)]
+    return [*contexts, TRENDING, *encode, COLD, SERVE]
+
+
+def build(name: str, settings: Settings) -> Run:
+    """Of one process by its name, such as `contexts-0`. Raises BadSettings."""
+    stage, _, slot = name.partition("-")
+    builders: dict[str, Callable[[], Run]] = {
+        CONTEXTS: lambda: build_contexts(settings, slot),
+        TRENDING: lambda: build_trending(settings),
+        ENCODE: lambda: build_encode(settings, slot),
+        COLD: lambda: build_cold(settings),
+        SERVE: lambda: build_serve(settings),
+    }
+    if name not in process_names(settings):
+        raise BadSettings(f"{name} is no process; there are: {', '.join(process_names(settings))}")
+    return builders[stage]()
+
+
+def build_contexts(settings: Settings, slot: str) -> Run:
+    from streams.contexts_stage import ContextStage
+
+    folder = settings.data_dir / "rows" / slot
+    return ContextStage(settings.kafka, settings.contexts, settings.rules, folder, slot).run
+
+
+def build_trending(settings: Settings) -> Run:
+    from streams.trending import run_trending
+
+    return lambda stop: run_trending(settings.kafka, settings.trending, stop)
+
+
+def build_encode(settings: Settings, slot: str) -> Run:
+    from encoders.encoder import Encoder
+    from streams.encode_stage import EncodeStage
+
+    encoder = Encoder.load(
+        package_folder(settings),
+        device=_encode_device(settings.encode.device, int(slot)),
+        threads=encode_threads(settings),
+        budget_tokens=settings.encode.budget_tokens,
+    )
+    return EncodeStage(settings.kafka, settings.encode, encoder, encoder.package.generation, slot).run
+
+
+def build_cold(settings: Settings) -> Run:
+    """The embedded engine has one owner, this process; the others ask it over its socket."""
+    from indexer.remote import ColdServer
+    from streams.index_loop import IndexLoop
+
+    package = ModelPackage.read(package_folder(settings))
+    tier = _own_cold(settings, package)
+    loop = IndexLoop(settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s)
+
+    def run(stop: Event) -> None:
+        with closing(tier), ExitStack() as stack:
+            if settings.cold.url is None:
+                server = stack.enter_context(closing(ColdServer(tier, cold_socket(settings.data_dir), loop.freshness)))
+                server.start()
+            loop.run(stop)
+
+    return run
+
+
+def build_serve(settings: Settings) -> Run:
+    from indexer.hot import FaissHotTier
+    from retriever.app import create_app
+    from retriever.encoder import WarmingEncoder
+    from retriever.server import serve
+    from retriever.service import Retriever
+    from retriever.trending import TrendingLists
+
+    package = ModelPackage.read(package_folder(settings))
+    hot = FaissHotTier(package.dimension, settings.hot)
+    trending = TrendingLists()
+    feed = _hot_feed(settings, package, hot, trending)
+    encoder = WarmingEncoder(lambda: _query_encoder(settings, package))
+    cold = reader_cold(settings, package)
+    retriever = Retriever(
+        package.generation, cold, hot, encoder=encoder, trending=trending, hot_problem=lambda: feed.problem
+    )
+    app = create_app(retriever, feed, _status(settings, package, retriever, feed), settings.serve.api_key)
+
+    def run(stop: Event) -> None:
+        with closing(cold), closing(retriever):
+            encoder.start()
+            feed.start()
+            with closing(feed):
+                serve(app, settings.serve.host, settings.serve.port, lambda url: log.info("listening", url=url), stop)
+
+    return run
+
+
+def reader_cold(settings: Settings, package: ModelPackage) -> ColdTier:
+    """The cold tier as everyone but its owner sees it."""
+    if settings.cold.url is not None:
+        return _server_cold(settings, package)
+    from indexer.remote import RemoteColdTier
+
+    return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)
+
+
+def cold_socket(data_dir: Path) -> Path:
+    """In the data folder; in a folder of ours among the temporary ones where that path is too long for a socket."""
+    socket = data_dir / "cold.sock"
+    if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
+        return socket
+    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"nearline-{os.getuid()}" / f"{digest}.sock"
+
+
+def package_folder(settings: Settings) -> Path:
+    """The package that is configured, else the demo's."""
+    return settings.package or Path(__file__).parent / "demo" / "package"
+
+
+def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending: "TrendingLists") -> "HotFeed":
+    from confluent_kafka import Consumer
+
+    from retriever.hot_feed import CONSUMER_OVER, HotFeed
+    from streams.kafka import consumer_config
+
+    # The client wants a group's name. This one commits nothing and asks no group for partitions.
+    config = consumer_config(settings.kafka, "hot-feed", **CONSUMER_OVER)
+    return HotFeed(lambda: Consumer(config), package.generation, hot, trending, window_s=settings.hot.window_s)
+
+
+def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
+    from encoders.encoder import Encoder
+
+    encoder = Encoder.load(package.folder, device=settings.encode.device, threads=settings.hot.threads)
+    encoder.warm_up()
+    return encoder
+
+
+def _status(
+    settings: Settings, package: ModelPackage, retriever: "Retriever", feed: "HotFeed"
+) -> Callable[[], StatusResponse]:
+    """What /v1/status says; the processes are in the supervisor's file."""
+    from nearline.status import HotReport, Sources, read_status
+
+    def processes() -> list[ProcessStatus]:
+        found = read_instance(settings.data_dir).processes
+        return [ProcessStatus(name=one.name, pid=one.pid, restarts=one.restarts) for one in found]
+
+    def hot() -> HotReport:
+        problems = retriever.problems()
+        return HotReport(Readiness(ready=not problems, problems=problems), feed.positions())
+
+    sources = Sources(
+        processes=processes,
+        generation=package.generation,
+        kafka=lambda: settings.kafka,
+        hot=hot,
+        cold=lambda: closing(reader_cold(settings, package)),
+    )
+    return lambda: read_status(sources)
+
+
+def _own_cold(settings: Settings, package: ModelPackage) -> ColdTier:
+    if settings.cold.url is not None:
+        return _server_cold(settings, package)
+    from indexer.edge import EdgeColdTier
+
+    folder = settings.data_dir / "cold" / package.generation
+    return EdgeColdTier(folder, package.generation, package.dimension, settings.cold)
+
+
+def _server_cold(settings: Settings, package: ModelPackage) -> ColdTier:
+    from indexer.qdrant import QdrantColdTier
+
+    return QdrantColdTier(settings.cold, package.generation, package.dimension)
+
+
+def _encode_device(device: str, slot: int) -> str:
+    """One GPU for each encode process, as far as they go."""
+    import torch
+
+    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        return f"cuda:{slot % torch.cuda.device_count()}"
+    return device

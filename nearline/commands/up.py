@@ -1,0 +1,41 @@
+"""`nearline up`: everything, in the foreground."""
+
+from pathlib import Path
+
+import click
+
+from nearline.commands._options import place_options
+
+
+@click.command()
+@place_options
+@click.option("--package", type=click.Path(path_type=Path, file_okay=False), help="A model package; else the demo's.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of the retriever; 0: a free one. Usually 8080.")
+@click.option("--api-key", help="Guards the retriever. NEARLINE_SERVE__API_KEY keeps it out of the process list.")
+def up(
+    *,
+    config: Path | None,
+    data_dir: Path | None,
+    package: Path | None,
+    port: int | None,
+    api_key: str | None,
+) -> None:
+    """Run broker, stages, tiers and retriever until SIGTERM or Ctrl-C.
+
+    Prints `ready` when it serves. What dies is started again.
+
+    \b
+    Example:
+      nearline up --data-dir /tmp/try --port 0
+    """
+    from encoders.packages import ModelPackage
+    from nearline import log
+    from nearline.build import package_folder
+    from nearline.runtime import Runtime, listening_port
+    from nearline.settings import load_settings
+
+    settings = load_settings(config, data_dir, package=package, serve__port=port, serve__api_key=api_key)
+    log.configure("up", settings.log_level)
+    read = ModelPackage.load(package_folder(settings).absolute())
+    serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
+    Runtime(settings.model_copy(update={"serve": serve, "package": read.folder}), read).run()

@@ -1,0 +1,64 @@
+"""Logs of a process: JSON lines on stderr, readable ones on a terminal. What libraries log comes the same way.
+
+Nothing here writes settings or requests, so no key or password can reach a log by this way.
+"""
+
+import logging
+import logging.config
+import sys
+from typing import Any, Final
+
+import structlog
+
+_SHARED: Final[tuple[Any, ...]] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+)
+_CHATTY: Final = (
+    "faust",
+    "mode",
+    "aiokafka",
+    "transformers",
+    "httpx",
+    "httpcore",
+    "uvicorn",
+    "asyncio",
+    "sentence_transformers",
+)
+
+
+def configure(process: str, level: str) -> None:
+    """Call once, at the start of a process; `process` stands in every line."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(process, sys.stderr.isatty()))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(number)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def _formatter(process: str, on_terminal: bool) -> logging.Formatter:
+    def name_process(_: object, __: str, event: dict[str, Any]) -> dict[str, Any]:
+        # Threads of libraries do not carry our context variables.
+        return {"process": process, **event}
+
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer()]
+        if on_terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=list(_SHARED),
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_process, *last],
+    )

@@ -1,0 +1,44 @@
+"""One process of an instance: `python -m nearline.process NAME DATA_DIR`, started by `nearline up`.
+
+Leaves with status 0 when it is told to stop, with 1 when it cannot go on; then it is started again.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from threading import Event
+
+import structlog
+
+from nearline import log
+from nearline.build import build
+from nearline.settings import read_of_parent
+from streams import crash_points
+
+_log = structlog.get_logger(__name__)
+
+
+def main(name: str, data_dir: Path) -> int:
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    crash_points.arm_from(os.environ)
+    settings = read_of_parent(data_dir)
+    log.configure(name, settings.log_level)
+    try:
+        build(name, settings)(stop)
+    except Exception as error:
+        # What our packages raise says all in its sentence; for anything else the place matters.
+        ours = type(error).__module__.endswith(".errors")
+        _log.error("cannot go on", error=str(error), exc_info=not ours)
+        return 1
+    _log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1], Path(sys.argv[2]))
+    # Threads of libraries must not hold up the end: all that matters is done.
+    sys.stderr.flush()
+    os._exit(status)

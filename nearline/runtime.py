@@ -1,0 +1,248 @@
+"""A running instance, from the lock on its data folder to the last process ended: what `nearline up` does.
+
+Owns the order of starting and draining, and `instance.json`. What runs inside a process is `nearline/build.py`.
+"""
+
+import fcntl
+import http.client
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from encoders.packages import ModelPackage
+from nearline import children
+from nearline.broker import EmbeddedBroker, free_ports
+from nearline.build import COLD, cold_socket, process_names
+from nearline.cores import child_environment
+from nearline.errors import AlreadyRuns, NotRunning, StartFailed
+from nearline.instance import Instance, instance_file, read_last_instance, write_instance
+from nearline.settings import Settings, forget_children, write_for_children
+from nearline.supervisor import Part, Supervisor
+from schemas.topics import core_topics, generation_topics
+from streams.errors import KafkaUnavailable
+from streams.topics import ensure_topics
+
+BROKER: Final = "broker"
+
+# Together under 20 s. Readers and writers first, then what they ask, then what they stand on.
+_STAGES_GRACE_S: Final = 9.0
+_COLD_GRACE_S: Final = 4.0
+_BROKER_GRACE_S: Final = 5.0
+
+_TURN_S: Final = 0.1
+_PROBE_EVERY_S: Final = 0.5
+_PROBE_TIMEOUT_S: Final = 1.0
+_ORPHAN_GRACE_S: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Stopped(BaseException):
+    """A signal came while starting."""
+
+
+class Runtime:
+    """One `nearline up`. `run` once, from the main thread."""
+
+    def __init__(self, settings: Settings, package: ModelPackage) -> None:
+        """`settings` name the package's folder and the port to listen on."""
+        self._package = package
+        self._settings = settings
+        self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
+        self._supervisor = Supervisor()
+        self._probe = _Probe(settings.serve.host, settings.serve.port)
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        self._written: Instance | None = None
+        self._starting = True
+        self._stop = False
+
+    def run(self) -> None:
+        """Returns after SIGTERM or SIGINT, when everything is ended. Raises NearlineError, StreamsError."""
+        self._settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(self._settings.data_dir):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+            try:
+                self._start()
+                self._starting = False
+                self._look_after()
+            except _Stopped:
+                pass
+            finally:
+                self._starting = False
+                self._drain()
+
+    def _start(self) -> None:
+        # 1. Nothing of an earlier run may be left: two owners of one folder would spoil it.
+        end_leftovers(self._settings.data_dir)
+        # 2. The broker, and the topics that every stage expects.
+        if self._broker is not None:
+            self._start_broker(self._broker)
+        write_for_children(self._settings)
+        self._ensure_topics()
+        # 3. Everything else, in any order: what finds another part missing tries again.
+        for name in process_names(self._settings):
+            self._supervisor.start(Part(name, self._launcher(name)))
+        self._publish()
+
+    def _start_broker(self, broker: EmbeddedBroker) -> None:
+        log.info("starting the broker", folder=str(broker.folder))
+        broker.prepare()
+        self._supervisor.start(Part(BROKER, lambda: broker.launch(dies_with_parent=True)))
+        broker.wait_ready()
+        kafka = self._settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        self._settings = self._settings.model_copy(update={"kafka": kafka})
+
+    def _ensure_topics(self) -> None:
+        """Waits for a broker elsewhere as long as it takes; what it refuses ends the start."""
+        specs = (*core_topics(), *generation_topics(self._package.generation))
+        while True:
+            try:
+                return ensure_topics(self._settings.kafka, specs)
+            except KafkaUnavailable as error:
+                log.warning("waiting for Kafka", error=str(error))
+                time.sleep(1)
+
+    def _launcher(self, name: str) -> Callable[[], children.Child]:
+        # Neither settings nor secrets are on the command line, where everybody could read them.
+        command = [sys.executable, "-m", "nearline.process", name, str(self._settings.data_dir)]
+        return lambda: children.spawn(command, env=child_environment(name, self._settings), dies_with_parent=True)
+
+    def _look_after(self) -> None:
+        log.info("started", processes=[process.name for process in self._supervisor.processes])
+        announced = False
+        while not self._stop:
+            self._supervisor.look()
+            self._probe.look()
+            self._publish()
+            if self._probe.ready and not announced:
+                announced = True
+                log.info("ready", url=self._probe.url)
+                print("ready", flush=True)
+            time.sleep(_TURN_S)
+
+    def _publish(self) -> None:
+        """Writes `instance.json` when it would say something else."""
+        instance = Instance(
+            supervisor_pid=os.getpid(),
+            bootstrap_servers=self._settings.kafka.bootstrap_servers or "",
+            generation=self._package.generation,
+            package=str(self._package.folder),
+            cold_socket=None if self._settings.cold.url else str(cold_socket(self._settings.data_dir)),
+            url=self._probe.url if self._probe.listens else None,
+            ready=self._probe.ready,
+            processes=self._supervisor.processes,
+            started_at=self._started_at,
+        )
+        if instance != self._written:
+            write_instance(self._settings.data_dir, instance)
+            self._written = instance
+
+    def _drain(self) -> None:
+        log.info("draining")
+        names = [process.name for process in self._supervisor.processes]
+        self._supervisor.drain([name for name in names if name not in (COLD, BROKER)], _STAGES_GRACE_S)
+        self._supervisor.drain([COLD], _COLD_GRACE_S)
+        self._supervisor.drain([BROKER], _BROKER_GRACE_S)
+        _forget(self._settings.data_dir)
+        log.info("stopped")
+
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
+        self._stop = True
+        if self._starting:
+            # Whatever the start waits for, it waits no longer.
+            self._starting = False
+            raise _Stopped
+
+
+class _Probe:
+    """Asks the retriever how it is, now and then."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        self._port = port
+        self._due_at = 0.0
+        self.listens = False
+        self.ready = False
+
+    @property
+    def url(self) -> str:
+        return f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
+
+    def look(self) -> None:
+        if time.monotonic() >= self._due_at:
+            status = self._ask()
+            self.listens, self.ready = status is not None, status == http.HTTPStatus.OK
+            self._due_at = time.monotonic() + _PROBE_EVERY_S
+
+    def _ask(self) -> int | None:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PROBE_TIMEOUT_S)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+
+def listening_port(host: str, port: int) -> int:
+    """The port itself if it is free, a free one for 0. Raises StartFailed."""
+    if port == 0:
+        return free_ports(1)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+    except OSError as error:
+        raise StartFailed(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
+        ) from None
+    return port
+
+
+def end_leftovers(data_dir: Path) -> None:
+    """Ends what a killed `nearline up` may have left: its children die with it, but not within no time at all."""
+    EmbeddedBroker(data_dir / "kafka").stop()
+    try:
+        left = read_last_instance(data_dir).processes
+    except NotRunning:
+        left = []
+    for info in left:
+        process = info.pid and children.find(info.pid, lambda command: _is_child(command, data_dir))
+        if process:
+            log.warning("ending a process of the last run", part=info.name, pid=info.pid)
+            children.end(process, _ORPHAN_GRACE_S)
+    _forget(data_dir)
+
+
+def _is_child(command: list[str], data_dir: Path) -> bool:
+    return "nearline.process" in command and command[-1:] == [str(data_dir)]
+
+
+def _forget(data_dir: Path) -> None:
+    instance_file(data_dir).unlink(missing_ok=True)
+    forget_children(data_dir)
+    cold_socket(data_dir).unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """One `up` for one folder. The lock ends with the process, however it ends."""
+    with (data_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRuns(data_dir) from None
+        yield

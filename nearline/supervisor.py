@@ -1,0 +1,91 @@
+"""Keeps processes running: starts them, starts again whatever ends, and ends them in order.
+
+Knows nothing of what they do. Everything here is called from the main thread: a child lives as long as the thread that
+started it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import structlog
+
+from nearline import children
+from nearline.instance import ProcessInfo
+
+FIRST_DELAY_S: Final = 0.2
+LONGEST_DELAY_S: Final = 5.0
+"""A stage leaves its process on an outage; so this is how long it may take to come back after one."""
+STEADY_S: Final = 30.0
+"""What ran for so long is started again without delay, as if for the first time."""
+
+log = structlog.get_logger(__name__)
+
+
+class Part(NamedTuple):
+    """A process to be kept: its name, and how it is started."""
+
+    name: str
+    launch: Callable[[], children.Child]
+
+
+class _Kept:
+    """One part and its present process."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.restarts = 0
+        self.process: children.Child | None = part.launch()
+        self._started_at = time.monotonic()
+        self._delay_s = FIRST_DELAY_S
+        self._due_at = 0.0
+
+    @property
+    def info(self) -> ProcessInfo:
+        return ProcessInfo(self.part.name, self.process.pid if self.process is not None else None, self.restarts)
+
+    def look(self) -> None:
+        """Notices an end, and starts again when it is time."""
+        now = time.monotonic()
+        if self.process is not None:
+            if self.process.poll() is not None:
+                self._ended(self.process.returncode, now)
+        elif now >= self._due_at:
+            self.restarts += 1
+            self._started_at = now
+            self.process = self.part.launch()
+
+    def _ended(self, status: int, now: float) -> None:
+        if now - self._started_at >= STEADY_S:
+            self._delay_s = FIRST_DELAY_S
+        log.warning("process ended", part=self.part.name, status=status, again_in_s=self._delay_s)
+        self.process = None
+        self._due_at = now + self._delay_s
+        self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
+
+
+class Supervisor:
+    def __init__(self) -> None:
+        self._kept: list[_Kept] = []
+
+    @property
+    def processes(self) -> list[ProcessInfo]:
+        return [kept.info for kept in self._kept]
+
+    def start(self, part: Part) -> None:
+        """Starts it, and keeps it running from now on."""
+        self._kept.append(_Kept(part))
+
+    def look(self) -> None:
+        """Call this some ten times a second."""
+        for kept in self._kept:
+            kept.look()
+
+    def drain(self, names: Sequence[str], grace_s: float) -> None:
+        """Ends these parts, all at the same time, and keeps them no longer."""
+        leaving = [kept for kept in self._kept if kept.part.name in names]
+        self._kept = [kept for kept in self._kept if kept not in leaving]
+        running = {kept.process.pid: kept for kept in leaving if kept.process is not None}
+        processes = [kept.process for kept in running.values() if kept.process is not None]
+        for process in children.stop_all(processes, grace_s):
+            log.warning("process killed", part=running[process.pid].part.name, after_s=grace_s)
