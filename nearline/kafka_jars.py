@@ -66,3 +66,7 @@ def _copy_jars(folder: Path) -> None:
 def _first_error(output: str) -> str:
     lines = [line for line in output.splitlines() if "ERROR" in line] or output.splitlines()
     return lines[0].strip() if lines else "it said nothing"
+
+
+if __name__ == "__main__":
+    ensure_jars()

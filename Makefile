@@ -1,0 +1,43 @@
+# Needs Linux, Python 3.11 to 3.13, Java 17 or newer and Maven; all else is installed into .venv and a cache folder.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: setup test check demo bench clean
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+UV := uv==0.13.9
+BENCHMARKS := contexts index hot_tier retrieval pipeline freshness
+
+# Python packages into .venv, the broker's jars into the cache folder. Nothing happens when all of it is there.
+setup: .venv/installed
+	@$(BIN)/python -m nearline.kafka_jars
+
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or give PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	@touch $@
+
+test: setup
+	$(BIN)/pytest
+
+# Lint, format, types, and which folder imports which.
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_architecture.py
+
+# The main job on a world of its own, or on a file of events: make demo EVENTS=events.jsonl.gz
+demo: setup
+	$(BIN)/python -m nearline.demo.run $(if $(EVENTS),--events "$(EVENTS)")
+
+# One after the other, so that none disturbs another.
+bench: setup
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+clean:
+	rm -rf .venv .nearline dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m nearline` is the command `nearline`."""
+
+from nearline.cli import main
+
+main()

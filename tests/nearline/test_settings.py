@@ -1,0 +1,125 @@
+import stat
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from nearline.errors import BadSettings
+from nearline.instance import Instance, write_instance
+from nearline.settings import Settings, instance_settings, load_settings, read_of_parent, write_for_children
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NEARLINE_DATA_DIR", "NEARLINE_CONFIG", "NEARLINE_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "nearline.toml"
+    file.write_text(
+        'log_level = "debug"\n[kafka]\npartitions = 2\noptions = {"sasl.password" = "from-file"}\n[serve]\nport = 1\n'
+    )
+    return file
+
+
+def test_flags_beat_the_environment_and_it_beats_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEARLINE_SERVE__PORT", "2")
+    monkeypatch.setenv("NEARLINE_KAFKA__PARTITIONS", "3")
+    settings = load_settings(config, None, serve__port=4)
+    assert (settings.log_level, settings.kafka.partitions, settings.serve.port) == ("debug", 3, 4)
+    assert settings.kafka.options["sasl.password"].get_secret_value() == "from-file"
+
+
+def test_the_data_folder_is_absolute_and_may_come_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().data_dir == tmp_path / ".nearline"
+    monkeypatch.setenv("NEARLINE_DATA_DIR", str(tmp_path / "env"))
+    assert load_settings().data_dir == tmp_path / "env"
+    assert load_settings(None, Path("flag")).data_dir == tmp_path / "flag"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("NEARLINE_KAFKA__PARTITION", "3", "kafka.partition in the environment is no setting; there are: bootstrap"),
+        ("NEARLINE_KAFAK__PARTITIONS", "3", "NEARLINE_KAFAK__PARTITIONS in the environment names no setting"),
+        ("NEARLINE_KAFKA__PARTITIONS", "many", "kafka.partitions in the environment is wrong: input should be a valid"),
+        ("NEARLINE_KAFKA__PARTITIONS", "0", "kafka.partitions in the environment is wrong: input should be greater"),
+        ("NEARLINE_KAFKA", "3 partitions", "NEARLINE_KAFKA in the environment is not JSON"),
+        ("NEARLINE_LOG_LEVEL", "loud", "log_level in the environment is wrong: input should be 'debug', 'info'"),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadSettings, match=sentence):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("[hot]\nwindow = 3\n", r"hot.window in .*wrong.toml is no setting; there are: window_s"),
+        (
+            "[serve]\nport = 70000\n",
+            r"serve.port in .*wrong.toml is wrong: input should be less than or equal to 65535",
+        ),
+        ("[serve\n", r"the configuration .*wrong.toml is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_named(body: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(body)
+    with pytest.raises(BadSettings, match=sentence):
+        load_settings(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match=r"none.toml cannot be read"):
+        load_settings(tmp_path / "none.toml")
+
+
+def test_a_wrong_value_is_not_repeated_since_it_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEARLINE_KAFKA__OPTIONS", '["hunter2"]')
+    with pytest.raises(BadSettings) as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("hunter2\n")
+    settings = load_settings(serve__api_key_file=file)
+    assert settings.serve.api_key == SecretStr("hunter2")
+    assert "hunter2" not in repr(settings)
+    file.write_text("\n")
+    with pytest.raises(BadSettings, match="is empty"):
+        load_settings(serve__api_key_file=file)
+
+
+def test_children_read_what_their_parent_wrote_and_nobody_else_does(tmp_path: Path, config: Path) -> None:
+    settings = load_settings(config, tmp_path, serve__api_key="hunter2", package=tmp_path / "package")
+    write_for_children(settings)
+    assert read_of_parent(tmp_path) == settings
+    assert stat.S_IMODE((tmp_path / "settings.json").stat().st_mode) == 0o600
+
+
+def test_commands_take_the_settings_of_what_runs_and_not_of_what_was_killed(tmp_path: Path) -> None:
+    write_for_children(load_settings(None, tmp_path, serve__api_key="hunter2"))
+    assert instance_settings(None, tmp_path).serve.api_key is None, "nothing runs there"
+    _write_instance(tmp_path, supervisor_pid=1)
+    assert instance_settings(None, tmp_path).serve.api_key == SecretStr("hunter2")
+    assert instance_settings(None, tmp_path, serve__api_key="own").serve.api_key == SecretStr("own")
+
+
+def test_settings_made_in_code_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEARLINE_SERVE__PORT", "2")
+    assert Settings().serve.port == 8080
+
+
+def _write_instance(data_dir: Path, supervisor_pid: int) -> None:
+    instance = Instance(supervisor_pid, "127.0.0.1:1", "g", "p", None, None, False, [], "2026-01-05T10:00:00Z")
+    write_instance(data_dir, instance)
