@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import torch
+from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.errors import BadPackage, BadText, GoldenMismatch, Outcome, Unencodable
 from encoders.manifest import MeanForm, Precision
@@ -91,10 +92,7 @@ class Encoder:
         tokenizer = SafeTokenizer(folder / TOKENIZER_FILE, manifest.special_tokens)
         chosen = choose_device(device)
         model = load_model(folder, manifest, chosen)
-        if tokenizer.num_tokens > model.config.vocab_size:
-            raise BadPackage(
-                f"{folder}: the tokenizer has {tokenizer.num_tokens} tokens, the model {model.config.vocab_size}"
-            )
+        _check_sizes(package, tokenizer.num_tokens, model.config)
         packed = PackedModel(model, manifest, chosen, budget_tokens)
         return cls(package, Prompts(manifest, tokenizer), packed)
 
@@ -197,6 +195,16 @@ class Encoder:
                 ahead = host.submit(partial(prepare, following))
                 outcomes += self.run(prepared)
         return outcomes
+
+
+def _check_sizes(package: ModelPackage, num_tokens: int, config: LlamaConfig) -> None:
+    limits = package.manifest.token_limits
+    if num_tokens > config.vocab_size:
+        raise BadPackage(f"{package.folder}: the tokenizer has {num_tokens} tokens, the model {config.vocab_size}")
+    if max(limits.post, limits.member) > config.max_position_embeddings:
+        raise BadPackage(
+            f"{package.folder}: token_limits are above the model's {config.max_position_embeddings} positions"
+        )
 
 
 def _mean(member: list[Part], sources: dict[str, int | Vector | Unencodable]) -> _Mean | Unencodable | None:

@@ -147,4 +147,4 @@ def _write_sentence_transformers(folder: Path, manifest: Manifest) -> None:
 
 
 def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2, sort_keys=isinstance(content, dict)) + "\n")
+    file.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from encoders.manifest import MeanForm, MemberTemplate
+from encoders.members import Part, VectorCache, parts, weighted_mean
+from tests.encoders.contexts import entry, member
+
+TEMPLATE = MemberTemplate()
+
+
+def test_weights_are_of_the_action_and_of_the_age() -> None:
+    form = MeanForm(2.0, {"wrote": 3.0, "click": 0.0}, half_life_s=3600.0)
+    context = member(entry("a", "wrote", 2), entry("b", "click"), entry("c", "like", 1), headline="dev")
+    assert parts(form, TEMPLATE, context) == [Part("dev", 2.0), Part("a", 0.75), Part("c", 0.5)]
+
+
+def test_only_the_newest_entries_count() -> None:
+    context = member(*(entry(text) for text in "abcd"))
+    assert [part.text for part in parts(MeanForm(max_entries=2), TEMPLATE, context)] == ["c", "d"]
+
+
+def test_empty_texts_are_left_out() -> None:
+    assert parts(MeanForm(), TEMPLATE, member(entry("  "), headline="")) == []
+
+
+def test_the_mean_has_length_one() -> None:
+    x, y = np.eye(2, dtype=np.float32)
+    mean = weighted_mean([x, y], [3.0, 4.0])
+    assert mean is not None
+    assert mean.tolist() == pytest.approx([0.6, 0.8])
+    assert mean.dtype == np.float32
+
+
+def test_vectors_that_cancel_out_give_none() -> None:
+    x = np.array([1, 0], dtype=np.float32)
+    assert weighted_mean([x, -x], [1.0, 1.0]) is None
+
+
+def test_the_cache_keeps_what_was_used_last() -> None:
+    cache = VectorCache(capacity=2)
+    for number, text in enumerate("ab"):
+        cache.keep(text, np.full(2, number, dtype=np.float32))
+    cache.find(["a"])
+    cache.keep("c", np.zeros(2, dtype=np.float32))
+    assert set(cache.find(["a", "b", "c"])) == {"a", "c"}
+    assert (len(cache), cache.hits, cache.misses) == (2, 3, 1)
+
+
+def test_the_cache_holds_copies_and_not_their_batch() -> None:
+    cache = VectorCache()
+    batch = np.zeros((1000, 2), dtype=np.float32)
+    cache.keep("a", batch[0])
+    assert cache.find(["a"])["a"].base is None

@@ -1,0 +1,189 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaModel
+
+from encoders.errors import BadPackage, EncodingFailed, Unencodable
+from encoders.manifest import PoolingMode
+from encoders.model import PackedModel, choose_device, load_model
+from encoders.packages import ModelPackage
+from schemas.embeddings import Vector
+from tests.packages import make_tiny_package
+
+CPU = torch.device("cpu")
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "as many key heads": {"num_key_value_heads": 4},
+    "grouped queries": {"num_key_value_heads": 1},
+    "own head size": {"head_dim": 32},
+    "llama3 rope": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500_000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+}
+
+
+def random_prompts(num: int = 40, longest: int = 70) -> list[list[int]]:
+    rng = np.random.default_rng(7)
+    return [rng.integers(0, 256, length).tolist() for length in [1, 1, *rng.integers(1, longest, num - 2)]]
+
+
+def packed(package: ModelPackage, budget_tokens: int = 300) -> PackedModel:
+    return PackedModel(load_model(package.folder, package.manifest, CPU), package.manifest, CPU, budget_tokens)
+
+
+def one_by_one(package: ModelPackage, prompts: Sequence[list[int]], pooling: PoolingMode) -> list[Tensor]:
+    """The plain way: transformers' own eager attention in fp64, one prompt at a time."""
+    config = LlamaConfig.from_json_file(package.folder / "config.json")
+    config._attn_implementation = "eager"
+    model = LlamaModel(config).double().eval()
+    weights = load_file(package.folder / "model.safetensors")
+    model.load_state_dict({name: weight.double() for name, weight in weights.items()})
+    found = []
+    with torch.inference_mode():
+        for prompt in prompts:
+            hidden = model(input_ids=torch.tensor([prompt]), use_cache=False).last_hidden_state[0]
+            pooled = hidden[-1] if pooling == "last" else hidden.mean(0)
+            found.append(F.normalize(pooled[: package.dimension], dim=-1))
+    return found
+
+
+def worst_distance(vectors: Sequence[Vector | Unencodable], reference: Sequence[Tensor]) -> float:
+    both = zip(vectors, reference, strict=True)
+    return max(1 - float(np.asarray(vector, dtype=np.float64) @ expected.numpy()) for vector, expected in both)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packed_vectors_are_those_of_one_by_one_fp64(tmp_path: Path, layout: str, pooling: PoolingMode) -> None:
+    package = make_tiny_package(tmp_path / "p", pooling=pooling, **LAYOUTS[layout])
+    prompts = random_prompts()
+    vectors = packed(package).vectors(prompts)
+    assert worst_distance(vectors, one_by_one(package, prompts, pooling)) < 1e-6
+    assert all(np.asarray(vector).dtype == np.float32 for vector in vectors)
+
+
+def test_a_cut_vector_has_length_one(tmp_path: Path) -> None:
+    package = make_tiny_package(tmp_path / "p", dimension=16)
+    prompts = random_prompts()
+    vectors = packed(package).vectors(prompts)
+    assert worst_distance(vectors, one_by_one(package, prompts, "mean")) < 1e-6
+    assert np.linalg.norm(np.stack(vectors), axis=1) == pytest.approx(1)
+    assert np.stack(vectors).shape == (len(prompts), 16)
+
+
+def test_bf16_stays_close_to_its_own_weights_in_fp64(tmp_path: Path) -> None:
+    package = make_tiny_package(tmp_path / "p", precision="bf16")
+    prompts = random_prompts()
+    assert 1e-9 < worst_distance(packed(package).vectors(prompts), one_by_one(package, prompts, "mean")) < 3e-3
+
+
+def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(package: ModelPackage) -> None:
+    prompts = random_prompts()
+    together = packed(package, 8192).vectors(prompts)
+    alone = [packed(package, 1).vectors([prompt])[0] for prompt in prompts]
+    assert np.stack(together) == pytest.approx(np.stack(alone), abs=1e-6)
+
+
+class SmallMemory:
+    """Raises as CUDA does, from more than `tokens` tokens on."""
+
+    def __init__(self, model: LlamaModel, tokens: int) -> None:
+        self.model = model
+        self.tokens = tokens
+
+    def __call__(self, **inputs: Any) -> Any:
+        if inputs["input_ids"].shape[1] > self.tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.model(**inputs)
+
+
+def test_out_of_memory_halves_the_budget_and_goes_on(package: ModelPackage) -> None:
+    prompts = random_prompts()
+    model = packed(package, 1000)
+    expected = model.vectors(prompts)
+    model._model = SmallMemory(model._model, 300)  # type: ignore[assignment]
+    assert np.stack(model.vectors(prompts)) == pytest.approx(np.stack(expected), abs=1e-6)
+    assert model.budget_tokens <= 300
+    assert model.stats.halvings >= 1
+
+
+def test_a_text_that_can_never_fit_does_not_stop_the_others(package: ModelPackage) -> None:
+    model = packed(package, 1000)
+    model._model = SmallMemory(model._model, 60)  # type: ignore[assignment]
+    outcomes = model.vectors([[1] * 30, [1] * 61, [2] * 60])
+    assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, False]
+    assert "61 tokens" in outcomes[1].cause  # type: ignore[union-attr]
+
+
+def test_a_vector_that_is_not_finite_is_refused_alone(package: ModelPackage) -> None:
+    model = packed(package)
+    with torch.no_grad():
+        model._model.embed_tokens.weight[5] = float("nan")
+    outcomes = model.vectors([[1, 2], [1, 5], [3]])
+    assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, False]
+
+
+def test_a_device_that_fails_is_no_fault_of_a_record(package: ModelPackage) -> None:
+    model = packed(package)
+
+    def broken(**_: Any) -> Any:
+        raise RuntimeError("device lost")
+
+    model._model = broken  # type: ignore[assignment]
+    with pytest.raises(EncodingFailed, match="device lost"):
+        model.vectors([[1]])
+
+
+def test_it_counts_what_it_did(package: ModelPackage) -> None:
+    model = packed(package, 100)
+    model.vectors([[1] * 60, [2] * 60, [3] * 30])
+    stats = model.stats
+    assert (stats.prompts, stats.tokens, stats.batches, stats.budget_tokens) == (3, 150, 2, 200)
+    assert stats.device_s > 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"model_type": "llama"', '"model_type": "qwen2"', "only llama"),
+        ('"hidden_size": 64', '"hidden_size": 32', "size 32"),
+        ('"num_hidden_layers": 2', '"num_hidden_layers": 3', "does not fit"),
+        ('"num_key_value_heads": 2', '"num_key_value_heads": 4', "does not fit"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(copy: Path, old: str, new: str, reason: str) -> None:
+    config = (copy / "config.json").read_text()
+    assert old in config
+    (copy / "config.json").write_text(config.replace(old, new))
+    with pytest.raises(BadPackage, match=reason):
+        load_model(copy, ModelPackage.read(copy).manifest, CPU)
+
+
+def test_auto_takes_a_gpu_where_there_is_one() -> None:
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_on_a_gpu_the_vectors_are_the_same(tmp_path: Path, layout: str) -> None:
+    package = make_tiny_package(tmp_path / "p", precision="bf16", **LAYOUTS[layout])
+    cuda = torch.device("cuda")
+    model = PackedModel(load_model(package.folder, package.manifest, cuda), package.manifest, cuda, 300)
+    prompts = random_prompts()
+    assert worst_distance(model.vectors(prompts), one_by_one(package, prompts, "mean")) < 3e-3
