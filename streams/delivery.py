@@ -5,9 +5,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from schemas import topics
-from schemas.dead_letters import DeadLetterCause, to_headers
-from schemas.ids import Offset, Partition
+from streams.dead_letters import dead_letter_record
 from streams.errors import KafkaUnavailable, StreamsError
 from streams.kafka import translate
 
@@ -24,10 +22,8 @@ def deliver_dead_letters(producer: Producer, stage: str, letters: Iterable[tuple
             failures.append(translate(error))
 
     for message, sentence in letters:
-        place = Partition(message.partition()), Offset(message.offset())
-        cause = DeadLetterCause(stage, message.topic(), *place, sentence)
-        headers = [*(message.headers() or []), *to_headers(cause)]
-        producer.produce(topics.DEAD_LETTERS, message.value(), message.key(), headers=headers, on_delivery=delivered)
+        letter = dead_letter_record(stage, message, sentence)
+        producer.produce(letter.topic, letter.value, letter.key, headers=[*(letter.headers or [])], on_delivery=delivered)
     waiting = producer.flush(DELIVERY_TIMEOUT_S)
     if failures:
         raise failures[0]

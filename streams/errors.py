@@ -9,6 +9,7 @@ StreamsError
 ├── NotDelivered       the broker refused events that were sent to it for good
 ├── RetrieverSilent    the hot feed cannot be asked how far it is; it can pass
 ├── StillBehind        the time given to `wait` is over and something is not searchable yet
+├── Stopped            a stop was asked for within a batch; nothing of it is committed, and it is done again
 └── NoSuchDeadLetter   there is no dead letter with this id
 """
 
@@ -39,6 +40,10 @@ class Fenced(StreamsError):
     """This worker is a zombie. The only right thing is to leave."""
 
 
+class RowsUnavailable(StreamsError):
+    """Names the folder and the mend."""
+
+
 class OffsetsLost(StreamsError):
     """Names the group and the command that mends it."""
 
@@ -61,3 +66,7 @@ class StillBehind(StreamsError):
 
 class NoSuchDeadLetter(StreamsError):
     """Names the id."""
+
+
+class Stopped(StreamsError):
+    """Not a failure: the process leaves because it was asked to."""

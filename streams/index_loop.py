@@ -19,6 +19,7 @@ from schemas.ids import Generation, Micros
 from streams.crash_points import point
 from streams.delivery import deliver_dead_letters
 from streams.errors import StreamsError
+from streams.headers import origin_ms
 from streams.index_records import IndexRecords
 from streams.kafka import consumer_config, kafka_errors, producer_config, translate
 from streams.patience import Patience
@@ -130,7 +131,7 @@ class IndexLoop:
     def _measure(self, judged: Iterable[tuple[Message, Verdict]]) -> None:
         """Everything that is `ok` is searchable from now on."""
         now_ms = time.time() * 1000
-        origins = (_origin_ms(message) for message, verdict in judged if verdict.result == "ok")
+        origins = (origin_ms(message) for message, verdict in judged if verdict.result == "ok")
         self.freshness.add((now_ms - origin) / 1000 for origin in origins if origin is not None)
 
     def _store(self, consumer: Consumer) -> None:
@@ -195,10 +196,3 @@ def _is_record(message: Message) -> bool:
         raise translate(error)
     log.warning("the consumer reports an error and goes on", error=str(translate(error)))
     return False
-
-
-def _origin_ms(message: Message) -> int | None:
-    """None where the record carries none, or something that is no number."""
-    headers = message.headers()
-    found = dict(headers).get(topics.ORIGIN_HEADER) if headers else None
-    return int(found) if isinstance(found, bytes) and found.isdigit() else None

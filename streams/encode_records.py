@@ -1,0 +1,167 @@
+"""Contexts into embeddings, one kind at a time: the processor of the encode stage's transactional loops.
+
+Knows contexts, embeddings and an encoder; knows nothing of transactions, groups and models.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from threading import Event
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+from confluent_kafka import Message
+
+from encoders.errors import Outcome, Unencodable
+from schemas import topics
+from schemas.contexts import Context, MemberContext, PostContext, decode_member_context, decode_post_context
+from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, encode_embedding, pack_vector
+from schemas.errors import BadRecord
+from schemas.ids import Generation, Kind, Offset
+from streams.dead_letters import dead_letter_record
+from streams.errors import Stopped
+from streams.headers import origin_ms, with_origin
+from streams.transactional import Output, Place
+from streams.turns import Turns
+
+log = structlog.get_logger()
+
+STAGE: Final = "encode"
+TURN_S: Final[dict[Kind, float]] = {"post": 1.0, "member": 0.25}
+"""How long one turn at the encoder should last. While both kinds have a backlog, posts get four fifths of the time and
+wait a quarter of a second at most: a flood of members must not make new posts late, and still gets through."""
+_FIRST_TURN: Final = 16
+
+
+class StageEncoder(Protocol):
+    """What the stage asks of an encoder. Called from two threads, one call at a time.
+
+    One outcome per context, in order: a vector, an Unencodable, or None where there is nothing to encode. What it
+    raises is the infrastructure's failure and ends the process.
+    """
+
+    def encode_posts(self, contexts: Sequence[PostContext]) -> list[Outcome]: ...
+
+    def encode_members(self, contexts: Sequence[MemberContext]) -> list[Outcome]: ...
+
+
+class _Newest(NamedTuple):
+    """The newest context of one key in a batch, with the oldest origin of all of them."""
+
+    message: Message
+    context: Context
+    origin_ms: int | None
+
+
+class EncodeRecords:
+    """One kind of entity. The loop's thread owns it."""
+
+    def __init__(self, kind: Kind, generation: Generation, encoder: StageEncoder, turns: Turns, stop: Event) -> None:
+        self._topic = topics.embeddings(kind, generation)
+        self._decode: Callable[[bytes], Context] = decode_post_context if kind == "post" else decode_member_context
+        self._encode: Callable[[Sequence[Context]], list[Outcome]] = (
+            encoder.encode_posts if kind == "post" else encoder.encode_members  # type: ignore[assignment]
+        )
+        self._turns = turns
+        self._turn_s = TURN_S[kind]
+        self._turn_contexts = _FIRST_TURN
+        self._stop = stop
+
+    def assigned(self, positions: Mapping[Place, Offset | None]) -> None:
+        """No state to restore."""
+
+    def revoked(self, places: Sequence[Place]) -> None:
+        """No state to give back."""
+
+    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
+        """Nothing is ever due without a record."""
+        return None
+
+    def committed(self, delivered: Mapping[Place, Offset]) -> None:
+        """Nothing local to write."""
+
+    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
+        """Embeddings of the newest contexts, and dead letters. Raises Stopped between two turns: then nothing of the
+        batch is committed, and whoever comes next encodes it."""
+        newest, outputs = self._read(records)
+        outcomes = self._in_turns([one.context for one in newest])
+        for one, outcome in zip(newest, outcomes, strict=True):
+            if isinstance(outcome, Unencodable):
+                outputs.append(_dead_letter(one.message, outcome.cause))
+            else:
+                outputs.append(self._output(one, outcome))
+        return outputs
+
+    def _read(self, records: Sequence[Message]) -> tuple[list[_Newest], list[Output]]:
+        """Only the newest revision of a key is encoded; what cannot be read is a dead letter."""
+        found: dict[bytes, _Newest] = {}
+        letters: list[Output] = []
+        for message in records:
+            try:
+                key, context = self._context(message)
+            except BadRecord as error:
+                letters.append(_dead_letter(message, str(error)))
+                continue
+            found[key] = _newer(found.get(key), _Newest(message, context, origin_ms(message)))
+        return list(found.values()), letters
+
+    def _context(self, message: Message) -> tuple[bytes, Context]:
+        key, value = message.key(), message.value()
+        if key is None:
+            raise BadRecord("the key is null; a context's key is its entity's id")
+        if value is None:
+            raise BadRecord("the value is null; a delete is a context with deleted set")
+        return key, self._decode(value)
+
+    def _in_turns(self, contexts: Sequence[Context]) -> list[Outcome]:
+        """Shares the encoder with the other kind, a turn at a time."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(contexts):
+            if self._stop.is_set():
+                raise Stopped("the encode stage was stopped within a batch")
+            part = contexts[len(outcomes) : len(outcomes) + self._turn_contexts]
+            with self._turns:
+                started = time.perf_counter()
+                outcomes += self._encode(part)
+                took_s = time.perf_counter() - started
+            self._adapt(len(part), took_s)
+        return outcomes
+
+    def _adapt(self, num_contexts: int, took_s: float) -> None:
+        """Turns of about the right length, whatever the model, the device and the texts."""
+        if took_s > self._turn_s:
+            self._turn_contexts = max(1, int(num_contexts * self._turn_s / took_s))
+        elif num_contexts == self._turn_contexts and took_s < self._turn_s / 2:
+            self._turn_contexts *= 2
+
+    def _output(self, one: _Newest, outcome: Outcome) -> Output:
+        vector = b"" if outcome is None or isinstance(outcome, Unencodable) else pack_vector(outcome)
+        body = encode_embedding(_embedding(one.context, vector))
+        return Output(self._topic, one.message.key(), body, with_origin(one.origin_ms))
+
+
+def _newer(seen: _Newest | None, one: _Newest) -> _Newest:
+    if seen is None:
+        return one
+    newest = one if one.context.revision >= seen.context.revision else seen
+    return newest._replace(origin_ms=min((o for o in (seen.origin_ms, one.origin_ms) if o is not None), default=None))
+
+
+def _embedding(context: Context, vector: bytes) -> Embedding:
+    if isinstance(context, PostContext):
+        return PostEmbedding(
+            context.post_id,
+            context.revision,
+            context.deleted,
+            context.author_id,
+            context.language,
+            context.created_at_us,
+            vector,
+        )
+    return MemberEmbedding(
+        context.member_id, context.revision, context.deleted, context.acted, context.hidden, context.language, vector
+    )
+
+
+def _dead_letter(message: Message, cause: str) -> Output:
+    log.warning("a context became a dead letter", topic=message.topic(), offset=message.offset(), cause=cause)
+    return dead_letter_record(STAGE, message, cause)

@@ -1,0 +1,81 @@
+"""The encode stage: contexts in, embeddings of one generation out, exactly once.
+
+Two transactional loops share one encoder and one consumer group, one for posts and one for members, each with a
+consumer of its own. In one consumer a flood of members would stand in front of every new post.
+"""
+
+from threading import Event, Thread
+from typing import Final
+
+from schemas import topics
+from schemas.ids import Generation, Kind
+from streams.encode_records import STAGE, EncodeRecords, StageEncoder
+from streams.errors import Stopped
+from streams.settings import EncodeSettings, KafkaSettings
+from streams.transactional import TransactionalLoop
+from streams.turns import Turns
+
+_SOURCES: Final[dict[Kind, str]] = {"post": topics.POST_CONTEXTS, "member": topics.MEMBER_CONTEXTS}
+
+
+class EncodeStage:
+    """One worker. `slot` names it among all workers for good: node id and number."""
+
+    def __init__(
+        self, kafka: KafkaSettings, settings: EncodeSettings, encoder: StageEncoder, generation: Generation, slot: str
+    ) -> None:
+        self._kafka = kafka
+        self._settings = settings
+        self._encoder = encoder
+        self._generation = generation
+        self._slot = slot
+
+    def run(self, stop: Event) -> None:
+        """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the two loops
+        could not go on with: then the process should leave and be started again."""
+        leave = Event()
+        turns = Turns()
+        workers = [_Worker(self._loop(kind, turns, leave), leave) for kind in _SOURCES]
+        for worker in workers:
+            worker.start()
+        try:
+            while not leave.is_set() and not stop.wait(0.1):
+                pass
+        finally:
+            leave.set()
+            for worker in workers:
+                worker.join()
+        for worker in workers:
+            if worker.failure is not None:
+                raise worker.failure
+
+    def _loop(self, kind: Kind, turns: Turns, leave: Event) -> TransactionalLoop:
+        return TransactionalLoop(
+            self._kafka,
+            EncodeRecords(kind, self._generation, self._encoder, turns, leave),
+            group=topics.encode_group(self._generation),
+            topics=[_SOURCES[kind]],
+            transactional_id=f"{STAGE}.{self._generation}.{kind}.{self._slot}",
+            batch_records=self._settings.batch_records,
+            linger_s=self._settings.linger_s,
+        )
+
+
+class _Worker(Thread):
+    """One loop. When it cannot go on, both leave."""
+
+    def __init__(self, loop: TransactionalLoop, leave: Event) -> None:
+        super().__init__(name="encode")
+        self.failure: BaseException | None = None
+        self._loop = loop
+        self._leave = leave
+
+    def run(self) -> None:
+        try:
+            self._loop.run(self._leave)
+        except Stopped:
+            pass
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._leave.set()

@@ -1,0 +1,25 @@
+"""An encode stage in a process of its own, so that it can be stopped and killed:
+`python -m tests.streams.encode_child BOOTSTRAP GENERATION [CRASH_POINT:PASSES]`."""
+
+import signal
+import sys
+from threading import Event
+
+from schemas.ids import Generation
+from streams.crash_points import VARIABLE, arm_from
+from streams.encode_stage import EncodeStage
+from streams.settings import EncodeSettings, KafkaSettings
+from tests.streams.hash_encoder import HashEncoder
+
+
+def main(bootstrap_servers: str, generation: str, crash: str = "") -> None:
+    arm_from({VARIABLE: crash})
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
+    settings = EncodeSettings(batch_records=50, linger_s=0.02)
+    EncodeStage(kafka, settings, HashEncoder(), Generation(generation), "test-0").run(stop)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,184 @@
+"""The encode stage on the real broker, with an encoder whose vectors are known."""
+
+import signal
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from confluent_kafka import Message
+
+from encoders.errors import EncodingFailed, Outcome
+from schemas import topics
+from schemas.contexts import MemberContext, PostContext, encode_context
+from schemas.dead_letters import from_headers
+from schemas.embeddings import decode_member_embedding, decode_post_embedding, pack_vector
+from schemas.ids import MemberId, Micros, PostId, Revision
+from schemas.topics import TopicSpec
+from streams.encode_stage import EncodeStage
+from streams.settings import EncodeSettings, KafkaSettings
+from streams.topics import ensure_topics
+from tests.conftest import RunningBroker
+from tests.streams.hash_encoder import POISON, HashEncoder, vector_of
+from tests.streams.stage_kit import (
+    Headers,
+    Sender,
+    child,
+    in_thread,
+    new_generation,
+    read_all,
+    until_no_lag,
+)
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+SOURCES = (topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
+
+
+def post(post_id: str, revision: int = 1, text: str = "a text", *, deleted: bool = False) -> PostContext:
+    return PostContext(
+        PostId(post_id), Revision(revision), Micros(1), deleted, MemberId("m"), "" if deleted else text, "en", Micros(7)
+    )
+
+
+def member(member_id: str, headline: str | None, **over: list[PostId]) -> MemberContext:
+    return MemberContext(MemberId(member_id), Revision(1), Micros(1), headline=headline, **over)
+
+
+class Encode:
+    """One generation of its own over empty context topics."""
+
+    def __init__(self, broker: RunningBroker) -> None:
+        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        self.generation = new_generation()
+        self.encoder = HashEncoder()
+        specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
+        ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
+
+    def stage(self) -> EncodeStage:
+        return EncodeStage(self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0")
+
+    def send(self, *contexts: PostContext | MemberContext, headers: Headers | None = None) -> None:
+        for topic, kind in zip(SOURCES, (PostContext, MemberContext), strict=True):
+            records = [(entity(context), encode_context(context)) for context in contexts if isinstance(context, kind)]
+            Sender(self.kafka).send(topic, records, headers)
+
+    def until_no_lag(self) -> None:
+        until_no_lag(self.kafka, topics.encode_group(self.generation), SOURCES)
+
+    def posts(self) -> list[Message]:
+        return read_all(self.kafka, topics.post_embeddings(self.generation))
+
+    def members(self) -> list[Message]:
+        return read_all(self.kafka, topics.member_embeddings(self.generation))
+
+
+def entity(context: PostContext | MemberContext) -> str:
+    return context.post_id if isinstance(context, PostContext) else context.member_id
+
+
+@pytest.fixture
+def encode(clean_topics: RunningBroker) -> Encode:
+    return Encode(clean_topics)
+
+
+def test_contexts_become_embeddings(encode: Encode) -> None:
+    encode.send(post("p1", 3, "one"), post("p2", 4, deleted=True))
+    encode.send(member("m1", "baker", acted=[PostId("p1")], hidden=[PostId("p2")]), member("m2", None))
+    with in_thread(encode.stage().run):
+        encode.until_no_lag()
+    posts = {message.key(): decode_post_embedding(message.value() or b"") for message in encode.posts()}
+    members = {message.key(): decode_member_embedding(message.value() or b"") for message in encode.members()}
+    assert posts[b"p1"].vector == pack_vector(vector_of("one"))
+    assert (posts[b"p1"].revision, posts[b"p1"].author_id, posts[b"p1"].created_at_us) == (3, "m", 7)
+    assert (posts[b"p2"].revision, posts[b"p2"].deleted, posts[b"p2"].vector) == (4, True, b"")
+    assert members[b"m1"].vector == pack_vector(vector_of("baker"))
+    assert (members[b"m1"].acted, members[b"m1"].hidden) == (["p1"], ["p2"])
+    assert (members[b"m2"].deleted, members[b"m2"].vector) == (False, b"")
+
+
+def test_only_the_newest_revision_of_a_batch_is_encoded_and_carries_the_oldest_origin(encode: Encode) -> None:
+    for revision, origin in ((1, b"1000"), (2, b"3000"), (3, b"2000")):
+        encode.send(post("p", revision), headers=[(topics.ORIGIN_HEADER, origin)])
+    encode.send(post("p", 4))
+    with in_thread(encode.stage().run):
+        encode.until_no_lag()
+    (message,) = encode.posts()
+    assert decode_post_embedding(message.value() or b"").revision == 4
+    assert message.headers() == [(topics.ORIGIN_HEADER, b"1000")]
+    assert encode.encoder.posts == [("p", 4)]
+
+
+def test_what_can_never_be_encoded_stands_alone(encode: Encode) -> None:
+    encode.send(*(post(f"p{n}", text=f"text {n}") for n in range(30)), post("poison", text=POISON))
+    Sender(encode.kafka).send(topics.POST_CONTEXTS, [("garbage", b"{"), ("nothing", None)])
+    encode.send(member("m", POISON), member("fine", "baker"))
+    with in_thread(encode.stage().run):
+        encode.until_no_lag()
+    assert {message.key() for message in encode.posts()} == {f"p{n}".encode() for n in range(30)}
+    assert [message.key() for message in encode.members()] == [b"fine"]
+    causes = {m.key(): from_headers(m.headers()) for m in read_all(encode.kafka, topics.DEAD_LETTERS)}
+    assert set(causes) == {b"poison", b"garbage", b"nothing", b"m"}
+    assert causes[b"poison"].cause == "the text is poison"
+    assert {cause.stage for cause in causes.values()} == {"encode"}
+
+
+def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> None:
+    class Gated(HashEncoder):
+        """Every turn of members needs leave; posts do not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.leave = threading.Semaphore(1)
+
+        def encode_members(self, contexts: Sequence[MemberContext]) -> list[Outcome]:
+            assert self.leave.acquire(timeout=30)
+            return super().encode_members(contexts)
+
+    encode.encoder = gated = Gated()
+    encode.send(*(member(f"m{n}", "baker") for n in range(500)))
+    with in_thread(encode.stage().run):
+        until(lambda: "member" in gated.calls, "the flood to begin")
+        encode.send(post("p"))
+        gated.leave.release()
+        until(lambda: "post" in gated.calls or not gated.leave.release(), "the post to be encoded", every_s=0.1)
+        assert gated.calls.count("member") < 20
+        gated.leave.release(500)
+        encode.until_no_lag()
+    assert [message.key() for message in encode.posts()] == [b"p"]
+
+
+def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: Encode) -> None:
+    class Broken(HashEncoder):
+        def encode_posts(self, contexts: Sequence[PostContext]) -> list[Outcome]:
+            raise EncodingFailed("injected: the device is away")
+
+    healthy, encode.encoder = encode.encoder, Broken()
+    encode.send(post("p"))
+    with pytest.raises(EncodingFailed, match="the device is away"):
+        encode.stage().run(threading.Event())
+    encode.encoder = healthy
+    with in_thread(encode.stage().run):
+        encode.until_no_lag()
+    assert [message.key() for message in encode.posts()] == [b"p"]
+    assert read_all(encode.kafka, topics.DEAD_LETTERS) == []
+
+
+def test_kills_and_crashes_lose_and_repeat_nothing(encode: Encode) -> None:
+    """Exactly once: each context has one embedding, whatever happens between two steps."""
+    contexts = [post(f"p{n}", text=f"text {n}") for n in range(600)]
+    encode.send(*contexts)
+    arguments = (encode.kafka.bootstrap_servers or "", encode.generation)
+    for place in ("transaction.outputs-sent", "transaction.offsets-sent", "transaction.committed"):
+        with child("tests.streams.encode_child", *arguments, f"{place}:2") as process:
+            assert process.wait(40) == 86
+    with child("tests.streams.encode_child", *arguments) as process:
+        until(lambda: len(encode.posts()) > 200, "some more embeddings", every_s=0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    with in_thread(encode.stage().run):
+        encode.until_no_lag()
+    found = encode.posts()
+    assert sorted(message.key() or b"" for message in found) == sorted(f"p{n}".encode() for n in range(600))
+    assert np.unique([decode_post_embedding(message.value() or b"").vector for message in found]).size == 600
