@@ -35,7 +35,7 @@ _HIDDEN: Final = b"x"
 _WAITS: Final = b"v"
 
 _number = struct.Struct(">cI")
-_time = struct.Struct(">q")
+_due = struct.Struct(">q?")
 _NUL: Final = b"\0"
 
 _Log = IdLog | History
@@ -73,17 +73,28 @@ _waiting = msgspec.msgpack.Decoder(tuple[Waiting, ...])
 _entries = msgspec.msgpack.Decoder(tuple[HistoryEntry, ...])
 
 
-def due_key(entity_id: str) -> bytes:
-    return DUE + entity_id.encode()
+class Due(NamedTuple):
+    """When a row wants to be looked at, and whether it has a publication that waits (which a flush calls for)."""
+
+    at_us: Micros
+    publishes: bool
 
 
-def due_entry(key: bytes, value: bytes) -> tuple[str, Micros]:
-    """The entity and the time of a due cell."""
-    return key[1:].decode(), Micros(_time.unpack(value)[0])
+def due_cell(key: bytes, value: bytes) -> tuple[str, Due]:
+    """The entity that a due cell is of, and what it says."""
+    at_us, publishes = _due.unpack(value)
+    return key[len(DUE) :].decode(), Due(Micros(at_us), publishes)
 
 
-def post_due_us(row: PostRow, rules: ContextRules) -> Micros | None:
-    return _earlier(row.state.publish_due_us, waiting_due_us(row, rules))
+def post_due(row: PostRow, rules: ContextRules) -> Due | None:
+    publish_us, waiting_us = row.state.publish_due_us, waiting_due_us(row, rules)
+    times_us = [at_us for at_us in (publish_us, waiting_us) if at_us is not None]
+    return Due(min(times_us), publish_us is not None) if times_us else None
+
+
+def member_due(row: MemberRow) -> Due | None:
+    at_us = row.state.publish_due_us
+    return None if at_us is None else Due(at_us, publishes=True)
 
 
 def post_cells(before: PostRow, after: PostRow, rules: ContextRules) -> Cells:
@@ -99,7 +110,7 @@ def post_cells(before: PostRow, after: PostRow, rules: ContextRules) -> Cells:
     if waiting_changed:
         cells[_WAITING + key] = _encode(after.waiting or None)
     _put_chunks(cells, _RECIPIENTS, key, before.recipients, after.recipients)
-    _put_due(cells, key, post_due_us(before, rules), post_due_us(after, rules))
+    _put_due(cells, key, post_due(before, rules), post_due(after, rules))
     return cells
 
 
@@ -115,7 +126,7 @@ def member_cells(before: MemberRow, after: MemberRow) -> Cells:
         cells[_BODY + key] = _encode(after.profile)
     for letter, was, now in logs:
         _put_chunks(cells, letter, key, was, now)
-    _put_due(cells, key, before.state.publish_due_us, after.state.publish_due_us)
+    _put_due(cells, key, member_due(before), member_due(after))
     return cells
 
 
@@ -189,9 +200,9 @@ def _put_chunks(cells: Cells, letter: bytes, key: bytes, before: _Log, after: _L
         cells[_chunk_key(letter, key, number)] = None
 
 
-def _put_due(cells: Cells, key: bytes, before_us: Micros | None, after_us: Micros | None) -> None:
-    if before_us != after_us:
-        cells[DUE + key] = None if after_us is None else _time.pack(after_us)
+def _put_due(cells: Cells, key: bytes, before: Due | None, after: Due | None) -> None:
+    if before != after:
+        cells[DUE + key] = None if after is None else _due.pack(*after)
 
 
 def _load_chunks(get: GetCell, letter: bytes, key: bytes, span: Span) -> Iterator[bytes]:
@@ -204,9 +215,3 @@ def _load_chunks(get: GetCell, letter: bytes, key: bytes, span: Span) -> Iterato
 
 def _load_ids(get: GetCell, letter: bytes, key: bytes, span: Span) -> IdLog:
     return IdLog(span.start, tuple(chunk.decode() for chunk in _load_chunks(get, letter, key, span)))
-
-
-def _earlier(one_us: Micros | None, other_us: Micros | None) -> Micros | None:
-    if one_us is None or other_us is None:
-        return other_us if one_us is None else one_us
-    return min(one_us, other_us)

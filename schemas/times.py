@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 from schemas.ids import Micros
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(moment: datetime) -> Micros:
     """Exact, also where a float of seconds would round."""
-    return Micros((moment - EPOCH) // _MICROSECOND)
+    return Micros((moment - EPOCH) // MICROSECOND)
 
 
 def to_rfc3339(micros: Micros) -> str:

@@ -38,6 +38,14 @@ class Place(NamedTuple):
     partition: Partition
 
 
+def place_of(record: Message) -> Place:
+    return Place(str(record.topic()), Partition(int(record.partition() or 0)))
+
+
+def offset_of(record: Message) -> Offset:
+    return Offset(int(record.offset() or 0))
+
+
 class Output(NamedTuple):
     """A record to be sent. Without a partition, the key decides."""
 
@@ -250,8 +258,7 @@ class TransactionalLoop:
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
-            place = Place(str(message.topic()), Partition(int(message.partition() or 0)))
-            self._delivered[place] = Offset(int(message.offset() or 0))
+            self._delivered[place_of(message)] = offset_of(message)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Waits for offsets in transactions that are not ended yet: another worker's last commit is counted.

@@ -1,0 +1,273 @@
+"""What the context stage does with a batch: which row a record belongs to, and what of it is sent on.
+
+What an event does to a row is decided in `contexts/`; when things are sent and committed, in the transactional loop.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import structlog
+from confluent_kafka import Message
+
+from contexts.cells import load_member, load_post, member_cells, member_due, post_cells, post_due
+from contexts.members import apply_member_action, apply_member_event, publish_member
+from contexts.posts import apply_activity, apply_post_event, expire_waiting, publish_post
+from contexts.rows import Hop, MemberChange, MemberRow, PostChange, PostRow, Unplaced
+from contexts.settings import ContextRules
+from schemas import topics
+from schemas.errors import BadRecord
+from schemas.events import Activity, Event, MemberEvent, PostEvent, decode_event, event_order, event_time_us
+from schemas.hops import MemberAction, PostActivity, decode_member_action, decode_post_activity, encode_hop
+from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId
+from streams.context_tables import KindForm, KindTables
+from streams.dead_letters import dead_letter_record, unplaced_record
+from streams.positions import position_cells, refuse_lost_offsets
+from streams.restore import restore, topic_ids
+from streams.rows import TablePartition
+from streams.settings import KafkaSettings
+from streams.tables import RowForm
+from streams.transactional import Output, Place, offset_of
+
+STAGE: Final = "contexts"
+READS: Final = (*topics.INPUTS, *topics.HOPS, topics.REPUBLISH)
+CHANGELOGS: Final = (topics.POST_CHANGELOG, topics.MEMBER_CHANGELOG)
+
+_SAY_EVERY_S: Final = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+def post_form(rules: ContextRules) -> KindForm[PostRow]:
+    rows = RowForm(
+        lambda entity_id, get: load_post(PostId(entity_id), get),
+        partial(post_cells, rules=rules),
+        partial(post_due, rules=rules),
+    )
+    return KindForm(rows, topics.POST_CHANGELOG, topics.POST_CONTEXTS, publish_post)
+
+
+def member_form(rules: ContextRules) -> KindForm[MemberRow]:
+    rows = RowForm(lambda entity_id, get: load_member(MemberId(entity_id), get), member_cells, member_due)
+    return KindForm(rows, topics.MEMBER_CHANGELOG, topics.MEMBER_CONTEXTS, partial(publish_member, rules=rules))
+
+
+class ContextProcessor:
+    """Plugs into the transactional loop. `now_us` is the clock of windows and due times."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        rules: ContextRules,
+        folder: Path,
+        batch_records: int,
+        now_us: Callable[[], Micros],
+    ) -> None:
+        self._kafka = kafka
+        self._rules = rules
+        self._folder = folder
+        self._batch_records = batch_records
+        self._clock = now_us
+        self._posts = KindTables(post_form(rules))
+        self._members = KindTables(member_form(rules))
+        # Of the batch in work.
+        self._now_us = Micros(0)
+        self._outputs: list[Output] = []
+        self._notes: Counter[str] = Counter()
+        self._said_at = time.monotonic()
+        self._apply: dict[str, Callable[[Message], None]] = {
+            topics.POSTS: self._apply_post_event,
+            topics.MEMBERS: self._apply_member_event,
+            topics.ACTIVITY: self._apply_activity,
+            topics.ACTIVITY_BY_POST: self._apply_post_activity,
+            topics.ACTIONS_BY_MEMBER: self._apply_member_action,
+            topics.REPUBLISH: self._apply_republish,
+        }
+
+    def assigned(self, positions: Mapping[Place, Offset | None]) -> None:
+        partitions = sorted({place.partition for place in positions})
+        if not partitions:
+            return
+        log_ids = topic_ids(self._kafka, CHANGELOGS)
+        posts, members = (
+            [TablePartition(self._folder, Place(topic, number), log_ids[topic]) for number in partitions]
+            for topic in CHANGELOGS
+        )
+        restore(self._kafka, [*posts, *members])
+        for stored in (*posts, *members):
+            refuse_lost_offsets(stored, positions)
+        for stored in posts:
+            self._posts.open(stored)
+        for stored in members:
+            self._members.open(stored)
+
+    def revoked(self, places: Sequence[Place]) -> None:
+        partitions = {place.partition for place in places}
+        self._posts.close(partitions)
+        self._members.close(partitions)
+
+    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
+        """Due publications and waiting actions whose time is up, at most a batch of each partition at once."""
+        self._begin()
+        flushed = _flushed(records)
+        due_posts = list(self._posts.due(self._now_us, flushed, self._batch_records))
+        due_members = list(self._members.due(self._now_us, flushed, self._batch_records))
+        if not due_posts and not due_members:
+            return None
+        for partition, post_id in due_posts:
+            self._look_at_post(partition, post_id, flushed)
+        for partition, member_id in due_members:
+            self._members.want(partition, member_id, None)
+        return self._finish({})
+
+    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
+        self._begin()
+        for record in records:
+            try:
+                self._apply[record.topic() or ""](record)
+            except BadRecord as error:
+                self._notes["dead-letter"] += 1
+                self._outputs.append(dead_letter_record(STAGE, record, str(error)))
+        for partition in _flushed(records):
+            self._posts.want_held_back(partition)
+            self._members.want_held_back(partition)
+        return self._finish(positions)
+
+    def committed(self, delivered: Mapping[Place, Offset]) -> None:
+        def end(changelog: str, partition: Partition) -> Offset | None:
+            return delivered.get(Place(changelog, partition))
+
+        self._posts.committed(end)
+        self._members.committed(end)
+        self._say_notes()
+
+    def _begin(self) -> None:
+        self._now_us = self._clock()
+        self._outputs = []
+
+    def _finish(self, positions: Mapping[Place, Offset]) -> list[Output]:
+        """Hops are sent already; then contexts, then what was changed, rows being at their last by then."""
+        for tables in (self._posts, self._members):
+            self._outputs += tables.publish(self._now_us)
+            self._outputs += tables.changes(position_cells(positions, tables.form.changelog))
+        return self._outputs
+
+    def _apply_post_event(self, record: Message) -> None:
+        event = cast(PostEvent, _decode(topics.POSTS, record))
+        order = event_order(event, record.value() or b"")
+        row = self._posts[_partition(record)][event.post_id]
+        change = apply_post_event(row, event, order, self._now_us, self._rules)
+        self._take(self._posts, record, change, _timestamp(record))
+
+    def _apply_member_event(self, record: Message) -> None:
+        event = cast(MemberEvent, _decode(topics.MEMBERS, record))
+        order = event_order(event, record.value() or b"")
+        change = apply_member_event(self._members[_partition(record)][event.member_id], event, order)
+        self._take(self._members, record, change, _timestamp(record))
+
+    def _apply_activity(self, record: Message) -> None:
+        """The first hop, to the post; it touches no row."""
+        event = cast(Activity, _decode(topics.ACTIVITY, record))
+        place = _partition(record), offset_of(record)
+        payload = PostActivity(MemberId(event.member_id), event.action, event_time_us(event), event.dwell_ms, *place)
+        self._send_hops((Hop(event.post_id, payload),), _timestamp(record))
+
+    def _apply_post_activity(self, record: Message) -> None:
+        activity = decode_post_activity(record.value() or b"")
+        row = self._posts[_partition(record)][_entity_id(record)]
+        change = apply_activity(row, activity, self._now_us, self._rules)
+        self._take(self._posts, record, change, _origin(record))
+        self._send_unplaced(change.unplaced)
+
+    def _apply_member_action(self, record: Message) -> None:
+        action = decode_member_action(record.value() or b"")
+        row = self._members[_partition(record)][_entity_id(record)]
+        change = apply_member_action(row, action, self._now_us, self._rules)
+        self._take(self._members, record, change, _origin(record))
+
+    def _apply_republish(self, record: Message) -> None:
+        """A key alone: whatever rows there are under it. Without a key it is a flush, or nothing."""
+        if record.key():
+            for tables in (self._posts, self._members):
+                tables.want_again(_partition(record), _entity_id(record), _timestamp(record))
+
+    def _take(
+        self, tables: KindTables[Any], record: Message, change: PostChange | MemberChange, origin_ms: Millis
+    ) -> None:
+        partition, entity_id = _partition(record), _entity_id(record)
+        if change.note:
+            self._notes[change.note] += 1
+        tables[partition][entity_id] = change.row
+        if change.hops:
+            self._send_hops(change.hops, origin_ms)
+        if change.publish:
+            tables.want(partition, entity_id, origin_ms)
+
+    def _look_at_post(self, partition: Partition, post_id: str, flushed: frozenset[Partition]) -> None:
+        """A post whose time has come: its counts wait to be published, or something has waited for it in vain."""
+        table = self._posts[partition]
+        change = expire_waiting(table[post_id], self._now_us, self._rules)
+        if change.unplaced:
+            table[post_id] = change.row
+            self._send_unplaced(change.unplaced)
+        due_us = change.row.state.publish_due_us
+        if due_us is not None and (due_us <= self._now_us or partition in flushed):
+            self._posts.want(partition, post_id, None)
+
+    def _send_hops(self, hops: Iterable[Hop], origin_ms: Millis) -> None:
+        headers = [(topics.ORIGIN_HEADER, b"%d" % origin_ms)]
+        for entity_id, payload in hops:
+            topic = topics.ACTIONS_BY_MEMBER if isinstance(payload, MemberAction) else topics.ACTIVITY_BY_POST
+            self._outputs.append(Output(topic, entity_id.encode(), encode_hop(payload), headers))
+
+    def _send_unplaced(self, unplaced: Iterable[Unplaced]) -> None:
+        for one in unplaced:
+            self._notes["dead-letter"] += 1
+            self._outputs.append(unplaced_record(one))
+
+    def _say_notes(self) -> None:
+        """What was skipped since the last time, now and then."""
+        if self._notes and time.monotonic() > self._said_at + _SAY_EVERY_S:
+            log.info("skipped", **self._notes)
+            self._notes.clear()
+            self._said_at = time.monotonic()
+
+
+def _decode(topic: str, record: Message) -> Event:
+    return decode_event(topic, record.key(), record.value(), _timestamp(record))
+
+
+def _partition(record: Message) -> Partition:
+    return Partition(record.partition() or 0)
+
+
+def _entity_id(record: Message) -> str:
+    """Raises BadRecord."""
+    try:
+        return (record.key() or b"").decode()
+    except UnicodeDecodeError as error:
+        raise BadRecord("the key is not UTF-8; use the id of a post or a member") from error
+
+
+def _timestamp(record: Message) -> Millis:
+    return Millis(record.timestamp()[1])
+
+
+def _origin(record: Message) -> Millis:
+    """Of the input record behind a hop; the hop's own timestamp where it does not say."""
+    for name, value in record.headers() or ():
+        if name == topics.ORIGIN_HEADER:
+            return Millis(int(value))
+    return _timestamp(record)
+
+
+def _flushed(records: Sequence[Message]) -> frozenset[Partition]:
+    """Partitions that are asked to hold nothing back."""
+    return frozenset(
+        _partition(record)
+        for record in records
+        if record.topic() == topics.REPUBLISH and any(name == topics.FLUSH_HEADER for name, _ in record.headers() or ())
+    )

@@ -1,0 +1,43 @@
+"""The context stage: one worker that turns events into contexts, exactly once. Owns its identity and folder."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from contexts.settings import ContextRules
+from schemas import topics
+from schemas.ids import Micros
+from streams.contexts_processor import CHANGELOGS, READS, STAGE, ContextProcessor
+from streams.settings import ContextsSettings, KafkaSettings
+from streams.transactional import TransactionalLoop, node_id
+
+ROWS_FOLDER: Final = "rows"
+
+
+class ContextStage:
+    """`data_dir` is the data folder of this machine; `slot` tells its workers apart, and two of the same slot end each
+    other."""
+
+    def __init__(
+        self, kafka: KafkaSettings, settings: ContextsSettings, rules: ContextRules, data_dir: Path, slot: str
+    ) -> None:
+        processor = ContextProcessor(kafka, rules, data_dir / ROWS_FOLDER / slot, settings.batch_records, _now_us)
+        self._loop = TransactionalLoop(
+            kafka,
+            processor,
+            group=topics.CONTEXTS_GROUP,
+            topics=READS,
+            transactional_id=f"{STAGE}.{node_id(data_dir)}.{slot}",
+            batch_records=settings.batch_records,
+            linger_s=settings.linger_s,
+            tracked=frozenset(CHANGELOGS),
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Returns after `stop`; raises StreamsError, and then the process must end and be started again."""
+        self._loop.run(stop)
+
+
+def _now_us() -> Micros:
+    return Micros(time.time_ns() // 1000)

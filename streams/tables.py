@@ -1,0 +1,81 @@
+"""A table partition with its rows decoded: the rows of the batch in work, those used lately, and what is due.
+
+A batch changes rows in memory only; `cells` says what has to be sent to the changelog, and only `committed` writes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from contexts.cells import DUE, Cells, Due, GetCell, due_cell
+from schemas.ids import Offset
+from streams.due import DueIndex
+from streams.rows import TablePartition
+
+_Row = TypeVar("_Row")
+
+_ROWS_KEPT: Final = 2_000
+"""Decoded rows that stay in memory, for each partition of each table; a member's is some 25 kB with a full history."""
+
+
+class RowForm(NamedTuple, Generic[_Row]):
+    """How rows of one kind are stored."""
+
+    load: Callable[[str, GetCell], _Row]
+    cells: Callable[[_Row, _Row], Cells]
+    due: Callable[[_Row], Due | None]
+
+
+class Table(Generic[_Row]):
+    """One thread."""
+
+    def __init__(self, stored: TablePartition, form: RowForm[_Row]) -> None:
+        self.stored = stored
+        self._form = form
+        self._recent: OrderedDict[str, _Row] = OrderedDict()
+        self._before: dict[str, _Row] = {}
+        self._after: dict[str, _Row] = {}
+        self._cells: Cells = {}
+        self.due = DueIndex(due_cell(key, value) for key, value in stored.scan(DUE))
+
+    def __getitem__(self, entity_id: str) -> _Row:
+        """As the batch in work has left it. An entity that is not known has an empty row."""
+        row = self._after.get(entity_id)
+        if row is None:
+            row = self._recent.get(entity_id)
+            if row is None:
+                row = self._form.load(entity_id, self.stored.get)
+            self._before[entity_id] = self._after[entity_id] = row
+        return row
+
+    def __setitem__(self, entity_id: str, row: _Row) -> None:
+        """Only after the row was asked for in this batch."""
+        self._after[entity_id] = row
+
+    def touched(self) -> list[tuple[str, _Row]]:
+        """The rows of the batch in work."""
+        return list(self._after.items())
+
+    def cells(self, extra: Cells) -> Cells:
+        """What this batch has changed, with `extra` cells that are no row's."""
+        self._cells = dict(extra)
+        for entity_id, row in self._after.items():
+            before = self._before[entity_id]
+            if row is not before:
+                self._cells.update(self._form.cells(before, row))
+        return self._cells
+
+    def committed(self, position: Offset | None) -> None:
+        """The batch is in the changelog, up to `position`; None: it had no cells."""
+        if position is not None:
+            self.stored.write(self._cells, position)
+        for entity_id, row in self._after.items():
+            self.due.set(entity_id, self._form.due(row))
+            self._recent[entity_id] = row
+            self._recent.move_to_end(entity_id)
+        while len(self._recent) > _ROWS_KEPT:
+            self._recent.popitem(last=False)
+        self._before, self._after, self._cells = {}, {}, {}
+
+    def close(self) -> None:
+        self.stored.close()
