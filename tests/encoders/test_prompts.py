@@ -29,14 +29,14 @@ TABLE = [float(number) for number in range(1, 100)]
 
 
 class Rendered:
-    """Prompts as readable text: one character is one token, special tokens in brackets, begin and end as ^ and $."""
+    """Prompts as readable text: one character is one token, special tokens in brackets, begin and end as ^ and ~."""
 
     def __init__(self, folder: Path, templates: Templates = TEMPLATES, **limits: int) -> None:
         special = {role: f"<{role}>" for role in default_special_tokens(templates, PromptForm())}
         tokenizer = Tokenizer(models.BPE({chr(32 + number): number for number in range(95)}, []))
         tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
         tokenizer.add_special_tokens(list(special.values()))
-        tokenizer.post_processor = TemplateProcessing(single="^ $A $", special_tokens=[("^", 62), ("$", 4)])
+        tokenizer.post_processor = TemplateProcessing(single="^ $A ~", special_tokens=[("^", 62), ("~", 94)])
         tokenizer.save(str(folder / "tokenizer.json"))
         manifest = Manifest(
             id="t",
@@ -61,34 +61,34 @@ class Rendered:
 
 def test_a_post_is_its_fields_in_order_with_numbers_as_percentiles(tmp_path: Path) -> None:
     context = post("hi", author_id="m7", language="en", created_at_us=10 * HOUR_US - 50_000_000, counts={"like": 3})
-    assert Rendered(tmp_path)("posts", context) == ["^<author>m7<language>en<age>51<count.like>4<rate.like>4<text>hi$"]
+    assert Rendered(tmp_path)("posts", context) == ["^<author>m7<language>en<age>51<count.like>4<rate.like>4<text>hi~"]
 
 
 def test_a_rate_is_per_hour_and_the_first_hour_counts_as_whole(tmp_path: Path) -> None:
     rate = Templates(PostTemplate(("rate.like", "text")))
     old, new = (post("", created_at_us=us, counts={"like": 30}) for us in (0, 10 * HOUR_US - 1))
-    assert Rendered(tmp_path, rate)("posts", old, new) == ["^<rate.like>4<text>$", "^<rate.like>31<text>$"]
+    assert Rendered(tmp_path, rate)("posts", old, new) == ["^<rate.like>4<text>~", "^<rate.like>31<text>~"]
 
 
 def test_counts_and_ages_change_nothing_unless_the_template_says_so(tmp_path: Path) -> None:
     plain = Rendered(tmp_path, Templates())
-    assert plain("posts", post("hi"), post("hi", counts={"like": 9}, created_at_us=5)) == ["^<text>hi$"] * 2
+    assert plain("posts", post("hi"), post("hi", counts={"like": 9}, created_at_us=5)) == ["^<text>hi~"] * 2
 
 
 def test_what_a_post_does_not_say_is_left_out(tmp_path: Path) -> None:
     template = Templates(PostTemplate(("author", "language", "text")))
-    assert Rendered(tmp_path, template)("posts", post("hi")) == ["^<text>hi$"]
+    assert Rendered(tmp_path, template)("posts", post("hi")) == ["^<text>hi~"]
 
 
 def test_only_the_text_of_a_post_is_cut(tmp_path: Path) -> None:
     template = Templates(PostTemplate(("language", "text"), instruction="Find"))
     rendered = Rendered(tmp_path, template, post=14)
-    assert rendered("posts", post("abcdefgh", language="en")) == ["^<instruction>Find<language>en<text>abc$"]
+    assert rendered("posts", post("abcdefgh", language="en")) == ["^<instruction>Find<language>en<text>abc~"]
 
 
 def test_a_plain_text_is_a_post_of_text_alone(tmp_path: Path) -> None:
     rendered = Rendered(tmp_path, Templates(PostTemplate(("language", "text"), instruction="I")))
-    assert rendered("texts", "hi", "") == ["^<instruction>I<text>hi$", "^<instruction>I<text>$"]
+    assert rendered("texts", "hi", "") == ["^<instruction>I<text>hi~", "^<instruction>I<text>~"]
 
 
 def test_special_tokens_in_any_field_stay_text(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_member_is_profile_then_history_newest_last(tmp_path: Path) -> None:
         entry("old", "wrote", 1), entry("new", "like"), headline="dev", skills=["c", "go"], industry="it", language="en"
     )
     assert Rendered(tmp_path)("members", context) == [
-        "^<headline>dev<skills>c, go<language>en<action.wrote><age>100old<action.like><age>1new$"
+        "^<headline>dev<skills>c, go<language>en<action.wrote><age>100old<action.like><age>1new~"
     ]
 
 
@@ -111,19 +111,19 @@ def test_the_newest_entries_fill_the_budget_and_none_is_cut(tmp_path: Path) -> N
     template = Templates(member=MemberTemplate(("headline",)))
     history = [entry(text) for text in ("first", "second", "third")]
     rendered = Rendered(tmp_path, template, member=2 + 2 + 7 + 6)
-    assert rendered("members", member(*history, headline="d")) == ["^<headline>d<action.like>second<action.like>third$"]
+    assert rendered("members", member(*history, headline="d")) == ["^<headline>d<action.like>second<action.like>third~"]
     rendered = Rendered(tmp_path, template, member=2 + 2 + 7 + 6 - 1)
-    assert rendered("members", member(*history, headline="d")) == ["^<headline>d<action.like>third$"]
+    assert rendered("members", member(*history, headline="d")) == ["^<headline>d<action.like>third~"]
 
 
 def test_an_entry_longer_than_the_budget_is_cut_rather_than_left_out(tmp_path: Path) -> None:
     rendered = Rendered(tmp_path, Templates(), member=8)
-    assert rendered("members", member(entry("first"), entry("abcdefgh"))) == ["^<action.like>abcde$"]
-    assert rendered("members", member(entry("abc"), headline="abcdefgh")) == ["^<headline>abcde$"]
+    assert rendered("members", member(entry("first"), entry("abcdefgh"))) == ["^<action.like>abcde~"]
+    assert rendered("members", member(entry("abc"), headline="abcdefgh")) == ["^<headline>abcde~"]
 
 
 def test_an_action_that_no_history_holds_is_left_out(tmp_path: Path) -> None:
-    assert Rendered(tmp_path, Templates())("members", member(entry("a", "hide"), entry("b"))) == ["^<action.like>b$"]
+    assert Rendered(tmp_path, Templates())("members", member(entry("a", "hide"), entry("b"))) == ["^<action.like>b~"]
 
 
 def test_one_bad_record_does_not_harm_the_others(tmp_path: Path) -> None:
