@@ -68,8 +68,7 @@ def build(name: str, settings: Settings) -> Run:
 def build_contexts(settings: Settings, slot: str) -> Run:
     from streams.contexts_stage import ContextStage
 
-    folder = settings.data_dir / "rows" / slot
-    return ContextStage(settings.kafka, settings.contexts, settings.rules, folder, slot).run
+    return ContextStage(settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot).run
 
 
 def build_trending(settings: Settings) -> Run:
@@ -81,6 +80,7 @@ def build_trending(settings: Settings) -> Run:
 def build_encode(settings: Settings, slot: str) -> Run:
     from encoders.encoder import Encoder
     from streams.encode_stage import EncodeStage
+    from streams.transactional import node_id
 
     encoder = Encoder.load(
         package_folder(settings),
@@ -88,7 +88,8 @@ def build_encode(settings: Settings, slot: str) -> Run:
         threads=encode_threads(settings),
         budget_tokens=settings.encode.budget_tokens,
     )
-    return EncodeStage(settings.kafka, settings.encode, encoder, encoder.package.generation, slot).run
+    worker = f"{node_id(settings.data_dir)}.{slot}"
+    return EncodeStage(settings.kafka, settings.encode, encoder, encoder.package.generation, worker).run
 
 
 def build_cold(settings: Settings) -> Run:

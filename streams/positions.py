@@ -38,17 +38,16 @@ def position_cells(positions: Mapping[Place, Offset], changelog: str) -> dict[Pa
     return cells
 
 
-def stored_positions(table: TablePartition) -> dict[Place, Offset]:
-    return {
-        Place(key[len(LETTER) :].decode(), table.partition): Offset(_offset.unpack(value)[0])
-        for key, value in table.scan(LETTER)
-    }
+def read_position(key: bytes, value: bytes, partition: Partition) -> tuple[Place, Offset]:
+    """What a cell with the letter of positions says."""
+    return Place(key[len(LETTER) :].decode(), partition), Offset(_offset.unpack(value)[0])
 
 
 def refuse_lost_offsets(table: TablePartition, committed: Mapping[Place, Offset | None]) -> None:
     """Raises OffsetsLost when the group would read again what the rows have counted. The group may be ahead: it also
     commits control records."""
-    for place, counted in stored_positions(table).items():
+    for key, value in table.scan(LETTER):
+        place, counted = read_position(key, value, table.partition)
         offset = committed.get(place)
         if offset is None or offset < counted:
             raise OffsetsLost(

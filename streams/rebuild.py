@@ -1,0 +1,74 @@
+"""Brings the offsets of a lost context group back from what its rows have counted.
+
+Then it goes on where it was and counts nothing twice. Rows need nothing: they are restored from the same changelogs.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+from schemas import topics
+from schemas.ids import Offset
+from streams.errors import Fenced, KafkaUnavailable
+from streams.kafka import admin, kafka_errors, translate
+from streams.lag import OffsetReader
+from streams.positions import CHANGELOG_OF, LETTER, read_position
+from streams.scan import scan, scanner
+from streams.settings import KafkaSettings
+from streams.transactional import Place
+
+_CALL_S: Final = 20.0
+_PAUSE_S: Final = 0.1
+
+
+def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place, Offset]:
+    """Commits them and returns those that were behind. Workers that are refused and started again do not disturb it.
+    Raises KafkaUnavailable when workers hold the group all the time."""
+    counted = _read_counted(kafka)
+    committed = OffsetReader(kafka, _CALL_S).committed(topics.CONTEXTS_GROUP, counted)
+    behind = {place: offset for place, offset in counted.items() if (committed.get(place) or 0) < offset}
+    if behind:
+        _commit(kafka, behind, timeout_s)
+    return behind
+
+
+def _read_counted(kafka: KafkaSettings) -> dict[Place, Offset]:
+    reader = OffsetReader(kafka, _CALL_S)
+    places = reader.places(sorted(set(CHANGELOG_OF.values())))
+    starts, ends = reader.starts(places), reader.ends(places)
+    counted: dict[Place, Offset] = {}
+    with closing(scanner(kafka)) as consumer:
+        for place in places:
+            for record in scan(consumer, place, starts[place], ends[place]):
+                key, value = record.key(), record.value()
+                if key is not None and value is not None and key.startswith(LETTER):
+                    counted.update([read_position(key, value, place[1])])
+    return counted
+
+
+def _commit(kafka: KafkaSettings, offsets: Mapping[Place, Offset], timeout_s: float) -> None:
+    """The broker takes them only while the group has no member."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            _commit_once(kafka, offsets)
+        except (KafkaUnavailable, Fenced) as error:
+            if time.monotonic() > deadline:
+                raise KafkaUnavailable(f"the offsets cannot be set while workers run; stop them ({error})") from error
+            time.sleep(_PAUSE_S)
+        else:
+            return
+
+
+def _commit_once(kafka: KafkaSettings, offsets: Mapping[Place, Offset]) -> None:
+    group = topics.CONTEXTS_GROUP
+    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place, offset) for place, offset in offsets.items()])
+    client = admin(kafka)
+    with kafka_errors():
+        done = client.alter_consumer_group_offsets([wanted], request_timeout=_CALL_S)[group].result()
+    for at in done.topic_partitions:
+        if at.error is not None:
+            raise translate(at.error)
