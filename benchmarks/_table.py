@@ -1,0 +1,46 @@
+"""What every benchmark prints: a table of figures, and the same as JSON for whoever compares runs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+
+class Figure(NamedTuple):
+    """One measured number. `bound` with `at_least` or `at_most` is what must hold; None: shown for its own sake."""
+
+    name: str
+    value: float
+    bound: float | None = None
+    sense: Literal["at_least", "at_most"] = "at_least"
+
+    @property
+    def holds(self) -> bool:
+        if self.bound is None:
+            return True
+        return self.value >= self.bound if self.sense == "at_least" else self.value <= self.bound
+
+
+def report(figures: Sequence[Figure], json_path: Path | None = None) -> int:
+    """Prints the table, writes the JSON where asked. Returns the exit status: 1 when a bound does not hold."""
+    width = max(len(figure.name) for figure in figures)
+    print(f"\n{'figure':<{width}}  {'value':>12}  {'bound':>14}  holds")
+    for figure in figures:
+        holds = "" if figure.bound is None else "yes" if figure.holds else "NO"
+        print(f"{figure.name:<{width}}  {_number(figure.value):>12}  {_bound(figure):>14}  {holds}")
+    sys.stdout.flush()
+    if json_path is not None:
+        rows = [{"figure": f.name, "value": f.value, "bound": f.bound, "holds": f.holds} for f in figures]
+        json_path.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0 if all(figure.holds for figure in figures) else 1
+
+
+def _bound(figure: Figure) -> str:
+    if figure.bound is None:
+        return ""
+    return f"{'>=' if figure.sense == 'at_least' else '<='} {_number(figure.bound)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
