@@ -6,6 +6,7 @@ Leaves with status 0 when it is told to stop, with 1 when it cannot go on; then 
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
@@ -20,14 +21,16 @@ _log = structlog.get_logger(__name__)
 
 
 def main(name: str, data_dir: Path) -> int:
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # While it is put together it has done nothing yet, and a model takes seconds to load: it need not be waited for.
+    _on_signals(lambda: os._exit(0))
     crash_points.arm_from(os.environ)
     settings = read_of_parent(data_dir)
     log.configure(name, settings.log_level)
     try:
-        build(name, settings)(stop)
+        run = build(name, settings)
+        stop = Event()
+        _on_signals(stop.set)
+        run(stop)
     except Exception as error:
         # What our packages raise says all in its sentence; for anything else the place matters.
         ours = type(error).__module__.endswith(".errors")
@@ -35,6 +38,11 @@ def main(name: str, data_dir: Path) -> int:
         return 1
     _log.info("stopped")
     return 0
+
+
+def _on_signals(react: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: react())
 
 
 if __name__ == "__main__":

@@ -32,11 +32,12 @@ class Part(NamedTuple):
 class _Kept:
     """One part and its present process."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, clock: Callable[[], float]) -> None:
         self.part = part
         self.restarts = 0
         self.process: children.Child | None = part.launch()
-        self._started_at = time.monotonic()
+        self._clock = clock
+        self._started_at = clock()
         self._delay_s = FIRST_DELAY_S
         self._due_at = 0.0
 
@@ -46,7 +47,7 @@ class _Kept:
 
     def look(self) -> None:
         """Notices an end, and starts again when it is time."""
-        now = time.monotonic()
+        now = self._clock()
         if self.process is not None:
             if self.process.poll() is not None:
                 self._ended(self.process.returncode, now)
@@ -65,7 +66,8 @@ class _Kept:
 
 
 class Supervisor:
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._kept: list[_Kept] = []
 
     @property
@@ -74,7 +76,7 @@ class Supervisor:
 
     def start(self, part: Part) -> None:
         """Starts it, and keeps it running from now on."""
-        self._kept.append(_Kept(part))
+        self._kept.append(_Kept(part, self._clock))
 
     def look(self) -> None:
         """Call this some ten times a second."""

@@ -1,0 +1,123 @@
+"""The supervisor over small real processes."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nearline import children
+from nearline.supervisor import Part, Supervisor
+from tests.waiting import until
+
+SLEEPS = "import time; time.sleep(600)"
+LEAVES = "raise SystemExit(1)"
+STUBBORN = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    supervisor = Supervisor()
+    yield supervisor
+    supervisor.drain([process.name for process in supervisor.processes], 0)
+
+
+def test_what_is_killed_is_started_again_and_counted(supervisor: Supervisor) -> None:
+    supervisor.start(_part("stage", SLEEPS))
+    first = _pid(supervisor)
+    psutil.Process(first).kill()
+    _until_running_again(supervisor, first)
+    assert supervisor.processes[0].restarts == 1
+
+
+def test_what_keeps_dying_is_started_less_and_less_often() -> None:
+    now = [0.0]
+    launched: list[float] = []
+    part = _part("stage", LEAVES)
+
+    def launch() -> children.Child:
+        launched.append(now[0])
+        child = part.launch()
+        child.wait()
+        return child
+
+    supervisor = Supervisor(clock=lambda: now[0])
+    supervisor.start(Part("stage", launch))
+    while now[0] < 30:
+        supervisor.look()
+        now[0] += 0.1
+    delays = [round(after - before) for before, after in pairwise(launched)]
+    assert delays[:5] == [0, 1, 1, 2, 3], "the first restart is at once, each one waits longer"
+    assert set(delays[5:]) == {5}, "and none longer than 5 s"
+
+
+def test_drain_asks_first_and_kills_what_does_not_listen(supervisor: Supervisor, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        supervisor.start(
+            Part("stubborn", lambda: children.spawn(_python(STUBBORN), output=output, dies_with_parent=True))
+        )
+    supervisor.start(_part("polite", SLEEPS))
+    until(lambda: said.read_text() == "up\n", "the stubborn process to ignore SIGTERM")
+    processes = [psutil.Process(process.pid) for process in supervisor.processes]
+    supervisor.drain(["stubborn", "polite"], 0.3)
+    assert supervisor.processes == []
+    assert not any(process.is_running() for process in processes)
+
+
+def test_drain_leaves_the_others_alone(supervisor: Supervisor) -> None:
+    supervisor.start(_part("stage", SLEEPS))
+    supervisor.start(_part("broker", SLEEPS))
+    supervisor.drain(["stage"], 5)
+    supervisor.look()
+    assert [(process.name, process.restarts) for process in supervisor.processes] == [("broker", 0)]
+
+
+def test_a_child_dies_with_the_process_that_started_it() -> None:
+    code = f"""
+import sys
+from nearline import children
+child = children.spawn([sys.executable, "-c", {SLEEPS!r}], dies_with_parent=True)
+print(child.pid, flush=True)
+child.wait()
+"""
+    parent = psutil.Popen([sys.executable, "-c", code], stdout=-1)
+    with parent.stdout:
+        child = psutil.Process(int(parent.stdout.readline()))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child to die")
+
+
+def test_a_pid_that_was_given_out_again_is_not_taken_for_ours(supervisor: Supervisor) -> None:
+    supervisor.start(_part("stage", SLEEPS))
+    pid = _pid(supervisor)
+    until(lambda: children.find(pid, lambda command: SLEEPS in command) is not None, "the process to show its command")
+    assert children.find(pid, lambda command: "something else" in command) is None
+    supervisor.drain(["stage"], 5)
+    assert children.find(pid, lambda command: True) is None
+
+
+def _python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def _part(name: str, code: str) -> Part:
+    return Part(name, lambda: children.spawn(_python(code), dies_with_parent=True))
+
+
+def _pid(supervisor: Supervisor) -> int:
+    pid = supervisor.processes[0].pid
+    assert pid is not None
+    return pid
+
+
+def _until_running_again(supervisor: Supervisor, first: int) -> None:
+    def again() -> bool:
+        supervisor.look()
+        return supervisor.processes[0].pid not in (None, first)
+
+    until(again, "a new process in the place of the killed one")
