@@ -1,0 +1,108 @@
+"""`nearline encode`: what the pipeline computes, without the pipeline."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from nearline.commands._options import place_options
+
+if TYPE_CHECKING:
+    from encoders.encoder import Encoder
+    from encoders.errors import Outcome
+
+_LINES_AT_ONCE: Final = 1024
+
+
+class _Line(NamedTuple):
+    place: str
+    """`FILE:LINE`, for errors."""
+    context: Any
+
+
+class _Side(NamedTuple):
+    """One kind of entity: how its contexts are read, named and encoded."""
+
+    decode: Callable[[bytes], Any]
+    entity_id: Callable[[Any], str]
+    encode: Callable[[list[Any]], "list[Outcome]"]
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--post", "kind", flag_value="post", help="The lines are contexts of posts.")
+@click.option("--member", "kind", flag_value="member", help="The lines are contexts of members.")
+@click.option("--package", type=click.Path(path_type=Path, file_okay=False), help="Else that of the instance.")
+@place_options
+def encode(
+    *, file: IO[bytes], kind: str | None, package: Path | None, data_dir: Path | None, config: Path | None
+) -> None:
+    """Turn contexts (JSON lines, as `nearline get` shows them) into JSON lines of id, revision and vector.
+
+    The vector is null where there is nothing to encode: a deleted entity, a member without profile and history.
+
+    \b
+    Example:
+      nearline get post p1 --json | jq -c .context | nearline encode --post
+      nearline encode --member contexts.jsonl --package my-package
+    """
+    if kind is None:
+        raise click.UsageError("say whether the lines are posts or members: --post or --member")
+    import msgspec
+
+    lines = _read(file)
+    encoder = _load(package, data_dir, config)
+    side = _side(kind, encoder)
+    while chunk := [_Line(place, _decode(side, place, body)) for place, body in islice(lines, _LINES_AT_ONCE)]:
+        outcomes = side.encode([line.context for line in chunk])
+        for line, outcome in zip(chunk, outcomes, strict=True):
+            fields = {"id": side.entity_id(line.context), "revision": line.context.revision}
+            click.echo(msgspec.json.encode(fields | {"vector": _numbers(line.place, outcome)}))
+
+
+def _read(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Places and bodies of lines that are not empty."""
+    name = getattr(file, "name", "<stdin>")
+    return ((f"{name}:{number}", body) for number, body in enumerate(file, 1) if body.strip())
+
+
+def _load(package: Path | None, data_dir: Path | None, config: Path | None) -> "Encoder":
+    from encoders.encoder import Encoder
+    from nearline.build import package_folder
+    from nearline.cores import encode_threads
+    from nearline.settings import instance_settings
+
+    settings = instance_settings(config, data_dir, package=package)
+    return Encoder.load(
+        package_folder(settings),
+        device=settings.encode.device,
+        threads=encode_threads(settings),
+        budget_tokens=settings.encode.budget_tokens,
+    )
+
+
+def _side(kind: str, encoder: "Encoder") -> _Side:
+    from schemas.contexts import decode_member_context, decode_post_context
+
+    if kind == "post":
+        return _Side(decode_post_context, lambda context: str(context.post_id), encoder.encode_posts)
+    return _Side(decode_member_context, lambda context: str(context.member_id), encoder.encode_members)
+
+
+def _decode(side: _Side, place: str, body: bytes) -> Any:
+    from schemas.errors import BadRecord
+
+    try:
+        return side.decode(body)
+    except BadRecord as error:
+        raise click.ClickException(f"{place}: {error}") from error
+
+
+def _numbers(place: str, outcome: "Outcome") -> list[float] | None:
+    from encoders.errors import Unencodable
+
+    if isinstance(outcome, Unencodable):
+        raise click.ClickException(f"{place}: {outcome.cause}")
+    return outcome.tolist() if outcome is not None else None

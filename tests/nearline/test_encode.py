@@ -1,0 +1,68 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from encoders.encoder import Encoder
+from nearline.commands.encode import encode
+from schemas.contexts import Context, encode_context
+from tests.encoders.contexts import entry, member, post
+from tests.packages import make_tiny_package
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_package(tmp_path_factory.mktemp("packages") / "tiny").folder
+
+
+def lines(*contexts: Context) -> bytes:
+    return b"\n".join(map(encode_context, contexts)) + b"\n\n"
+
+
+def run(package: Path, data_dir: Path, option: str, body: bytes) -> Result:
+    arguments = [option, "--package", str(package), "--data-dir", str(data_dir)]
+    return CliRunner().invoke(encode, arguments, input=body)
+
+
+def test_posts_in_vectors_out(package: Path, tmp_path: Path) -> None:
+    result = run(package, tmp_path, "--post", lines(post("bread", "p1"), post("", "p2", deleted=True)))
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["id"], row["revision"]) for row in found] == [("p1", 1), ("p2", 1)]
+    expected = Encoder.load(package, device="cpu").encode_text("bread")
+    assert np.array_equal(np.array(found[0]["vector"], dtype=np.float32), expected)
+    assert found[1]["vector"] is None
+
+
+def test_members_in_vectors_out(package: Path, tmp_path: Path) -> None:
+    result = run(package, tmp_path, "--member", lines(member(entry("bread")), member()))
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    assert (first["id"], len(first["vector"])) == ("m1", 64)
+    assert second["vector"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "body", "sentence"),
+    [
+        ("--post", lines(post("a")) + b"{\n", "<stdin>:3: not a post context"),
+        ("--member", lines(post("a")), "<stdin>:1: not a member context"),
+        ("--post", b'{"post_id": "p"}\n', "missing required field `revision`"),
+    ],
+)
+def test_a_bad_line_is_one_sentence(package: Path, tmp_path: Path, option: str, body: bytes, sentence: str) -> None:
+    result = run(package, tmp_path, option, body)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+
+
+def test_the_kind_must_be_said() -> None:
+    result = CliRunner().invoke(encode, [])
+    assert "--post or --member" in result.stderr
+
+
+def test_help_imports_no_torch() -> None:
+    code = "import sys, nearline.commands.encode; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
