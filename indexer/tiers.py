@@ -3,7 +3,8 @@
 Shapes: B queries or points, D dimensions, K hits. Vectors are float32, C-contiguous, of length one.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +14,12 @@ from schemas.embeddings import Embedding, Vector
 from schemas.ids import Kind, MemberId, Micros, Offset, Partition, PostId, Revision
 
 Scores = npt.NDArray[np.float32]
+Clock = Callable[[], Micros]
+"""Now, in microseconds since 1970."""
+
+
+def wall_clock() -> Micros:
+    return Micros(time.time_ns() // 1000)
 
 
 class Filters(NamedTuple):

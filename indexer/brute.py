@@ -1,0 +1,155 @@
+"""The two tiers as plain dictionaries: obviously right, slow, nothing survives. The contract suite compares."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from indexer.errors import TierRefused
+from indexer.records import check, stored_member, stored_post
+from indexer.settings import HotSettings
+from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, IndexRecord, StoredMember, StoredPost, wall_clock
+from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector
+from schemas.ids import Kind, MemberId, Micros, PostId, Revision
+
+
+class BruteColdTier:
+    def __init__(self, dimension: int, clock: Clock = wall_clock) -> None:
+        self._dimension = dimension
+        self._clock = clock
+        self._posts: dict[str, StoredPost] = {}
+        self._members: dict[str, StoredMember] = {}
+        self._written_at: dict[tuple[Kind, str], Micros] = {}
+
+    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+        for record in records:
+            check(record.embedding, self._dimension)
+        return sum(self._apply(kind, record.embedding) for record in records)
+
+    def _apply(self, kind: Kind, embedding: Embedding) -> bool:
+        held: StoredPost | StoredMember | None = self._of(kind).get(embedding.entity_id)
+        if held is not None and held.revision >= embedding.revision:
+            return False
+        if isinstance(embedding, PostEmbedding):
+            self._posts[embedding.post_id] = stored_post(embedding)
+        else:
+            self._members[embedding.member_id] = stored_member(embedding)
+        self._written_at[kind, embedding.entity_id] = self._clock()
+        return True
+
+    def flush(self) -> None: ...
+
+    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
+        return best(self._posts.values(), query_D, k, filters)
+
+    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+        return [shown(self._posts.get(post_id), with_vectors) for post_id in ids]
+
+    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
+        return [self._members.get(member_id) for member_id in ids]
+
+    def scroll_posts(self) -> Iterator[StoredPost]:
+        return (post._replace(vector=None) for post in list(self._posts.values()) if not post.deleted)
+
+    def count(self, kind: Kind) -> int:
+        return sum(not entity.deleted for entity in self._of(kind).values())
+
+    def sweep(self, older_than_us: Micros) -> int:
+        swept = 0
+        kinds: tuple[Kind, ...] = ("post", "member")
+        for kind in kinds:
+            held = self._of(kind)
+            old = [key for key, one in held.items() if one.deleted and self._written_at[kind, key] < older_than_us]
+            for key in old:
+                del held[key]
+            swept += len(old)
+        return swept
+
+    def close(self) -> None: ...
+
+    def _of(self, kind: Kind) -> dict[str, StoredPost] | dict[str, StoredMember]:
+        return self._posts if kind == "post" else self._members
+
+
+class BruteHotTier:
+    def __init__(self, dimension: int, settings: HotSettings, clock: Clock = wall_clock) -> None:
+        self._dimension = dimension
+        self._window_us = int(settings.window_s * 1_000_000)
+        self._capacity = settings.capacity
+        self._clock = clock
+        self._posts: dict[PostId, StoredPost] = {}
+        """Deleted ones too."""
+
+    def upsert(self, embeddings: Sequence[Embedding]) -> int:
+        for embedding in embeddings:
+            check(embedding, self._dimension)
+        return sum(self._apply(embedding) for embedding in embeddings)
+
+    def _apply(self, embedding: Embedding) -> bool:
+        if isinstance(embedding, MemberEmbedding):
+            raise TierRefused(f"{embedding.entity_id} is a member; the hot tier holds posts")
+        held = self._posts.get(embedding.post_id)
+        if held is not None and held.revision >= embedding.revision:
+            return False
+        self._posts.pop(embedding.post_id, None)
+        if embedding.created_at_us < self._clock() - self._window_us:
+            return held is not None
+        live = [post for post in self._posts.values() if not post.deleted]
+        if not embedding.deleted and len(live) >= self._capacity:
+            oldest = min(live, key=_age)
+            if _age(stored_post(embedding)) < _age(oldest):
+                return held is not None
+            del self._posts[oldest.post_id]
+        self._posts[embedding.post_id] = stored_post(embedding)
+        return True
+
+    def expire(self, now_us: Micros) -> int:
+        start = now_us - self._window_us
+        old = [post.post_id for post in self._posts.values() if post.created_at_us < start]
+        for post_id in old:
+            del self._posts[post_id]
+        return len(old)
+
+    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
+        return best(self._posts.values(), query_D, k, filters)
+
+    def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
+        held = (self._posts.get(post_id) for post_id in ids)
+        return [None if post is None else post.revision for post in held]
+
+    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+        return [shown(self._posts.get(post_id), with_vectors) for post_id in ids]
+
+    def scroll_posts(self) -> Iterator[StoredPost]:
+        return (post._replace(vector=None) for post in list(self._posts.values()) if not post.deleted)
+
+    def count(self) -> int:
+        return sum(not post.deleted for post in self._posts.values())
+
+
+def passes(post: StoredPost, filters: Filters) -> bool:
+    return (
+        not post.deleted
+        and (not filters.languages or post.language in filters.languages)
+        and (filters.created_after_us is None or post.created_at_us > filters.created_after_us)
+        and post.author_id not in filters.exclude_authors
+        and post.post_id not in filters.exclude_posts
+    )
+
+
+def best(posts: Iterable[StoredPost], query_D: Vector, k: int, filters: Filters) -> Hits:
+    scored = [
+        (-float(np.dot(post.vector, query_D)), post.post_id, post.revision)
+        for post in posts
+        if passes(post, filters) and post.vector is not None
+    ]
+    top = sorted(scored)[:k]
+    scores = np.array([-score for score, _, _ in top], np.float32)
+    return Hits([post_id for _, post_id, _ in top], scores, [revision for _, _, revision in top])
+
+
+def shown(post: StoredPost | None, with_vectors: bool) -> StoredPost | None:
+    return post if post is None or with_vectors else post._replace(vector=None)
+
+
+def _age(post: StoredPost) -> tuple[int, str]:
+    return post.created_at_us, post.post_id

@@ -1,0 +1,240 @@
+"""The cold tier in the process of its one owner, on the embedded Qdrant engine.
+
+Owns the folder (a lock file says so), the ledger and the order of both. One lock: the engine holds Python's lock in
+every call, so searches wait for each other and for writes anyway; a write is therefore cut into short parts.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from indexer.errors import TierRefused, TierUnavailable
+from indexer.ledger import Head, Ledger
+from indexer.records import check, newest
+from indexer.settings import ColdSettings
+from indexer.shards import Found, Point, Shards, Stored
+from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, IndexRecord, StoredMember, StoredPost, wall_clock
+from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, unpack_vector
+from schemas.ids import Generation, Kind, MemberId, Micros, PostId, Revision
+
+_WRITE_POINTS: Final = 200
+"""At once, before searches may go on: about 8 ms."""
+_LOAD_PAGE: Final = 5_000
+_SCROLL_PAGE: Final = 2_000
+_MANIFEST: Final = "cold.json"
+_LOCK: Final = "owner.lock"
+
+_heads = msgspec.json.Decoder(Head)
+_bodies = msgspec.json.Decoder(tuple[list[str], list[str]])
+_encoder = msgspec.json.Encoder()
+
+
+class EdgeColdTier:
+    """The methods say what `ColdTier` says. After a kill, records since the last flush are to be written again; of a
+    tier that was just opened, a record equal to what it holds counts as a change once."""
+
+    def __init__(
+        self,
+        folder: Path,
+        generation: Generation,
+        dimension: int,
+        settings: ColdSettings,
+        clock: Clock = wall_clock,
+    ) -> None:
+        """Raises TierRefused for a folder of another generation, TierUnavailable where another process owns it."""
+        self._dimension = dimension
+        self._clock = clock
+        self._lock = Lock()
+        self._owner = _own(folder)
+        try:
+            _claim(folder, generation, dimension, settings)
+            self._posts = _Kind(Shards(folder / "posts", dimension, quantize=settings.quantize))
+            self._members = _Kind(Shards(folder / "members", dimension, quantize=False))
+        except BaseException:
+            os.close(self._owner)
+            raise
+
+    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+        for record in records:
+            check(record.embedding, self._dimension)
+        held = self._of(kind)
+        kept, changes = newest(records, held.ledger.guard)
+        now = self._clock()
+        for start in range(0, len(kept), _WRITE_POINTS):
+            with self._lock:
+                held.write(kept[start : start + _WRITE_POINTS], now)
+        with self._lock:
+            held.shards.tidy()
+        return changes
+
+    def flush(self) -> None:
+        for held in (self._posts, self._members):
+            with self._lock:
+                held.shards.flush()
+
+    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
+        ledger, shards = self._posts.ledger, self._posts.shards
+        with self._lock:
+            passing = None if filters == NO_FILTERS else ledger.passing(filters)
+            found = shards.search(query_D, k, ledger.live, passing)
+            ids = ledger.ids(found.numbers)
+            revisions = ledger.revisions(found.numbers)
+        return _in_order(ids, found, revisions)
+
+    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+        ledger = self._posts.ledger
+        with self._lock:
+            numbers = [ledger.number(post_id) for post_id in ids]
+            known = [number for number in numbers if number is not None]
+            heads = dict(zip(known, ledger.heads(known), strict=True))
+            stored = self._posts.shards.get(known, vectors=True) if with_vectors else {}
+        return [None if number is None else _post(heads[number], stored.get(number)) for number in numbers]
+
+    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
+        with self._lock:
+            numbers = [self._members.ledger.number(member_id) for member_id in ids]
+            known = [number for number in numbers if number is not None]
+            stored = self._members.shards.get(known, vectors=True)
+        return [None if number is None else _member(stored[number]) for number in numbers]
+
+    def scroll_posts(self) -> Iterator[StoredPost]:
+        with self._lock:
+            numbers = self._posts.ledger.live_numbers()
+        for start in range(0, len(numbers), _SCROLL_PAGE):
+            with self._lock:
+                heads = self._posts.ledger.heads(numbers[start : start + _SCROLL_PAGE])
+            yield from (_post(head, None) for head in heads if not head.deleted)
+
+    def count(self, kind: Kind) -> int:
+        return self._of(kind).ledger.live
+
+    def sweep(self, older_than_us: Micros) -> int:
+        return sum(self._sweep(held, older_than_us) for held in (self._posts, self._members))
+
+    def close(self) -> None:
+        with self._lock:
+            self._posts.shards.close()
+            self._members.shards.close()
+            os.close(self._owner)
+
+    def _sweep(self, held: "_Kind", older_than_us: Micros) -> int:
+        old = held.ledger.tombstones(older_than_us)
+        for start in range(0, len(old), _WRITE_POINTS):
+            with self._lock:
+                numbers = old[start : start + _WRITE_POINTS]
+                held.shards.remove(numbers)
+                held.ledger.remove(numbers)
+        return len(old)
+
+    def _of(self, kind: Kind) -> "_Kind":
+        return self._posts if kind == "post" else self._members
+
+
+class _Kind:
+    """Shards and ledger of one kind; the ledger follows the shards."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
+        self.ledger = Ledger()
+        for number, head in shards.heads(_LOAD_PAGE):
+            self.ledger.put(number, _heads.decode(head), sure=False)
+        self.ledger.find_gaps()
+
+    def write(self, records: Sequence[IndexRecord], now: Micros) -> None:
+        numbers = [self.ledger.give(record.embedding.entity_id) for record in records]
+        heads = [_head(record, now) for record in records]
+        try:
+            self.shards.upsert(
+                [_point(*one) for one in zip(numbers, records, heads, strict=True)],
+            )
+        except TierUnavailable:
+            for number in numbers:
+                self.ledger.give_back(number)
+            raise
+        for number, head in zip(numbers, heads, strict=True):
+            self.ledger.put(number, head, sure=True)
+
+
+def _head(record: IndexRecord, now: Micros) -> Head:
+    one = record.embedding
+    place = (one.entity_id, one.revision, one.deleted, now, record.partition, record.offset)
+    if isinstance(one, PostEmbedding):
+        return Head(*place, one.author_id, one.language, one.created_at_us)
+    return Head(*place)
+
+
+def _point(number: int, record: IndexRecord, head: Head) -> Point:
+    one = record.embedding
+    vector = None if one.deleted else unpack_vector(one.vector)
+    body = None
+    if isinstance(one, MemberEmbedding) and not one.deleted:
+        body = _encoder.encode((one.acted, one.hidden)).decode()
+    return Point(number, vector, _encoder.encode(head).decode(), body)
+
+
+def _post(head: Head, stored: Stored | None) -> StoredPost:
+    return StoredPost(
+        PostId(head.entity_id),
+        Revision(head.revision),
+        head.deleted,
+        MemberId(head.author_id),
+        head.language,
+        Micros(head.created_at_us),
+        None if stored is None else stored.vector,
+    )
+
+
+def _member(stored: Stored) -> StoredMember:
+    head = _heads.decode(stored.head)
+    acted, hidden = ([], []) if stored.body is None else _bodies.decode(stored.body)
+    return StoredMember(
+        MemberId(head.entity_id),
+        Revision(head.revision),
+        head.deleted,
+        [PostId(post_id) for post_id in acted],
+        [PostId(post_id) for post_id in hidden],
+        stored.vector,
+    )
+
+
+def _in_order(ids: list[str], found: Found, revisions: list[Revision]) -> Hits:
+    """By (-score, post id); `found` is by score already, so only runs of equal scores are to be sorted."""
+    scores = found.scores
+    order = list(range(len(ids)))
+    equal = np.flatnonzero(scores[1:] == scores[:-1])
+    if len(equal):
+        order.sort(key=lambda place: (-scores[place], ids[place]))
+    post_ids = [PostId(ids[place]) for place in order]
+    return Hits(post_ids, scores, [revisions[place] for place in order] if len(equal) else revisions)
+
+
+def _own(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(owner)
+        raise TierUnavailable(f"{folder} has another owner; one process at a time holds the cold tier") from error
+    return owner
+
+
+def _claim(folder: Path, generation: Generation, dimension: int, settings: ColdSettings) -> None:
+    """The folder belongs to one generation for good."""
+    mine: dict[str, Any] = {"generation": generation, "dimension": dimension, "quantize": settings.quantize}
+    path = folder / _MANIFEST
+    if not path.exists():
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(mine))
+        new.replace(path)
+        return
+    theirs = json.loads(path.read_text())
+    if theirs != mine:
+        raise TierRefused(f"{folder} holds the cold tier of {theirs}, not of {mine}; use another data folder")

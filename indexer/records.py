@@ -1,0 +1,64 @@
+"""What every tier does with records before it stores them: the revision guard and the check of a vector.
+
+Pure functions. Knows no tier.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from indexer.errors import TierRefused
+from indexer.tiers import IndexRecord, StoredMember, StoredPost
+from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, unpack_vector
+from schemas.ids import Revision
+
+
+class Newest(NamedTuple):
+    """`records` are those to store, one per entity; `changes` counts every record that changed something."""
+
+    records: list[IndexRecord]
+    changes: int
+
+
+def newest(records: Iterable[IndexRecord], stored: Callable[[str], Revision]) -> Newest:
+    """The revision guard over a batch in its order. `stored` gives 0 for what was never written."""
+    kept: dict[str, IndexRecord] = {}
+    changes = 0
+    for record in records:
+        entity_id = record.embedding.entity_id
+        before = kept.get(entity_id)
+        revision = before.embedding.revision if before is not None else stored(entity_id)
+        if record.embedding.revision > revision:
+            kept[entity_id] = record
+            changes += 1
+    return Newest(list(kept.values()), changes)
+
+
+def check(embedding: Embedding, dimension: int) -> None:
+    """Raises TierRefused for a vector that no search could compare."""
+    size = len(embedding.vector) // 4
+    if len(embedding.vector) % 4 or size not in (0, dimension):
+        raise TierRefused(
+            f"{embedding.entity_id}: a vector of {size} numbers; this tier holds vectors of {dimension}; "
+            "encode it again with the package of this generation"
+        )
+    if size == 0 and isinstance(embedding, PostEmbedding) and not embedding.deleted:
+        raise TierRefused(f"{embedding.entity_id}: a post that is not deleted has a vector; this one has none")
+
+
+def stored_post(embedding: PostEmbedding) -> StoredPost:
+    return StoredPost(
+        embedding.post_id,
+        embedding.revision,
+        embedding.deleted,
+        embedding.author_id,
+        embedding.language,
+        embedding.created_at_us,
+        None if embedding.deleted else unpack_vector(embedding.vector),
+    )
+
+
+def stored_member(embedding: MemberEmbedding) -> StoredMember:
+    if embedding.deleted:
+        return StoredMember(embedding.member_id, embedding.revision, True, [], [], None)
+    vector = unpack_vector(embedding.vector)
+    return StoredMember(embedding.member_id, embedding.revision, False, embedding.acted, embedding.hidden, vector)

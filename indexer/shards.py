@@ -1,0 +1,294 @@
+"""The points of one kind in the embedded engine: shards of a fixed size that fill one after another.
+
+Owns the engine's handles, its settings and the exact merge of the shards' answers. Knows points by number (number //
+size is the shard) and their head as text; knows neither posts nor filters. Its owner calls it from one thread at a
+time: the engine holds Python's lock in every call anyway.
+
+Why shards of this size (1M points of 128 numbers, two cores): building a segment costs 10 µs a point and stops every
+search of the process, so a shard and its segments stay small; a small segment scans as fast per point as a large one,
+and what does cost, 2 µs a hit, is kept down by asking each shard for its share of k first.
+"""
+
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import qdrant_edge as engine
+
+from indexer.errors import TierUnavailable
+from indexer.ledger import Numbers, Passing
+from indexer.tiers import Scores
+from schemas.embeddings import Vector
+
+SHARD_POINTS: Final = 65_536
+_SEGMENT_POINTS: Final = 32_768
+"""So many new points wait unquantised before a segment is built of them: 0.3 s of CPU."""
+_SEGMENT_LIMIT: Final = 40_000
+"""Segments are merged up to this size."""
+_MIN_INDEXED_POINTS: Final = 2_000
+_SEARCH_THREADS: Final = 2
+"""Of the engine, for the segments of one shard."""
+_OVERSAMPLING: Final = 1.25
+"""int8 scores order neighbours wrongly at the edge of k: without it recall is 0.977, with it 1.000."""
+_SLACK: Final = 1.25
+_SLACK_HITS: Final = 48
+"""A shard is asked for so much more than its even share of k; seldom too little, and then it is asked again."""
+_FEW: Final = 0.2
+"""Where fewer than this part of a shard passes, the engine is told which, instead of asked for more."""
+_HEAD: Final = "head"
+_BODY: Final = "body"
+
+
+class Point(NamedTuple):
+    """No vector: searches do not see it."""
+
+    number: int
+    vector: Vector | None
+    head: str
+    body: str | None = None
+
+
+class Stored(NamedTuple):
+    number: int
+    head: str
+    body: str | None
+    vector: Vector | None
+
+
+class Found(NamedTuple):
+    """Best first."""
+
+    numbers: Numbers
+    scores: Scores
+
+
+class Shards:
+    def __init__(self, folder: Path, dimension: int, *, quantize: bool) -> None:
+        """Opens what is there, or starts empty. Raises TierUnavailable."""
+        self._folder = folder
+        self._dimension = dimension
+        self._quantize = quantize
+        self._shards: list[Any] = []
+        self._written: list[int] = []
+        """By shard: points written since its segments were built."""
+        self._dirty: set[int] = set()
+        with _engine_errors("opened"):
+            while (folder / str(len(self._shards))).exists():
+                self._open(len(self._shards))
+
+    def close(self) -> None:
+        with _engine_errors("closed"):
+            for shard in self._shards:
+                shard.close()
+        self._shards = []
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        for place, mine in _by_shard(points, lambda point: point.number):
+            with _engine_errors("written"):
+                while place >= len(self._shards):
+                    self._open(len(self._shards))
+                self._shards[place].update(engine.UpdateOperation.upsert_points([_to_engine(one) for one in mine]))
+            self._touched(place, len(mine))
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        for place, mine in _by_shard(numbers, int):
+            with _engine_errors("written"):
+                self._shards[place].update(engine.UpdateOperation.delete_points(list(mine)))
+            self._touched(place, len(mine))
+
+    def flush(self) -> None:
+        with _engine_errors("flushed"):
+            while self._dirty:
+                place = next(iter(self._dirty))
+                self._shards[place].flush()
+                self._dirty.discard(place)
+
+    def tidy(self) -> bool:
+        """Builds segments in the one shard that needs it most, if any does: at most about half a second of CPU."""
+        place = max(range(len(self._written)), key=self._written.__getitem__, default=None)
+        if place is None or self._written[place] < _SEGMENT_POINTS:
+            return False
+        with _engine_errors("optimised"):
+            self._shards[place].optimize()
+        self._written[place] = 0
+        self._dirty.add(place)
+        return True
+
+    def search(self, query_D: Vector, k: int, live: int, passing: Passing | None) -> Found:
+        """The k best of the `live` points, or of those that pass. Exact but for the quantisation: a shard that may hold
+        more of the best than it was asked for is asked again for all k."""
+        if not self._shards:
+            return _NOTHING
+        scans = [_Scan(shard, place, passing) for place, shard in enumerate(self._shards)]
+        total = live if passing is None else sum(scan.passing for scan in scans)
+        query = engine.Query.Nearest(query_D.tolist())
+        with _engine_errors("searched"):
+            for scan in scans:
+                part = 1 / len(scans) if passing is None else scan.passing / max(total, 1)
+                scan.ask(query, min(k, _with_slack(k * part)))
+            best = _merge(scans, k)
+            bound = float(best.scores[-1]) if len(best.scores) == k else -math.inf
+            again = [scan for scan in scans if scan.may_hold_above(bound)]
+            for scan in again:
+                scan.ask(query, k, bound, surely=True)
+        return _merge(scans, k) if again else best
+
+    def get(self, numbers: Sequence[int], *, vectors: bool) -> dict[int, Stored]:
+        """Those that are stored."""
+        found: dict[int, Stored] = {}
+        for place, mine in _by_shard(numbers, int):
+            with _engine_errors("read"):
+                records = self._shards[place].retrieve(list(mine), True, vectors)
+            found |= {record.id: _from_engine(record) for record in records}
+        return found
+
+    def heads(self, page: int) -> Iterator[tuple[int, str]]:
+        """Number and head of every point."""
+        for shard in self._shards:
+            offset = None
+            while True:
+                request = engine.ScrollRequest(offset=offset, limit=page, with_payload=[_HEAD], with_vector=False)
+                with _engine_errors("read"):
+                    records, offset = shard.scroll(request)
+                yield from ((record.id, record.payload[_HEAD]) for record in records)
+                if offset is None:
+                    break
+
+    def _open(self, place: int) -> None:
+        """A shard is made beside its place and moved there, so that a kill leaves a whole one or none."""
+        folder = self._folder / str(place)
+        if not folder.exists():
+            new = self._folder / "new"
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            engine.EdgeShard.create(str(new), self._config()).close()
+            new.rename(folder)
+        self._shards.append(engine.EdgeShard.load(str(folder), self._config()))
+        self._written.append(0)
+
+    def _config(self) -> Any:
+        quantization = engine.ScalarQuantizationConfig(type=engine.ScalarType.Int8, memory=engine.Memory.Pinned)
+        point_kb = self._dimension * 4 / 1024
+        return engine.EdgeConfig(
+            vectors=engine.EdgeVectorParams(
+                size=self._dimension, distance=engine.Distance.Dot, memory=engine.Memory.Cached
+            ),
+            # No graph: the scan is exact and building a segment costs a seventh.
+            hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
+            quantization_config=quantization if self._quantize else None,
+            optimizers=engine.EdgeOptimizersConfig(
+                default_segment_number=2,
+                max_segment_size=math.ceil(_SEGMENT_LIMIT * point_kb),
+                indexing_threshold=math.ceil(_MIN_INDEXED_POINTS * point_kb),
+            ),
+            max_search_threads=_SEARCH_THREADS,
+            # The topic is the log: what was not flushed is read again, and the revision guard takes it once more.
+            wal_enabled=False,
+        )
+
+    def _touched(self, place: int, points: int) -> None:
+        self._written[place] += points
+        self._dirty.add(place)
+
+
+class _Scan:
+    """One search in one shard, asked once or twice."""
+
+    def __init__(self, shard: Any, place: int, passing: Passing | None) -> None:
+        self._shard = shard
+        self._first = place * SHARD_POINTS
+        self._mine = None if passing is None else passing[self._first : self._first + SHARD_POINTS]
+        self.passing = SHARD_POINTS if self._mine is None else int(np.count_nonzero(self._mine))
+        self._size = SHARD_POINTS if self._mine is None else len(self._mine)
+        self._more = False
+        self._worst = math.inf
+        self.found = _NOTHING
+
+    def ask(self, query: Any, limit: int, bound: float = -math.inf, *, surely: bool = False) -> None:
+        """At least `limit` hits that pass, where so many are above the bound; only probably so if not `surely`."""
+        if self.passing == 0:
+            return
+        narrow = self._mine is not None and self.passing < _FEW * self._size
+        asked = limit if self._mine is None or narrow else self._widened(limit, surely)
+        request = engine.SearchRequest(
+            query=query,
+            limit=asked,
+            filter=self._chosen() if narrow else None,
+            params=_PARAMS,
+            with_payload=False,
+            score_threshold=None if bound == -math.inf else bound,
+        )
+        hits = self._shard.search(request)
+        scores = np.fromiter((hit.score for hit in hits), np.float32, len(hits))
+        numbers = np.fromiter((hit.id for hit in hits), np.int64, len(hits))
+        self._more = len(hits) == asked
+        self._worst = float(scores[-1]) if len(hits) else -math.inf
+        if self._mine is not None and not narrow:
+            kept = self._mine[numbers - self._first]
+            numbers, scores = numbers[kept], scores[kept]
+        self.found = Found(numbers, scores)
+
+    def may_hold_above(self, bound: float) -> bool:
+        """The shard gave all that it was asked for, and its worst would still be among the best."""
+        return self._more and self._worst > bound
+
+    def _widened(self, limit: int, surely: bool) -> int:
+        """What does not pass may be among the best."""
+        failing = self._size - self.passing
+        return limit + failing if surely else min(limit + failing, _with_slack(limit * self._size / self.passing))
+
+    def _chosen(self) -> Any:
+        assert self._mine is not None
+        numbers: list[int] = (np.flatnonzero(self._mine) + self._first).tolist()
+        return engine.Filter(must=[engine.HasIdCondition(set(numbers))])
+
+
+def _merge(scans: Sequence[_Scan], k: int) -> Found:
+    scores = np.concatenate([scan.found.scores for scan in scans])
+    numbers = np.concatenate([scan.found.numbers for scan in scans])
+    best = np.argsort(-scores, kind="stable")[:k]
+    return Found(numbers[best], scores[best])
+
+
+def _with_slack(share: float) -> int:
+    return math.ceil(_SLACK * share) + _SLACK_HITS
+
+
+def _by_shard(things: Sequence[Any], number: Callable[[Any], int]) -> Iterator[tuple[int, list[Any]]]:
+    groups: dict[int, list[Any]] = {}
+    for thing in things:
+        groups.setdefault(number(thing) // SHARD_POINTS, []).append(thing)
+    yield from sorted(groups.items())
+
+
+def _to_engine(point: Point) -> Any:
+    payload = {_HEAD: point.head} if point.body is None else {_HEAD: point.head, _BODY: point.body}
+    return engine.Point(id=point.number, vector={} if point.vector is None else point.vector.tolist(), payload=payload)
+
+
+def _from_engine(record: Any) -> Stored:
+    vector = np.array(record.vector, np.float32) if isinstance(record.vector, list) else None
+    return Stored(record.id, record.payload[_HEAD], record.payload.get(_BODY), vector)
+
+
+@contextmanager
+def _engine_errors(what: str) -> Iterator[None]:
+    """The engine raises plain exceptions, and a panic of its own that is no Exception."""
+    try:
+        yield
+    except Exception as error:
+        raise TierUnavailable(f"the embedded cold tier could not be {what}: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise TierUnavailable(f"the embedded cold tier could not be {what}: {error}") from error
+
+
+_PARAMS: Final = engine.SearchParams(
+    quantization=engine.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
+)
+_NOTHING: Final = Found(np.empty(0, np.int64), np.empty(0, np.float32))

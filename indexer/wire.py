@@ -1,0 +1,188 @@
+"""The messages between `RemoteColdTier` and `ColdServer`: msgpack in one frame each, never pickle.
+
+A search's answer is two byte strings and a list of ids: scores and revisions as they lie in memory.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from indexer.errors import IndexerError, TierRefused, TierUnavailable
+from indexer.tiers import Filters, Hits, IndexRecord, StoredMember, StoredPost
+from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, pack_vector, unpack_vector
+from schemas.ids import Kind, MemberId, Micros, Offset, Partition, PostId, Revision
+
+
+class Search(Struct, tag="search"):
+    vector: bytes
+    k: int
+    languages: list[str]
+    created_after_us: Micros | None
+    exclude_authors: list[str]
+    exclude_posts: list[str]
+
+
+class Posts(Struct, tag="posts"):
+    ids: list[PostId]
+    with_vectors: bool
+
+
+class Members(Struct, tag="members"):
+    ids: list[MemberId]
+
+
+class Scroll(Struct, tag="scroll"):
+    """Answered with pages, the last one empty."""
+
+
+class Count(Struct, tag="count"):
+    kind: Kind
+
+
+class WritePosts(Struct, tag="write_posts"):
+    records: list[tuple[PostEmbedding, Partition, Offset]]
+
+
+class WriteMembers(Struct, tag="write_members"):
+    records: list[tuple[MemberEmbedding, Partition, Offset]]
+
+
+class Flush(Struct, tag="flush"): ...
+
+
+class Sweep(Struct, tag="sweep"):
+    older_than_us: Micros
+
+
+class AskFreshness(Struct, tag="freshness"): ...
+
+
+Request = Search | Posts | Members | Scroll | Count | WritePosts | WriteMembers | Flush | Sweep | AskFreshness
+
+
+class Failure(Struct, tag="failure"):
+    refused: bool
+    """TierRefused, else TierUnavailable."""
+    message: str
+
+
+class Answer(Struct, tag="answer"):
+    body: msgspec.Raw
+    """What it holds depends on the request."""
+
+
+class Found(Struct):
+    post_ids: list[PostId]
+    scores: bytes
+    revisions: bytes
+
+
+WirePost = tuple[PostId, Revision, bool, MemberId, str | None, Micros, bytes]
+WireMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes]
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+_requests = msgspec.msgpack.Decoder(Request)
+_answers = msgspec.msgpack.Decoder(Answer | Failure)
+
+
+def encode_request(request: Request) -> bytes:
+    return _encoder.encode(request)
+
+
+def decode_request(frame: bytes) -> Request:
+    """Raises TierRefused."""
+    try:
+        request: Request = _requests.decode(frame)
+    except msgspec.DecodeError as error:
+        raise TierRefused(f"not a request to the cold tier: {error}") from error
+    return request
+
+
+def encode_answer(body: Any) -> bytes:
+    return _encoder.encode(Answer(msgspec.Raw(_encoder.encode(body))))
+
+
+def encode_failure(error: IndexerError) -> bytes:
+    return _encoder.encode(Failure(isinstance(error, TierRefused), str(error)))
+
+
+def decode_answer(frame: bytes, shape: type[T]) -> T:
+    """Raises what the tier raised."""
+    try:
+        answer = _answers.decode(frame)
+        if isinstance(answer, Answer):
+            return msgspec.msgpack.decode(answer.body, type=shape)
+    except msgspec.DecodeError as error:
+        raise TierUnavailable(f"the cold process speaks another version: {error}") from error
+    raise TierRefused(answer.message) if answer.refused else TierUnavailable(answer.message)
+
+
+def search_request(query_D: Vector, k: int, filters: Filters) -> Search:
+    return Search(
+        pack_vector(query_D),
+        k,
+        sorted(filters.languages),
+        filters.created_after_us,
+        sorted(filters.exclude_authors),
+        sorted(filters.exclude_posts),
+    )
+
+
+def unpack_query(search: Search) -> Vector:
+    """Raises TierRefused."""
+    vector = unpack_vector(search.vector)
+    if vector is None:
+        raise TierRefused("a search has a vector")
+    return vector
+
+
+def filters_of(search: Search) -> Filters:
+    return Filters(
+        frozenset(search.languages),
+        search.created_after_us,
+        frozenset(search.exclude_authors),
+        frozenset(search.exclude_posts),
+    )
+
+
+def pack_hits(hits: Hits) -> Found:
+    scores = np.asarray(hits.scores, "<f4").tobytes()
+    return Found(hits.post_ids, scores, np.asarray(hits.revisions, "<i8").tobytes())
+
+
+def unpack_hits(found: Found) -> Hits:
+    scores = np.frombuffer(found.scores, "<f4")
+    return Hits(found.post_ids, scores, np.frombuffer(found.revisions, "<i8").tolist())
+
+
+def pack_post(post: StoredPost) -> WirePost:
+    return (*post[:6], b"" if post.vector is None else pack_vector(post.vector))
+
+
+def unpack_post(post: WirePost) -> StoredPost:
+    return StoredPost(*post[:6], unpack_vector(post[6]))
+
+
+def pack_member(member: StoredMember) -> WireMember:
+    return (*member[:5], b"" if member.vector is None else pack_vector(member.vector))
+
+
+def unpack_member(member: WireMember) -> StoredMember:
+    return StoredMember(*member[:5], unpack_vector(member[5]))
+
+
+def write_request(kind: Kind, records: list[IndexRecord]) -> WritePosts | WriteMembers:
+    """Raises TierRefused where a record is of the other kind."""
+    posts = [(one.embedding, one.partition, one.offset) for one in records if isinstance(one.embedding, PostEmbedding)]
+    members = [
+        (one.embedding, one.partition, one.offset) for one in records if isinstance(one.embedding, MemberEmbedding)
+    ]
+    if kind == "post" and not members:
+        return WritePosts(posts)
+    if kind == "member" and not posts:
+        return WriteMembers(members)
+    raise TierRefused("a batch holds records of one kind")
