@@ -1,12 +1,14 @@
-"""Asks a retriever over HTTP. Light on purpose: commands import it, so neither the service nor a model comes along."""
+"""Asks a retriever over HTTP. Commands import it, so it is light: no service, no model, nor a large HTTP library (httpx
+takes as long to import as all the rest of a command)."""
 
-import ipaddress
+import json
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Self, TypeVar
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from retriever.errors import NotAllowed, RequestRefused, RetrieverUnavailable
@@ -22,23 +24,23 @@ from schemas.api import (
 
 TIMEOUT_S: Final = 60.0
 _CONNECT_S: Final = 3.0
+_PIECE_BYTES: Final = 64 * 1024
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class RetrieverClient:
-    """One connection pool; close it, or use it in a `with`. Every method raises RetrieverUnavailable when there is no
-    answer, RequestRefused when the request is wrong, NotAllowed when the key is."""
+    """One connection, kept between requests and opened again when it is gone: for one thread. Close it, or use `with`.
+
+    Every method raises RetrieverUnavailable when there is no answer, RequestRefused when the request is wrong,
+    NotAllowed when the key is.
+    """
 
     def __init__(self, url: str, api_key: SecretStr | None = None, timeout_s: float = TIMEOUT_S) -> None:
         self._url = url
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"X-API-Key": api_key.get_secret_value()} if api_key else {},
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
-            # A proxy from the environment is for elsewhere.
-            trust_env=not _is_loopback(url),
-        )
+        self._timeout_s = timeout_s
+        self._headers = {"X-API-Key": api_key.get_secret_value().encode()} if api_key else {}
+        self._connection, self._prefix = _connection(url, min(timeout_s, _CONNECT_S))
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +49,7 @@ class RetrieverClient:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._connection.close()
 
     def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
         body = request.model_dump_json(exclude_defaults=True)
@@ -64,62 +66,98 @@ class RetrieverClient:
 
     def ready(self) -> Readiness:
         """Says also what is missing."""
-        with self._translated():
-            answer = self._http.get("/readyz")
-            if answer.status_code not in (200, 503):
-                self._check(answer)
-            return Readiness.model_validate_json(answer.content)
+        return self._ask(Readiness, "GET", "/readyz", also=503)
 
     def hot_posts(self) -> Iterator[HotPost]:
-        """All live posts of the hot tier, as they come."""
-        with self._translated(), self._http.stream("GET", "/v1/hot/posts") as answer:
-            if answer.is_error:
-                answer.read()
-            self._check(answer)
-            for line in answer.iter_lines():
+        """All live posts of the hot tier, as they come. Read them all before asking something else."""
+        with self._translated():
+            answer = self._send("GET", "/v1/hot/posts")
+            _check(answer)
+            for line in _lines(answer):
                 yield HotPost.model_validate_json(line)
 
-    def _ask(self, message: type[M], method: str, path: str, body: str | None = None) -> M:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+    def _ask(self, message: type[M], method: str, path: str, body: str | None = None, also: int = 200) -> M:
+        """`also`: a status beside 200 that carries the message."""
         with self._translated():
-            answer = self._http.request(method, path, content=body, headers=headers)
-            self._check(answer)
-            return message.model_validate_json(answer.content)
+            answer = self._send(method, path, body)
+            if answer.status != also:
+                _check(answer)
+            return message.model_validate_json(answer.read())
 
-    def _check(self, answer: httpx.Response) -> None:
-        if answer.is_success:
-            return
-        detail = _detail(answer)
-        if answer.status_code in (401, 403):
-            raise NotAllowed(detail)
-        if answer.is_client_error:
-            raise RequestRefused(detail)
-        raise RetrieverUnavailable(detail)
+    def _send(self, method: str, path: str, body: str | None = None) -> HTTPResponse:
+        connection = self._connection
+        if connection.sock is None or _is_stale(connection):
+            connection.close()
+            connection.connect()
+            connection.sock.settimeout(self._timeout_s)
+        headers: dict[str, str | bytes] = {**self._headers}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection.request(method, self._prefix + path, None if body is None else body.encode(), headers)
+        return connection.getresponse()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """The one place where httpx's errors become ours."""
+        """The one place where foreign errors become ours. Whatever fails, the connection is not used again."""
+        whole = False
         try:
             yield
-        except httpx.TimeoutException as error:
+            whole = True
+        except TimeoutError as error:
             raise RetrieverUnavailable(f"the retriever at {self._url} did not answer in time; try again") from error
-        except httpx.HTTPError as error:
-            raise RetrieverUnavailable(f"the retriever at {self._url} does not answer ({error}); is it up?") from error
+        except (OSError, HTTPException) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise RetrieverUnavailable(f"the retriever at {self._url} does not answer ({why}); is it up?") from error
         except ValidationError as error:
             raise RetrieverUnavailable(f"what answers at {self._url} is not this version of a retriever") from error
+        except ValueError:
+            # http.client quotes the value, which is the key.
+            raise NotAllowed("the API key holds a character that a header cannot carry, such as a line end") from None
+        finally:
+            if not whole:
+                self.close()
 
 
-def _detail(answer: httpx.Response) -> str:
+def _connection(url: str, connect_s: float) -> tuple[HTTPConnection, str]:
+    """Not yet connected, and the path in front of every other. Raises RetrieverUnavailable."""
     try:
-        body: Any = answer.json()
-        return str(body["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"the retriever answered with status {answer.status_code}"
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
     except ValueError:
-        return host == "localhost"
+        host, port = None, None
+    if host is None or parts.scheme not in ("http", "https"):
+        raise RetrieverUnavailable(f"{url!r} is no address of a retriever; give one such as http://127.0.0.1:8080")
+    secure = parts.scheme == "https"
+    connection = (HTTPSConnection if secure else HTTPConnection)(host, port, timeout=connect_s)
+    return connection, parts.path.rstrip("/")
+
+
+def _is_stale(connection: HTTPConnection) -> bool:
+    """A server has nothing to say before it is asked, except that it has hung up."""
+    return bool(select.select([connection.sock], [], [], 0)[0])
+
+
+def _lines(answer: HTTPResponse) -> Iterator[bytes]:
+    """Not `for line in answer`: that takes an answer that breaks off for a whole one."""
+    rest = b""
+    while piece := answer.read1(_PIECE_BYTES):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+
+
+def _check(answer: HTTPResponse) -> None:
+    if answer.status < 400:
+        return
+    detail = _detail(answer)
+    if answer.status in (401, 403):
+        raise NotAllowed(detail)
+    if answer.status < 500:
+        raise RequestRefused(detail)
+    raise RetrieverUnavailable(detail)
+
+
+def _detail(answer: HTTPResponse) -> str:
+    try:
+        return str(json.loads(answer.read())["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"the retriever answered with status {answer.status}"

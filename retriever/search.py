@@ -85,7 +85,8 @@ class TwoTiers:
 
     def _merge(self, hot: Hits, cold: Hits, k: int, answer: Answer) -> Merged:
         with answer.step("merge"):
-            return merge(hot, cold, self._hot.revisions(cold.post_ids), k)
+            known = _try(lambda: self._hot.revisions(cold.post_ids), "hot_unavailable", answer)
+            return merge(hot, cold, known or [None] * len(cold.post_ids), k)
 
 
 def _try(ask: Callable[[], T], what: str, answer: Answer) -> T | None:

@@ -1,5 +1,6 @@
 """Serves the app on a socket that is bound first, so that a free port is known before anyone is told."""
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -46,7 +47,8 @@ def _listen(host: str, port: int) -> socket.socket:
         (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        raise CannotListen(f"cannot listen on {host} port {port}: {error.strerror}; choose another") from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise CannotListen(f"cannot listen on {host} port {port}: {reason}; choose another") from error
 
 
 def _url(listening: socket.socket) -> str:

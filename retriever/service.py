@@ -23,7 +23,6 @@ from schemas.times import EPOCH
 
 REQUEST_THREADS: Final = 8
 """Requests answered at the same time. Searching is work for the cores, not waiting: more would wait on each other."""
-_ALL: Final = 10**9
 
 
 class Retriever:
@@ -95,7 +94,7 @@ class Retriever:
         if query.vector_D is not None:
             return self._tiers.nearest(query.vector_D, query, k, answer)
         answer.say("trending")
-        trending = self._trending.top(_ALL)
+        trending = self._trending.ranked()
         if not trending:
             answer.say("nothing_trending")
         return self._tiers.trending(trending, query, k, answer)

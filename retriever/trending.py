@@ -27,8 +27,8 @@ class TrendingLists:
         with self._lock:
             self._lists[trending.partition] = trending
 
-    def top(self, count: int) -> list[TrendingPost]:
-        """The best posts, sorted by (-score, post id). Scores are as of the newest list, to which the others decay.
+    def ranked(self) -> list[TrendingPost]:
+        """All posts by (-score, post id). Scores are as of the newest list, to which the others decay.
 
         A post is in the lists of several partitions, because `activity` is keyed by member: its scores add up.
         """
@@ -42,4 +42,4 @@ class TrendingLists:
             for entry in one.entries:
                 totals[entry.post_id] = totals.get(entry.post_id, 0.0) + entry.score * weight
         ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
-        return [TrendingPost(post_id, score) for post_id, score in ranked[:count]]
+        return [TrendingPost(post_id, score) for post_id, score in ranked]

@@ -1,0 +1,201 @@
+"""What the retriever's tests share: posts with a known score, members, tiers that can be made to fail."""
+
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+from typing import Any, Final, Never, Self
+
+import numpy as np
+from pydantic import SecretStr
+
+from encoders.errors import BadText
+from indexer.brute import BruteColdTier, BruteHotTier
+from indexer.errors import TierUnavailable
+from indexer.settings import HotSettings
+from indexer.tiers import IndexRecord
+from retriever.app import create_app
+from retriever.encoder import WarmingEncoder
+from retriever.hot_feed import HotFeed
+from retriever.server import serve
+from retriever.service import Retriever
+from retriever.trending import TrendingLists
+from schemas.api import (
+    ColdStatus,
+    FreshnessStatus,
+    HotStatus,
+    RetrieveRequest,
+    RetrieveResponse,
+    StatusResponse,
+    TiersStatus,
+)
+from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, pack_vector
+from schemas.ids import Generation, MemberId, Micros, Offset, Partition, PostId, Revision
+from schemas.trending import TrendingEntry, TrendingList
+from tests.waiting import until
+
+DIMENSION: Final = 8
+NOW_S: Final = 1_767_600_000
+WINDOW_S: Final = 48 * 3600.0
+GENERATION: Final = Generation("test-0")
+QUERY: Final = np.eye(DIMENSION, dtype=np.float32)[0]
+
+
+def vector_with(score: float) -> Vector:
+    """Of length one, with this dot product with QUERY."""
+    vector = np.zeros(DIMENSION, np.float32)
+    vector[0], vector[1] = score, np.sqrt(1 - score**2)
+    return vector
+
+
+def post(  # noqa: PLR0917
+    post_id: str,
+    score: float = 0.5,
+    revision: int = 1,
+    author: str = "author",
+    language: str | None = "en",
+    age_s: float = 60.0,
+    *,
+    deleted: bool = False,
+) -> PostEmbedding:
+    return PostEmbedding(
+        PostId(post_id),
+        Revision(revision),
+        deleted,
+        MemberId(author),
+        language,
+        Micros(int((NOW_S - age_s) * 1e6)),
+        b"" if deleted else pack_vector(vector_with(score)),
+    )
+
+
+def member(
+    member_id: str,
+    *,
+    acted: Sequence[str] = (),
+    hidden: Sequence[str] = (),
+    vector: Vector | None = QUERY,
+    revision: int = 1,
+    deleted: bool = False,
+) -> MemberEmbedding:
+    body = b"" if deleted or vector is None else pack_vector(vector)
+    acted_ids, hidden_ids = [PostId(one) for one in acted], [PostId(one) for one in hidden]
+    return MemberEmbedding(MemberId(member_id), Revision(revision), deleted, acted_ids, hidden_ids, "en", body)
+
+
+class Fallible:
+    """A tier that raises TierUnavailable while `fails` is set, or in the one method that it names."""
+
+    def __init__(self, tier: Any) -> None:
+        self.tier = tier
+        self.fails: bool | str = False
+        self.failures = 0
+
+    def __getattr__(self, name: str) -> Any:
+        if self.fails in (True, name):
+            self.failures += 1
+            raise TierUnavailable("the tier is down for this test")
+        return getattr(self.tier, name)
+
+
+class QueryModel:
+    """Encodes every text to QUERY; nothing but spaces cannot be encoded."""
+
+    def encode_text(self, text: str) -> Vector:
+        if not text.strip():
+            raise BadText("there is nothing to encode")
+        return QUERY
+
+
+def new_hot(clock: Callable[[], float]) -> BruteHotTier:
+    """`clock` gives seconds since 1970."""
+    return BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S), clock=lambda: Micros(int(clock() * 1e6)))
+
+
+class World:
+    """A retriever over plain tiers, whose parts a test may change."""
+
+    def __init__(self, *, warm: bool = True) -> None:
+        self.cold = Fallible(BruteColdTier(DIMENSION))
+        self.hot = Fallible(new_hot(lambda: NOW_S))
+        self.trending = TrendingLists()
+        self.hot_problem: str | None = None
+        self.broken_status = False
+        self.encoder = WarmingEncoder(QueryModel)
+        if warm:
+            self.warm_up()
+        self.retriever = Retriever(
+            GENERATION,
+            self.cold,
+            self.hot,
+            encoder=self.encoder,
+            trending=self.trending,
+            hot_problem=lambda: self.hot_problem,
+        )
+
+    def close(self) -> None:
+        self.retriever.close()
+
+    def warm_up(self) -> None:
+        self.encoder.start()
+        until(lambda: self.encoder.problem is None, "the model to be warm")
+
+    def in_cold(self, *embeddings: PostEmbedding | MemberEmbedding) -> None:
+        for embedding in embeddings:
+            kind = "post" if isinstance(embedding, PostEmbedding) else "member"
+            self.cold.tier.write(kind, [IndexRecord(embedding, Partition(0), Offset(0))])
+        self.cold.tier.flush()
+
+    def in_hot(self, *embeddings: PostEmbedding) -> None:
+        self.hot.tier.upsert(embeddings)
+
+    def in_both(self, *embeddings: PostEmbedding) -> None:
+        self.in_cold(*embeddings)
+        self.in_hot(*embeddings)
+
+    def status(self) -> StatusResponse:
+        if self.broken_status:
+            raise ZeroDivisionError
+        return StatusResponse(
+            ready=True,
+            generation=GENERATION,
+            processes=[],
+            stages=[],
+            tiers=TiersStatus(cold=ColdStatus(posts=None, members=None), hot=HotStatus(posts=None)),
+            dead_letters=None,
+            freshness_s=FreshnessStatus(p50=None, p99=None),
+        )
+
+    def trends(self, **scores: float) -> None:
+        entries = [TrendingEntry(PostId(post_id), score) for post_id, score in scores.items()]
+        self.trending.put(TrendingList(0, Micros(NOW_S * 1_000_000), 3600.0, entries))
+
+    def ask(self, **request: Any) -> RetrieveResponse:
+        return self.retriever.retrieve(RetrieveRequest.model_validate(request))
+
+
+class Served:
+    """The app of a world, on a real socket in a thread. Closes the world at the end."""
+
+    def __init__(self, world: World, api_key: SecretStr | None = None, port: int = 0) -> None:
+        self.world = world
+        self.url = ""
+        feed = HotFeed(_no_consumer, GENERATION, world.hot, world.trending, window_s=WINDOW_S)
+        self.app = create_app(world.retriever, feed, world.status, api_key)
+        self._stop = Event()
+        self._thread = Thread(target=serve, args=(self.app, "127.0.0.1", port, self._listens, self._stop))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        until(lambda: self.url != "", "the service to listen")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.world.close()
+
+    def _listens(self, url: str) -> None:
+        self.url = url
+
+
+def _no_consumer() -> Never:
+    raise AssertionError("the feed is not started in this test")

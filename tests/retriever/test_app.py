@@ -1,0 +1,214 @@
+"""The HTTP service over a real socket: what is asked, what is refused, who may ask, and when it is ready."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from retriever.openapi import OPENAPI, render
+from tests.retriever.kit import NOW_S, Served, World, member, post
+
+KEY = SecretStr("a-secret-\N{SNOWMAN}")
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    world = World()
+    world.in_cold(member("m"), post("a", 0.9), post("c", 0.7), post("x/y?z#", 0.1))
+    world.in_hot(post("b", 0.8))
+    world.trends(a=2)
+    with Served(world) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def http(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, trust_env=False, timeout=20) as client:
+        yield client
+
+
+def ask(http: httpx.Client, **request: Any) -> httpx.Response:
+    return http.post("/v1/retrieve", json=request)
+
+
+def test_an_answer_is_columnar(http: httpx.Client) -> None:
+    answer = ask(http, member_id="m", k=3)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["post_ids"] == ["a", "b", "c"]
+    assert body["tiers"] == ["cold", "hot", "cold"]
+    assert body["scores"] == pytest.approx([0.9, 0.8, 0.7])
+    assert body["counts"] == {"hot": 1, "cold": 2, "trending": 0}
+    assert (body["generation"], body["partial"], body["reasons"]) == ("test-0", False, [])
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        ({}, "give exactly one of member_id and text"),
+        ({"member_id": "m", "text": "t"}, "give exactly one of member_id and text"),
+        ({"member_id": "m", "k": 2049}, "k: Input should be less than or equal to 2048"),
+        ({"member_id": "m", "k": 0}, "k: Input should be greater than or equal to 1"),
+        ({"member_id": "m", "k": "many"}, "k: Input should be a valid integer"),
+        ({"member_id": ""}, "member_id: String should have at least 1 character"),
+        ({"member_id": "m" * 257}, "member_id: String should have at most 256 characters"),
+        ({"text": ""}, "text: String should have at least 1 character"),
+        ({"text": " "}, "text: there is nothing to encode"),
+        ({"member_id": "m", "languages": "en"}, "languages: Input should be a valid list"),
+        ({"member_id": "m", "languages": ["en", 7]}, "languages.1: Input should be a valid string"),
+        ({"member_id": "m", "created_after": "yesterday"}, "created_after: Input should be a valid datetime"),
+        ({"member_id": "m", "created_after": "2026-01-05T10:00:00"}, "created_after: Input should have timezone info"),
+        ({"member_id": "m", "exclude_posts": ["p"] * 10_001}, "exclude_posts: List should have at most 10000 items"),
+        ({"member_id": "m", "colour": "red"}, "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_request_names_the_field(http: httpx.Client, request_: dict[str, Any], sentence: str) -> None:
+    answer = ask(http, **request_)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(sentence)
+    assert set(answer.json()) == {"detail"}
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"{", "the body is not valid JSON"),
+        (b"", "body: Field required"),
+        (b"[]", "body: "),
+        (b'{"member_id": "\\ud800"}', "member_id: "),
+        (b'{"member_id": "m", "k": NaN}', "k: "),
+        (b"[" * 100_000, "There was an error parsing the body"),
+        (b'{"member_id": "\xff"}', "There was an error parsing the body"),
+    ],
+)
+def test_rubbish_is_refused_in_a_sentence(http: httpx.Client, body: bytes, sentence: str) -> None:
+    answer = http.post("/v1/retrieve", content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["detail"].startswith(sentence)
+
+
+def test_a_post_with_an_awkward_id_is_found(http: httpx.Client) -> None:
+    found = http.get("/v1/posts/x%2Fy%3Fz%23").json()
+    assert (found["post_id"], found["cold"]["present"], found["hot"]["present"]) == ("x/y?z#", True, False)
+    assert found["cold"]["revision"] == 1
+    assert datetime.fromisoformat(found["cold"]["created_at"]).timestamp() == NOW_S - 60
+    assert http.get(f"/v1/posts/{'p' * 257}").status_code == 422
+
+
+def test_hot_posts_come_as_lines(http: httpx.Client) -> None:
+    answer = http.get("/v1/hot/posts")
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    (line,) = answer.text.splitlines()
+    assert json.loads(line)["post_id"] == "b"
+
+
+def test_hot_positions_and_status_are_passed_on(http: httpx.Client) -> None:
+    assert http.get("/v1/hot/positions").json()["topic"] == "post-embeddings.test-0"
+    assert http.get("/v1/status").json()["generation"] == "test-0"
+
+
+def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served) -> None:
+    def number(name: str, **labels: str) -> float:
+        families = text_string_to_metric_families(http.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+    whole = number("nearline_retrieve_answers_total", outcome="whole")
+    assert ask(http, member_id="m").status_code == 200
+    assert number("nearline_retrieve_answers_total", outcome="whole") == whole + 1
+    assert number("nearline_retrieve_seconds_count", step="cold") >= 1
+    assert number("nearline_candidates_total", tier="hot") >= 1
+    assert number("nearline_hot_posts") == 1
+    assert number("nearline_ready") == 1
+    unavailable = number("nearline_retrieve_answers_total", outcome="unavailable")
+    served.world.cold.fails = served.world.hot.fails = True
+    try:
+        assert ask(http, text="t").status_code == 503
+    finally:
+        served.world.cold.fails = served.world.hot.fails = False
+    assert number("nearline_retrieve_answers_total", outcome="unavailable") == unavailable + 1
+
+
+def test_an_outage_is_a_503_with_a_sentence(http: httpx.Client, served: Served) -> None:
+    served.world.cold.fails = served.world.hot.fails = True
+    try:
+        answer = ask(http, text="t")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "neither tier can answer now; try again")
+        assert http.get("/v1/posts/a").status_code == 503
+        assert http.get("/livez").status_code == 200
+    finally:
+        served.world.cold.fails = served.world.hot.fails = False
+
+
+def test_a_mistake_of_ours_is_a_500_without_details(served: Served, http: httpx.Client) -> None:
+    served.world.broken_status = True
+    try:
+        answer = http.get("/v1/status")
+    finally:
+        served.world.broken_status = False
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "the retriever failed on this request; its log says why"}
+
+
+def test_ready_says_what_is_missing() -> None:
+    world = World(warm=False)
+    world.hot_problem = "5 records to go"
+    with Served(world) as served, httpx.Client(base_url=served.url, trust_env=False) as http:
+        assert http.get("/livez").status_code == 200
+        answer = http.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json() == {"ready": False, "problems": ["the model is still warming up", "5 records to go"]}
+        world.warm_up()
+        world.hot_problem = None
+        assert (http.get("/readyz").status_code, http.get("/readyz").json()["ready"]) == (200, True)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[httpx.Client]:
+    world = World()
+    world.in_cold(member("m"), post("a"))
+    with Served(world, api_key=KEY) as served, httpx.Client(base_url=served.url, trust_env=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": ""},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Basic a-secret-\N{SNOWMAN}"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/retrieve", "/v1/status", "/v1/hot/posts", "/metrics", "/openapi.json", "/none"])
+def test_without_the_key_nothing_is_told(guarded: httpx.Client, path: str, headers: dict[str, str]) -> None:
+    encoded = {name: value.encode() for name, value in headers.items()}
+    method = "POST" if path == "/v1/retrieve" else "GET"
+    answer = guarded.request(method, path, headers=encoded, content=b"{" if method == "POST" else None)
+    assert answer.status_code == 401
+    assert "API key" in answer.json()["detail"]
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("name", ["X-API-Key", "Authorization"])
+def test_the_key_opens_in_either_header(guarded: httpx.Client, name: str) -> None:
+    value = KEY.get_secret_value()
+    headers = {name: (f"bearer {value}" if name == "Authorization" else value).encode()}
+    assert guarded.post("/v1/retrieve", json={"member_id": "m"}, headers=headers).json()["post_ids"] == ["a"]
+    assert guarded.get("/openapi.json", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_health_needs_no_key(guarded: httpx.Client, path: str) -> None:
+    assert guarded.get(path).status_code == 200
+
+
+def test_the_committed_description_is_that_of_the_code() -> None:
+    assert render() == OPENAPI.read_bytes(), "renew it with: python -m retriever.openapi"

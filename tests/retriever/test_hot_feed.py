@@ -1,0 +1,265 @@
+"""The hot feed on a real broker: what it takes, when it says that it has caught up, and what it survives."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from retriever.hot_feed import CONSUMER_OVER, HotFeed
+from retriever.trending import TrendingLists
+from schemas import topics
+from schemas.embeddings import PostEmbedding, encode_embedding
+from schemas.ids import Generation, Micros, PostId
+from schemas.topics import TopicSpec
+from schemas.trending import TrendingEntry, TrendingList, encode_trending
+from streams.kafka import admin, consumer_config, producer_config
+from streams.settings import KafkaSettings
+from streams.topics import ensure_topics
+from tests.conftest import RunningBroker
+from tests.retriever.kit import NOW_S, WINDOW_S, Fallible, new_hot, post
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+PARTITIONS = 2
+
+
+class Feeding:
+    """A feed of a generation of its own on a broker, and a producer for its topic."""
+
+    def __init__(self, running: RunningBroker) -> None:
+        self.kafka = KafkaSettings(bootstrap_servers=running.bootstrap_servers, partitions=PARTITIONS)
+        self.generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
+        self.topic = topics.post_embeddings(self.generation)
+        self.now_s = float(NOW_S)
+        self.hot = Fallible(new_hot(lambda: self.now_s))
+        self.trending = TrendingLists()
+        self.producer = Producer(producer_config(self.kafka))
+        self._feeds = ExitStack()
+
+    def close(self) -> None:
+        self._feeds.close()
+
+    def create_topics(self) -> None:
+        ensure_topics(self.kafka, [TopicSpec(self.topic, "state"), TopicSpec(topics.TRENDING, "state")], 30)
+
+    def start(self) -> HotFeed:
+        feed = HotFeed(
+            lambda: Consumer(consumer_config(self.kafka, "hot-feed", **CONSUMER_OVER)),
+            self.generation,
+            self.hot,
+            self.trending,
+            window_s=WINDOW_S,
+            clock=lambda: self.now_s,
+        )
+        feed.start()
+        self._feeds.callback(feed.close)
+        return feed
+
+    def caught_up(self) -> HotFeed:
+        feed = self.start()
+        until(lambda: feed.problem is None, "the feed to catch up")
+        return feed
+
+    def send(self, *embeddings: PostEmbedding, age_s: float = 0.0, **over: Any) -> None:
+        for embedding in embeddings:
+            timestamp = int((NOW_S - age_s) * 1000)
+            self.producer.produce(
+                self.topic, encode_embedding(embedding), embedding.post_id, timestamp=timestamp, **over
+            )
+        assert self.producer.flush(30) == 0
+
+    def live(self) -> list[str]:
+        return sorted(found.post_id for found in self.hot.scroll_posts())
+
+    def until_live(self, *post_ids: str) -> None:
+        until(lambda: self.live() == list(post_ids), f"{post_ids} to be live")
+
+    def ends(self) -> dict[int, int]:
+        """High watermarks, control records and open transactions included."""
+        over = {"isolation.level": "read_uncommitted"}
+        consumer = Consumer(consumer_config(self.kafka, "ends", **over))
+        places = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
+        ends = {place.partition: consumer.get_watermark_offsets(place, timeout=20)[1] for place in places}
+        consumer.close()
+        return ends
+
+
+@pytest.fixture
+def feeding(broker: RunningBroker) -> Iterator[Feeding]:
+    yield from _feeding(broker)
+
+
+def _feeding(running: RunningBroker) -> Iterator[Feeding]:
+    feeding = Feeding(running)
+    feeding.create_topics()
+    yield feeding
+    feeding.close()
+
+
+def test_it_takes_what_is_there_and_what_comes(feeding: Feeding) -> None:
+    feeding.send(post("a"), post("b"), post("c"))
+    feeding.send(post("b", revision=2, deleted=True))
+    feed = feeding.caught_up()
+    assert feeding.live() == ["a", "c"]
+    feeding.send(post("d"), post("a", revision=2, deleted=True))
+    feeding.until_live("c", "d")
+    assert feed.positions().positions == feeding.ends()
+
+
+def test_only_committed_records_count_and_control_records_are_passed(feeding: Feeding) -> None:
+    over = {"transactional.id": feeding.generation}
+    plain, feeding.producer = feeding.producer, Producer(producer_config(feeding.kafka, **over))
+    feeding.producer.init_transactions(30)
+    feeding.producer.begin_transaction()
+    feeding.send(post("a"), post("b"), post("c"))
+    feeding.producer.abort_transaction(30)
+    feeding.producer.begin_transaction()
+    feeding.send(post("d"), post("e"), post("f"))
+    feeding.producer.commit_transaction(30)
+    feed = feeding.caught_up()
+    feeding.until_live("d", "e", "f")
+    until(lambda: feed.positions().positions == feeding.ends(), "the positions to pass the commit marks")
+    feeding.producer.begin_transaction()
+    feeding.send(post("g"))
+    feeding.producer.commit_transaction(30)
+    feeding.until_live("d", "e", "f", "g")
+    until(lambda: feed.positions().positions == feeding.ends(), "the positions to pass the last commit mark")
+    feeding.producer = plain
+
+
+def test_it_begins_where_the_window_begins(feeding: Feeding) -> None:
+    day_s = 24 * 3600.0
+    feeding.send(post("old", age_s=WINDOW_S + 2 * day_s), age_s=WINDOW_S + 2 * day_s, partition=0)
+    feeding.send(post("dated-ahead", age_s=WINDOW_S - 10), age_s=WINDOW_S + day_s - 20, partition=0)
+    feeding.send(post("old-but-sent-late", age_s=WINDOW_S + 60), age_s=0, partition=0)
+    read: list[Sequence[PostEmbedding]] = []
+    upsert = feeding.hot.tier.upsert
+    feeding.hot.tier.upsert = lambda embeddings: (read.append(embeddings), upsert(embeddings))
+    feeding.caught_up()
+    assert feeding.live() == ["dated-ahead"]
+    assert {one.post_id for some in read for one in some} == {"dated-ahead", "old-but-sent-late"}
+
+
+def test_what_grows_too_old_leaves(feeding: Feeding) -> None:
+    feeding.send(post("a", age_s=WINDOW_S - 10), post("b", age_s=0))
+    feeding.caught_up()
+    assert feeding.live() == ["a", "b"]
+    feeding.now_s += 11
+    feeding.until_live("b")
+
+
+def test_rubbish_is_skipped(feeding: Feeding) -> None:
+    for partition in range(PARTITIONS):
+        feeding.producer.produce(feeding.topic, b"\xc1", "x", partition=partition)
+        feeding.producer.produce(feeding.topic, None, "y", partition=partition)
+    wrong = post("wrong")
+    feeding.send(post("a"), PostEmbedding(PostId("wrong"), *list_of(wrong)[1:-1], b"\0" * 4))
+    feed = feeding.caught_up()
+    assert feeding.live() == ["a"]
+    assert feed.positions().positions == feeding.ends()
+
+
+def list_of(embedding: PostEmbedding) -> list[Any]:
+    return [getattr(embedding, name) for name in embedding.__struct_fields__]
+
+
+def test_freshness_is_that_of_the_records_after_it_caught_up(feeding: Feeding) -> None:
+    def origin(age_s: float) -> list[tuple[str, bytes]]:
+        return [(topics.ORIGIN_HEADER, str(int((NOW_S - age_s) * 1000)).encode())]
+
+    feeding.send(post("a"), headers=origin(3600))
+    feed = feeding.caught_up()
+    assert feed.freshness.recent() == []
+    feeding.send(post("b"), headers=origin(2.5))
+    feeding.send(post("c"))
+    feeding.until_live("a", "b", "c")
+    until(lambda: feed.freshness.recent() == [2.5], "one sample")
+
+
+def test_the_trending_lists_are_read_whole_and_followed(feeding: Feeding) -> None:
+    mine = f"post-{feeding.generation}"
+
+    def send(partition: int, score: float) -> None:
+        entries = [TrendingEntry(PostId(mine), score)]
+        body = encode_trending(TrendingList(partition, Micros(NOW_S * 1_000_000), 3600.0, entries))
+        feeding.producer.produce(topics.TRENDING, body, str(partition), timestamp=1)
+        assert feeding.producer.flush(30) == 0
+
+    def score() -> float | None:
+        return dict(feeding.trending.ranked()).get(PostId(mine))
+
+    send(901, 1.0)
+    send(902, 2.0)
+    feeding.caught_up()
+    assert score() == 3.0
+    send(901, 5.0)
+    until(lambda: score() == 7.0, "the new list")
+
+
+def test_a_topic_that_is_not_there_yet_is_waited_for(broker: RunningBroker) -> None:
+    feeding = Feeding(broker)
+    try:
+        feed = feeding.start()
+        until(lambda: "Unknown topic" in (feed.problem or ""), "the feed to say what is missing")
+        assert feed.positions().positions == {}
+        feeding.create_topics()
+        until(lambda: feed.problem is None, "the feed to catch up")
+    finally:
+        feeding.close()
+
+
+def test_a_tier_that_fails_costs_no_record(feeding: Feeding) -> None:
+    feed = feeding.caught_up()
+    feeding.hot.fails = "upsert"
+    feeding.send(post("a"), post("b"), post("c"))
+    until(lambda: feeding.hot.failures > 1, "the feed to meet the failure, and once more")
+    assert set(feed.positions().positions.values()) == {0}
+    feeding.hot.fails = False
+    feeding.until_live("a", "b", "c")
+
+
+def test_records_deleted_under_it_make_it_start_again(feeding: Feeding) -> None:
+    _allow_deletes(feeding.kafka, feeding.topic)
+    feeding.send(post("a"), partition=0)
+    feeding.caught_up()
+    feeding.hot.fails = "upsert"
+    feeding.send(post("b"), partition=0)
+    feeding.send(post("c"), partition=1)
+    _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 2))
+    feeding.send(post("d"), partition=0)
+    feeding.hot.fails = False
+    feeding.until_live("a", "c", "d")
+
+
+def _allow_deletes(kafka: KafkaSettings, topic: str) -> None:
+    """A compacted topic refuses them."""
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in (("cleanup.policy", "delete"), ("retention.ms", "-1"))
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    client = admin(kafka)
+    client.incremental_alter_configs([resource])[resource].result(20)
+
+
+def _delete_before(kafka: KafkaSettings, place: TopicPartition) -> None:
+    client = admin(kafka)
+    client.delete_records([place])[place].result(20)
+
+
+def test_it_outlives_the_broker(fresh_broker: RunningBroker) -> None:
+    for feeding in _feeding(fresh_broker):
+        feeding.send(post("a"), post("old", age_s=WINDOW_S - 10))
+        feed = feeding.caught_up()
+        fresh_broker.kill()
+        feeding.now_s += 11
+        feeding.until_live("a")
+        fresh_broker.start()
+        feeding.send(post("b"))
+        feeding.until_live("a", "b")
+        assert feed.problem is None

@@ -1,0 +1,36 @@
+"""Who was seen lately is remembered for a while, and not for longer."""
+
+import pytest
+
+from retriever import members
+from retriever.members import FoundMember, Members
+from schemas.ids import MemberId
+from tests.retriever.kit import World, member
+
+
+@pytest.fixture
+def world() -> World:
+    return World(warm=False)
+
+
+def test_one_who_was_not_seen_for_long_is_forgotten(world: World) -> None:
+    now = [0.0]
+    found = Members(world.cold, clock=lambda: now[0])
+    world.in_cold(member("m"))
+    found.find(MemberId("m"))
+    world.cold.fails = True
+    now[0] = members.KEPT_S - 1
+    assert found.find(MemberId("m")).member is not None
+    now[0] = members.KEPT_S
+    assert found.find(MemberId("m")) == FoundMember(None, "the tier is down for this test")
+
+
+def test_only_so_many_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "KEPT_MEMBERS", 2)
+    found = Members(world.cold)
+    names = [MemberId(name) for name in ("a", "b", "c")]
+    for name in names:
+        world.in_cold(member(name))
+        found.find(name)
+    world.cold.fails = True
+    assert [found.find(name).member is not None for name in names] == [False, True, True]

@@ -1,0 +1,33 @@
+"""The socket: known before anyone is told, and given back."""
+
+import socket
+from threading import Event
+
+import pytest
+
+from retriever.errors import CannotListen
+from retriever.server import serve
+from tests.retriever.kit import Served, World
+
+
+def test_a_free_port_is_told_and_given_back() -> None:
+    with Served(World(warm=False)) as served:
+        port = int(served.url.rpartition(":")[2])
+        assert served.url == f"http://127.0.0.1:{port}"
+        with socket.create_connection(("127.0.0.1", port), 5):
+            pass
+    with socket.socket() as again:
+        assert again.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_taken_port_is_named() -> None:
+    world = World(warm=False)
+    with Served(world) as served:
+        port = int(served.url.rpartition(":")[2])
+        with pytest.raises(CannotListen, match=f"127.0.0.1 port {port}: Address already in use; choose another"):
+            serve(served.app, "127.0.0.1", port, lambda _: None, Event())
+
+
+def test_a_host_of_another_machine_is_named() -> None:
+    with Served(World(warm=False)) as served, pytest.raises(CannotListen, match=r"192.0.2.1 port 0"):
+        serve(served.app, "192.0.2.1", 0, lambda _: None, Event())

@@ -1,0 +1,250 @@
+"""What a member gets: filters in both tiers, which copy of a post counts, and what is said when a part is missing."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from retriever.errors import RequestRefused, RetrieverUnavailable
+from schemas.api import RetrieveResponse
+from schemas.ids import PostId
+from tests.retriever.kit import NOW_S, World, member, post
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.close()
+
+
+TWO_OF_A_KIND = [
+    pytest.param({"languages": ["en", "fr"]}, {"language": "de"}, id="language"),
+    pytest.param({"languages": ["en"]}, {"language": None}, id="no language"),
+    pytest.param({"created_after": NOW_S - 100}, {"age_s": 101}, id="created before"),
+    pytest.param({"created_after": NOW_S - 100}, {"age_s": 100}, id="created just then"),
+    pytest.param({"exclude_authors": ["x", "y"]}, {"author": "y"}, id="author"),
+    pytest.param({"exclude_posts": ["out"]}, {}, id="post"),
+    pytest.param({}, {"author": "m"}, id="own post"),
+]
+
+
+@pytest.mark.parametrize("tier", ["hot", "cold", "trending"])
+@pytest.mark.parametrize(("filters", "of_the_post"), TWO_OF_A_KIND)
+def test_what_a_filter_leaves_out_is_in_no_answer(
+    world: World, tier: str, filters: dict[str, Any], of_the_post: dict[str, Any]
+) -> None:
+    place = world.in_hot if tier == "hot" else world.in_cold
+    place(post("out", 0.9, **of_the_post), post("in", 0.5))
+    world.in_cold(member("m", vector=None) if tier == "trending" else member("m"))
+    world.trends(out=9.0, **{"in": 5.0})
+    answer = world.ask(member_id="m", **filters)
+    assert answer.post_ids == ["in"]
+    assert answer.tiers == [tier]
+    assert not answer.partial
+
+
+@pytest.mark.parametrize("tier", ["hot", "cold", "trending"])
+def test_hidden_posts_are_always_left_out_and_acted_ones_when_asked(world: World, tier: str) -> None:
+    place = world.in_hot if tier == "hot" else world.in_cold
+    place(post("hidden", 0.9), post("liked", 0.8), post("own", 0.7, author="m"), post("other", 0.6))
+    who = member("m", hidden=["hidden"], acted=["liked"])
+    world.in_cold(member("m", hidden=["hidden"], acted=["liked"], vector=None) if tier == "trending" else who)
+    world.trends(hidden=9, liked=8, own=7, other=6)
+    assert world.ask(member_id="m").post_ids == ["liked", "other"]
+    assert world.ask(member_id="m", own_posts=True).post_ids == ["liked", "own", "other"]
+    assert world.ask(member_id="m", hide_acted=True).post_ids == ["other"]
+
+
+def test_own_posts_do_not_open_a_door_for_a_filter(world: World) -> None:
+    world.in_cold(member("m"), post("own", author="m"))
+    assert world.ask(member_id="m", own_posts=True, exclude_authors=["m"]).post_ids == []
+
+
+def test_both_tiers_answer_together(world: World) -> None:
+    world.in_cold(member("m"), post("a", 0.9), post("c", 0.7), post("d", 0.1))
+    world.in_hot(post("a", 0.9), post("b", 0.8))
+    answer = world.ask(member_id="m", k=3)
+    assert (answer.post_ids, answer.tiers) == (["a", "b", "c"], ["hot", "hot", "cold"])
+    assert answer.scores == pytest.approx([0.9, 0.8, 0.7])
+    assert answer.counts == {"hot": 2, "cold": 1, "trending": 0}
+    assert answer.generation == "test-0"
+    assert (answer.partial, answer.reasons) == (False, [])
+    assert set(answer.timings_ms) == {"member", "hot", "cold", "merge", "total"}
+
+
+def test_a_text_is_a_query_too(world: World) -> None:
+    world.in_both(post("a", 0.9), post("b", 0.1))
+    answer = world.ask(text="anything")
+    assert answer.post_ids == ["a", "b"]
+    assert "encode" in answer.timings_ms
+    with pytest.raises(RequestRefused, match="text: there is nothing to encode"):
+        world.ask(text="  ")
+
+
+def test_a_deleted_post_is_gone_although_the_cold_tier_is_behind(world: World) -> None:
+    world.in_cold(member("m"))
+    world.in_both(post("a", 0.9), post("b", 0.5))
+    world.in_hot(post("a", revision=2, deleted=True))
+    assert world.ask(member_id="m").post_ids == ["b"]
+
+
+def test_a_changed_post_counts_as_the_hot_tier_has_it(world: World) -> None:
+    world.in_cold(member("m"))
+    world.in_both(post("a", 0.9, language="en"), post("b", 0.5))
+    world.in_hot(post("a", 0.1, revision=2, language="de"))
+    assert world.ask(member_id="m").post_ids == ["b", "a"]
+    assert world.ask(member_id="m", languages=["en"]).post_ids == ["b"], "the cold copy must not come up instead"
+
+
+def test_a_newer_cold_copy_counts(world: World) -> None:
+    world.in_cold(member("m"))
+    world.in_hot(post("a", 0.1))
+    world.in_cold(post("a", 0.9, revision=2), post("b", 0.5))
+    answer = world.ask(member_id="m")
+    assert (answer.post_ids, answer.tiers) == (["a", "b"], ["cold", "cold"])
+
+
+def test_many_fresh_deletes_do_not_shorten_the_answer(world: World) -> None:
+    world.in_cold(member("m"), *(post(f"p{number:03}", 0.9 - number / 1000) for number in range(400)))
+    world.in_hot(*(post(f"p{number:03}", revision=2, deleted=True) for number in range(300)))
+    assert world.ask(member_id="m", k=50).post_ids == [f"p{number:03}" for number in range(300, 350)]
+
+
+def test_equal_scores_are_in_the_order_of_ids(world: World) -> None:
+    world.in_cold(member("m"), post("d"), post("b"))
+    world.in_hot(post("c"), post("a"))
+    assert world.ask(member_id="m").post_ids == ["a", "b", "c", "d"]
+
+
+def test_an_unknown_member_gets_what_is_trending(world: World) -> None:
+    world.in_hot(post("a"), post("gone"))
+    world.in_hot(post("gone", revision=2, deleted=True))
+    world.in_cold(post("b"), post("gone"))
+    world.trends(gone=9, b=5, a=3, never_written=2)
+    answer = world.ask(member_id="nobody")
+    assert (answer.post_ids, answer.scores) == (["b", "a"], [5, 3])
+    assert answer.tiers == ["trending", "trending"]
+    assert answer.counts == {"hot": 0, "cold": 0, "trending": 2}
+    assert (answer.partial, answer.reasons) == (False, ["member_unknown", "trending"])
+
+
+def test_a_member_without_a_vector_and_a_deleted_one_get_what_is_trending(world: World) -> None:
+    world.in_cold(member("bare", vector=None), member("gone"), member("gone", revision=2, deleted=True), post("a"))
+    world.trends(a=1)
+    assert world.ask(member_id="bare").reasons == ["member_without_vector", "trending"]
+    assert world.ask(member_id="gone").reasons == ["member_unknown", "trending"]
+    assert world.ask(member_id="gone").post_ids == ["a"]
+
+
+def test_the_trending_answer_goes_down_the_list_until_it_is_full(world: World) -> None:
+    world.in_cold(*(post(f"p{number:03}", language="en" if number >= 90 else "de") for number in range(100)))
+    world.trends(**{f"p{number:03}": 100.0 - number for number in range(100)})
+    assert world.ask(member_id="nobody", k=3, languages=["en"]).post_ids == ["p090", "p091", "p092"]
+
+
+def test_nothing_trending_is_said(world: World) -> None:
+    answer = world.ask(member_id="nobody")
+    assert answer.post_ids == []
+    assert answer.reasons == ["member_unknown", "trending", "nothing_trending"]
+
+
+def assert_partial(answer: RetrieveResponse, *patterns: str) -> None:
+    assert answer.partial
+    assert len(answer.reasons) == len(patterns), answer.reasons
+    for reason, pattern in zip(answer.reasons, patterns, strict=True):
+        assert re.match(pattern, reason), f"{reason!r} should look like {pattern!r}"
+
+
+def test_without_the_cold_tier_a_text_gets_the_hot_posts(world: World) -> None:
+    world.in_both(post("a"))
+    world.in_cold(post("b"))
+    world.cold.fails = True
+    answer = world.ask(text="anything")
+    assert answer.post_ids == ["a"]
+    assert_partial(answer, "cold_unavailable: the tier is down")
+
+
+def test_without_the_hot_tier_the_cold_posts_remain(world: World) -> None:
+    world.in_cold(member("m"), post("a"))
+    world.in_hot(post("b"))
+    world.hot.fails = True
+    answer = world.ask(member_id="m")
+    assert answer.post_ids == ["a"]
+    assert_partial(answer, "hot_unavailable: the tier is down")
+
+
+def test_without_the_cold_tier_a_member_seen_lately_gets_the_hot_posts(world: World) -> None:
+    world.in_cold(member("m", hidden=["hidden"]))
+    world.in_hot(post("a"), post("hidden"))
+    world.ask(member_id="m")
+    world.cold.fails = True
+    answer = world.ask(member_id="m")
+    assert (answer.post_ids, answer.tiers) == (["a"], ["hot"])
+    assert_partial(answer, "cold_unavailable")
+
+
+def test_without_the_cold_tier_another_member_gets_what_is_trending(world: World) -> None:
+    world.in_cold(member("m"))
+    world.in_hot(post("a"))
+    world.trends(a=2, b=1)
+    world.cold.fails = True
+    answer = world.ask(member_id="m")
+    assert (answer.post_ids, answer.tiers) == (["a"], ["trending"])
+    assert_partial(answer, "member_unavailable: the tier is down", "trending$", "cold_unavailable")
+
+
+def test_a_member_deleted_since_is_not_remembered(world: World) -> None:
+    world.in_cold(member("m"))
+    world.ask(member_id="m")
+    world.in_cold(member("m", revision=2, deleted=True))
+    world.ask(member_id="m")
+    world.cold.fails = True
+    assert "trending" in world.ask(member_id="m").reasons
+
+
+def test_without_any_tier_there_is_no_answer(world: World) -> None:
+    world.cold.fails = world.hot.fails = True
+    with pytest.raises(RetrieverUnavailable, match="neither tier"):
+        world.ask(text="anything")
+
+
+def test_a_hot_tier_that_has_not_caught_up_makes_an_answer_partial(world: World) -> None:
+    world.in_cold(member("m"), post("a"))
+    world.hot_problem = "5 records to go"
+    answer = world.ask(member_id="m")
+    assert answer.post_ids == ["a"]
+    assert_partial(answer, "hot_incomplete: 5 records to go")
+    assert world.retriever.problems() == ["5 records to go"]
+
+
+def test_while_the_model_warms_up_a_text_gets_what_is_trending() -> None:
+    world = World(warm=False)
+    world.in_cold(member("m"), post("a", 0.9), post("b", 0.1))
+    world.trends(b=1)
+    try:
+        answer = world.ask(text="anything")
+        assert answer.post_ids == ["b"]
+        assert_partial(answer, "model_unavailable: the model is still warming up", "trending$")
+        assert world.ask(member_id="m").post_ids == ["a", "b"], "a member's vector needs no model"
+        assert world.retriever.problems() == ["the model is still warming up"]
+        world.warm_up()
+        assert world.ask(text="anything").post_ids == ["a", "b"]
+        assert world.retriever.problems() == []
+    finally:
+        world.close()
+
+
+def test_one_post_as_each_tier_holds_it(world: World) -> None:
+    world.in_cold(post("a", revision=3))
+    world.in_hot(post("a", revision=4, deleted=True))
+    found = world.retriever.post(PostId("a"))
+    assert (found.cold.present, found.cold.revision, found.cold.deleted) == (True, 3, False)
+    assert found.cold.created_at is not None
+    assert found.cold.created_at.timestamp() == NOW_S - 60
+    assert (found.hot.present, found.hot.revision, found.hot.deleted) == (True, 4, True)
+    assert not world.retriever.post(PostId("b")).cold.present
+    world.cold.fails = True
+    with pytest.raises(RetrieverUnavailable, match="the tier is down"):
+        world.retriever.post(PostId("a"))
