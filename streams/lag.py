@@ -7,15 +7,16 @@ reader ever sees. So a doubtful partition is looked at: the first record that a 
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from schemas import topics
 from schemas.ids import Generation, Millis, Offset, Partition
+from streams.errors import KafkaUnavailable
 from streams.kafka import admin, consumer_config, kafka_errors, translate
 from streams.settings import KafkaSettings
 
@@ -25,10 +26,18 @@ _PROBE_FETCH_BYTES: Final = 16 * 1024
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
+_PAUSE_S: Final = 0.1
+
+_T = TypeVar("_T")
+
 Place = tuple[str, Partition]
 """A topic and one of its partitions."""
 
 Offsets = dict[Place, Offset]
+
+
+NO_GROUP: Final = ""
+"""Of the hot feed, which says itself how far it is."""
 
 
 class StageReads(NamedTuple):
@@ -57,7 +66,7 @@ class Lag(NamedTuple):
 
 
 def stage_reads(generation: Generation | None) -> list[StageReads]:
-    """Every stage that has a consumer group; those of a generation only where one is named."""
+    """Every stage; those of a generation only where one is named."""
     reads = [
         StageReads("contexts", topics.CONTEXTS_GROUP, (*topics.INPUTS, *topics.HOPS, topics.REPUBLISH)),
         StageReads("trending", topics.TRENDING_GROUP, (topics.ACTIVITY,)),
@@ -67,6 +76,7 @@ def stage_reads(generation: Generation | None) -> list[StageReads]:
         embeddings = (topics.post_embeddings(generation), topics.member_embeddings(generation))
         reads.append(StageReads("encode", topics.encode_group(generation), contexts))
         reads.append(StageReads("index", topics.index_group(generation), embeddings))
+        reads.append(StageReads("hot-feed", NO_GROUP, embeddings[:1]))
     return reads
 
 
@@ -77,16 +87,16 @@ class OffsetReader:
         self._timeout_s = timeout_s
         self._admin = admin(kafka)
         self._kafka = kafka
+        self._askers: dict[str, Consumer] = {}
         self._prober: Consumer | None = None
 
     def close(self) -> None:
-        if self._prober is not None:
-            self._prober.close()
+        for consumer in (*self._askers.values(), *([self._prober] if self._prober is not None else [])):
+            consumer.close()
 
     def places(self, names: Iterable[str]) -> list[Place]:
         """All partitions of those of these topics that exist."""
-        with kafka_errors():
-            found = self._admin.list_topics(timeout=self._timeout_s).topics
+        found = self._ask(lambda left_s: self._admin.list_topics(timeout=left_s).topics)
         return [
             (name, Partition(number)) for name in names if name in found for number in sorted(found[name].partitions)
         ]
@@ -100,11 +110,15 @@ class OffsetReader:
 
     def committed(self, group: str, places: Iterable[Place]) -> dict[Place, Offset | None]:
         """None where the group has committed nothing."""
-        wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
-        with kafka_errors():
-            future = self._admin.list_consumer_group_offsets([wanted], request_timeout=self._timeout_s)[group]
-            found = future.result().topic_partitions
+        asker = self._asker(group)
+        wanted = [TopicPartition(*place) for place in places]
+        found = self._ask(lambda left_s: asker.committed(wanted, timeout=left_s))
         return {_place(one): Offset(one.offset) if one.offset >= 0 else None for one in found}
+
+    def get_ready(self, groups: Iterable[str]) -> None:
+        """Has the clients of these groups find their coordinators at the same time, in the background."""
+        for group in groups:
+            self._asker(group)
 
     def first_records(self, offsets: Offsets, ends: Offsets, timeout_s: float) -> dict[Place, FirstRecord | None]:
         """For each place the first record in [offset, end), None when no reader will ever see one.
@@ -122,6 +136,15 @@ class OffsetReader:
                     _take_probe(message, ends, found)
             prober.unassign()
         return found
+
+    def _asker(self, group: str) -> Consumer:
+        """Never joins the group. Not the admin client's request: where the coordinator is not available yet, it runs
+        into its time-out and librdkafka 2.16 may then crash. And not read_committed: it would wait for open
+        transactions, and what is committed is known without them."""
+        if group not in self._askers:
+            config = consumer_config(self._kafka, group, **{"isolation.level": "read_uncommitted"})
+            self._askers[group] = Consumer(config)
+        return self._askers[group]
 
     def _probe_consumer(self) -> Consumer:
         if self._prober is None:
@@ -143,29 +166,57 @@ class OffsetReader:
         wanted = {TopicPartition(*place): spec for place in places}
         if not wanted:
             return {}
-        with kafka_errors():
+
+        def ask(left_s: float) -> Offsets:
             futures: dict[TopicPartition, Future[Any]] = self._admin.list_offsets(
-                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=self._timeout_s
+                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=left_s
             )
             return {_place(one): Offset(future.result().offset) for one, future in futures.items()}
 
+        return self._ask(ask)
 
-def read_lags(reader: OffsetReader, reads: Iterable[StageReads], probe_s: float) -> list[Lag]:
+    def _ask(self, ask: Callable[[float], _T]) -> _T:
+        """A leader that has just moved, a coordinator that loads: such a no is a yes a moment later."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                with kafka_errors():
+                    return ask(max(_PAUSE_S, deadline - time.monotonic()))
+            except KafkaUnavailable:
+                # A client that has seen a broker before its restart may never learn the new epochs of its leaders.
+                self._admin = admin(self._kafka)
+                if time.monotonic() + _PAUSE_S > deadline:
+                    raise
+                time.sleep(_PAUSE_S)
+
+
+def read_lags(
+    reader: OffsetReader, reads: Iterable[StageReads], probe_s: float, hot_feed: Mapping[Place, Offset] | None = None
+) -> list[Lag]:
     """One line for each stage and topic; unknown where the topic does not exist yet. Raises StreamsError.
 
-    `probe_s` bounds the look at first records, for each stage.
+    `probe_s` bounds the look at first records, for each stage. `hot_feed` is how far the stage without a group is.
     """
     reads = list(reads)
+    reader.get_ready(read.group for read in reads if read.group)
     places = reader.places(sorted({name for read in reads for name in read.topics}))
     starts, ends = reader.starts(places), reader.ends(places)
     lags = []
     for read in reads:
         own = [place for place in places if place[0] in read.topics]
-        done = going_on_at(reader.committed(read.group, own), starts) if own else {}
-        open_offsets = {place: offset for place, offset in done.items() if offset < ends[place]}
-        firsts = reader.first_records(open_offsets, ends, probe_s) if open_offsets else {}
+        done = going_on_at(_committed(reader, read, own, hot_feed), starts)
+        doubtful = {place: offset for place, offset in done.items() if offset < ends[place]}
+        firsts = reader.first_records(doubtful, ends, probe_s) if doubtful else {}
         lags += [_topic_lag(read, name, done, ends, firsts) for name in read.topics]
     return lags
+
+
+def _committed(
+    reader: OffsetReader, read: StageReads, places: list[Place], hot_feed: Mapping[Place, Offset] | None
+) -> dict[Place, Offset | None]:
+    if read.group:
+        return reader.committed(read.group, places) if places else {}
+    return {} if hot_feed is None else {place: hot_feed.get(place) for place in places}
 
 
 def going_on_at(committed: Mapping[Place, Offset | None], starts: Offsets) -> Offsets:

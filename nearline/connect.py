@@ -1,0 +1,68 @@
+"""From a command to the parts of an instance: its broker, its retriever, its cold tier.
+
+What the configuration names wins; the rest is in the data folder's `instance.json`. Opens nothing before it is asked
+for, and imports neither a model nor a search library.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nearline.errors import NotReady
+from nearline.instance import Instance
+from nearline.settings import Settings
+from schemas.ids import Generation
+from streams.settings import KafkaSettings
+
+if TYPE_CHECKING:
+    from indexer.tiers import ColdTier
+    from retriever.client import RetrieverClient
+
+ANSWER_TIMEOUT_S: Final = 30.0
+
+
+class Connections:
+    """The parts of one instance, for one command. `instance` reads `instance.json` and raises NotRunning."""
+
+    def __init__(self, settings: Settings, instance: Callable[[], Instance]) -> None:
+        self.settings = settings
+        self._instance = instance
+
+    @cached_property
+    def kafka(self) -> KafkaSettings:
+        """Raises NotRunning."""
+        kafka = self.settings.kafka
+        if kafka.bootstrap_servers is not None:
+            return kafka
+        return kafka.model_copy(update={"bootstrap_servers": self._instance().bootstrap_servers})
+
+    @cached_property
+    def generation(self) -> Generation:
+        """The one that questions are answered with now. Raises NotRunning, RetrieverError."""
+        if self.settings.serve.url is None:
+            return Generation(self._instance().generation)
+        with self.retriever() as client:
+            return Generation(client.hot_positions().generation)
+
+    def retriever(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "RetrieverClient":
+        """Close it. Raises NotRunning, NotReady."""
+        from retriever.client import RetrieverClient
+
+        url = self.settings.serve.url or self._instance().url
+        if url is None:
+            raise NotReady("the retriever does not listen yet; wait for nearline up to print: ready")
+        return RetrieverClient(url, self.settings.serve.api_key, timeout_s)
+
+    def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdTier":
+        """Close it. Raises NotRunning, NotReady, IndexerError."""
+        if self.settings.cold.url is not None:
+            from indexer.qdrant import QdrantColdTier
+
+            return QdrantColdTier(self.settings.cold, self.generation)
+        from indexer.remote import RemoteColdTier
+
+        socket = self._instance().cold_socket
+        if socket is None:
+            raise NotReady("the cold tier is a Qdrant server; name it in the configuration as cold.url")
+        return RemoteColdTier(Path(socket), timeout_s)

@@ -1,0 +1,168 @@
+"""How an instance is: processes, lag of every stage, tiers, dead letters, freshness.
+
+Puts together what the parts say. A part that does not answer in time leaves its figures unknown and becomes a sentence
+in `problems`; the answer itself always comes.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from threading import Thread
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from indexer.freshness import Freshness
+from indexer.tiers import ColdTier
+from schemas.api import (
+    ColdStatus,
+    FreshnessStatus,
+    HotPositions,
+    HotStatus,
+    ProcessStatus,
+    Readiness,
+    StageStatus,
+    StatusResponse,
+    TiersStatus,
+)
+from schemas.ids import Generation, Offset, Partition
+from streams import dead_letter_box
+from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
+from streams.settings import KafkaSettings
+
+BUDGET_S: Final = 4.0
+"""For all of it. A command has 5 s, and needs some of them to start and to print."""
+
+_HOT_S: Final = 1.0
+_KAFKA_CALL_S: Final = 1.5
+_PROBE_S: Final = 0.3
+_MAX_COUNTED: Final = 2_000
+"""Dead letters that are counted one by one."""
+
+_T = TypeVar("_T")
+
+
+class HotReport(NamedTuple):
+    """What the retriever says of itself."""
+
+    readiness: Readiness
+    positions: HotPositions
+
+
+@runtime_checkable
+class KnowsFreshness(Protocol):
+    def freshness(self) -> Freshness: ...
+
+
+class Sources(NamedTuple):
+    """Where each part of the answer comes from. Each is called in a thread of its own, may block, and may raise.
+
+    `generation` is None where only the retriever knows it.
+    """
+
+    processes: Callable[[], list[ProcessStatus]]
+    generation: Generation | None
+    kafka: Callable[[], KafkaSettings]
+    hot: Callable[[], HotReport]
+    cold: Callable[[], AbstractContextManager[ColdTier]]
+
+
+class _Streams(NamedTuple):
+    stages: list[StageStatus]
+    dead_letters: int
+
+
+class _Cold(NamedTuple):
+    status: ColdStatus
+    freshness: FreshnessStatus | None
+
+
+class _Question(Generic[_T]):
+    """One part that is asked in a thread, so that it cannot hold up the others."""
+
+    def __init__(self, name: str, ask: Callable[[], _T]) -> None:
+        self._name = name
+        self._answers: list[_T] = []
+        self._problem = ""
+        self._thread = Thread(target=self._run, args=(ask,), name=f"status-{name}", daemon=True)
+        self._thread.start()
+
+    def answer(self, deadline: float, problems: list[str]) -> _T | None:
+        """None, and a sentence in `problems`, when there is no answer by then."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._answers:
+            return self._answers[0]
+        problems.append(f"{self._name}: {self._problem or 'no answer in time'}")
+        return None
+
+    def _run(self, ask: Callable[[], _T]) -> None:
+        try:
+            self._answers.append(ask())
+        except Exception as error:  # whatever a part says, the others are still told
+            self._problem = str(error)
+
+
+def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
+    """Answers within `budget_s`. Never raises for a part."""
+    problems: list[str] = []
+    deadline = time.monotonic() + budget_s
+    # The retriever is first: it knows how far the hot feed is, and the generation where no data folder does.
+    hot = _Question("retriever", sources.hot).answer(time.monotonic() + _HOT_S, problems)
+    generation = sources.generation or (Generation(hot.positions.generation) if hot is not None else None)
+    asked_streams = _Question("broker", lambda: _ask_streams(sources.kafka(), generation, hot))
+    asked_cold = _Question("cold tier", lambda: _ask_cold(sources.cold))
+    processes = _Question("processes", sources.processes).answer(deadline, problems) or []
+    streams = asked_streams.answer(deadline, problems)
+    cold = asked_cold.answer(deadline, problems)
+    if hot is not None:
+        problems += hot.readiness.problems
+    return StatusResponse(
+        ready=hot is not None and hot.readiness.ready,
+        generation=generation,
+        processes=processes,
+        stages=streams.stages if streams is not None else _unknown_stages(generation),
+        tiers=TiersStatus(
+            cold=cold.status if cold is not None else ColdStatus(posts=None, members=None),
+            hot=HotStatus(posts=hot.positions.posts if hot is not None else None),
+        ),
+        dead_letters=streams.dead_letters if streams is not None else None,
+        freshness_s=_freshness(cold, hot),
+        problems=problems,
+    )
+
+
+def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: HotReport | None) -> _Streams:
+    with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
+        lags = read_lags(reader, stage_reads(generation), _PROBE_S, _hot_offsets(hot))
+        return _Streams([_stage(lag) for lag in lags], dead_letter_box.count(kafka, reader, _MAX_COUNTED))
+
+
+def _hot_offsets(hot: HotReport | None) -> Offsets | None:
+    if hot is None:
+        return None
+    return {(hot.positions.topic, Partition(at)): Offset(offset) for at, offset in hot.positions.positions.items()}
+
+
+def _stage(lag: Lag) -> StageStatus:
+    age_s = None if lag.oldest_ms is None else max(0.0, time.time() - lag.oldest_ms / 1000)
+    return StageStatus(stage=lag.stage, group=lag.group, topic=lag.topic, lag=lag.records, oldest_age_s=age_s)
+
+
+def _unknown_stages(generation: Generation | None) -> list[StageStatus]:
+    return [
+        StageStatus(stage=read.stage, group=read.group, topic=topic, lag=None, oldest_age_s=None)
+        for read in stage_reads(generation)
+        for topic in read.topics
+    ]
+
+
+def _ask_cold(cold: Callable[[], AbstractContextManager[ColdTier]]) -> _Cold:
+    with cold() as tier:
+        status = ColdStatus(posts=tier.count("post"), members=tier.count("member"))
+        fresh = tier.freshness() if isinstance(tier, KnowsFreshness) else None
+    return _Cold(status, None if fresh is None else FreshnessStatus(p50=fresh.p50, p99=fresh.p99))
+
+
+def _freshness(cold: _Cold | None, hot: HotReport | None) -> FreshnessStatus:
+    """The cold tier's, which all that is fresh reaches; the hot tier's where the cold one cannot tell."""
+    if cold is not None and cold.freshness is not None:
+        return cold.freshness
+    return hot.positions.freshness_s if hot is not None else FreshnessStatus(p50=None, p99=None)

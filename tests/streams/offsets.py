@@ -1,0 +1,54 @@
+"""Stands in for stages in tests of lag and wait: topics, records, and the offsets that a group has committed."""
+
+from collections.abc import Mapping
+
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+
+from schemas import topics
+from schemas.ids import Generation
+from streams.kafka import producer_config
+from streams.lag import OffsetReader
+from streams.settings import KafkaSettings
+from streams.topics import ensure_topics
+from tests.conftest import RunningBroker
+
+GENERATION = Generation("g-1")
+
+
+def made(broker: RunningBroker) -> KafkaSettings:
+    """All topics of one generation, two partitions each."""
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=2)
+    ensure_topics(kafka, (*topics.core_topics(), *topics.generation_topics(GENERATION)))
+    return kafka
+
+
+def produce(kafka: KafkaSettings, topic: str, partition: int, num: int = 1, timestamp_ms: int = 0) -> None:
+    producer = Producer(producer_config(kafka))
+    for _ in range(num):
+        producer.produce(topic, b"x", b"k", partition=partition, timestamp=timestamp_ms)
+    assert producer.flush(20) == 0
+
+
+def transaction(kafka: KafkaSettings, topic: str, partition: int, *, commit: bool | None) -> Producer:
+    """One record in a transaction that is committed, aborted, or (None) left open."""
+    producer = Producer(producer_config(kafka, **{"transactional.id": f"{topic}-{partition}-{commit}"}))
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topic, b"x", b"k", partition=partition)
+    producer.flush(20)
+    if commit is True:
+        producer.commit_transaction(20)
+    elif commit is False:
+        producer.abort_transaction(20)
+    return producer
+
+
+def commit(broker: RunningBroker, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
+    wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+    broker.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])[group].result(20)
+
+
+def commit_all(broker: RunningBroker, kafka: KafkaSettings, group: str, *names: str) -> None:
+    """The group has done everything that is in these topics now."""
+    reader = OffsetReader(kafka)
+    commit(broker, group, reader.ends(reader.places(names)))

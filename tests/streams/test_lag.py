@@ -1,0 +1,119 @@
+"""Lag is what a stage still has to do: control records and retention are not."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from schemas import topics
+from schemas.ids import Offset, Partition
+from streams.errors import KafkaUnavailable
+from streams.lag import Lag, OffsetReader, read_lags, stage_reads
+from streams.settings import KafkaSettings
+from tests.conftest import RunningBroker
+from tests.streams.offsets import GENERATION, commit, commit_all, made, produce, transaction
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+CONTEXTS = topics.POST_CONTEXTS
+ENCODE = topics.encode_group(GENERATION)
+
+
+@pytest.fixture
+def kafka(clean_topics: RunningBroker) -> KafkaSettings:
+    return made(clean_topics)
+
+
+@pytest.fixture
+def reader(kafka: KafkaSettings) -> Iterator[OffsetReader]:
+    with closing(OffsetReader(kafka)) as reader:
+        yield reader
+
+
+def lag_of(reader: OffsetReader, stage: str, topic: str) -> Lag:
+    return next(
+        lag for lag in read_lags(reader, stage_reads(GENERATION), 2.0) if (lag.stage, lag.topic) == (stage, topic)
+    )
+
+
+def test_nothing_sent_is_no_lag_for_anybody(reader: OffsetReader) -> None:
+    lags = read_lags(reader, stage_reads(GENERATION), 1.0, {})
+    assert {lag.records for lag in lags} == {0}
+    assert {lag.oldest_ms for lag in lags} == {None}
+    assert [(lag.stage, lag.topic) for lag in lags][:7] == [
+        *(("contexts", name) for name in (*topics.INPUTS, *topics.HOPS, topics.REPUBLISH)),
+        ("trending", topics.ACTIVITY),
+    ]
+    assert lags[-1].stage == "hot-feed"
+
+
+def test_a_group_that_committed_nothing_has_all_of_it_to_do(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    now_ms = int(time.time() * 1000)
+    produce(kafka, topics.POSTS, 0, 3, now_ms - 60_000)
+    produce(kafka, topics.POSTS, 1, 2, now_ms - 90_000)
+    lag = lag_of(reader, "contexts", topics.POSTS)
+    assert (lag.records, lag.oldest_ms) == (5, now_ms - 90_000)
+
+
+def test_the_oldest_is_the_first_that_is_not_done(
+    clean_topics: RunningBroker, kafka: KafkaSettings, reader: OffsetReader
+) -> None:
+    now_ms = int(time.time() * 1000)
+    produce(kafka, topics.ACTIVITY, 0, 1, now_ms - 60_000)
+    produce(kafka, topics.ACTIVITY, 0, 1, now_ms - 30_000)
+    commit(clean_topics, topics.CONTEXTS_GROUP, {(topics.ACTIVITY, 0): 1})
+    assert lag_of(reader, "contexts", topics.ACTIVITY)[3:] == (1, now_ms - 30_000)
+    assert lag_of(reader, "trending", topics.ACTIVITY)[3:] == (2, now_ms - 60_000)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_what_no_reader_will_see_is_no_lag(
+    clean_topics: RunningBroker, kafka: KafkaSettings, reader: OffsetReader, committed: bool
+) -> None:
+    transaction(kafka, CONTEXTS, 0, commit=committed)
+    if committed:
+        commit(clean_topics, ENCODE, {(CONTEXTS, 0): 1})
+    place = (CONTEXTS, Partition(0))
+    until(lambda: reader.ends([place]) == {place: 2}, "the end of the transaction to be in the partition")
+    assert lag_of(reader, "encode", CONTEXTS)[3:] == (0, None)
+
+
+def test_an_open_transaction_is_lag_of_unknown_age(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    producer = transaction(kafka, CONTEXTS, 1, commit=None)
+    try:
+        assert lag_of(reader, "encode", CONTEXTS)[3:] == (1, None)
+    finally:
+        producer.abort_transaction(20)
+
+
+def test_the_hot_feed_says_itself_how_far_it_is(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    topic = topics.post_embeddings(GENERATION)
+    produce(kafka, topic, 0, 4)
+    reads = stage_reads(GENERATION)
+    assert read_lags(reader, reads, 1.0, {(topic, Partition(0)): Offset(3)})[-1].records == 1
+    assert read_lags(reader, reads, 1.0, {(topic, Partition(0)): Offset(4)})[-1].records == 0
+    assert read_lags(reader, reads, 1.0, None)[-1].records is None
+
+
+def test_all_done_is_no_lag(clean_topics: RunningBroker, kafka: KafkaSettings, reader: OffsetReader) -> None:
+    produce(kafka, topics.POSTS, 0, 2)
+    commit_all(clean_topics, kafka, topics.CONTEXTS_GROUP, topics.POSTS)
+    assert lag_of(reader, "contexts", topics.POSTS)[3:] == (0, None)
+
+
+def test_a_missing_topic_is_unknown(clean_topics: RunningBroker) -> None:
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)
+    with closing(OffsetReader(kafka)) as reader:
+        assert {lag.records for lag in read_lags(reader, stage_reads(None), 1.0)} == {None}
+
+
+def test_no_broker_is_an_outage_and_is_said_in_time() -> None:
+    started = time.monotonic()
+    with (
+        closing(OffsetReader(KafkaSettings(bootstrap_servers="127.0.0.1:1"), 0.5)) as reader,
+        pytest.raises(KafkaUnavailable),
+    ):
+        read_lags(reader, stage_reads(GENERATION), 1.0)
+    assert time.monotonic() - started < 3

@@ -1,0 +1,133 @@
+"""`wait` ends when everything is searchable, and not before: stage by stage, in their order, through an outage."""
+
+import threading
+
+import pytest
+
+from schemas import topics
+from schemas.ids import Offset, Partition
+from streams.errors import StillBehind, StreamsError
+from streams.lag import OffsetReader
+from streams.settings import KafkaSettings
+from streams.wait import Progress, Wait
+from tests.conftest import RunningBroker
+from tests.streams.offsets import GENERATION, commit_all, made, produce
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+POSTS_OUT, MEMBERS_OUT = topics.post_embeddings(GENERATION), topics.member_embeddings(GENERATION)
+
+
+class Waiting:
+    """A wait in a thread. `looks` is all it told; `hot` is what the hot feed answers."""
+
+    def __init__(self, kafka: KafkaSettings, timeout_s: float = 60.0) -> None:
+        self.looks: list[Progress] = []
+        self.hot: dict[Partition, Offset] | None = {}
+        self.error: StreamsError | None = None
+        wait = Wait(kafka, GENERATION, lambda: self.hot, self.looks.append, timeout_s)
+        self._thread = threading.Thread(target=self._run, args=(wait,))
+        self._thread.start()
+
+    def _run(self, wait: Wait) -> None:
+        try:
+            wait.run()
+        except StreamsError as error:
+            self.error = error
+
+    @property
+    def at(self) -> tuple[str, str, int | None] | None:
+        behind = [look for look in self.looks[-4:] if look.records != 0]
+        return tuple(behind[-1]) if behind else None
+
+    def until_at(self, stage: str, topic: str, records: int | None = 1) -> None:
+        until(lambda: self.at == (stage, topic, records), f"the wait to stand at {stage} {topic}, not {self.at}")
+
+    def join(self) -> None:
+        self._thread.join(60)
+        assert not self._thread.is_alive(), f"the wait still stands at {self.at}"
+
+
+@pytest.fixture
+def kafka(clean_topics: RunningBroker) -> KafkaSettings:
+    return made(clean_topics)
+
+
+def flushed(kafka: KafkaSettings) -> bool:
+    reader = OffsetReader(kafka)
+    return set(reader.ends(reader.places([topics.REPUBLISH])).values()) == {1}
+
+
+def test_every_stage_is_waited_for_in_its_order(clean_topics: RunningBroker, kafka: KafkaSettings) -> None:
+    contexts, encode, index = topics.CONTEXTS_GROUP, topics.encode_group(GENERATION), topics.index_group(GENERATION)
+    produce(kafka, topics.POSTS, 0)
+    wait = Waiting(kafka)
+    wait.until_at("contexts", topics.POSTS)
+    # Each stage's output appears before its input is committed, as in the real ones.
+    for done, group, made_by_it in (
+        (topics.INPUTS, contexts, topics.ACTIVITY_BY_POST),
+        ((topics.ACTIVITY_BY_POST,), contexts, topics.ACTIONS_BY_MEMBER),
+    ):
+        produce(kafka, made_by_it, 1)
+        commit_all(clean_topics, kafka, group, *done)
+        wait.until_at("contexts", made_by_it)
+        assert not flushed(kafka)
+    commit_all(clean_topics, kafka, contexts, topics.ACTIONS_BY_MEMBER)
+    wait.until_at("contexts", topics.REPUBLISH, 2)
+    assert flushed(kafka)
+    produce(kafka, topics.POST_CONTEXTS, 0)
+    commit_all(clean_topics, kafka, contexts, topics.REPUBLISH)
+    wait.until_at("encode", topics.POST_CONTEXTS)
+    produce(kafka, POSTS_OUT, 0)
+    commit_all(clean_topics, kafka, encode, topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
+    wait.until_at("index", POSTS_OUT)
+    wait.hot = None
+    commit_all(clean_topics, kafka, index, POSTS_OUT, MEMBERS_OUT)
+    wait.until_at("hot-feed", POSTS_OUT, None)
+    wait.hot = {Partition(0): Offset(0), Partition(1): Offset(0)}
+    wait.until_at("hot-feed", POSTS_OUT)
+    wait.hot = {Partition(0): Offset(1), Partition(1): Offset(0)}
+    wait.join()
+    assert wait.error is None
+
+
+def test_what_is_sent_after_the_start_is_not_waited_for(clean_topics: RunningBroker, kafka: KafkaSettings) -> None:
+    produce(kafka, topics.POSTS, 0)
+    wait = Waiting(kafka)
+    wait.until_at("contexts", topics.POSTS)
+    commit_all(clean_topics, kafka, topics.CONTEXTS_GROUP, topics.POSTS)
+    produce(kafka, topics.POSTS, 0)
+    wait.until_at("contexts", topics.REPUBLISH, 2)
+    commit_all(clean_topics, kafka, topics.CONTEXTS_GROUP, topics.REPUBLISH)
+    wait.join()
+    assert wait.error is None
+
+
+def test_a_time_out_says_what_is_behind(kafka: KafkaSettings) -> None:
+    produce(kafka, topics.MEMBERS, 1, 3)
+    wait = Waiting(kafka, timeout_s=1.0)
+    wait.join()
+    assert isinstance(wait.error, StillBehind)
+    assert str(wait.error) == "not everything is searchable after 1 s; contexts still has to read 3 records of members"
+
+
+def test_missing_topics_are_named(clean_topics: RunningBroker) -> None:
+    wait = Waiting(KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers), timeout_s=0.5)
+    wait.join()
+    assert "the topic activity does not exist" in str(wait.error)
+
+
+def test_an_outage_is_waited_out(fresh_broker: RunningBroker) -> None:
+    kafka = made(fresh_broker)
+    produce(kafka, topics.POSTS, 0)
+    wait = Waiting(kafka, timeout_s=120.0)
+    wait.until_at("contexts", topics.POSTS)
+    fresh_broker.kill()
+    wait.until_at("contexts", topics.ACTIVITY, None)
+    fresh_broker.start()
+    commit_all(fresh_broker, kafka, topics.CONTEXTS_GROUP, topics.POSTS)
+    wait.until_at("contexts", topics.REPUBLISH, 2)
+    commit_all(fresh_broker, kafka, topics.CONTEXTS_GROUP, topics.REPUBLISH)
+    wait.join()
+    assert wait.error is None
