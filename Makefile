@@ -9,9 +9,10 @@ BIN := .venv/bin
 UV := uv==0.13.9
 BENCHMARKS := contexts index hot_tier retrieval pipeline freshness
 
-# Python packages into .venv, the broker's jars into the cache folder. Nothing happens when all of it is there.
+# Python packages into .venv; the broker's jars, and an archive that makes its starts quick, into the cache folder.
+# Nothing happens when all of it is there.
 setup: .venv/installed
-	@$(BIN)/python -m nearline.kafka_jars
+	@$(BIN)/python -m nearline.kafka_archive
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or give PYTHON=..." >&2; exit 1; }

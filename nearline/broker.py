@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from msgspec import Struct
 
 from nearline import children
 from nearline.errors import StartFailed
-from nearline.kafka_jars import ensure_jars
+from nearline.kafka_jars import archive_file, ensure_jars
 from streams.kafka import MAX_RECORD_BYTES
 
 # Each topic of ours says so too; this is for the broker's own limits on fetches.
@@ -98,8 +99,10 @@ class EmbeddedBroker:
     """One broker of one folder. `start` and `stop` may be called in turn any number of times, also from another
     process than the one that started it; the ports stay the same, so that clients find it again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, jvm: Sequence[str] = ()) -> None:
+        """`jvm` are more flags of the Java virtual machine."""
         self.folder = folder.absolute()
+        self._jvm = jvm
         self._child: children.Child | None = None
 
     @property
@@ -144,7 +147,7 @@ class EmbeddedBroker:
 
     def prepare(self) -> None:
         """Jars, ports, configuration and formatted storage, whatever of it is not there. Raises StartFailed."""
-        self._java()
+        find_java()
         ensure_jars()
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = self._choose_ports()
@@ -164,7 +167,7 @@ class EmbeddedBroker:
         """Starts the Java process after `prepare`, without waiting for it to serve."""
         with (self.folder / "output.log").open("ab") as output:
             process = children.spawn(
-                self._command("kafka.Kafka", str(self._properties), heap=_HEAP),
+                self._command("kafka.Kafka", str(self._properties), jvm=(*_HEAP, *self._jvm)),
                 cwd=self.folder,
                 output=output,
                 dies_with_parent=dies_with_parent,
@@ -204,24 +207,19 @@ class EmbeddedBroker:
     def _ports_file(self) -> Path:
         return self.folder / "ports.json"
 
-    def _java(self) -> str:
-        java = shutil.which("java")
-        if java is None:
-            raise StartFailed(
-                "the embedded broker needs Java; install Java 17 or newer, or set kafka.bootstrap_servers"
-            )
-        return java
-
-    def _command(self, main: str, *arguments: str, heap: tuple[str, ...] = ()) -> list[str]:
+    def _command(self, main: str, *arguments: str, jvm: Sequence[str]) -> list[str]:
+        java = find_java()
+        archive = archive_file(java)
+        known_classes = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
         log4j = f"-Dlog4j2.configurationFile={self._log4j}"
-        return [self._java(), *heap, *_JVM, log4j, "-cp", f"{ensure_jars()}/*", main, *arguments]
+        return [str(java), *_JVM, *known_classes, *jvm, log4j, "-cp", f"{ensure_jars()}/*", main, *arguments]
 
     def _format(self) -> None:
         """A half-formatted log has no meta.properties and is formatted again."""
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # With "=", since an id may begin with "-".
         arguments = ("format", f"--cluster-id={cluster_id}", "-c", str(self._properties), "--ignore-formatted")
-        command = self._command("kafka.tools.StorageTool", *arguments, heap=("-XX:TieredStopAtLevel=1",))
+        command = self._command("kafka.tools.StorageTool", *arguments, jvm=("-XX:TieredStopAtLevel=1",))
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StartFailed(f"the broker's storage could not be formatted: {(done.stderr or done.stdout).strip()}")
@@ -240,6 +238,14 @@ class EmbeddedBroker:
             ports = _Ports(port, controller_port)
             self._ports_file.write_bytes(msgspec.json.encode(ports))
         return ports
+
+
+def find_java() -> Path:
+    """Raises StartFailed."""
+    java = shutil.which("java")
+    if java is None:
+        raise StartFailed("the embedded broker needs Java; install Java 17 or newer, or set kafka.bootstrap_servers")
+    return Path(java)
 
 
 def free_ports(number: int) -> list[int]:

@@ -30,13 +30,20 @@ def jars_folder() -> Path:
     return cache_folder() / f"kafka-{digest}"
 
 
+def archive_file(java: Path) -> Path:
+    """The class archive of these jars for this very Java; another Java cannot read it."""
+    about = java.resolve().stat()
+    digest = hashlib.sha256(f"{java.resolve()} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:16]
+    return jars_folder().with_name(f"{jars_folder().name}-java-{digest}.jsa")
+
+
 def ensure_jars() -> Path:
     """The folder of jars, copied by Maven if it is not there. Two that do it at once take turns. Raises StartFailed."""
     folder = jars_folder()
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -46,8 +53,8 @@ def ensure_jars() -> Path:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by the process, so it ends with it."""
+def locked(path: Path) -> Iterator[None]:
+    """A lock on a file. It is the process's, and ends with it."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -66,7 +73,3 @@ def _copy_jars(folder: Path) -> None:
 def _first_error(output: str) -> str:
     lines = [line for line in output.splitlines() if "ERROR" in line] or output.splitlines()
     return lines[0].strip() if lines else "it said nothing"
-
-
-if __name__ == "__main__":
-    ensure_jars()

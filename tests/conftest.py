@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -18,6 +19,9 @@ from confluent_kafka.admin import AdminClient
 
 from nearline.broker import EmbeddedBroker
 from tests.waiting import until
+
+# A test's broker never lives long enough for the second compiler to pay.
+_QUICK: Final = ("-XX:TieredStopAtLevel=1",)
 
 
 class RunningBroker:
@@ -79,7 +83,7 @@ def clean_topics(broker: RunningBroker) -> RunningBroker:
 def _running_broker() -> Iterator[RunningBroker]:
     # Not pytest's own temporary folder, which it keeps for three runs: a broker's log is large.
     with tempfile.TemporaryDirectory(prefix="nearline-broker-") as folder:
-        running = RunningBroker(EmbeddedBroker(Path(folder)))
+        running = RunningBroker(EmbeddedBroker(Path(folder), jvm=_QUICK))
         try:
             running.start()
             yield running
