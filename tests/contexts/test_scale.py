@@ -1,0 +1,10 @@
+from contexts.scale import SCALE, bucket
+
+
+def test_the_scale_is_the_designs() -> None:
+    assert SCALE[:10] == (0, 1, 2, 3, 5, 8, 12, 18, 27, 41)
+
+
+def test_a_bucket_reaches_up_to_the_next_step() -> None:
+    assert [bucket(count) for count in (0, 1, 2, 3, 4, 5, 7, 8, 11, 12, 17, 18)] == [0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7]
+    assert bucket(10**15) == len(SCALE) - 1
