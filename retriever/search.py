@@ -31,7 +31,8 @@ class TwoTiers:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cold-search")
 
     def close(self) -> None:
-        self._pool.shutdown()
+        """Does not wait for a cold tier that hangs."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def nearest(self, vector_D: Vector, query: Query, k: int, answer: Answer) -> Merged:
         """The best k by score. Raises RetrieverUnavailable when neither tier answers."""
