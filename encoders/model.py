@@ -5,6 +5,7 @@ Shapes: T tokens of a packed batch, B prompts, H the model's size, D the dimensi
 """
 
 import itertools
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,22 +148,35 @@ def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode) -> Tensor:
 
 def load_model(folder: Path, manifest: Manifest, device: torch.device) -> LlamaModel:
     """Reads safetensors and nothing else; no code of the package runs. Raises BadPackage."""
-    config = LlamaConfig.from_json_file(folder / CONFIG_FILE)
-    if config.model_type != "llama":
-        raise BadPackage(f"{folder} holds a model of type {config.model_type}; only llama is read")
+    config = read_config(folder)
     if max(manifest.dimensions) != config.hidden_size:
         raise BadPackage(f"{folder}: the largest of dimensions is not the model's size {config.hidden_size}")
+    weights = load_file(folder / WEIGHTS_FILE, device=str(device))
+    if wrong := [name for name, weight in weights.items() if weight.dtype != DTYPES[manifest.precision]]:
+        raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
+    return build_model(config, weights, device)
+
+
+def read_config(folder: Path) -> LlamaConfig:
+    """Raises BadPackage."""
+    try:
+        fields = json.loads((folder / CONFIG_FILE).read_bytes())
+        if fields.get("model_type") != "llama":
+            raise BadPackage(f"{folder} holds a model of type {fields.get('model_type')}; only llama is read")
+        return LlamaConfig(**fields)
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise BadPackage(f"{folder}: {CONFIG_FILE} cannot be read: {error}") from error
+
+
+def build_model(config: LlamaConfig, weights: dict[str, Tensor], device: torch.device) -> LlamaModel:
+    """Weights are used where they lie, not copied. Raises BadPackage when they do not fit the configuration."""
     config._attn_implementation = ATTENTION
     with torch.device("meta"):
         model: LlamaModel = LlamaModel(config)
-    weights = load_file(folder / WEIGHTS_FILE, device=str(device))
-    dtype = DTYPES[manifest.precision]
-    if wrong := [name for name, weight in weights.items() if weight.dtype != dtype]:
-        raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise BadPackage(f"{folder}: {WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
+        raise BadPackage(f"the weights do not fit {CONFIG_FILE}: {error}") from error
     model.rotary_emb = LlamaRotaryEmbedding(config).to(device)  # its buffers are computed, not stored
     model.requires_grad_(False)
     model.train(False)

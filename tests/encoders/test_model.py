@@ -161,8 +161,8 @@ def test_it_counts_what_it_did(package: ModelPackage) -> None:
     [
         ('"model_type": "llama"', '"model_type": "qwen2"', "only llama"),
         ('"hidden_size": 64', '"hidden_size": 32', "size 32"),
-        ('"num_hidden_layers": 2', '"num_hidden_layers": 3', "does not fit"),
-        ('"num_key_value_heads": 2', '"num_key_value_heads": 4', "does not fit"),
+        ('"num_hidden_layers": 2', '"num_hidden_layers": 3', "do not fit"),
+        ('"num_key_value_heads": 2', '"num_key_value_heads": 4', "do not fit"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(copy: Path, old: str, new: str, reason: str) -> None:

@@ -1,0 +1,140 @@
+"""Makes a model package from a Hugging Face LLaMA-3 folder that was never trained for this.
+
+Adds the special tokens and an embedding for each. Reads safetensors, one file or several; never a pickle.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from msgspec import Struct
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+from transformers.models.llama.configuration_llama import LlamaConfig
+
+from encoders.errors import BadPackage
+from encoders.manifest import (
+    BaseModel,
+    Manifest,
+    MemberForm,
+    PoolingMode,
+    Precision,
+    PromptForm,
+    Templates,
+    TokenLimits,
+    default_special_tokens,
+)
+from encoders.model import build_model, read_config
+from encoders.packages import WEIGHTS_FILE, ModelPackage, file_digest
+from encoders.writer import write_package
+
+_INDEX_FILE: Final = "model.safetensors.index.json"
+_EMBEDDINGS: Final = "embed_tokens.weight"
+_PADS: Final = ("<|finetune_right_pad_id|>", "<|nearline:pad|>")
+"""LLaMA-3.1's own padding token where there is one."""
+
+
+class Recipe(Struct, frozen=True):
+    """What the folder does not say itself. None: what the folder suggests."""
+
+    id: str
+    templates: Templates = Templates()
+    quantiles: dict[str, list[float]] = {}
+    pooling: PoolingMode = "last"
+    """`last` suits a model that was trained to say the next word."""
+    dimension: int | None = None
+    """What vectors are cut to; None: the model's size."""
+    token_limits: TokenLimits = TokenLimits()
+    precision: Precision | None = None
+    member_form: MemberForm = PromptForm()
+
+
+def create_package(source: Path, folder: Path, recipe: Recipe) -> ModelPackage:
+    """Writes the package to `folder`, which must not be there yet. Raises PackageError."""
+    config = read_config(source)
+    tokenizer = _read_tokenizer(source)
+    shards = _weight_files(source)
+    weights = _read_weights(source, shards)
+    special_tokens = default_special_tokens(recipe.templates, recipe.member_form)
+    _add_tokens(tokenizer, weights, config, list(special_tokens.values()))
+    sizes = {recipe.dimension or config.hidden_size, config.hidden_size}
+    manifest = Manifest(
+        id=recipe.id,
+        base_model=BaseModel(source.resolve().name, _digest(source, shards)),
+        templates=recipe.templates,
+        special_tokens=special_tokens,
+        quantiles=recipe.quantiles,
+        pooling=recipe.pooling,
+        dimensions=tuple(sorted(sizes)),
+        dimension=min(sizes),
+        token_limits=recipe.token_limits,
+        precision=recipe.precision or ("fp32" if weights[_EMBEDDINGS].dtype == torch.float32 else "bf16"),
+        member_form=recipe.member_form,
+    )
+    return write_package(folder, manifest, build_model(config, weights, torch.device("cpu")), tokenizer)
+
+
+def _read_tokenizer(source: Path) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+            source, local_files_only=True, trust_remote_code=False
+        )
+        return tokenizer
+    except Exception as error:  # the library raises what it likes
+        raise BadPackage(f"{source} holds no readable tokenizer.json: {error}") from error
+
+
+def _weight_files(source: Path) -> list[str]:
+    """One file, or those that the index names; all inside the folder."""
+    if (source / WEIGHTS_FILE).is_file():
+        return [WEIGHTS_FILE]
+    try:
+        names = sorted(set(json.loads((source / _INDEX_FILE).read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise BadPackage(f"{source} holds neither {WEIGHTS_FILE} nor a readable {_INDEX_FILE}") from error
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors") or not (source / name).is_file():
+            raise BadPackage(f"{source}: {_INDEX_FILE} names {name!r}, which is no safetensors file of this folder")
+    return names
+
+
+def _read_weights(source: Path, shards: Sequence[str]) -> dict[str, Tensor]:
+    """Of the model without its head: it says no words here."""
+    weights: dict[str, Tensor] = {}
+    for shard in shards:
+        weights |= {name.removeprefix("model."): weight for name, weight in load_file(source / shard).items()}
+    weights.pop("lm_head.weight", None)
+    if _EMBEDDINGS not in weights:
+        raise BadPackage(f"{source}: the weights hold no {_EMBEDDINGS}; only LLaMA models are read")
+    return weights
+
+
+def _add_tokens(
+    tokenizer: PreTrainedTokenizerFast, weights: dict[str, Tensor], config: LlamaConfig, special_tokens: list[str]
+) -> None:
+    """New tokens begin at the mean of all embeddings, a little apart from each other, always in the same way."""
+    known = len(tokenizer)
+    if tokenizer.pad_token is None:
+        own = next((token for token in _PADS if token in tokenizer.get_vocab()), _PADS[-1])
+        tokenizer.add_special_tokens({"pad_token": own})
+    tokenizer.add_special_tokens({"additional_special_tokens": special_tokens}, replace_extra_special_tokens=False)
+    old = weights[_EMBEDDINGS]
+    size = max(len(tokenizer), old.shape[0])
+    mean, spread = old.float().mean(0), old.float().std(0)
+    noise = torch.randn(size, old.shape[1], generator=torch.Generator().manual_seed(0))
+    grown = (mean + 0.1 * spread * noise).to(old.dtype)
+    kept = min(known, old.shape[0])
+    grown[:kept] = old[:kept]
+    weights[_EMBEDDINGS] = grown
+    config.vocab_size = size
+    config.pad_token_id = None  # else the padding token's embedding would be set to zero
+
+
+def _digest(source: Path, shards: Sequence[str]) -> str:
+    """SHA-256 of one line `digest  name` for each weight file, as sha256sum prints them."""
+    lines = "".join(f"{file_digest(source / shard)}  {shard}\n" for shard in shards)
+    return hashlib.sha256(lines.encode()).hexdigest()

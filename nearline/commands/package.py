@@ -1,0 +1,75 @@
+"""`nearline package`: model packages."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group()
+def package() -> None:
+    """Make and check model packages.
+
+    \b
+    Example:
+      nearline package create Llama-3.2-1B --out my-package
+      nearline package check my-package
+    """
+
+
+@package.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new package; must not be there yet.")
+@click.option("--id", "package_id", help="Begins the generation's name; else made of the folder's name.")
+@click.option("--pooling", type=click.Choice(["mean", "last"]), default="last", show_default=True)
+@click.option("--dimension", type=click.IntRange(1), help="What vectors are cut to; else the model's size.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Else as the weights are.")
+@click.option("--member-form", type=click.Choice(["prompt", "mean"]), default="prompt", show_default=True)
+@click.option("--post-tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--member-tokens", type=click.IntRange(1), default=2048, show_default=True)
+def create(
+    *,
+    folder: Path,
+    out: Path,
+    package_id: str | None,
+    member_form: str,
+    post_tokens: int,
+    member_tokens: int,
+    **same: Any,
+) -> None:
+    """Make a model package from a Hugging Face LLaMA-3 FOLDER: safetensors, one file or several.
+
+    \b
+    Example:
+      nearline package create Llama-3.2-1B --out my-package --dimension 512
+    """
+    from encoders.creation import Recipe, create_package
+    from encoders.manifest import MeanForm, PromptForm, TokenLimits
+
+    recipe = Recipe(
+        id=package_id or _id_of(folder),
+        member_form=MeanForm() if member_form == "mean" else PromptForm(),
+        token_limits=TokenLimits(post_tokens, member_tokens),
+        **same,
+    )
+    click.echo(create_package(folder, out, recipe).generation)
+
+
+@package.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def check(*, folder: Path, device: str) -> None:
+    """Check the digests and the golden vectors of a package; prints its generation.
+
+    \b
+    Example:
+      nearline package check my-package
+    """
+    from encoders.encoder import Encoder
+
+    click.echo(Encoder.load(folder, device=device).package.generation)
+
+
+def _id_of(folder: Path) -> str:
+    letters = (letter if letter.isascii() and letter.isalnum() else "-" for letter in folder.resolve().name.lower())
+    return "".join(letters).strip("-")[:64] or "package"

@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from encoders.creation import Recipe, create_package
+from encoders.encoder import Encoder
+from encoders.errors import BadPackage
+from encoders.manifest import MeanForm, PostTemplate, Templates, TokenLimits
+from nearline.commands.package import package as package_command
+from tests.encoders.contexts import entry, member
+from tests.packages import tiny_tokenizer
+
+ROPE = {
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+LAYOUTS: dict[str, dict[str, Any]] = {
+    # Heads, key heads and head size in the proportions of the real ones.
+    "3.2-1B": {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True},
+    "3.2-3B": {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 96, "tie_word_embeddings": True},
+    "3.1-8B": {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": False},
+}
+LIMITS = TokenLimits(64, 128)
+
+
+def hub_folder(folder: Path, layout: str = "3.2-1B", *, dtype: str = "bfloat16", shard_size: str = "1GB") -> Path:
+    """As Hugging Face has it: LlamaForCausalLM, a tokenizer that puts a begin of text, no padding token."""
+    tokenizer = tiny_tokenizer(["<|begin_of_text|>", "<|end_of_text|>"])
+    begin = tokenizer.convert_tokens_to_ids("<|begin_of_text|>")
+    fast = tokenizer.backend_tokenizer
+    fast.post_processor = TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", begin)]
+    )
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=fast, bos_token="<|begin_of_text|>", eos_token="<|end_of_text|>", model_max_length=131072
+    )
+    sizes = {"num_hidden_layers": 2, "intermediate_size": 96, "max_position_embeddings": 4096}
+    config = LlamaConfig(
+        vocab_size=len(plain),
+        rope_theta=500_000.0,
+        rope_scaling=ROPE,
+        bos_token_id=begin,
+        initializer_range=0.1,
+        **{"hidden_size": 64, **sizes, **LAYOUTS[layout]},
+    )
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(config).to(getattr(torch, dtype))
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    plain.save_pretrained(str(folder))
+    return folder
+
+
+def stock_vector(source: Path, text: str, role_row: torch.Tensor) -> np.ndarray[Any, Any]:
+    """transformers on the original folder, with the new token's embedding put in by hand."""
+    model = LlamaForCausalLM.from_pretrained(source, dtype=torch.float32).model
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+    begin, *ids = tokenizer(text)["input_ids"]
+    rows = model.embed_tokens.weight
+    embedded = torch.stack([rows[begin], role_row.float(), *(rows[number] for number in ids)]).unsqueeze(0)
+    with torch.inference_mode():
+        last = model(inputs_embeds=embedded, use_cache=False).last_hidden_state[0, -1]
+    return torch.nn.functional.normalize(last, dim=0).numpy()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_hugging_face_folder_becomes_a_package(tmp_path: Path, layout: str) -> None:
+    source = hub_folder(tmp_path / "Llama", layout, shard_size="40KB")
+    assert len(list(source.glob("*.safetensors"))) > 1
+    package = create_package(source, tmp_path / "p", Recipe("llama", token_limits=LIMITS, precision="fp32"))
+    encoder = Encoder.load(package.folder, device="cpu")
+    rows = load_file(package.folder / "model.safetensors")["embed_tokens.weight"]
+    text = PreTrainedTokenizerFast.from_pretrained(package.folder).convert_tokens_to_ids("<|nearline:text|>")
+    expected = stock_vector(source, "bread and an oven", rows[text])
+    assert encoder.encode_text("bread and an oven") == pytest.approx(expected, abs=1e-5)
+    assert encoder.encode_members([member(entry("bread"), headline="baker")])[0] is not None
+
+
+def test_precision_is_that_of_the_weights_and_one_file_is_as_good_as_several(tmp_path: Path) -> None:
+    one = create_package(hub_folder(tmp_path / "a"), tmp_path / "pa", Recipe("llama", token_limits=LIMITS))
+    several = hub_folder(tmp_path / "b", shard_size="40KB")
+    other = create_package(several, tmp_path / "pb", Recipe("llama", token_limits=LIMITS))
+    plain = create_package(
+        hub_folder(tmp_path / "c", dtype="float32"), tmp_path / "pc", Recipe("llama", token_limits=LIMITS)
+    )
+    assert (one.precision, other.precision, plain.precision) == ("bf16", "bf16", "fp32")
+    assert one.manifest.files["model.safetensors"] == other.manifest.files["model.safetensors"]
+    assert one.manifest.base_model.sha256 != other.manifest.base_model.sha256
+
+
+def test_a_recipe_shapes_the_package(tmp_path: Path) -> None:
+    recipe = Recipe(
+        "llama",
+        templates=Templates(PostTemplate(("language", "text"), instruction="Find similar posts")),
+        pooling="mean",
+        dimension=16,
+        token_limits=LIMITS,
+        member_form=MeanForm(),
+    )
+    package = create_package(hub_folder(tmp_path / "a"), tmp_path / "p", recipe)
+    assert (package.dimension, package.manifest.dimensions) == (16, (16, 64))
+    assert set(package.manifest.special_tokens) == {"language", "text", "instruction"}
+    assert Encoder.load(package.folder, device="cpu").encode_text("bread").shape == (16,)
+
+
+def test_the_known_embeddings_stay_as_they_were(tmp_path: Path) -> None:
+    source = hub_folder(tmp_path / "a")
+    package = create_package(source, tmp_path / "p", Recipe("llama", token_limits=LIMITS))
+    old = load_file(source / "model.safetensors")["model.embed_tokens.weight"]
+    new = load_file(package.folder / "model.safetensors")["embed_tokens.weight"]
+    assert torch.equal(new[: len(old)], old)
+    assert len({row.float().numpy().tobytes() for row in new[len(old) :]}) == len(new) - len(old) > 0
+
+
+def test_a_pickle_is_never_read(tmp_path: Path) -> None:
+    source = hub_folder(tmp_path / "a")
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    with pytest.raises(BadPackage, match=r"neither model\.safetensors nor"):
+        create_package(source, tmp_path / "p", Recipe("llama"))
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "weights.bin", "lost.safetensors"])
+def test_an_index_cannot_name_what_is_not_in_the_folder(tmp_path: Path, name: str) -> None:
+    source = hub_folder(tmp_path / "a")
+    (source / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(BadPackage, match="no safetensors file of this folder"):
+        create_package(source, tmp_path / "p", Recipe("llama"))
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    source = hub_folder(tmp_path / "a")
+    config = (source / "config.json").read_text().replace('"model_type": "llama"', '"model_type": "qwen2"')
+    (source / "config.json").write_text(config)
+    with pytest.raises(BadPackage, match="only llama is read"):
+        create_package(source, tmp_path / "p", Recipe("llama"))
+
+
+def test_the_command_makes_and_checks(tmp_path: Path) -> None:
+    source = hub_folder(tmp_path / "Tiny Llama_3")
+    out = str(tmp_path / "p")
+    options = ["--out", out, "--dimension", "16", "--post-tokens", "64", "--member-tokens", "64"]
+    made = CliRunner().invoke(package_command, ["create", str(source), *options])
+    assert made.output.startswith("tiny-llama-3-"), made.output
+    assert CliRunner().invoke(package_command, ["check", out, "--device", "cpu"]).output == made.output
