@@ -11,7 +11,7 @@ from typing import Final, Self
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas import topics
-from streams.errors import KafkaRefused, NotDelivered
+from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
 from streams.event_files import InputEvent
 from streams.kafka import Config, admin, kafka_errors, producer_config, translate
 from streams.settings import KafkaSettings
@@ -19,6 +19,7 @@ from streams.settings import KafkaSettings
 _POLL_EVERY: Final = 500
 """Records between two looks at what the client has to say; a look a record costs a tenth of the speed."""
 
+_ANSWER_S: Final = 5.0
 _QUEUE_KBYTES: Final = 128 * 1024
 
 
@@ -106,6 +107,19 @@ class EventSender:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._out:
             self._out = True
             self._on_outage()
+
+
+def wait_for_topics(kafka: KafkaSettings, on_outage: Callable[[], None]) -> None:
+    """Returns when the input topics can be sent to, however long the broker is away. Raises KafkaRefused where one
+    does not exist. `on_outage` is called once."""
+    told = False
+    while True:
+        try:
+            return check_topics(kafka, _ANSWER_S)
+        except KafkaUnavailable:
+            if not told:
+                on_outage()
+            told = True
 
 
 def check_topics(kafka: KafkaSettings, timeout_s: float) -> None:

@@ -1,0 +1,123 @@
+"""`nearline ingest`: files of events into their topics."""
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._terminal import on_terminal
+from nearline.settings import Settings
+
+if TYPE_CHECKING:
+    from schemas.ids import Micros
+    from streams.event_files import EventFile, Survey
+    from streams.settings import KafkaSettings
+
+
+class _Looked(NamedTuple):
+    """A file and what is in it. `latest_us` bounds its times where they stay as they are."""
+
+    file: "EventFile"
+    survey: "Survey"
+    latest_us: "Micros | None"
+    shift_us: int
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N events a second.")
+@click.option("--skip-bad", is_flag=True, help="Send the good lines of a file with bad ones.")
+@click.option(
+    "--shift-to-now",
+    is_flag=True,
+    help="Move all times by one constant, so that the last is now. The same file sent again moves by the same.",
+)
+@instance_options
+def ingest(
+    *,
+    files: tuple[str, ...],
+    rate: float | None,
+    skip_bad: bool,
+    shift_to_now: bool,
+    settings: Settings,
+    instance: InstanceReader,
+) -> None:
+    """Check events, one JSON object a line, and send them to their topics.
+
+    FILE may be gzipped; `-` is standard input. Every file is read to its end before the first event is sent. A bad line
+    is reported on stderr as FILE:LINE: reason, and nothing of its file is sent; the exit status is then 1. With
+    --skip-bad the good lines are sent and the exit status is 0.
+
+    \b
+    Example:
+      nearline ingest events.jsonl.gz
+      zcat old/*.gz | nearline ingest --shift-to-now --rate 500 -
+    """
+    from nearline.connect import Connections
+    from nearline.errors import NearlineError
+    from streams.event_files import open_events
+
+    kafka = Connections(settings, instance).kafka
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_events(name)) for name in files]
+        looked = _look(opened, settings, shift_to_now)
+        good = [one for one in looked if skip_bad or one.survey.num_bad == 0]
+        _send(kafka, good, rate)
+    if len(good) < len(looked):
+        names = ", ".join(one.file.name for one in looked if one not in good)
+        raise NearlineError(f"nothing of {names} was sent because of its bad lines; mend them or use --skip-bad")
+
+
+def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> list[_Looked]:
+    """Reports every bad line of every file."""
+    from schemas.events import MAX_FUTURE_US
+    from schemas.ids import Micros
+    from streams.event_files import survey
+
+    now_us = Micros(time.time_ns() // 1000)
+    latest_us = None if shift_to_now else Micros(now_us + MAX_FUTURE_US)
+    surveys = [survey(file, latest_us, _reporter(file)) for file in files]
+    shifts = _shifts(settings, files, surveys, now_us) if shift_to_now else [0] * len(files)
+    return [_Looked(file, found, latest_us, shift) for file, found, shift in zip(files, surveys, shifts, strict=True)]
+
+
+def _reporter(file: "EventFile") -> Any:
+    return lambda number, reason: click.echo(f"{file.name}:{number}: {reason}", err=True)
+
+
+def _shifts(settings: Settings, files: "list[EventFile]", surveys: "list[Survey]", now_us: int) -> list[int]:
+    """What is remembered of a file holds; all the others move by one constant."""
+    from nearline.shifts import Shift, Shifts, shift_to
+
+    shifts = Shifts(settings.data_dir)
+    remembered = [shifts.find(found.digest) for found in surveys]
+    pairs = zip(surveys, remembered, strict=True)
+    newest = max((found.newest_us for found, shift in pairs if shift is None and found.newest_us), default=now_us)
+    fresh = shift_to(now_us, newest)
+    return [
+        shifts.remember(found.digest, Shift(file.name, fresh)) if shift is None else shift
+        for file, found, shift in zip(files, surveys, remembered, strict=True)
+    ]
+
+
+def _send(kafka: "KafkaSettings", looked: list[_Looked], rate: float | None) -> None:
+    from tqdm import tqdm
+
+    from streams.event_files import events
+    from streams.ingest import EventSender, wait_for_topics
+
+    started = time.monotonic()
+    wait_for_topics(kafka, _say_outage)
+    total = sum(one.survey.num_events for one in looked)
+    bar = tqdm(total=total, unit=" events", disable=not on_terminal())
+    with bar, EventSender(kafka, on_outage=_say_outage) as sender:
+        for one in looked:
+            sender.send(events(one.file, one.latest_us, one.shift_us), rate, bar.update)
+    took_s = time.monotonic() - started
+    click.echo(f"{sender.num_sent} events sent in {took_s:.1f} s ({sender.num_sent / max(took_s, 1e-9):.0f}/s)")
+
+
+def _say_outage() -> None:
+    click.echo("the broker does not answer; nothing is lost, waiting for it (Ctrl-C gives up)", err=True)

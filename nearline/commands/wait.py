@@ -1,0 +1,79 @@
+"""`nearline wait`: until all that was sent is searchable."""
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._terminal import on_terminal
+from nearline.settings import Settings
+
+if TYPE_CHECKING:
+    from nearline.connect import Connections
+    from retriever.client import RetrieverClient
+    from schemas.ids import Offset, Partition
+    from streams.wait import Progress
+
+
+@click.command()
+@click.option("--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="S", help="Seconds.")
+@instance_options
+def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> None:
+    """Wait until everything that was sent before is searchable, in the cold tier and in the hot tier.
+
+    Follows the events stage by stage, has publications that are held back for later published now, and waits out a
+    broker that is away. The exit status is 1 when the time is up; it then says what is behind.
+
+    \b
+    Example:
+      nearline ingest events.jsonl && nearline wait --timeout 60
+    """
+    from nearline.connect import Connections
+    from streams.wait import Wait
+
+    started = time.monotonic()
+    connections = Connections(settings, instance)
+    hot = _HotFeed(connections)
+    try:
+        tell = _draw if on_terminal() else _ignore
+        Wait(connections.kafka, connections.generation, hot.positions, tell, timeout).run()
+    finally:
+        hot.close()
+        if on_terminal():
+            click.echo("\r\x1b[K", nl=False, err=True)
+    click.echo(f"everything is searchable, after {time.monotonic() - started:.1f} s")
+
+
+class _HotFeed:
+    """Asks the retriever how far the hot feed is; a connection that failed is made anew."""
+
+    def __init__(self, connections: "Connections") -> None:
+        self._connections = connections
+        self._client: RetrieverClient | None = None
+
+    def positions(self) -> "dict[Partition, Offset] | None":
+        from retriever.errors import RetrieverUnavailable
+        from schemas.ids import Offset, Partition
+
+        self._client = self._client or self._connections.retriever(timeout_s=5.0)
+        try:
+            found = self._client.hot_positions().positions
+        except RetrieverUnavailable:
+            self.close()
+            return None
+        return {Partition(number): Offset(offset) for number, offset in found.items()}
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = None
+
+
+def _draw(look: "Progress") -> None:
+    left = "no answer from it now" if look.records is None else f"{look.records} records of {look.topic} left"
+    click.echo(f"\r\x1b[K{look.stage}: {left}", nl=False, err=True)
+
+
+def _ignore(_: "Progress") -> None:
+    """Nobody is watching."""
