@@ -13,13 +13,12 @@ from threading import Lock
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.ledger import Head, Ledger
-from indexer.records import check, newest
+from indexer.records import check, in_order, newest
 from indexer.settings import ColdSettings
-from indexer.shards import Found, Point, Shards, Stored
+from indexer.shards import Point, Shards, Stored
 from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, IndexRecord, StoredMember, StoredPost, wall_clock
 from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, unpack_vector
 from schemas.ids import Generation, Kind, MemberId, Micros, PostId, Revision
@@ -86,7 +85,7 @@ class EdgeColdTier:
             found = shards.search(query_D, k, ledger.live, passing)
             ids = ledger.ids(found.numbers)
             revisions = ledger.revisions(found.numbers)
-        return _in_order(ids, found, revisions)
+        return in_order(ids, found.scores, revisions)
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
         ledger = self._posts.ledger
@@ -202,17 +201,6 @@ def _member(stored: Stored) -> StoredMember:
         [PostId(post_id) for post_id in hidden],
         stored.vector,
     )
-
-
-def _in_order(ids: list[str], found: Found, revisions: list[Revision]) -> Hits:
-    """By (-score, post id); `found` is by score already, so only runs of equal scores are to be sorted."""
-    scores = found.scores
-    order = list(range(len(ids)))
-    equal = np.flatnonzero(scores[1:] == scores[:-1])
-    if len(equal):
-        order.sort(key=lambda place: (-scores[place], ids[place]))
-    post_ids = [PostId(ids[place]) for place in order]
-    return Hits(post_ids, scores, [revisions[place] for place in order] if len(equal) else revisions)
 
 
 def _own(folder: Path) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from indexer.codes import Codes
 from indexer.tiers import Filters
 from schemas.ids import Micros, Revision
 
@@ -43,8 +44,8 @@ class Ledger:
         self._numbers: dict[str, int] = {}
         self._ids: list[str] = []
         self._free: list[int] = []
-        self._authors = _Codes()
-        self._languages = _Codes()
+        self._authors = Codes()
+        self._languages = Codes()
         self._state = np.zeros(_FIRST_ROOM, np.uint8)
         self._sure = np.zeros(_FIRST_ROOM, np.bool_)
         self._revision = np.zeros(_FIRST_ROOM, np.int64)
@@ -176,29 +177,3 @@ class Ledger:
         for name in ("_state", "_sure", "_revision", "_written_at", "_created_at", "_author", "_language"):
             array: npt.NDArray[Any] = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(max(size, 2 * room) - room, array.dtype)]))
-
-
-class _Codes:
-    """Strings as small numbers, so that a filter on them is one look into a table."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str | None, int] = {}
-        self._names: list[str | None] = []
-
-    def code(self, name: str | None) -> int:
-        code = self._codes.get(name)
-        if code is None:
-            code = self._codes[name] = len(self._names)
-            self._names.append(name)
-        return code
-
-    def name(self, code: int) -> str | None:
-        return self._names[code]
-
-    def among(self, names: Iterable[str]) -> Passing:
-        """By code, whether its string is one of these."""
-        table = np.zeros(len(self._names), np.bool_)
-        for name in names:
-            if name in self._codes:
-                table[self._codes[name]] = True
-        return table

@@ -3,13 +3,15 @@
 Pure functions. Knows no tier.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from indexer.errors import TierRefused
-from indexer.tiers import IndexRecord, StoredMember, StoredPost
+from indexer.tiers import Hits, IndexRecord, Scores, StoredMember, StoredPost
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, unpack_vector
-from schemas.ids import Revision
+from schemas.ids import PostId, Revision
 
 
 class Newest(NamedTuple):
@@ -43,6 +45,14 @@ def check(embedding: Embedding, dimension: int) -> None:
         )
     if size == 0 and isinstance(embedding, PostEmbedding) and not embedding.deleted:
         raise TierRefused(f"{embedding.entity_id}: a post that is not deleted has a vector; this one has none")
+
+
+def in_order(ids: Sequence[str], scores: Scores, revisions: Sequence[Revision]) -> Hits:
+    """By (-score, post id), of hits that come by score: only runs of equal scores are to be sorted."""
+    order: Sequence[int] = range(len(ids))
+    if np.any(scores[1:] == scores[:-1]):
+        order = sorted(order, key=lambda place: (-scores[place], ids[place]))
+    return Hits([PostId(ids[place]) for place in order], scores, [revisions[place] for place in order])
 
 
 def stored_post(embedding: PostEmbedding) -> StoredPost:

@@ -1,0 +1,129 @@
+"""Which live post of the hot tier is in which slot, and what filters ask of it.
+
+A reader sees the slots as they were when it began, through a mask. A slot that is blanked while somebody reads keeps
+its post until those readers have ended; only then is it free again. Knows neither vectors, nor ages, nor deletes.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.codes import Codes
+from indexer.tiers import Filters, StoredPost
+from schemas.embeddings import PostEmbedding
+from schemas.ids import MemberId, Micros, PostId, Revision
+
+Slots = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_BLANK: Final = StoredPost(PostId(""), Revision(0), True, MemberId(""), None, Micros(0), None)
+
+
+class SlotTable:
+    def __init__(self, num_slots: int) -> None:
+        self._changed = Condition()
+        self._slot_of: dict[PostId, int] = {}
+        self._posts = [_BLANK] * num_slots
+        self._live = np.zeros(num_slots, np.bool_)
+        self._created_at = np.zeros(num_slots, np.int64)
+        self._language = np.zeros(num_slots, np.int32)
+        self._languages = Codes()
+        self._by_author: dict[str, set[int]] = {}
+        self._free = list(range(num_slots))[::-1]
+        """The lowest slot is taken first, so that a tier with few posts scans few."""
+        self._used = 0
+        self._blanked: deque[tuple[int, int]] = deque()
+        """The last reading that began before, and the slot."""
+        self._readings: set[int] = set()
+        self._last_reading = 0
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    def slot_of(self, post_id: PostId) -> int | None:
+        """Within `alone`."""
+        return self._slot_of.get(post_id)
+
+    def post(self, slot: int) -> StoredPost:
+        """Within `alone`, or of a slot of the reader's mask."""
+        return self._posts[slot]
+
+    def post_ids(self) -> list[PostId]:
+        """All live ones, at one moment."""
+        return list(self._slot_of)
+
+    @contextmanager
+    def alone(self, room: int = 0) -> Iterator[None]:
+        """Nothing changes and no reader begins meanwhile. Waits until `room` slots are free."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._free) >= room)
+            yield
+
+    @contextmanager
+    def reading(self, filters: Filters) -> Iterator[Mask]:
+        """The slots that are live and pass now; they hold their posts until the reader ends."""
+        with self._changed:
+            self._last_reading += 1
+            reading = self._last_reading
+            self._readings.add(reading)
+            mask = self._mask(filters)
+        try:
+            yield mask
+        finally:
+            with self._changed:
+                self._readings.discard(reading)
+                self._free_blanked()
+
+    def take(self, post: PostEmbedding) -> int:
+        """Within `alone`. The post is live from now on."""
+        slot = self._free.pop()
+        self._used = max(self._used, slot + 1)
+        self._slot_of[post.post_id] = slot
+        self._posts[slot] = StoredPost(
+            post.post_id, post.revision, False, post.author_id, post.language, post.created_at_us, None
+        )
+        self._created_at[slot] = post.created_at_us
+        self._language[slot] = self._languages.code(post.language)
+        self._by_author.setdefault(post.author_id, set()).add(slot)
+        self._live[slot] = True
+        return slot
+
+    def blank(self, slot: int) -> None:
+        """Within `alone`."""
+        post = self._posts[slot]
+        del self._slot_of[post.post_id]
+        self._live[slot] = False
+        of_author = self._by_author[post.author_id]
+        of_author.discard(slot)
+        if not of_author:
+            del self._by_author[post.author_id]
+        self._blanked.append((self._last_reading, slot))
+        self._free_blanked()
+
+    def _free_blanked(self) -> None:
+        oldest = min(self._readings, default=self._last_reading + 1)
+        freed = False
+        while self._blanked and self._blanked[0][0] < oldest:
+            slot = self._blanked.popleft()[1]
+            self._posts[slot] = _BLANK
+            self._free.append(slot)
+            freed = True
+        if freed:
+            self._changed.notify()
+
+    def _mask(self, filters: Filters) -> Mask:
+        mask = self._live[: self._used].copy()
+        if filters.languages:
+            mask &= self._languages.among(filters.languages)[self._language[: self._used]]
+        if filters.created_after_us is not None:
+            mask &= self._created_at[: self._used] > filters.created_after_us
+        for author_id in filters.exclude_authors:
+            mask[list(self._by_author.get(author_id, ()))] = False
+        excluded = (self._slot_of.get(PostId(post_id)) for post_id in filters.exclude_posts)
+        mask[[slot for slot in excluded if slot is not None]] = False
+        return mask
