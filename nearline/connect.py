@@ -5,6 +5,7 @@ for, and imports neither a model nor a search library.
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,9 +18,15 @@ from streams.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from indexer.tiers import ColdTier
+    from nearline.status import HotReport, Sources
     from retriever.client import RetrieverClient
+    from schemas.api import ProcessStatus
 
 ANSWER_TIMEOUT_S: Final = 30.0
+
+_STATUS_S: Final = 1.0
+_COLD_STATUS_S: Final = 3.0
+"""A flush may hold an answer of the cold process up for a while."""
 
 
 class Connections:
@@ -59,10 +66,44 @@ class Connections:
         if self.settings.cold.url is not None:
             from indexer.qdrant import QdrantColdTier
 
-            return QdrantColdTier(self.settings.cold, self.generation)
+            return QdrantColdTier(self.settings.cold, self.generation, self._dimension())
         from indexer.remote import RemoteColdTier
 
         socket = self._instance().cold_socket
         if socket is None:
             raise NotReady("the cold tier is a Qdrant server; name it in the configuration as cold.url")
         return RemoteColdTier(Path(socket), timeout_s)
+
+    def _dimension(self) -> int:
+        """Of the package that is configured; a Qdrant elsewhere refuses a wrong one."""
+        from encoders.packages import ModelPackage
+        from nearline.build import package_folder
+
+        configured = self.settings.package is not None or self.settings.serve.url is not None
+        folder = package_folder(self.settings) if configured else Path(self._instance().package)
+        return ModelPackage.read(folder).dimension
+
+    def status_sources(self) -> "Sources":
+        """Raises NotRunning where neither an instance nor a retriever elsewhere is known."""
+        from nearline.status import Sources
+
+        elsewhere = self.settings.serve.url is not None
+        return Sources(
+            processes=list if elsewhere else self._processes,
+            generation=None if elsewhere else self.generation,
+            kafka=lambda: self.kafka,
+            hot=self._hot_report,
+            cold=lambda: closing(self.cold(_COLD_STATUS_S)),
+        )
+
+    def _processes(self) -> "list[ProcessStatus]":
+        from schemas.api import ProcessStatus
+
+        found = self._instance().processes
+        return [ProcessStatus(name=one.name, pid=one.pid, restarts=one.restarts) for one in found]
+
+    def _hot_report(self) -> "HotReport":
+        from nearline.status import HotReport
+
+        with self.retriever(_STATUS_S) as client:
+            return HotReport(client.ready(), client.hot_positions())

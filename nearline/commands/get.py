@@ -1,0 +1,84 @@
+"""`nearline get`: one entity as every part holds it."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._terminal import print_json, print_table
+from nearline.settings import Settings
+
+if TYPE_CHECKING:
+    from nearline.connect import Connections
+
+_ABSENT: dict[str, Any] = {"present": False, "revision": None, "deleted": None}
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["post", "member"]))
+@click.argument("entity_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@instance_options
+def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instance: InstanceReader) -> None:
+    """Print a post's or a member's newest context, and how each tier holds it.
+
+    \b
+    Example:
+      nearline get post p1
+      nearline get member m1 --json
+    """
+    from nearline.connect import Connections
+
+    connections = Connections(settings, instance)
+    tiers = _post_tiers(connections, entity_id) if kind == "post" else _member_tiers(connections, entity_id)
+    found = {"context": _context(connections, kind, entity_id), **tiers}
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _context(connections: "Connections", kind: str, entity_id: str) -> Any:
+    import msgspec
+
+    from schemas import topics
+    from streams.scan import newest_value
+
+    topic = topics.POST_CONTEXTS if kind == "post" else topics.MEMBER_CONTEXTS
+    body = newest_value(connections.kafka, topic, entity_id.encode())
+    return None if body is None else msgspec.json.decode(body)
+
+
+def _post_tiers(connections: "Connections", post_id: str) -> dict[str, Any]:
+    """Both, as the retriever sees them."""
+    with connections.retriever() as client:
+        found = client.post(post_id)
+    return {"cold": found.cold.model_dump(mode="json"), "hot": found.hot.model_dump(mode="json")}
+
+
+def _member_tiers(connections: "Connections", member_id: str) -> dict[str, Any]:
+    """No member is in the hot tier."""
+    from contextlib import closing
+
+    from schemas.ids import MemberId
+
+    with closing(connections.cold()) as tier:
+        found = tier.members([MemberId(member_id)])[0]
+    if found is None:
+        return {"cold": _ABSENT, "hot": _ABSENT}
+    cold = {
+        "present": True,
+        "revision": found.revision,
+        "deleted": found.deleted,
+        "has_vector": found.vector is not None,
+    }
+    return {"cold": cold, "hot": _ABSENT}
+
+
+def _print(found: dict[str, Any]) -> None:
+    import json
+
+    context = found["context"]
+    click.echo("no context" if context is None else json.dumps(context, indent=2, ensure_ascii=False))
+    rows = [(tier, *(found[tier][name] for name in _ABSENT)) for tier in ("cold", "hot")]
+    print_table(("tier", *_ABSENT), rows)

@@ -1,0 +1,58 @@
+"""`nearline status`: how the instance is."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._terminal import print_table
+from nearline.settings import Settings
+
+if TYPE_CHECKING:
+    from schemas.api import StatusResponse
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@instance_options
+def status(*, as_json: bool, settings: Settings, instance: InstanceReader) -> None:
+    """Print processes, the lag of every stage, the tiers, dead letters and freshness.
+
+    Answers within 5 s; what does not answer in time is unknown and named.
+
+    \b
+    Example:
+      nearline status
+      nearline status --json
+    """
+    from nearline.connect import Connections
+    from nearline.status import read_status
+
+    answer = read_status(Connections(settings, instance).status_sources())
+    if as_json:
+        click.echo(answer.model_dump_json())
+    else:
+        _print(answer)
+
+
+def _print(answer: "StatusResponse") -> None:
+    click.echo(f"{'ready' if answer.ready else 'not ready'}, generation {answer.generation or 'unknown'}\n")
+    print_table(("process", "pid", "restarts"), ((one.name, one.pid, one.restarts) for one in answer.processes))
+    click.echo()
+    print_table(
+        ("stage", "topic", "lag", "oldest_s"),
+        ((one.stage, one.topic, one.lag, one.oldest_age_s) for one in answer.stages),
+    )
+    click.echo()
+    cold, hot, fresh = answer.tiers.cold, answer.tiers.hot, answer.freshness_s
+    rows = [
+        ("cold posts", cold.posts),
+        ("cold members", cold.members),
+        ("hot posts", hot.posts),
+        ("dead letters", answer.dead_letters),
+        ("freshness p50, s", fresh.p50),
+        ("freshness p99, s", fresh.p99),
+    ]
+    print_table(("what", "number"), rows)
+    for problem in answer.problems:
+        click.echo(f"problem: {problem}")

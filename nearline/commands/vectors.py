@@ -1,0 +1,52 @@
+"""`nearline vectors`: vectors as the cold tier holds them."""
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._terminal import print_json
+from nearline.settings import Settings
+
+if TYPE_CHECKING:
+    from indexer.tiers import ColdTier, StoredMember, StoredPost
+
+_AT_ONCE = 500
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["post", "member"]))
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@instance_options
+def vectors(*, kind: str, ids: tuple[str, ...], settings: Settings, instance: InstanceReader) -> None:
+    """Print vectors from the cold tier as JSON lines, in the order asked.
+
+    An id without a vector there is named on stderr, and the exit status is 1.
+
+    \b
+    Example:
+      nearline vectors post p1 p2
+    """
+    from nearline.connect import Connections
+    from nearline.errors import NearlineError
+
+    missing = []
+    with closing(Connections(settings, instance).cold()) as tier:
+        for start in range(0, len(ids), _AT_ONCE):
+            some = ids[start : start + _AT_ONCE]
+            for entity_id, found in zip(some, _ask(tier, kind, some), strict=True):
+                if found is None or found.vector is None:
+                    missing.append(entity_id)
+                else:
+                    print_json({"id": entity_id, "revision": found.revision, "vector": found.vector.tolist()})
+    if missing:
+        raise NearlineError(f"the cold tier has no vector of {kind} {', '.join(missing)}")
+
+
+def _ask(tier: "ColdTier", kind: str, ids: tuple[str, ...]) -> "list[StoredPost | None] | list[StoredMember | None]":
+    from schemas.ids import MemberId, PostId
+
+    if kind == "post":
+        return tier.posts([PostId(one) for one in ids], with_vectors=True)
+    return tier.members([MemberId(one) for one in ids])
