@@ -26,6 +26,7 @@ from schemas.api import (
 from schemas.ids import Generation, Offset, Partition
 from streams import dead_letter_box
 from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
+from streams.records import Place
 from streams.settings import KafkaSettings
 
 BUDGET_S: Final = 4.0
@@ -138,7 +139,7 @@ def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: HotRe
 def _hot_offsets(hot: HotReport | None) -> Offsets | None:
     if hot is None:
         return None
-    return {(hot.positions.topic, Partition(at)): Offset(offset) for at, offset in hot.positions.positions.items()}
+    return {Place(hot.positions.topic, Partition(at)): Offset(offset) for at, offset in hot.positions.positions.items()}
 
 
 def _stage(lag: Lag) -> StageStatus:

@@ -11,9 +11,9 @@ from contexts.cells import Cells
 from schemas.contexts import Context, encode_context
 from schemas.ids import Micros, Millis, Offset, Partition, Revision
 from schemas.topics import ORIGIN_HEADER
+from streams.records import Output
 from streams.rows import TablePartition
 from streams.tables import RowForm, Table
-from streams.transactional import Output
 
 
 class _State(Protocol):

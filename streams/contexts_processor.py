@@ -26,11 +26,11 @@ from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId
 from streams.context_tables import KindForm, KindTables
 from streams.dead_letters import dead_letter_record, unplaced_record
 from streams.positions import position_cells, refuse_lost_offsets
+from streams.records import Output, Place, offset_of
 from streams.restore import restore, topic_ids
 from streams.rows import TablePartition
 from streams.settings import KafkaSettings
 from streams.tables import RowForm
-from streams.transactional import Output, Place, offset_of
 
 STAGE: Final = "contexts"
 READS: Final = (*topics.INPUTS, *topics.HOPS, topics.REPUBLISH)

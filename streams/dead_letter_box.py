@@ -13,10 +13,10 @@ from schemas.dead_letters import DeadLetterCause, Headers, from_headers, without
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import KafkaRefused, NoSuchDeadLetter
 from streams.lag import OffsetReader, Offsets
+from streams.records import Output, Place
 from streams.republish import republish_record, send_all
 from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
-from streams.transactional import Output
 
 _SENT_BACK_AS_THEY_ARE: Final = frozenset((*topics.INPUTS, *topics.HOPS, topics.REPUBLISH))
 """What only the context stage reads. A record of a later topic may be older than what is there now, so its entity is
@@ -95,7 +95,7 @@ def way_back(letter: DeadLetter) -> Output:
 
 
 def _one(consumer: Consumer, starts: Offsets, ends: Offsets, wanted: DeadLetterId) -> DeadLetter:
-    place = (topics.DEAD_LETTERS, wanted.partition)
+    place = Place(topics.DEAD_LETTERS, wanted.partition)
     if starts.get(place, wanted.offset + 1) <= wanted.offset < ends.get(place, 0):
         for message in scan(consumer, place, wanted.offset, Offset(wanted.offset + 1)):
             return _letter(message)

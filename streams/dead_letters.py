@@ -10,7 +10,7 @@ from schemas import topics
 from schemas.dead_letters import DeadLetterCause, Headers, to_headers
 from schemas.events import Activity, event_key
 from schemas.times import EPOCH, MICROSECOND
-from streams.transactional import Output, offset_of, place_of
+from streams.records import Output, offset_of, place_of
 
 _STAGE: Final = "contexts"
 

@@ -20,7 +20,7 @@ from schemas.ids import Generation, Kind, Offset
 from streams.dead_letters import dead_letter_record
 from streams.errors import Stopped
 from streams.headers import origin_ms, with_origin
-from streams.transactional import Output, Place
+from streams.records import Output, Place
 from streams.turns import Turns
 
 log = structlog.get_logger()

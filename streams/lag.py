@@ -18,6 +18,7 @@ from schemas import topics
 from schemas.ids import Generation, Millis, Offset, Partition
 from streams.errors import KafkaUnavailable
 from streams.kafka import admin, consumer_config, kafka_errors, translate
+from streams.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
 
 _PROBE_FETCH_BYTES: Final = 16 * 1024
@@ -29,9 +30,6 @@ _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _PAUSE_S: Final = 0.1
 
 _T = TypeVar("_T")
-
-Place = tuple[str, Partition]
-"""A topic and one of its partitions."""
 
 Offsets = dict[Place, Offset]
 
@@ -98,7 +96,10 @@ class OffsetReader:
         """All partitions of those of these topics that exist."""
         found = self._ask(lambda left_s: self._admin.list_topics(timeout=left_s).topics)
         return [
-            (name, Partition(number)) for name in names if name in found for number in sorted(found[name].partitions)
+            Place(name, Partition(number))
+            for name in names
+            if name in found
+            for number in sorted(found[name].partitions)
         ]
 
     def ends(self, places: Iterable[Place]) -> Offsets:
@@ -246,8 +247,7 @@ def _take_probe(message: Message, ends: Offsets, found: dict[Place, FirstRecord 
     error = message.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         raise translate(error)
-    place = (str(message.topic()), Partition(message.partition() or 0))
-    offset = Offset(message.offset() or 0)
+    place, offset = place_of(message), offset_of(message)
     if place in found:
         return
     if error is None and offset < ends[place]:
@@ -257,4 +257,4 @@ def _take_probe(message: Message, ends: Offsets, found: dict[Place, FirstRecord 
 
 
 def _place(one: TopicPartition) -> Place:
-    return one.topic, Partition(one.partition)
+    return Place(one.topic, Partition(one.partition))

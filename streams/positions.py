@@ -12,8 +12,8 @@ from contexts.cells import Cells
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import OffsetsLost
+from streams.records import Place
 from streams.rows import TablePartition
-from streams.transactional import Place
 
 LETTER: Final = b"o"
 """Of the cells with positions; contexts/cells.py has the other letters."""

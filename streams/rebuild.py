@@ -16,9 +16,9 @@ from streams.errors import Fenced, KafkaUnavailable
 from streams.kafka import admin, kafka_errors, translate
 from streams.lag import OffsetReader
 from streams.positions import CHANGELOG_OF, LETTER, read_position
+from streams.records import Place
 from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
-from streams.transactional import Place
 
 _CALL_S: Final = 20.0
 _PAUSE_S: Final = 0.1

@@ -12,8 +12,8 @@ from schemas import topics
 from schemas.ids import Partition
 from streams.errors import KafkaUnavailable, StreamsError
 from streams.kafka import producer_config, translate
+from streams.records import Output
 from streams.settings import KafkaSettings
-from streams.transactional import Output
 
 _ANY_PARTITION: Final = -1
 

@@ -15,7 +15,7 @@ from rocksdict import Options, Rdict, WriteBatch
 
 from schemas.ids import Offset, Partition
 from streams.errors import RowsUnavailable
-from streams.transactional import Place
+from streams.records import Place
 
 _STANDING: Final = b"\0standing"
 """Sorts before every cell, and is none."""

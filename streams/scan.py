@@ -11,8 +11,9 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
 from streams.kafka import consumer_config, kafka_errors, translate
-from streams.lag import OffsetReader, Place
+from streams.lag import OffsetReader
 from streams.partitions import partition_of
+from streams.records import Place
 from streams.settings import KafkaSettings
 
 _BATCH: Final = 1000

@@ -10,16 +10,16 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from schemas.dead_letters import Headers
 from schemas.ids import Offset, Partition
 from streams.crash_points import point
 from streams.errors import StreamsError
 from streams.kafka import consumer_config, kafka_errors, producer_config, translate
+from streams.records import Output, Place, offset_of, place_of
 from streams.settings import KafkaSettings
 
 _IDLE_S: Final = 0.1
@@ -29,31 +29,6 @@ _TRANSACTION_MS: Final = 15_000
 """Readers wait this long, and the broker's check, for a worker that died within a transaction and never came back."""
 
 log = structlog.get_logger(__name__)
-
-
-class Place(NamedTuple):
-    """A partition of a topic."""
-
-    topic: str
-    partition: Partition
-
-
-def place_of(record: Message) -> Place:
-    return Place(str(record.topic()), Partition(int(record.partition() or 0)))
-
-
-def offset_of(record: Message) -> Offset:
-    return Offset(int(record.offset() or 0))
-
-
-class Output(NamedTuple):
-    """A record to be sent. Without a partition, the key decides."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers | None = None
-    partition: Partition | None = None
 
 
 class Processor(Protocol):
