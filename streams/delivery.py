@@ -23,7 +23,8 @@ def deliver_dead_letters(producer: Producer, stage: str, letters: Iterable[tuple
 
     for message, sentence in letters:
         letter = dead_letter_record(stage, message, sentence)
-        producer.produce(letter.topic, letter.value, letter.key, headers=[*(letter.headers or [])], on_delivery=delivered)
+        headers: list[tuple[str, str | bytes | None]] = list(letter.headers or [])
+        producer.produce(letter.topic, letter.value, letter.key, headers=headers, on_delivery=delivered)
     waiting = producer.flush(DELIVERY_TIMEOUT_S)
     if failures:
         raise failures[0]

@@ -12,7 +12,8 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from schemas.embeddings import MemberEmbedding, PostEmbedding, pack_vector
 from schemas.ids import Generation, MemberId, Micros, PostId, Revision
-from streams.kafka import client_config, producer_config
+from streams.errors import KafkaUnavailable
+from streams.kafka import client_config, kafka_errors, producer_config
 from streams.settings import KafkaSettings
 from tests.waiting import until
 
@@ -97,8 +98,15 @@ def lag(kafka: KafkaSettings, group: str, topics: Sequence[str]) -> int:
         consumer.close()
 
 
-def until_no_lag(kafka: KafkaSettings, group: str, topics: Sequence[str], timeout_s: float = 40.0) -> None:
-    until(lambda: lag(kafka, group, topics) == 0, f"the lag of {group} to reach zero", timeout_s, every_s=0.1)
+def until_no_lag(kafka: KafkaSettings, group: str, topics: Sequence[str], timeout_s: float = 60.0) -> None:
+    def no_lag() -> bool:
+        try:
+            with kafka_errors():
+                return lag(kafka, group, topics) == 0
+        except KafkaUnavailable:
+            return False  # a broker's first group makes it wait for its offsets topic
+
+    until(no_lag, f"the lag of {group} to reach zero", timeout_s, every_s=0.1)
 
 
 @contextmanager

@@ -1,0 +1,181 @@
+"""The trending stage, on Faust: an agent that counts activity and a timer that writes each partition's top list.
+
+Approximate on purpose: a crash may cost or repeat some events of scores that decay anyway. Whatever goes wrong ends the
+process; the next one goes on from the lists that were written last.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+import structlog
+
+from schemas import topics
+from schemas.errors import BadRecord
+from schemas.events import Activity, decode_event, event_time_us
+from schemas.ids import Micros, Millis, Partition, PostId
+from schemas.trending import encode_trending
+from streams.commit_watch import CommitWatch
+from streams.errors import StreamsError
+from streams.faust_client import new_app
+from streams.settings import KafkaSettings, TrendingSettings
+from streams.trending_lists import last_lists, list_key
+from streams.trending_scores import TrendingScores
+
+log = structlog.get_logger()
+
+BATCH_EVENTS: Final = 1000
+BATCH_S: Final = 0.2
+STALLED_S: Final = 60.0
+"""Without a commit for this long, while there is something to read, the process leaves."""
+WATCH_EVERY_S: Final = 10.0
+STOP_S: Final = 10.0
+EXIT_STATUS: Final = 70
+
+
+def run_trending(kafka: KafkaSettings, settings: TrendingSettings, stop: threading.Event) -> None:
+    """Returns when `stop` is set and the lists are written. Leaves the process where it cannot go on."""
+    asyncio.run(TrendingStage(kafka, settings).run(stop))
+
+
+class TrendingStage:
+    """Everything runs in one event loop; `activity` arrives through one agent for all partitions of this worker."""
+
+    def __init__(self, kafka: KafkaSettings, settings: TrendingSettings) -> None:
+        self._kafka = kafka
+        self._settings = settings
+        self._scores: dict[Partition, TrendingScores] = {}
+        self._skipped = 0
+        self._app = new_app(topics.TRENDING_GROUP, kafka)
+        # Raw: a codec's error would commit past the message, so we read it ourselves.
+        self._lists = self._app.topic(topics.TRENDING, key_serializer="raw", value_serializer="raw")
+        self._wire()
+
+    def _wire(self) -> None:
+        activity = self._app.topic(topics.ACTIVITY, key_serializer="raw", value_serializer="raw")
+
+        @self._app.agent(activity, name="trending")
+        async def count(stream: Any) -> None:
+            # Not take(): it acknowledges a batch even when the body raises.
+            async for events in stream.noack_take(BATCH_EVENTS, within=BATCH_S):
+                with _no_way_on("counting activity"):
+                    await self._take_over({Partition(event.message.partition) for event in events})
+                    for event in events:
+                        self._count(event.message)
+                    for event in events:
+                        await stream.ack(event)
+
+        async def write() -> None:
+            with _no_way_on("writing the trending lists"):
+                await self._write_lists()
+
+        self._app.timer(self._settings.interval_s)(write)
+
+        @self._app.on_partitions_assigned.connect
+        async def assigned(*arguments: Any, **_: Any) -> None:
+            _sender, assigned = arguments
+            self._keep({Partition(place.partition) for place in assigned})
+
+    async def run(self, stop: threading.Event) -> None:
+        watch = CommitWatch(self._kafka, topics.TRENDING_GROUP, topics.ACTIVITY, STALLED_S)
+        with _no_way_on("running Faust"):
+            self._app.finalize()
+            await self._app.start()
+            await self._until(stop, watch)
+            await self._write_lists()
+            await self._stop_app()
+        watch.close()
+
+    async def _until(self, stop: threading.Event, watch: CommitWatch) -> None:
+        """Looks after the app from outside: Faust may stand still, or be broken inside, and say nothing."""
+        watch_at = time.monotonic() + WATCH_EVERY_S
+        while not stop.is_set():
+            if self._app.crashed:
+                _leave(f"Faust crashed: {self._app.crash_reason!r}")
+            if time.monotonic() >= watch_at:
+                await self._look(watch)
+                watch_at = time.monotonic() + WATCH_EVERY_S
+            await asyncio.sleep(0.1)
+
+    async def _look(self, watch: CommitWatch) -> None:
+        try:
+            stalled = await asyncio.to_thread(watch.stalled, list(self._scores))
+        except StreamsError as error:
+            log.warning("whether trending moves is not known", error=str(error))
+            return
+        if stalled:
+            _leave(f"no commit for {STALLED_S:.0f} s on partitions {stalled} of {topics.ACTIVITY}")
+
+    async def _stop_app(self) -> None:
+        try:
+            await asyncio.wait_for(self._app.stop(), STOP_S)
+        except TimeoutError:
+            _leave(f"Faust did not stop within {STOP_S:.0f} s")
+
+    def _keep(self, partitions: Collection[Partition]) -> None:
+        """A rebalance hands out everything anew; what stays here keeps its scores."""
+        self._scores = {partition: scores for partition, scores in self._scores.items() if partition in partitions}
+
+    async def _take_over(self, partitions: Collection[Partition]) -> None:
+        """Goes on from the list that was written last. Done where the events arrive, because they may arrive before
+        Faust has told anybody that a partition was assigned."""
+        assigned = {place.partition for place in self._app.consumer.assignment()}
+        new = [partition for partition in partitions if partition in assigned and partition not in self._scores]
+        if not new:
+            return
+        stored = await asyncio.to_thread(last_lists, self._kafka, new)
+        for partition in new:
+            self._scores[partition] = TrendingScores(partition, self._settings)
+        for each in stored:
+            self._scores[Partition(each.partition)].load(each)
+
+    def _count(self, message: Any) -> None:
+        scores = self._scores.get(message.partition)
+        if scores is None:
+            return  # taken away meanwhile; whoever has it now reads it too
+        timestamp_ms = Millis(round(message.timestamp * 1000))
+        try:
+            event = decode_event(topics.ACTIVITY, message.key, message.value, timestamp_ms)
+        except BadRecord:
+            # The context stage reads the same record and makes it a dead letter, once.
+            self._skipped += 1
+            return
+        if isinstance(event, Activity):
+            # A time in the future would outweigh everything that is now.
+            at_us = Micros(min(event_time_us(event), timestamp_ms * 1000))
+            scores.add(PostId(event.post_id), event.action, at_us)
+
+    async def _write_lists(self) -> None:
+        """Returns when the broker has them. A list that only time has changed is not written again."""
+        now_us = Micros(time.time_ns() // 1000)
+        sent = [
+            await self._lists.send(
+                key=list_key(partition), value=encode_trending(scores.take_list(now_us)), partition=partition
+            )
+            for partition, scores in self._scores.items()
+            if scores.changed
+        ]
+        for future in sent:
+            await future
+        if self._skipped:
+            log.warning("activity that cannot be read was skipped", records=self._skipped)
+            self._skipped = 0
+
+
+@contextmanager
+def _no_way_on(doing: str) -> Iterator[None]:
+    """An exception that leaves an agent freezes its commits and hangs the stop, so the process leaves at once."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("trending cannot go on", doing=doing)
+        _leave(f"{doing}: {error!r}")
+
+
+def _leave(reason: str) -> NoReturn:
+    log.error("the trending stage leaves, to be started again", reason=reason)
+    os._exit(EXIT_STATUS)

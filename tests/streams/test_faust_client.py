@@ -1,0 +1,36 @@
+import pytest
+
+from streams.errors import KafkaRefused
+from streams.faust_client import credentials, new_app
+from streams.settings import KafkaSettings
+
+
+def test_plain_connections_need_no_credentials() -> None:
+    assert credentials({}) is None
+
+
+def test_sasl_with_and_without_tls() -> None:
+    options = {"sasl.mechanisms": "SCRAM-SHA-256", "sasl.username": "u", "sasl.password": "p"}
+    plain = credentials({**options, "security.protocol": "SASL_PLAINTEXT"})
+    encrypted = credentials({**options, "security.protocol": "sasl_ssl"})
+    assert plain is not None
+    assert encrypted is not None
+    assert (plain.protocol.value, encrypted.protocol.value) == ("SASL_PLAINTEXT", "SASL_SSL")
+    assert encrypted.mechanism.value == "SCRAM-SHA-256"  # type: ignore[attr-defined]
+
+
+def test_tls_alone() -> None:
+    found = credentials({"security.protocol": "ssl", "enable.ssl.certificate.verification": "false"})
+    assert found is not None
+    assert found.protocol.value == "SSL"
+
+
+def test_every_broker_of_the_list_is_known() -> None:
+    app = new_app("trending", KafkaSettings(bootstrap_servers="one:1, two:2"))
+    assert [str(url) for url in app.conf.broker] == ["kafka://one:1", "kafka://two:2"]
+    assert app.conf.id == "trending"
+
+
+def test_without_a_broker_it_says_so() -> None:
+    with pytest.raises(KafkaRefused, match=r"kafka\.bootstrap_servers"):
+        new_app("trending", KafkaSettings())

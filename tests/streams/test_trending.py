@@ -1,0 +1,161 @@
+"""The trending stage, in a process of its own, on the real broker."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import msgspec
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from schemas import topics
+from schemas.ids import Partition
+from schemas.times import to_rfc3339
+from schemas.topics import TopicSpec
+from schemas.trending import TrendingList, decode_trending
+from streams.commit_watch import CommitWatch
+from streams.errors import KafkaUnavailable
+from streams.kafka import consumer_config
+from streams.settings import KafkaSettings
+from streams.topics import ensure_topics
+from streams.trending import EXIT_STATUS
+from streams.trending_lists import last_lists
+from streams.trending_scores import WEIGHTS
+from tests.conftest import RunningBroker
+from tests.streams.stage_kit import Sender, child, lag, read_all, until_no_lag
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+
+def activity(member: str, post: str, action: str) -> tuple[str, bytes]:
+    event = {
+        "type": "activity",
+        "member_id": member,
+        "post_id": post,
+        "action": action,
+        "at": to_rfc3339(time.time_ns() // 1000),  # type: ignore[arg-type]
+    }
+    return member, msgspec.json.encode(event)
+
+
+class Trending:
+    def __init__(self, broker: RunningBroker) -> None:
+        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        ensure_topics(self.kafka, [TopicSpec(topics.ACTIVITY, "events"), TopicSpec(topics.TRENDING, "state")])
+
+    def send(self, *records: tuple[str, bytes | None]) -> None:
+        Sender(self.kafka).send(topics.ACTIVITY, records)
+
+    def child(self, interval_s: float = 0.2) -> AbstractContextManager[subprocess.Popen[str]]:
+        return child("tests.streams.trending_child", str(self.kafka.bootstrap_servers), str(interval_s))
+
+    def broken_child(self) -> AbstractContextManager[subprocess.Popen[str]]:
+        return child("tests.streams.trending_child", str(self.kafka.bootstrap_servers), "0.2", "broken")
+
+    def lists(self) -> dict[int, TrendingList]:
+        """The newest list of each partition, as the retriever sees them."""
+        found = [decode_trending(message.value() or b"") for message in read_all(self.kafka, topics.TRENDING)]
+        return {each.partition: each for each in sorted(found, key=lambda each: each.as_of_us)}
+
+    def scores(self) -> dict[str, float]:
+        """Of all partitions, added up."""
+        total: dict[str, float] = {}
+        for each in self.lists().values():
+            for entry in each.entries:
+                total[entry.post_id] = total.get(entry.post_id, 0.0) + entry.score
+        return total
+
+    def until_no_lag(self) -> None:
+        until_no_lag(self.kafka, topics.TRENDING_GROUP, [topics.ACTIVITY])
+
+
+@pytest.fixture
+def trending(clean_topics: RunningBroker) -> Trending:
+    return Trending(clean_topics)
+
+
+def test_an_error_in_the_agent_ends_the_process_and_commits_nothing(trending: Trending) -> None:
+    trending.send(activity("m", "p", "like"))
+    with trending.broken_child() as process:
+        assert process.wait(40) == EXIT_STATUS
+    assert lag(trending.kafka, topics.TRENDING_GROUP, [topics.ACTIVITY]) == 1
+
+
+def test_lists_that_are_missing_or_unreadable_are_started_anew(trending: Trending) -> None:
+    until(lambda: known(lambda: last_lists(trending.kafka, [Partition(0)])), "the new topic to have its leaders")
+    assert last_lists(trending.kafka, [Partition(0), Partition(1)]) == []
+    Sender(trending.kafka).send(topics.TRENDING, [("0", b"garbage")])
+    assert last_lists(trending.kafka, [Partition(n) for n in range(4)]) == []
+
+
+def test_the_watch_sees_a_group_that_stands_still(trending: Trending) -> None:
+    now = [0.0]
+    watch = CommitWatch(trending.kafka, topics.TRENDING_GROUP, topics.ACTIVITY, 60, clock=lambda: now[0])
+    everything = [Partition(n) for n in range(4)]
+
+    def stalled(at: float) -> list[Partition]:
+        now[0] = at
+        until(lambda: known(lambda: watch.stalled(everything)), "the broker to know group and topic")
+        return watch.stalled(everything)
+
+    try:
+        assert stalled(0) == []
+        assert stalled(100) == []  # nothing to read
+
+        # All of a key's records in one partition, and the control record of their transaction behind them.
+        Sender(trending.kafka, "trending-test").send(topics.ACTIVITY, [activity("m", "p", "view")] * 3)
+        until(lambda: len(stalled(200)) == 1, "the group to be seen standing still")
+        (partition,) = stalled(200)
+        commit(trending.kafka, partition, 2)
+        assert stalled(300) == []
+        assert stalled(359) == []
+        assert stalled(361) == [partition]
+        commit(trending.kafka, partition, 3)
+        assert stalled(400) == []
+        assert stalled(500) == []  # a control record alone is nothing to read
+    finally:
+        watch.close()
+
+
+def known(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except KafkaUnavailable:
+        return False
+    return True
+
+
+def commit(kafka: KafkaSettings, partition: Partition, offset: int) -> None:
+    consumer = Consumer(consumer_config(kafka, topics.TRENDING_GROUP))
+    consumer.commit(offsets=[TopicPartition(topics.ACTIVITY, partition, offset)], asynchronous=False)
+    consumer.close()
+
+
+def test_lists_of_all_partitions_and_a_restart_that_goes_on(trending: Trending) -> None:
+    trending.send(*(activity(f"m{n}", "liked", "like") for n in range(20)))
+    trending.send(*(activity(f"m{n}", "seen", "view") for n in range(20)))
+    trending.send(("m", b"garbage"), ("m", None), activity("m", "hidden", "hide"))
+    with trending.child() as process:
+        trending.until_no_lag()
+        until(lambda: len(trending.scores()) == 2, "the lists to be written")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert trending.scores() == pytest.approx({"liked": 20 * WEIGHTS["like"], "seen": 20 * WEIGHTS["view"]})
+    for message in read_all(trending.kafka, topics.TRENDING):
+        assert message.key() == str(message.partition()).encode()
+
+    trending.send(activity("m0", "liked", "like"))
+    with trending.child() as process:
+        trending.until_no_lag()
+        until(lambda: trending.scores()["liked"] > 20.5 * WEIGHTS["like"], "the next like to be counted")
+        process.kill()
+    trending.send(*(activity(f"m{n}", "late", "share") for n in range(20)))
+    with trending.child() as process:
+        until(lambda: trending.scores().get("late", 0) > 19 * WEIGHTS["share"], "the worker after a kill to go on")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert trending.scores()["liked"] > 19 * WEIGHTS["like"]
+    assert lag(trending.kafka, topics.TRENDING_GROUP, [topics.ACTIVITY]) == 0

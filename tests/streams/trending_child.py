@@ -1,0 +1,29 @@
+"""A trending stage in a process of its own: `python -m tests.streams.trending_child BOOTSTRAP INTERVAL_S [broken]`.
+
+`broken`: reading an activity raises what nobody expected.
+"""
+
+import signal
+import sys
+import threading
+from typing import Any, NoReturn
+
+from streams import trending
+from streams.settings import KafkaSettings, TrendingSettings
+
+
+def surprise(*_: Any) -> NoReturn:
+    raise RuntimeError("injected: nobody expects this")
+
+
+def main(bootstrap_servers: str, interval_s: str, broken: str = "") -> None:
+    if broken:
+        trending.decode_event = surprise  # type: ignore[assignment]
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    settings = TrendingSettings(interval_s=float(interval_s), half_life_s=1e9)
+    trending.run_trending(KafkaSettings(bootstrap_servers=bootstrap_servers), settings, stop)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
