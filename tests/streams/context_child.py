@@ -1,0 +1,37 @@
+"""A context stage in a process of its own, so that it can be stopped, frozen and killed:
+`python -m tests.streams.context_child BOOTSTRAP DATA_DIR SLOT [CRASH_POINT:PASSES]`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from threading import Event
+
+from contexts.settings import ContextRules
+from streams.contexts_stage import ContextStage
+from streams.crash_points import VARIABLE, arm_from
+from streams.errors import StreamsError
+from streams.settings import ContextsSettings, KafkaSettings
+
+REFUSED = 3
+SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
+"""A dead worker's partitions move soon."""
+
+
+def main(bootstrap_servers: str, data_dir: str, slot: str, crash: str = "") -> None:
+    arm_from({VARIABLE: crash})
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    kafka = KafkaSettings.model_validate({"bootstrap_servers": bootstrap_servers, "options": SESSION})
+    settings = ContextsSettings(batch_records=20, linger_s=0.01)
+    stage = ContextStage(kafka, settings, ContextRules(), Path(data_dir), slot)
+    print("started", flush=True)
+    try:
+        stage.run(stop)
+    except StreamsError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        os._exit(REFUSED)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,126 @@
+"""A small world of events for the context stage, and what must become of it, worked out without any code of the stage.
+
+Posts are created, updated and deleted, in a shuffled order and with repeats; a deleted post has no activity, so that
+every history is known whatever the order. Sent in slices, so that a worker can die in between.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from schemas import topics
+from schemas.contexts import MemberContext, PostContext
+from schemas.times import to_micros
+
+Event = dict[str, Any]
+Sent = tuple[str, str, bytes]
+"""Topic, key, value."""
+
+POSITIVE = {"like", "share", "comment", "click"}
+HISTORY = 50
+
+
+class World:
+    def __init__(self, seed: int = 1, num_posts: int = 60, num_members: int = 12, num_actions: int = 600) -> None:
+        self._random = random.Random(seed)
+        self._start = datetime.now(UTC) - timedelta(hours=10)
+        self._posts = {f"p{n}": self._post_events(f"p{n}", f"m{n % num_members}", n) for n in range(num_posts)}
+        live = [post_id for post_id in self._posts if self._newest(post_id)["type"] != "post.deleted"]
+        self._activity = [
+            {
+                "type": "activity",
+                "member_id": f"m{self._random.randrange(num_members)}",
+                "post_id": self._random.choice(live),
+                "action": self._random.choice(["like", "share", "view", "view", "impression"]),
+                "at": self._at(10_000 + n),
+            }
+            for n in range(num_actions)
+        ]
+        self._profiles = [
+            {"type": "member.updated", "member_id": f"m{n}", "headline": f"h{k}", "skills": [], "at": self._at(k)}
+            for n in range(num_members // 2)
+            for k in (1, 2, 3)
+        ]
+
+    def sent(self) -> list[Sent]:
+        """In any order, except that a member acts after its posts are there or before: both happen."""
+        posts = [event for events in self._posts.values() for event in [*events, *events[:1]]]
+        everything = [*posts, *self._activity, *self._profiles]
+        self._random.shuffle(everything)
+        return [(_topic(event), _key(event), json.dumps(event).encode()) for event in everything]
+
+    def entity_ids(self) -> list[str]:
+        return [*self._posts, *self._histories()]
+
+    def check(self, posts: dict[str, PostContext], members: dict[str, MemberContext]) -> None:
+        """The newest context of each entity, once nothing is held back."""
+        counts = self._counts()
+        for post_id in self._posts:
+            newest, found = self._newest(post_id), posts[post_id]
+            if newest["type"] == "post.deleted":
+                assert found.deleted, post_id
+            else:
+                assert (found.deleted, found.text) == (False, newest["text"]), post_id
+                assert found.counts == counts[post_id], f"{found} and not {counts[post_id]}"
+        for member_id, entries in self._histories().items():
+            found_entries = [(e.at_us, e.post_id, e.action) for e in members[member_id].history]
+            assert found_entries == sorted(entries)[-HISTORY:], member_id
+        for profile in self._profiles:
+            assert members[profile["member_id"]].headline == "h3"
+
+    def _histories(self) -> dict[str, list[tuple[int, str, str]]]:
+        found: dict[str, list[tuple[int, str, str]]] = {}
+        for event in self._activity:
+            if event["action"] in POSITIVE:
+                entry = _us(event["at"]), event["post_id"], event["action"]
+                found.setdefault(event["member_id"], []).append(entry)
+        for post_id, events in self._posts.items():
+            if self._newest(post_id)["type"] != "post.deleted":
+                entry = _us(events[0]["created_at"]), post_id, "wrote"
+                found.setdefault(events[0]["author_id"], []).append(entry)
+        return found
+
+    def _counts(self) -> dict[str, Counter[str]]:
+        found: dict[str, Counter[str]] = {post_id: Counter() for post_id in self._posts}
+        for event in self._activity:
+            found[event["post_id"]][event["action"]] += 1
+        return found
+
+    def _newest(self, post_id: str) -> Event:
+        return max(self._posts[post_id], key=lambda event: event.get("at", event.get("created_at")))
+
+    def _post_events(self, post_id: str, author_id: str, number: int) -> list[Event]:
+        born = self._at(number)
+        body = {"post_id": post_id, "author_id": author_id, "language": "en", "created_at": born}
+        events: list[Event] = [{"type": "post.created", "text": f"{post_id} as created", **body}]
+        for update in range(self._random.randrange(3)):
+            at = self._at(1000 * (update + 1) + number)
+            events.append({"type": "post.updated", "text": f"{post_id} update {update}", "at": at, **body})
+        if number % 7 == 0:
+            events.append({"type": "post.deleted", "post_id": post_id, "at": self._at(9000 + number)})
+        return events
+
+    def _at(self, seconds: int) -> str:
+        return (self._start + timedelta(seconds=seconds)).isoformat()
+
+
+def slices(sent: list[Sent], number: int) -> Iterator[list[Sent]]:
+    for n in range(number):
+        yield sent[n * len(sent) // number : (n + 1) * len(sent) // number]
+
+
+def _us(text: str) -> int:
+    return to_micros(datetime.fromisoformat(text))
+
+
+def _topic(event: Event) -> str:
+    if event["type"] == "activity":
+        return topics.ACTIVITY
+    return topics.MEMBERS if event["type"].startswith("member") else topics.POSTS
+
+
+def _key(event: Event) -> str:
+    return str(event["post_id"] if event["type"].startswith("post") else event["member_id"])

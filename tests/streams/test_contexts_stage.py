@@ -1,0 +1,311 @@
+"""The context stage on the real broker: what comes out, and that it comes out exactly once whatever dies."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import ConsumerGroupState, Message
+
+from contexts.settings import ContextRules
+from schemas import topics
+from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
+from schemas.dead_letters import DeadLetterCause, Headers, from_headers
+from schemas.ids import Partition
+from streams.contexts_processor import READS
+from streams.contexts_stage import ContextStage
+from streams.errors import OffsetsLost
+from streams.lag import OffsetReader
+from streams.rebuild import rebuild_offsets
+from streams.republish import flush_record, republish_record, send_all
+from streams.settings import ContextsSettings, KafkaSettings
+from streams.topics import ensure_topics
+from tests.conftest import RunningBroker
+from tests.streams.context_child import REFUSED, SESSION
+from tests.streams.context_world import Sent, World, slices
+from tests.streams.stage_kit import Sender, child, in_thread, read_all
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+CRASHED = 86
+POINTS = ("begun", "outputs-sent", "offsets-sent", "committed", "rows-written")
+
+
+class Contexts:
+    """A context stage with its topics."""
+
+    def __init__(self, broker: RunningBroker, folder: Path) -> None:
+        self.broker = broker
+        self.folder = folder
+        self.kafka = KafkaSettings.model_validate({"bootstrap_servers": broker.bootstrap_servers, "options": SESSION})
+        ensure_topics(self.kafka, topics.core_topics())
+        self.sender = Sender(self.kafka)
+
+    def stage(self, rules: ContextRules | None = None, batch_records: int = 100) -> ContextStage:
+        settings = ContextsSettings(batch_records=batch_records, linger_s=0.01)
+        return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0")
+
+    @contextmanager
+    def worker(self, slot: str = "0", crash: str = "") -> Iterator[subprocess.Popen[str]]:
+        arguments = self.broker.bootstrap_servers, str(self.folder), slot, crash
+        with child("tests.streams.context_child", *arguments) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "started\n"
+            yield process
+
+    def send(self, *events: dict[str, Any]) -> None:
+        for event in events:
+            topic = {"a": topics.ACTIVITY, "m": topics.MEMBERS, "p": topics.POSTS}[event["type"][0]]
+            key = event["post_id"] if topic == topics.POSTS else event["member_id"]
+            self.sender.send(topic, [(key, json.dumps(event).encode())])
+
+    def send_all(self, sent: list[Sent]) -> None:
+        for wanted in topics.INPUTS:
+            self.sender.send(wanted, [(key, value) for topic, key, value in sent if topic == wanted])
+
+    def until_done(self, timeout_s: float = 60) -> None:
+        """No lag at all: control records are committed too."""
+        reader = OffsetReader(self.kafka)
+        places = reader.places(READS)
+
+        def no_lag() -> bool:
+            done = reader.committed(topics.CONTEXTS_GROUP, places)
+            return all((done[place] or 0) == end for place, end in reader.ends(places).items())
+
+        until(no_lag, "the lag of the context stage to reach zero", timeout_s, every_s=0.1)
+
+    def flush(self) -> None:
+        """Everything that is held back is published."""
+        self.until_done()
+        send_all(self.kafka, [flush_record(Partition(number)) for number in range(self.kafka.partitions)])
+        self.until_done()
+
+    def posts(self) -> dict[str, list[PostContext]]:
+        return _by_key((decode_post_context(m.value() or b""), m) for m in read_all(self.kafka, topics.POST_CONTEXTS))
+
+    def members(self) -> dict[str, list[MemberContext]]:
+        found = read_all(self.kafka, topics.MEMBER_CONTEXTS)
+        return _by_key((decode_member_context(m.value() or b""), m) for m in found)
+
+    def check(self, world: World) -> None:
+        """All is as the world says, and no revision is missing or there twice. Needs a worker: counts within a bucket
+        are not published by themselves."""
+        self.until_done()
+        send_all(self.kafka, [republish_record(entity_id.encode()) for entity_id in world.entity_ids()])
+        self.until_done()
+        posts, members = self.posts(), self.members()
+        _check_revisions(posts)
+        _check_revisions(members)
+        world.check({k: v[-1] for k, v in posts.items()}, {k: v[-1] for k, v in members.items()})
+        assert read_all(self.kafka, topics.DEAD_LETTERS) == []
+
+
+def _check_revisions(contexts: Mapping[str, Sequence[PostContext | MemberContext]]) -> None:
+    for entity_id, published in contexts.items():
+        assert [one.revision for one in published] == list(range(1, len(published) + 1)), entity_id
+
+
+def _by_key(found: Iterator[tuple[Any, Message]]) -> dict[str, list[Any]]:
+    contexts: dict[str, list[Any]] = {}
+    for context, message in found:
+        contexts.setdefault((message.key() or b"").decode(), []).append(context)
+    return contexts
+
+
+def at(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=seconds)).isoformat()
+
+
+def post(post_id: str, text: str = "text", **over: Any) -> dict[str, Any]:
+    body = {"post_id": post_id, "author_id": "author", "text": text, "created_at": at(0)}
+    return {"type": "post.created", **body, **over}
+
+
+def like(member_id: str, post_id: str, seconds: float = 1, action: str = "like") -> dict[str, Any]:
+    return {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": at(seconds)}
+
+
+@pytest.fixture
+def contexts(clean_topics: RunningBroker, tmp_path: Path) -> Contexts:
+    return Contexts(clean_topics, tmp_path)
+
+
+def test_events_become_contexts(contexts: Contexts) -> None:
+    contexts.send(post("p1", "hello"), like("m", "p1"), like("m", "later"), like("m", "p1", 2, "view"))
+    with in_thread(contexts.stage().run):
+        contexts.until_done()
+        contexts.send(post("later", "here now"), {"type": "post.deleted", "post_id": "never seen", "at": at(1)})
+        contexts.flush()
+    posts, members = contexts.posts(), contexts.members()
+    assert posts["p1"][-1].counts == {"like": 1, "view": 1}
+    assert posts["never seen"][-1].deleted
+    assert [(entry.post_id, entry.text) for entry in members["m"][-1].history] == [
+        ("p1", "hello"),
+        ("later", "here now"),
+    ]
+    assert [entry.action for entry in members["author"][-1].history] == ["wrote", "wrote"]
+    # Freshness is counted from the event; what was put off on purpose says nothing about it.
+    first, *_, last = (m for m in read_all(contexts.kafka, topics.POST_CONTEXTS) if m.key() == b"p1")
+    (sent,) = (m for m in read_all(contexts.kafka, topics.POSTS) if m.key() == b"p1")
+    assert first.headers() == [(topics.ORIGIN_HEADER, str(sent.timestamp()[1]).encode())]
+    assert last.headers() is None
+
+
+def test_a_bad_record_is_a_dead_letter_and_its_neighbours_go_on(contexts: Contexts) -> None:
+    contexts.sender.send(topics.POSTS, [("p1", b"{"), ("p2", None), ("other", json.dumps(post("p3")).encode())])
+    contexts.sender.send(topics.ACTIVITY_BY_POST, [("p1", b"junk")])
+    contexts.send(post("p1"))
+    with in_thread(contexts.stage().run):
+        contexts.until_done()
+    letters = {m.key(): _cause(m) for m in read_all(contexts.kafka, topics.DEAD_LETTERS)}
+    assert set(letters) == {b"p1", b"p2", b"other"}
+    assert letters[b"p2"].cause.startswith("the value is null")
+    assert {(letter.stage, letter.topic) for letter in letters.values()} >= {("contexts", topics.POSTS)}
+    assert list(contexts.posts()) == ["p1"]
+
+
+def test_too_much_activity_before_its_post_is_a_dead_letter_that_can_be_sent_again(contexts: Contexts) -> None:
+    contexts.send(like("m", "p1", 1), like("m", "p1", 2))
+    with in_thread(contexts.stage(ContextRules(waiting_actions=1)).run):
+        contexts.until_done()
+        (letter,) = read_all(contexts.kafka, topics.DEAD_LETTERS)
+        cause = _cause(letter)
+        assert (cause.topic, cause.stage) == (topics.ACTIVITY, "contexts")
+        contexts.send(post("p1"))
+        contexts.until_done()
+        contexts.sender.send(topics.ACTIVITY, [((letter.key() or b"").decode(), letter.value())])
+        contexts.flush()
+    assert contexts.posts()["p1"][-1].counts == {"like": 2}
+    assert len(contexts.members()["m"][-1].history) == 2
+
+
+def test_republish_gives_the_same_at_the_next_revision(contexts: Contexts) -> None:
+    contexts.send(post("p1", "hello"))
+    with in_thread(contexts.stage().run):
+        contexts.until_done()
+        send_all(contexts.kafka, [republish_record(b"p1"), republish_record(b"nobody")])
+        contexts.until_done()
+    first, second = contexts.posts()["p1"]
+    assert (first.revision, second.revision) == (1, 2)
+    assert (first.text, first.as_of_us) == (second.text, second.as_of_us)
+    assert set(contexts.posts()) == {"p1"}
+
+
+def test_a_flush_publishes_more_than_one_batch_of_what_is_held_back(contexts: Contexts) -> None:
+    contexts.send(*(post(f"p{n}") for n in range(60)))
+    with in_thread(contexts.stage(batch_records=10).run):
+        contexts.until_done()
+        contexts.send(*(like("m", f"p{n}", n, "view") for n in range(60)))
+        contexts.flush()
+    published = contexts.posts()
+    assert {len(published[f"p{n}"]) for n in range(60)} == {2}
+    assert {published[f"p{n}"][-1].counts["view"] for n in range(60)} == {1}
+
+
+def test_what_is_due_is_published_by_itself_also_after_a_restart(contexts: Contexts) -> None:
+    rules = ContextRules(counts_window_s=3.0)
+    contexts.send(post("p1"))
+    with in_thread(contexts.stage(rules).run):
+        contexts.until_done()
+        contexts.send(like("m", "p1", 1, "view"))
+        contexts.until_done()
+    assert len(contexts.posts()["p1"]) == 1
+    with in_thread(contexts.stage(rules).run):
+        until(lambda: len(contexts.posts()["p1"]) == 2, "the counts to be published", every_s=0.2)
+    assert contexts.posts()["p1"][-1].counts == {"view": 1}
+
+
+@pytest.mark.timeout(240)
+def test_a_death_at_every_crash_point_loses_and_repeats_nothing(contexts: Contexts) -> None:
+    world = World()
+    parts = slices(world.sent(), len(POINTS) + 1)
+    for number, name in enumerate(POINTS):
+        contexts.send_all(next(parts))
+        with contexts.worker(crash=f"transaction.{name}:3") as dying:
+            assert dying.wait(60) == CRASHED, name
+        if number % 2:
+            # The rows are only a copy.
+            shutil.rmtree(contexts.folder / "rows")
+    contexts.send_all(next(parts))
+    with contexts.worker():
+        contexts.check(world)
+
+
+@pytest.mark.timeout(240)
+def test_workers_that_join_leave_freeze_and_die_lose_and_repeat_nothing(contexts: Contexts) -> None:
+    world = World(seed=2, num_actions=900)
+    parts = slices(world.sent(), 6)
+    with contexts.worker("a") as first:
+        contexts.send_all(next(parts))
+        with contexts.worker("b") as second:
+            contexts.send_all(next(parts))
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(30) == 0
+        with contexts.worker("b"):
+            contexts.send_all(next(parts))
+            first.kill()
+            contexts.send_all(next(parts))
+            with contexts.worker("a") as frozen:
+                _until_members(contexts, 2)
+                os.kill(frozen.pid, signal.SIGSTOP)
+                contexts.send_all(next(parts))
+                # Its partitions have moved once all is done without it.
+                contexts.until_done()
+                os.kill(frozen.pid, signal.SIGCONT)
+                contexts.send_all(next(parts))
+                contexts.check(world)
+
+
+def test_rows_without_offsets_are_refused_and_mended(contexts: Contexts) -> None:
+    world = World(seed=3, num_actions=100)
+    early, late = slices(world.sent(), 2)
+    contexts.send_all(early)
+    with contexts.worker():
+        contexts.until_done()
+    _lose_group(contexts)
+    with contexts.worker() as refused:
+        assert refused.wait(30) == REFUSED
+        assert refused.stdout is not None
+        assert "nearline contexts rebuild" in refused.stdout.read()
+    with pytest.raises(OffsetsLost, match="count events twice"):
+        contexts.stage().run(Event())
+    assert rebuild_offsets(contexts.kafka)
+    assert rebuild_offsets(contexts.kafka) == {}
+    contexts.send_all(late)
+    with contexts.worker():
+        contexts.check(world)
+
+
+def _cause(letter: Message) -> DeadLetterCause:
+    return from_headers(cast(Headers, letter.headers()))
+
+
+def _lose_group(contexts: Contexts) -> None:
+    def deleted() -> bool:
+        try:
+            contexts.broker.admin.delete_consumer_groups([topics.CONTEXTS_GROUP])[topics.CONTEXTS_GROUP].result(20)
+        except Exception:
+            return False
+        return True
+
+    until(deleted, "the killed worker to leave the group")
+
+
+def _until_members(contexts: Contexts, number: int) -> None:
+    group = topics.CONTEXTS_GROUP
+
+    def settled() -> bool:
+        found = contexts.broker.admin.describe_consumer_groups([group])[group].result(20)
+        owners = [member for member in found.members if member.assignment.topic_partitions]
+        return found.state == ConsumerGroupState.STABLE and len(owners) == number
+
+    until(settled, f"{number} workers to share the partitions", every_s=0.1)
