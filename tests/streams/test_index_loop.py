@@ -1,7 +1,9 @@
 """The index loop on the real broker."""
 
 import signal
+import subprocess
 import time
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from schemas.embeddings import encode_embedding
 from schemas.ids import Generation
 from schemas.topics import TopicSpec
 from streams import patience
+from streams.crash_points import EXIT_STATUS
 from streams.index_loop import IndexLoop
 from streams.settings import IndexSettings, KafkaSettings
 from streams.topics import ensure_topics
@@ -41,6 +44,7 @@ class Index:
         self.generation: Generation = new_generation()
         self.posts = topics.post_embeddings(self.generation)
         self.members = topics.member_embeddings(self.generation)
+        folder.mkdir(exist_ok=True)
         self.journal = folder / "journal"
         dead_letters = TopicSpec(topics.DEAD_LETTERS, "events")
         ensure_topics(self.kafka, (*topics.generation_topics(self.generation), dead_letters))
@@ -52,6 +56,10 @@ class Index:
     def send_posts(self, numbers: range, transactional_id: str | None = None) -> None:
         records = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in numbers]
         Sender(self.kafka, transactional_id).send(self.posts, records)
+
+    def child(self, crash: str = "") -> AbstractContextManager[subprocess.Popen[str]]:
+        servers = str(self.kafka.bootstrap_servers)
+        return child("tests.streams.index_child", servers, self.generation, str(self.journal), crash)
 
     def until_no_lag(self) -> None:
         until_no_lag(self.kafka, topics.index_group(self.generation), (self.posts, self.members))
@@ -170,9 +178,8 @@ def test_two_loops_share_the_partitions_and_one_takes_over(index: Index) -> None
 
 def test_sigterm_loses_nothing_and_repeats_nothing(index: Index) -> None:
     index.send_posts(range(400))
-    arguments = (index.kafka.bootstrap_servers or "", index.generation, str(index.journal))
-    with child("tests.streams.index_child", *arguments) as process:
-        until(index.journal.exists, "the first flush")
+    with index.child() as process:
+        until(index.journal.exists, "the first flush", timeout_s=60)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     done = len(index.journal.read_text().splitlines())
@@ -184,26 +191,25 @@ def test_sigterm_loses_nothing_and_repeats_nothing(index: Index) -> None:
     assert len(tier.received) == 500 - done
 
 
-@pytest.mark.parametrize("place", ["index.indexed", "index.flushed", "index.dead-lettered", "index.stored"])
-def test_a_crash_between_any_two_effects_loses_nothing(index: Index, place: str) -> None:
-    Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
-    index.send_posts(range(150))
-    arguments = (index.kafka.bootstrap_servers or "", index.generation, str(index.journal), f"{place}:2")
-    with child("tests.streams.index_child", *arguments) as process:
-        assert process.wait(30) == 86
-    with in_thread(index.loop(JournalTier(index.journal)).run):
-        index.until_no_lag()
-    assert set(index.durable()) == {f"p{n}" for n in range(150)}
-    # At least once: a letter may be there twice, and never not at all.
-    assert {key for key, _ in index.own_dead_letters()} == {b"garbage"}
-
-
-def test_kill_9_loses_nothing(index: Index) -> None:
-    index.send_posts(range(400))
-    arguments = (index.kafka.bootstrap_servers or "", index.generation, str(index.journal))
-    with child("tests.streams.index_child", *arguments) as process:
-        until(lambda: index.journal.exists() and index.journal.stat().st_size > 0, "the first flush")
-        process.kill()
-    with in_thread(index.loop(JournalTier(index.journal)).run):
-        index.until_no_lag()
-    assert set(index.durable()) == {f"p{n}" for n in range(400)}
+def test_kill_9_and_a_crash_between_any_two_effects_lose_nothing(broker: RunningBroker, tmp_path: Path) -> None:
+    """All at once, because the group of a dead process waits six seconds for it."""
+    places = ["index.indexed:2", "index.flushed:2", "index.dead-lettered:2", "index.stored:2", "killed"]
+    lives = [Index(broker, tmp_path / str(number)) for number in range(len(places))]
+    with ExitStack() as stack:
+        children = []
+        for index, place in zip(lives, places, strict=True):
+            Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
+            index.send_posts(range(200))
+            children.append(stack.enter_context(index.child(place)))
+        until(lives[-1].journal.exists, "the first flush", timeout_s=90)
+        children[-1].kill()
+        assert [process.wait(90) for process in children] == [EXIT_STATUS] * 4 + [-signal.SIGKILL]
+    with ExitStack() as stack:
+        for index in lives:
+            stack.enter_context(in_thread(index.loop(JournalTier(index.journal)).run))
+        for index in lives:
+            index.until_no_lag()
+    for index in lives:
+        assert set(index.durable()) == {f"p{n}" for n in range(200)}
+        # At least once: a letter may be there twice, and never not at all.
+        assert {key for key, _ in index.own_dead_letters()} == {b"garbage"}
