@@ -1,0 +1,94 @@
+"""An instance for tests of commands: a retriever over plain tiers, its cold tier on a socket, and `instance.json`.
+
+What a command is given and what it prints is all real; only the stages are missing.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from indexer.freshness import FreshnessWindow
+from indexer.remote import ColdServer
+from nearline import cli
+from nearline.instance import Instance, ProcessInfo, write_instance
+from tests.retriever.kit import GENERATION, Served, World
+
+NOBODY = "127.0.0.1:1"
+"""No broker listens here."""
+
+
+class Ran(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.status == 0, self.err
+        return msgspec.json.decode(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [msgspec.json.decode(line) for line in self.out.splitlines()]
+
+
+class Site(NamedTuple):
+    data_dir: Path
+    world: World
+    instance: Instance
+
+    def rewrite(self, **changes: Any) -> None:
+        """Changes what `instance.json` says."""
+        write_instance(self.data_dir, msgspec.structs.replace(self.instance, **changes))
+
+
+class Commands:
+    """Runs commands in this process, as the console script does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> Ran:
+        self._monkeypatch.setattr(sys, "argv", ["nearline", *map(str, arguments)])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = self._capsys.readouterr()
+        return Ran(int(ended.value.code or 0), printed.out, printed.err)
+
+
+@contextmanager
+def site(bootstrap_servers: str = NOBODY) -> Iterator[Site]:
+    world = World()
+    freshness = FreshnessWindow()
+    freshness.add([0.5, 0.5])
+    with ExitStack() as stack:
+        # A short path: a socket's may not be longer than some hundred characters.
+        data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-site-")))
+        served = stack.enter_context(Served(world))
+        socket = data_dir / "cold.sock"
+        server = stack.enter_context(closing(ColdServer(world.cold, socket, freshness)))
+        server.start()
+        instance = Instance(
+            supervisor_pid=os.getpid(),
+            bootstrap_servers=bootstrap_servers,
+            generation=GENERATION,
+            package="",
+            cold_socket=str(socket),
+            url=served.url,
+            ready=True,
+            processes=[ProcessInfo("broker", 1, 0), ProcessInfo("serve", 2, 3)],
+            started_at="2026-01-05T10:00:00Z",
+        )
+        write_instance(data_dir, instance)
+        yield Site(data_dir, world, instance)

@@ -1,0 +1,207 @@
+"""The commands that ask tiers and the retriever: retrieve, get, dump, vectors, status without a broker, doctor."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.embeddings import unpack_vector
+from tests.nearline.site import Commands, Ran, Site, site
+from tests.retriever.kit import member, post
+
+LIGHT = ("ingest", "wait", "retrieve", "status", "get", "dump", "vectors", "dead_letters", "doctor")
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Site]:
+    with site() as place:
+        world = place.world
+        world.in_cold(member("m", acted=["a"]), member("gone", deleted=True, revision=4))
+        world.in_both(post("a", 0.9, author="x"), post("b", 0.8, language="de"), post("mine", 0.7, author="m"))
+        world.in_cold(post("old", 0.6, revision=7, age_s=1e6), post("dead", revision=3, deleted=True))
+        yield place
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(monkeypatch, capsys)
+
+
+@pytest.fixture
+def ask(run: Commands, place: Site) -> "Asker":
+    return Asker(run, place)
+
+
+class Asker:
+    def __init__(self, run: Commands, place: Site) -> None:
+        self._run = run
+        self._place = place
+
+    def __call__(self, *arguments: str) -> Ran:
+        return self._run(*arguments, "--data-dir", self._place.data_dir)
+
+    def ids(self, *arguments: str) -> list[str]:
+        return [one["post_id"] for one in self("retrieve", *arguments, "--json").json["candidates"]]
+
+
+def test_candidates_are_objects_with_exactly_these_keys(ask: Asker) -> None:
+    answer = ask("retrieve", "--member", "m", "-k", "2", "--json").json
+    assert list(answer) == ["generation", "partial", "reasons", "candidates", "counts", "timings_ms"]
+    assert (answer["generation"], answer["partial"]) == ("test-0", False)
+    assert [list(one) for one in answer["candidates"]] == [["post_id", "score", "tier"]] * 2
+    assert answer["candidates"][0] == {"post_id": "a", "score": pytest.approx(0.9), "tier": "hot"}
+    assert {"hot", "cold"} <= set(answer["counts"])
+    assert answer["timings_ms"]["total"] > 0
+
+
+def test_every_filter_reaches_the_retriever(ask: Asker) -> None:
+    assert ask.ids("--member", "m") == ["a", "b", "old"]
+    assert ask.ids("--member", "m", "--own-posts") == ["a", "b", "mine", "old"]
+    assert ask.ids("--member", "m", "--hide-acted") == ["b", "old"]
+    assert ask.ids("--text", "x", "--language", "de") == ["b"]
+    assert ask.ids("--text", "x", "--language", "de", "en", "-k", "1") == ["a"]
+    assert ask.ids("--text", "x", "--language", "de", "--language", "en", "-k", "1") == ["a"]
+    assert ask.ids("--text", "x", "--exclude-author", "x", "m", "--exclude-post", "old") == ["b"]
+    assert "old" not in ask.ids("--text", "x", "--created-after", "2026-01-01T00:00:00+01:00")
+
+
+def test_people_get_a_table(ask: Asker) -> None:
+    printed = ask("retrieve", "--member", "m", "-k", "1").out.splitlines()
+    assert printed[0].split() == ["rank", "score", "tier", "post"]
+    assert printed[1].split() == ["1", "0.900", "hot", "a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "give exactly one of --member and --text"),
+        (("--member", "m", "--text", "x"), "give exactly one of --member and --text"),
+        (("--text", "x", "--created-after", "noon"), "is not an RFC 3339 time"),
+        (("--text", "x", "-k", "2049"), "2049 is not in the range"),
+        (("--text", ""), "text: "),
+        (("--text", "  "), "text: there is nothing to encode"),
+    ],
+)
+def test_a_wrong_question_is_one_sentence(ask: Asker, arguments: tuple[str, ...], sentence: str) -> None:
+    ran = ask("retrieve", *arguments)
+    assert (ran.status, ran.out) == (1, "")
+    assert sentence in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_vectors_are_those_of_the_cold_tier(ask: Asker) -> None:
+    lines = ask("vectors", "post", "old", "a").lines
+    assert [(one["id"], one["revision"]) for one in lines] == [("old", 7), ("a", 1)]
+    assert list(lines[0]) == ["id", "revision", "vector"]
+    stored = unpack_vector(post("old", 0.6).vector)
+    assert np.array_equal(np.array(lines[0]["vector"], np.float32), stored), "no digit may get lost on the way"
+    assert ask("vectors", "member", "m").lines[0]["id"] == "m"
+
+
+def test_an_id_without_a_vector_is_named(ask: Asker) -> None:
+    ran = ask("vectors", "post", "a", "dead", "never")
+    assert [one["id"] for one in ran.lines] == ["a"]
+    assert (ran.status, ran.err) == (1, "nearline: the cold tier has no vector of post dead, never\n")
+
+
+@pytest.mark.parametrize(("tier", "ids"), [("cold", {"a", "b", "mine", "old"}), ("hot", {"a", "b", "mine"})])
+def test_a_dump_is_all_that_is_live(ask: Asker, tier: str, ids: set[str]) -> None:
+    lines = ask("dump", "posts", "--tier", tier).lines
+    assert {one["post_id"] for one in lines} == ids
+    first = next(one for one in lines if one["post_id"] == "a")
+    assert first == {"post_id": "a", "revision": 1, "author_id": "x", "created_at": "2026-01-05T07:59:00Z"}
+
+
+def test_status_says_what_it_knows_while_the_broker_is_away(ask: Asker) -> None:
+    started = time.monotonic()
+    answer = ask("status", "--json").json
+    assert time.monotonic() - started < 5
+    keys = ["ready", "generation", "processes", "stages", "tiers", "dead_letters", "freshness_s", "problems"]
+    assert list(answer) == keys
+    assert answer["generation"] == "test-0"
+    assert answer["processes"] == [
+        {"name": "broker", "pid": 1, "restarts": 0},
+        {"name": "serve", "pid": 2, "restarts": 3},
+    ]
+    assert {one["lag"] for one in answer["stages"]} == {None}
+    assert list(answer["stages"][0]) == ["stage", "group", "topic", "lag", "oldest_age_s"]
+    assert answer["tiers"] == {"cold": {"posts": 4, "members": 1}, "hot": {"posts": 3}}
+    assert answer["freshness_s"] == {"p50": 0.5, "p99": 0.5}
+    assert answer["dead_letters"] is None
+    assert [problem.split(":")[0] for problem in answer["problems"]] == ["broker"]
+
+
+def test_status_without_a_cold_process_and_a_retriever(ask: Asker, place: Site) -> None:
+    place.rewrite(cold_socket="/nowhere", url=None)
+    try:
+        answer = ask("status", "--json").json
+    finally:
+        place.rewrite()
+    assert not answer["ready"]
+    assert answer["tiers"] == {"cold": {"posts": None, "members": None}, "hot": {"posts": None}}
+    assert {problem.split(":")[0] for problem in answer["problems"]} == {"broker", "cold tier", "retriever"}
+
+
+def test_status_for_people(ask: Asker) -> None:
+    printed = ask("status").out
+    assert "cold posts" in printed
+    assert "problem: broker" in printed
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",),
+        ("retrieve", "--member", "m"),
+        ("wait",),
+        ("get", "post", "a"),
+        ("dump", "posts", "--tier", "cold"),
+        ("vectors", "post", "a"),
+        ("dead-letters", "list"),
+    ],
+)
+def test_without_an_instance_the_mend_is_said(run: Commands, tmp_path: Path, command: tuple[str, ...]) -> None:
+    ran = run(*command, "--data-dir", tmp_path)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == f"nearline: nothing runs on {tmp_path}; start it with: nearline up --data-dir {tmp_path}\n"
+
+
+def test_a_retriever_elsewhere_needs_no_data_folder(run: Commands, place: Site, tmp_path: Path) -> None:
+    config = tmp_path / "nearline.toml"
+    config.write_text(f'[serve]\nurl = "{place.instance.url}"\n[kafka]\nbootstrap_servers = "127.0.0.1:1"\n')
+    elsewhere = ("--data-dir", tmp_path / "none", "--config", config)
+    assert run("retrieve", "--member", "m", "--json", *elsewhere).json["generation"] == "test-0"
+    answer = run("status", "--json", *elsewhere).json
+    assert (answer["ready"], answer["generation"], answer["processes"]) == (True, "test-0", [])
+    assert answer["tiers"]["hot"] == {"posts": 3}
+
+
+def test_doctor_has_a_line_for_each_thing(ask: Asker) -> None:
+    ran = ask("doctor")
+    lines = {line[4:].split("  ")[0].strip(): line[:2] for line in ran.out.splitlines()}
+    assert lines["Python"] == "ok"
+    assert lines["data folder"] == "ok"
+    assert (lines["retriever"], lines["cold tier"]) == ("ok", "ok")
+    assert (lines["broker"], ran.status) == ("no", 1)
+
+
+def test_doctor_is_content_where_nothing_runs(run: Commands, tmp_path: Path) -> None:
+    ran = run("doctor", "--data-dir", tmp_path)
+    assert "--  broker" in ran.out
+    assert "nearline up" in ran.out
+
+
+def test_no_command_that_only_asks_loads_a_model_or_a_search_library() -> None:
+    heavy = "{'torch', 'faiss', 'transformers', 'sentence_transformers', 'qdrant_client', 'fastapi'}"
+    imports = "; ".join(f"import nearline.commands.{name}" for name in LIGHT)
+    # What they import when they are called.
+    parts = "import nearline.connect, nearline.status, nearline.examine, streams.wait, streams.ingest, indexer.remote"
+    code = (
+        f"import sys; {imports}; {parts}, retriever.client, streams.dead_letter_box; print({heavy} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
