@@ -69,13 +69,15 @@ class IndexRecords:
         """Per kind, in the order of the batch; what cannot be read gets its verdict here."""
         found: dict[Kind, list[_Entry]] = {"post": [], "member": []}
         for place, message in enumerate(messages):
-            kind = self._kinds[message.topic()]
+            kind = self._kinds[str(message.topic())]
             try:
                 embedding = read_embedding(kind, message.value())
             except BadRecord as error:
                 verdicts[place] = dead(str(error))
             else:
-                record = IndexRecord(embedding, Partition(message.partition()), Offset(message.offset()))
+                record = IndexRecord(
+                    embedding, Partition(int(message.partition() or 0)), Offset(int(message.offset() or 0))
+                )
                 found[kind].append((place, record))
         return found
 
