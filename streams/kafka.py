@@ -52,46 +52,45 @@ _FENCED: Final = frozenset(
 
 def client_config(kafka: KafkaSettings, **over: Any) -> Config:
     """What every client shares. `over` wins; its keys are Kafka's, with dots."""
-    if kafka.bootstrap_servers is None:
-        raise KafkaRefused("no broker is named; set kafka.bootstrap_servers, or start one with: nearline up")
-    options = {name: value.get_secret_value() for name, value in kafka.options.items()}
-    # librdkafka writes to stderr what our errors already say.
-    return {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, **options, **over}
+    return _config(kafka, {}, over)
 
 
 def consumer_config(kafka: KafkaSettings, group: str, **over: Any) -> Config:
     """A reader of committed records, from the earliest, that commits nothing by itself."""
-    return client_config(
-        kafka,
-        **{
-            "group.id": group,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            # The shortest that brokers allow by default: a dead worker's partitions move after it.
-            "session.timeout.ms": 6_000,
-            "heartbeat.interval.ms": 1_000,
-            "fetch.wait.max.ms": 50,
-            "queued.max.messages.kbytes": 65_536,
-            **over,
-        },
-    )
+    defaults = {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        # The shortest that brokers allow by default: a dead worker's partitions move after it.
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_000,
+        "fetch.wait.max.ms": 50,
+        "queued.max.messages.kbytes": 65_536,
+    }
+    return _config(kafka, defaults, over)
 
 
 def producer_config(kafka: KafkaSettings, **over: Any) -> Config:
     """An idempotent producer that puts keys where every other client of Kafka puts them."""
-    return client_config(
-        kafka,
-        **{
-            "enable.idempotence": True,
-            "partitioner": "murmur2_random",
-            "message.max.bytes": MAX_RECORD_BYTES,
-            "compression.type": "lz4",
-            "linger.ms": 5,
-            **over,
-        },
-    )
+    defaults = {
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "message.max.bytes": MAX_RECORD_BYTES,
+        "compression.type": "lz4",
+        "linger.ms": 5,
+    }
+    return _config(kafka, defaults, over)
+
+
+def _config(kafka: KafkaSettings, defaults: Config, over: Config) -> Config:
+    """The settings' options win over our defaults, and not over what a caller needs."""
+    if kafka.bootstrap_servers is None:
+        raise KafkaRefused("no broker is named; set kafka.bootstrap_servers, or start one with: nearline up")
+    options = {name: value.get_secret_value() for name, value in kafka.options.items()}
+    # librdkafka writes to stderr what our errors already say.
+    return {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, **defaults, **options, **over}
 
 
 def admin(kafka: KafkaSettings) -> AdminClient:

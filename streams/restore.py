@@ -6,6 +6,7 @@ changelog yet, and stopping before it would lose that worker's last rows.
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Final
 
 import structlog
@@ -15,9 +16,9 @@ from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
 from streams.kafka import admin, consumer_config, kafka_errors, translate
 from streams.lag import OffsetReader
+from streams.records import Place, offset_of, place_of
 from streams.rows import TablePartition
 from streams.settings import KafkaSettings
-from streams.transactional import Place, offset_of, place_of
 
 _CALL_S: Final = 20.0
 _PATIENCE_S: Final = 60.0
@@ -42,14 +43,15 @@ def restore(kafka: KafkaSettings, tables: Sequence[TablePartition]) -> int:
     behind = {table.place: table for table in tables if table.position < ends[table.place]}
     if not behind:
         return 0
-    reader = Consumer(consumer_config(kafka, "restore", **{"enable.partition.eof": True}))
-    try:
+    with kafka_errors(), closing(_reader(kafka)) as reader:
         reader.assign([TopicPartition(*place, table.position) for place, table in behind.items()])
         num_cells = _read(reader, behind, ends)
-    finally:
-        reader.close()
-    log.info("restored", num_tables=len(behind), num_cells=num_cells, seconds=round(time.monotonic() - started, 2))
+    log.info("restored", num_tables=len(tables), num_cells=num_cells, seconds=round(time.monotonic() - started, 2))
     return num_cells
+
+
+def _reader(kafka: KafkaSettings) -> Consumer:
+    return Consumer(consumer_config(kafka, "restore", **{"enable.partition.eof": True, "fetch.wait.max.ms": 20}))
 
 
 def _ends(kafka: KafkaSettings, tables: Sequence[TablePartition]) -> dict[Place, Offset]:

@@ -3,6 +3,7 @@
 Gives committed records only. Applies nothing and remembers nothing.
 """
 
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,6 +19,7 @@ from streams.settings import KafkaSettings
 
 _BATCH: Final = 1000
 _QUIET_S: Final = 5.0
+_WAIT_S: Final = 0.02
 _FIRST_STRETCH: Final = 1000
 _GROWTH: Final = 4
 
@@ -33,7 +35,11 @@ def scan(consumer: Consumer, place: Place, start: Offset, end: Offset) -> Iterat
         return
     with kafka_errors():
         consumer.assign([TopicPartition(*place, start)])
-        while messages := consumer.consume(_BATCH, _QUIET_S):
+        quiet_at = time.monotonic() + _QUIET_S
+        while time.monotonic() < quiet_at:
+            # It waits for a whole batch, or for the whole time.
+            messages = consumer.consume(_BATCH, _WAIT_S)
+            quiet_at = time.monotonic() + _QUIET_S if messages else quiet_at
             for message in messages:
                 error = message.error()
                 if (message.offset() or 0) >= end or (error is not None and error.code() == KafkaError._PARTITION_EOF):
