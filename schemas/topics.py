@@ -53,10 +53,11 @@ def index_group(generation: Generation) -> str:
 
 
 class TopicSpec(NamedTuple):
-    """How a topic is created. `events` topics are kept for a time, `state` topics are compacted."""
+    """How a topic is created. `events` and `hops` are kept for a time; `state` is compacted, and so are `lists`: a few
+    keys written again and again, of which hardly more than the newest should lie on disk."""
 
     name: str
-    carries: Literal["events", "hops", "state"]
+    carries: Literal["events", "hops", "state", "lists"]
 
 
 def core_topics() -> tuple[TopicSpec, ...]:
@@ -64,10 +65,8 @@ def core_topics() -> tuple[TopicSpec, ...]:
     return (
         *(TopicSpec(name, "events") for name in (*INPUTS, REPUBLISH, DEAD_LETTERS)),
         *(TopicSpec(name, "hops") for name in HOPS),
-        *(
-            TopicSpec(name, "state")
-            for name in (POST_CONTEXTS, MEMBER_CONTEXTS, POST_CHANGELOG, MEMBER_CHANGELOG, TRENDING)
-        ),
+        *(TopicSpec(name, "state") for name in (POST_CONTEXTS, MEMBER_CONTEXTS, POST_CHANGELOG, MEMBER_CHANGELOG)),
+        TopicSpec(TRENDING, "lists"),
     )
 
 

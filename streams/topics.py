@@ -16,6 +16,7 @@ from streams.kafka import MAX_RECORD_BYTES, admin, kafka_errors
 from streams.settings import KafkaSettings
 
 _DAY_MS: Final = 24 * 3600 * 1000
+_LISTS_SEGMENT_BYTES: Final = 4 * 1024 * 1024
 _CALL_TIMEOUT_S: Final = 10.0
 _PAUSE_S: Final = 0.05
 
@@ -29,6 +30,9 @@ def topic_config(kafka: KafkaSettings, spec: TopicSpec) -> TopicConfig:
         "max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024),
         "min.insync.replicas": str(max(1, min(2, kafka.replication - 1))),
     }
+    if spec.carries == "lists":
+        # Over a gigabyte a day is written; only closed segments are compacted.
+        return {**config, "cleanup.policy": "compact", "segment.bytes": str(_LISTS_SEGMENT_BYTES)}
     if spec.carries == "state":
         # What a delete has taken out is gone from the log within a day, in a quiet topic too.
         return {**config, "cleanup.policy": "compact", "max.compaction.lag.ms": str(_DAY_MS)}
