@@ -25,6 +25,7 @@ _CHATTY: Final = (
     "httpcore",
     "uvicorn",
     "asyncio",
+    "faiss",
     "sentence_transformers",
 )
 

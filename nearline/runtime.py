@@ -4,14 +4,12 @@ Owns the order of starting and draining, and `instance.json`. What runs inside a
 """
 
 import fcntl
-import http.client
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -21,11 +19,12 @@ import structlog
 
 from encoders.packages import ModelPackage
 from nearline import children
-from nearline.broker import EmbeddedBroker, free_ports
-from nearline.build import COLD, cold_socket, process_names
+from nearline.broker import EmbeddedBroker
+from nearline.build import COLD, cold_socket, package_folder, process_names
 from nearline.cores import child_environment
-from nearline.errors import AlreadyRuns, NotRunning, StartFailed
+from nearline.errors import AlreadyRuns, NotRunning
 from nearline.instance import Instance, instance_file, read_last_instance, write_instance
+from nearline.readiness import Probe, listening_port
 from nearline.settings import Settings, forget_children, write_for_children
 from nearline.supervisor import Part, Supervisor
 from schemas.topics import core_topics, generation_topics
@@ -40,8 +39,6 @@ _COLD_GRACE_S: Final = 4.0
 _BROKER_GRACE_S: Final = 5.0
 
 _TURN_S: Final = 0.1
-_PROBE_EVERY_S: Final = 0.5
-_PROBE_TIMEOUT_S: Final = 1.0
 _ORPHAN_GRACE_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
@@ -51,8 +48,22 @@ class _Stopped(BaseException):
     """A signal came while starting."""
 
 
+def run_up(settings: Settings) -> None:
+    """Returns after SIGTERM or SIGINT, when everything is ended. Call it from the main thread.
+
+    Raises NearlineError, PackageError, StreamsError.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(settings.data_dir):
+        # Nothing of an earlier run may be left: two owners of one folder would spoil it.
+        end_leftovers(settings.data_dir)
+        package = ModelPackage.load(package_folder(settings).absolute())
+        serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
+        Runtime(settings.model_copy(update={"serve": serve, "package": package.folder}), package).run()
+
+
 class Runtime:
-    """One `nearline up`. `run` once, from the main thread."""
+    """One `nearline up` on a data folder that it has for itself."""
 
     def __init__(self, settings: Settings, package: ModelPackage) -> None:
         """`settings` name the package's folder and the port to listen on."""
@@ -60,37 +71,32 @@ class Runtime:
         self._settings = settings
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
         self._supervisor = Supervisor()
-        self._probe = _Probe(settings.serve.host, settings.serve.port)
+        self._probe = Probe(settings.serve.host, settings.serve.port)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._written: Instance | None = None
         self._starting = True
         self._stop = False
 
     def run(self) -> None:
-        """Returns after SIGTERM or SIGINT, when everything is ended. Raises NearlineError, StreamsError."""
-        self._settings.data_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(self._settings.data_dir):
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._on_signal)
-            try:
-                self._start()
-                self._starting = False
-                self._look_after()
-            except _Stopped:
-                pass
-            finally:
-                self._starting = False
-                self._drain()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            self._start()
+            self._starting = False
+            self._look_after()
+        except _Stopped:
+            pass
+        finally:
+            self._starting = False
+            self._drain()
 
     def _start(self) -> None:
-        # 1. Nothing of an earlier run may be left: two owners of one folder would spoil it.
-        end_leftovers(self._settings.data_dir)
-        # 2. The broker, and the topics that every stage expects.
+        # 1. The broker, and the topics that every stage expects.
         if self._broker is not None:
             self._start_broker(self._broker)
         write_for_children(self._settings)
         self._ensure_topics()
-        # 3. Everything else, in any order: what finds another part missing tries again.
+        # 2. Everything else, in any order: what finds another part missing tries again.
         for name in process_names(self._settings):
             self._supervisor.start(Part(name, self._launcher(name)))
         self._publish()
@@ -165,53 +171,6 @@ class Runtime:
             raise _Stopped
 
 
-class _Probe:
-    """Asks the retriever how it is, now and then."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        self._port = port
-        self._due_at = 0.0
-        self.listens = False
-        self.ready = False
-
-    @property
-    def url(self) -> str:
-        return f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
-
-    def look(self) -> None:
-        if time.monotonic() >= self._due_at:
-            status = self._ask()
-            self.listens, self.ready = status is not None, status == http.HTTPStatus.OK
-            self._due_at = time.monotonic() + _PROBE_EVERY_S
-
-    def _ask(self) -> int | None:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PROBE_TIMEOUT_S)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
-
-
-def listening_port(host: str, port: int) -> int:
-    """The port itself if it is free, a free one for 0. Raises StartFailed."""
-    if port == 0:
-        return free_ports(1)[0]
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-    except OSError as error:
-        raise StartFailed(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
-        ) from None
-    return port
-
-
 def end_leftovers(data_dir: Path) -> None:
     """Ends what a killed `nearline up` may have left: its children die with it, but not within no time at all."""
     EmbeddedBroker(data_dir / "kafka").stop()
@@ -234,7 +193,12 @@ def _is_child(command: list[str], data_dir: Path) -> bool:
 def _forget(data_dir: Path) -> None:
     instance_file(data_dir).unlink(missing_ok=True)
     forget_children(data_dir)
-    cold_socket(data_dir).unlink(missing_ok=True)
+    socket_file = cold_socket(data_dir)
+    socket_file.unlink(missing_ok=True)
+    if socket_file.parent != data_dir:
+        # Among the temporary files; others of ours may be there.
+        with suppress(OSError):
+            socket_file.parent.rmdir()
 
 
 @contextmanager

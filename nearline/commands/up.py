@@ -28,14 +28,10 @@ def up(
     Example:
       nearline up --data-dir /tmp/try --port 0
     """
-    from encoders.packages import ModelPackage
     from nearline import log
-    from nearline.build import package_folder
-    from nearline.runtime import Runtime, listening_port
+    from nearline.runtime import run_up
     from nearline.settings import load_settings
 
     settings = load_settings(config, data_dir, package=package, serve__port=port, serve__api_key=api_key)
     log.configure("up", settings.log_level)
-    read = ModelPackage.load(package_folder(settings).absolute())
-    serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
-    Runtime(settings.model_copy(update={"serve": serve, "package": read.folder}), read).run()
+    run_up(settings)

@@ -1,0 +1,59 @@
+"""Whether the retriever of this machine listens and is ready, asked over HTTP; and the port it is to listen on."""
+
+import http.client
+import socket
+import time
+from typing import Final
+
+from nearline.broker import free_ports
+from nearline.errors import StartFailed
+
+_EVERY_S: Final = 0.5
+_TIMEOUT_S: Final = 1.0
+
+
+class Probe:
+    """Asks the retriever how it is, now and then."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        self._port = port
+        self._due_at = 0.0
+        self.listens = False
+        self.ready = False
+
+    @property
+    def url(self) -> str:
+        return f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
+
+    def look(self) -> None:
+        if time.monotonic() >= self._due_at:
+            status = self._ask()
+            self.listens, self.ready = status is not None, status == http.HTTPStatus.OK
+            self._due_at = time.monotonic() + _EVERY_S
+
+    def _ask(self) -> int | None:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+
+def listening_port(host: str, port: int) -> int:
+    """The port itself if it is free, a free one for 0. Raises StartFailed."""
+    if port == 0:
+        return free_ports(1)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+    except OSError as error:
+        raise StartFailed(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
+        ) from None
+    return port

@@ -1,0 +1,127 @@
+"""`nearline up` as a user starts it, for tests that need the whole instance."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from nearline.errors import NotRunning
+from nearline.instance import Instance, read_instance
+from tests.waiting import until
+
+START_S = 300.0
+"""Long: loading torch and transformers twice takes ten seconds of two idle cores, and minutes of busy ones."""
+
+
+class Up:
+    """One `nearline up`."""
+
+    def __init__(self, data_dir: Path, package: Path, environment: Mapping[str, str]) -> None:
+        self.data_dir = data_dir
+        self._log = (data_dir.parent / "up.log").open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "nearline", "up", *self._arguments(package)],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, **environment},
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def instance(self) -> Instance:
+        return read_instance(self.data_dir)
+
+    def wait_ready(self) -> None:
+        """Until it says so on stdout."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line == "ready\n", f"up printed {line!r}; its log ends with:\n{self.log()[-3000:]}"
+
+    def wait_serving(self) -> None:
+        """Until every process runs and the retriever says that it is ready."""
+        until(self._serves, f"all of it to serve; the log ends with:\n{self.log()[-3000:]}", START_S, 0.2)
+
+    def wait_starting(self) -> None:
+        until(lambda: "starting the broker" in self.log(), "up to start its broker", START_S, 0.2)
+
+    def stop(self) -> int:
+        """SIGTERM. Returns the exit status; fails when it takes longer than promised."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(20)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.stop()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._log.close()
+
+    def log(self) -> str:
+        return Path(self._log.name).read_text()
+
+    def _arguments(self, package: Path) -> list[str]:
+        return ["--data-dir", str(self.data_dir), "--package", str(package), "--port", "0"]
+
+    def _serves(self) -> bool:
+        try:
+            instance = self.instance
+        except NotRunning:
+            return False
+        running = all(process.pid is not None and psutil.pid_exists(process.pid) for process in instance.processes)
+        return running and instance.url is not None and _is_ready(instance.url)
+
+
+@contextmanager
+def up(data_dir: Path, package: Path, environment: Mapping[str, str] | None = None) -> Iterator[Up]:
+    running = Up(data_dir, package, environment or {})
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@contextmanager
+def data_folder() -> Iterator[Path]:
+    """Gone afterwards; pytest would keep the broker's log of three runs."""
+    with tempfile.TemporaryDirectory(prefix="nearline-up-") as folder:
+        yield Path(folder) / "data"
+
+
+def processes_of(data_dir: Path) -> list[psutil.Process]:
+    """Every live process that names this data folder on its command line."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(data_dir) in word for word in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _is_ready(url: str) -> bool:
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

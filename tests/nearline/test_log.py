@@ -1,0 +1,32 @@
+import json
+import subprocess
+import sys
+
+CODE = """
+import logging
+import structlog
+from nearline import log
+log.configure("cold", "info")
+mine = structlog.get_logger("mine")
+mine.debug("not asked for")
+mine.info("indexed", records=3)
+logging.getLogger("library").warning("careful with %s", "this")
+logging.getLogger("aiokafka.consumer").info("chatter")
+try:
+    1 / 0
+except ZeroDivisionError:
+    mine.exception("failed")
+"""
+
+
+def test_every_line_is_json_with_its_process_and_libraries_come_the_same_way() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.stdout == "", "stdout is for answers"
+    assert [(line["process"], line["event"], line["level"]) for line in lines] == [
+        ("cold", "indexed", "info"),
+        ("cold", "careful with this", "warning"),
+        ("cold", "failed", "error"),
+    ]
+    assert lines[0]["records"] == 3
+    assert "ZeroDivisionError" in lines[2]["exception"]

@@ -1,0 +1,98 @@
+"""`nearline up` on real parts: what it promises to whoever starts, kills and stops it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.nearline.running import START_S, Up, data_folder, processes_of, up
+from tests.packages import make_tiny_package
+from tests.waiting import until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
+
+KEY = "a-key-that-nobody-may-see"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "package"
+    make_tiny_package(folder, dimension=32)
+    return folder
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    with data_folder() as folder:
+        yield folder
+
+
+def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
+    with up(data_dir, package, {"NEARLINE_SERVE__API_KEY": KEY}) as running:
+        running.wait_ready()
+        _says_what_runs(running)
+        _keeps_the_key_to_itself(running)
+        _second_one_is_refused(running, package)
+        _starts_again_whatever_is_killed(running)
+        running.kill()
+        until(lambda: not processes_of(data_dir), "every process to end with the one that started it", 10)
+    with up(data_dir, package) as running:
+        running.wait_ready()
+        assert running.stop() == 0
+        _left_nothing_behind(running)
+
+
+def test_a_stop_while_starting_leaves_nothing_behind(data_dir: Path, package: Path) -> None:
+    with up(data_dir, package) as running:
+        running.wait_starting()
+        assert running.stop() == 0
+        _left_nothing_behind(running)
+
+
+def _says_what_runs(running: Up) -> None:
+    instance = running.instance
+    names = [process.name for process in instance.processes]
+    assert names == ["broker", "contexts-0", "trending", "encode-0", "cold", "serve"]
+    assert instance.supervisor_pid == running.pid
+    assert instance.ready
+    assert instance.generation.startswith("tiny-")
+
+
+def _keeps_the_key_to_itself(running: Up) -> None:
+    assert KEY not in running.log()
+    lines = [word for process in processes_of(running.data_dir) for word in process.cmdline()]
+    assert not any(KEY in word for word in lines), "everybody can read a process list"
+    assert os.stat(running.data_dir / "settings.json").st_mode & 0o077 == 0
+
+
+def _second_one_is_refused(running: Up, package: Path) -> None:
+    command = [sys.executable, "-m", "nearline", "up", "--data-dir", str(running.data_dir), "--package", str(package)]
+    second = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"nearline: another nearline up runs on {running.data_dir}")
+    assert running.instance.supervisor_pid == running.pid, "the second one must not touch the first one's file"
+
+
+def _starts_again_whatever_is_killed(running: Up) -> None:
+    before = running.instance
+    for process in before.processes:
+        assert process.pid is not None
+        psutil.Process(process.pid).kill()
+    until(lambda: _all_restarted(running), "every process to be started again", START_S, 0.2)
+    running.wait_serving()
+    after = running.instance
+    assert (after.bootstrap_servers, after.url) == (before.bootstrap_servers, before.url), "clients must come back"
+
+
+def _all_restarted(running: Up) -> bool:
+    return all(process.restarts > 0 and process.pid is not None for process in running.instance.processes)
+
+
+def _left_nothing_behind(running: Up) -> None:
+    assert processes_of(running.data_dir) == []
+    left = {path.name for path in running.data_dir.iterdir()}
+    assert left <= {"kafka", "rows", "cold", "node-id", "lock"}, "only what the next start goes on with"
