@@ -1,0 +1,167 @@
+"""The commands that talk to the broker: ingest, wait, get, dead-letters, and what status says of the stages."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from schemas import topics
+from schemas.contexts import PostContext, encode_context
+from schemas.dead_letters import DeadLetterCause, to_headers
+from schemas.events import event_time_us, parse_event
+from schemas.ids import Micros, Offset, Partition, PostId, Revision
+from streams.kafka import producer_config
+from streams.lag import OffsetReader
+from streams.settings import KafkaSettings
+from streams.topics import ensure_topics
+from tests.conftest import RunningBroker
+from tests.nearline.site import Commands, Ran, Site, site
+from tests.retriever.kit import GENERATION, member, post
+from tests.streams.test_dead_letter_box import sent
+
+pytestmark = pytest.mark.broker
+
+CREATED: dict[str, Any] = {
+    "type": "post.created",
+    "post_id": "p1",
+    "author_id": "m7",
+    "text": "hello",
+    "created_at": "2026-01-05T10:00:00Z",
+}
+LIKE = {"type": "activity", "member_id": "m9", "post_id": "p1", "action": "like", "at": "2026-01-05T10:00:07Z"}
+BAD = {**LIKE, "action": "adore"}
+
+
+@pytest.fixture
+def kafka(clean_topics: RunningBroker) -> KafkaSettings:
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers, partitions=2)
+    ensure_topics(kafka, (*topics.core_topics(), *topics.generation_topics(GENERATION)))
+    return kafka
+
+
+@pytest.fixture
+def place(kafka: KafkaSettings) -> Iterator[Site]:
+    with site(str(kafka.bootstrap_servers)) as place:
+        yield place
+
+
+@pytest.fixture
+def run(place: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Runner":
+    return Runner(Commands(monkeypatch, capsys), place)
+
+
+class Runner:
+    def __init__(self, run: Commands, place: Site) -> None:
+        self._run = run
+        self._place = place
+
+    def __call__(self, *arguments: str | Path) -> Ran:
+        return self._run(*arguments, "--data-dir", self._place.data_dir)
+
+
+def write(path: Path, *events: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return path
+
+
+def arrived(kafka: KafkaSettings, topic: str) -> list[tuple[bytes | None, bytes | None]]:
+    return sent(kafka, OffsetReader(kafka), topic)
+
+
+def test_good_files_are_sent_and_a_bad_one_is_not(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+    good = write(tmp_path / "good.jsonl", CREATED)
+    bad = write(tmp_path / "bad.jsonl", LIKE, BAD)
+    ran = run("ingest", good, bad)
+    assert ran.status == 1
+    reported, ended = ran.err.splitlines()
+    assert reported.startswith(f"{bad}:2: action: ")
+    assert ended.startswith(f"nearline: nothing of {bad} was sent")
+    assert ran.out.startswith("1 events sent")
+    assert arrived(kafka, topics.POSTS) == [(b"p1", json.dumps(CREATED).encode())]
+    assert arrived(kafka, topics.ACTIVITY) == []
+
+
+def test_skip_bad_sends_the_rest_and_is_content(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+    ran = run("ingest", "--skip-bad", write(tmp_path / "bad.jsonl", BAD, LIKE))
+    assert ran.status == 0
+    assert ":1: action: " in ran.err
+    assert arrived(kafka, topics.ACTIVITY) == [(b"m9", json.dumps(LIKE).encode())]
+
+
+def test_a_shifted_file_sent_again_is_the_same_events(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+    file = write(tmp_path / "e.jsonl", CREATED, LIKE)
+    for _ in range(2):
+        assert run("ingest", "--shift-to-now", file).status == 0
+    first, second = arrived(kafka, topics.ACTIVITY)
+    assert first == second
+    moved = parse_event(first[1] or b"")
+    created = parse_event(arrived(kafka, topics.POSTS)[0][1] or b"")
+    assert event_time_us(moved) - event_time_us(created) == 7_000_000
+    assert event_time_us(moved) > event_time_us(parse_event(json.dumps(LIKE).encode()))
+
+
+def test_two_files_move_by_one_constant(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+    run("ingest", "--shift-to-now", write(tmp_path / "a", CREATED), write(tmp_path / "b", LIKE))
+    post_sent, action = arrived(kafka, topics.POSTS)[0][1], arrived(kafka, topics.ACTIVITY)[0][1]
+    assert event_time_us(parse_event(action or b"")) - event_time_us(parse_event(post_sent or b"")) == 7_000_000
+
+
+def test_wait_ends_in_time_with_what_is_behind(run: Runner, tmp_path: Path) -> None:
+    run("ingest", write(tmp_path / "e", LIKE))
+    ran = run("wait", "--timeout", "1")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == (
+        "nearline: not everything is searchable after 1 s; contexts still has to read 1 records of activity\n"
+    )
+
+
+def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: Site, run: Runner) -> None:
+    producer = Producer(producer_config(kafka))
+    for revision in (1, 2):
+        context = PostContext(PostId("p1"), Revision(revision), Micros(5), text="hello")
+        producer.produce(topics.POST_CONTEXTS, encode_context(context), b"p1")
+    producer.flush(20)
+    place.world.in_cold(post("p1", revision=2), member("m1"))
+    found = run("get", "post", "p1", "--json").json
+    assert list(found) == ["context", "cold", "hot"]
+    assert (found["context"]["revision"], found["context"]["text"]) == (2, "hello")
+    assert found["cold"].items() >= {"present": True, "revision": 2, "deleted": False}.items()
+    assert not found["hot"]["present"]
+    nobody = run("get", "member", "nobody", "--json").json
+    absent = {"present": False, "revision": None, "deleted": None}
+    assert nobody == {"context": None, "cold": absent, "hot": absent}
+    assert run("get", "member", "m1", "--json").json["cold"]["present"]
+    assert "hello" in run("get", "post", "p1").out
+
+
+def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) -> None:
+    producer = Producer(producer_config(kafka))
+    cause = DeadLetterCause("contexts", topics.POSTS, Partition(1), Offset(7), "text: too long")
+    headers: list[tuple[str, str | bytes | None]] = [*to_headers(cause)]
+    producer.produce(topics.DEAD_LETTERS, b'{"a":1}', b"p1", partition=1, headers=headers)
+    producer.flush(20)
+    listed = run("dead-letters", "list", "--json").lines
+    assert [one.pop("at")[:2] for one in listed] == ["20"]
+    assert listed == [{"id": "1:0", **cause._asdict()}]
+    assert "too long" in run("dead-letters", "list").out
+    assert run("dead-letters", "show", "1:0").json["value"] == '{"a":1}'
+    assert run("dead-letters", "show", "1:1").status == 1
+    assert run("dead-letters", "replay", "1:0").out == "1 sent back\n"
+    assert run("dead-letters", "replay", "--all").out == "1 sent back\n"
+    assert run("dead-letters", "replay").status == 1
+    assert arrived(kafka, topics.POSTS) == [(b"p1", b'{"a":1}')] * 2
+
+
+def test_status_shows_the_lag_of_every_stage(run: Runner, tmp_path: Path) -> None:
+    run("ingest", write(tmp_path / "e", CREATED, LIKE))
+    answer = run("status", "--json").json
+    stages = {(one["stage"], one["topic"]): one for one in answer["stages"]}
+    assert {stage for stage, _ in stages} == {"contexts", "trending", "encode", "index", "hot-feed"}
+    assert stages["contexts", "posts"]["lag"] == 1
+    assert 0 <= stages["contexts", "posts"]["oldest_age_s"] < 60
+    assert stages["trending", "activity"]["lag"] == 1
+    assert (stages["encode", "post-contexts"]["lag"], stages["encode", "post-contexts"]["oldest_age_s"]) == (0, None)
+    assert (answer["ready"], answer["dead_letters"], answer["problems"]) == (True, 0, [])
