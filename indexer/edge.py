@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from indexer import shards
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.ledger import Head, Ledger
 from indexer.records import check, in_order, newest
@@ -79,10 +80,10 @@ class EdgeColdTier:
                 held.shards.flush()
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        ledger, shards = self._posts.ledger, self._posts.shards
+        ledger = self._posts.ledger
         with self._lock:
             passing = None if filters == NO_FILTERS else ledger.passing(filters)
-            found = shards.search(query_D, k, ledger.live, passing)
+            found = self._posts.shards.search(query_D, k, ledger.live, passing)
             ids = ledger.ids(found.numbers)
             revisions = ledger.revisions(found.numbers)
         return in_order(ids, found.scores, revisions)
@@ -216,7 +217,12 @@ def _own(folder: Path) -> int:
 
 def _claim(folder: Path, generation: Generation, dimension: int, settings: ColdSettings) -> None:
     """The folder belongs to one generation for good."""
-    mine: dict[str, Any] = {"generation": generation, "dimension": dimension, "quantize": settings.quantize}
+    mine: dict[str, Any] = {
+        "generation": generation,
+        "dimension": dimension,
+        "quantize": settings.quantize,
+        "shard_points": shards.SHARD_POINTS,
+    }
     path = folder / _MANIFEST
     if not path.exists():
         new = path.with_suffix(".new")

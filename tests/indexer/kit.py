@@ -5,19 +5,20 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from qdrant_client import QdrantClient
 
 from indexer.brute import BruteColdTier
 from indexer.edge import EdgeColdTier
-from indexer.qdrant import QdrantColdTier
 from indexer.remote import ColdServer, RemoteColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import Clock, ColdTier, Hits, IndexRecord
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector, pack_vector
 from schemas.ids import Generation, MemberId, Micros, Offset, Partition, PostId, Revision
+
+if TYPE_CHECKING:
+    from indexer.qdrant import QdrantColdTier
 
 DIMENSION: Final = 16
 GENERATION: Final = Generation("demo-0123abcd")
@@ -111,8 +112,12 @@ def cold_tier(kind: str, folder: Path, clock: Clock, dimension: int = DIMENSION)
                     yield remote
 
 
-def local_qdrant(clock: Clock, dimension: int) -> QdrantColdTier:
+def local_qdrant(clock: Clock, dimension: int) -> "QdrantColdTier":
     """The client's own mode without a server: right for the calls, not for their speed."""
+    from qdrant_client import QdrantClient
+
+    from indexer.qdrant import QdrantColdTier
+
     tier = QdrantColdTier(ColdSettings(), GENERATION, dimension, clock, QdrantClient(":memory:"))
     with warnings.catch_warnings():
         # It says that it ignores payload indexes; the first call makes them.

@@ -1,0 +1,54 @@
+"""Writes the same batches every time, from one on, and says when each is durable. Meant to be killed.
+
+python -m tests.indexer.killed_writer FOLDER FIRST_BATCH
+"""
+
+import random
+import sys
+from itertools import count
+from pathlib import Path
+
+from indexer import shards
+from indexer.edge import EdgeColdTier
+from indexer.settings import ColdSettings
+from indexer.tiers import IndexRecord
+from schemas.embeddings import Embedding
+from tests.indexer.kit import DIMENSION, GENERATION, SetClock, deleted_post, post, records
+
+BATCH = 40
+NAMES = 300
+
+
+def batch(number: int) -> list[IndexRecord]:
+    """The topic's records of one batch: updates and deletes of few posts, in order, revisions that grow."""
+    drawn = random.Random(number)
+    embeddings: list[Embedding] = []
+    for place in range(BATCH):
+        name = f"p{drawn.randrange(NAMES)}"
+        revision = number * BATCH + place + 1
+        embeddings.append(deleted_post(name, revision) if drawn.random() < 0.2 else post(name, revision))
+    return records(*embeddings, first=number * BATCH)
+
+
+def small_shards() -> None:
+    """So that a small test has several shards, and segments are built all the time."""
+    shards.SHARD_POINTS = 64
+    shards._SEGMENT_POINTS = 100
+    shards._MIN_INDEXED_POINTS = 10
+
+
+def open_tier(folder: Path) -> EdgeColdTier:
+    return EdgeColdTier(folder, GENERATION, DIMENSION, ColdSettings(), SetClock())
+
+
+def main() -> None:
+    small_shards()
+    tier = open_tier(Path(sys.argv[1]))
+    for number in count(int(sys.argv[2])):
+        tier.write("post", batch(number))
+        tier.flush()
+        print(number, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What only a Qdrant server has: an old owner that wakes up, a server that is away, a collection of another size."""
+
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from qdrant_client import QdrantClient
+
+from indexer.errors import TierRefused, TierUnavailable
+from indexer.qdrant import QdrantColdTier
+from indexer.settings import ColdSettings
+from schemas.ids import PostId
+from tests.indexer.kit import DIMENSION, GENERATION, NOW, SetClock, deleted_post, post, records, vectors
+
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
+
+
+@pytest.fixture
+def client() -> Iterator[QdrantClient]:
+    with closing(QdrantClient(":memory:")) as made:
+        yield made
+
+
+def make(client: QdrantClient, dimension: int | None = DIMENSION) -> QdrantColdTier:
+    tier = QdrantColdTier(ColdSettings(), GENERATION, dimension, SetClock(), client)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        tier.count("post")
+    return tier
+
+
+class Upserts:
+    """Counts the calls that reach the server."""
+
+    def __init__(self, client: QdrantClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        upsert = client.upsert
+
+        def counted(name: str, points: list[Any], **options: Any) -> Any:
+            self.sizes.append(len(points))
+            return upsert(name, points, **options)
+
+        monkeypatch.setattr(client, "upsert", counted)
+
+
+def test_an_old_owner_that_wakes_up_overwrites_nothing(client: QdrantClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It read the revisions before the new owner wrote, so only the server's condition can stop it."""
+    old, new = make(client), make(client)
+    seen_before = old._places("post", {"p1", "p2"})
+    new.write("post", records(post("p1", 1), post("p2", 1), first=10))
+    new.write("post", records(deleted_post("p1", 3), post("p2", 3), first=12))
+    monkeypatch.setattr(old, "_places", lambda *_: seen_before)
+    old.write("post", records(post("p1", 1), post("p2", 1), first=10))
+    stored = new.posts([PostId("p1"), PostId("p2")])
+    assert [(one.revision, one.deleted) for one in stored if one is not None] == [(3, True), (3, False)]
+    assert new.search(vectors(1)[0], 10).post_ids == ["p2"]
+
+
+def test_a_batch_is_one_call_for_each_partition(client: QdrantClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    tier = make(client)
+    upserts = Upserts(client, monkeypatch)
+    first = records(*(post(f"a{n}") for n in range(30)), partition=0)
+    second = records(*(post(f"b{n}") for n in range(20)), partition=1)
+    tier.write("post", [one for pair in zip(first, second, strict=False) for one in pair] + first[20:])
+    assert sorted(upserts.sizes) == [20, 30]
+    upserts.sizes.clear()
+    # After a crash the batch is read again, cut elsewhere: what is there already changes nothing.
+    tier.write("post", [*first[:5], *records(*(post(f"a{n}", 2) for n in range(3)), first=30)])
+    assert upserts.sizes == [3]
+    # a2 was written at offset 32, after this batch began: it needs a condition of its own.
+    upserts.sizes.clear()
+    tier.write("post", [*records(post("new"), first=31), *records(post("a2", 3), first=33)])
+    assert sorted(upserts.sizes) == [1, 1]
+    assert [one and one.revision for one in tier.posts([PostId("a2"), PostId("new")])] == [3, 1]
+
+
+def test_a_post_from_another_partition_is_written_under_its_own_condition(client: QdrantClient) -> None:
+    tier = make(client)
+    tier.write("post", records(post("p1", 1), first=1000, partition=0))
+    tier.write("post", records(post("p1", 2), first=5, partition=3))
+    assert [one and one.revision for one in tier.posts([PostId("p1")])] == [2]
+
+
+def test_a_server_that_is_away_makes_the_tier_unavailable() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        tier = QdrantColdTier(ColdSettings(url=url, timeout_s=1), GENERATION, DIMENSION)
+        with closing(tier):
+            for ask in (
+                lambda: tier.count("post"),
+                lambda: tier.write("post", records(post("p1"))),
+                lambda: tier.search(vectors(1)[0], 5),
+                lambda: tier.sweep(NOW),
+            ):
+                with pytest.raises(TierUnavailable, match="the Qdrant server does not answer"):
+                    ask()
+
+
+def test_a_collection_of_another_dimension_is_refused(client: QdrantClient) -> None:
+    make(client)
+    with pytest.raises(TierRefused, match="nearline-posts-demo-0123abcd does not hold vectors of 32"):
+        make(client, dimension=32)
+
+
+def test_a_reader_needs_no_dimension_and_makes_nothing(client: QdrantClient) -> None:
+    with pytest.raises(TierUnavailable):
+        make(client, dimension=None)
+    make(client).write("post", records(post("p1")))
+    assert make(client, dimension=None).search(vectors(1)[0], 5).post_ids == ["p1"]
+
+
+def test_without_an_address_there_is_no_server() -> None:
+    with pytest.raises(TierRefused, match=r"set cold\.url"):
+        QdrantColdTier(ColdSettings(), GENERATION, DIMENSION)
