@@ -66,22 +66,13 @@ class Connections:
         if self.settings.cold.url is not None:
             from indexer.qdrant import QdrantColdTier
 
-            return QdrantColdTier(self.settings.cold, self.generation, self._dimension())
+            return QdrantColdTier(self.settings.cold, self.generation)
         from indexer.remote import RemoteColdTier
 
         socket = self._instance().cold_socket
         if socket is None:
             raise NotReady("the cold tier is a Qdrant server; name it in the configuration as cold.url")
         return RemoteColdTier(Path(socket), timeout_s)
-
-    def _dimension(self) -> int:
-        """Of the package that is configured; a Qdrant elsewhere refuses a wrong one."""
-        from encoders.packages import ModelPackage
-        from nearline.build import package_folder
-
-        configured = self.settings.package is not None or self.settings.serve.url is not None
-        folder = package_folder(self.settings) if configured else Path(self._instance().package)
-        return ModelPackage.read(folder).dimension
 
     def status_sources(self) -> "Sources":
         """Raises NotRunning where neither an instance nor a retriever elsewhere is known."""

@@ -5,6 +5,7 @@ Gives committed records only. Applies nothing and remembers nothing.
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -56,21 +57,18 @@ def newest_value(kafka: KafkaSettings, topic: str, key: bytes) -> bytes | None:
     Looks from the end in stretches that grow: what was changed last is found first, and at worst the whole partition is
     read once.
     """
-    reader = OffsetReader(kafka)
-    places = reader.places([topic])
-    if not places:
-        return None
-    place = places[partition_of(key, len(places))]
-    start, stop = reader.starts([place])[place], reader.ends([place])[place]
-    consumer = scanner(kafka)
-    try:
-        stretch = _FIRST_STRETCH
+    with closing(OffsetReader(kafka)) as reader:
+        places = reader.places([topic])
+        if not places:
+            return None
+        place = places[partition_of(key, len(places))]
+        start, stop = reader.starts([place])[place], reader.ends([place])[place]
+    stretch = _FIRST_STRETCH
+    with closing(scanner(kafka)) as consumer:
         while stop > start:
             begin = max(start, Offset(stop - stretch))
             found = [one.value() for one in scan(consumer, place, begin, stop) if one.key() == key]
             if found:
                 return found[-1]
             stop, stretch = begin, stretch * _GROWTH
-    finally:
-        consumer.close()
     return None
