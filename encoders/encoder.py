@@ -119,6 +119,8 @@ class Encoder:
 
     def encode_text(self, text: str) -> Vector:
         """A query. Raises BadText."""
+        if not text.strip():
+            raise BadText("the text is empty; send some words")
         (outcome,) = self.encode_texts([text])
         if isinstance(outcome, Unencodable):
             raise BadText(outcome.cause)

@@ -65,9 +65,12 @@ class PackedModel:
         refused: dict[int, Unencodable] = {}
         vectors_BD = torch.zeros(len(prompts), self._dimension, device=self.device)
         todo = list(range(len(prompts)))
-        while todo:
-            todo = self._run(prompts, todo, vectors_BD, refused)
-        found = vectors_BD.cpu().numpy()
+        try:
+            while todo:
+                todo = self._run(prompts, todo, vectors_BD, refused)
+            found = vectors_BD.cpu().numpy()
+        except RuntimeError as error:
+            raise EncodingFailed(f"the model cannot run on {self.device}: {error}") from error
         self.stats.device_s += time.perf_counter() - started
         for index in np.flatnonzero(~np.isfinite(found).all(axis=1)).tolist():
             refused[index] = Unencodable("the model gives numbers that are not finite for this text")
@@ -80,26 +83,27 @@ class PackedModel:
         done: set[int] = set()
         for batch in pack([len(prompts[index]) for index in todo], self.budget_tokens):
             rows = [todo[index] for index in batch]
-            try:
-                vectors_BD[rows] = self._forward([prompts[row] for row in rows])
-            except (torch.OutOfMemoryError, MemoryError):
-                self._free()
-                if len(rows) == 1:
-                    refused[rows[0]] = Unencodable(f"its {len(prompts[rows[0]])} tokens do not fit the device's memory")
-                else:
-                    self._halve(prompts, rows)
-                    return [index for index in todo if index not in done]
-            except RuntimeError as error:
-                raise EncodingFailed(f"the model cannot run on {self.device}: {error}") from error
-            done.update(rows)
+            if self._fits([prompts[row] for row in rows], rows, vectors_BD):
+                done.update(rows)
+            elif len(rows) > 1:
+                self._halve(sum(len(prompts[row]) for row in rows))
+                return [index for index in todo if index not in done]
+            else:
+                refused[rows[0]] = Unencodable(f"its {len(prompts[rows[0]])} tokens do not fit the device's memory")
         return []
 
-    def _halve(self, prompts: Sequence[Prompt], rows: list[int]) -> None:
-        tokens = sum(len(prompts[row]) for row in rows)
+    def _fits(self, batch: Sequence[Prompt], rows: list[int], vectors_BD: Tensor) -> bool:
+        """Puts the batch's vectors into their rows; False when memory ran out."""
+        try:
+            vectors_BD[rows] = self._forward(batch)
+        except (torch.OutOfMemoryError, MemoryError):
+            return False
+        return True
+
+    def _halve(self, tokens: int) -> None:
+        """Called when the error is gone, and with it the tensors that its frames held."""
         self.budget_tokens = max(1, min(self.budget_tokens, tokens) // 2)
         self.stats.halvings += 1
-
-    def _free(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

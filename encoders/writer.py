@@ -68,11 +68,17 @@ def _appearing(folder: Path) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield partial
-        partial.chmod(0o755)
+        _make_readable(partial)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _make_readable(folder: Path) -> None:
+    """For others too: temporary folders and safetensors are made for their owner alone."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _goldens(folder: Path, texts: Sequence[str]) -> list[Golden]:

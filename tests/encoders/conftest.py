@@ -3,12 +3,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from encoders.encoder import Encoder
 from encoders.packages import ModelPackage
 from tests.packages import make_tiny_package
 
 torch.set_num_threads(1)
+settings.register_profile("encoders", deadline=None)  # a busy machine is no failure
+settings.load_profile("encoders")
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,12 @@ def test_a_text_that_cannot_be_encoded_is_an_error_of_its_own(encoder: Encoder) 
         encoder.encode_text("\ud800")
 
 
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_a_query_without_words_is_refused(encoder: Encoder, text: str) -> None:
+    with pytest.raises(BadText, match="empty"):
+        encoder.encode_text(text)
+
+
 def test_a_member_of_the_form_mean_is_the_weighted_mean_of_its_texts(tmp_path: Path) -> None:
     form = MeanForm(2.0, {"wrote": 3.0})
     encoder = Encoder.load(make_tiny_package(tmp_path / "p", member_form=form).folder, device="cpu")

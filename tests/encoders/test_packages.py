@@ -26,6 +26,11 @@ def test_a_written_package_is_sound(package: ModelPackage) -> None:
     assert len(package.manifest.goldens) == 3
 
 
+def test_everyone_may_read_it(package: ModelPackage) -> None:
+    modes = {oct(path.stat().st_mode & 0o777) for path in package.folder.rglob("*") if path.is_file()}
+    assert modes == {"0o644"}
+
+
 def test_the_same_recipe_gives_the_same_generation_and_another_one_another(tmp_path: Path) -> None:
     first, again, other = (make_tiny_package(tmp_path / str(i), seed=seed) for i, seed in enumerate((1, 1, 2)))
     assert first.generation == again.generation != other.generation
