@@ -132,9 +132,9 @@ COMMON: Final = _words("""
     field stage level speed space pressure support practice progress attention interest power room water""")
 
 ADJECTIVES: Final = _words("""
-    new old good better best small big little long short early late simple hard easy strange quiet slow quick clear
-    honest first last second cheap careful rare common useful wrong right heavy local modern classic final open full
-    patient steady rough bright deep odd""")
+    new good better best small big little long short late simple hard strange quiet slow quick clear
+    first last second cheap careful rare common useful wrong right heavy local modern classic final full dry
+    patient steady rough bright deep plain narrow sharp soft loud""")
 
 SENTENCES: Final = (
     "I finally understand why the {a} matters more than the {b}.",

@@ -1,0 +1,93 @@
+"""What the demo wants to know of a file of events before it is sent. Reads the file, refuses to know the pipeline."""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import BadRecord
+from schemas.events import (
+    Activity,
+    Event,
+    MemberDeleted,
+    PostCreated,
+    PostDeleted,
+    PostUpdated,
+    event_time_us,
+    parse_event,
+)
+from schemas.ids import Micros
+from schemas.times import to_micros
+from streams.event_files import open_events
+
+HOT_POSTS: Final = 3_000
+"""That the hot window shall hold, or half of what there is."""
+_RECENT_ACTIONS: Final = 5_000
+_POSITIVE: Final = frozenset({"click", "like", "comment", "share", "follow"})
+
+
+@dataclass
+class Facts:
+    """Of one file. Bad lines are left to `nearline ingest`."""
+
+    num_events: int = 0
+    newest_us: int = 0
+    created_us: dict[str, Micros] = field(default_factory=dict)
+    """Of the posts that live at the end."""
+    members_gone: set[str] = field(default_factory=set)
+    _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT_ACTIONS))
+    """Members of the newest positive actions."""
+
+    def add(self, event: Event) -> None:
+        self.num_events += 1
+        self.newest_us = max(self.newest_us, event_time_us(event))
+        if isinstance(event, PostCreated):
+            self.created_us[event.post_id] = to_micros(event.created_at)
+        elif isinstance(event, PostDeleted):
+            self.created_us.pop(event.post_id, None)
+        elif isinstance(event, MemberDeleted):
+            self.members_gone.add(event.member_id)
+        elif isinstance(event, Activity) and event.action in _POSITIVE:
+            self._recent.append(event.member_id)
+
+    @property
+    def hot_window_s(self) -> float:
+        """Back from the newest event, so that it holds some thousand of the newest posts."""
+        wanted = min(HOT_POSTS, (len(self.created_us) + 1) // 2)
+        newest = heapq.nlargest(wanted, self.created_us.values())
+        return max(60.0, (self.newest_us - newest[-1]) / 1e6) if newest else 48 * 3600.0
+
+    def newest_post(self) -> str | None:
+        return max(self.created_us, key=lambda post_id: (self.created_us[post_id], post_id), default=None)
+
+    def busiest_members(self, num: int) -> list[str]:
+        """Those with most of the newest positive actions."""
+        counts = Counter(member_id for member_id in self._recent if member_id not in self.members_gone)
+        return [member_id for member_id, _ in counts.most_common(num)]
+
+
+def read_facts(file: Path) -> Facts:
+    facts = Facts()
+    for event in _events(file):
+        facts.add(event)
+    return facts
+
+
+def read_texts(file: Path, wanted: set[str]) -> dict[str, str]:
+    """The newest text of each of these posts."""
+    return {
+        event.post_id: event.text
+        for event in _events(file)
+        if isinstance(event, PostCreated | PostUpdated) and event.post_id in wanted
+    }
+
+
+def _events(file: Path) -> Iterator[Event]:
+    with open_events(str(file)) as opened:
+        for _, line in opened.lines():
+            try:
+                yield parse_event(line)
+            except BadRecord:
+                continue

@@ -1,0 +1,176 @@
+"""A whole pipeline as a user runs it: `nearline up` as a process, and the other commands against it.
+
+The demo, the end-to-end tests and the benchmarks stand on it. Knows commands and what they print; refuses to know how
+any part works.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psutil
+
+from nearline.errors import NearlineError, NotRunning, StartFailed
+from nearline.instance import Instance, read_instance
+from retriever.client import RetrieverClient
+
+START_S: Final = 300.0
+"""Two busy cores load two models, prepare a broker, and Maven may have to fetch it first."""
+STOP_S: Final = 25.0
+"""`nearline up` promises 20."""
+COMMAND_S: Final = 600.0
+_TAIL_CHARS: Final = 3_000
+_NEARLINE: Final = (sys.executable, "-m", "nearline")
+
+
+class CommandFailed(NearlineError):
+    """What a command of ours said when it failed."""
+
+
+class Pipeline:
+    """One data folder. `start` and `stop` may be called in turn; used as a context it starts and stops once."""
+
+    def __init__(
+        self, data_dir: Path, *, package: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` holds settings, such as NEARLINE_HOT__WINDOW_S."""
+        self.data_dir = data_dir
+        self.log_file = data_dir.parent / f"{data_dir.name}.log"
+        self._arguments = ["--port", "0", *(["--package", str(package)] if package is not None else [])]
+        self._environment = {**os.environ, "NEARLINE_DATA_DIR": str(data_dir), **(environment or {})}
+        self._up: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            with suppress(StartFailed):
+                self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        try:
+            self.stop()
+        except StartFailed:
+            if kind is None:
+                raise
+
+    @property
+    def instance(self) -> Instance:
+        """Raises NotRunning."""
+        return read_instance(self.data_dir)
+
+    def start(self, timeout_s: float = START_S) -> float:
+        """Returns when it says `ready`, with the seconds it took. Raises StartFailed."""
+        began = time.monotonic()
+        with self.log_file.open("ab") as log:
+            self._up = subprocess.Popen(
+                [*_NEARLINE, "up", *self._arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment,
+                start_new_session=True,
+            )
+        if _first_line(self._up, timeout_s) != "ready":
+            raise StartFailed(f"nearline up did not get ready; its log ends with:\n{self.log_tail()}")
+        return time.monotonic() - began
+
+    def stop(self) -> float:
+        """SIGTERM; returns the seconds until all is gone, 0 if nothing ran. Raises StartFailed for what stayed."""
+        if self._up is None:
+            return 0.0
+        process, self._up = self._up, None
+        family = _family(process.pid)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        try:
+            status = process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        _, left = psutil.wait_procs(family, timeout=1)
+        for child in left:
+            child.kill()
+        if status != 0 or left:
+            raise StartFailed(
+                f"nearline up ended with status {status} and left {len(left)} processes; "
+                f"its log ends with:\n{self.log_tail()}"
+            )
+        return time.monotonic() - began
+
+    def run(self, *arguments: str | Path, given: str | None = None, timeout_s: float = COMMAND_S) -> str:
+        """What a command printed. `given` is its stdin. Raises CommandFailed with what it said."""
+        done = self.attempt(*arguments, given=given, timeout_s=timeout_s)
+        if done.returncode != 0:
+            words = " ".join(map(str, arguments[:3]))
+            raise CommandFailed(f"nearline {words}: exit status {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def attempt(
+        self, *arguments: str | Path, given: str | None = None, timeout_s: float = COMMAND_S
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end, whatever it says."""
+        return subprocess.run(
+            [*_NEARLINE, *map(str, arguments)],
+            input=given if given is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=self._environment,
+            check=False,
+        )
+
+    def ask(self, *arguments: str | Path) -> Any:
+        """What a command with `--json` says."""
+        answer: Any = json.loads(self.run(*arguments, "--json"))
+        return answer
+
+    def lines(self, *arguments: str | Path, given: str | None = None) -> list[Any]:
+        """What a command that prints JSON lines says."""
+        return [json.loads(line) for line in self.run(*arguments, given=given).splitlines()]
+
+    def ingest(self, events: Iterable[Mapping[str, Any]]) -> None:
+        self.run("ingest", "-", given="".join(json.dumps(event) + "\n" for event in events))
+
+    def wait(self, timeout_s: float = COMMAND_S) -> None:
+        """Until all that was sent is searchable."""
+        self.run("wait", "--timeout", str(timeout_s), timeout_s=timeout_s + 60)
+
+    def client(self) -> RetrieverClient:
+        """Close it."""
+        url = self.instance.url
+        if url is None:
+            raise NotRunning(self.data_dir)
+        return RetrieverClient(url)
+
+    def log_tail(self) -> str:
+        return self.log_file.read_text(errors="replace")[-_TAIL_CHARS:] if self.log_file.exists() else ""
+
+
+def _first_line(process: subprocess.Popen[str], timeout_s: float) -> str:
+    """Empty when there was none in time, or the process ended."""
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        return process.stdout.readline().strip() if selector.select(timeout_s) else ""
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return found

@@ -1,0 +1,92 @@
+"""What `make demo` runs: the main job on real parts, with a world of its own or a file of events.
+
+    python -m nearline.demo.run [--events FILE]
+
+Starts the pipeline as a user would, sends the events, shows what came of them, and leaves nothing behind.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import click
+
+from nearline.demo.events import read_facts
+from nearline.demo.job import Input, Job
+from nearline.demo.pipeline import Pipeline
+from nearline.demo.world import DEMO_SIZE, make_world, write_world
+from nearline.errors import NearlineError
+from retriever.errors import RetrieverError
+from streams.errors import StreamsError
+
+SEED: Final = 7
+
+
+def _input(events: Path | None, folder: Path) -> Input:
+    if events is not None:
+        return Input(events, read_facts(events), None)
+    world = make_world(SEED, datetime.now(UTC) - timedelta(seconds=1))
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "world.jsonl"
+    with file.open("w", encoding="utf-8") as out:
+        write_world(world, out)
+    return Input(file, read_facts(file), world.truth)
+
+
+@contextmanager
+def _folder(data_dir: Path | None) -> Iterator[Path]:
+    """The data folder: a temporary one, gone afterwards, where none is given."""
+    if data_dir is not None:
+        yield data_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="nearline-demo-") as temporary:
+        yield Path(temporary) / "data"
+
+
+def demo(events: Path | None, data_dir: Path | None) -> None:
+    """Raises NearlineError with what went wrong."""
+    began = time.monotonic()
+    with _folder(data_dir) as folder:
+        given = _input(events, folder)
+        _introduce(given, events)
+        environment = {"NEARLINE_HOT__WINDOW_S": str(given.facts.hot_window_s)}
+        pipeline = Pipeline(folder, environment=environment)
+        click.echo(f"Starting a broker and the pipeline on {pipeline.data_dir} …")
+        start = time.monotonic()
+        with pipeline:
+            click.echo(f"ready after {time.monotonic() - start:.1f} s")
+            Job(pipeline, given).run()
+            stop = time.monotonic()
+        click.echo(f"\nEverything stopped in {time.monotonic() - stop:.1f} s; no process is left.")
+    click.echo(f"The demo took {time.monotonic() - began:.0f} s.")
+
+
+def _introduce(given: Input, events: Path | None) -> None:
+    facts = given.facts
+    name = events.name if events is not None else f"A made-up world of {DEMO_SIZE.members} members"
+    click.echo(f"{name}: {facts.num_events:,} events, {len(facts.created_us):,} posts, moved so that the last is now.")
+    click.echo(f"The hot tier holds the newest {facts.hot_window_s / 3600:,.0f} hours.")
+
+
+@click.command()
+@click.option("--events", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON lines, or .gz")
+@click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="keep what is written, here")
+def main(events: Path | None, data_dir: Path | None) -> None:
+    """Run the main job on a made-up world, or on a file of events that are moved to now.
+
+    Example: python -m nearline.demo.run --events events.jsonl.gz
+    """
+    try:
+        demo(events, data_dir)
+    except (NearlineError, StreamsError, RetrieverError) as error:
+        click.echo(f"the demo failed: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
