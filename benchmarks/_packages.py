@@ -1,0 +1,85 @@
+"""Model packages with random weights in LLaMA's layout, and texts to encode."""
+
+import json
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import PreTrainedTokenizerFast
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaModel
+
+from encoders.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
+from encoders.writer import write_package
+from nearline.demo.world import WorldSize, make_world
+from schemas.events import PostCreated, parse_event
+from streams.event_files import open_events
+
+DIMENSION: Final = 128
+_HEAD: Final = 64
+_MEDIAN_WORDS: Final = 45
+"""About 58 tokens."""
+_MOST_WORDS: Final = 380
+"""About 500 tokens."""
+_SPREAD: Final = 0.7
+
+
+def random_package(folder: Path, hidden: int, layers: int) -> Path:
+    """A package of that size, which reads texts as the demo's does."""
+    demo = Path(__file__).parent.parent / "nearline" / "demo" / "package"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(demo / "tokenizer.json"), **_special_tokens(demo))  # type: ignore[no-untyped-call]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // _HEAD,
+        num_key_value_heads=hidden // _HEAD // 2,
+        intermediate_size=hidden * 7 // 2,
+        max_position_embeddings=2048,
+        initializer_range=0.1,
+    )
+    manifest = Manifest(
+        id=f"random-{hidden}x{layers}",
+        base_model=BaseModel("random"),
+        templates=Templates(PostTemplate(("text",))),
+        special_tokens=json.loads((demo / "nearline.json").read_text())["special_tokens"],
+        dimensions=(DIMENSION, hidden),
+        dimension=DIMENSION,
+        token_limits=TokenLimits(post=512, member=512),
+        member_form=MeanForm(),
+    )
+    write_package(folder, manifest, LlamaModel(config).train(False), tokenizer)
+    return folder
+
+
+def texts(events: Path | None, seed: int = 0) -> list[str]:
+    """The posts of a file of events; else made ones, with lengths spread as those of real posts are."""
+    if events is not None:
+        return list(_posts_of(events))
+    randomly = random.Random(seed)
+    world = make_world(seed, datetime.now(UTC), WorldSize(2_000, 100, 100))
+    words = " ".join(event["text"] for event in world.events if "text" in event).split()
+    return [_made(randomly, words) for _ in range(20_000)]
+
+
+def _made(randomly: random.Random, words: list[str]) -> str:
+    length = min(_MOST_WORDS, max(1, round(randomly.lognormvariate(0, _SPREAD) * _MEDIAN_WORDS)))
+    start = randomly.randrange(len(words) - length)
+    return " ".join(words[start : start + length])
+
+
+def _posts_of(events: Path) -> Iterator[str]:
+    with open_events(str(events)) as file:
+        for _, line in file.lines():
+            event = parse_event(line)
+            if isinstance(event, PostCreated):
+                yield event.text
+
+
+def _special_tokens(package: Path) -> dict[str, Any]:
+    config = json.loads((package / "tokenizer_config.json").read_text())
+    return {name: config[name] for name in ("bos_token", "eos_token", "pad_token") if config.get(name)}

@@ -1,0 +1,43 @@
+"""Freshness at half of what the encoder can do: seconds from a post's record to its being durable in the cold tier.
+
+`python -m benchmarks.freshness [--seconds S] [--events F] [--json F]`. Hidden size 256, 6 layers, random weights.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from benchmarks._load import encoder_alone, pipeline_load
+from benchmarks._packages import random_package, texts
+from benchmarks._table import Figure, report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--events", type=Path)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
+        folder = Path(temporary)
+        package = random_package(folder / "package", 256, 6)
+        posts = texts(arguments.events)
+        (folder / "texts.json").write_text(json.dumps(posts))
+        rate = encoder_alone(package, folder / "texts.json", arguments.seconds / 10) / 2
+        load = pipeline_load(folder, package, posts, rate, arguments.seconds)
+    if load.p50_s is None or load.p99_s is None:
+        raise SystemExit("nothing became searchable; see the log of nearline up")
+    return report(
+        [
+            Figure("load, posts/s", rate),
+            Figure("searchable in both tiers, posts/s", load.rate()),
+            Figure("freshness p50, s", load.p50_s),
+            Figure("freshness p99, s", load.p99_s, 3.0, "at_most"),
+        ],
+        arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,55 @@
+"""The whole pipeline against its encoder alone: posts/s from `ingest` to both tiers ÷ posts/s of the encoder.
+
+`python -m benchmarks.pipeline [--seconds S] [--events F] [--json F]`. The same texts, two encode threads in both; all
+else of the pipeline shares the same cores. The encoder alone is measured before and after, because machines drift; the
+pipeline is sent somewhat more than the encoder can do. No queries.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from benchmarks._load import encoder_alone, pipeline_load
+from benchmarks._packages import random_package, texts
+from benchmarks._table import Figure, report
+
+MODELS: Final = ((256, 6, 0.8), (768, 12, 0.9))
+"""Hidden size, layers, and the share that must be left."""
+OVERLOAD: Final = 1.2
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--events", type=Path)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    figures: list[Figure] = []
+    for hidden, layers, bound in MODELS:
+        figures += _measure(hidden, layers, bound, arguments.seconds, arguments.events)
+    return report(figures, arguments.json)
+
+
+def _measure(hidden: int, layers: int, bound: float, seconds: float, events: Path | None) -> list[Figure]:
+    name = f"hidden {hidden} x {layers}"
+    with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
+        folder = Path(temporary)
+        package = random_package(folder / "package", hidden, layers)
+        posts = texts(events)
+        (folder / "texts.json").write_text(json.dumps(posts))
+        before = encoder_alone(package, folder / "texts.json", seconds / 5)
+        rate = pipeline_load(folder, package, posts, OVERLOAD * before, seconds).rate()
+        after = encoder_alone(package, folder / "texts.json", seconds / 5)
+    alone = (before + after) / 2
+    return [
+        Figure(f"{name}: encoder alone before, posts/s", before),
+        Figure(f"{name}: encoder alone after, posts/s", after),
+        Figure(f"{name}: pipeline, posts/s", rate),
+        Figure(f"{name}: pipeline / encoder alone", rate / alone, bound),
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
