@@ -14,6 +14,8 @@ Child = subprocess.Popen[bytes]
 
 _PR_SET_PDEATHSIG = 1
 _STDERR = 2
+_LOOK_EVERY_S = 0.02
+_KILL_S = 10.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -52,7 +54,7 @@ def stop_all(processes: Sequence[Child], grace_s: float) -> list[Child]:
         process.terminate()
     deadline = time.monotonic() + grace_s
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(_LOOK_EVERY_S)
     left = [process for process in processes if process.poll() is None]
     for process in left:
         process.kill()
@@ -72,12 +74,26 @@ def find(pid: int, is_ours: Callable[[list[str]], bool]) -> psutil.Process | Non
 
 
 def end(process: psutil.Process, grace_s: float) -> None:
-    """SIGTERM, then SIGKILL after `grace_s`. Returns when it is gone."""
+    """SIGTERM, then SIGKILL after `grace_s`. Returns when it has ended; its parent may not have noticed yet."""
     try:
         process.terminate()
-        process.wait(grace_s)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(10)
+        if not _ends_within(process, grace_s):
+            process.kill()
+            _ends_within(process, _KILL_S)
     except psutil.NoSuchProcess:
         pass
+
+
+def _ends_within(process: psutil.Process, seconds: float) -> bool:
+    """Not psutil's `wait`: to that, a process whose parent does not ask for its status never ends."""
+    deadline = time.monotonic() + seconds
+    while process.is_running() and not _is_over(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_EVERY_S)
+    return True
+
+
+def _is_over(process: psutil.Process) -> bool:
+    """A zombie with threads is not: they still hold its files and ports."""
+    return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)

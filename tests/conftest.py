@@ -38,6 +38,11 @@ class RunningBroker:
     def folder(self) -> Path:
         return self.embedded.folder
 
+    @property
+    def data_dir(self) -> Path:
+        """The data folder of an instance whose broker this would be."""
+        return self.embedded.folder.parent
+
     def start(self) -> None:
         self.embedded.start()
 
@@ -83,7 +88,7 @@ def clean_topics(broker: RunningBroker) -> RunningBroker:
 def _running_broker() -> Iterator[RunningBroker]:
     # Not pytest's own temporary folder, which it keeps for three runs: a broker's log is large.
     with tempfile.TemporaryDirectory(prefix="nearline-broker-") as folder:
-        running = RunningBroker(EmbeddedBroker(Path(folder), jvm=_QUICK))
+        running = RunningBroker(EmbeddedBroker(Path(folder) / "kafka", jvm=_QUICK))
         try:
             running.start()
             yield running

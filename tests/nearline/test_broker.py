@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,18 @@ def test_start_of_a_running_broker_changes_nothing(fresh_broker: RunningBroker) 
     assert again.pid == process.pid
 
 
+def test_the_command_starts_stops_and_shows_it(fresh_broker: RunningBroker) -> None:
+    folder = ["--data-dir", str(fresh_broker.data_dir)]
+    assert _command("status", *folder).stdout.startswith(f"{fresh_broker.bootstrap_servers} pid ")
+    assert _command("stop", *folder).stdout == "stopped\n"
+    assert _command("stop", *folder).stdout == "not running\n"
+    gone = _command("status", *folder)
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr.startswith(f"nearline: no broker runs in {fresh_broker.folder}")
+    assert _command("start", *folder).stdout == f"{fresh_broker.bootstrap_servers}\n"
+    assert fresh_broker.embedded.serves()
+
+
 def test_clean_topics_leaves_no_topic_and_no_group(clean_topics: RunningBroker) -> None:
     admin = clean_topics.admin
     assert [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")] == []
@@ -40,6 +54,11 @@ def test_clean_topics_leaves_no_topic_and_no_group(clean_topics: RunningBroker) 
 def test_a_broker_that_never_started_has_no_address(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="nearline broker start"):
         _ = EmbeddedBroker(tmp_path).bootstrap_servers
+
+
+def _command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nearline", "broker", name, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def _produce(broker: RunningBroker, topic: str, value: bytes) -> None:
