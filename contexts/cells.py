@@ -41,27 +41,35 @@ _NUL: Final = b"\0"
 _Log = IdLog | History
 
 
-class Span(NamedTuple):
-    """Which chunks of a log there are."""
+class IdSpan(Struct, frozen=True, array_like=True):
+    """An id log in a head: how many chunks have cells of their own, from which number on, and the last chunk."""
 
     start: int = 0
-    num_chunks: int = 0
+    num_sealed: int = 0
+    tail: str | None = None
+
+
+class HistorySpan(Struct, frozen=True, array_like=True):
+    start: int = 0
+    num_sealed: int = 0
+    tail: tuple[HistoryEntry, ...] | None = None
+    skip: int = 0
 
 
 class PostHead(Struct, frozen=True, array_like=True):
-    """The state cell of a post: read first, says which others there are."""
+    """The state cell of a post: what almost every event changes, and which other cells there are."""
 
     state: PostState
-    recipients: Span = Span()
-    num_waiting: int = 0
+    recipients: IdSpan
+    num_waiting: int
 
 
 class MemberHead(Struct, frozen=True, array_like=True):
     state: MemberState
-    history: Span = Span()
-    acted: Span = Span()
-    hidden: Span = Span()
-    waits: Span = Span()
+    history: HistorySpan
+    acted: IdSpan
+    hidden: IdSpan
+    waits: IdSpan
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -80,10 +88,13 @@ class Due(NamedTuple):
     publishes: bool
 
 
-def due_cell(key: bytes, value: bytes) -> tuple[str, Due]:
+def due_cell(key: bytes, value: bytes | None) -> tuple[str, Due | None]:
     """The entity that a due cell is of, and what it says."""
+    entity_id = key[len(DUE) :].decode()
+    if value is None:
+        return entity_id, None
     at_us, publishes = _due.unpack(value)
-    return key[len(DUE) :].decode(), Due(Micros(at_us), publishes)
+    return entity_id, Due(Micros(at_us), publishes)
 
 
 def post_due(row: PostRow, rules: ContextRules) -> Due | None:
@@ -100,33 +111,29 @@ def member_due(row: MemberRow) -> Due | None:
 def post_cells(before: PostRow, after: PostRow, rules: ContextRules) -> Cells:
     """What has to be stored so that `before`, as it is stored, becomes `after`."""
     key = after.post_id.encode()
-    cells: Cells = {}
-    waiting_changed = after.waiting is not before.waiting
-    if after.state is not before.state or after.recipients is not before.recipients or waiting_changed:
-        head = PostHead(after.state, _span(after.recipients), len(after.waiting))
-        cells[_STATE + key] = _encoder.encode(head)
+    cells: Cells = {_STATE + key: _encoder.encode(_post_head_of(after))}
     if after.body is not before.body:
         cells[_BODY + key] = _encode(after.body)
-    if waiting_changed:
+    if after.waiting is not before.waiting:
         cells[_WAITING + key] = _encode(after.waiting or None)
-    _put_chunks(cells, _RECIPIENTS, key, before.recipients, after.recipients)
-    _put_due(cells, key, post_due(before, rules), post_due(after, rules))
+    _put_sealed(cells, _RECIPIENTS, key, before.recipients, after.recipients)
+    if after.state.publish_due_us != before.state.publish_due_us or after.waiting is not before.waiting:
+        _put_due(cells, key, post_due(before, rules), post_due(after, rules))
     return cells
 
 
 def member_cells(before: MemberRow, after: MemberRow) -> Cells:
     """What has to be stored so that `before`, as it is stored, becomes `after`."""
     key = after.member_id.encode()
-    cells: Cells = {}
-    logs = _member_logs(before, after)
-    if after.state is not before.state or any(was is not now for _, was, now in logs):
-        spans = (_span(now) for _, _, now in logs)
-        cells[_STATE + key] = _encoder.encode(MemberHead(after.state, *spans))
+    cells: Cells = {_STATE + key: _encoder.encode(_member_head_of(after))}
     if after.profile is not before.profile:
         cells[_BODY + key] = _encode(after.profile)
-    for letter, was, now in logs:
-        _put_chunks(cells, letter, key, was, now)
-    _put_due(cells, key, member_due(before), member_due(after))
+    _put_sealed(cells, _HISTORY, key, before.history, after.history)
+    _put_sealed(cells, _ACTED, key, before.acted, after.acted)
+    _put_sealed(cells, _HIDDEN, key, before.hidden, after.hidden)
+    _put_sealed(cells, _WAITS, key, before.waits, after.waits)
+    if after.state.publish_due_us != before.state.publish_due_us:
+        _put_due(cells, key, member_due(before), member_due(after))
     return cells
 
 
@@ -154,29 +161,32 @@ def load_member(member_id: MemberId, get: GetCell) -> MemberRow:
         return MemberRow(member_id)
     head = _member_head.decode(stored)
     profile = get(_BODY + key) if head.state.order is not None else None
-    history = (_entries.decode(chunk) for chunk in _load_chunks(get, _HISTORY, key, head.history))
     return MemberRow(
         member_id,
         head.state,
         None if profile is None else _profile.decode(profile),
-        History(head.history.start, tuple(history)),
+        _load_history(get, key, head.history),
         _load_ids(get, _ACTED, key, head.acted),
         _load_ids(get, _HIDDEN, key, head.hidden),
         _load_ids(get, _WAITS, key, head.waits),
     )
 
 
-def _member_logs(before: MemberRow, after: MemberRow) -> tuple[tuple[bytes, _Log, _Log], ...]:
-    return (
-        (_HISTORY, before.history, after.history),
-        (_ACTED, before.acted, after.acted),
-        (_HIDDEN, before.hidden, after.hidden),
-        (_WAITS, before.waits, after.waits),
-    )
+# Heads are encoded from plain tuples of the same layout: there is one for every event.
 
 
-def _span(log: _Log) -> Span:
-    return Span(log.start, len(log.chunks))
+def _post_head_of(row: PostRow) -> tuple[Any, ...]:
+    return row.state, _ids_span(row.recipients), len(row.waiting)
+
+
+def _member_head_of(row: MemberRow) -> tuple[Any, ...]:
+    history = row.history
+    span = history.start, max(0, len(history.chunks) - 1), history.chunks[-1] if history.chunks else None, history.skip
+    return row.state, span, _ids_span(row.acted), _ids_span(row.hidden), _ids_span(row.waits)
+
+
+def _ids_span(log: IdLog) -> tuple[int, int, str | None]:
+    return (log.start, len(log.chunks) - 1, log.chunks[-1]) if log.chunks else (log.start, 0, None)
 
 
 def _encode(part: Any) -> bytes | None:
@@ -188,11 +198,16 @@ def _chunk_key(letter: bytes, key: bytes, number: int) -> bytes:
     return letter + key + _number.pack(_NUL, number)
 
 
-def _put_chunks(cells: Cells, letter: bytes, key: bytes, before: _Log, after: _Log) -> None:
+def _put_sealed(cells: Cells, letter: bytes, key: bytes, before: _Log, after: _Log) -> None:
+    """Chunks but the last, which is in the head."""
     if after is before:
         return
-    was: dict[int, object] = dict(enumerate(before.chunks, before.start))
-    for number, chunk in enumerate(after.chunks, after.start):
+    sealed = after.chunks[:-1]
+    # Equal is quick to see: what did not change is the same object.
+    if sealed == before.chunks[:-1] and after.start == before.start:
+        return
+    was: dict[int, object] = dict(enumerate(before.chunks[:-1], before.start))
+    for number, chunk in enumerate(sealed, after.start):
         if was.pop(number, None) is not chunk:
             value = chunk.encode() if isinstance(chunk, str) else _encoder.encode(chunk)
             cells[_chunk_key(letter, key, number)] = value
@@ -205,13 +220,22 @@ def _put_due(cells: Cells, key: bytes, before: Due | None, after: Due | None) ->
         cells[DUE + key] = None if after is None else _due.pack(*after)
 
 
-def _load_chunks(get: GetCell, letter: bytes, key: bytes, span: Span) -> Iterator[bytes]:
-    for number in range(span.start, span.start + span.num_chunks):
+def _load_history(get: GetCell, key: bytes, span: HistorySpan) -> History:
+    if span.tail is None:
+        return History(span.start)
+    sealed = (_entries.decode(chunk) for chunk in _load_sealed(get, _HISTORY, key, span))
+    return History(span.start, span.skip, (*sealed, span.tail))
+
+
+def _load_ids(get: GetCell, letter: bytes, key: bytes, span: IdSpan) -> IdLog:
+    if span.tail is None:
+        return IdLog(span.start)
+    return IdLog(span.start, (*(chunk.decode() for chunk in _load_sealed(get, letter, key, span)), span.tail))
+
+
+def _load_sealed(get: GetCell, letter: bytes, key: bytes, span: IdSpan | HistorySpan) -> Iterator[bytes]:
+    for number in range(span.start, span.start + span.num_sealed):
         chunk = get(_chunk_key(letter, key, number))
         if chunk is None:
             raise DamagedRow(f"a piece of the row of {key.decode()!r} is missing; remove the folder of the rows")
         yield chunk
-
-
-def _load_ids(get: GetCell, letter: bytes, key: bytes, span: Span) -> IdLog:
-    return IdLog(span.start, tuple(chunk.decode() for chunk in _load_chunks(get, letter, key, span)))

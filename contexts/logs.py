@@ -7,13 +7,12 @@ same object" tells what has to be stored.
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from schemas.contexts import HistoryEntry
 
-IDS_IN_CHUNK: Final = 128
+IDS_IN_CHUNK: Final = 64
 ENTRIES_IN_CHUNK: Final = 8
-"""Chunks are small enough to be rewritten with every append, and large enough to make a row of few pieces."""
+"""The last chunk is stored again with every append, so it is small; the others are stored once."""
 
 _SEPARATOR: Final = "\0"
 """No id contains it."""
@@ -30,10 +29,10 @@ class IdLog(Struct, frozen=True):
         if not self.chunks:
             return IdLog(self.start, (entity_id,)) if keep else self
         tail = self.chunks[-1]
-        if f"{_SEPARATOR}{entity_id}{_SEPARATOR}" in f"{_SEPARATOR}{tail}{_SEPARATOR}":
+        # Most ids are not in it, and a plain look is quick.
+        if entity_id in tail and f"{_SEPARATOR}{entity_id}{_SEPARATOR}" in f"{_SEPARATOR}{tail}{_SEPARATOR}":
             return self
-        length = tail.count(_SEPARATOR) + 1
-        if length < IDS_IN_CHUNK:
+        if tail.count(_SEPARATOR) + 1 < IDS_IN_CHUNK:
             return IdLog(self.start, (*self.chunks[:-1], f"{tail}{_SEPARATOR}{entity_id}"))
         # All chunks but the new one are full.
         spare = max(0, (len(self.chunks) * IDS_IN_CHUNK + 1 - keep) // IDS_IN_CHUNK)
@@ -48,49 +47,50 @@ class IdLog(Struct, frozen=True):
 
 
 class History(Struct, frozen=True):
-    """Entries in the order of their time, newest last. Equal (post, action, time) is there once."""
+    """Entries in the order of their time, newest last. Equal (post, action, time) is there once.
+
+    The first `skip` entries of the first chunk are not in it any more: they go with their chunk.
+    """
 
     start: int = 0
+    skip: int = 0
     chunks: tuple[tuple[HistoryEntry, ...], ...] = ()
 
     def entries(self) -> list[HistoryEntry]:
-        return [entry for chunk in self.chunks for entry in chunk]
+        return [entry for chunk in self.chunks for entry in chunk][self.skip :]
 
     def add(self, entry: HistoryEntry, keep: int) -> "History":
         """With the newest `keep` entries. Returns itself when the entry is there already, or is too old to be kept."""
+        if not self.chunks:
+            return History(self.start, 0, ((entry,),))
+        last = self.chunks[-1][-1]
+        if entry.at_us > last.at_us or _order(entry) > _order(last):
+            return self._append(entry, keep)
         entries = self.entries()
-        if not entries:
-            return History(self.start, ((entry,),))
         if any(other.at_us == entry.at_us and _same(other, entry) for other in entries):
             return self
-        if _order(entry) > _order(entries[-1]):
-            return self._append(entry)._keep(len(entries) + 1, keep)
         kept = sorted([*entries, entry], key=_order)[-keep:]
         return self._rebuilt(kept) if entry in kept else self
 
     def without(self, post_id: str) -> "History":
-        """Returns itself when the post is not in it."""
-        entries = self.entries()
-        kept = [entry for entry in entries if entry.post_id != post_id]
-        return self if len(kept) == len(entries) else self._rebuilt(kept)
+        """Returns itself when the post is not in it, not even among what is skipped."""
+        if all(entry.post_id != post_id for chunk in self.chunks for entry in chunk):
+            return self
+        return self._rebuilt([entry for entry in self.entries() if entry.post_id != post_id])
 
-    def _append(self, entry: HistoryEntry) -> "History":
+    def _append(self, entry: HistoryEntry, keep: int) -> "History":
         tail = self.chunks[-1]
-        if len(tail) < ENTRIES_IN_CHUNK:
-            return replace(self, chunks=(*self.chunks[:-1], (*tail, entry)))
-        return replace(self, chunks=(*self.chunks, (entry,)))
-
-    def _keep(self, length: int, keep: int) -> "History":
-        start, chunks = self.start, self.chunks
-        while length > keep:
-            first = chunks[0][length - keep :]
-            length -= len(chunks[0]) - len(first)
-            start, chunks = (start, (first, *chunks[1:])) if first else (start + 1, chunks[1:])
-        return History(start, chunks)
+        grown = (*self.chunks[:-1], (*tail, entry)) if len(tail) < ENTRIES_IN_CHUNK else (*self.chunks, (entry,))
+        skip = max(self.skip, sum(map(len, grown)) - keep)
+        start = self.start
+        while skip >= len(grown[0]):
+            skip -= len(grown[0])
+            start, grown = start + 1, grown[1:]
+        return History(start, skip, grown)
 
     def _rebuilt(self, entries: list[HistoryEntry]) -> "History":
         pieces = range(0, len(entries), ENTRIES_IN_CHUNK)
-        return History(self.start, tuple(tuple(entries[at : at + ENTRIES_IN_CHUNK]) for at in pieces))
+        return History(self.start, 0, tuple(tuple(entries[at : at + ENTRIES_IN_CHUNK]) for at in pieces))
 
 
 def _same(one: HistoryEntry, other: HistoryEntry) -> bool:

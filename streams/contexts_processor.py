@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import structlog
 from confluent_kafka import Message
 
-from contexts.cells import load_member, load_post, member_cells, member_due, post_cells, post_due
+from contexts.cells import load_member, load_post, member_cells, post_cells
 from contexts.members import apply_member_action, apply_member_event, publish_member
 from contexts.posts import apply_activity, apply_post_event, expire_waiting, publish_post
 from contexts.rows import Hop, MemberChange, MemberRow, PostChange, PostRow, Unplaced
@@ -45,13 +45,12 @@ def post_form(rules: ContextRules) -> KindForm[PostRow]:
     rows = RowForm(
         lambda entity_id, get: load_post(PostId(entity_id), get),
         partial(post_cells, rules=rules),
-        partial(post_due, rules=rules),
     )
     return KindForm(rows, topics.POST_CHANGELOG, topics.POST_CONTEXTS, publish_post)
 
 
 def member_form(rules: ContextRules) -> KindForm[MemberRow]:
-    rows = RowForm(lambda entity_id, get: load_member(MemberId(entity_id), get), member_cells, member_due)
+    rows = RowForm(lambda entity_id, get: load_member(MemberId(entity_id), get), member_cells)
     return KindForm(rows, topics.MEMBER_CHANGELOG, topics.MEMBER_CONTEXTS, partial(publish_member, rules=rules))
 
 

@@ -11,8 +11,8 @@ from schemas.ids import Micros
 class DueIndex:
     """Of one table partition. One thread."""
 
-    def __init__(self, entries: Iterable[tuple[str, Due]] = ()) -> None:
-        self._due = dict(entries)
+    def __init__(self, entries: Iterable[tuple[str, Due | None]] = ()) -> None:
+        self._due = {entity_id: due for entity_id, due in entries if due is not None}
         self._heap = [(due.at_us, entity_id) for entity_id, due in self._due.items()]
         heapq.heapify(self._heap)
 

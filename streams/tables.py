@@ -5,9 +5,10 @@ A batch changes rows in memory only; `cells` says what has to be sent to the cha
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import starmap
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from contexts.cells import DUE, Cells, Due, GetCell, due_cell
+from contexts.cells import DUE, Cells, GetCell, due_cell
 from schemas.ids import Offset
 from streams.due import DueIndex
 from streams.rows import TablePartition
@@ -23,7 +24,6 @@ class RowForm(NamedTuple, Generic[_Row]):
 
     load: Callable[[str, GetCell], _Row]
     cells: Callable[[_Row, _Row], Cells]
-    due: Callable[[_Row], Due | None]
 
 
 class Table(Generic[_Row]):
@@ -36,7 +36,7 @@ class Table(Generic[_Row]):
         self._before: dict[str, _Row] = {}
         self._after: dict[str, _Row] = {}
         self._cells: Cells = {}
-        self.due = DueIndex(due_cell(key, value) for key, value in stored.scan(DUE))
+        self.due = DueIndex(starmap(due_cell, stored.scan(DUE)))
 
     def __getitem__(self, entity_id: str) -> _Row:
         """As the batch in work has left it. An entity that is not known has an empty row."""
@@ -69,8 +69,10 @@ class Table(Generic[_Row]):
         """The batch is in the changelog, up to `position`; None: it had no cells."""
         if position is not None:
             self.stored.write(self._cells, position)
+        for key, value in self._cells.items():
+            if key.startswith(DUE):
+                self.due.set(*due_cell(key, value))
         for entity_id, row in self._after.items():
-            self.due.set(entity_id, self._form.due(row))
             self._recent[entity_id] = row
             self._recent.move_to_end(entity_id)
         while len(self._recent) > _ROWS_KEPT:

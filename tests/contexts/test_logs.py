@@ -73,15 +73,28 @@ def test_a_history_changes_nothing_for_a_repeat_and_for_what_is_too_old() -> Non
     assert history.add(entry(3), 10) is history
 
 
-def test_a_history_append_touches_the_first_and_the_last_chunk_only() -> None:
+def test_a_history_append_touches_the_last_chunk_only() -> None:
     history = History()
     for number in range(50):
         history = history.add(entry(number), 50)
-    grown = history.add(entry(50), 50)
-    was = dict(enumerate(history.chunks, history.start))
-    now = dict(enumerate(grown.chunks, grown.start))
-    assert sum(chunk is not was.get(number) for number, chunk in now.items()) == 2
-    assert len(grown.entries()) == 50
+    for number in range(50, 90):
+        grown = history.add(entry(number), 50)
+        was = dict(enumerate(history.chunks, history.start))
+        now = dict(enumerate(grown.chunks, grown.start))
+        assert [n for n, chunk in now.items() if chunk is not was.get(n)] == [max(now)]
+        assert [e.at_us for e in grown.entries()] == list(range(number - 49, number + 1))
+        history = grown
+
+
+def test_a_post_is_taken_out_of_what_is_skipped_too() -> None:
+    history = History()
+    for number in range(12):
+        history = history.add(entry(number), 10)
+    assert history.skip
+    assert entry(0) in history.chunks[0]
+    without = history.without("p0")
+    assert without.entries() == history.entries()
+    assert all(entry(0) not in chunk for chunk in without.chunks)
 
 
 @pytest.mark.parametrize("post", ["p3", "p9"])
