@@ -16,9 +16,10 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 from transformers.models.llama.configuration_llama import LlamaConfig
 
+from encoders.cache import Key, VectorCache, prompt_key
 from encoders.errors import BadPackage, BadText, GoldenMismatch, Outcome, Unencodable
 from encoders.manifest import MeanForm, Precision
-from encoders.members import Part, VectorCache, parts, weighted_mean
+from encoders.members import Part, parts, weighted_mean
 from encoders.model import ModelStats, PackedModel, choose_device, load_model
 from encoders.packages import TOKENIZER_FILE, ModelPackage
 from encoders.prompts import Prompt, Prompts, is_encodable
@@ -44,14 +45,18 @@ class _Mean(NamedTuple):
     weights: list[float]
 
 
+Place = int | Vector | _Mean | Unencodable | None
+"""What becomes of a context: the vector of a row, one that was kept, a mean, a refusal, or nothing."""
+
+
 @dataclass
 class Prepared:
     """Contexts that are ready for the device: prompts without repeats, and what becomes of each context."""
 
     prompts: list[Prompt] = field(default_factory=list)
-    places: list[int | _Mean | Unencodable | None] = field(default_factory=list)
-    keep: dict[int, str] = field(default_factory=dict)
-    """Rows whose vectors are kept for next time, with their texts."""
+    places: list[Place] = field(default_factory=list)
+    keep: dict[int, Key] = field(default_factory=dict)
+    """Rows whose vectors are kept for next time, and under which key."""
     _rows: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def add(self, prompt: Prompt | Unencodable) -> int | Unencodable:
@@ -69,7 +74,10 @@ class Encoder:
 
     def __init__(self, package: ModelPackage, prompts: Prompts, model: PackedModel) -> None:
         self.package = package
-        self.cache = VectorCache()
+        self.texts = VectorCache(package.dimension)
+        """Of the parts of members."""
+        self.posts = VectorCache(package.dimension)
+        """A post whose counts alone have changed has the same prompt, where the template does not name them."""
         self._prompts = prompts
         self._model = model
         self._device = threading.Lock()
@@ -129,8 +137,17 @@ class Encoder:
     def prepare_posts(self, contexts: Sequence[PostContext]) -> Prepared:
         """Needs no device; may run in another thread while `run` runs."""
         prepared = Prepared()
-        prompts = iter(self._prompts.posts([context for context in contexts if not context.deleted]))
-        prepared.places = [None if context.deleted else prepared.add(next(prompts)) for context in contexts]
+        prompts = self._prompts.posts([context for context in contexts if not context.deleted])
+        keys = [b"" if isinstance(prompt, Unencodable) else prompt_key(prompt) for prompt in prompts]
+        kept = self.posts.find(keys)
+        found: list[Place] = []
+        for prompt, key in zip(prompts, keys, strict=True):
+            place = kept[key] if key in kept else prepared.add(prompt)
+            if isinstance(place, int):
+                prepared.keep[place] = key
+            found.append(place)
+        places = iter(found)
+        prepared.places = [None if context.deleted else next(places) for context in contexts]
         return prepared
 
     def prepare_members(self, contexts: Sequence[MemberContext]) -> Prepared:
@@ -147,9 +164,9 @@ class Encoder:
         """One outcome for each context, in order. Raises EncodingFailed."""
         with self._device:
             vectors = self._model.vectors(prepared.prompts)
-        for row, text in prepared.keep.items():
+        for row, key in prepared.keep.items():
             if not isinstance(vector := vectors[row], Unencodable):
-                self.cache.keep(text, vector)
+                (self.texts if isinstance(key, str) else self.posts).keep(key, vector)
         return [_resolve(place, vectors) for place in prepared.places]
 
     def warm_up(self) -> None:
@@ -172,7 +189,7 @@ class Encoder:
         template = self.package.manifest.templates.member
         wanted = [[] if context.deleted else parts(form, template, context) for context in contexts]
         texts = list(dict.fromkeys(part.text for member in wanted for part in member))
-        sources: dict[str, int | Vector | Unencodable] = {**self.cache.find(texts)}
+        sources: dict[Key, int | Vector | Unencodable] = {**self.texts.find(texts)}
         missing = [text for text in texts if text not in sources]
         prepared = Prepared()
         for text, prompt in zip(missing, self._prompts.texts(missing), strict=True):
@@ -209,7 +226,7 @@ def _check_sizes(package: ModelPackage, num_tokens: int, config: LlamaConfig) ->
         )
 
 
-def _mean(member: list[Part], sources: dict[str, int | Vector | Unencodable]) -> _Mean | Unencodable | None:
+def _mean(member: list[Part], sources: dict[Key, int | Vector | Unencodable]) -> _Mean | Unencodable | None:
     found: list[int | Vector] = []
     for part in member:
         source = sources[part.text]
@@ -219,7 +236,7 @@ def _mean(member: list[Part], sources: dict[str, int | Vector | Unencodable]) ->
     return _Mean(found, [part.weight for part in member]) if found else None
 
 
-def _resolve(place: int | _Mean | Unencodable | None, vectors: list[Vector | Unencodable]) -> Outcome:
+def _resolve(place: Place, vectors: list[Vector | Unencodable]) -> Outcome:
     if isinstance(place, int):
         return vectors[place]
     if not isinstance(place, _Mean):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from encoders.manifest import MeanForm, MemberTemplate
-from encoders.members import Part, VectorCache, parts, weighted_mean
+from encoders.members import Part, parts, weighted_mean
 from tests.encoders.contexts import entry, member
 
 TEMPLATE = MemberTemplate()
@@ -34,20 +34,3 @@ def test_the_mean_has_length_one() -> None:
 def test_vectors_that_cancel_out_give_none() -> None:
     x = np.array([1, 0], dtype=np.float32)
     assert weighted_mean([x, -x], [1.0, 1.0]) is None
-
-
-def test_the_cache_keeps_what_was_used_last() -> None:
-    cache = VectorCache(capacity=2)
-    for number, text in enumerate("ab"):
-        cache.keep(text, np.full(2, number, dtype=np.float32))
-    cache.find(["a"])
-    cache.keep("c", np.zeros(2, dtype=np.float32))
-    assert set(cache.find(["a", "b", "c"])) == {"a", "c"}
-    assert (len(cache), cache.hits, cache.misses) == (2, 3, 1)
-
-
-def test_the_cache_holds_copies_and_not_their_batch() -> None:
-    cache = VectorCache()
-    batch = np.zeros((1000, 2), dtype=np.float32)
-    cache.keep("a", batch[0])
-    assert cache.find(["a"])["a"].base is None

@@ -1,0 +1,49 @@
+"""What was encoded once is found again, and only the memory that was given is used."""
+
+from pathlib import Path
+
+import numpy as np
+
+from encoders.cache import VectorCache, prompt_key
+from encoders.encoder import Encoder
+from schemas.contexts import PostContext
+from schemas.ids import Micros, PostId, Revision
+from tests.packages import make_tiny_package
+
+ENTRY_BYTES = 250 + 4 * 2
+
+
+def test_the_cache_keeps_what_was_used_last() -> None:
+    cache = VectorCache(2, max_bytes=2 * ENTRY_BYTES)
+    for number, text in enumerate("ab"):
+        cache.keep(text, np.full(2, number, dtype=np.float32))
+    cache.find(["a"])
+    cache.keep("c", np.zeros(2, dtype=np.float32))
+    assert set(cache.find(["a", "b", "c"])) == {"a", "c"}
+    assert (len(cache), cache.hits, cache.misses) == (2, 3, 1)
+
+
+def test_the_cache_holds_copies_and_not_their_batch() -> None:
+    cache = VectorCache(2)
+    batch = np.zeros((1000, 2), dtype=np.float32)
+    cache.keep("a", batch[0])
+    assert cache.find(["a"])["a"].base is None
+
+
+def test_prompts_share_a_key_only_if_they_are_equal() -> None:
+    assert prompt_key([1, 2]) == prompt_key([1, 2])
+    assert len({prompt_key(ids) for ids in ([1, 2], [2, 1], [1, 2, 0], [258])}) == 4
+
+
+def test_a_post_whose_counts_alone_have_changed_is_not_encoded_again(tmp_path: Path) -> None:
+    encoder = Encoder.load(make_tiny_package(tmp_path / "package").folder, device="cpu", threads=1)
+    (first,) = encoder.encode_posts([_post(1, "the network card", likes=0)])
+    prompts = encoder.stats.prompts
+    second, edited = encoder.encode_posts([_post(2, "the network card", likes=9), _post(3, "a sourdough starter")])
+    assert encoder.stats.prompts == prompts + 1
+    np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
+    assert not np.allclose(np.asarray(first), np.asarray(edited))
+
+
+def _post(revision: int, text: str, likes: int = 0) -> PostContext:
+    return PostContext(PostId("p"), Revision(revision), Micros(0), text=text, counts={"like": likes})
