@@ -4,9 +4,7 @@ Owns the folder, its ports and the Java process. Knows nothing of topics.
 """
 
 import base64
-import random
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -21,73 +19,16 @@ from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from nearline import children
+from nearline.broker_config import broker_properties, log4j_properties
 from nearline.errors import StartFailed
 from nearline.kafka_jars import archive_file, ensure_jars
-from streams.kafka import MAX_RECORD_BYTES
-
-# Each topic of ours says so too; this is for the broker's own limits on fetches.
-_MAX_BATCH_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024
-
-# Below the range from which the kernel takes ports for outgoing connections: there, a client that tries again while
-# the broker is down could be given the broker's own port, connect to itself, and keep the broker from coming back.
-_PORTS: Final = range(20_000, 32_000)
+from nearline.ports import free_ports, is_free, listens
 
 _START_S: Final = 60.0
 _STOP_S: Final = 10.0
 
 _HEAP: Final = ("-Xms128m", "-Xmx512m")
 _JVM: Final = ("-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData", "-Djava.awt.headless=true")
-
-_LOG4J: Final = """\
-status = off
-appender.file.type = RollingFile
-appender.file.name = file
-appender.file.fileName = {folder}/server.log
-appender.file.filePattern = {folder}/server.log.%i
-appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = %d %p %c{{1}}: %m%n
-appender.file.policies.type = Policies
-appender.file.policies.size.type = SizeBasedTriggeringPolicy
-appender.file.policies.size.size = 10MB
-appender.file.strategy.type = DefaultRolloverStrategy
-appender.file.strategy.max = 2
-rootLogger.level = warn
-rootLogger.appenderRef.file.ref = file
-"""
-
-_PROPERTIES: Final = """\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-log.dirs={folder}/log
-auto.create.topics.enable=false
-message.max.bytes={max_batch_bytes}
-replica.fetch.max.bytes={max_batch_bytes}
-# One node: nothing to replicate to.
-default.replication.factor=1
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-# A dead worker's open transaction is ended within its time-out plus this.
-transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-# A broker that was killed is let in again only when its old session has ended: keep that short.
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
-# A laptop's share of threads and memory.
-num.network.threads=2
-num.io.threads=4
-background.threads=2
-num.recovery.threads.per.data.dir=2
-log.cleaner.dedupe.buffer.size=16777216
-"""
 
 
 class _Ports(Struct, frozen=True):
@@ -143,7 +84,7 @@ class EmbeddedBroker:
     def serves(self) -> bool:
         """True when it runs and answers a request for metadata as a broker that takes part."""
         ports = self._read_ports()
-        return ports is not None and _listens(ports.port) and _answers(ports.port)
+        return ports is not None and listens(ports.port) and _answers(ports.port)
 
     def prepare(self) -> None:
         """Jars, ports, configuration and formatted storage, whatever of it is not there. Raises StartFailed."""
@@ -151,15 +92,8 @@ class EmbeddedBroker:
         ensure_jars()
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = self._choose_ports()
-        self._properties.write_text(
-            _PROPERTIES.format(
-                folder=self.folder,
-                port=ports.port,
-                controller_port=ports.controller_port,
-                max_batch_bytes=_MAX_BATCH_BYTES,
-            )
-        )
-        self._log4j.write_text(_LOG4J.format(folder=self.folder))
+        self._properties.write_text(broker_properties(self.folder, ports.port, ports.controller_port))
+        self._log4j.write_text(log4j_properties(self.folder))
         if not (self.folder / "log" / "meta.properties").exists():
             self._format()
 
@@ -233,7 +167,7 @@ class EmbeddedBroker:
     def _choose_ports(self) -> _Ports:
         """Those of the last time, unless someone else took one meanwhile."""
         ports = self._read_ports()
-        if ports is None or not (_is_free(ports.port) and _is_free(ports.controller_port)):
+        if ports is None or not (is_free(ports.port) and is_free(ports.controller_port)):
             port, controller_port = free_ports(2)
             ports = _Ports(port, controller_port)
             self._ports_file.write_bytes(msgspec.json.encode(ports))
@@ -246,33 +180,6 @@ def find_java() -> Path:
     if java is None:
         raise StartFailed("the embedded broker needs Java; install Java 17 or newer, or set kafka.bootstrap_servers")
     return Path(java)
-
-
-def free_ports(number: int) -> list[int]:
-    """On loopback, where the kernel gives none to outgoing connections. Raises StartFailed."""
-    found: list[int] = []
-    for port in random.sample(_PORTS, 1000):
-        if _is_free(port):
-            found.append(port)
-        if len(found) == number:
-            return found
-    raise StartFailed(f"no free port between {_PORTS.start} and {_PORTS.stop} on loopback; end what uses them")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as sock:
-        sock.settimeout(1)
-        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _answers(port: int) -> bool:

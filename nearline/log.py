@@ -6,6 +6,7 @@ Nothing here writes settings or requests, so no key or password can reach a log 
 import logging
 import logging.config
 import sys
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -50,7 +51,7 @@ def configure(process: str, level: str) -> None:
 
 
 def _formatter(process: str, on_terminal: bool) -> logging.Formatter:
-    def name_process(_: object, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    def name_process(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         # Threads of libraries do not carry our context variables.
         return {"process": process, **event}
 

@@ -5,8 +5,8 @@ import socket
 import time
 from typing import Final
 
-from nearline.broker import free_ports
 from nearline.errors import StartFailed
+from nearline.ports import free_ports
 
 _EVERY_S: Final = 0.5
 _TIMEOUT_S: Final = 1.0

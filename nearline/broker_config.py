@@ -1,0 +1,71 @@
+"""What the embedded broker is told: one node, loopback, a laptop's share of threads and memory."""
+
+from pathlib import Path
+from typing import Final
+
+from streams.kafka import MAX_RECORD_BYTES
+
+# Each topic of ours says so too; this is for the broker's own limits on fetches.
+_MAX_BATCH_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024
+
+_LOG4J: Final = """\
+status = off
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = {folder}/server.log
+appender.file.filePattern = {folder}/server.log.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d %p %c{{1}}: %m%n
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = 10MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 2
+rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+"""
+
+_PROPERTIES: Final = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={folder}/log
+auto.create.topics.enable=false
+message.max.bytes={max_batch_bytes}
+replica.fetch.max.bytes={max_batch_bytes}
+# One node: nothing to replicate to.
+default.replication.factor=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+# A dead worker's open transaction is ended within its time-out plus this.
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+# A broker that was killed is let in again only when its old session has ended: keep that short.
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+# A laptop's share of threads and memory.
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+num.recovery.threads.per.data.dir=2
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+
+def broker_properties(folder: Path, port: int, controller_port: int) -> str:
+    return _PROPERTIES.format(
+        folder=folder, port=port, controller_port=controller_port, max_batch_bytes=_MAX_BATCH_BYTES
+    )
+
+
+def log4j_properties(folder: Path) -> str:
+    """Warnings to a file in the folder, at most 30 MB."""
+    return _LOG4J.format(folder=folder)
