@@ -185,8 +185,8 @@ class Shards:
                 indexing_threshold=math.ceil(_MIN_INDEXED_POINTS * point_kb),
             ),
             max_search_threads=_SEARCH_THREADS,
-            # The topic is the log: what was not flushed is read again, and the revision guard takes it once more.
-            wal_enabled=False,
+            # Without its log the engine forgot points of earlier flushes in 4 of 100 kills within a flush.
+            wal_enabled=True,
         )
 
     def _touched(self, place: int, points: int) -> None:
