@@ -143,8 +143,8 @@ class _Kind:
     def __init__(self, shards: Shards) -> None:
         self.shards = shards
         self.ledger = Ledger()
-        for number, head in shards.heads(_LOAD_PAGE):
-            self.ledger.put(number, _heads.decode(head), sure=False)
+        for page in shards.heads(_LOAD_PAGE):
+            self.ledger.put([number for number, _ in page], [_heads.decode(head) for _, head in page], sure=False)
         self.ledger.find_gaps()
 
     def write(self, records: Sequence[IndexRecord], now: Micros) -> None:
@@ -158,8 +158,7 @@ class _Kind:
             for number in numbers:
                 self.ledger.give_back(number)
             raise
-        for number, head in zip(numbers, heads, strict=True):
-            self.ledger.put(number, head, sure=True)
+        self.ledger.put(numbers, heads, sure=True)
 
 
 def _head(record: IndexRecord, now: Micros) -> Head:

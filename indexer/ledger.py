@@ -91,19 +91,24 @@ class Ledger:
         if self._state[number] == FREE:
             self._free.append(number)
 
-    def put(self, number: int, head: Head, *, sure: bool) -> None:
-        self._make_room(number + 1)
-        self._ids.extend("" for _ in range(number + 1 - len(self._ids)))
-        self.live += (not head.deleted) - int(self._state[number] == LIVE)
-        self._numbers[head.entity_id] = number
-        self._ids[number] = head.entity_id
-        self._state[number] = DELETED if head.deleted else LIVE
-        self._sure[number] = sure
-        self._revision[number] = head.revision
-        self._written_at[number] = head.written_at_us
-        self._created_at[number] = head.created_at_us
-        self._author[number] = self._authors.code(head.author_id)
-        self._language[number] = self._languages.code(head.language)
+    def put(self, numbers: Sequence[int], heads: Sequence[Head], *, sure: bool) -> None:
+        """Column by column: a point costs a microsecond. No entity comes twice."""
+        size = max(numbers, default=-1) + 1
+        self._make_room(size)
+        self._ids.extend("" for _ in range(size - len(self._ids)))
+        for number, head in zip(numbers, heads, strict=True):
+            self._numbers[head.entity_id] = number
+            self._ids[number] = head.entity_id
+        rows = np.array(numbers, np.int64)
+        deleted = np.array([head.deleted for head in heads], np.bool_)
+        self.live += int(np.count_nonzero(~deleted)) - int(np.count_nonzero(self._state[rows] == LIVE))
+        self._state[rows] = np.where(deleted, DELETED, LIVE)
+        self._sure[rows] = sure
+        self._revision[rows] = [head.revision for head in heads]
+        self._written_at[rows] = [head.written_at_us for head in heads]
+        self._created_at[rows] = [head.created_at_us for head in heads]
+        self._author[rows] = [self._authors.code(head.author_id) for head in heads]
+        self._language[rows] = [self._languages.code(head.language) for head in heads]
 
     def remove(self, numbers: Iterable[int]) -> None:
         """The points are gone from the engine; their numbers may be given again."""

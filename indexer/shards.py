@@ -145,15 +145,15 @@ class Shards:
             found |= {record.id: _from_engine(record) for record in records}
         return found
 
-    def heads(self, page: int) -> Iterator[tuple[int, str]]:
-        """Number and head of every point."""
+    def heads(self, page: int) -> Iterator[list[tuple[int, str]]]:
+        """Number and head of every point, in pages."""
         for shard in self._shards:
             offset = None
             while True:
                 request = engine.ScrollRequest(offset=offset, limit=page, with_payload=[_HEAD], with_vector=False)
                 with _engine_errors("read"):
                     records, offset = shard.scroll(request)
-                yield from ((record.id, record.payload[_HEAD]) for record in records)
+                yield [(record.id, record.payload[_HEAD]) for record in records]
                 if offset is None:
                     break
 

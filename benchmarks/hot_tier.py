@@ -1,0 +1,117 @@
+"""The hot tier: p99 of a search while 10,000 posts a second come in, against p99 when idle.
+
+`python -m benchmarks.hot_tier [--posts N] [--rate N] [--searches N] [--json F]`. Half of what comes in are new posts,
+which push out the oldest; half are new revisions of posts that are there.
+"""
+
+import argparse
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from benchmarks._table import Figure, report
+from benchmarks._vectors import draw, post, posts
+from indexer.hot import FaissHotTier
+from indexer.settings import HotSettings
+from indexer.tiers import wall_clock
+from schemas.embeddings import PostEmbedding, Vector
+from schemas.ids import Micros
+
+_BATCH: Final = 200
+"""Posts that the hot feed takes at once at this rate, polling every 20 ms."""
+_K: Final = 2_000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--posts", type=int, default=200_000)
+    parser.add_argument("--dimension", type=int, default=128)
+    parser.add_argument("--rate", type=int, default=10_000, help="upserts a second")
+    parser.add_argument("--searches", type=int, default=500)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    vectors = draw(given.posts, given.dimension)
+    tier = FaissHotTier(given.dimension, HotSettings(capacity=given.posts, device=given.device))
+    filling_s = _fill(tier, vectors)
+    queries = draw(64, given.dimension, seed=1)
+    idle = _search_times(tier, queries, given.searches)
+    with Writer(tier, vectors, given.rate) as writer:
+        busy = _search_times(tier, queries, given.searches)
+    p99_idle, p99_busy = float(np.percentile(idle, 99)), float(np.percentile(busy, 99))
+    figures = [
+        Figure("upserts/s alone", given.posts / filling_s),
+        Figure("upserts/s during searches", writer.per_second, 0.95 * given.rate),
+        Figure("search p50, idle, ms", float(np.median(idle)) * 1e3),
+        Figure("search p99, idle, ms", p99_idle * 1e3),
+        Figure("search p50, writing, ms", float(np.median(busy)) * 1e3),
+        Figure("search p99, writing, ms", p99_busy * 1e3),
+        Figure("p99 writing / p99 idle", p99_busy / p99_idle, 1.5, "at_most"),
+    ]
+    return report(figures, given.json)
+
+
+def _fill(tier: FaissHotTier, vectors: Vector) -> float:
+    made = list(posts(vectors, newest_us=wall_clock(), spacing_us=1000))
+    start = time.perf_counter()
+    for first in range(0, len(made), _BATCH):
+        tier.upsert(made[first : first + _BATCH])
+    return time.perf_counter() - start
+
+
+def _search_times(tier: FaissHotTier, queries: Vector, count: int) -> list[float]:
+    times: list[float] = []
+    for number in range(count):
+        start = time.perf_counter()
+        tier.search(queries[number % len(queries)], _K)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+class Writer:
+    """Upserts at a steady rate from a thread of its own."""
+
+    def __init__(self, tier: FaissHotTier, vectors: Vector, rate: int) -> None:
+        self._tier = tier
+        self._rate = rate
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._batches = self._make(vectors, max(1, 20 * rate // _BATCH))
+        self.per_second = 0.0
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _make(self, vectors: Vector, count: int) -> list[list[PostEmbedding]]:
+        """Before the clock runs: making a record is not the tier's work."""
+        now = wall_clock()
+        new = len(vectors)
+        batches: list[list[PostEmbedding]] = []
+        for number in range(count):
+            rows = np.random.default_rng(number).integers(0, len(vectors), _BATCH)
+            places = [row if side % 2 else new + number * _BATCH + side for side, row in enumerate(rows.tolist())]
+            made = zip(places, rows.tolist(), strict=True)
+            batches.append([post(p, vectors[row], created_at_us=Micros(now), revision=number + 2) for p, row in made])
+        return batches
+
+    def _run(self) -> None:
+        start = time.perf_counter()
+        sent = 0
+        for batch in self._batches:
+            if self._stop.wait(max(0.0, start + sent / self._rate - time.perf_counter())):
+                break
+            self._tier.upsert(batch)
+            sent += len(batch)
+        self.per_second = sent / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

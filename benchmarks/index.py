@@ -1,0 +1,102 @@
+"""Points/s into the embedded cold tier, durable, against the rate of the engine's bare upsert.
+
+`python -m benchmarks.index [--points N] [--json F]`. Both build the engine's points from the same vectors, store the
+same payload and flush every batch. The tier also checks, guards revisions and keeps its ledger. The building of
+segments, which the bare engine does not do, is counted apart.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import qdrant_edge as engine
+
+from benchmarks._table import Figure, report
+from benchmarks._vectors import draw, posts
+from indexer.edge import EdgeColdTier
+from indexer.settings import ColdSettings
+from indexer.tiers import IndexRecord, wall_clock
+from schemas.embeddings import Vector
+from schemas.ids import Generation, Offset, Partition
+
+_BATCH: Final = 1_000
+"""What the index loop takes at once under load."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=100_000)
+    parser.add_argument("--dimension", type=int, default=128)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    vectors = draw(given.points, given.dimension)
+    with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder:
+        bare_s, flushes_s = _bare(Path(folder) / "bare", vectors)
+        tier_s, segments_s = _tier(Path(folder) / "tier", vectors)
+    figures = [
+        Figure("bare upsert, points/s", len(vectors) / bare_s),
+        Figure("bare upsert, never flushed, points/s", len(vectors) / (bare_s - flushes_s)),
+        Figure("cold tier, durable, points/s", len(vectors) / tier_s),
+        Figure("cold tier with its segments built, points/s", len(vectors) / (tier_s + segments_s)),
+        Figure("cold tier / bare", bare_s / tier_s, 0.7),
+    ]
+    return report(figures, given.json)
+
+
+def _bare(folder: Path, vectors: Vector) -> tuple[float, float]:
+    """Seconds in all, and those of the flushes."""
+    folder.mkdir()
+    shard = engine.EdgeShard.create(
+        str(folder),
+        engine.EdgeConfig(vectors=engine.EdgeVectorParams(size=vectors.shape[1], distance=engine.Distance.Dot)),
+    )
+    flushing = _Timed()
+    head = '["post-123456",1,false,1760000000000000,3,123456,"author-12345","en",1760000000000000]'
+    start = time.perf_counter()
+    for first in range(0, len(vectors), _BATCH):
+        rows: list[Any] = [
+            engine.Point(id=number, vector=vector.tolist(), payload={"head": head})
+            for number, vector in enumerate(vectors[first : first + _BATCH], first)
+        ]
+        shard.update(engine.UpdateOperation.upsert_points(rows))
+        flushing.time(shard.flush)
+    took = time.perf_counter() - start
+    shard.close()
+    return took, flushing.seconds
+
+
+def _tier(folder: Path, vectors: Vector) -> tuple[float, float]:
+    """Seconds of writes and flushes, and of building segments."""
+    now = wall_clock()
+    records = [
+        IndexRecord(one, Partition(number % 8), Offset(number))
+        for number, one in enumerate(posts(vectors, newest_us=now, spacing_us=1000))
+    ]
+    segments = _Timed()
+    tier = EdgeColdTier(folder, Generation("benchmark"), vectors.shape[1], ColdSettings())
+    tidy = tier._posts.shards.tidy
+    tier._posts.shards.tidy = lambda: segments.time(tidy)  # type: ignore[method-assign]
+    start = time.perf_counter()
+    for first in range(0, len(records), _BATCH):
+        tier.write("post", records[first : first + _BATCH])
+        tier.flush()
+    took = time.perf_counter() - start
+    tier.close()
+    return took - segments.seconds, segments.seconds
+
+
+class _Timed:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def time(self, call: Any) -> Any:
+        start = time.perf_counter()
+        result = call()
+        self.seconds += time.perf_counter() - start
+        return result
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
