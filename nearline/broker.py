@@ -54,12 +54,12 @@ class EmbeddedBroker:
             raise StartFailed(f"no broker was ever started in {self.folder}; run: nearline broker start")
         return f"127.0.0.1:{ports.port}"
 
-    def start(self, timeout_s: float = _START_S) -> None:
-        """Starts it on its own and returns when it serves. Does nothing when it runs. Raises StartFailed."""
+    def start(self, *, dies_with_parent: bool = False) -> None:
+        """Returns when it serves. Does nothing when it runs. Raises StartFailed."""
         if self.running() is None:
             self.prepare()
-            self.launch(dies_with_parent=False)
-        self.wait_ready(timeout_s)
+            self.launch(dies_with_parent=dies_with_parent)
+        self.wait_ready()
 
     def stop(self, timeout_s: float = _STOP_S) -> bool:
         """Ends it, with kill -9 after `timeout_s`. Returns False when it did not run."""

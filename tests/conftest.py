@@ -44,7 +44,8 @@ class RunningBroker:
         return self.embedded.folder.parent
 
     def start(self) -> None:
-        self.embedded.start()
+        """Call it from the main thread: the broker ends with the thread that started it, so also with a killed pytest."""
+        self.embedded.start(dies_with_parent=True)
 
     def stop(self) -> None:
         self.embedded.stop()
