@@ -44,7 +44,7 @@ class RunningBroker:
         return self.embedded.folder.parent
 
     def start(self) -> None:
-        """Call it from the main thread: the broker ends with the thread that started it, so also with a killed pytest."""
+        """From the main thread: the broker ends with the thread that starts it, so also with a killed pytest."""
         self.embedded.start(dies_with_parent=True)
 
     def stop(self) -> None:
