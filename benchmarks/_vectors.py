@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.embeddings import PostEmbedding, Vector, pack_vector
+from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, pack_vector
 from schemas.ids import MemberId, Micros, PostId, Revision
 
 _SUBJECTS: Final = 200
@@ -35,8 +35,16 @@ def post(number: int, vector: Vector, *, created_at_us: int, revision: int = 1) 
     )
 
 
-def posts(vectors: Vector, *, newest_us: int, spacing_us: int) -> Iterator[PostEmbedding]:
-    """One for each row; the last is the newest."""
+def member(number: int, vector: Vector) -> MemberEmbedding:
+    """One who acted on a few posts, hid one, and wrote some."""
+    acted = [PostId(f"post-{number * 10 + place}") for place in range(5)]
+    return MemberEmbedding(
+        MemberId(f"author-{number}"), Revision(1), False, acted, [PostId(f"post-{number}")], "en", pack_vector(vector)
+    )
+
+
+def posts(vectors: Vector, *, newest_us: int, spacing_us: int, first: int = 0) -> Iterator[PostEmbedding]:
+    """One for each row, numbered from `first`; the last is the newest."""
     last = len(vectors) - 1
-    for number, vector in enumerate(vectors):
-        yield post(number, vector, created_at_us=newest_us - (last - number) * spacing_us)
+    for row, vector in enumerate(vectors):
+        yield post(first + row, vector, created_at_us=newest_us - (last - row) * spacing_us)

@@ -82,8 +82,9 @@ class EdgeColdTier:
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
         ledger = self._posts.ledger
         with self._lock:
-            passing = None if filters == NO_FILTERS else ledger.passing(filters)
-            found = self._posts.shards.search(query_D, k, ledger.live, passing)
+            live = ledger.is_live()
+            passing = live if filters == NO_FILTERS else ledger.passing(filters)
+            found = self._posts.shards.search(query_D, k, live, passing)
             ids = ledger.ids(found.numbers)
             revisions = ledger.revisions(found.numbers)
         return in_order(ids, found.scores, revisions)

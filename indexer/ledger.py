@@ -128,13 +128,15 @@ class Ledger:
         old = (self._state[:size] == DELETED) & (self._written_at[:size] < older_than_us)
         return [int(number) for number in np.flatnonzero(old)]
 
-    def is_live(self, numbers: Numbers) -> Passing:
-        return np.asarray(self._state[numbers] == LIVE)
+    def is_live(self) -> Passing:
+        """For every number."""
+        live: Passing = self._state[: len(self)] == LIVE
+        return live
 
     def passing(self, filters: Filters) -> Passing:
         """For every number, whether it is live and passes."""
         size = len(self)
-        passing: Passing = self._state[:size] == LIVE
+        passing = self.is_live()
         if filters.languages:
             passing &= self._languages.among(filters.languages)[self._language[:size]]
         if filters.created_after_us is not None:

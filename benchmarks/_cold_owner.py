@@ -1,0 +1,42 @@
+"""The cold process of the retrieval benchmark: an embedded tier behind its socket until stdin closes.
+
+`python -m benchmarks._cold_owner FOLDER SOCKET POSTS DIMENSION QUERIES NEWEST_US`
+"""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks._vectors import draw, member, posts
+from indexer.edge import EdgeColdTier
+from indexer.remote import ColdServer
+from indexer.settings import ColdSettings
+from indexer.tiers import IndexRecord
+from schemas.ids import Generation, Offset, Partition
+
+_BATCH = 5_000
+SPACING_US = 1_000_000
+"""Between two posts: a million are eleven days."""
+
+
+def main() -> None:
+    folder, socket = Path(sys.argv[1]), Path(sys.argv[2])
+    count, dimension, queries, newest_us = map(int, sys.argv[3:])
+    with closing(EdgeColdTier(folder, Generation("benchmark"), dimension, ColdSettings())) as tier:
+        records: list[IndexRecord] = []
+        for number, one in enumerate(posts(draw(count, dimension), newest_us=newest_us, spacing_us=SPACING_US)):
+            records.append(IndexRecord(one, Partition(number % 8), Offset(number)))
+            if len(records) == _BATCH or number == count - 1:
+                tier.write("post", records)
+                records = []
+        members = [member(number, vector) for number, vector in enumerate(draw(queries, dimension, seed=1))]
+        tier.write("member", [IndexRecord(one, Partition(0), Offset(number)) for number, one in enumerate(members)])
+        tier.flush()
+        with closing(ColdServer(tier, socket)) as server:
+            server.start()
+            print("ready", flush=True)
+            sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
