@@ -153,7 +153,7 @@ class Job:
         if post_id is None:
             raise DemoFailed("the file holds no post; there is nothing to delete")
         before = client.post(post_id)
-        if not (before.cold.present and before.hot.present):
+        if before.cold.deleted is not False or before.hot.deleted is not False:
             raise DemoFailed(f"the newest post {post_id} is not in both tiers: {before}")
         self._pipeline.ingest([{"type": "post.deleted", "post_id": post_id, "at": _now()}])
         self._pipeline.wait()

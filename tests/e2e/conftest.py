@@ -1,0 +1,82 @@
+"""One running pipeline for all end-to-end tests: `nearline up` on a temporary folder with the demo's package.
+
+A small world is in it from the start. Tests add entities of their own, named by `unique`, and never change those of
+the world, except by what leaves them as they are.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from nearline.demo.pipeline import Pipeline
+from nearline.demo.world import Event, World, WorldSize, make_world, write_world
+from retriever.client import RetrieverClient
+
+SIZE = WorldSize(posts=1_200, members=100, activity=6_000)
+ENVIRONMENT = {"NEARLINE_TRENDING__INTERVAL_S": "0.5"}
+
+
+class Running(NamedTuple):
+    pipeline: Pipeline
+    world: World
+    file: Path
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Running]:
+    world = make_world(11, datetime.now(UTC) - timedelta(seconds=1), SIZE)
+    with tempfile.TemporaryDirectory(prefix="nearline-e2e-") as folder:
+        file = Path(folder) / "world.jsonl"
+        with file.open("w", encoding="utf-8") as out:
+            write_world(world, out)
+        with Pipeline(Path(folder) / "data", environment=ENVIRONMENT) as pipeline:
+            pipeline.run("ingest", file)
+            pipeline.wait()
+            yield Running(pipeline, world, file)
+
+
+@pytest.fixture(scope="session")
+def pipeline(running: Running) -> Pipeline:
+    return running.pipeline
+
+
+@pytest.fixture
+def client(pipeline: Pipeline) -> Iterator[RetrieverClient]:
+    with pipeline.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def unique() -> Callable[[str], str]:
+    """A new id with this beginning."""
+    numbers = itertools.count()
+    return lambda start: f"{start}-{next(numbers)}"
+
+
+def moment(before: timedelta = timedelta()) -> str:
+    """Now, or some time before now."""
+    return (datetime.now(UTC) - before).isoformat().replace("+00:00", "Z")
+
+
+def created(post_id: str, text: str, *, author_id: str = "e2e-author", at: str | None = None, **fields: Any) -> Event:
+    return {
+        "type": "post.created",
+        "post_id": post_id,
+        "author_id": author_id,
+        "text": text,
+        "created_at": at or moment(),
+        **fields,
+    }
+
+
+def acted(member_id: str, post_id: str, action: str = "like", at: str | None = None) -> Event:
+    return {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": at or moment()}
+
+
+def profile(member_id: str, **fields: Any) -> Event:
+    return {"type": "member.updated", "member_id": member_id, "at": moment(), **fields}

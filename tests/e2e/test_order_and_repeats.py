@@ -1,0 +1,107 @@
+"""Any number of events of one post, in any order and repeated, end in the state of the newest one, in both tiers."""
+
+import json
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from nearline.demo.pipeline import Pipeline
+from schemas.events import PostDeleted, event_order, parse_event
+from tests.e2e.conftest import Running, created, moment
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
+
+POSTS = 30
+TIMES = 4
+"""So few that events of equal time meet."""
+
+
+def test_shuffled_and_repeated_events_end_in_the_newest(pipeline: Pipeline, unique: Callable[[str], str]) -> None:
+    rng = random.Random(5)
+    histories = [_history(unique("order"), rng) for _ in range(POSTS)]
+    events = [event for history in histories for event in history] * 2
+    rng.shuffle(events)
+    pipeline.ingest(events)
+    pipeline.wait()
+    pipeline.ingest(rng.sample(events, len(events)))
+    pipeline.wait()
+    live = {tier: _dump(pipeline, tier) for tier in ("cold", "hot")}
+    for history in histories:
+        newest = _newest(history)
+        post_id = newest["post_id"]
+        lives = newest["type"] != "post.deleted"
+        assert (post_id in live["cold"]) == lives, f"cold tier after {history}"
+        in_window = lives and newest["created_at"] > moment(timedelta(hours=47))
+        assert (post_id in live["hot"]) == in_window, f"hot tier after {history}"
+        if lives:
+            assert live["cold"][post_id]["author_id"] == newest["author_id"]
+    _texts_are_the_newest(pipeline, [_newest(history) for history in histories])
+
+
+def test_a_file_sent_twice_brings_nothing_back(running: Running) -> None:
+    pipeline = running.pipeline
+    before = {tier: set(_dump(pipeline, tier)) for tier in ("cold", "hot")}
+    assert before["cold"] >= set(running.world.truth.subject_of) - set(running.world.truth.deleted_posts)
+    assert not before["cold"] & set(running.world.truth.deleted_posts)
+    pipeline.run("ingest", running.file)
+    pipeline.wait()
+    after = {tier: set(_dump(pipeline, tier)) for tier in ("cold", "hot")}
+    assert after["cold"] == before["cold"]
+    assert after["hot"] <= before["hot"], "posts leave the window with time; none comes back"
+    for member_id in running.world.truth.deleted_members:
+        assert pipeline.ask("get", "member", member_id)["cold"]["deleted"] is True
+
+
+def test_a_create_after_the_delete_brings_the_post_back(pipeline: Pipeline, unique: Callable[[str], str]) -> None:
+    post_id = unique("back")
+    first, gone, again = (moment(timedelta(minutes=minutes)) for minutes in (3, 2, 1))
+    pipeline.ingest([created(post_id, "first", at=first), {"type": "post.deleted", "post_id": post_id, "at": gone}])
+    pipeline.wait()
+    assert pipeline.ask("get", "post", post_id)["cold"]["deleted"] is True
+    pipeline.ingest([created(post_id, "again", at=again)])
+    pipeline.wait()
+    found = pipeline.ask("get", "post", post_id)
+    assert found["context"]["text"] == "again"
+    assert found["cold"]["deleted"] is False
+    assert found["hot"]["deleted"] is False
+
+
+def _history(post_id: str, rng: random.Random) -> list[dict[str, Any]]:
+    """Some events of one post at few different times; half of the posts were created before the hot window."""
+    base = timedelta(days=3) if rng.random() < 0.5 else timedelta(hours=3)
+    times = [moment(base - timedelta(minutes=minute)) for minute in range(TIMES)]
+    first = created(post_id, f"{post_id} as created", author_id="a0", at=times[0])
+    history = [first]
+    for number in range(rng.randint(1, 5)):
+        at = rng.choice(times)
+        if rng.random() < 0.3:
+            history.append({"type": "post.deleted", "post_id": post_id, "at": at})
+        else:
+            text = f"{post_id} as changed, {number}"
+            history.append(first | {"type": "post.updated", "text": text, "author_id": f"a{number}", "at": at})
+    return history
+
+
+def _newest(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """By the design's order, on the bodies as they were sent."""
+    return max(history, key=lambda event: event_order(parse_event(_body(event)), _body(event)))
+
+
+def _body(event: dict[str, Any]) -> bytes:
+    return json.dumps(event).encode()
+
+
+def _texts_are_the_newest(pipeline: Pipeline, newest: list[dict[str, Any]]) -> None:
+    """A few by `nearline get`; the vectors of all are in the test of one truth."""
+    for event in newest[:4]:
+        context = pipeline.ask("get", "post", event["post_id"])["context"]
+        deleted = isinstance(parse_event(_body(event)), PostDeleted)
+        assert context["deleted"] is deleted
+        assert context["text"] == event.get("text", "")
+
+
+def _dump(pipeline: Pipeline, tier: str) -> dict[str, Any]:
+    return {line["post_id"]: line for line in pipeline.lines("dump", "posts", "--tier", tier)}
