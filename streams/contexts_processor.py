@@ -25,6 +25,7 @@ from schemas.hops import MemberAction, PostActivity, decode_member_action, decod
 from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId
 from streams.context_tables import KindForm, KindTables
 from streams.dead_letters import dead_letter_record, unplaced_record
+from streams.headers import origin_ms
 from streams.positions import position_cells, refuse_lost_offsets
 from streams.records import Output, Place, offset_of
 from streams.restore import restore, topic_ids
@@ -257,10 +258,8 @@ def _timestamp(record: Message) -> Millis:
 
 def _origin(record: Message) -> Millis:
     """Of the input record behind a hop; the hop's own timestamp where it does not say."""
-    for name, value in record.headers() or ():
-        if name == topics.ORIGIN_HEADER:
-            return Millis(int(value))
-    return _timestamp(record)
+    origin = origin_ms(record)
+    return _timestamp(record) if origin is None else Millis(origin)
 
 
 def _flushed(records: Sequence[Message]) -> frozenset[Partition]:
@@ -268,5 +267,5 @@ def _flushed(records: Sequence[Message]) -> frozenset[Partition]:
     return frozenset(
         _partition(record)
         for record in records
-        if record.topic() == topics.REPUBLISH and any(name == topics.FLUSH_HEADER for name, _ in record.headers() or ())
+        if record.topic() == topics.REPUBLISH and topics.FLUSH_HEADER in dict(record.headers() or ())
     )
