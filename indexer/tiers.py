@@ -78,15 +78,16 @@ class ColdTier(Protocol):
 
     `write` and `flush` and `sweep` are called by the index loop alone, from one thread; the rest from many threads.
     Everything may block; a failing engine or server raises TierUnavailable, and the caller calls again with the
-    same arguments, so every method is idempotent.
+    same arguments, so every method is idempotent. TierRefused names the record and means that nothing of the call was
+    applied.
     """
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         """Applies records of one kind in the order given; several of one entity may be among them.
 
         A record whose revision is not above the stored one (a tombstone's included) changes nothing. A deleted
-        embedding becomes a tombstone that searches skip. Returns how many changed something. Durable only after
-        `flush`.
+        embedding becomes a tombstone that searches skip: a point without a vector. Returns how many changed
+        something; an owner that was just started counts a repeated record once more. Durable only after `flush`.
         """
         ...
 
@@ -95,7 +96,8 @@ class ColdTier(Protocol):
         ...
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 4096."""
+        """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 4096. Scores are
+        of the full vectors. Of equal scores at the cut any may be given."""
         ...
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
@@ -139,7 +141,8 @@ class HotTier(Protocol):
         ...
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 2048."""
+        """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 2048. What is
+        upserted or expired meanwhile is seen whole or not at all, with its own score and revision."""
         ...
 
     def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
@@ -149,7 +152,8 @@ class HotTier(Protocol):
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]: ...
 
     def scroll_posts(self) -> Iterator[StoredPost]:
-        """All live posts at the moment of the call, without vectors."""
+        """All posts live at the moment of the call, without vectors; one that changes before it is reached comes as it is
+        then, or not at all."""
         ...
 
     def count(self) -> int: ...

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from indexer.hot import FaissHotTier
-from indexer.scan import Mask, Scanned
+from indexer.scan import Scanned
 from indexer.settings import HotSettings
+from indexer.slots import Mask
 from indexer.tiers import Filters
 from schemas.embeddings import Vector
 from schemas.ids import PostId
