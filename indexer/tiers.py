@@ -152,8 +152,8 @@ class HotTier(Protocol):
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]: ...
 
     def scroll_posts(self) -> Iterator[StoredPost]:
-        """All posts live at the moment of the call, without vectors; one that changes before it is reached comes as it is
-        then, or not at all."""
+        """All posts live at the moment of the call, without vectors; one that changes before it is reached comes as it
+        is then, or not at all."""
         ...
 
     def count(self) -> int: ...
