@@ -41,7 +41,7 @@ _NUL: Final = b"\0"
 _Log = IdLog | History
 
 
-class IdSpan(Struct, frozen=True, array_like=True):
+class IdSpan(Struct, frozen=True, array_like=True, gc=False):
     """An id log in a head: how many chunks have cells of their own, from which number on, and the last chunk."""
 
     start: int = 0
@@ -49,14 +49,14 @@ class IdSpan(Struct, frozen=True, array_like=True):
     tail: str | None = None
 
 
-class HistorySpan(Struct, frozen=True, array_like=True):
+class HistorySpan(Struct, frozen=True, array_like=True, gc=False):
     start: int = 0
     num_sealed: int = 0
     tail: tuple[HistoryEntry, ...] | None = None
     skip: int = 0
 
 
-class PostHead(Struct, frozen=True, array_like=True):
+class PostHead(Struct, frozen=True, array_like=True, gc=False):
     """The state cell of a post: what almost every event changes, and which other cells there are."""
 
     state: PostState
@@ -64,7 +64,7 @@ class PostHead(Struct, frozen=True, array_like=True):
     num_waiting: int
 
 
-class MemberHead(Struct, frozen=True, array_like=True):
+class MemberHead(Struct, frozen=True, array_like=True, gc=False):
     state: MemberState
     history: HistorySpan
     acted: IdSpan

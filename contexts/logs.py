@@ -18,7 +18,7 @@ _SEPARATOR: Final = "\0"
 """No id contains it."""
 
 
-class IdLog(Struct, frozen=True):
+class IdLog(Struct, frozen=True, gc=False):
     """Ids, newest last. A chunk is its ids joined; `start` is the number of the first chunk there still is."""
 
     start: int = 0
@@ -46,7 +46,7 @@ class IdLog(Struct, frozen=True):
         return list(found)[:keep][::-1]
 
 
-class History(Struct, frozen=True):
+class History(Struct, frozen=True, gc=False):
     """Entries in the order of their time, newest last. Equal (post, action, time) is there once.
 
     The first `skip` entries of the first chunk are not in it any more: they go with their chunk.

@@ -16,7 +16,7 @@ from schemas.ids import MemberId, Micros, PostId, Revision
 NEVER = Micros(0)
 
 
-class PostBody(Struct, frozen=True, array_like=True):
+class PostBody(Struct, frozen=True, array_like=True, gc=False):
     """What the author wrote. A deleted post has none."""
 
     author_id: MemberId
@@ -25,7 +25,7 @@ class PostBody(Struct, frozen=True, array_like=True):
     created_at_us: Micros
 
 
-class PostState(Struct, frozen=True, array_like=True):
+class PostState(Struct, frozen=True, array_like=True, gc=False):
     """The small part that almost every event changes."""
 
     order: EventOrder | None = None
@@ -38,14 +38,14 @@ class PostState(Struct, frozen=True, array_like=True):
     publish_due_us: Micros | None = None
 
 
-class Waiting(Struct, frozen=True, array_like=True):
+class Waiting(Struct, frozen=True, array_like=True, gc=False):
     """A positive action that came before its post."""
 
     activity: PostActivity
     since_us: Micros
 
 
-class PostRow(Struct, frozen=True):
+class PostRow(Struct, frozen=True, gc=False):
     post_id: PostId
     state: PostState = PostState()
     body: PostBody | None = None
@@ -59,14 +59,14 @@ class PostRow(Struct, frozen=True):
         return self.state.order is not None
 
 
-class Profile(Struct, frozen=True, array_like=True):
+class Profile(Struct, frozen=True, array_like=True, gc=False):
     headline: str | None
     skills: list[str]
     industry: str | None
     language: str | None
 
 
-class MemberState(Struct, frozen=True, array_like=True):
+class MemberState(Struct, frozen=True, array_like=True, gc=False):
     order: EventOrder | None = None
     """Of the newest member event applied; None while only actions are known."""
     deleted: bool = False
@@ -80,7 +80,7 @@ class MemberState(Struct, frozen=True, array_like=True):
     publish_due_us: Micros | None = None
 
 
-class MemberRow(Struct, frozen=True):
+class MemberRow(Struct, frozen=True, gc=False):
     member_id: MemberId
     state: MemberState = MemberState()
     profile: Profile | None = None

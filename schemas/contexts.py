@@ -9,7 +9,7 @@ from schemas.ids import MemberId, Micros, PostId, Revision
 COUNTED_ACTIONS = ("view", "dwell", "click", "like", "comment", "share", "follow", "hide", "impression")
 
 
-class HistoryEntry(Struct, frozen=True):
+class HistoryEntry(Struct, frozen=True, gc=False):
     """One positive action, or `wrote` for a post of the member's own; `text` is the post as it was then."""
 
     post_id: PostId

@@ -13,7 +13,7 @@ from schemas.events import Action
 from schemas.ids import MemberId, Micros, Offset, Partition, PostId
 
 
-class PostActivity(Struct, frozen=True, array_like=True):
+class PostActivity(Struct, frozen=True, array_like=True, gc=False):
     """One activity on its way to the post. The place of its input record is kept for a dead letter.
 
     `erase` stands for no activity: the member is deleted, and what waits in this post's row by this member up to this
@@ -27,7 +27,7 @@ class PostActivity(Struct, frozen=True, array_like=True):
     offset: Offset = Offset(-1)
 
 
-class MemberAction(Struct, frozen=True, array_like=True):
+class MemberAction(Struct, frozen=True, array_like=True, gc=False):
     """One action on its way to the member's history, with the text of the post as it was then.
 
     `hide` and the positive actions are activity; `wrote` is a post of the member's own; `forget` takes a deleted post

@@ -27,16 +27,16 @@ class DueIndex:
 
     def due(self, now_us: Micros, limit: int) -> list[str]:
         """At most so many entities whose time has come, earliest first. They stay due until `set` says otherwise."""
-        found: list[tuple[Micros, str]] = []
+        found: dict[str, Micros] = {}
         while self._heap and self._heap[0][0] <= now_us and len(found) < limit:
             at_us, entity_id = heapq.heappop(self._heap)
             due = self._due.get(entity_id)
             # What was put off, or is done with, has left its old entry in the heap.
             if due is not None and due.at_us == at_us:
-                found.append((at_us, entity_id))
-        for entry in found:
-            heapq.heappush(self._heap, entry)
-        return [entity_id for _, entity_id in found]
+                found[entity_id] = at_us
+        for entity_id, at_us in found.items():
+            heapq.heappush(self._heap, (at_us, entity_id))
+        return list(found)
 
     def publications(self, limit: int) -> list[str]:
         """At most so many entities with a publication that waits, whenever it is due."""

@@ -1,0 +1,260 @@
+"""The context stage, one worker, both hops, histories of 50: input events/s, and how much of it is our own work.
+
+`python -m benchmarks.contexts [--events N] [--json F]`. Starts a broker of its own in a temporary folder. The second
+figure divides by a run of the same transactions whose apply does nothing: as many records of the same sizes are read,
+sent and committed.
+"""
+
+import argparse
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from confluent_kafka import Message, Producer
+
+from benchmarks._table import Figure, report
+from contexts.settings import ContextRules
+from nearline.broker import EmbeddedBroker
+from schemas import topics
+from schemas.events import Activity, Event, PostCreated, event_key, event_topic
+from schemas.ids import Micros, Offset
+from streams.contexts_processor import CHANGELOGS, READS, ContextProcessor
+from streams.kafka import producer_config
+from streams.lag import OffsetReader
+from streams.records import Output, Place
+from streams.settings import ContextsSettings, KafkaSettings
+from streams.topics import ensure_topics
+from streams.transactional import Processor, TransactionalLoop
+
+MEMBERS: Final = 1_000
+POSTS: Final = 5_000
+HISTORY: Final = 50
+ACTIONS: Final = ("like", "comment", "share", "click")
+"""All of them make history: the most that an event can cost."""
+TEXT: Final = "a post of the usual length, with a few words about a thing that happened to somebody; " * 4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=150_000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder, _broker(Path(folder) / "kafka") as kafka:
+        real, outputs = _measure_stage(kafka, Path(folder), arguments.events)
+        empty = _measure_empty(kafka, outputs, arguments.events)
+    return report(
+        [
+            Figure("input events/s", real, 10_000),
+            Figure("input events/s with an empty apply", empty),
+            Figure("share of the empty apply", real / empty, 0.5),
+        ],
+        arguments.json,
+    )
+
+
+def _measure_stage(kafka: KafkaSettings, folder: Path, num_events: int) -> tuple[float, "Sizes"]:
+    """Histories are filled first."""
+    ensure_topics(kafka, topics.core_topics())
+    feed = Feed(kafka)
+    feed.send(feed.posts())
+    feed.send(feed.actions(MEMBERS * HISTORY))
+    settings = ContextsSettings()
+    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", settings.batch_records, _now_us)
+    counted = Counting(processor)
+    _run(kafka, counted, settings)
+    counted.sizes = Sizes()
+    feed.send(feed.actions(num_events))
+    return num_events / _run(kafka, counted, settings), counted.sizes
+
+
+def _measure_empty(kafka: KafkaSettings, sizes: "Sizes", num_events: int) -> float:
+    _forget_topics(kafka)
+    ensure_topics(kafka, topics.core_topics())
+    feed = Feed(kafka)
+    feed.send(feed.actions(num_events))
+    return num_events / _run(kafka, EmptyApply(sizes), ContextsSettings())
+
+
+class Sizes:
+    """What a run sent: records and bytes for each topic, and how many records it read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.records: Counter[str] = Counter()
+        self.value_bytes: Counter[str] = Counter()
+
+
+class Counting:
+    """The real processor, watched."""
+
+    def __init__(self, processor: Processor) -> None:
+        self._processor = processor
+        self.sizes = Sizes()
+        self.assigned = processor.assigned
+        self.revoked = processor.revoked
+        self.committed = processor.committed
+
+    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
+        outputs = self._processor.ahead(records)
+        self._count(outputs or [])
+        return outputs
+
+    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
+        outputs = self._processor.process(records, positions)
+        self.sizes.read += len(records)
+        self._count(outputs)
+        return outputs
+
+    def _count(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            self.sizes.records[output.topic] += 1
+            self.sizes.value_bytes[output.topic] += len(output.value or b"")
+
+
+class EmptyApply:
+    """Sends what the real one sent for as many records, by number and size, and looks at nothing."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._rates = {topic: number / sizes.read for topic, number in sizes.records.items()}
+        self._values = {t: random.randbytes(sizes.value_bytes[t] // n) for t, n in sizes.records.items()}
+        self._owed = dict.fromkeys(self._rates, 0.0)
+
+    def assigned(self, positions: Mapping[Place, Offset | None]) -> None:
+        pass
+
+    def revoked(self, places: Sequence[Place]) -> None:
+        pass
+
+    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
+        return None
+
+    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
+        outputs = []
+        for topic, rate in self._rates.items():
+            self._owed[topic] += rate * len(records)
+            number = int(self._owed[topic])
+            self._owed[topic] -= number
+            value = self._values[topic]
+            outputs += [Output(topic, b"key-%d" % n, value) for n in range(number)]
+        return outputs
+
+    def committed(self, delivered: Mapping[Place, Offset]) -> None:
+        pass
+
+
+class Feed:
+    """Seeded events, sent in one go."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._producer = Producer(producer_config(kafka, **{"queue.buffering.max.messages": 1_000_000}))
+        self._random = random.Random(7)
+        self._now = datetime.now(UTC) - timedelta(days=1)
+
+    def posts(self) -> Iterator[Event]:
+        for number in range(POSTS):
+            author = f"member-{self._random.randrange(MEMBERS)}"
+            yield PostCreated(post_id=f"post-{number}", author_id=author, text=TEXT, created_at=self._tick())
+
+    def actions(self, number: int) -> Iterator[Event]:
+        for _ in range(number):
+            yield Activity(
+                member_id=f"member-{self._random.randrange(MEMBERS)}",
+                post_id=f"post-{self._random.randrange(POSTS)}",
+                action=self._random.choice(ACTIONS),  # type: ignore[arg-type]
+                at=self._tick(),
+            )
+
+    def send(self, events: Iterator[Event]) -> None:
+        for event in events:
+            self._producer.produce(event_topic(event), msgspec.json.encode(event), event_key(event))
+            self._producer.poll(0)
+        assert self._producer.flush(60) == 0
+
+    def _tick(self) -> datetime:
+        self._now += timedelta(milliseconds=10)
+        return self._now
+
+
+def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings) -> float:
+    """Seconds from the first commit until nothing is left to read."""
+    loop = TransactionalLoop(
+        kafka,
+        processor,
+        group=topics.CONTEXTS_GROUP,
+        topics=READS,
+        transactional_id="benchmark",
+        batch_records=settings.batch_records,
+        linger_s=settings.linger_s,
+        tracked=frozenset(CHANGELOGS),
+    )
+    stop = threading.Event()
+    worker = threading.Thread(target=loop.run, args=(stop,))
+    progress = _progress(kafka)
+    before, _ = progress()
+    worker.start()
+    try:
+        _until(lambda: progress()[0] > before, worker)
+        started = time.perf_counter()
+        _until(lambda: progress()[1] == 0, worker)
+        return time.perf_counter() - started
+    finally:
+        stop.set()
+        worker.join()
+
+
+def _progress(kafka: KafkaSettings) -> Callable[[], tuple[int, int]]:
+    """Offsets committed, and records left."""
+    reader = OffsetReader(kafka)
+    places = reader.places(READS)
+
+    def read() -> tuple[int, int]:
+        done = sum(offset or 0 for offset in reader.committed(topics.CONTEXTS_GROUP, places).values())
+        return done, sum(reader.ends(places).values()) - done
+
+    return read
+
+
+def _until(condition: Callable[[], bool], worker: threading.Thread) -> None:
+    while not condition():
+        if not worker.is_alive():
+            raise SystemExit("the worker has ended; its error is above")
+        time.sleep(0.1)
+
+
+def _forget_topics(kafka: KafkaSettings) -> None:
+    from streams.kafka import admin
+
+    client = admin(kafka)
+    for deleted in client.delete_consumer_groups([topics.CONTEXTS_GROUP]).values():
+        deleted.result(30)
+    names = [spec.name for spec in topics.core_topics()]
+    for deleted in client.delete_topics(names).values():
+        deleted.result(30)
+    while set(names) & set(client.list_topics(timeout=10).topics):
+        time.sleep(0.1)
+
+
+@contextmanager
+def _broker(folder: Path) -> Iterator[KafkaSettings]:
+    broker = EmbeddedBroker(folder)
+    broker.start()
+    try:
+        yield KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+    finally:
+        broker.stop()
+
+
+def _now_us() -> Micros:
+    return Micros(time.time_ns() // 1000)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

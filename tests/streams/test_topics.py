@@ -1,0 +1,72 @@
+"""Topics on the real broker."""
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import ConfigResource, ResourceType
+
+from schemas import topics
+from schemas.topics import TopicSpec
+from streams.errors import KafkaRefused, TopicMismatch
+from streams.kafka import consumer_config, producer_config
+from streams.settings import KafkaSettings
+from streams.topics import ensure_topics
+from tests.conftest import RunningBroker
+
+pytestmark = pytest.mark.broker
+
+
+def settings(broker: RunningBroker, **over: object) -> KafkaSettings:
+    return KafkaSettings.model_validate({"bootstrap_servers": broker.bootstrap_servers, "partitions": 2, **over})
+
+
+def config_of(broker: RunningBroker, topic: str) -> dict[str, str | None]:
+    (future,) = broker.admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
+    return {name: entry.value for name, entry in future.result(20).items()}
+
+
+def test_each_topic_forgets_in_its_own_way(clean_topics: RunningBroker) -> None:
+    ensure_topics(settings(clean_topics), topics.core_topics())
+    found = {
+        name: config_of(clean_topics, name) for name in (topics.POSTS, topics.ACTIVITY_BY_POST, topics.POST_CONTEXTS)
+    }
+    assert {name: config["cleanup.policy"] for name, config in found.items()} == {
+        topics.POSTS: "delete",
+        topics.ACTIVITY_BY_POST: "delete",
+        topics.POST_CONTEXTS: "compact",
+    }
+    assert found[topics.POSTS]["retention.ms"] == str(30 * 86_400_000)
+    assert found[topics.ACTIVITY_BY_POST]["retention.ms"] == str(86_400_000)
+
+
+def test_asking_again_changes_only_what_the_settings_changed(clean_topics: RunningBroker) -> None:
+    specs = topics.core_topics()
+    ensure_topics(settings(clean_topics), specs)
+    ensure_topics(settings(clean_topics), specs)
+    ensure_topics(settings(clean_topics, inputs_retention_s=7_200), specs)
+    assert config_of(clean_topics, topics.POSTS)["retention.ms"] == "7200000"
+    assert config_of(clean_topics, topics.ACTIVITY_BY_POST)["retention.ms"] == str(86_400_000)
+
+
+def test_another_number_of_partitions_is_a_clear_error(clean_topics: RunningBroker) -> None:
+    ensure_topics(settings(clean_topics), [TopicSpec("t", "events")])
+    with pytest.raises(TopicMismatch, match=r"t has 2 partitions and kafka\.partitions is 3"):
+        ensure_topics(settings(clean_topics, partitions=3), [TopicSpec("t", "events")])
+
+
+def test_a_record_of_one_megabyte_and_more_fits(clean_topics: RunningBroker) -> None:
+    kafka = settings(clean_topics)
+    ensure_topics(kafka, [TopicSpec("t", "state")])
+    failures: list[object] = []
+    producer = Producer(producer_config(kafka, **{"compression.type": "none"}))
+    producer.produce("t", b"x" * 5_000_000, b"k", on_delivery=lambda error, _: failures.append(error))
+    assert producer.flush(20) == 0
+    assert failures == [None]
+
+
+def test_options_of_the_settings_win_over_our_defaults_and_not_over_a_callers_needs() -> None:
+    options = {"session.timeout.ms": "9000", "enable.partition.eof": "false"}
+    kafka = KafkaSettings.model_validate({"bootstrap_servers": "b", "options": options})
+    found = consumer_config(kafka, "g", **{"enable.partition.eof": True})
+    assert (found["session.timeout.ms"], found["enable.partition.eof"]) == ("9000", True)
+    with pytest.raises(KafkaRefused, match="no broker is named"):
+        consumer_config(KafkaSettings(), "g")
