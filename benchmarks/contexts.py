@@ -168,7 +168,7 @@ class Feed:
             yield Activity(
                 member_id=f"member-{self._random.randrange(MEMBERS)}",
                 post_id=f"post-{self._random.randrange(POSTS)}",
-                action=self._random.choice(ACTIONS),  # type: ignore[arg-type]
+                action=self._random.choice(ACTIONS),
                 at=self._tick(),
             )
 
