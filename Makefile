@@ -10,7 +10,8 @@ UV := uv==0.13.9
 BENCHMARKS := contexts index hot_tier retrieval pipeline freshness
 
 # Python packages into .venv; the broker's jars, and an archive that makes its starts quick, into the cache folder.
-# Nothing happens when all of it is there.
+# Nothing happens when all of it is there. Bytecode is compiled once here: six processes start at the same time, and
+# where Python may not write it, each start would compile torch and transformers anew.
 setup: .venv/installed
 	@$(BIN)/python -m nearline.kafka_archive
 
@@ -18,7 +19,7 @@ setup: .venv/installed
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or give PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --group dev --editable .
 	@touch $@
 
 test: setup
