@@ -9,7 +9,7 @@ BIN := .venv/bin
 UV := uv==0.13.9
 BENCHMARKS := contexts index hot_tier retrieval pipeline freshness
 
-# Python packages into .venv, compiled, because every process imports them; the broker's jars, and an archive that makes its starts quick, into the cache folder.
+# Python packages into .venv; the broker's jars, and an archive that makes its starts quick, into the cache folder.
 # Nothing happens when all of it is there. Bytecode is compiled once here: six processes start at the same time, and
 # where Python may not write it, each start would compile torch and transformers anew.
 setup: .venv/installed
