@@ -49,9 +49,12 @@ def check(embedding: Embedding, dimension: int) -> None:
 
 def in_order(ids: Sequence[str], scores: Scores, revisions: Sequence[Revision]) -> Hits:
     """By (-score, post id), of hits that come by score: only runs of equal scores are to be sorted."""
-    order: Sequence[int] = range(len(ids))
-    if np.any(scores[1:] == scores[:-1]):
-        order = sorted(order, key=lambda place: (-scores[place], ids[place]))
+    order = list(range(len(ids)))
+    # A run begins where a score differs from the one before.
+    begins = np.flatnonzero(np.diff(scores, prepend=np.nan, append=np.nan) != 0)
+    for run in np.flatnonzero(np.diff(begins) > 1).tolist():
+        first, end = int(begins[run]), int(begins[run + 1])
+        order[first:end] = sorted(order[first:end], key=ids.__getitem__)
     return Hits([PostId(ids[place]) for place in order], scores, [revisions[place] for place in order])
 
 
