@@ -1,9 +1,12 @@
-"""Strings as small numbers, so that a filter on them is one look into a table."""
+"""Strings as small numbers, so that a filter on them is a comparison of arrays."""
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+_FEW: Final = 8
 
 
 class Codes:
@@ -21,8 +24,15 @@ class Codes:
     def name(self, code: int) -> str | None:
         return self._names[code]
 
-    def among(self, names: Iterable[str]) -> npt.NDArray[np.bool_]:
-        """By code, whether its string is one of these."""
+    def among(self, codes_N: npt.NDArray[np.int32], names: Iterable[str]) -> npt.NDArray[np.bool_]:
+        """(N,): whether the code's string is one of these."""
+        wanted = [self._codes[name] for name in names if name in self._codes]
+        if len(wanted) <= _FEW:
+            # A look into a table costs eight comparisons.
+            among = np.zeros(len(codes_N), np.bool_)
+            for code in wanted:
+                among |= codes_N == code
+            return among
         table = np.zeros(len(self._names), np.bool_)
-        table[[self._codes[name] for name in names if name in self._codes]] = True
-        return table
+        table[wanted] = True
+        return np.asarray(table[codes_N])

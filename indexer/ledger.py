@@ -138,11 +138,11 @@ class Ledger:
         size = len(self)
         passing = self.is_live()
         if filters.languages:
-            passing &= self._languages.among(filters.languages)[self._language[:size]]
+            passing &= self._languages.among(self._language[:size], filters.languages)
         if filters.created_after_us is not None:
             passing &= self._created_at[:size] > filters.created_after_us
         if filters.exclude_authors:
-            passing &= ~self._authors.among(filters.exclude_authors)[self._author[:size]]
+            passing &= ~self._authors.among(self._author[:size], filters.exclude_authors)
         for post_id in filters.exclude_posts:
             number = self._numbers.get(post_id)
             if number is not None:

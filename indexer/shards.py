@@ -33,10 +33,10 @@ _SEGMENT_LIMIT: Final = 40_000
 """Segments are merged up to this size."""
 _MIN_INDEXED_POINTS: Final = 2_000
 _SEARCH_THREADS: Final = 1
-"""Of the engine, for the segments of one shard. Two made no search faster and cost 20 % more; the other core has the
-hot tier to scan."""
-_SLACK: Final = 1.25
-_SLACK_HITS: Final = 48
+"""Of the engine, for the segments of one shard. A full one has two; two, three and four threads searched them no faster
+than one."""
+_SLACK: Final = 1.1
+_SLACK_HITS: Final = 32
 """A shard is asked for so much more than its even share of k. It is seldom too little, then the shard is asked again;
 and int8 orders neighbours wrongly at the edge of what is asked: without slack recall is 0.977, with it 1.000."""
 _NARROW: Final = 6

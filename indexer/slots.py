@@ -119,7 +119,7 @@ class SlotTable:
     def _mask(self, filters: Filters) -> Mask:
         mask = self._live[: self._used].copy()
         if filters.languages:
-            mask &= self._languages.among(filters.languages)[self._language[: self._used]]
+            mask &= self._languages.among(self._language[: self._used], filters.languages)
         if filters.created_after_us is not None:
             mask &= self._created_at[: self._used] > filters.created_after_us
         for author_id in filters.exclude_authors:
