@@ -74,7 +74,7 @@ def build_contexts(settings: Settings, slot: str) -> Run:
 def build_trending(settings: Settings) -> Run:
     from streams.trending import run_trending
 
-    return lambda stop: run_trending(settings.kafka, settings.trending, stop)
+    return lambda stop: run_trending(settings.kafka, settings.trending, settings.data_dir / TRENDING, stop)
 
 
 def build_encode(settings: Settings, slot: str) -> Run:

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -11,8 +12,9 @@ from streams.kafka import client_config
 from streams.settings import KafkaSettings
 
 
-def new_app(group: str, kafka: KafkaSettings) -> faust.App:
-    """Not started. Its consumer group has the name `group`."""
+def new_app(group: str, kafka: KafkaSettings, folder: Path) -> faust.App:
+    """Not started. Its consumer group has the name `group`. `folder` is made for Faust, which wants one and, without
+    tables, keeps nothing there."""
     options = client_config(kafka)
     servers = options["bootstrap.servers"].split(",")
     return faust.App(
@@ -25,6 +27,7 @@ def new_app(group: str, kafka: KafkaSettings) -> faust.App:
         topic_allow_declare=False,
         autodiscover=False,
         store="memory://",
+        datadir=folder,
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=6,
         broker_heartbeat_interval=1,

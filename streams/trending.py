@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -37,20 +38,21 @@ STOP_S: Final = 10.0
 EXIT_STATUS: Final = 70
 
 
-def run_trending(kafka: KafkaSettings, settings: TrendingSettings, stop: threading.Event) -> None:
-    """Returns when `stop` is set and the lists are written. Leaves the process where it cannot go on."""
-    asyncio.run(TrendingStage(kafka, settings).run(stop))
+def run_trending(kafka: KafkaSettings, settings: TrendingSettings, folder: Path, stop: threading.Event) -> None:
+    """Returns when `stop` is set and the lists are written. Leaves the process where it cannot go on. `folder` is
+    Faust's own."""
+    asyncio.run(TrendingStage(kafka, settings, folder).run(stop))
 
 
 class TrendingStage:
     """Everything runs in one event loop; `activity` arrives through one agent for all partitions of this worker."""
 
-    def __init__(self, kafka: KafkaSettings, settings: TrendingSettings) -> None:
+    def __init__(self, kafka: KafkaSettings, settings: TrendingSettings, folder: Path) -> None:
         self._kafka = kafka
         self._settings = settings
         self._scores: dict[Partition, TrendingScores] = {}
         self._skipped = 0
-        self._app = new_app(topics.TRENDING_GROUP, kafka)
+        self._app = new_app(topics.TRENDING_GROUP, kafka, folder)
         # Raw: a codec's error would commit past the message, so we read it ourselves.
         self._lists = self._app.topic(topics.TRENDING, key_serializer="raw", value_serializer="raw")
         self._wire()

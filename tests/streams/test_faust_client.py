@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from streams.errors import KafkaRefused
@@ -26,11 +28,11 @@ def test_tls_alone() -> None:
 
 
 def test_every_broker_of_the_list_is_known() -> None:
-    app = new_app("trending", KafkaSettings(bootstrap_servers="one:1, two:2"))
+    app = new_app("trending", KafkaSettings(bootstrap_servers="one:1, two:2"), Path("folder"))
     assert [str(url) for url in app.conf.broker] == ["kafka://one:1", "kafka://two:2"]
     assert app.conf.id == "trending"
 
 
 def test_without_a_broker_it_says_so() -> None:
     with pytest.raises(KafkaRefused, match=r"kafka\.bootstrap_servers"):
-        new_app("trending", KafkaSettings())
+        new_app("trending", KafkaSettings(), Path("folder"))

@@ -5,7 +5,9 @@
 
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 from streams import trending
@@ -22,7 +24,8 @@ def main(bootstrap_servers: str, interval_s: str, broken: str = "") -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = TrendingSettings(interval_s=float(interval_s), half_life_s=1e9)
-    trending.run_trending(KafkaSettings(bootstrap_servers=bootstrap_servers), settings, stop)
+    with tempfile.TemporaryDirectory() as folder:
+        trending.run_trending(KafkaSettings(bootstrap_servers=bootstrap_servers), settings, Path(folder), stop)
 
 
 if __name__ == "__main__":
