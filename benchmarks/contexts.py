@@ -191,7 +191,7 @@ def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings)
         group=topics.CONTEXTS_GROUP,
         topics=READS,
         transactional_id="benchmark",
-        batch_records=settings.batch_records,
+        batch_records=lambda: settings.batch_records,
         linger_s=settings.linger_s,
         tracked=frozenset(CHANGELOGS),
     )

@@ -29,7 +29,7 @@ class ContextStage:
             group=topics.CONTEXTS_GROUP,
             topics=READS,
             transactional_id=f"{STAGE}.{node_id(data_dir)}.{slot}",
-            batch_records=settings.batch_records,
+            batch_records=lambda: settings.batch_records,
             linger_s=settings.linger_s,
             tracked=frozenset(CHANGELOGS),
         )

@@ -63,7 +63,8 @@ class EncodeRecords:
         )
         self._turns = turns
         self._turn_s = TURN_S[kind]
-        self._turn_contexts = _FIRST_TURN
+        self.turn_contexts = _FIRST_TURN
+        """So many contexts take about a turn."""
         self._stop = stop
 
     def assigned(self, positions: Mapping[Place, Offset | None]) -> None:
@@ -118,7 +119,7 @@ class EncodeRecords:
         while len(outcomes) < len(contexts):
             if self._stop.is_set():
                 raise Stopped("the encode stage was stopped within a batch")
-            part = contexts[len(outcomes) : len(outcomes) + self._turn_contexts]
+            part = contexts[len(outcomes) : len(outcomes) + self.turn_contexts]
             with self._turns:
                 started = time.perf_counter()
                 outcomes += self._encode(part)
@@ -129,9 +130,9 @@ class EncodeRecords:
     def _adapt(self, num_contexts: int, took_s: float) -> None:
         """Turns of about the right length, whatever the model, the device and the texts."""
         if took_s > self._turn_s:
-            self._turn_contexts = max(1, int(num_contexts * self._turn_s / took_s))
-        elif num_contexts == self._turn_contexts and took_s < self._turn_s / 2:
-            self._turn_contexts *= 2
+            self.turn_contexts = max(1, int(num_contexts * self._turn_s / took_s))
+        elif num_contexts == self.turn_contexts and took_s < self._turn_s / 2:
+            self.turn_contexts *= 2
 
     def _output(self, one: _Newest, outcome: Outcome) -> Output:
         vector = b"" if outcome is None or isinstance(outcome, Unencodable) else pack_vector(outcome)

@@ -50,13 +50,15 @@ class EncodeStage:
                 raise worker.failure
 
     def _loop(self, kind: Kind, turns: Turns, leave: Event) -> TransactionalLoop:
+        records = EncodeRecords(kind, self._generation, self._encoder, turns, leave)
         return TransactionalLoop(
             self._kafka,
-            EncodeRecords(kind, self._generation, self._encoder, turns, leave),
+            records,
             group=topics.encode_group(self._generation),
             topics=[_SOURCES[kind]],
             transactional_id=f"{STAGE}.{self._generation}.{kind}.{self._slot}",
-            batch_records=self._settings.batch_records,
+            # One turn is one transaction: what is encoded is searchable within about a second.
+            batch_records=lambda: min(self._settings.batch_records, records.turn_contexts),
             linger_s=self._settings.linger_s,
         )
 

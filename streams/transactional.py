@@ -7,7 +7,7 @@ an outage, and nothing that was not committed has left a trace.
 
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -88,11 +88,12 @@ class TransactionalLoop:
         group: str,
         topics: Sequence[str],
         transactional_id: str,
-        batch_records: int,
+        batch_records: Callable[[], int],
         linger_s: float,
         tracked: frozenset[str] = frozenset(),
     ) -> None:
-        """`tracked` topics are only written to explicit partitions."""
+        """`batch_records` says before each batch how many records it may have. `tracked` topics are only written to
+        explicit partitions."""
         self._kafka = kafka
         self._processor = processor
         self._group = group
@@ -150,8 +151,9 @@ class TransactionalLoop:
         """One batch: waits a while for the first record and `linger_s` for more."""
         self._batch = []
         self._consume(1, _IDLE_S)
-        if self._batch and self._batch_records > 1:
-            self._consume(self._batch_records - 1, self._linger_s)
+        most = self._batch_records()
+        if self._batch and most > 1:
+            self._consume(most - 1, self._linger_s)
         return self._batch
 
     def _consume(self, num_records: int, timeout_s: float) -> None:
