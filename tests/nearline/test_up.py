@@ -95,4 +95,4 @@ def _all_restarted(running: Up) -> bool:
 def _left_nothing_behind(running: Up) -> None:
     assert processes_of(running.data_dir) == []
     left = {path.name for path in running.data_dir.iterdir()}
-    assert left <= {"kafka", "rows", "cold", "node-id", "lock"}, "only what the next start goes on with"
+    assert left <= {"kafka", "rows", "cold", "trending", "node-id", "lock"}, "only what the next start goes on with"
