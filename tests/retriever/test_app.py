@@ -26,8 +26,9 @@ def served() -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def http(served: Served) -> Iterator[httpx.Client]:
+    # One for each test: the server closes a connection after an answer of 500.
     with httpx.Client(base_url=served.url, trust_env=False, timeout=20) as client:
         yield client
 

@@ -90,8 +90,8 @@ class Feeding:
 
 
 @pytest.fixture
-def feeding(broker: RunningBroker) -> Iterator[Feeding]:
-    yield from _feeding(broker)
+def feeding(clean_topics: RunningBroker) -> Iterator[Feeding]:
+    yield from _feeding(clean_topics)
 
 
 def _feeding(running: RunningBroker) -> Iterator[Feeding]:
@@ -201,8 +201,8 @@ def test_the_trending_lists_are_read_whole_and_followed(feeding: Feeding) -> Non
     until(lambda: score() == 7.0, "the new list")
 
 
-def test_a_topic_that_is_not_there_yet_is_waited_for(broker: RunningBroker) -> None:
-    feeding = Feeding(broker)
+def test_a_topic_that_is_not_there_yet_is_waited_for(clean_topics: RunningBroker) -> None:
+    feeding = Feeding(clean_topics)
     try:
         feed = feeding.start()
         until(lambda: "Unknown topic" in (feed.problem or ""), "the feed to say what is missing")

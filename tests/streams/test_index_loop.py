@@ -75,8 +75,8 @@ class Index:
 
 
 @pytest.fixture
-def index(broker: RunningBroker, tmp_path: Path) -> Index:
-    return Index(broker, tmp_path)
+def index(clean_topics: RunningBroker, tmp_path: Path) -> Index:
+    return Index(clean_topics, tmp_path)
 
 
 def test_posts_and_members_become_durable_and_lag_reaches_zero(index: Index) -> None:
@@ -191,10 +191,10 @@ def test_sigterm_loses_nothing_and_repeats_nothing(index: Index) -> None:
     assert len(tier.received) == 500 - done
 
 
-def test_kill_9_and_a_crash_between_any_two_effects_lose_nothing(broker: RunningBroker, tmp_path: Path) -> None:
+def test_kill_9_and_a_crash_between_any_two_effects_lose_nothing(clean_topics: RunningBroker, tmp_path: Path) -> None:
     """All at once, because the group of a dead process waits six seconds for it."""
     places = ["index.indexed:2", "index.flushed:2", "index.dead-lettered:2", "index.stored:2", "killed"]
-    lives = [Index(broker, tmp_path / str(number)) for number in range(len(places))]
+    lives = [Index(clean_topics, tmp_path / str(number)) for number in range(len(places))]
     with ExitStack() as stack:
         children = []
         for index, place in zip(lives, places, strict=True):
