@@ -15,7 +15,7 @@ import click
 
 from nearline.connect import Connections
 from nearline.demo.events import Facts, read_texts
-from nearline.demo.pipeline import Pipeline
+from nearline.demo.pipeline import COMMAND_S, Pipeline
 from nearline.demo.quality import PRECISION_AT, precision
 from nearline.demo.world import Truth
 from nearline.errors import NearlineError
@@ -28,6 +28,10 @@ from streams.event_files import InputEvent
 from streams.ingest import EventSender
 
 _LOOK_EVERY_S: Final = 3.0
+_LOOK_AGAIN: Final = 0.05
+"""Of the time so far: a long run is not a long page."""
+_SLOWEST: Final = 50.0
+"""Events/s. A pipeline that is slower than this on a laptop stands still."""
 _FRESH_TIMEOUT_S: Final = 60.0
 _FRESH_TEXT: Final = "A lighthouse keeper teaches her parrot to play the accordion, badly and every night."
 _BEST: Final = 10
@@ -78,13 +82,15 @@ class Job:
         self._say(f"\n1. All of it is searchable after {took_s:.1f} s: {rate:,.0f} events/s through the pipeline.")
 
     def _send(self) -> None:
-        self._pipeline.run("ingest", "--shift-to-now", self._given.file)
-        self._pipeline.wait()
+        limit_s = COMMAND_S + self._given.facts.num_events / _SLOWEST
+        self._pipeline.run("ingest", "--shift-to-now", self._given.file, timeout_s=limit_s)
+        self._pipeline.wait(limit_s)
 
     def _looks(self, sent: "Future[None]") -> Iterator[StatusResponse]:
         """How the pipeline is, until everything is through. It may be too busy to say."""
         with self._pipeline.client() as client:
-            due = time.monotonic() + _LOOK_EVERY_S
+            began = time.monotonic()
+            due = began + _LOOK_EVERY_S
             while not sent.done():
                 time.sleep(0.1)
                 if time.monotonic() >= due:
@@ -92,7 +98,8 @@ class Job:
                         yield client.status()
                     except RetrieverUnavailable:
                         self._say("          (too busy to say how it is)")
-                    due = time.monotonic() + _LOOK_EVERY_S
+                    now = time.monotonic()
+                    due = now + max(_LOOK_EVERY_S, _LOOK_AGAIN * (now - began))
 
     def _freshness(self, client: RetrieverClient) -> None:
         """2. One fresh post."""
