@@ -23,6 +23,7 @@ from confluent_kafka import Message, Producer
 from benchmarks._table import Figure, report
 from contexts.settings import ContextRules
 from nearline.broker import EmbeddedBroker
+from nearline.process import collect_rarely
 from schemas import topics
 from schemas.events import Activity, Event, PostCreated, event_key, event_topic
 from schemas.ids import Micros, Offset
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=150_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    collect_rarely()
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder, _broker(Path(folder) / "kafka") as kafka:
         real, outputs = _measure_stage(kafka, Path(folder), arguments.events)
         empty = _measure_empty(kafka, outputs, arguments.events)

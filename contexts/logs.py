@@ -4,6 +4,7 @@ Everything here is a value: a change gives a new log that shares the untouched c
 same object" tells what has to be stored.
 """
 
+from bisect import bisect_left
 from typing import Final
 
 from msgspec import Struct
@@ -64,38 +65,48 @@ class History(Struct, frozen=True, gc=False):
         if not self.chunks:
             return History(self.start, 0, ((entry,),))
         last = self.chunks[-1][-1]
-        if entry.at_us > last.at_us or _order(entry) > _order(last):
+        if entry.at_us > last.at_us:
             return self._append(entry, keep)
-        entries = self.entries()
-        if any(other.at_us == entry.at_us and _same(other, entry) for other in entries):
-            return self
-        kept = sorted([*entries, entry], key=_order)[-keep:]
-        return self._rebuilt(kept) if entry in kept else self
+        return self._insert(entry, keep)
 
     def without(self, post_id: str) -> "History":
         """Returns itself when the post is not in it, not even among what is skipped."""
         if all(entry.post_id != post_id for chunk in self.chunks for entry in chunk):
             return self
-        return self._rebuilt([entry for entry in self.entries() if entry.post_id != post_id])
+        return History(self.start, 0, _chunked([entry for entry in self.entries() if entry.post_id != post_id]))
 
     def _append(self, entry: HistoryEntry, keep: int) -> "History":
         tail = self.chunks[-1]
-        grown = (*self.chunks[:-1], (*tail, entry)) if len(tail) < ENTRIES_IN_CHUNK else (*self.chunks, (entry,))
-        skip = max(self.skip, sum(map(len, grown)) - keep)
+        if len(tail) < ENTRIES_IN_CHUNK:
+            return self._trimmed((*self.chunks[:-1], (*tail, entry)), keep)
+        return self._trimmed((*self.chunks, (entry,)), keep)
+
+    def _insert(self, entry: HistoryEntry, keep: int) -> "History":
+        """Actions on posts of several partitions come a little out of order, so the place is looked for from the end,
+        and the chunks before it stay as they are."""
+        order = _order(entry)
+        index = len(self.chunks) - 1
+        while index > 0 and order < _order(self.chunks[index][0]):
+            index -= 1
+        later = [other for chunk in self.chunks[index:] for other in chunk]
+        place = bisect_left(later, order, key=_order)
+        if len(later) - place >= keep or (place < len(later) and _order(later[place]) == order):
+            return self
+        later.insert(place, entry)
+        return self._trimmed((*self.chunks[:index], *_chunked(later)), keep)
+
+    def _trimmed(self, chunks: tuple[tuple[HistoryEntry, ...], ...], keep: int) -> "History":
+        skip = max(self.skip, sum(map(len, chunks)) - keep)
         start = self.start
-        while skip >= len(grown[0]):
-            skip -= len(grown[0])
-            start, grown = start + 1, grown[1:]
-        return History(start, skip, grown)
-
-    def _rebuilt(self, entries: list[HistoryEntry]) -> "History":
-        pieces = range(0, len(entries), ENTRIES_IN_CHUNK)
-        return History(self.start, 0, tuple(tuple(entries[at : at + ENTRIES_IN_CHUNK]) for at in pieces))
+        while skip >= len(chunks[0]):
+            skip -= len(chunks[0])
+            start, chunks = start + 1, chunks[1:]
+        return History(start, skip, chunks)
 
 
-def _same(one: HistoryEntry, other: HistoryEntry) -> bool:
-    """Of two entries with the same time."""
-    return one.post_id == other.post_id and one.action == other.action
+def _chunked(entries: list[HistoryEntry]) -> tuple[tuple[HistoryEntry, ...], ...]:
+    pieces = range(0, len(entries), ENTRIES_IN_CHUNK)
+    return tuple(tuple(entries[at : at + ENTRIES_IN_CHUNK]) for at in pieces)
 
 
 def _order(entry: HistoryEntry) -> tuple[int, str, str]:
