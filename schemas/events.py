@@ -41,7 +41,8 @@ class _Event(Struct, frozen=True, tag_field="type"):
     def _check_ids(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+            # No character takes more than four bytes.
+            if len(value) * 4 > MAX_ID_BYTES and len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
                 raise ValueError(f"{name} is longer than {MAX_ID_BYTES} bytes; use a shorter id")
             if "\0" in value:
                 raise ValueError(f"{name} holds a NUL character; take it out")

@@ -158,15 +158,16 @@ class ContextProcessor:
     def _apply_post_event(self, record: Message) -> None:
         event = cast(PostEvent, _decode(topics.POSTS, record))
         order = event_order(event, record.value() or b"")
-        row = self._posts[_partition(record)][event.post_id]
-        change = apply_post_event(row, event, order, self._now_us, self._rules)
-        self._take(self._posts, record, change, _timestamp(record))
+        partition, post_id = _partition(record), event.post_id
+        change = apply_post_event(self._posts[partition][post_id], event, order, self._now_us, self._rules)
+        self._take(self._posts, partition, post_id, change, _timestamp(record))
 
     def _apply_member_event(self, record: Message) -> None:
         event = cast(MemberEvent, _decode(topics.MEMBERS, record))
         order = event_order(event, record.value() or b"")
-        change = apply_member_event(self._members[_partition(record)][event.member_id], event, order)
-        self._take(self._members, record, change, _timestamp(record))
+        partition, member_id = _partition(record), event.member_id
+        change = apply_member_event(self._members[partition][member_id], event, order)
+        self._take(self._members, partition, member_id, change, _timestamp(record))
 
     def _apply_activity(self, record: Message) -> None:
         """The first hop, to the post; it touches no row."""
@@ -177,16 +178,17 @@ class ContextProcessor:
 
     def _apply_post_activity(self, record: Message) -> None:
         activity = decode_post_activity(record.value() or b"")
-        row = self._posts[_partition(record)][_entity_id(record)]
-        change = apply_activity(row, activity, self._now_us, self._rules)
-        self._take(self._posts, record, change, _origin(record))
-        self._send_unplaced(change.unplaced)
+        partition, post_id = _partition(record), _entity_id(record)
+        change = apply_activity(self._posts[partition][post_id], activity, self._now_us, self._rules)
+        self._take(self._posts, partition, post_id, change, _origin(record))
+        if change.unplaced:
+            self._send_unplaced(change.unplaced)
 
     def _apply_member_action(self, record: Message) -> None:
         action = decode_member_action(record.value() or b"")
-        row = self._members[_partition(record)][_entity_id(record)]
-        change = apply_member_action(row, action, self._now_us, self._rules)
-        self._take(self._members, record, change, _origin(record))
+        partition, member_id = _partition(record), _entity_id(record)
+        change = apply_member_action(self._members[partition][member_id], action, self._now_us, self._rules)
+        self._take(self._members, partition, member_id, change, _origin(record))
 
     def _apply_republish(self, record: Message) -> None:
         """A key alone: whatever rows there are under it. Without a key it is a flush, or nothing."""
@@ -195,9 +197,13 @@ class ContextProcessor:
                 tables.want_again(_partition(record), _entity_id(record), _timestamp(record))
 
     def _take(
-        self, tables: KindTables[Any], record: Message, change: PostChange | MemberChange, origin_ms: Millis
+        self,
+        tables: KindTables[Any],
+        partition: Partition,
+        entity_id: str,
+        change: PostChange | MemberChange,
+        origin_ms: Millis,
     ) -> None:
-        partition, entity_id = _partition(record), _entity_id(record)
         if change.note:
             self._notes[change.note] += 1
         tables[partition][entity_id] = change.row
