@@ -194,7 +194,7 @@ def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings)
         topics=READS,
         transactional_id="benchmark",
         batch_records=lambda: settings.batch_records,
-        linger_s=settings.linger_s,
+        interval_s=settings.interval_s,
         tracked=frozenset(CHANGELOGS),
     )
     stop = threading.Event()

@@ -86,22 +86,26 @@ class Encoder:
     def load(
         cls, folder: Path, *, device: str = "auto", threads: int | None = None, budget_tokens: int = BUDGET_TOKENS
     ) -> "Encoder":
-        """Checks digests and golden texts. `threads` are torch's, of the whole process. Raises PackageError."""
+        """Checks digests and golden texts. `threads`: on a CPU; torch then has one in each, in the whole process. None:
+        torch's own. Raises PackageError."""
         if threads is not None:
-            torch.set_num_threads(threads)
-        encoder = cls.unchecked(ModelPackage.load(folder), device=device, budget_tokens=budget_tokens)
+            torch.set_num_threads(1)
+        package = ModelPackage.load(folder)
+        encoder = cls.unchecked(package, device=device, budget_tokens=budget_tokens, threads=threads or 1)
         encoder.check_goldens()
         return encoder
 
     @classmethod
-    def unchecked(cls, package: ModelPackage, *, device: str = "auto", budget_tokens: int = BUDGET_TOKENS) -> "Encoder":
+    def unchecked(
+        cls, package: ModelPackage, *, device: str = "auto", budget_tokens: int = BUDGET_TOKENS, threads: int = 1
+    ) -> "Encoder":
         """For the writer of a package, which makes the golden vectors."""
         manifest, folder = package.manifest, package.folder
         tokenizer = SafeTokenizer(folder / TOKENIZER_FILE, manifest.special_tokens)
         chosen = choose_device(device)
         model = load_model(folder, manifest, chosen)
         _check_sizes(package, tokenizer.num_tokens, model.config)
-        packed = PackedModel(model, manifest, chosen, budget_tokens)
+        packed = PackedModel(model, manifest, chosen, budget_tokens, threads)
         return cls(package, Prompts(manifest, tokenizer), packed)
 
     @property

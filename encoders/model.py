@@ -6,8 +6,10 @@ Shapes: T tokens of a packed batch, B prompts, H the model's size, D the dimensi
 
 import itertools
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +33,10 @@ from schemas.embeddings import Vector
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+_CPU_BATCH_TOKENS: Final = 1024
+"""A larger batch is slower on a CPU: its activations leave the caches."""
+
+
 @dataclass
 class ModelStats:
     """Counters since the start, for metrics. Padding has no counter: there is none."""
@@ -46,15 +52,24 @@ class ModelStats:
 
 
 class PackedModel:
-    """One thread at a time. `budget_tokens` is what the next batch may hold; it shrinks when memory runs out."""
+    """One caller at a time. `budget_tokens` is what the next batch may hold; it shrinks when memory runs out.
 
-    def __init__(self, model: LlamaModel, manifest: Manifest, device: torch.device, budget_tokens: int) -> None:
+    On a CPU each of `threads` threads runs batches of its own and torch one thread in each: they never wait for one
+    another within a layer. That gave 1.15 to 1.35 times the tokens/s of as many threads of torch's on one batch, and
+    more where other processes want the same cores.
+    """
+
+    def __init__(
+        self, model: LlamaModel, manifest: Manifest, device: torch.device, budget_tokens: int, threads: int = 1
+    ) -> None:
         self.device = device
         self.budget_tokens = budget_tokens
         self.stats = ModelStats()
         self._model = model
         self._pooling = manifest.pooling
         self._dimension = manifest.dimension
+        self._threads = threads if device.type == "cpu" else 1
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="model") if self._threads > 1 else None
 
     @torch.inference_mode()
     def vectors(self, prompts: Sequence[Prompt]) -> list[Vector | Unencodable]:
@@ -80,22 +95,40 @@ class PackedModel:
         self, prompts: Sequence[Prompt], todo: list[int], vectors_BD: Tensor, refused: dict[int, Unencodable]
     ) -> list[int]:
         """Runs batch after batch; returns what is left when memory ran out and the budget was halved."""
-        done: set[int] = set()
-        for batch in pack([len(prompts[index]) for index in todo], self.budget_tokens):
-            rows = [todo[index] for index in batch]
-            if self._fits([prompts[row] for row in rows], rows, vectors_BD):
-                done.update(rows)
+        budget = self._batch_tokens(sum(len(prompts[index]) for index in todo))
+        batches = [[todo[index] for index in batch] for batch in pack([len(prompts[index]) for index in todo], budget)]
+        left: list[int] = []
+        too_large = 0
+        fit = self._each(lambda rows: self._fits(prompts, rows, vectors_BD), batches)
+        for rows, fits in zip(batches, fit, strict=True):
+            tokens = sum(len(prompts[row]) for row in rows)
+            if fits:
+                self._count(len(rows), tokens, budget)
             elif len(rows) > 1:
-                self._halve(sum(len(prompts[row]) for row in rows))
-                return [index for index in todo if index not in done]
+                left += rows
+                too_large = max(too_large, tokens)
             else:
-                refused[rows[0]] = Unencodable(f"its {len(prompts[rows[0]])} tokens do not fit the device's memory")
-        return []
+                refused[rows[0]] = Unencodable(f"its {tokens} tokens do not fit the device's memory")
+        if too_large:
+            self._halve(too_large)
+        return left
 
-    def _fits(self, batch: Sequence[Prompt], rows: list[int], vectors_BD: Tensor) -> bool:
+    def _batch_tokens(self, num_tokens: int) -> int:
+        """On a CPU: small enough for its caches, and as many batches for each thread."""
+        if self.device.type != "cpu":
+            return self.budget_tokens
+        per_thread = math.ceil(num_tokens / self._threads)
+        rounds = math.ceil(per_thread / min(self.budget_tokens, _CPU_BATCH_TOKENS))
+        return math.ceil(per_thread / rounds)
+
+    def _each(self, run: Callable[[list[int]], bool], batches: list[list[int]]) -> Iterator[bool]:
+        return map(run, batches) if self._pool is None else self._pool.map(run, batches)
+
+    @torch.inference_mode()
+    def _fits(self, prompts: Sequence[Prompt], rows: list[int], vectors_BD: Tensor) -> bool:
         """Puts the batch's vectors into their rows; False when memory ran out."""
         try:
-            vectors_BD[rows] = self._forward(batch)
+            vectors_BD[rows] = self._forward([prompts[row] for row in rows])
         except (torch.OutOfMemoryError, MemoryError):
             return False
         return True
@@ -120,7 +153,6 @@ class PackedModel:
             use_cache=False,
             packing=packing,
         ).last_hidden_state[0]
-        self._count(len(prompts), num_tokens)
         pooled_BH = pool(hidden_TH, packing, self._pooling)
         return F.normalize(pooled_BH[:, : self._dimension], dim=-1)
 
@@ -130,11 +162,11 @@ class PackedModel:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor
 
-    def _count(self, num_prompts: int, num_tokens: int) -> None:
+    def _count(self, num_prompts: int, num_tokens: int, budget: int) -> None:
         self.stats.prompts += num_prompts
         self.stats.tokens += num_tokens
         self.stats.batches += 1
-        self.stats.budget_tokens += max(self.budget_tokens, num_tokens)
+        self.stats.budget_tokens += max(budget, num_tokens)
 
 
 def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode) -> Tensor:

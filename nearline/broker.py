@@ -28,7 +28,7 @@ _START_S: Final = 60.0
 _STOP_S: Final = 10.0
 
 _HEAP: Final = ("-Xms128m", "-Xmx512m")
-_JVM: Final = ("-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData", "-Djava.awt.headless=true")
+_JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData", "-Djava.awt.headless=true")
 
 
 class _Ports(Struct, frozen=True):

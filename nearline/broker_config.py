@@ -52,8 +52,8 @@ group.min.session.timeout.ms=1000
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 # A laptop's share of threads and memory.
-num.network.threads=2
-num.io.threads=4
+num.network.threads=1
+num.io.threads=2
 background.threads=2
 num.recovery.threads.per.data.dir=2
 log.cleaner.dedupe.buffer.size=16777216

@@ -4,7 +4,7 @@ takes as long to import as all the rest of a command)."""
 import json
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -85,16 +85,23 @@ class RetrieverClient:
             return message.model_validate_json(answer.read())
 
     def _send(self, method: str, path: str, body: str | None = None) -> HTTPResponse:
+        """A server may hang up on an idle connection in the moment in which it is used again: then a new one is tried,
+        once. Nothing that is asked here changes anything."""
         connection = self._connection
-        if connection.sock is None or _is_stale(connection):
-            connection.close()
-            connection.connect()
-            connection.sock.settimeout(self._timeout_s)
+        if connection.sock is not None and not _is_stale(connection):
+            with suppress(ConnectionError):
+                return self._exchange(method, path, body)
+        connection.close()
+        connection.connect()
+        connection.sock.settimeout(self._timeout_s)
+        return self._exchange(method, path, body)
+
+    def _exchange(self, method: str, path: str, body: str | None) -> HTTPResponse:
         headers: dict[str, str | bytes] = {**self._headers}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        connection.request(method, self._prefix + path, None if body is None else body.encode(), headers)
-        return connection.getresponse()
+        self._connection.request(method, self._prefix + path, None if body is None else body.encode(), headers)
+        return self._connection.getresponse()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

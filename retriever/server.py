@@ -14,6 +14,8 @@ from retriever.errors import CannotListen
 
 DRAIN_S: Final = 10
 """Requests in hand may take this long after a stop."""
+_KEEP_ALIVE_S: Final = 75
+"""As long as most proxies and pools of connections keep an idle one."""
 
 
 class _Server(uvicorn.Server):
@@ -30,7 +32,14 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
     listening = _listen(host, port)
     # No access log: a request may carry a key, and one line for each would be most of the log.
     server = _Server(
-        uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=DRAIN_S)
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            timeout_graceful_shutdown=DRAIN_S,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+        )
     )
     Thread(target=_end, args=(server, stop), name="stop-server", daemon=True).start()
     on_listening(_url(listening))

@@ -30,7 +30,7 @@ class ContextStage:
             topics=READS,
             transactional_id=f"{STAGE}.{node_id(data_dir)}.{slot}",
             batch_records=lambda: settings.batch_records,
-            linger_s=settings.linger_s,
+            interval_s=settings.interval_s,
             tracked=frozenset(CHANGELOGS),
         )
 

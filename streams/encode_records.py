@@ -5,6 +5,7 @@ Knows contexts, embeddings and an encoder; knows nothing of transactions, groups
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from threading import Event
 from typing import Final, NamedTuple, Protocol
 
@@ -21,19 +22,18 @@ from streams.dead_letters import dead_letter_record
 from streams.errors import Stopped
 from streams.headers import origin_ms, with_origin
 from streams.records import Output, Place
-from streams.turns import Turns
 
 log = structlog.get_logger()
 
 STAGE: Final = "encode"
 TURN_S: Final[dict[Kind, float]] = {"post": 1.0, "member": 0.25}
-"""How long one turn at the encoder should last. While both kinds have a backlog, posts get four fifths of the time and
-wait a quarter of a second at most: a flood of members must not make new posts late, and still gets through."""
+"""How long one turn at the encoder should last. While both kinds have a backlog, members get a turn after every two of
+posts, a ninth of the time: a flood of members must not make new posts late, and still gets through."""
 _FIRST_TURN: Final = 16
 
 
 class StageEncoder(Protocol):
-    """What the stage asks of an encoder. Called from two threads, one call at a time.
+    """What the stage asks of an encoder. One thread calls.
 
     One outcome per context, in order: a vector, an Unencodable, or None where there is nothing to encode. What it
     raises is the infrastructure's failure and ends the process.
@@ -55,13 +55,15 @@ class _Newest(NamedTuple):
 class EncodeRecords:
     """One kind of entity. The loop's thread owns it."""
 
-    def __init__(self, kind: Kind, generation: Generation, encoder: StageEncoder, turns: Turns, stop: Event) -> None:
+    def __init__(
+        self, kind: Kind, generation: Generation, encoder: StageEncoder, device: Executor, stop: Event
+    ) -> None:
         self._topic = topics.embeddings(kind, generation)
         self._decode: Callable[[bytes], Context] = decode_post_context if kind == "post" else decode_member_context
         self._encode: Callable[[Sequence[Context]], list[Outcome]] = (
             encoder.encode_posts if kind == "post" else encoder.encode_members  # type: ignore[assignment]
         )
-        self._turns = turns
+        self._device = device
         self._turn_s = TURN_S[kind]
         self.turn_contexts = _FIRST_TURN
         """So many contexts take about a turn."""
@@ -114,18 +116,21 @@ class EncodeRecords:
         return key, self._decode(value)
 
     def _in_turns(self, contexts: Sequence[Context]) -> list[Outcome]:
-        """Shares the encoder with the other kind, a turn at a time."""
+        """Shares the encoder with the other loops, a turn at a time."""
         outcomes: list[Outcome] = []
         while len(outcomes) < len(contexts):
             if self._stop.is_set():
                 raise Stopped("the encode stage was stopped within a batch")
             part = contexts[len(outcomes) : len(outcomes) + self.turn_contexts]
-            with self._turns:
-                started = time.perf_counter()
-                outcomes += self._encode(part)
-                took_s = time.perf_counter() - started
+            found, took_s = self._device.submit(self._turn, part).result()
+            outcomes += found
             self._adapt(len(part), took_s)
         return outcomes
+
+    def _turn(self, contexts: Sequence[Context]) -> tuple[list[Outcome], float]:
+        """Outcomes, and the seconds they took. In the encoder's thread."""
+        started = time.perf_counter()
+        return self._encode(contexts), time.perf_counter() - started
 
     def _adapt(self, num_contexts: int, took_s: float) -> None:
         """Turns of about the right length, whatever the model, the device and the texts."""

@@ -1,11 +1,13 @@
 """The encode stage: contexts in, embeddings of one generation out, exactly once.
 
-Two transactional loops share one encoder and one consumer group, one for posts and one for members, each with a
-consumer of its own. In one consumer a flood of members would stand in front of every new post.
+Three transactional loops share one encoder and one consumer group, each with a consumer of its own: two of posts, so
+that one encodes while the other commits, and one of members. In one consumer a flood of members would stand in front of
+every new post. The encoder belongs to a thread of its own, which takes their work in the order in which it comes.
 """
 
+from concurrent.futures import Executor, ThreadPoolExecutor
 from threading import Event, Thread
-from typing import Final
+from typing import Final, NamedTuple
 
 from schemas import topics
 from schemas.ids import Generation, Kind
@@ -13,9 +15,21 @@ from streams.encode_records import STAGE, EncodeRecords, StageEncoder
 from streams.errors import Stopped
 from streams.settings import EncodeSettings, KafkaSettings
 from streams.transactional import TransactionalLoop
-from streams.turns import Turns
 
-_SOURCES: Final[dict[Kind, str]] = {"post": topics.POST_CONTEXTS, "member": topics.MEMBER_CONTEXTS}
+
+class _Source(NamedTuple):
+    """What one loop reads. `name` is its own in a worker, for good."""
+
+    name: str
+    kind: Kind
+    topic: str
+
+
+_SOURCES: Final = (
+    _Source("post", "post", topics.POST_CONTEXTS),
+    _Source("post-2", "post", topics.POST_CONTEXTS),
+    _Source("member", "member", topics.MEMBER_CONTEXTS),
+)
 
 
 class EncodeStage:
@@ -31,40 +45,40 @@ class EncodeStage:
         self._slot = slot
 
     def run(self, stop: Event) -> None:
-        """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the two loops
+        """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the loops
         could not go on with: then the process should leave and be started again."""
         leave = Event()
-        turns = Turns()
-        workers = [_Worker(self._loop(kind, turns, leave), leave) for kind in _SOURCES]
-        for worker in workers:
-            worker.start()
-        try:
-            while not leave.is_set() and not stop.wait(0.1):
-                pass
-        finally:
-            leave.set()
+        with ThreadPoolExecutor(1, thread_name_prefix="encoder") as device:
+            workers = [_Worker(self._loop(source, device, leave), leave) for source in _SOURCES]
             for worker in workers:
-                worker.join()
+                worker.start()
+            try:
+                while not leave.is_set() and not stop.wait(0.1):
+                    pass
+            finally:
+                leave.set()
+                for worker in workers:
+                    worker.join()
         for worker in workers:
             if worker.failure is not None:
                 raise worker.failure
 
-    def _loop(self, kind: Kind, turns: Turns, leave: Event) -> TransactionalLoop:
-        records = EncodeRecords(kind, self._generation, self._encoder, turns, leave)
+    def _loop(self, source: _Source, device: Executor, leave: Event) -> TransactionalLoop:
+        records = EncodeRecords(source.kind, self._generation, self._encoder, device, leave)
         return TransactionalLoop(
             self._kafka,
             records,
             group=topics.encode_group(self._generation),
-            topics=[_SOURCES[kind]],
-            transactional_id=f"{STAGE}.{self._generation}.{kind}.{self._slot}",
+            topics=[source.topic],
+            transactional_id=f"{STAGE}.{self._generation}.{source.name}.{self._slot}",
             # One turn is one transaction: what is encoded is searchable within about a second.
             batch_records=lambda: min(self._settings.batch_records, records.turn_contexts),
-            linger_s=self._settings.linger_s,
+            interval_s=self._settings.interval_s,
         )
 
 
 class _Worker(Thread):
-    """One loop. When it cannot go on, both leave."""
+    """One loop. When it cannot go on, all leave."""
 
     def __init__(self, loop: TransactionalLoop, leave: Event) -> None:
         super().__init__(name="encode")

@@ -66,7 +66,8 @@ def consumer_config(kafka: KafkaSettings, group: str, **over: Any) -> Config:
         # The shortest that brokers allow by default: a dead worker's partitions move after it.
         "session.timeout.ms": 6_000,
         "heartbeat.interval.ms": 1_000,
-        "fetch.wait.max.ms": 50,
+        # What comes is answered at once; this is how often an idle consumer asks again, and what a seek may wait.
+        "fetch.wait.max.ms": 200,
         "queued.max.messages.kbytes": 65_536,
     }
     return _config(kafka, defaults, over)

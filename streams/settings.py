@@ -24,7 +24,8 @@ class ContextsSettings(_Settings):
     batch_records: int = Field(5000, ge=1, le=100_000)
     """A transaction costs some 20 to 80 ms whatever it holds: 5,000 records gave 1.8 times the events/s of 1,000, and
     stay under a second."""
-    linger_s: float = Field(0.05, ge=0, le=5)
+    interval_s: float = Field(0.5, ge=0, le=5)
+    """Batches begin at least this far apart, unless they are full. The first after a pause begins at once."""
 
 
 class EncodeSettings(_Settings):
@@ -36,7 +37,8 @@ class EncodeSettings(_Settings):
     budget_tokens: int = Field(8192, ge=64)
     """Tokens in one packed forward pass; bounds memory."""
     batch_records: int = Field(512, ge=1, le=100_000)
-    linger_s: float = Field(0.05, ge=0, le=5)
+    interval_s: float = Field(0.5, ge=0, le=5)
+    """As for contexts."""
 
 
 class IndexSettings(_Settings):

@@ -6,6 +6,7 @@ an outage, and nothing that was not committed has left a trace.
 """
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,8 @@ from streams.settings import KafkaSettings
 
 _IDLE_S: Final = 0.1
 """How long a turn waits for a first record. Timers are looked at once a turn."""
+_TOGETHER_S: Final = 0.01
+"""Records that are this close are taken together in any case."""
 _CALL_S: Final = 30.0
 _TRANSACTION_MS: Final = 15_000
 """Readers wait this long, and the broker's check, for a worker that died within a transaction and never came back."""
@@ -89,18 +92,20 @@ class TransactionalLoop:
         topics: Sequence[str],
         transactional_id: str,
         batch_records: Callable[[], int],
-        linger_s: float,
+        interval_s: float,
         tracked: frozenset[str] = frozenset(),
     ) -> None:
-        """`batch_records` says before each batch how many records it may have. `tracked` topics are only written to
-        explicit partitions."""
+        """`batch_records` says before each batch how many records it may have. Batches that are not full begin at least
+        `interval_s` apart: a transaction costs the broker as much for one record as for a thousand. `tracked` topics
+        are only written to explicit partitions."""
         self._kafka = kafka
         self._processor = processor
         self._group = group
         self._topics = list(topics)
         self._transactional_id = transactional_id
         self._batch_records = batch_records
-        self._linger_s = linger_s
+        self._interval_s = interval_s
+        self._last_batch_at = 0.0
         self._tracked = tracked
         self._batch: list[Message] = []
         self._committed: dict[Place, Offset | None] = {}
@@ -148,12 +153,14 @@ class TransactionalLoop:
             self._commit_offsets(moved)
 
     def _collect(self) -> list[Message]:
-        """One batch: waits a while for the first record and `linger_s` for more."""
+        """One batch: waits a while for the first record, and for more while it is too early for another batch."""
         self._batch = []
         self._consume(1, _IDLE_S)
         most = self._batch_records()
         if self._batch and most > 1:
-            self._consume(most - 1, self._linger_s)
+            self._consume(most - 1, max(_TOGETHER_S, self._last_batch_at + self._interval_s - time.monotonic()))
+        if self._batch:
+            self._last_batch_at = time.monotonic()
         return self._batch
 
     def _consume(self, num_records: int, timeout_s: float) -> None:

@@ -152,7 +152,8 @@ def test_it_counts_what_it_did(package: ModelPackage) -> None:
     model = packed(package, 100)
     model.vectors([[1] * 60, [2] * 60, [3] * 30])
     stats = model.stats
-    assert (stats.prompts, stats.tokens, stats.batches, stats.budget_tokens) == (3, 150, 2, 200)
+    # Two rounds of 75 tokens would do, but no two of these prompts go into one.
+    assert (stats.prompts, stats.tokens, stats.batches, stats.budget_tokens) == (3, 150, 3, 225)
     assert stats.device_s > 0
 
 

@@ -103,6 +103,27 @@ def test_a_connection_that_the_server_closed_is_opened_again() -> None:
     client.close()
 
 
+def test_a_connection_that_the_server_drops_when_it_is_used_again_is_opened_again() -> None:
+    ready = b'HTTP/1.1 200 OK\r\nContent-Length: 28\r\n\r\n{"ready":true,"problems":[]}'
+
+    def talk(listening: socket.socket) -> None:
+        with listening.accept()[0] as first:
+            first.recv(10_000)
+            first.sendall(ready)
+            first.recv(10_000)
+        with listening.accept()[0] as second:
+            second.recv(10_000)
+            second.sendall(ready)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = Thread(target=talk, args=(listening,))
+        thread.start()
+        with RetrieverClient(f"http://127.0.0.1:{listening.getsockname()[1]}") as client:
+            assert client.ready().ready
+            assert client.ready().ready
+        thread.join()
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://a", "http://", "http://a:b", "http://[", ""])
 def test_an_address_that_is_none_is_named(url: str) -> None:
     with pytest.raises(RetrieverUnavailable, match="is no address of a retriever"):

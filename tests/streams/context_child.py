@@ -23,7 +23,7 @@ def main(bootstrap_servers: str, data_dir: str, slot: str, crash: str = "") -> N
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     kafka = KafkaSettings.model_validate({"bootstrap_servers": bootstrap_servers, "options": SESSION})
-    settings = ContextsSettings(batch_records=20, linger_s=0.01)
+    settings = ContextsSettings(batch_records=20, interval_s=0.01)
     stage = ContextStage(kafka, settings, ContextRules(), Path(data_dir), slot)
     print("started", flush=True)
     try:

@@ -17,7 +17,7 @@ def main(bootstrap_servers: str, generation: str, crash: str = "") -> None:
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
-    settings = EncodeSettings(batch_records=50, linger_s=0.02)
+    settings = EncodeSettings(batch_records=50, interval_s=0.02)
     EncodeStage(kafka, settings, HashEncoder(), Generation(generation), "test-0").run(stop)
 
 

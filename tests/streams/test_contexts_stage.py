@@ -51,7 +51,7 @@ class Contexts:
         self.sender = Sender(self.kafka)
 
     def stage(self, rules: ContextRules | None = None, batch_records: int = 100) -> ContextStage:
-        settings = ContextsSettings(batch_records=batch_records, linger_s=0.01)
+        settings = ContextsSettings(batch_records=batch_records, interval_s=0.01)
         return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0")
 
     @contextmanager
