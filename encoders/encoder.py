@@ -5,7 +5,6 @@ thread); `run` packs them, runs the model and puts each vector in its context's 
 ahead of the device. A bad record never harms another: it gets an `Unencodable` in the place of its vector.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -70,7 +69,7 @@ class Prepared:
 
 
 class Encoder:
-    """Make one with `load`. May be used by many threads; the device runs one call at a time."""
+    """Make one with `load`. May be used by many threads."""
 
     def __init__(self, package: ModelPackage, prompts: Prompts, model: PackedModel) -> None:
         self.package = package
@@ -80,7 +79,6 @@ class Encoder:
         """A post whose counts alone have changed has the same prompt, where the template does not name them."""
         self._prompts = prompts
         self._model = model
-        self._device = threading.Lock()
 
     @classmethod
     def load(
@@ -166,8 +164,7 @@ class Encoder:
 
     def run(self, prepared: Prepared) -> list[Outcome]:
         """One outcome for each context, in order. Raises EncodingFailed."""
-        with self._device:
-            vectors = self._model.vectors(prepared.prompts)
+        vectors = self._model.vectors(prepared.prompts)
         for row, key in prepared.keep.items():
             if not isinstance(vector := vectors[row], Unencodable):
                 (self.texts if isinstance(key, str) else self.posts).keep(key, vector)

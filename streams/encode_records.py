@@ -26,14 +26,15 @@ from streams.records import Output, Place
 log = structlog.get_logger()
 
 STAGE: Final = "encode"
-TURN_S: Final[dict[Kind, float]] = {"post": 1.0, "member": 0.25}
-"""How long one turn at the encoder should last. While both kinds have a backlog, members get a turn after every two of
-posts, a ninth of the time: a flood of members must not make new posts late, and still gets through."""
+TURN_S: Final[dict[Kind, float]] = {"post": 2.0, "member": 0.5}
+"""How long one turn at the encoder should last, half of it for the turn beside it. While both kinds have a backlog,
+members get a turn after every two of posts, a ninth of the time: a flood of members must not make new posts late, and
+still gets through."""
 _FIRST_TURN: Final = 16
 
 
 class StageEncoder(Protocol):
-    """What the stage asks of an encoder. One thread calls.
+    """What the stage asks of an encoder. Two threads call it at once.
 
     One outcome per context, in order: a vector, an Unencodable, or None where there is nothing to encode. What it
     raises is the infrastructure's failure and ends the process.
@@ -128,7 +129,7 @@ class EncodeRecords:
         return outcomes
 
     def _turn(self, contexts: Sequence[Context]) -> tuple[list[Outcome], float]:
-        """Outcomes, and the seconds they took. In the encoder's thread."""
+        """Outcomes, and the seconds they took. In one of the encoder's threads."""
         started = time.perf_counter()
         return self._encode(contexts), time.perf_counter() - started
 

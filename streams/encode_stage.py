@@ -2,7 +2,8 @@
 
 Three transactional loops share one encoder and one consumer group, each with a consumer of its own: two of posts, so
 that one encodes while the other commits, and one of members. In one consumer a flood of members would stand in front of
-every new post. The encoder belongs to a thread of its own, which takes their work in the order in which it comes.
+every new post. The encoder takes their work in the order in which it comes, two turns at once: one is made ready while
+the other is on the device.
 """
 
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -30,6 +31,7 @@ _SOURCES: Final = (
     _Source("post-2", "post", topics.POST_CONTEXTS),
     _Source("member", "member", topics.MEMBER_CONTEXTS),
 )
+_TURNS: Final = 2
 
 
 class EncodeStage:
@@ -48,7 +50,7 @@ class EncodeStage:
         """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the loops
         could not go on with: then the process should leave and be started again."""
         leave = Event()
-        with ThreadPoolExecutor(1, thread_name_prefix="encoder") as device:
+        with ThreadPoolExecutor(_TURNS, thread_name_prefix="turn") as device:
             workers = [_Worker(self._loop(source, device, leave), leave) for source in _SOURCES]
             for worker in workers:
                 worker.start()
