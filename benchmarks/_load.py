@@ -20,7 +20,7 @@ from schemas.ids import Micros, PostId, Revision
 from streams.settings import EncodeSettings
 
 ENCODE_THREADS: Final = 2
-_LOOK_EVERY_S: Final = 5.0
+_LOOK_EVERY_S: Final = 15.0
 _WARM_UP_POSTS: Final = 64
 
 

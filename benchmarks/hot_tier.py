@@ -17,6 +17,7 @@ from benchmarks._vectors import draw, post, posts
 from indexer.hot import FaissHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import wall_clock
+from nearline.process import collect_rarely
 from schemas.embeddings import PostEmbedding, Vector
 from schemas.ids import Micros
 
@@ -30,10 +31,11 @@ def main() -> int:
     parser.add_argument("--posts", type=int, default=200_000)
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--rate", type=int, default=10_000, help="upserts a second")
-    parser.add_argument("--searches", type=int, default=500)
+    parser.add_argument("--searches", type=int, default=1_500)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    collect_rarely()
     vectors = draw(given.posts, given.dimension)
     tier = FaissHotTier(given.dimension, HotSettings(capacity=given.posts, device=given.device))
     filling_s = _fill(tier, vectors)

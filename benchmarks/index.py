@@ -18,6 +18,7 @@ from benchmarks._vectors import draw, posts
 from indexer.edge import EdgeColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord, wall_clock
+from nearline.process import collect_rarely
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Offset, Partition
 
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    collect_rarely()
     vectors = draw(given.points, given.dimension)
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder:
         bare_s, flushes_s = _bare(Path(folder) / "bare", vectors)

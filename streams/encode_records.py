@@ -30,7 +30,8 @@ TURN_S: Final[dict[Kind, float]] = {"post": 2.0, "member": 0.5}
 """How long one turn at the encoder should last, half of it for the turn beside it. While both kinds have a backlog,
 members get a turn after every two of posts, a ninth of the time: a flood of members must not make new posts late, and
 still gets through."""
-_FIRST_TURN: Final = 16
+_LEAST_TURN: Final = 32
+"""A slow model takes longer for these, but fewer at once would be slower still: each batch reads all its weights."""
 
 
 class StageEncoder(Protocol):
@@ -66,7 +67,7 @@ class EncodeRecords:
         )
         self._device = device
         self._turn_s = TURN_S[kind]
-        self.turn_contexts = _FIRST_TURN
+        self.turn_contexts = _LEAST_TURN
         """So many contexts take about a turn."""
         self._stop = stop
 
@@ -136,7 +137,7 @@ class EncodeRecords:
     def _adapt(self, num_contexts: int, took_s: float) -> None:
         """Turns of about the right length, whatever the model, the device and the texts."""
         if took_s > self._turn_s:
-            self.turn_contexts = max(1, int(num_contexts * self._turn_s / took_s))
+            self.turn_contexts = max(_LEAST_TURN, int(num_contexts * self._turn_s / took_s))
         elif num_contexts == self.turn_contexts and took_s < self._turn_s / 2:
             self.turn_contexts *= 2
 

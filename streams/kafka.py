@@ -67,7 +67,7 @@ def consumer_config(kafka: KafkaSettings, group: str, **over: Any) -> Config:
         "session.timeout.ms": 6_000,
         "heartbeat.interval.ms": 1_000,
         # What comes is answered at once; this is how often an idle consumer asks again, and what a seek may wait.
-        "fetch.wait.max.ms": 200,
+        "fetch.wait.max.ms": 500,
         "queued.max.messages.kbytes": 65_536,
     }
     return _config(kafka, defaults, over)
