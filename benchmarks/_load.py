@@ -22,6 +22,7 @@ from streams.settings import EncodeSettings
 ENCODE_THREADS: Final = 2
 _LOOK_EVERY_S: Final = 15.0
 _WARM_UP_POSTS: Final = 64
+_AUTHOR: Final = "author"
 
 
 class Load(NamedTuple):
@@ -77,12 +78,13 @@ def _looks(pipeline: Pipeline, stop: threading.Event) -> Iterator[tuple[float, i
 def _write_events(file: Path, texts: Sequence[str], num_posts: int) -> None:
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     with file.open("w", encoding="utf-8") as out:
+        # A deleted author: else each post would also be encoded as a piece of its author's history.
+        out.write(json.dumps({"type": "member.deleted", "member_id": _AUTHOR, "at": now}) + "\n")
         for number in range(num_posts):
             event = {
                 "type": "post.created",
                 "post_id": f"load-{number}",
-                # One author, whose vector is made again every ten seconds: encoding members is no post's work.
-                "author_id": "author",
+                "author_id": _AUTHOR,
                 "text": _distinct(texts, number),
                 "language": "en",
                 "created_at": now,

@@ -69,7 +69,7 @@ def _measure_stage(kafka: KafkaSettings, folder: Path, num_events: int) -> tuple
     feed.send(feed.posts())
     feed.send(feed.actions(MEMBERS * HISTORY))
     settings = ContextsSettings()
-    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", settings.batch_records, _now_us)
+    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", 1_000, _now_us)
     counted = Counting(processor)
     _run(kafka, counted, settings)
     counted.sizes = Sizes()

@@ -22,7 +22,7 @@ Key = str | bytes
 
 
 class VectorCache:
-    """Read by the thread that prepares, written by the one that runs the device."""
+    """Any thread may read and write."""
 
     def __init__(self, dimension: int, max_bytes: int = CACHED_BYTES) -> None:
         self.hits = 0

@@ -56,6 +56,8 @@ class Prepared:
     places: list[Place] = field(default_factory=list)
     keep: dict[int, Key] = field(default_factory=dict)
     """Rows whose vectors are kept for next time, and under which key."""
+    device_s: float = 0.0
+    """How long the device worked for them, once they have run."""
     _rows: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def add(self, prompt: Prompt | Unencodable) -> int | Unencodable:
@@ -84,8 +86,8 @@ class Encoder:
     def load(
         cls, folder: Path, *, device: str = "auto", threads: int | None = None, budget_tokens: int = BUDGET_TOKENS
     ) -> "Encoder":
-        """Checks digests and golden texts. `threads`: on a CPU; torch then has one in each, in the whole process. None:
-        torch's own. Raises PackageError."""
+        """Checks digests and golden texts. `threads` run batches side by side on a CPU, and torch then has one thread
+        in each of them, in the whole process. None: one, with torch's own number. Raises PackageError."""
         if threads is not None:
             torch.set_num_threads(1)
         package = ModelPackage.load(folder)
@@ -164,7 +166,7 @@ class Encoder:
 
     def run(self, prepared: Prepared) -> list[Outcome]:
         """One outcome for each context, in order. Raises EncodingFailed."""
-        vectors = self._model.vectors(prepared.prompts)
+        vectors, prepared.device_s = self._model.run(prepared.prompts)
         for row, key in prepared.keep.items():
             if not isinstance(vector := vectors[row], Unencodable):
                 (self.texts if isinstance(key, str) else self.posts).keep(key, vector)

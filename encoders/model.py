@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -49,8 +49,26 @@ class ModelStats:
     budget_tokens: int = 0
     """Of all batches together; tokens / budget_tokens is the fill."""
     device_s: float = 0.0
+    """On a CPU of all threads together, divided by their number."""
     halvings: int = 0
     """How often the budget was halved because memory ran out."""
+
+
+class Run(NamedTuple):
+    """`device_s`: how long it kept the device."""
+
+    vectors: list[Vector | Unencodable]
+    device_s: float
+
+
+@dataclass
+class _Call:
+    """One call's work: its threads write rows of their own."""
+
+    prompts: Sequence[Prompt]
+    vectors_BD: Tensor
+    refused: dict[int, Unencodable] = field(default_factory=dict)
+    batches_s: list[float] = field(default_factory=list)
 
 
 class PackedModel:
@@ -76,46 +94,52 @@ class PackedModel:
         self._turn = Lock() if self._pool is None else nullcontext()
         self._changing = Lock()
 
-    @torch.inference_mode()
-    def vectors(self, prompts: Sequence[Prompt]) -> list[Vector | Unencodable]:
-        """In the order given. Vectors stay on the device until one copy back. Raises EncodingFailed."""
+    def run(self, prompts: Sequence[Prompt]) -> Run:
+        """Vectors in the order given; they stay on the device until one copy back. Raises EncodingFailed."""
         if not prompts:
-            return []
-        started = time.perf_counter()
-        refused: dict[int, Unencodable] = {}
-        vectors_BD = torch.zeros(len(prompts), self._dimension, device=self.device)
-        todo = list(range(len(prompts)))
+            return Run([], 0.0)
         try:
-            with self._turn:
-                while todo:
-                    todo = self._run(prompts, todo, vectors_BD, refused)
-                found = vectors_BD.cpu().numpy()
+            with self._turn, torch.inference_mode():
+                return self._run(prompts)
         except RuntimeError as error:
             raise EncodingFailed(f"the model cannot run on {self.device}: {error}") from error
-        with self._changing:
-            self.stats.device_s += time.perf_counter() - started
-        for index in np.flatnonzero(~np.isfinite(found).all(axis=1)).tolist():
-            refused[index] = Unencodable("the model gives numbers that are not finite for this text")
-        return [refused.get(index, vector) for index, vector in enumerate(found)]
 
-    def _run(
-        self, prompts: Sequence[Prompt], todo: list[int], vectors_BD: Tensor, refused: dict[int, Unencodable]
-    ) -> list[int]:
+    def _run(self, prompts: Sequence[Prompt]) -> Run:
+        began = time.perf_counter()
+        call = _Call(prompts, torch.zeros(len(prompts), self._dimension, device=self.device))
+        todo = list(range(len(prompts)))
+        while todo:
+            todo = self._pass(call, todo)
+        found = call.vectors_BD.cpu().numpy()
+        # Batches of other calls are between those of this one on a CPU; on a GPU only the copy back waits for it.
+        device_s = time.perf_counter() - began if self._pool is None else sum(call.batches_s) / self._threads
+        with self._changing:
+            self.stats.device_s += device_s
+        for index in np.flatnonzero(~np.isfinite(found).all(axis=1)).tolist():
+            call.refused[index] = Unencodable("the model gives numbers that are not finite for this text")
+        return Run([call.refused.get(index, vector) for index, vector in enumerate(found)], device_s)
+
+    def _pass(self, call: _Call, todo: list[int]) -> list[int]:
         """Runs batch after batch; returns what is left when memory ran out and the budget was halved."""
-        budget = self._batch_tokens(sum(len(prompts[index]) for index in todo))
-        batches = [[todo[index] for index in batch] for batch in pack([len(prompts[index]) for index in todo], budget)]
+        lengths = [len(call.prompts[index]) for index in todo]
+        budget = self._batch_tokens(sum(lengths))
+        batches = [[todo[index] for index in batch] for batch in pack(lengths, budget)]
         left: list[int] = []
         too_large = 0
-        fit = self._each(lambda rows: self._fits(prompts, rows, vectors_BD), batches)
-        for rows, fits in zip(batches, fit, strict=True):
-            tokens = sum(len(prompts[row]) for row in rows)
+        fit = self._each(lambda rows: self._fits(call, rows), batches)
+        for number, (rows, fits) in enumerate(zip(batches, fit, strict=True)):
+            tokens = sum(len(call.prompts[row]) for row in rows)
             if fits:
                 self._count(len(rows), tokens, budget)
-            elif len(rows) > 1:
+            elif len(rows) == 1:
+                call.refused[rows[0]] = Unencodable(f"its {tokens} tokens do not fit the device's memory")
+            else:
                 left += rows
                 too_large = max(too_large, tokens)
-            else:
-                refused[rows[0]] = Unencodable(f"its {tokens} tokens do not fit the device's memory")
+                if self._pool is None:
+                    # The others are as large, and nothing of them has begun.
+                    left += itertools.chain.from_iterable(batches[number + 1 :])
+                    break
         if too_large:
             self._halve(too_large)
         return left
@@ -132,12 +156,15 @@ class PackedModel:
         return map(run, batches) if self._pool is None else self._pool.map(run, batches)
 
     @torch.inference_mode()
-    def _fits(self, prompts: Sequence[Prompt], rows: list[int], vectors_BD: Tensor) -> bool:
-        """Puts the batch's vectors into their rows; False when memory ran out."""
+    def _fits(self, call: _Call, rows: list[int]) -> bool:
+        """Puts the batch's vectors into their rows; False when memory ran out. In any thread."""
+        began = time.perf_counter()
         try:
-            vectors_BD[rows] = self._forward([prompts[row] for row in rows])
+            call.vectors_BD[rows] = self._forward([call.prompts[row] for row in rows])
         except (torch.OutOfMemoryError, MemoryError):
             return False
+        finally:
+            call.batches_s.append(time.perf_counter() - began)
         return True
 
     def _halve(self, tokens: int) -> None:

@@ -177,7 +177,8 @@ def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending:
 def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
     from encoders.encoder import Encoder
 
-    encoder = Encoder.load(package.folder, device=settings.encode.device, threads=settings.hot.threads)
+    # One text at a time: torch's own threads, as many as the environment of this process says.
+    encoder = Encoder.load(package.folder, device=settings.encode.device)
     encoder.warm_up()
     return encoder
 

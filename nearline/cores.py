@@ -15,7 +15,7 @@ _COUNTS: Final = (
 
 
 def encode_threads(settings: Settings) -> int:
-    """Of torch in each encode process: what its setting says, else its share of the cores that searching leaves."""
+    """Of the model in each encode process: what its setting says, else its share of the cores that searching leaves."""
     if settings.encode.threads is not None:
         return settings.encode.threads
     return max(1, (_cores() - settings.hot.threads) // settings.encode.workers)

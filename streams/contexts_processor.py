@@ -63,13 +63,13 @@ class ContextProcessor:
         kafka: KafkaSettings,
         rules: ContextRules,
         folder: Path,
-        batch_records: int,
+        due_at_once: int,
         now_us: Callable[[], Micros],
     ) -> None:
         self._kafka = kafka
         self._rules = rules
         self._folder = folder
-        self._batch_records = batch_records
+        self._due_at_once = due_at_once
         self._clock = now_us
         self._posts = KindTables(post_form(rules))
         self._members = KindTables(member_form(rules))
@@ -110,11 +110,11 @@ class ContextProcessor:
         self._members.close(partitions)
 
     def ahead(self, records: Sequence[Message]) -> list[Output] | None:
-        """Due publications and waiting actions whose time is up, at most a batch of each partition at once."""
+        """Due publications and waiting actions whose time is up, so many of each partition at once."""
         self._begin()
         flushed = _flushed(records)
-        due_posts = list(self._posts.due(self._now_us, flushed, self._batch_records))
-        due_members = list(self._members.due(self._now_us, flushed, self._batch_records))
+        due_posts = list(self._posts.due(self._now_us, flushed, self._due_at_once))
+        due_members = list(self._members.due(self._now_us, flushed, self._due_at_once))
         if not due_posts and not due_members:
             return None
         for partition, post_id in due_posts:

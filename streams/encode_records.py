@@ -3,11 +3,10 @@
 Knows contexts, embeddings and an encoder; knows nothing of transactions, groups and models.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from threading import Event
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from confluent_kafka import Message
@@ -26,12 +25,20 @@ from streams.records import Output, Place
 log = structlog.get_logger()
 
 STAGE: Final = "encode"
-TURN_S: Final[dict[Kind, float]] = {"post": 2.0, "member": 0.5}
-"""How long one turn at the encoder should last, half of it for the turn beside it. While both kinds have a backlog,
-members get a turn after every two of posts, a ninth of the time: a flood of members must not make new posts late, and
-still gets through."""
-_LEAST_TURN: Final = 32
-"""A slow model takes longer for these, but fewer at once would be slower still: each batch reads all its weights."""
+TURN_S: Final[dict[Kind, float]] = {"post": 1.0, "member": 0.25}
+"""How long one turn keeps the device. While both kinds have a backlog, members get a turn after every two of posts, a
+ninth of the time: a flood of members must not make new posts late, and still gets through."""
+_LEAST_TURN: Final[dict[Kind, int]] = {"post": 32, "member": 1}
+"""A slow model takes longer for so many posts, but fewer at once would be slower still: each batch reads all its
+weights. A member may be fifty texts."""
+_FIRST_TURN: Final = 8
+
+
+class Prepared(Protocol):
+    """Contexts that are ready for the device."""
+
+    device_s: float
+    """How long they kept it, once they have run."""
 
 
 class StageEncoder(Protocol):
@@ -41,9 +48,13 @@ class StageEncoder(Protocol):
     raises is the infrastructure's failure and ends the process.
     """
 
-    def encode_posts(self, contexts: Sequence[PostContext]) -> list[Outcome]: ...
+    def prepare_posts(self, contexts: Sequence[PostContext]) -> Any: ...
 
-    def encode_members(self, contexts: Sequence[MemberContext]) -> list[Outcome]: ...
+    def prepare_members(self, contexts: Sequence[MemberContext]) -> Any: ...
+
+    def run(self, prepared: Any) -> list[Outcome]:
+        """`prepared` is what one of the others gave."""
+        ...
 
 
 class _Newest(NamedTuple):
@@ -62,12 +73,14 @@ class EncodeRecords:
     ) -> None:
         self._topic = topics.embeddings(kind, generation)
         self._decode: Callable[[bytes], Context] = decode_post_context if kind == "post" else decode_member_context
-        self._encode: Callable[[Sequence[Context]], list[Outcome]] = (
-            encoder.encode_posts if kind == "post" else encoder.encode_members  # type: ignore[assignment]
+        self._prepare: Callable[[Sequence[Context]], Prepared] = (
+            encoder.prepare_posts if kind == "post" else encoder.prepare_members  # type: ignore[assignment]
         )
+        self._run = encoder.run
         self._device = device
         self._turn_s = TURN_S[kind]
-        self.turn_contexts = _LEAST_TURN
+        self._least_turn = _LEAST_TURN[kind]
+        self.turn_contexts = max(_FIRST_TURN, self._least_turn)
         """So many contexts take about a turn."""
         self._stop = stop
 
@@ -130,14 +143,16 @@ class EncodeRecords:
         return outcomes
 
     def _turn(self, contexts: Sequence[Context]) -> tuple[list[Outcome], float]:
-        """Outcomes, and the seconds they took. In one of the encoder's threads."""
-        started = time.perf_counter()
-        return self._encode(contexts), time.perf_counter() - started
+        """Outcomes, and the seconds that the device took for them. In one of the encoder's threads."""
+        if self._stop.is_set():
+            raise Stopped("the encode stage was stopped before a turn")
+        prepared = self._prepare(contexts)
+        return self._run(prepared), prepared.device_s
 
     def _adapt(self, num_contexts: int, took_s: float) -> None:
         """Turns of about the right length, whatever the model, the device and the texts."""
         if took_s > self._turn_s:
-            self.turn_contexts = max(_LEAST_TURN, int(num_contexts * self._turn_s / took_s))
+            self.turn_contexts = max(self._least_turn, int(num_contexts * self._turn_s / took_s))
         elif num_contexts == self.turn_contexts and took_s < self._turn_s / 2:
             self.turn_contexts *= 2
 

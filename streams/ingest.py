@@ -67,13 +67,14 @@ class EventSender:
             self._producer.purge()
 
     def send(self, events: Iterable[InputEvent], rate: float | None = None, sent: Callable[[], object] = int) -> None:
-        """At most `rate` events a second, evenly; `sent` is called after each. Raises NotDelivered, StreamsError."""
+        """At most `rate` events a second, evenly to within a tenth of a second: what is sent within one goes in one
+        request anyway. `sent` is called after each. Raises NotDelivered, StreamsError."""
         start = time.monotonic()
         for number, event in enumerate(events):
-            if rate is not None:
-                self._wait_until(start + number / rate)
-            elif number % _POLL_EVERY == 0:
+            if number % _POLL_EVERY == 0:
                 self._producer.poll(0)
+            if rate is not None and start + number / rate > time.monotonic() + _PACE_S:
+                self._poll_until(start + number / rate)
             self._produce(event)
             self.num_sent += 1
             sent()
@@ -96,11 +97,9 @@ class EventSender:
             else:
                 return
 
-    def _wait_until(self, due: float) -> None:
-        """To within a tenth of a second: what is sent within one goes in one request anyway."""
-        if (wait_s := due - time.monotonic()) > _PACE_S:
-            self._producer.poll(0)
-            time.sleep(wait_s)
+    def _poll_until(self, due: float) -> None:
+        while (wait_s := due - time.monotonic()) > 0:
+            self._producer.poll(wait_s)
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -33,7 +33,7 @@ class EncodeSettings(_Settings):
     device: str = "auto"
     """auto, cpu, cuda or cuda:N. auto: a GPU where there is one."""
     threads: int | None = Field(None, ge=1)
-    """Of torch on a CPU. None: the cores less one for everything else, at least one."""
+    """That run the model on a CPU. None: the cores less one for everything else, at least one."""
     budget_tokens: int = Field(8192, ge=64)
     """Tokens in one packed forward pass; bounds memory."""
     batch_records: int = Field(512, ge=1, le=100_000)

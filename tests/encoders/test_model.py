@@ -71,7 +71,7 @@ def worst_distance(vectors: Sequence[Vector | Unencodable], reference: Sequence[
 def test_packed_vectors_are_those_of_one_by_one_fp64(tmp_path: Path, layout: str, pooling: PoolingMode) -> None:
     package = make_tiny_package(tmp_path / "p", pooling=pooling, **LAYOUTS[layout])
     prompts = random_prompts()
-    vectors = packed(package).vectors(prompts)
+    vectors = packed(package).run(prompts).vectors
     assert worst_distance(vectors, one_by_one(package, prompts, pooling)) < 1e-6
     assert all(np.asarray(vector).dtype == np.float32 for vector in vectors)
 
@@ -79,7 +79,7 @@ def test_packed_vectors_are_those_of_one_by_one_fp64(tmp_path: Path, layout: str
 def test_a_cut_vector_has_length_one(tmp_path: Path) -> None:
     package = make_tiny_package(tmp_path / "p", dimension=16)
     prompts = random_prompts()
-    vectors = packed(package).vectors(prompts)
+    vectors = packed(package).run(prompts).vectors
     assert worst_distance(vectors, one_by_one(package, prompts, "mean")) < 1e-6
     assert np.linalg.norm(np.stack(vectors), axis=1) == pytest.approx(1)
     assert np.stack(vectors).shape == (len(prompts), 16)
@@ -88,13 +88,13 @@ def test_a_cut_vector_has_length_one(tmp_path: Path) -> None:
 def test_bf16_stays_close_to_its_own_weights_in_fp64(tmp_path: Path) -> None:
     package = make_tiny_package(tmp_path / "p", precision="bf16")
     prompts = random_prompts()
-    assert 1e-9 < worst_distance(packed(package).vectors(prompts), one_by_one(package, prompts, "mean")) < 3e-3
+    assert 1e-9 < worst_distance(packed(package).run(prompts).vectors, one_by_one(package, prompts, "mean")) < 3e-3
 
 
 def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(package: ModelPackage) -> None:
     prompts = random_prompts()
-    together = packed(package, 8192).vectors(prompts)
-    alone = [packed(package, 1).vectors([prompt])[0] for prompt in prompts]
+    together = packed(package, 8192).run(prompts).vectors
+    alone = [packed(package, 1).run([prompt]).vectors[0] for prompt in prompts]
     assert np.stack(together) == pytest.approx(np.stack(alone), abs=1e-6)
 
 
@@ -114,9 +114,9 @@ class SmallMemory:
 def test_out_of_memory_halves_the_budget_and_goes_on(package: ModelPackage) -> None:
     prompts = random_prompts()
     model = packed(package, 1000)
-    expected = model.vectors(prompts)
+    expected = model.run(prompts).vectors
     model._model = SmallMemory(model._model, 300)  # type: ignore[assignment]
-    assert np.stack(model.vectors(prompts)) == pytest.approx(np.stack(expected), abs=1e-6)
+    assert np.stack(model.run(prompts).vectors) == pytest.approx(np.stack(expected), abs=1e-6)
     assert model.budget_tokens <= 300
     assert model.stats.halvings >= 1
 
@@ -124,7 +124,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(package: ModelPackage) -> N
 def test_a_text_that_can_never_fit_does_not_stop_the_others(package: ModelPackage) -> None:
     model = packed(package, 1000)
     model._model = SmallMemory(model._model, 60)  # type: ignore[assignment]
-    outcomes = model.vectors([[1] * 30, [1] * 61, [2] * 60])
+    outcomes = model.run([[1] * 30, [1] * 61, [2] * 60]).vectors
     assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, False]
     assert "61 tokens" in outcomes[1].cause  # type: ignore[union-attr]
 
@@ -133,7 +133,7 @@ def test_a_vector_that_is_not_finite_is_refused_alone(package: ModelPackage) -> 
     model = packed(package)
     with torch.no_grad():
         model._model.embed_tokens.weight[5] = float("nan")
-    outcomes = model.vectors([[1, 2], [1, 5], [3]])
+    outcomes = model.run([[1, 2], [1, 5], [3]]).vectors
     assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, False]
 
 
@@ -145,12 +145,12 @@ def test_a_device_that_fails_is_no_fault_of_a_record(package: ModelPackage) -> N
 
     model._model = broken  # type: ignore[assignment]
     with pytest.raises(EncodingFailed, match="device lost"):
-        model.vectors([[1]])
+        model.run([[1]])
 
 
 def test_it_counts_what_it_did(package: ModelPackage) -> None:
     model = packed(package, 100)
-    model.vectors([[1] * 60, [2] * 60, [3] * 30])
+    model.run([[1] * 60, [2] * 60, [3] * 30])
     stats = model.stats
     # Two rounds of 75 tokens would do, but no two of these prompts go into one.
     assert (stats.prompts, stats.tokens, stats.batches, stats.budget_tokens) == (3, 150, 3, 225)
@@ -187,4 +187,4 @@ def test_on_a_gpu_the_vectors_are_the_same(tmp_path: Path, layout: str) -> None:
     cuda = torch.device("cuda")
     model = PackedModel(load_model(package.folder, package.manifest, cuda), package.manifest, cuda, 300)
     prompts = random_prompts()
-    assert worst_distance(model.vectors(prompts), one_by_one(package, prompts, "mean")) < 3e-3
+    assert worst_distance(model.run(prompts).vectors, one_by_one(package, prompts, "mean")) < 3e-3

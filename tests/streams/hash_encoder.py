@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,13 @@ def vector_of(text: str) -> Vector:
     return vector / np.linalg.norm(vector)
 
 
+@dataclass
+class Prepared:
+    kind: str
+    contexts: Sequence[PostContext] | Sequence[MemberContext]
+    device_s: float = 0.0
+
+
 class HashEncoder:
     """Counts what it was asked for. A text with POISON in it can never be encoded."""
 
@@ -25,14 +33,21 @@ class HashEncoder:
         self.posts: list[tuple[str, int]] = []
         self.calls: list[str] = []
 
-    def encode_posts(self, contexts: Sequence[PostContext]) -> list[Outcome]:
-        self.calls.append("post")
-        self.posts += [(context.post_id, context.revision) for context in contexts]
-        return [None if context.deleted else _outcome(context.text) for context in contexts]
+    def prepare_posts(self, contexts: Sequence[PostContext]) -> Prepared:
+        return Prepared("post", contexts)
 
-    def encode_members(self, contexts: Sequence[MemberContext]) -> list[Outcome]:
-        self.calls.append("member")
-        return [_outcome(context.headline) if context.headline else None for context in contexts]
+    def prepare_members(self, contexts: Sequence[MemberContext]) -> Prepared:
+        return Prepared("member", contexts)
+
+    def run(self, prepared: Prepared) -> list[Outcome]:
+        self.calls.append(prepared.kind)
+        return [self._outcome(context) for context in prepared.contexts]
+
+    def _outcome(self, context: PostContext | MemberContext) -> Outcome:
+        if isinstance(context, MemberContext):
+            return _outcome(context.headline) if context.headline else None
+        self.posts.append((context.post_id, context.revision))
+        return None if context.deleted else _outcome(context.text)
 
 
 def _outcome(text: str) -> Outcome:

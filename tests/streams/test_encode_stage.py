@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from streams.encode_stage import EncodeStage
 from streams.settings import EncodeSettings, KafkaSettings
 from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
-from tests.streams.hash_encoder import POISON, HashEncoder, vector_of
+from tests.streams.hash_encoder import POISON, HashEncoder, Prepared, vector_of
 from tests.streams.stage_kit import (
     Headers,
     Sender,
@@ -132,9 +131,9 @@ def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> 
             super().__init__()
             self.leave = threading.Semaphore(1)
 
-        def encode_members(self, contexts: Sequence[MemberContext]) -> list[Outcome]:
-            assert self.leave.acquire(timeout=30)
-            return super().encode_members(contexts)
+        def run(self, prepared: Prepared) -> list[Outcome]:
+            assert prepared.kind == "post" or self.leave.acquire(timeout=30)
+            return super().run(prepared)
 
     encode.encoder = gated = Gated()
     encode.send(*(member(f"m{n}", "baker") for n in range(500)))
@@ -151,7 +150,7 @@ def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> 
 
 def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: Encode) -> None:
     class Broken(HashEncoder):
-        def encode_posts(self, contexts: Sequence[PostContext]) -> list[Outcome]:
+        def run(self, prepared: Prepared) -> list[Outcome]:
             raise EncodingFailed("injected: the device is away")
 
     healthy, encode.encoder = encode.encoder, Broken()
