@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
+from encoders.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Precision, Templates, TokenLimits
 from encoders.writer import write_package
 from nearline.demo.world import WorldSize, make_world
 from schemas.events import PostCreated, parse_event
@@ -27,8 +27,10 @@ _MOST_WORDS: Final = 380
 _SPREAD: Final = 0.7
 
 
-def random_package(folder: Path, hidden: int, layers: int) -> Path:
-    """A package of that size, which reads texts as the demo's does."""
+def random_package(
+    folder: Path, hidden: int, layers: int, *, precision: Precision = "fp32", instruction: str = ""
+) -> Path:
+    """A package of that size, which reads texts as the demo's does. The same weights for the same size."""
     demo = Path(__file__).parent.parent / "nearline" / "demo" / "package"
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(demo / "tokenizer.json"), **_special_tokens(demo))  # type: ignore[no-untyped-call]
     torch.manual_seed(0)
@@ -45,10 +47,11 @@ def random_package(folder: Path, hidden: int, layers: int) -> Path:
     manifest = Manifest(
         id=f"random-{hidden}x{layers}",
         base_model=BaseModel("random"),
-        templates=Templates(PostTemplate(("text",))),
+        templates=Templates(PostTemplate(("text",), instruction)),
         special_tokens=json.loads((demo / "nearline.json").read_text())["special_tokens"],
         dimensions=(DIMENSION, hidden),
         dimension=DIMENSION,
+        precision=precision,
         token_limits=TokenLimits(post=512, member=512),
         member_form=MeanForm(),
     )

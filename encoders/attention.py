@@ -14,13 +14,25 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 ATTENTION: Final = "nearline_packed"
+_flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of a prefix for each layer, (1, fewer N, P, D)."""
 
 
 class Packing:
-    """Where each prompt lies in a packed batch. Prompts of equal length that lie side by side are computed together."""
+    """Where each prompt lies in a packed batch. Prompts of equal length that lie side by side are computed together.
 
-    def __init__(self, lengths: list[int], device: torch.device) -> None:
+    `prefix`: every prompt is seen as going on from this one. `record`: keys and values are kept in `layers`.
+    """
+
+    def __init__(
+        self, lengths: list[int], device: torch.device, *, prefix: Layers | None = None, record: bool = False
+    ) -> None:
         self.lengths = lengths
+        self.prefix = prefix
+        self.layers: Layers | None = [] if record else None
         self.groups = [(length, len(list(same))) for length, same in groupby(lengths)]
         self.longest = max(lengths)
         starts = torch.zeros(len(lengths) + 1, dtype=torch.int32)
@@ -40,6 +52,11 @@ def packed_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """query (1, N, T, D), key and value (1, fewer N, T, D) -> (1, T, N, D)."""
+    if packing.layers is not None:
+        packing.layers.append((key, value))
+    if packing.prefix is not None:
+        prefix = packing.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+        return _after_prefix((query[0], key[0], value[0]), packing, prefix, scaling), None
     attend = _on_cuda if query.is_cuda else _by_length
     return attend(query[0], key[0], value[0], packing, scaling), None
 
@@ -77,6 +94,32 @@ def _by_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scal
         out.append(attended.transpose(1, 2).flatten(0, 1))
         start = end
     return torch.cat(out).unsqueeze(0)
+
+
+def _after_prefix(
+    sides: tuple[Tensor, Tensor, Tensor], packing: Packing, prefix: tuple[Tensor, Tensor], scaling: float | None
+) -> Tensor:
+    """On a CPU, of query, key and value. What a token sees in the prefix, for all tokens in one call, and what it sees
+    in its own prompt are two softmaxes; their log-sum-exps say exactly how to put them together."""
+    query, key, value = sides
+    heads = query.shape[0] // key.shape[0]
+    prefix_key, prefix_value = (side.repeat_interleave(heads, 1) for side in prefix)
+    seen, seen_lse = _flash(query.unsqueeze(0), prefix_key, prefix_value, 0.0, False, scale=scaling)
+    key, value = key.repeat_interleave(heads, 0), value.repeat_interleave(heads, 0)
+    own = torch.empty_like(seen)
+    own_lse = torch.empty_like(seen_lse)
+    start = 0
+    for length, num in packing.groups:
+        end = start + length * num
+        q, k, v = (
+            side[:, start:end].reshape(-1, num, length, side.shape[2]).transpose(0, 1) for side in (query, key, value)
+        )
+        attended, lse = _flash(q, k, v, 0.0, length > 1, scale=scaling)
+        own[0, :, start:end] = attended.transpose(0, 1).flatten(1, 2)
+        own_lse[0, :, start:end] = lse.transpose(0, 1).flatten(1, 2)
+        start = end
+    share = torch.sigmoid(seen_lse - own_lse).unsqueeze(-1).to(own.dtype)
+    return torch.lerp(own, seen, share).transpose(1, 2)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

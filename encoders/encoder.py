@@ -52,10 +52,12 @@ Place = int | Vector | _Mean | Unencodable | None
 class Prepared:
     """Contexts that are ready for the device: prompts without repeats, and what becomes of each context."""
 
+    prefix: Prompt
+    """How all the prompts begin."""
     prompts: list[Prompt] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
-    keep: dict[int, Key] = field(default_factory=dict)
-    """Rows whose vectors are kept for next time, and under which key."""
+    keep: dict[int, set[Key]] = field(default_factory=dict)
+    """Rows whose vectors are kept for next time, and under which keys."""
     device_s: float = 0.0
     """How long the device worked for them, once they have run."""
     _rows: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -75,10 +77,11 @@ class Encoder:
 
     def __init__(self, package: ModelPackage, prompts: Prompts, model: PackedModel) -> None:
         self.package = package
-        self.texts = VectorCache(package.dimension)
-        """Of the parts of members."""
-        self.posts = VectorCache(package.dimension)
-        """A post whose counts alone have changed has the same prompt, where the template does not name them."""
+        self.by_text = VectorCache(package.dimension)
+        """Of the parts of members: known before they are tokenised."""
+        self.by_prompt = VectorCache(package.dimension)
+        """A post whose counts alone have changed has the same prompt, where the template does not name them; so has a
+        short post in a member's history."""
         self._prompts = prompts
         self._model = model
 
@@ -123,11 +126,15 @@ class Encoder:
     def encode_members(self, contexts: Sequence[MemberContext]) -> list[Outcome]:
         return self._ahead(self.prepare_members, contexts, _MEMBER_WINDOW)
 
-    def encode_texts(self, texts: Sequence[str]) -> list[Vector | Unencodable]:
-        """Plain texts by the post template, with the field `text` alone."""
-        prepared = Prepared()
+    def encode_texts(self, texts: Sequence[str], *, share_prefix: bool = True) -> list[Vector | Unencodable]:
+        """Plain texts by the post template, with the field `text` alone. `share_prefix` is for measurements."""
+        prepared = Prepared(self._prompts.post_prefix if share_prefix else [])
         prepared.places = [prepared.add(prompt) for prompt in self._prompts.texts(texts)]
         return [outcome for outcome in self.run(prepared) if outcome is not None]
+
+    def prompts(self, texts: Sequence[str]) -> list[Prompt]:
+        """What `encode_texts` gives the model, without what cannot be encoded."""
+        return [prompt for prompt in self._prompts.texts(texts) if not isinstance(prompt, Unencodable)]
 
     def encode_text(self, text: str) -> Vector:
         """A query. Raises BadText."""
@@ -140,17 +147,9 @@ class Encoder:
 
     def prepare_posts(self, contexts: Sequence[PostContext]) -> Prepared:
         """Needs no device; may run in another thread while `run` runs."""
-        prepared = Prepared()
+        prepared = Prepared(self._prompts.post_prefix)
         prompts = self._prompts.posts([context for context in contexts if not context.deleted])
-        keys = [b"" if isinstance(prompt, Unencodable) else prompt_key(prompt) for prompt in prompts]
-        kept = self.posts.find(keys)
-        found: list[Place] = []
-        for prompt, key in zip(prompts, keys, strict=True):
-            place = kept[key] if key in kept else prepared.add(prompt)
-            if isinstance(place, int):
-                prepared.keep[place] = key
-            found.append(place)
-        places = iter(found)
+        places = iter(self._places(prepared, prompts))
         prepared.places = [None if context.deleted else next(places) for context in contexts]
         return prepared
 
@@ -159,17 +158,18 @@ class Encoder:
         form = self.package.member_form
         if isinstance(form, MeanForm):
             return self._prepare_means(form, contexts)
-        prepared = Prepared()
+        prepared = Prepared(self._prompts.member_prefix)
         prompts = iter(self._prompts.members([context for context in contexts if is_encodable(context)]))
         prepared.places = [prepared.add(next(prompts)) if is_encodable(context) else None for context in contexts]
         return prepared
 
     def run(self, prepared: Prepared) -> list[Outcome]:
         """One outcome for each context, in order. Raises EncodingFailed."""
-        vectors, prepared.device_s = self._model.run(prepared.prompts)
-        for row, key in prepared.keep.items():
+        vectors, prepared.device_s = self._model.run(prepared.prompts, prepared.prefix)
+        for row, keys in prepared.keep.items():
             if not isinstance(vector := vectors[row], Unencodable):
-                (self.texts if isinstance(key, str) else self.posts).keep(key, vector)
+                for key in keys:
+                    (self.by_text if isinstance(key, str) else self.by_prompt).keep(key, vector)
         return [_resolve(place, vectors) for place in prepared.places]
 
     def warm_up(self) -> None:
@@ -192,15 +192,29 @@ class Encoder:
         template = self.package.manifest.templates.member
         wanted = [[] if context.deleted else parts(form, template, context) for context in contexts]
         texts = list(dict.fromkeys(part.text for member in wanted for part in member))
-        sources: dict[Key, int | Vector | Unencodable] = {**self.texts.find(texts)}
+        sources: dict[Key, int | Vector | Unencodable] = {**self.by_text.find(texts)}
         missing = [text for text in texts if text not in sources]
-        prepared = Prepared()
-        for text, prompt in zip(missing, self._prompts.texts(missing), strict=True):
-            row = sources[text] = prepared.add(prompt)
-            if isinstance(row, int):
-                prepared.keep[row] = text
+        prepared = Prepared(self._prompts.post_prefix)
+        for text, place in zip(missing, self._places(prepared, self._prompts.texts(missing)), strict=True):
+            sources[text] = place
+            if isinstance(place, int):
+                prepared.keep[place].add(text)
+            elif not isinstance(place, Unencodable):
+                self.by_text.keep(text, place)
         prepared.places = [_mean(member, sources) for member in wanted]
         return prepared
+
+    def _places(self, prepared: Prepared, prompts: Sequence[Prompt | Unencodable]) -> list[int | Vector | Unencodable]:
+        """Of each prompt: the vector that is kept, or the row that it will have."""
+        keys = [b"" if isinstance(prompt, Unencodable) else prompt_key(prompt) for prompt in prompts]
+        kept = self.by_prompt.find(keys)
+        found: list[int | Vector | Unencodable] = []
+        for prompt, key in zip(prompts, keys, strict=True):
+            place = kept[key] if key in kept else prepared.add(prompt)
+            if isinstance(place, int):
+                prepared.keep.setdefault(place, set()).add(key)
+            found.append(place)
+        return found
 
     def _ahead(
         self, prepare: Callable[[Sequence[_Context]], Prepared], contexts: Sequence[_Context], window: int

@@ -24,8 +24,9 @@ from torch import Tensor
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbedding
 
-from encoders.attention import ATTENTION, Packing
+from encoders.attention import ATTENTION, Layers, Packing
 from encoders.errors import BadPackage, EncodingFailed, Unencodable
+from encoders.layers import use_packed_layers
 from encoders.manifest import Manifest, PoolingMode
 from encoders.packages import CONFIG_FILE, WEIGHTS_FILE
 from encoders.packing import pack
@@ -37,6 +38,10 @@ DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 _CPU_BATCH_TOKENS: Final = 1024
 """A larger batch is slower on a CPU: its activations leave the caches."""
+
+
+_LEAST_SHARED: Final = 8
+"""Putting two softmaxes together costs about as much as so many tokens."""
 
 
 @dataclass
@@ -61,14 +66,28 @@ class Run(NamedTuple):
     device_s: float
 
 
+class Shared(NamedTuple):
+    """How all prompts of one side begin, computed once: what later tokens see of it, and what it adds to a mean."""
+
+    tokens: int
+    layers: Layers
+    sum_H: Tensor
+
+
 @dataclass
 class _Call:
     """One call's work: its threads write rows of their own."""
 
     prompts: Sequence[Prompt]
+    shared: Shared | None
     vectors_BD: Tensor
     refused: dict[int, Unencodable] = field(default_factory=dict)
     batches_s: list[float] = field(default_factory=list)
+
+    @property
+    def before(self) -> int:
+        """Tokens of each prompt that are computed already."""
+        return self.shared.tokens if self.shared else 0
 
 
 class PackedModel:
@@ -93,20 +112,22 @@ class PackedModel:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="model") if device.type == "cpu" else None
         self._turn = Lock() if self._pool is None else nullcontext()
         self._changing = Lock()
+        self._prefixes: dict[tuple[int, ...], Shared] = {}
 
-    def run(self, prompts: Sequence[Prompt]) -> Run:
-        """Vectors in the order given; they stay on the device until one copy back. Raises EncodingFailed."""
+    def run(self, prompts: Sequence[Prompt], prefix: Prompt | None = None) -> Run:
+        """Vectors in the order given; they stay on the device until one copy back. `prefix` is how all prompts begin:
+        it is computed once where that pays. Raises EncodingFailed."""
         if not prompts:
             return Run([], 0.0)
         try:
             with self._turn, torch.inference_mode():
-                return self._run(prompts)
+                return self._run(prompts, self._shared(prompts, prefix or []))
         except RuntimeError as error:
             raise EncodingFailed(f"the model cannot run on {self.device}: {error}") from error
 
-    def _run(self, prompts: Sequence[Prompt]) -> Run:
+    def _run(self, prompts: Sequence[Prompt], shared: Shared | None) -> Run:
         began = time.perf_counter()
-        call = _Call(prompts, torch.zeros(len(prompts), self._dimension, device=self.device))
+        call = _Call(prompts, shared, torch.zeros(len(prompts), self._dimension, device=self.device))
         todo = list(range(len(prompts)))
         while todo:
             todo = self._pass(call, todo)
@@ -121,14 +142,14 @@ class PackedModel:
 
     def _pass(self, call: _Call, todo: list[int]) -> list[int]:
         """Runs batch after batch; returns what is left when memory ran out and the budget was halved."""
-        lengths = [len(call.prompts[index]) for index in todo]
+        lengths = [len(call.prompts[index]) - call.before for index in todo]
         budget = self._batch_tokens(sum(lengths))
         batches = [[todo[index] for index in batch] for batch in pack(lengths, budget)]
         left: list[int] = []
         too_large = 0
         fit = self._each(lambda rows: self._fits(call, rows), batches)
         for number, (rows, fits) in enumerate(zip(batches, fit, strict=True)):
-            tokens = sum(len(call.prompts[row]) for row in rows)
+            tokens = sum(len(call.prompts[row]) - call.before for row in rows)
             if fits:
                 self._count(len(rows), tokens, budget)
             elif len(rows) == 1:
@@ -160,7 +181,7 @@ class PackedModel:
         """Puts the batch's vectors into their rows; False when memory ran out. In any thread."""
         began = time.perf_counter()
         try:
-            call.vectors_BD[rows] = self._forward([call.prompts[row] for row in rows])
+            call.vectors_BD[rows] = self._forward([call.prompts[row] for row in rows], call.shared)
         except (torch.OutOfMemoryError, MemoryError):
             return False
         finally:
@@ -175,21 +196,41 @@ class PackedModel:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _forward(self, prompts: Sequence[Prompt]) -> Tensor:
+    def _forward(self, prompts: Sequence[Prompt], shared: Shared | None) -> Tensor:
         """B prompts, longest first -> (B, D) on the device."""
-        lengths = [len(prompt) for prompt in prompts]
-        num_tokens = sum(lengths)
-        ids_T = np.fromiter(itertools.chain.from_iterable(prompts), dtype=np.int64, count=num_tokens)
-        positions_T = np.concatenate([np.arange(length) for length in lengths])
-        packing = Packing(lengths, self.device)
-        hidden_TH = self._model(
+        before = shared.tokens if shared else 0
+        lengths = [len(prompt) - before for prompt in prompts]
+        packing = Packing(lengths, self.device, prefix=shared.layers if shared else None)
+        hidden_TH = self._hidden([prompt[before:] for prompt in prompts], before, packing)
+        pooled_BH = pool(hidden_TH, packing, self._pooling, shared)
+        return F.normalize(pooled_BH[:, : self._dimension], dim=-1)
+
+    def _hidden(self, prompts: Sequence[Prompt], first_position: int, packing: Packing) -> Tensor:
+        ids_T = np.fromiter(itertools.chain.from_iterable(prompts), dtype=np.int64, count=sum(packing.lengths))
+        positions_T = np.concatenate([np.arange(first_position, first_position + num) for num in packing.lengths])
+        hidden: Tensor = self._model(
             input_ids=self._to_device(ids_T),
             position_ids=self._to_device(positions_T),
             use_cache=False,
             packing=packing,
-        ).last_hidden_state[0]
-        pooled_BH = pool(hidden_TH, packing, self._pooling)
-        return F.normalize(pooled_BH[:, : self._dimension], dim=-1)
+        ).last_hidden_state
+        return hidden[0]
+
+    def _shared(self, prompts: Sequence[Prompt], prefix: Prompt) -> Shared | None:
+        """None where the prompts do not all go on after it, or it is too short to pay."""
+        length = len(prefix)
+        if self.device.type != "cpu" or length < _LEAST_SHARED:
+            return None
+        if any(len(prompt) <= length or prompt[:length] != prefix for prompt in prompts):
+            return None
+        with self._changing:
+            found = self._prefixes.get(tuple(prefix))
+            if found is None:
+                packing = Packing([length], self.device, record=True)
+                hidden_PH = self._hidden([prefix], 0, packing)
+                found = Shared(length, packing.layers or [], hidden_PH.sum(0, dtype=torch.float32))
+                self._prefixes[tuple(prefix)] = found
+        return found
 
     def _to_device(self, numbers_T: Any) -> Tensor:
         tensor = torch.from_numpy(numbers_T).unsqueeze(0)
@@ -205,7 +246,7 @@ class PackedModel:
             self.stats.budget_tokens += max(budget, num_tokens)
 
 
-def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode) -> Tensor:
+def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode, shared: Shared | None = None) -> Tensor:
     """(T, H) -> (B, H) in float32, as sentence-transformers pools."""
     if pooling == "last":
         return hidden_TH[packing.starts[1:].long() - 1].float()
@@ -213,7 +254,8 @@ def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode) -> Tensor:
     start = 0
     for length, num in packing.groups:
         end = start + length * num
-        means.append(hidden_TH[start:end].view(num, length, -1).mean(1, dtype=torch.float32))
+        sums = hidden_TH[start:end].view(num, length, -1).sum(1, dtype=torch.float32)
+        means.append(sums / length if shared is None else (sums + shared.sum_H) / (length + shared.tokens))
         start = end
     return torch.cat(means)
 
@@ -226,7 +268,9 @@ def load_model(folder: Path, manifest: Manifest, device: torch.device) -> LlamaM
     weights = load_file(folder / WEIGHTS_FILE, device=str(device))
     if wrong := [name for name, weight in weights.items() if weight.dtype != DTYPES[manifest.precision]]:
         raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
-    return build_model(config, weights, device)
+    model = build_model(config, weights, device)
+    use_packed_layers(model)
+    return model
 
 
 def read_config(folder: Path) -> LlamaConfig:

@@ -38,6 +38,17 @@ class Prompts:
         self._post_start = self._instruction(self._post.instruction)
         self._member_start = self._instruction(self._member.instruction)
 
+    @property
+    def post_prefix(self) -> Prompt:
+        """How every post's prompt begins, unless the token limit cuts it."""
+        text = [self._special["text"]] if self._post.fields == ("text",) else []
+        return [*self._tokenizer.begin, *self._post_start, *text]
+
+    @property
+    def member_prefix(self) -> Prompt:
+        """How every member's prompt begins, unless the token limit cuts it."""
+        return [*self._tokenizer.begin, *self._member_start]
+
     def posts(self, contexts: Sequence[PostContext]) -> list[Prompt | Unencodable]:
         """Contexts that are not deleted. Only the text is cut to the token limit: its end."""
         texts = self._text_ids([context.text for context in contexts], self._post_room)
@@ -59,6 +70,12 @@ class Prompts:
             prompts.append(self._member_prompt(context, texts[start:end]))
             start = end
         return prompts
+
+    def render(self, prompt: Prompt) -> str:
+        """The prompt as a text: what the package's own tokenizer turns into this prompt again, unless a text in it was
+        cut within a word or spells a special token."""
+        begin, end = len(self._tokenizer.begin), len(prompt) - len(self._tokenizer.end)
+        return self._tokenizer.text(prompt[begin:end])
 
     def _post_prompt(self, context: PostContext, text: TokenIds | Unencodable) -> Prompt | Unencodable:
         if isinstance(text, Unencodable):

@@ -53,6 +53,10 @@ class SafeTokenizer:
         except TypeError:
             return [self._one(text) for text in texts]
 
+    def text(self, ids: TokenIds) -> str:
+        """With special tokens as they are spelled."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
     def _one(self, text: str) -> TokenIds | Unencodable:
         try:
             return self(text)

@@ -1,6 +1,6 @@
 """`nearline encode`: what the pipeline computes, without the pipeline."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
@@ -8,10 +8,11 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from nearline.commands._options import place_options
+from nearline.settings import Settings, instance_settings
 
 if TYPE_CHECKING:
-    from encoders.encoder import Encoder
     from encoders.errors import Outcome
+    from encoders.rendering import Rendered
 
 _LINES_AT_ONCE: Final = 1024
 
@@ -22,26 +23,43 @@ class _Line(NamedTuple):
     context: Any
 
 
+class _Sides(NamedTuple):
+    """What becomes of contexts of both kinds."""
+
+    posts: Callable[[list[Any]], Any]
+    members: Callable[[list[Any]], Any]
+
+
 class _Side(NamedTuple):
     """One kind of entity: how its contexts are read, named and encoded."""
 
     decode: Callable[[bytes], Any]
     entity_id: Callable[[Any], str]
-    encode: Callable[[list[Any]], "list[Outcome]"]
+    outcomes: "Callable[[list[Any]], Sequence[Outcome | Rendered]]"
+    """By one context each: a vector, or what it is rendered as."""
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--post", "kind", flag_value="post", help="The lines are contexts of posts.")
 @click.option("--member", "kind", flag_value="member", help="The lines are contexts of members.")
+@click.option("--render", is_flag=True, help="Give the texts that are encoded and their weights, and no vector.")
 @click.option("--package", type=click.Path(path_type=Path, file_okay=False), help="Else that of the instance.")
 @place_options
 def encode(
-    *, file: IO[bytes], kind: str | None, package: Path | None, data_dir: Path | None, config: Path | None
+    *,
+    file: IO[bytes],
+    kind: str | None,
+    render: bool,
+    package: Path | None,
+    data_dir: Path | None,
+    config: Path | None,
 ) -> None:
     """Turn contexts (JSON lines, as `nearline get` shows them) into JSON lines of id, revision and vector.
 
     The vector is null where there is nothing to encode: a deleted entity, a member without profile and history.
+    With --render there are `prompts` in its place, each with `text` and `weight`: the texts as they are encoded, with
+    the package's special tokens.
 
     \b
     Example:
@@ -53,13 +71,13 @@ def encode(
     import msgspec
 
     lines = _read(file)
-    encoder = _load(package, data_dir, config)
-    side = _side(kind, encoder)
+    settings = instance_settings(config, data_dir, package=package)
+    side = _side(kind, _renderer(settings) if render else _encoder(settings))
     while chunk := [_Line(place, _decode(side, place, body)) for place, body in islice(lines, _LINES_AT_ONCE)]:
-        outcomes = side.encode([line.context for line in chunk])
+        outcomes = side.outcomes([line.context for line in chunk])
         for line, outcome in zip(chunk, outcomes, strict=True):
             fields = {"id": side.entity_id(line.context), "revision": line.context.revision}
-            click.echo(msgspec.json.encode(fields | {"vector": _numbers(line.place, outcome)}))
+            click.echo(msgspec.json.encode(fields | _shown(line.place, outcome)))
 
 
 def _read(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
@@ -68,27 +86,35 @@ def _read(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     return ((f"{name}:{number}", body) for number, body in enumerate(file, 1) if body.strip())
 
 
-def _load(package: Path | None, data_dir: Path | None, config: Path | None) -> "Encoder":
+def _encoder(settings: Settings) -> _Sides:
     from encoders.encoder import Encoder
     from nearline.build import package_folder
     from nearline.cores import encode_threads
-    from nearline.settings import instance_settings
 
-    settings = instance_settings(config, data_dir, package=package)
-    return Encoder.load(
+    encoder = Encoder.load(
         package_folder(settings),
         device=settings.encode.device,
         threads=encode_threads(settings),
         budget_tokens=settings.encode.budget_tokens,
     )
+    return _Sides(encoder.encode_posts, encoder.encode_members)
 
 
-def _side(kind: str, encoder: "Encoder") -> _Side:
+def _renderer(settings: Settings) -> _Sides:
+    from encoders.packages import ModelPackage
+    from encoders.rendering import Renderer
+    from nearline.build import package_folder
+
+    renderer = Renderer(ModelPackage.load(package_folder(settings)))
+    return _Sides(renderer.posts, renderer.members)
+
+
+def _side(kind: str, sides: _Sides) -> _Side:
     from schemas.contexts import decode_member_context, decode_post_context
 
     if kind == "post":
-        return _Side(decode_post_context, lambda context: str(context.post_id), encoder.encode_posts)
-    return _Side(decode_member_context, lambda context: str(context.member_id), encoder.encode_members)
+        return _Side(decode_post_context, lambda context: str(context.post_id), sides.posts)
+    return _Side(decode_member_context, lambda context: str(context.member_id), sides.members)
 
 
 def _decode(side: _Side, place: str, body: bytes) -> Any:
@@ -100,9 +126,11 @@ def _decode(side: _Side, place: str, body: bytes) -> Any:
         raise click.ClickException(f"{place}: {error}") from error
 
 
-def _numbers(place: str, outcome: "Outcome") -> list[float] | None:
+def _shown(place: str, outcome: "Outcome | Rendered") -> dict[str, Any]:
     from encoders.errors import Unencodable
 
     if isinstance(outcome, Unencodable):
         raise click.ClickException(f"{place}: {outcome.cause}")
-    return outcome.tolist() if outcome is not None else None
+    if isinstance(outcome, list):
+        return {"prompts": [part._asdict() for part in outcome]}
+    return {"vector": None if outcome is None else outcome.tolist()}

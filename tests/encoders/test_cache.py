@@ -8,6 +8,7 @@ from encoders.cache import VectorCache, prompt_key
 from encoders.encoder import Encoder
 from schemas.contexts import PostContext
 from schemas.ids import Micros, PostId, Revision
+from tests.encoders.contexts import entry, member
 from tests.packages import make_tiny_package
 
 ENTRY_BYTES = 250 + 4 * 2
@@ -43,6 +44,14 @@ def test_a_post_whose_counts_alone_have_changed_is_not_encoded_again(tmp_path: P
     assert encoder.stats.prompts == prompts + 1
     np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
     assert not np.allclose(np.asarray(first), np.asarray(edited))
+
+
+def test_a_short_post_in_a_history_is_not_encoded_again(tmp_path: Path) -> None:
+    encoder = Encoder.load(make_tiny_package(tmp_path / "package").folder, device="cpu", threads=1)
+    encoder.encode_posts([_post(1, "the network card")])
+    prompts = encoder.stats.prompts
+    encoder.encode_members([member(entry("the network card"))])
+    assert encoder.stats.prompts == prompts
 
 
 def _post(revision: int, text: str, likes: int = 0) -> PostContext:

@@ -23,6 +23,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "as many key heads": {"num_key_value_heads": 4},
     "grouped queries": {"num_key_value_heads": 1},
     "own head size": {"head_dim": 32},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "another activation": {"hidden_act": "gelu"},
     "llama3 rope": {
         "rope_parameters": {
             "rope_type": "llama3",
@@ -146,6 +148,31 @@ def test_a_device_that_fails_is_no_fault_of_a_record(package: ModelPackage) -> N
     model._model = broken  # type: ignore[assignment]
     with pytest.raises(EncodingFailed, match="device lost"):
         model.run([[1]])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_shared_prefix_is_computed_once_and_changes_no_vector(
+    tmp_path: Path, layout: str, pooling: PoolingMode
+) -> None:
+    package = make_tiny_package(tmp_path / "p", pooling=pooling, **LAYOUTS[layout])
+    prefix = list(range(60, 100))
+    endings = random_prompts()
+    prompts = [prefix + ending for ending in endings]
+    model = packed(package)
+    vectors = model.run(prompts, prefix).vectors
+    assert model.stats.tokens == sum(map(len, endings))
+    assert worst_distance(vectors, one_by_one(package, prompts, pooling)) < 1e-6
+
+
+def test_prompts_that_do_not_go_on_after_the_prefix_are_computed_whole(package: ModelPackage) -> None:
+    prefix = list(range(60, 80))
+    for odd in ([*prefix[:19], 5, 6], prefix):
+        prompts = [[*prefix, 7, 8], odd]
+        model = packed(package)
+        vectors = model.run(prompts, prefix).vectors
+        assert model.stats.tokens == sum(map(len, prompts))
+        assert worst_distance(vectors, one_by_one(package, prompts, "mean")) < 1e-6
 
 
 def test_it_counts_what_it_did(package: ModelPackage) -> None:

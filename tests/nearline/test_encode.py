@@ -44,6 +44,23 @@ def test_members_in_vectors_out(package: Path, tmp_path: Path) -> None:
     assert second["vector"] is None
 
 
+def test_rendered_texts_and_no_vector(package: Path, tmp_path: Path) -> None:
+    def rendered(option: str, body: bytes) -> list[list[dict[str, object]]]:
+        arguments = [option, "--render", "--package", str(package), "--data-dir", str(tmp_path)]
+        return [
+            json.loads(line)["prompts"]
+            for line in CliRunner().invoke(encode, arguments, input=body).stdout.splitlines()
+        ]
+
+    assert rendered("--post", lines(post("bread", "p1"), post("", "p2", deleted=True))) == [
+        [{"text": "<|nearline:text|>bread", "weight": 1.0}],
+        [],
+    ]
+    assert rendered("--member", lines(member(entry("bread"), headline="baker"))) == [
+        [{"text": "<|nearline:text|>baker", "weight": 1.0}, {"text": "<|nearline:text|>bread", "weight": 1.0}]
+    ]
+
+
 @pytest.mark.parametrize(
     ("option", "body", "sentence"),
     [

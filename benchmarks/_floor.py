@@ -1,0 +1,71 @@
+"""The floor under an encoder's time: all its matrix products, at the rates of this machine at the model's own shapes.
+
+A rate is the better of two: as many threads as there are, each with products of its own, or all on one product.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from transformers.models.llama.configuration_llama import LlamaConfig
+
+_ROWS: Final = 1024
+"""Tokens in a product."""
+_LENGTH: Final = 64
+"""Tokens of a prompt in the products of attention, the median's."""
+_MEASURE_S: Final = 0.4
+
+
+def floor_s(config: LlamaConfig, lengths: Sequence[int], dtype: torch.dtype, threads: int) -> float:
+    """Seconds that the matrix products of these prompts take at least."""
+    hidden, head = config.hidden_size, config.head_dim
+    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+    inner = config.intermediate_size
+    shapes = [(hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden)]
+    shapes += [(hidden, inner), (hidden, inner), (inner, hidden)]
+    per_token = sum(_linear_s(inputs, outputs, dtype, threads) for inputs, outputs in shapes)
+    per_product = _attention_s(config.num_attention_heads, head, dtype, threads)
+    # Causal: a token sees half of its prompt, twice: for its weights and for their mean.
+    products = sum(length * (length + 1) / 2 for length in lengths) / _LENGTH**2
+    return config.num_hidden_layers * (per_token * sum(lengths) + 2 * per_product * products)
+
+
+def _linear_s(inputs: int, outputs: int, dtype: torch.dtype, threads: int) -> float:
+    """Seconds per token."""
+    weight = torch.randn(outputs, inputs).to(dtype)
+    tokens = [torch.randn(_ROWS, inputs).to(dtype) for _ in range(threads)]
+    return _best_s(lambda thread: F.linear(tokens[thread], weight), threads) / _ROWS
+
+
+def _attention_s(heads: int, head: int, dtype: torch.dtype, threads: int) -> float:
+    """Seconds for one product of all heads over one prompt of `_LENGTH` tokens."""
+    prompts = _ROWS // _LENGTH
+    left = [torch.randn(prompts * heads, _LENGTH, head).to(dtype) for _ in range(threads)]
+    right = [torch.randn(prompts * heads, head, _LENGTH).to(dtype) for _ in range(threads)]
+    return _best_s(lambda thread: torch.bmm(left[thread], right[thread]), threads) / prompts
+
+
+def _best_s(product: Callable[[int], object], threads: int) -> float:
+    """Seconds per product with all threads at work, the better of both ways."""
+    torch.set_num_threads(threads)
+    together = _each_s(product, 0)
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        apart = max(pool.map(lambda thread: _each_s(product, thread), range(threads))) / threads
+    return min(together, apart)
+
+
+@torch.inference_mode()
+def _each_s(product: Callable[[int], object], thread: int) -> float:
+    """The best of some stretches: a floor must not hold what other processes took."""
+    best = float("inf")
+    product(thread)
+    end = time.perf_counter() + _MEASURE_S
+    while (began := time.perf_counter()) < end:
+        for _ in range(5):
+            product(thread)
+        best = min(best, (time.perf_counter() - began) / 5)
+    return best

@@ -1,0 +1,67 @@
+"""What a user would otherwise pick: stock sentence-transformers, and a plain loop over batches with AutoModel."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaModel
+
+from schemas.embeddings import Vector
+
+Encode = Callable[[Sequence[str]], Any]
+
+_BATCH: Final = 32
+"""What sentence-transformers takes unless told otherwise."""
+_MOST_TOKENS: Final = 512
+
+
+def sentence_transformers(package: Path, threads: int) -> Encode:
+    """As a user gets it. Texts are rendered prompts."""
+    stock = SentenceTransformer(str(package), device="cpu")
+    stock.max_seq_length = _MOST_TOKENS
+
+    def encode(prompts: Sequence[str]) -> Any:
+        torch.set_num_threads(threads)
+        return stock.encode(list(prompts), batch_size=_BATCH, show_progress_bar=False)
+
+    return encode
+
+
+def auto_model(package: Path, threads: int) -> Encode:
+    """Batches in the order given, padded to their longest text."""
+    tokenizer = AutoTokenizer.from_pretrained(str(package))  # type: ignore[no-untyped-call]
+    model = AutoModel.from_pretrained(str(package)).eval()
+
+    @torch.inference_mode()
+    def encode(prompts: Sequence[str]) -> Any:
+        torch.set_num_threads(threads)
+        found = []
+        for start in range(0, len(prompts), _BATCH):
+            batch = list(prompts[start : start + _BATCH])
+            inputs = tokenizer(batch, padding=True, truncation=True, max_length=_MOST_TOKENS, return_tensors="pt")
+            hidden = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+            mask = inputs["attention_mask"].unsqueeze(-1)
+            found.append(F.normalize((hidden.float() * mask).sum(1) / mask.sum(1), dim=-1))
+        return torch.cat(found).numpy()
+
+    return encode
+
+
+@torch.inference_mode()
+def one_by_one_fp64(package: Path, prompts: Sequence[list[int]], dimension: int) -> Vector:
+    """The truth: transformers' own attention in fp64, one prompt at a time, mean pooling."""
+    config = LlamaConfig.from_json_file(package / "config.json")
+    config._attn_implementation = "eager"
+    model = LlamaModel.from_pretrained(package, config=config, dtype=torch.float64).eval()
+    torch.set_num_threads(2)
+    rows = []
+    for prompt in prompts:
+        hidden = model(input_ids=torch.tensor([prompt]), use_cache=False).last_hidden_state[0]
+        rows.append(F.normalize(hidden.mean(0)[:dimension], dim=-1).numpy())
+    return np.stack(rows)

@@ -1,0 +1,233 @@
+"""The encoder on a CPU, beside what a user would otherwise pick, and beside the floor of its matrix products.
+
+`python -m benchmarks.encode [--events F] [--json F]`. All variants in one run, by turns, on the same texts and weights
+(random ones). Two threads for everyone.
+"""
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks._floor import floor_s
+from benchmarks._packages import random_package, texts
+from benchmarks._rivals import auto_model, one_by_one_fp64, sentence_transformers
+from benchmarks._table import Figure, report
+from encoders.encoder import Encoder
+from encoders.manifest import Precision
+from encoders.model import DTYPES, read_config
+
+THREADS: Final = 2
+PREFIXES: Final = (32, 150)
+_TURNS: Final = 3
+_CHECKED: Final = 60
+"""Texts whose vectors are compared with fp64."""
+
+
+class Size(NamedTuple):
+    """`shares` and `ratios`: what must be reached in fp32 and bf16; None: shown for its own sake."""
+
+    hidden: int
+    layers: int
+    num_texts: int
+    shares: tuple[float | None, float | None]
+    ratios: tuple[float | None, float | None]
+
+
+SIZES: Final = (
+    Size(128, 4, 2_000, (None, None), (1.5, None)),
+    Size(256, 6, 2_000, (0.75, 0.55), (1.5, 1.7)),
+    Size(768, 12, 300, (0.80, 0.65), (None, None)),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=Path)
+    parser.add_argument("--texts", type=int, help="of each size, for a quick look")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    found = texts(arguments.events)
+    random.Random(1).shuffle(found)
+    if arguments.memory:
+        return _use_memory(found, arguments.memory)
+    print(f"processor: {_processor()}; torch {torch.__version__}; {THREADS} threads", flush=True)
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
+        for size in SIZES:
+            some = found[: arguments.texts or size.num_texts]
+            figures += _compare(Path(temporary) / f"h{size.hidden}", size, some)
+        figures += _prefixes(Path(temporary), found[: arguments.texts or 1_000])
+    figures += _memory(arguments.events)
+    return report(figures, arguments.json)
+
+
+def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
+    """One size: both precisions, against the floor and the rivals."""
+    print(f"hidden {size.hidden} x {size.layers}, {len(some)} texts", flush=True)
+    name = f"h{size.hidden}"
+    packages = {p: random_package(folder / p, size.hidden, size.layers, precision=p) for p in ("fp32", "bf16")}
+    encoders = {p: Encoder.load(package, device="cpu", threads=THREADS) for p, package in packages.items()}
+    rendered = [_render(text) for text in some]
+    runs: dict[str, Callable[[], object]] = {}
+    for precision, package in packages.items():
+        encoder, stock = encoders[precision], sentence_transformers(package, THREADS)
+        runs[f"nearline {precision}"] = lambda encoder=encoder: _ours(encoder, some)  # type: ignore[misc]
+        runs[f"sentence-transformers {precision}"] = lambda stock=stock: stock(rendered)  # type: ignore[misc]
+    times = _by_turns(runs)
+    plain = auto_model(packages["fp32"], THREADS)
+    few = rendered[: max(1, len(rendered) // 5)]
+    times["AutoModel loop fp32"] = _by_turns({"": lambda: plain(few)})[""] * len(rendered) / len(few)
+    prompts = encoders["fp32"].prompts(some)
+    tokens = sum(map(len, prompts))
+    figures = [Figure(f"{name}: {run}, tokens/s", tokens / seconds) for run, seconds in times.items()]
+    for number, precision in enumerate(packages):
+        ours_s, stock_s = times[f"nearline {precision}"], times[f"sentence-transformers {precision}"]
+        floor = floor_s(read_config(packages[precision]), [len(p) for p in prompts], DTYPES[precision], THREADS)
+        figures.append(Figure(f"{name}: share of the floor, {precision}", floor / ours_s, size.shares[number]))
+        bound = size.ratios[number]
+        figures.append(Figure(f"{name}: / sentence-transformers, {precision}", stock_s / ours_s, bound))
+        figures.append(_worst(name, packages[precision], encoders[precision], precision, some))
+    mixed = times["sentence-transformers fp32"] / times["nearline bf16"]
+    figures.append(Figure(f"{name}: bf16 / sentence-transformers fp32", mixed, 2.5 if size.hidden == 256 else None))
+    outside = _outside(encoders["fp32"], some)
+    figures.append(
+        Figure(f"{name}: share of the time outside the model", outside, 0.05 if size.hidden == 256 else None, "at_most")
+    )
+    return figures
+
+
+def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
+    """Hidden 256: an instruction before each text, with and without sharing it."""
+    figures = []
+    for length, bound in zip(PREFIXES, (1.5, 2.5), strict=True):
+        print(f"an instruction of {length} tokens, {len(some)} texts", flush=True)
+        instruction = _instruction(folder, length)
+        packages: dict[Precision, Path] = {
+            precision: random_package(
+                folder / f"{length}-{precision}", 256, 6, precision=precision, instruction=instruction
+            )
+            for precision in ("fp32", "bf16")
+        }
+        shared = Encoder.load(packages["fp32"], device="cpu", threads=THREADS)
+        bf16 = Encoder.load(packages["bf16"], device="cpu", threads=THREADS)
+        stock = sentence_transformers(packages["fp32"], THREADS)
+        rendered = [_render(text, instruction) for text in some]
+        runs = {
+            "shared": lambda shared=shared: _ours(shared, some),
+            "whole": lambda shared=shared: _ours(shared, some, share=False),
+            "bf16": lambda bf16=bf16: _ours(bf16, some),
+        }
+        if length == PREFIXES[0]:
+            runs["stock"] = lambda stock=stock, rendered=rendered: stock(rendered)
+        times = _by_turns(runs)  # type: ignore[arg-type]
+        figures.append(
+            Figure(f"instruction of {length}: sharing / not, texts/s", times["whole"] / times["shared"], bound)
+        )
+        if "stock" in times:
+            ratio = times["stock"] / times["bf16"]
+            figures.append(Figure(f"instruction of {length}: bf16 / sentence-transformers fp32", ratio, 3.5))
+        figures.append(_worst(f"instruction of {length}", packages["fp32"], shared, "fp32", some))
+        figures.append(_worst(f"instruction of {length}", packages["bf16"], bf16, "bf16", some))
+    return figures
+
+
+def _by_turns(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each. By turns, so that a change of the machine's mood reaches all of them."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(_TURNS):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - began)
+    for name, seconds in taken.items():
+        print(f"  {name or 'AutoModel loop'}: " + ", ".join(f"{one:.1f} s" for one in seconds), flush=True)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def _ours(encoder: Encoder, some: Sequence[str], *, share: bool = True) -> object:
+    torch.set_num_threads(1)
+    return encoder.encode_texts(some, share_prefix=share)
+
+
+def _outside(encoder: Encoder, some: Sequence[str]) -> float:
+    """Share of the wall time of all threads that is not in the model: rendering, packing, copies, waiting."""
+    before, began = encoder.stats.device_s, time.perf_counter()
+    _ours(encoder, some)
+    return 1 - (encoder.stats.device_s - before) / (time.perf_counter() - began) / THREADS
+
+
+def _worst(name: str, package: Path, encoder: Encoder, precision: Precision, some: Sequence[str]) -> Figure:
+    """Of some texts and of the longest one."""
+    checked = [*some[:_CHECKED], max(some, key=len)]
+    truth = one_by_one_fp64(package, encoder.prompts(checked), encoder.package.dimension)
+    ours = np.stack([np.asarray(vector, np.float64) for vector in encoder.encode_texts(checked)])
+    worst = float((1 - (truth * ours).sum(1)).max())
+    bound = 1e-6 if precision == "fp32" else 3e-3
+    return Figure(f"{name}: 1 - cosine to fp64, worst text, {precision}", worst, bound, "at_most")
+
+
+def _render(text: str, instruction: str = "") -> str:
+    """As the demo's tokenizer names its special tokens."""
+    begin = f"<|nearline:instruction|>{instruction}" if instruction else ""
+    return f"{begin}<|nearline:text|>{text}"
+
+
+def _instruction(folder: Path, length: int) -> str:
+    """Words that make a prefix of so many tokens, with the special tokens around them."""
+    package = random_package(folder / f"words-{length}", 64, 1)
+    encoder = Encoder.load(package, device="cpu")
+    words = ["find"]
+    while len(encoder.prompts([" ".join(words)])[0]) < length - 1:
+        words.append(("posts", "that", "a", "member", "would", "read")[len(words) % 6])
+    return " ".join(words)
+
+
+def _memory(events: Path | None) -> list[Figure]:
+    """Of a process of its own that encodes so many texts."""
+    few, many = (_peak(events, number) for number in (2_000, 20_000))
+    return [
+        Figure("peak memory over 2,000 texts, MB", few / 1e6),
+        Figure("peak memory, 20,000 texts / 2,000", many / few, 1.1, "at_most"),
+    ]
+
+
+def _peak(events: Path | None, number: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.encode", "--memory", str(number)]
+    command += ["--events", str(events)] if events else []
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _use_memory(found: Sequence[str], number: int) -> int:
+    """Encodes as the stage does, in batches of its size; prints the peak of the resident memory in bytes."""
+    with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
+        encoder = Encoder.load(random_package(Path(temporary) / "p", 128, 4), device="cpu", threads=THREADS)
+        for start in range(0, number, 512):
+            encoder.encode_texts([found[place % len(found)] for place in range(start, min(start + 512, number))])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return 0
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in flags]
+    return f"{model} ({', '.join(wide)})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
