@@ -5,6 +5,7 @@ No mask is ever built: the name is unknown to transformers' registry of masks, w
 Shapes: T tokens of all prompts, N heads, D size of a head, L tokens of one prompt.
 """
 
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, Final
 
@@ -82,17 +83,11 @@ def _on_cuda(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scalin
 
 def _by_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None) -> Tensor:
     out = []
-    start = 0
-    for length, num in packing.groups:
-        end = start + length * num
-        q, k, v = (
-            side[:, start:end].reshape(-1, num, length, side.shape[2]).transpose(0, 1) for side in (query, key, value)
-        )
+    for length, (q, k, v) in _by_group(packing, query, key, value):
         attended = F.scaled_dot_product_attention(
             q, k, v, is_causal=length > 1, scale=scaling, enable_gqa=query.shape[0] != key.shape[0]
         )
         out.append(attended.transpose(1, 2).flatten(0, 1))
-        start = end
     return torch.cat(out).unsqueeze(0)
 
 
@@ -106,20 +101,23 @@ def _after_prefix(
     prefix_key, prefix_value = (side.repeat_interleave(heads, 1) for side in prefix)
     seen, seen_lse = _flash(query.unsqueeze(0), prefix_key, prefix_value, 0.0, False, scale=scaling)
     key, value = key.repeat_interleave(heads, 0), value.repeat_interleave(heads, 0)
-    own = torch.empty_like(seen)
-    own_lse = torch.empty_like(seen_lse)
+    own, own_lse = [], []
+    for length, (q, k, v) in _by_group(packing, query, key, value):
+        attended, lse = _flash(q, k, v, 0.0, length > 1, scale=scaling)
+        own.append(attended.transpose(0, 1).flatten(1, 2))
+        own_lse.append(lse.transpose(0, 1).flatten(1, 2))
+    own_NTD, own_lse_NT = torch.cat(own, 1), torch.cat(own_lse, 1)
+    share = torch.sigmoid(seen_lse - own_lse_NT).unsqueeze(-1).to(seen.dtype)
+    return torch.lerp(own_NTD.unsqueeze(0), seen, share).transpose(1, 2)
+
+
+def _by_group(packing: Packing, *sides: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+    """The length of each group of equal prompts, and each side's (prompts, heads, length, D) of it."""
     start = 0
     for length, num in packing.groups:
         end = start + length * num
-        q, k, v = (
-            side[:, start:end].reshape(-1, num, length, side.shape[2]).transpose(0, 1) for side in (query, key, value)
-        )
-        attended, lse = _flash(q, k, v, 0.0, length > 1, scale=scaling)
-        own[0, :, start:end] = attended.transpose(0, 1).flatten(1, 2)
-        own_lse[0, :, start:end] = lse.transpose(0, 1).flatten(1, 2)
+        yield length, [side[:, start:end].reshape(-1, num, length, side.shape[2]).transpose(0, 1) for side in sides]
         start = end
-    share = torch.sigmoid(seen_lse - own_lse).unsqueeze(-1).to(own.dtype)
-    return torch.lerp(own, seen, share).transpose(1, 2)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
