@@ -28,6 +28,7 @@ from schemas import topics
 from schemas.events import Activity, Event, PostCreated, event_key, event_topic
 from schemas.ids import Micros, Offset
 from streams.contexts_processor import CHANGELOGS, READS, ContextProcessor
+from streams.contexts_stage import DUE_AT_ONCE
 from streams.kafka import producer_config
 from streams.lag import OffsetReader
 from streams.records import Output, Place
@@ -69,7 +70,7 @@ def _measure_stage(kafka: KafkaSettings, folder: Path, num_events: int) -> tuple
     feed.send(feed.posts())
     feed.send(feed.actions(MEMBERS * HISTORY))
     settings = ContextsSettings()
-    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", 1_000, _now_us)
+    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", DUE_AT_ONCE, _now_us)
     counted = Counting(processor)
     _run(kafka, counted, settings)
     counted.sizes = Sizes()

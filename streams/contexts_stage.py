@@ -13,7 +13,7 @@ from streams.settings import ContextsSettings, KafkaSettings
 from streams.transactional import TransactionalLoop, node_id
 
 ROWS_FOLDER: Final = "rows"
-_DUE_AT_ONCE: Final = 1000
+DUE_AT_ONCE: Final = 1000
 """Put off publications of one partition in one transaction; a member's context is up to 50 kB."""
 
 
@@ -24,7 +24,7 @@ class ContextStage:
     def __init__(
         self, kafka: KafkaSettings, settings: ContextsSettings, rules: ContextRules, data_dir: Path, slot: str
     ) -> None:
-        due_at_once = min(settings.batch_records, _DUE_AT_ONCE)
+        due_at_once = min(settings.batch_records, DUE_AT_ONCE)
         processor = ContextProcessor(kafka, rules, data_dir / ROWS_FOLDER / slot, due_at_once, _now_us)
         self._loop = TransactionalLoop(
             kafka,
