@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT_S: Final = 30.0
 
-_STATUS_S: Final = 1.0
+_STATUS_S: Final = 3.0
 _COLD_STATUS_S: Final = 3.0
 """A flush may hold an answer of the cold process up for a while."""
 

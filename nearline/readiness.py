@@ -3,6 +3,7 @@
 import http.client
 import socket
 import time
+from contextlib import suppress
 from typing import Final
 
 from nearline.errors import StartFailed
@@ -13,7 +14,10 @@ _TIMEOUT_S: Final = 1.0
 
 
 class Probe:
-    """Asks the retriever how it is, now and then."""
+    """Asks the retriever how it is, now and then.
+
+    One that is slow to answer is what it was before: on a busy machine that is no reason to hide where it listens.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
@@ -28,15 +32,19 @@ class Probe:
 
     def look(self) -> None:
         if time.monotonic() >= self._due_at:
-            status = self._ask()
-            self.listens, self.ready = status is not None, status == http.HTTPStatus.OK
+            with suppress(TimeoutError):
+                status = self._ask()
+                self.listens, self.ready = status is not None, status == http.HTTPStatus.OK
             self._due_at = time.monotonic() + _EVERY_S
 
     def _ask(self) -> int | None:
+        """Raises TimeoutError."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status
+        except TimeoutError:
+            raise
         except (OSError, http.client.HTTPException):
             return None
         finally:

@@ -32,7 +32,7 @@ from streams.settings import KafkaSettings
 BUDGET_S: Final = 4.0
 """For all of it. A command has 5 s, and needs some of them to start and to print."""
 
-_HOT_S: Final = 1.0
+_HOT_S: Final = 3.0
 _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 0.3
 _MAX_COUNTED: Final = 2_000
@@ -105,13 +105,21 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     """Answers within `budget_s`. Never raises for a part."""
     problems: list[str] = []
     deadline = time.monotonic() + budget_s
-    # The retriever is first: it knows how far the hot feed is, and the generation where no data folder does.
-    hot = _Question("retriever", sources.hot).answer(time.monotonic() + _HOT_S, problems)
-    generation = sources.generation or (Generation(hot.positions.generation) if hot is not None else None)
-    asked_streams = _Question("broker", lambda: _ask_streams(sources.kafka(), generation, hot))
+    hot_deadline = time.monotonic() + min(_HOT_S, budget_s)
+    asked_hot = _Question("retriever", sources.hot)
     asked_cold = _Question("cold tier", lambda: _ask_cold(sources.cold))
-    processes = _Question("processes", sources.processes).answer(deadline, problems) or []
-    streams = asked_streams.answer(deadline, problems)
+    asked_processes = _Question("processes", sources.processes)
+
+    def hot_so_far() -> HotReport | None:
+        return asked_hot.answer(hot_deadline, [])
+
+    # Where no data folder names the generation, the retriever does, and what the broker is asked waits for it.
+    generation = sources.generation or _generation(hot_so_far())
+    streams = _Question("broker", lambda: _ask_streams(sources.kafka(), generation, hot_so_far)).answer(
+        deadline, problems
+    )
+    hot = asked_hot.answer(hot_deadline, problems)
+    processes = asked_processes.answer(deadline, problems) or []
     cold = asked_cold.answer(deadline, problems)
     if hot is not None:
         problems += hot.readiness.problems
@@ -130,9 +138,13 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     )
 
 
-def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: HotReport | None) -> _Streams:
+def _generation(hot: HotReport | None) -> Generation | None:
+    return Generation(hot.positions.generation) if hot is not None else None
+
+
+def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: Callable[[], HotReport | None]) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-        lags = read_lags(reader, stage_reads(generation), _PROBE_S, _hot_offsets(hot))
+        lags = read_lags(reader, stage_reads(generation), _PROBE_S, lambda: _hot_offsets(hot()))
         return _Streams([_stage(lag) for lag in lags], dead_letter_box.count(kafka, reader, _MAX_COUNTED))
 
 

@@ -191,12 +191,17 @@ class OffsetReader:
                 time.sleep(_PAUSE_S)
 
 
+def _unknown() -> Offsets | None:
+    return None
+
+
 def read_lags(
-    reader: OffsetReader, reads: Iterable[StageReads], probe_s: float, hot_feed: Mapping[Place, Offset] | None = None
+    reader: OffsetReader, reads: Iterable[StageReads], probe_s: float, hot_feed: Callable[[], Offsets | None] = _unknown
 ) -> list[Lag]:
     """One line for each stage and topic; unknown where the topic does not exist yet. Raises StreamsError.
 
-    `probe_s` bounds the look at first records, for each stage. `hot_feed` is how far the stage without a group is.
+    `probe_s` bounds the look at first records, for each stage. `hot_feed` says how far the stage without a group is; it
+    is asked after all others, and may block.
     """
     reads = list(reads)
     reader.get_ready(read.group for read in reads if read.group)
@@ -213,11 +218,12 @@ def read_lags(
 
 
 def _committed(
-    reader: OffsetReader, read: StageReads, places: list[Place], hot_feed: Mapping[Place, Offset] | None
+    reader: OffsetReader, read: StageReads, places: list[Place], hot_feed: Callable[[], Offsets | None]
 ) -> dict[Place, Offset | None]:
     if read.group:
         return reader.committed(read.group, places) if places else {}
-    return {} if hot_feed is None else {place: hot_feed.get(place) for place in places}
+    offsets = hot_feed()
+    return {} if offsets is None else {place: offsets.get(place) for place in places}
 
 
 def going_on_at(committed: Mapping[Place, Offset | None], starts: Offsets) -> Offsets:

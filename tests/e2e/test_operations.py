@@ -44,7 +44,7 @@ def test_status_says_everything(running: Running) -> None:
     pipeline = running.pipeline
     pipeline.wait()
     status = pipeline.ask("status")
-    assert status["ready"] is True
+    assert status["ready"] is True, status
     assert status["generation"] == pipeline.instance.generation
     processes = {process["name"]: process for process in status["processes"]}
     assert set(processes) == {"broker", "contexts-0", "trending", "encode-0", "cold", "serve"}
