@@ -27,15 +27,9 @@ _MOST_WORDS: Final = 380
 _SPREAD: Final = 0.7
 
 
-def random_package(
-    folder: Path, hidden: int, layers: int, *, precision: Precision = "fp32", instruction: str = ""
-) -> Path:
-    """A package of that size, which reads texts as the demo's does. The same weights for the same size."""
-    demo = Path(__file__).parent.parent / "nearline" / "demo" / "package"
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(demo / "tokenizer.json"), **_special_tokens(demo))  # type: ignore[no-untyped-call]
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+def layout(hidden: int, layers: int) -> LlamaConfig:
+    """LLaMA's proportions at any size."""
+    return LlamaConfig(
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=hidden // _HEAD,
@@ -44,18 +38,37 @@ def random_package(
         max_position_embeddings=2048,
         initializer_range=0.1,
     )
+
+
+def random_package(
+    folder: Path,
+    config: LlamaConfig,
+    *,
+    precision: Precision = "fp32",
+    instruction: str = "",
+    limit: int = 512,
+    device: str = "cpu",
+) -> Path:
+    """A package of that layout, which reads texts as the demo's does. The same weights for the same layout. `limit`:
+    tokens of a post; `device`: where the weights are made."""
+    demo = Path(__file__).parent.parent / "nearline" / "demo" / "package"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(demo / "tokenizer.json"), **_special_tokens(demo))  # type: ignore[no-untyped-call]
+    config.vocab_size = len(tokenizer)
     manifest = Manifest(
-        id=f"random-{hidden}x{layers}",
+        id=f"random-{config.hidden_size}x{config.num_hidden_layers}",
         base_model=BaseModel("random"),
         templates=Templates(PostTemplate(("text",), instruction)),
         special_tokens=json.loads((demo / "nearline.json").read_text())["special_tokens"],
-        dimensions=(DIMENSION, hidden),
+        dimensions=(DIMENSION, config.hidden_size),
         dimension=DIMENSION,
         precision=precision,
-        token_limits=TokenLimits(post=512, member=512),
+        token_limits=TokenLimits(post=limit, member=limit),
         member_form=MeanForm(),
     )
-    write_package(folder, manifest, LlamaModel(config).train(False), tokenizer)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = LlamaModel(config).train(False)
+    write_package(folder, manifest, model, tokenizer)
     return folder
 
 

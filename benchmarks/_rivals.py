@@ -21,10 +21,12 @@ _BATCH: Final = 32
 _MOST_TOKENS: Final = 512
 
 
-def sentence_transformers(package: Path, threads: int) -> Encode:
+def sentence_transformers(
+    package: Path, threads: int, *, device: str = "cpu", most_tokens: int = _MOST_TOKENS
+) -> Encode:
     """As a user gets it. Texts are rendered prompts."""
-    stock = SentenceTransformer(str(package), device="cpu")
-    stock.max_seq_length = _MOST_TOKENS
+    stock = SentenceTransformer(str(package), device=device)
+    stock.max_seq_length = most_tokens
 
     def encode(prompts: Sequence[str]) -> Any:
         torch.set_num_threads(threads)
@@ -54,14 +56,16 @@ def auto_model(package: Path, threads: int) -> Encode:
 
 
 @torch.inference_mode()
-def one_by_one_fp64(package: Path, prompts: Sequence[list[int]], dimension: int) -> Vector:
-    """The truth: transformers' own attention in fp64, one prompt at a time, mean pooling."""
+def one_by_one(
+    package: Path, prompts: Sequence[list[int]], dimension: int, dtype: torch.dtype, device: str = "cpu"
+) -> Vector:
+    """The truth: transformers' own attention, one prompt at a time, mean pooling."""
     config = LlamaConfig.from_json_file(package / "config.json")
     config._attn_implementation = "eager"
-    model = LlamaModel.from_pretrained(package, config=config, dtype=torch.float64).eval()
+    model = LlamaModel.from_pretrained(package, config=config, dtype=dtype).eval().to(device)
     torch.set_num_threads(2)
     rows = []
     for prompt in prompts:
-        hidden = model(input_ids=torch.tensor([prompt]), use_cache=False).last_hidden_state[0]
-        rows.append(F.normalize(hidden.mean(0)[:dimension], dim=-1).numpy())
+        hidden = model(input_ids=torch.tensor([prompt], device=device), use_cache=False).last_hidden_state[0]
+        rows.append(F.normalize(hidden.double().mean(0)[:dimension], dim=-1).cpu().numpy())
     return np.stack(rows)

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks._floor import floor_s
-from benchmarks._packages import random_package, texts
-from benchmarks._rivals import auto_model, one_by_one_fp64, sentence_transformers
+from benchmarks._packages import layout, random_package, texts
+from benchmarks._rivals import auto_model, one_by_one, sentence_transformers
 from benchmarks._table import Figure, report
 from encoders.encoder import Encoder
 from encoders.manifest import Precision
@@ -78,7 +78,7 @@ def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
     """One size: both precisions, against the floor and the rivals."""
     print(f"hidden {size.hidden} x {size.layers}, {len(some)} texts", flush=True)
     name = f"h{size.hidden}"
-    packages = {p: random_package(folder / p, size.hidden, size.layers, precision=p) for p in ("fp32", "bf16")}
+    packages = {p: random_package(folder / p, layout(size.hidden, size.layers), precision=p) for p in ("fp32", "bf16")}
     encoders = {p: Encoder.load(package, device="cpu", threads=THREADS) for p, package in packages.items()}
     rendered = [_render(text) for text in some]
     runs: dict[str, Callable[[], object]] = {}
@@ -117,7 +117,7 @@ def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
         instruction = _instruction(folder, length)
         packages: dict[Precision, Path] = {
             precision: random_package(
-                folder / f"{length}-{precision}", 256, 6, precision=precision, instruction=instruction
+                folder / f"{length}-{precision}", layout(256, 6), precision=precision, instruction=instruction
             )
             for precision in ("fp32", "bf16")
         }
@@ -172,7 +172,7 @@ def _outside(encoder: Encoder, some: Sequence[str]) -> float:
 def _worst(name: str, package: Path, encoder: Encoder, precision: Precision, some: Sequence[str]) -> Figure:
     """Of some texts and of the longest one."""
     checked = [*some[:_CHECKED], max(some, key=len)]
-    truth = one_by_one_fp64(package, encoder.prompts(checked), encoder.package.dimension)
+    truth = one_by_one(package, encoder.prompts(checked), encoder.package.dimension, torch.float64)
     ours = np.stack([np.asarray(vector, np.float64) for vector in encoder.encode_texts(checked)])
     worst = float((1 - (truth * ours).sum(1)).max())
     bound = 1e-6 if precision == "fp32" else 3e-3
@@ -187,7 +187,7 @@ def _render(text: str, instruction: str = "") -> str:
 
 def _instruction(folder: Path, length: int) -> str:
     """Words that make a prefix of so many tokens, with the special tokens around them."""
-    package = random_package(folder / f"words-{length}", 64, 1)
+    package = random_package(folder / f"words-{length}", layout(64, 1))
     encoder = Encoder.load(package, device="cpu")
     words = ["find"]
     while len(encoder.prompts([" ".join(words)])[0]) < length - 1:
@@ -214,7 +214,7 @@ def _peak(events: Path | None, number: int) -> float:
 def _use_memory(found: Sequence[str], number: int) -> int:
     """Encodes as the stage does, in batches of its size; prints the peak of the resident memory in bytes."""
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
-        encoder = Encoder.load(random_package(Path(temporary) / "p", 128, 4), device="cpu", threads=THREADS)
+        encoder = Encoder.load(random_package(Path(temporary) / "p", layout(128, 4)), device="cpu", threads=THREADS)
         for start in range(0, number, 512):
             encoder.encode_texts([found[place % len(found)] for place in range(start, min(start + 512, number))])
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks._load import encoder_alone, pipeline_load
-from benchmarks._packages import random_package, texts
+from benchmarks._packages import layout, random_package, texts
 from benchmarks._table import Figure, report
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
         folder = Path(temporary)
-        package = random_package(folder / "package", 256, 6)
+        package = random_package(folder / "package", layout(256, 6))
         posts = texts(arguments.events)
         (folder / "texts.json").write_text(json.dumps(posts))
         rate = encoder_alone(package, folder / "texts.json", arguments.seconds / 10) / 2

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks._load import encoder_alone, pipeline_load
-from benchmarks._packages import random_package, texts
+from benchmarks._packages import layout, random_package, texts
 from benchmarks._table import Figure, report
 
 MODELS: Final = ((256, 6, 0.8), (768, 12, 0.9))
@@ -36,7 +36,7 @@ def _measure(hidden: int, layers: int, bound: float, seconds: float, events: Pat
     name = f"hidden {hidden} x {layers}"
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
         folder = Path(temporary)
-        package = random_package(folder / "package", hidden, layers)
+        package = random_package(folder / "package", layout(hidden, layers))
         posts = texts(events)
         (folder / "texts.json").write_text(json.dumps(posts))
         before = encoder_alone(package, folder / "texts.json", seconds / 5)

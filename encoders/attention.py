@@ -1,8 +1,8 @@
 """Causal attention over packed prompts, registered with transformers under the name `nearline_packed`.
 
 No mask is ever built: the name is unknown to transformers' registry of masks, which then makes none. On CUDA it is
-`torch.nn.attention.varlen`; elsewhere scaled-dot-product attention, prompts of equal length stacked.
-Shapes: T tokens of all prompts, N heads, D size of a head, L tokens of one prompt.
+`torch.nn.attention.varlen`, which knows half precision alone; elsewhere scaled-dot-product attention, prompts of equal
+length stacked. Shapes: T tokens of all prompts, N heads, D size of a head, L tokens of one prompt, P of a prefix.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,9 @@ _flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of a prefix for each layer, (1, fewer N, P, D)."""
 
+_Sides = tuple[Tensor, Tensor, Tensor]
+"""query (N, T, D), key and value (fewer N, T, D)."""
+
 
 class Packing:
     """Where each prompt lies in a packed batch. Prompts of equal length that lie side by side are computed together.
@@ -36,9 +39,7 @@ class Packing:
         self.layers: Layers | None = [] if record else None
         self.groups = [(length, len(list(same))) for length, same in groupby(lengths)]
         self.longest = max(lengths)
-        starts = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-        starts[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
-        self.starts = starts.to(device, non_blocking=True)
+        self.starts = _starts(lengths, device)
 
 
 def packed_attention(
@@ -55,30 +56,17 @@ def packed_attention(
     """query (1, N, T, D), key and value (1, fewer N, T, D) -> (1, T, N, D)."""
     if packing.layers is not None:
         packing.layers.append((key, value))
+    sides = query[0], key[0], value[0]
     if packing.prefix is not None:
         prefix = packing.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
-        return _after_prefix((query[0], key[0], value[0]), packing, prefix, scaling), None
-    attend = _on_cuda if query.is_cuda else _by_length
-    return attend(query[0], key[0], value[0], packing, scaling), None
+        return _after_prefix(sides, packing, prefix, scaling), None
+    if uses_varlen(query.device, query.dtype):
+        return _own_by_varlen(sides, packing, scaling)[0].transpose(0, 1).unsqueeze(0), None
+    return _by_length(*sides, packing, scaling), None
 
 
-def _on_cuda(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    out = varlen_attn(
-        query.transpose(0, 1),
-        key.transpose(0, 1),
-        value.transpose(0, 1),
-        packing.starts,
-        packing.starts,
-        packing.longest,
-        packing.longest,
-        scale=scaling,
-        window_size=(-1, 0),  # causal: everything to the left, nothing to the right
-        enable_gqa=query.shape[0] != key.shape[0],
-    )
-    assert isinstance(out, Tensor)  # a tuple only where the log-sum-exp is asked for
-    return out.unsqueeze(0)
+def uses_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
 
 
 def _by_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None) -> Tensor:
@@ -91,24 +79,80 @@ def _by_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scal
     return torch.cat(out).unsqueeze(0)
 
 
-def _after_prefix(
-    sides: tuple[Tensor, Tensor, Tensor], packing: Packing, prefix: tuple[Tensor, Tensor], scaling: float | None
-) -> Tensor:
-    """On a CPU, of query, key and value. What a token sees in the prefix, for all tokens in one call, and what it sees
-    in its own prompt are two softmaxes; their log-sum-exps say exactly how to put them together."""
+def _after_prefix(sides: _Sides, packing: Packing, prefix: tuple[Tensor, Tensor], scaling: float | None) -> Tensor:
+    """What a token sees in the prefix and what it sees in its own prompt are two softmaxes; their log-sum-exps say
+    exactly how to put them together."""
+    if uses_varlen(sides[0].device, sides[0].dtype):
+        seen, seen_lse = _prefix_by_varlen(sides[0], prefix, scaling)
+        own, own_lse = _own_by_varlen(sides, packing, scaling)
+    else:
+        seen, seen_lse = _prefix_on_cpu(sides[0], prefix, scaling)
+        own, own_lse = _own_on_cpu(sides, packing, scaling)
+    share = torch.sigmoid(seen_lse - own_lse).unsqueeze(-1).to(seen.dtype)
+    return torch.lerp(own, seen, share).transpose(0, 1).unsqueeze(0)
+
+
+# Each of these four gives (N, T, D) and the log-sum-exps (N, T).
+
+
+def _prefix_on_cpu(query: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
+    """All tokens in one call."""
+    key, value = (side.repeat_interleave(query.shape[0] // side.shape[1], 1) for side in prefix)
+    seen, lse = _flash(query.unsqueeze(0), key, value, 0.0, False, scale=scaling)
+    return seen[0], lse[0]
+
+
+def _own_on_cpu(sides: _Sides, packing: Packing, scaling: float | None) -> tuple[Tensor, Tensor]:
     query, key, value = sides
     heads = query.shape[0] // key.shape[0]
-    prefix_key, prefix_value = (side.repeat_interleave(heads, 1) for side in prefix)
-    seen, seen_lse = _flash(query.unsqueeze(0), prefix_key, prefix_value, 0.0, False, scale=scaling)
     key, value = key.repeat_interleave(heads, 0), value.repeat_interleave(heads, 0)
     own, own_lse = [], []
     for length, (q, k, v) in _by_group(packing, query, key, value):
         attended, lse = _flash(q, k, v, 0.0, length > 1, scale=scaling)
         own.append(attended.transpose(0, 1).flatten(1, 2))
         own_lse.append(lse.transpose(0, 1).flatten(1, 2))
-    own_NTD, own_lse_NT = torch.cat(own, 1), torch.cat(own_lse, 1)
-    share = torch.sigmoid(seen_lse - own_lse_NT).unsqueeze(-1).to(seen.dtype)
-    return torch.lerp(own_NTD.unsqueeze(0), seen, share).transpose(1, 2)
+    return torch.cat(own, 1), torch.cat(own_lse, 1)
+
+
+def _prefix_by_varlen(query: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
+    """All tokens as one long query that sees the whole prefix."""
+    key, value = (side[0] for side in prefix)
+    queries, keys = (_starts([side.shape[1]], query.device) for side in (query, key))
+    everything = (-1, -1)
+    return _varlen((query, key, value), (queries, keys), (query.shape[1], key.shape[1]), everything, scaling)
+
+
+def _own_by_varlen(sides: _Sides, packing: Packing, scaling: float | None) -> tuple[Tensor, Tensor]:
+    to_the_left = (-1, 0)
+    return _varlen(sides, (packing.starts, packing.starts), (packing.longest, packing.longest), to_the_left, scaling)
+
+
+def _varlen(
+    sides: _Sides, starts: tuple[Tensor, Tensor], longest: tuple[int, int], window: tuple[int, int], scale: float | None
+) -> tuple[Tensor, Tensor]:
+    """`starts` and `longest` of queries and of keys."""
+    from torch.nn.attention.varlen import AuxRequest, varlen_attn
+
+    query, key, value = (side.transpose(0, 1) for side in sides)
+    gqa = query.shape[1] != key.shape[1]
+    out, lse = varlen_attn(
+        query,
+        key,
+        value,
+        *starts,
+        *longest,
+        return_aux=AuxRequest(lse=True),
+        scale=scale,
+        window_size=window,
+        enable_gqa=gqa,
+    )
+    return out.transpose(0, 1), lse
+
+
+def _starts(lengths: list[int], device: torch.device) -> Tensor:
+    starts = torch.zeros(len(lengths) + 1, dtype=torch.int32)
+    starts[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
+    return starts.to(device, non_blocking=True)
 
 
 def _by_group(packing: Packing, *sides: Tensor) -> Iterator[tuple[int, list[Tensor]]]:

@@ -34,7 +34,7 @@ _MEMBER_WINDOW: Final = 128
 _GOLDEN_TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-5, "bf16": 1e-2}
 """1 - cosine. Two machines differ by 1e-7 in fp32 and by some 1e-3 in bf16; another model differs by far more."""
 
-_Context = TypeVar("_Context", PostContext, MemberContext)
+_Context = TypeVar("_Context", PostContext, MemberContext, str)
 
 
 class _Mean(NamedTuple):
@@ -87,26 +87,41 @@ class Encoder:
 
     @classmethod
     def load(
-        cls, folder: Path, *, device: str = "auto", threads: int | None = None, budget_tokens: int = BUDGET_TOKENS
+        cls,
+        folder: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        budget_tokens: int = BUDGET_TOKENS,
+        compiled: bool = False,
     ) -> "Encoder":
         """Checks digests and golden texts. `threads` run batches side by side on a CPU, and torch then has one thread
-        in each of them, in the whole process. None: one, with torch's own number. Raises PackageError."""
+        in each of them, in the whole process. None: one, with torch's own number. `compiled`: call `warm_up` before
+        the first real text. Raises PackageError."""
         if threads is not None:
             torch.set_num_threads(1)
         package = ModelPackage.load(folder)
-        encoder = cls.unchecked(package, device=device, budget_tokens=budget_tokens, threads=threads or 1)
+        encoder = cls.unchecked(
+            package, device=device, budget_tokens=budget_tokens, threads=threads or 1, compiled=compiled
+        )
         encoder.check_goldens()
         return encoder
 
     @classmethod
     def unchecked(
-        cls, package: ModelPackage, *, device: str = "auto", budget_tokens: int = BUDGET_TOKENS, threads: int = 1
+        cls,
+        package: ModelPackage,
+        *,
+        device: str = "auto",
+        budget_tokens: int = BUDGET_TOKENS,
+        threads: int = 1,
+        compiled: bool = False,
     ) -> "Encoder":
         """For the writer of a package, which makes the golden vectors."""
         manifest, folder = package.manifest, package.folder
         tokenizer = SafeTokenizer(folder / TOKENIZER_FILE, manifest.special_tokens)
         chosen = choose_device(device)
-        model = load_model(folder, manifest, chosen)
+        model = load_model(folder, manifest, chosen, compiled=compiled)
         _check_sizes(package, tokenizer.num_tokens, model.config)
         packed = PackedModel(model, manifest, chosen, budget_tokens, threads)
         return cls(package, Prompts(manifest, tokenizer), packed)
@@ -128,9 +143,9 @@ class Encoder:
 
     def encode_texts(self, texts: Sequence[str], *, share_prefix: bool = True) -> list[Vector | Unencodable]:
         """Plain texts by the post template, with the field `text` alone. `share_prefix` is for measurements."""
-        prepared = Prepared(self._prompts.post_prefix if share_prefix else [])
-        prepared.places = [prepared.add(prompt) for prompt in self._prompts.texts(texts)]
-        return [outcome for outcome in self.run(prepared) if outcome is not None]
+        prefix = self._prompts.post_prefix if share_prefix else []
+        outcomes = self._ahead(partial(self._prepare_texts, prefix), texts, _POST_WINDOW)
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """What `encode_texts` gives the model, without what cannot be encoded."""
@@ -173,8 +188,10 @@ class Encoder:
         return [_resolve(place, vectors) for place in prepared.places]
 
     def warm_up(self) -> None:
-        """One short and one long text, so that the first real one does not wait for what happens only once."""
-        self.encode_texts(["warm", "up " * self.package.manifest.token_limits.post])
+        """So that the first real text does not wait for what happens only once: memory, and where steps are compiled,
+        one length, then any."""
+        for text in ("warm", "warm up", "up " * self.package.manifest.token_limits.post):
+            self.encode_texts([text])
 
     def check_goldens(self) -> None:
         """Raises GoldenMismatch when this machine would serve other vectors than the package recorded."""
@@ -187,6 +204,11 @@ class Encoder:
                     f"{self.package.folder}: the golden text {golden.text[:40]!r} gives another vector than recorded "
                     f"(1 - cosine {distance:.1e}, at most {tolerance:.0e}); use another package or another machine"
                 )
+
+    def _prepare_texts(self, prefix: Prompt, texts: Sequence[str]) -> Prepared:
+        prepared = Prepared(prefix)
+        prepared.places = [prepared.add(prompt) for prompt in self._prompts.texts(texts)]
+        return prepared
 
     def _prepare_means(self, form: MeanForm, contexts: Sequence[MemberContext]) -> Prepared:
         template = self.package.manifest.templates.member

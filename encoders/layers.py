@@ -5,7 +5,8 @@ three products that read the same input are one, a norm's weights are in the pro
 its result to the residual itself. Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +18,29 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMod
 from encoders.attention import Packing, packed_attention
 
 
-def use_packed_layers(model: LlamaModel) -> None:
-    """The model's layers become packed ones; the old ones' weights are let go."""
+class Steps(NamedTuple):
+    """What is between the matrix products."""
+
+    normed: Callable[[Tensor, float], Tensor]
+    rotated: Callable[[Tensor, Tensor, Tensor], Tensor]
+    gated: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
+
+
+def use_packed_layers(model: LlamaModel, *, compiled: bool = False) -> None:
+    """The model's layers become packed ones; the old ones' weights are let go. `compiled`: their steps are fused by
+    torch's compiler, when they first run."""
+    steps = Steps(*(torch.compile(step) for step in STEPS)) if compiled else STEPS
     for number, layer in enumerate(model.layers):
         assert isinstance(layer, LlamaDecoderLayer)
-        model.layers[number] = PackedLayer(layer, model.config, number)
+        model.layers[number] = PackedLayer(layer, model.config, number, steps)
 
 
 class PackedLayer(nn.Module):
-    def __init__(self, layer: LlamaDecoderLayer, config: LlamaConfig, number: int) -> None:
+    def __init__(self, layer: LlamaDecoderLayer, config: LlamaConfig, number: int, steps: Steps) -> None:
         super().__init__()
         attention, mlp = layer.self_attn, layer.mlp
         self.layer_idx = number
+        self._steps = steps
         self._head = config.head_dim
         self._heads = config.num_attention_heads
         self._turning = config.num_attention_heads + int(config.num_key_value_heads or config.num_attention_heads)
@@ -46,23 +58,19 @@ class PackedLayer(nn.Module):
         """(1, T, H), changed in place."""
         hidden_TH = hidden_states[0]
         self._out.add_to(hidden_TH, self._attended(hidden_TH, position_embeddings, packing))
-        self._down.add_to(hidden_TH, self._gated(hidden_TH))
+        gate_up_T2I = self._gate_up(self._steps.normed(hidden_TH, self._eps))
+        self._down.add_to(hidden_TH, self._steps.gated(gate_up_T2I, self._activate))
         return hidden_states
 
     def _attended(self, hidden_TH: Tensor, position_embeddings: tuple[Tensor, Tensor], packing: Packing) -> Tensor:
-        qkv_TND = self._qkv(_normed(hidden_TH, self._eps)).unflatten(1, (-1, self._head))
-        qk_TND = _rotated(qkv_TND[:, : self._turning], *position_embeddings)
+        qkv_TND = self._qkv(self._steps.normed(hidden_TH, self._eps)).unflatten(1, (-1, self._head))
+        qk_TND = self._steps.rotated(qkv_TND[:, : self._turning], *position_embeddings)
         query, key, value = (
             side.transpose(0, 1).unsqueeze(0)
             for side in (qk_TND[:, : self._heads], qk_TND[:, self._heads :], qkv_TND[:, self._turning :])
         )
         attended, _ = packed_attention(self, query, key, value, None, packing=packing, scaling=self._scaling)
         return attended[0].flatten(1)
-
-    def _gated(self, hidden_TH: Tensor) -> Tensor:
-        gate, up = self._gate_up(_normed(hidden_TH, self._eps)).chunk(2, 1)
-        gated: Tensor = self._activate(gate)
-        return gated.mul_(up)
 
 
 class _Product(nn.Module):
@@ -103,3 +111,12 @@ def _rotated(heads_TND: Tensor, cos_1TD: Tensor, sin_1TD: Tensor) -> Tensor:
     torch.mul(left, cos, out=turned[..., :half]).addcmul_(right, sin, value=-1)
     torch.mul(right, cos, out=turned[..., half:]).addcmul_(left, sin)
     return turned
+
+
+def _gated(gate_up_T2I: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of the gate's numbers and what they let through, side by side."""
+    gate, up = gate_up_T2I.chunk(2, 1)
+    return activate(gate).mul_(up)
+
+
+STEPS: Final = Steps(_normed, _rotated, _gated)

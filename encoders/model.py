@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbedding
 
-from encoders.attention import ATTENTION, Layers, Packing
+from encoders.attention import ATTENTION, Layers, Packing, uses_varlen
 from encoders.errors import BadPackage, EncodingFailed, Unencodable
 from encoders.layers import use_packed_layers
 from encoders.manifest import Manifest, PoolingMode
@@ -106,6 +106,7 @@ class PackedModel:
         self.budget_tokens = budget_tokens
         self.stats = ModelStats()
         self._model = model
+        self._can_share = device.type == "cpu" or uses_varlen(device, model.dtype)
         self._pooling = manifest.pooling
         self._dimension = manifest.dimension
         self._threads = threads
@@ -219,7 +220,7 @@ class PackedModel:
     def _shared(self, prompts: Sequence[Prompt], prefix: Prompt) -> Shared | None:
         """None where the prompts do not all go on after it, or it is too short to pay."""
         length = len(prefix)
-        if self.device.type != "cpu" or length < _LEAST_SHARED:
+        if length < _LEAST_SHARED or not self._can_share:
             return None
         if any(len(prompt) <= length or prompt[:length] != prefix for prompt in prompts):
             return None
@@ -260,7 +261,7 @@ def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode, shared: Shar
     return torch.cat(means)
 
 
-def load_model(folder: Path, manifest: Manifest, device: torch.device) -> LlamaModel:
+def load_model(folder: Path, manifest: Manifest, device: torch.device, *, compiled: bool = False) -> LlamaModel:
     """Reads safetensors and nothing else; no code of the package runs. Raises BadPackage."""
     config = read_config(folder)
     if max(manifest.dimensions) != config.hidden_size:
@@ -269,7 +270,7 @@ def load_model(folder: Path, manifest: Manifest, device: torch.device) -> LlamaM
     if wrong := [name for name, weight in weights.items() if weight.dtype != DTYPES[manifest.precision]]:
         raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
     model = build_model(config, weights, device)
-    use_packed_layers(model)
+    use_packed_layers(model, compiled=compiled)
     return model
 
 

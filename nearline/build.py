@@ -78,7 +78,12 @@ def build_trending(settings: Settings) -> Run:
 
 
 def build_encode(settings: Settings, slot: str) -> Run:
+    from prometheus_client import CollectorRegistry
+
     from encoders.encoder import Encoder
+    from encoders.metrics import EncoderMetrics
+    from nearline.metrics import served_metrics
+    from streams.encode_metrics import EncodeMetrics
     from streams.encode_stage import EncodeStage
     from streams.transactional import node_id
 
@@ -87,9 +92,26 @@ def build_encode(settings: Settings, slot: str) -> Run:
         device=_encode_device(settings.encode.device, int(slot)),
         threads=encode_threads(settings),
         budget_tokens=settings.encode.budget_tokens,
+        compiled=settings.encode.compile,
     )
+    encoder.warm_up()
     worker = f"{node_id(settings.data_dir)}.{slot}"
-    return EncodeStage(settings.kafka, settings.encode, encoder, encoder.package.generation, worker).run
+    registry = CollectorRegistry()
+    registry.register(EncoderMetrics(encoder))
+    stage = EncodeStage(
+        settings.kafka,
+        settings.encode,
+        encoder,
+        encoder.package.generation,
+        worker,
+        metrics=EncodeMetrics(registry),
+    )
+
+    def run(stop: Event) -> None:
+        with served_metrics(f"{ENCODE}-{slot}", settings.data_dir, settings.encode.metrics_host, registry):
+            stage.run(stop)
+
+    return run
 
 
 def build_cold(settings: Settings) -> Run:
@@ -113,6 +135,7 @@ def build_cold(settings: Settings) -> Run:
 
 def build_serve(settings: Settings) -> Run:
     from indexer.hot import FaissHotTier
+    from nearline.metrics import announce, withdraw
     from retriever.app import create_app
     from retriever.encoder import WarmingEncoder
     from retriever.server import serve
@@ -130,12 +153,17 @@ def build_serve(settings: Settings) -> Run:
     )
     app = create_app(retriever, feed, _status(settings, package, retriever, feed), settings.serve.api_key)
 
+    def listening(url: str) -> None:
+        log.info("listening", url=url)
+        announce(SERVE, settings.data_dir, url.removeprefix("http://"))
+
     def run(stop: Event) -> None:
         with closing(cold), closing(retriever):
             encoder.start()
             feed.start()
             with closing(feed):
-                serve(app, settings.serve.host, settings.serve.port, lambda url: log.info("listening", url=url), stop)
+                serve(app, settings.serve.host, settings.serve.port, listening, stop)
+            withdraw(SERVE, settings.data_dir)
 
     return run
 
@@ -178,7 +206,7 @@ def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
     from encoders.encoder import Encoder
 
     # One text at a time: torch's own threads, as many as the environment of this process says.
-    encoder = Encoder.load(package.folder, device=settings.encode.device)
+    encoder = Encoder.load(package.folder, device=settings.encode.device, compiled=settings.encode.compile)
     encoder.warm_up()
     return encoder
 

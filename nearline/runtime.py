@@ -24,6 +24,7 @@ from nearline.build import COLD, cold_socket, package_folder, process_names
 from nearline.cores import child_environment
 from nearline.errors import AlreadyRuns, NotRunning
 from nearline.instance import Instance, instance_file, read_last_instance, write_instance
+from nearline.metrics import targets_folder
 from nearline.readiness import Probe, listening_port
 from nearline.settings import Settings, forget_children, write_for_children
 from nearline.supervisor import Part, Supervisor
@@ -193,6 +194,8 @@ def _is_child(command: list[str], data_dir: Path) -> bool:
 def _forget(data_dir: Path) -> None:
     instance_file(data_dir).unlink(missing_ok=True)
     forget_children(data_dir)
+    for file in targets_folder(data_dir).glob("*.json"):
+        file.unlink(missing_ok=True)
     socket_file = cold_socket(data_dir)
     socket_file.unlink(missing_ok=True)
     if socket_file.parent != data_dir:

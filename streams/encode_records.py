@@ -3,6 +3,7 @@
 Knows contexts, embeddings and an encoder; knows nothing of transactions, groups and models.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from threading import Event
@@ -18,6 +19,7 @@ from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, encode
 from schemas.errors import BadRecord
 from schemas.ids import Generation, Kind, Offset
 from streams.dead_letters import dead_letter_record
+from streams.encode_metrics import EncodeMetrics
 from streams.errors import Stopped
 from streams.headers import origin_ms, with_origin
 from streams.records import Output, Place
@@ -69,8 +71,16 @@ class EncodeRecords:
     """One kind of entity. The loop's thread owns it."""
 
     def __init__(
-        self, kind: Kind, generation: Generation, encoder: StageEncoder, device: Executor, stop: Event
+        self,
+        kind: Kind,
+        generation: Generation,
+        encoder: StageEncoder,
+        device: Executor,
+        stop: Event,
+        *,
+        metrics: EncodeMetrics,
     ) -> None:
+        self._kind = kind
         self._topic = topics.embeddings(kind, generation)
         self._decode: Callable[[bytes], Context] = decode_post_context if kind == "post" else decode_member_context
         self._prepare: Callable[[Sequence[Context]], Prepared] = (
@@ -78,6 +88,7 @@ class EncodeRecords:
         )
         self._run = encoder.run
         self._device = device
+        self._metrics = metrics
         self._turn_s = TURN_S[kind]
         self._least_turn = _LEAST_TURN[kind]
         self.turn_contexts = max(_FIRST_TURN, self._least_turn)
@@ -102,11 +113,14 @@ class EncodeRecords:
         batch is committed, and whoever comes next encodes it."""
         newest, outputs = self._read(records)
         outcomes = self._in_turns([one.context for one in newest])
+        encoded = 0
         for one, outcome in zip(newest, outcomes, strict=True):
             if isinstance(outcome, Unencodable):
                 outputs.append(_dead_letter(one.message, outcome.cause))
             else:
                 outputs.append(self._output(one, outcome))
+                encoded += 1
+        self._metrics.batch(self._kind, encoded, dead=len(outputs) - encoded)
         return outputs
 
     def _read(self, records: Sequence[Message]) -> tuple[list[_Newest], list[Output]]:
@@ -137,16 +151,18 @@ class EncodeRecords:
             if self._stop.is_set():
                 raise Stopped("the encode stage was stopped within a batch")
             part = contexts[len(outcomes) : len(outcomes) + self.turn_contexts]
-            found, took_s = self._device.submit(self._turn, part).result()
+            found, took_s = self._device.submit(self._turn, part, time.perf_counter()).result()
             outcomes += found
             self._adapt(len(part), took_s)
         return outcomes
 
-    def _turn(self, contexts: Sequence[Context]) -> tuple[list[Outcome], float]:
+    def _turn(self, contexts: Sequence[Context], asked_at: float) -> tuple[list[Outcome], float]:
         """Outcomes, and the seconds that the device took for them. In one of the encoder's threads."""
         if self._stop.is_set():
             raise Stopped("the encode stage was stopped before a turn")
+        began = time.perf_counter()
         prepared = self._prepare(contexts)
+        self._metrics.turn(self._kind, began - asked_at, time.perf_counter() - began)
         return self._run(prepared), prepared.device_s
 
     def _adapt(self, num_contexts: int, took_s: float) -> None:

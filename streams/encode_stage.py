@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from schemas import topics
 from schemas.ids import Generation, Kind
+from streams.encode_metrics import EncodeMetrics
 from streams.encode_records import STAGE, EncodeRecords, StageEncoder
 from streams.errors import Stopped
 from streams.settings import EncodeSettings, KafkaSettings
@@ -38,13 +39,21 @@ class EncodeStage:
     """One worker. `slot` names it among all workers for good: node id and number."""
 
     def __init__(
-        self, kafka: KafkaSettings, settings: EncodeSettings, encoder: StageEncoder, generation: Generation, slot: str
+        self,
+        kafka: KafkaSettings,
+        settings: EncodeSettings,
+        encoder: StageEncoder,
+        generation: Generation,
+        slot: str,
+        *,
+        metrics: EncodeMetrics,
     ) -> None:
         self._kafka = kafka
         self._settings = settings
         self._encoder = encoder
         self._generation = generation
         self._slot = slot
+        self._metrics = metrics
 
     def run(self, stop: Event) -> None:
         """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the loops
@@ -66,7 +75,7 @@ class EncodeStage:
                 raise worker.failure
 
     def _loop(self, source: _Source, device: Executor, leave: Event) -> TransactionalLoop:
-        records = EncodeRecords(source.kind, self._generation, self._encoder, device, leave)
+        records = EncodeRecords(source.kind, self._generation, self._encoder, device, leave, metrics=self._metrics)
         return TransactionalLoop(
             self._kafka,
             records,

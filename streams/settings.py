@@ -36,6 +36,11 @@ class EncodeSettings(_Settings):
     """That run the model on a CPU. None: the cores less one for everything else, at least one."""
     budget_tokens: int = Field(8192, ge=64)
     """Tokens in one packed forward pass; bounds memory."""
+    compile: bool = False
+    """Fuse what is between the matrix products, in encode and for queries. The start takes a minute longer; on a CPU
+    it needs a C++ compiler."""
+    metrics_host: str = "127.0.0.1"
+    """Where Prometheus may ask, on a free port; the data folder's `metrics` says which."""
     batch_records: int = Field(512, ge=1, le=100_000)
     interval_s: float = Field(0.5, ge=0, le=5)
     """As for contexts."""

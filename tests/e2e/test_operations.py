@@ -1,6 +1,8 @@
 """What an operator sees and does."""
 
+import json
 import time
+import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -61,6 +63,17 @@ def test_status_says_everything(running: Running) -> None:
     assert set(status["freshness_s"]) == {"p50", "p99"}
 
 
+def test_prometheus_finds_every_process_that_has_metrics(running: Running) -> None:
+    files = {file.stem: json.loads(file.read_bytes()) for file in (running.pipeline.data_dir / "metrics").iterdir()}
+    assert set(files) == {"encode-0", "serve"}
+    for name, counter in (("encode-0", "nearline_encode_tokens_total"), ("serve", "nearline_hot_posts")):
+        (group,) = files[name]
+        assert group["labels"] == {"process": name}
+        with urllib.request.urlopen(f"http://{group['targets'][0]}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        assert float(next(line for line in lines if line.startswith(counter)).split()[1]) > 0
+
+
 def test_a_bad_line_is_named_and_nothing_of_its_file_is_sent(
     pipeline: Pipeline, client: RetrieverClient, unique: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -99,6 +112,4 @@ def _seen(pipeline: Pipeline, member_id: str) -> object:
 
 
 def _json(event: object) -> str:
-    import json
-
     return json.dumps(event)

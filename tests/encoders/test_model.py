@@ -215,3 +215,27 @@ def test_on_a_gpu_the_vectors_are_the_same(tmp_path: Path, layout: str) -> None:
     model = PackedModel(load_model(package.folder, package.manifest, cuda), package.manifest, cuda, 300)
     prompts = random_prompts()
     assert worst_distance(model.run(prompts).vectors, one_by_one(package, prompts, "mean")) < 3e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_on_a_gpu_a_shared_prefix_changes_no_vector(tmp_path: Path, layout: str) -> None:
+    package = make_tiny_package(tmp_path / "p", precision="bf16", **LAYOUTS[layout])
+    cuda = torch.device("cuda")
+    model = PackedModel(load_model(package.folder, package.manifest, cuda), package.manifest, cuda, 300)
+    prefix = list(range(60, 100))
+    endings = random_prompts()
+    prompts = [prefix + ending for ending in endings]
+    vectors = model.run(prompts, prefix).vectors
+    assert model.stats.tokens == sum(map(len, endings))
+    assert worst_distance(vectors, one_by_one(package, prompts, "mean")) < 3e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_fp32_is_as_exact(package: ModelPackage) -> None:
+    cuda = torch.device("cuda")
+    model = PackedModel(load_model(package.folder, package.manifest, cuda), package.manifest, cuda, 300)
+    prompts = random_prompts()
+    assert worst_distance(model.run(prompts).vectors, one_by_one(package, prompts, "mean")) < 1e-6

@@ -5,8 +5,11 @@ import signal
 import sys
 from threading import Event
 
+from prometheus_client import CollectorRegistry
+
 from schemas.ids import Generation
 from streams.crash_points import VARIABLE, arm_from
+from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
 from streams.settings import EncodeSettings, KafkaSettings
 from tests.streams.hash_encoder import HashEncoder
@@ -18,7 +21,9 @@ def main(bootstrap_servers: str, generation: str, crash: str = "") -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
     settings = EncodeSettings(batch_records=50, interval_s=0.02)
-    EncodeStage(kafka, settings, HashEncoder(), Generation(generation), "test-0").run(stop)
+    EncodeStage(
+        kafka, settings, HashEncoder(), Generation(generation), "test-0", metrics=EncodeMetrics(CollectorRegistry())
+    ).run(stop)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from confluent_kafka import Message
+from prometheus_client import CollectorRegistry
 
 from encoders.errors import EncodingFailed, Outcome
 from schemas import topics
@@ -14,6 +15,7 @@ from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_member_embedding, decode_post_embedding, pack_vector
 from schemas.ids import MemberId, Micros, PostId, Revision
 from schemas.topics import TopicSpec
+from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
 from streams.settings import EncodeSettings, KafkaSettings
 from streams.topics import ensure_topics
@@ -52,11 +54,17 @@ class Encode:
         self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
         self.generation = new_generation()
         self.encoder = HashEncoder()
+        self.registry = CollectorRegistry()
         specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
         ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
 
     def stage(self) -> EncodeStage:
-        return EncodeStage(self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0")
+        self.registry = CollectorRegistry()
+        metrics = EncodeMetrics(self.registry)
+        return EncodeStage(self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"nearline_encode_{name}", labels)
 
     def send(self, *contexts: PostContext | MemberContext, headers: Headers | None = None) -> None:
         for topic, kind in zip(SOURCES, (PostContext, MemberContext), strict=True):
@@ -121,6 +129,11 @@ def test_what_can_never_be_encoded_stands_alone(encode: Encode) -> None:
     assert set(causes) == {b"poison", b"garbage", b"nothing", b"m"}
     assert causes[b"poison"].cause == "the text is poison"
     assert {cause.stage for cause in causes.values()} == {"encode"}
+    assert encode.metric("contexts_total", kind="post", outcome="encoded") == 30
+    assert encode.metric("contexts_total", kind="post", outcome="dead_letter") == 3
+    assert encode.metric("contexts_total", kind="member", outcome="dead_letter") == 1
+    assert (encode.metric("queue_wait_seconds_count", kind="member") or 0) > 0
+    assert (encode.metric("tokenise_seconds_total", kind="post") or 0) > 0
 
 
 def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> None:

@@ -1,0 +1,50 @@
+"""Where Prometheus finds the processes of an instance: each on a free port of its own, named in a file.
+
+`DATA/metrics/NAME.json` is what Prometheus reads with `file_sd_configs`.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+
+def targets_folder(data_dir: Path) -> Path:
+    return data_dir / "metrics"
+
+
+@contextmanager
+def served_metrics(name: str, data_dir: Path, host: str, registry: "CollectorRegistry") -> Iterator[None]:
+    """Serves the registry's metrics over HTTP meanwhile."""
+    from prometheus_client import start_http_server
+
+    server, thread = start_http_server(0, host, registry)
+    try:
+        announce(name, data_dir, f"{host}:{server.server_port}")
+        yield
+    finally:
+        withdraw(name, data_dir)
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def announce(name: str, data_dir: Path, address: str) -> None:
+    """Whole or not at all: Prometheus never sees half a file."""
+    target = _file(name, data_dir)
+    target.parent.mkdir(exist_ok=True)
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(json.dumps([{"targets": [address], "labels": {"process": name}}]) + "\n")
+    temporary.replace(target)
+
+
+def withdraw(name: str, data_dir: Path) -> None:
+    _file(name, data_dir).unlink(missing_ok=True)
+
+
+def _file(name: str, data_dir: Path) -> Path:
+    return targets_folder(data_dir) / f"{name}.json"
