@@ -3,6 +3,7 @@
 A rate is the better of two: as many threads as there are, each with products of its own, or all on one product.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,12 +61,12 @@ def _best_s(product: Callable[[int], object], threads: int) -> float:
 
 @torch.inference_mode()
 def _each_s(product: Callable[[int], object], thread: int) -> float:
-    """The best of some stretches: a floor must not hold what other processes took."""
-    best = float("inf")
+    """The median of some stretches, as the encoder's time is a median."""
+    taken = []
     product(thread)
     end = time.perf_counter() + _MEASURE_S
     while (began := time.perf_counter()) < end:
         for _ in range(5):
             product(thread)
-        best = min(best, (time.perf_counter() - began) / 5)
-    return best
+        taken.append((time.perf_counter() - began) / 5)
+    return statistics.median(taken)

@@ -28,13 +28,21 @@ _Sides = tuple[Tensor, Tensor, Tensor]
 class Packing:
     """Where each prompt lies in a packed batch. Prompts of equal length that lie side by side are computed together.
 
-    `prefix`: every prompt is seen as going on from this one. `record`: keys and values are kept in `layers`.
+    `prefix`: every prompt is seen as going on from this one. `record`: keys and values are kept in `layers`. `rows`
+    of the batch's matrices: those after the last prompt belong to none and see nothing but themselves.
     """
 
     def __init__(
-        self, lengths: list[int], device: torch.device, *, prefix: Layers | None = None, record: bool = False
+        self,
+        lengths: list[int],
+        device: torch.device,
+        *,
+        rows: int | None = None,
+        prefix: Layers | None = None,
+        record: bool = False,
     ) -> None:
         self.lengths = lengths
+        self.spare_rows = 0 if rows is None else rows - sum(lengths)
         self.prefix = prefix
         self.layers: Layers | None = [] if record else None
         self.groups = [(length, len(list(same))) for length, same in groupby(lengths)]
@@ -158,7 +166,7 @@ def _starts(lengths: list[int], device: torch.device) -> Tensor:
 def _by_group(packing: Packing, *sides: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
     """The length of each group of equal prompts, and each side's (prompts, heads, length, D) of it."""
     start = 0
-    for length, num in packing.groups:
+    for length, num in [*packing.groups, *([(1, packing.spare_rows)] if packing.spare_rows else [])]:
         end = start + length * num
         yield length, [side[:, start:end].reshape(-1, num, length, side.shape[2]).transpose(0, 1) for side in sides]
         start = end

@@ -30,14 +30,15 @@ from encoders.layers import use_packed_layers
 from encoders.manifest import Manifest, PoolingMode
 from encoders.packages import CONFIG_FILE, WEIGHTS_FILE
 from encoders.packing import pack
+from encoders.products import whole_rows
 from encoders.prompts import Prompt
 from schemas.embeddings import Vector
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-_CPU_BATCH_TOKENS: Final = 1024
-"""A larger batch is slower on a CPU: its activations leave the caches."""
+_CPU_BATCH_TOKENS: Final = {torch.float32: 1024, torch.bfloat16: 2048}
+"""A larger batch is slower on a CPU: its activations leave the caches. Those of bf16 are half as large."""
 
 
 _LEAST_SHARED: Final = 8
@@ -106,7 +107,8 @@ class PackedModel:
         self.budget_tokens = budget_tokens
         self.stats = ModelStats()
         self._model = model
-        self._can_share = device.type == "cpu" or uses_varlen(device, model.dtype)
+        self._dtype = DTYPES[manifest.precision]
+        self._can_share = device.type == "cpu" or uses_varlen(device, self._dtype)
         self._pooling = manifest.pooling
         self._dimension = manifest.dimension
         self._threads = threads
@@ -171,7 +173,7 @@ class PackedModel:
         if self._pool is None:
             return self.budget_tokens
         per_thread = math.ceil(num_tokens / self._threads)
-        rounds = math.ceil(per_thread / min(self.budget_tokens, _CPU_BATCH_TOKENS))
+        rounds = math.ceil(per_thread / min(self.budget_tokens, _CPU_BATCH_TOKENS[self._dtype]))
         return math.ceil(per_thread / rounds)
 
     def _each(self, run: Callable[[list[int]], bool], batches: list[list[int]]) -> Iterator[bool]:
@@ -201,7 +203,8 @@ class PackedModel:
         """B prompts, longest first -> (B, D) on the device."""
         before = shared.tokens if shared else 0
         lengths = [len(prompt) - before for prompt in prompts]
-        packing = Packing(lengths, self.device, prefix=shared.layers if shared else None)
+        rows = whole_rows(sum(lengths), self.device, self._dtype)
+        packing = Packing(lengths, self.device, rows=rows, prefix=shared.layers if shared else None)
         hidden_TH = self._hidden([prompt[before:] for prompt in prompts], before, packing)
         pooled_BH = pool(hidden_TH, packing, self._pooling, shared)
         return F.normalize(pooled_BH[:, : self._dimension], dim=-1)
@@ -209,6 +212,7 @@ class PackedModel:
     def _hidden(self, prompts: Sequence[Prompt], first_position: int, packing: Packing) -> Tensor:
         ids_T = np.fromiter(itertools.chain.from_iterable(prompts), dtype=np.int64, count=sum(packing.lengths))
         positions_T = np.concatenate([np.arange(first_position, first_position + num) for num in packing.lengths])
+        ids_T, positions_T = (np.pad(numbers_T, (0, packing.spare_rows)) for numbers_T in (ids_T, positions_T))
         hidden: Tensor = self._model(
             input_ids=self._to_device(ids_T),
             position_ids=self._to_device(positions_T),

@@ -1,0 +1,69 @@
+"""What happens between the matrix products of a layer: by hand in as few passes as torch has, or as formulas that
+torch's compiler fuses.
+
+Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head, C = D / 2, I the size within.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+Activate = Callable[[Tensor], Tensor]
+
+
+class Steps(NamedTuple):
+    normed: Callable[[Tensor, float], Tensor]
+    """(T, H) -> (T, H): root mean square norm without its weights."""
+    turned: Callable[[Tensor, Tensor], Tensor]
+    """(T, N, D), complex (T, 1, C) -> (T, N, D): each pair of numbers turned by its position's angle."""
+    gated: Callable[[Tensor, Activate], Tensor]
+    """(T, 2 I) -> (T, I): the gate's numbers let the others through."""
+
+
+def choose_steps(*, compiled: bool) -> Steps:
+    if not compiled:
+        return _BY_HAND
+    return Steps(torch.compile(_normed_formula), torch.compile(_turned_formula), torch.compile(_gated_formula))
+
+
+def _normed(hidden_TH: Tensor, eps: float) -> Tensor:
+    """The sum of squares is made in float32; a norm of its own type is eleven times as fast in bf16."""
+    length_T1 = torch.linalg.vector_norm(hidden_TH, dim=1, keepdim=True).float()
+    scale_T1 = torch.rsqrt(length_T1.square_().div_(hidden_TH.shape[1]).add_(eps))
+    return hidden_TH * scale_T1.to(hidden_TH.dtype)
+
+
+def _turned(heads_TND: Tensor, turns_T1C: Tensor) -> Tensor:
+    pairs_TNC = torch.view_as_complex(_pairs(heads_TND))
+    return torch.view_as_real(pairs_TNC * turns_T1C).flatten(2).to(heads_TND.dtype)
+
+
+def _pairs(heads_TND: Tensor) -> Tensor:
+    return heads_TND.float().view(*heads_TND.shape[:2], -1, 2)
+
+
+def _gated(gate_up_T2I: Tensor, activate: Activate) -> Tensor:
+    gate, up = gate_up_T2I.chunk(2, 1)
+    return activate(gate).mul_(up)
+
+
+_BY_HAND: Final = Steps(_normed, _turned, _gated)
+
+
+def _normed_formula(hidden_TH: Tensor, eps: float) -> Tensor:
+    numbers_TH = hidden_TH.float()
+    return (numbers_TH * torch.rsqrt(numbers_TH.square().mean(1, keepdim=True) + eps)).to(hidden_TH.dtype)
+
+
+def _turned_formula(heads_TND: Tensor, turns_T1C: Tensor) -> Tensor:
+    left, right = _pairs(heads_TND).unbind(3)
+    cos, sin = torch.view_as_real(turns_T1C).unbind(3)
+    turned = torch.stack([left * cos - right * sin, left * sin + right * cos], 3)
+    return turned.flatten(2).to(heads_TND.dtype)
+
+
+def _gated_formula(gate_up_T2I: Tensor, activate: Activate) -> Tensor:
+    gate, up = gate_up_T2I.chunk(2, 1)
+    return activate(gate) * up
