@@ -184,7 +184,8 @@ class Job:
         for stage in status.stages:
             self._say(f"     {stage.stage:<9}  {stage.topic:<36}  {'?' if stage.lag is None else stage.lag}")
         fresh, letters = status.freshness_s, status.dead_letters
-        self._say(f"   Dead letters: {letters}. Freshness of the last minutes: p50 {fresh.p50} s, p99 {fresh.p99} s.")
+        p50, p99 = ("?" if seconds is None else f"{seconds:.2f} s" for seconds in (fresh.p50, fresh.p99))
+        self._say(f"   Dead letters: {letters}. Freshness of the last minutes: p50 {p50}, p99 {p99}.")
 
 
 def _progress(status: StatusResponse) -> str:

@@ -87,10 +87,16 @@ def test_a_cut_vector_has_length_one(tmp_path: Path) -> None:
     assert np.stack(vectors).shape == (len(prompts), 16)
 
 
-def test_bf16_stays_close_to_its_own_weights_in_fp64(tmp_path: Path) -> None:
-    package = make_tiny_package(tmp_path / "p", precision="bf16")
-    prompts = random_prompts()
-    assert 1e-9 < worst_distance(packed(package).run(prompts).vectors, one_by_one(package, prompts, "mean")) < 3e-3
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bf16_stays_close_to_its_own_weights_in_fp64(tmp_path: Path, layout: str, pooling: PoolingMode) -> None:
+    package = make_tiny_package(tmp_path / "p", precision="bf16", pooling=pooling, **LAYOUTS[layout])
+    prompts, prefix = random_prompts(), list(range(60, 100))
+    vectors = packed(package).run(prompts).vectors
+    assert 1e-9 < worst_distance(vectors, one_by_one(package, prompts, pooling)) < 3e-3
+    after_prefix = [prefix + ending for ending in prompts]
+    vectors = packed(package).run(after_prefix, prefix).vectors
+    assert worst_distance(vectors, one_by_one(package, after_prefix, pooling)) < 3e-3
 
 
 def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(package: ModelPackage) -> None:
