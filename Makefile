@@ -1,7 +1,7 @@
 # Needs Linux, Python 3.11 to 3.13, Java 17 or newer and Maven; all else is installed into .venv and a cache folder.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup test check demo bench clean
+.PHONY: setup test check demo bench chaos clean
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
@@ -39,6 +39,10 @@ demo: setup
 # One after the other, so that none disturbs another.
 bench: setup
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+# Kills, freezes and crashes of every part while events come in; under an hour. FAULTS=1000 for who has a night.
+chaos: setup
+	$(BIN)/nearline chaos --faults $(or $(FAULTS),300) $(if $(JSON),--json "$(JSON)")
 
 clean:
 	rm -rf .venv .nearline dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -56,6 +56,9 @@ def pipeline_load(folder: Path, package: Path, texts: Sequence[str], rate: float
         "NEARLINE_LOG_LEVEL": "warning",
     }
     with Pipeline(folder / "data", package=package, environment=environment) as pipeline:
+        # `ready` is the retriever's word; a first post says that all stages are there.
+        pipeline.ingest([_event("first", "a first post", _now())])
+        pipeline.wait()
         stop = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             sent = pool.submit(pipeline.run, "ingest", events, "--rate", str(rate), timeout_s=seconds + 600)
@@ -76,20 +79,27 @@ def _looks(pipeline: Pipeline, stop: threading.Event) -> Iterator[tuple[float, i
 
 
 def _write_events(file: Path, texts: Sequence[str], num_posts: int) -> None:
-    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    now = _now()
     with file.open("w", encoding="utf-8") as out:
         # A deleted author: else each post would also be encoded as a piece of its author's history.
         out.write(json.dumps({"type": "member.deleted", "member_id": _AUTHOR, "at": now}) + "\n")
         for number in range(num_posts):
-            event = {
-                "type": "post.created",
-                "post_id": f"load-{number}",
-                "author_id": _AUTHOR,
-                "text": _distinct(texts, number),
-                "language": "en",
-                "created_at": now,
-            }
-            out.write(json.dumps(event) + "\n")
+            out.write(json.dumps(_event(f"load-{number}", _distinct(texts, number), now)) + "\n")
+
+
+def _event(post_id: str, text: str, at: str) -> dict[str, str]:
+    return {
+        "type": "post.created",
+        "post_id": post_id,
+        "author_id": _AUTHOR,
+        "text": text,
+        "language": "en",
+        "created_at": at,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _encode(package: Path, texts: Sequence[str], seconds: float) -> float:

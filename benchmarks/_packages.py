@@ -65,11 +65,20 @@ def random_package(
         token_limits=TokenLimits(post=limit, member=limit),
         member_form=MeanForm(),
     )
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = LlamaModel(config).train(False)
-    write_package(folder, manifest, model, tokenizer)
+    write_package(folder, manifest, _random_model(config, device), tokenizer)
     return folder
+
+
+def _random_model(config: LlamaConfig, device: str) -> LlamaModel:
+    """On a GPU in bf16 at once: the largest would not fit otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32 if device == "cpu" else torch.bfloat16)
+    try:
+        torch.manual_seed(0)
+        with torch.device(device):
+            return LlamaModel(config).train(False)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def texts(events: Path | None, seed: int = 0) -> list[str]:

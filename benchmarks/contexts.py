@@ -34,7 +34,7 @@ from streams.lag import OffsetReader
 from streams.records import Output, Place
 from streams.settings import ContextsSettings, KafkaSettings
 from streams.topics import ensure_topics
-from streams.transactional import Processor, TransactionalLoop
+from streams.transactional import Positions, Processed, Processor, TransactionalLoop
 
 MEMBERS: Final = 1_000
 POSTS: Final = 5_000
@@ -110,11 +110,11 @@ class Counting:
         self._count(outputs or [])
         return outputs
 
-    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
-        outputs = self._processor.process(records, positions)
-        self.sizes.read += len(records)
-        self._count(outputs)
-        return outputs
+    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
+        done = self._processor.process(records, positions)
+        self.sizes.read += done.num_records
+        self._count(done.outputs)
+        return done
 
     def _count(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -139,7 +139,7 @@ class EmptyApply:
     def ahead(self, records: Sequence[Message]) -> list[Output] | None:
         return None
 
-    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
+    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
         outputs = []
         for topic, rate in self._rates.items():
             self._owed[topic] += rate * len(records)
@@ -147,7 +147,7 @@ class EmptyApply:
             self._owed[topic] -= number
             value = self._values[topic]
             outputs += [Output(topic, b"key-%d" % n, value) for n in range(number)]
-        return outputs
+        return Processed(outputs, len(records))
 
     def committed(self, delivered: Mapping[Place, Offset]) -> None:
         pass

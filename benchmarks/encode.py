@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument("--events", type=Path)
     parser.add_argument("--texts", type=int, help="of each size, for a quick look")
     parser.add_argument("--hidden", type=int, nargs="*", default=[size.hidden for size in SIZES], help="sizes")
+    parser.add_argument("--compiled", action="store_true", help="ours with its steps compiled; needs a C++ compiler")
     parser.add_argument("--sizes-only", action="store_true", help="neither prefixes nor memory")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
@@ -70,19 +71,23 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
         for size in (size for size in SIZES if size.hidden in arguments.hidden):
             some = found[: arguments.texts or size.num_texts]
-            figures += _compare(Path(temporary) / f"h{size.hidden}", size, some)
+            figures += _compare(Path(temporary) / f"h{size.hidden}", size, some, compiled=arguments.compiled)
         if not arguments.sizes_only:
             figures += _prefixes(Path(temporary), found[: arguments.texts or 1_000])
             figures += _memory(arguments.events)
     return report(figures, arguments.json)
 
 
-def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
+def _compare(folder: Path, size: Size, some: Sequence[str], *, compiled: bool) -> list[Figure]:
     """One size: both precisions, against the floor and the rivals."""
     print(f"hidden {size.hidden} x {size.layers}, {len(some)} texts", flush=True)
     name = f"h{size.hidden}"
     packages = {p: random_package(folder / p, layout(size.hidden, size.layers), precision=p) for p in ("fp32", "bf16")}
-    encoders = {p: Encoder.load(package, device="cpu", threads=THREADS) for p, package in packages.items()}
+    encoders = {
+        p: Encoder.load(package, device="cpu", threads=THREADS, compiled=compiled) for p, package in packages.items()
+    }
+    for encoder in encoders.values():
+        encoder.warm_up()
     rendered = [_render(text) for text in some]
     runs: dict[str, Callable[[], object]] = {}
     for precision, package in packages.items():

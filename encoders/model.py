@@ -274,6 +274,7 @@ def load_model(folder: Path, manifest: Manifest, device: torch.device, *, compil
     if wrong := [name for name, weight in weights.items() if weight.dtype != DTYPES[manifest.precision]]:
         raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
     model = build_model(config, weights, device)
+    weights.clear()  # so that each layer's are let go when its packed ones are made: never all of them twice
     use_packed_layers(model, compiled=compiled)
     return model
 

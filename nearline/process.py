@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 def main(name: str, data_dir: Path) -> int:
     # While it is put together it has done nothing yet, and a model takes seconds to load: it need not be waited for.
     _on_signals(lambda: os._exit(0))
-    crash_points.arm_from(os.environ)
+    crash_points.arm_from(os.environ, name.partition("-")[0])
     settings = read_of_parent(data_dir)
     log.configure(name, settings.log_level)
     try:

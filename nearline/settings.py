@@ -24,7 +24,9 @@ Layer = dict[str, Any]
 """Settings as nested plain data; what is not said is absent."""
 
 PREFIX: Final = "NEARLINE_"
-_OTHER_VARIABLES: Final = frozenset(("NEARLINE_CACHE_DIR", "NEARLINE_CONFIG", "NEARLINE_CRASH_POINT"))
+_OTHER_VARIABLES: Final = frozenset(
+    ("NEARLINE_CACHE_DIR", "NEARLINE_CONFIG", "NEARLINE_CRASH_POINT", "NEARLINE_CRASH_FILE")
+)
 
 
 class Settings(BaseModel):

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.guard import HEALTH, ApiKeyGuard
 from retriever.hot_feed import HotFeed
+from retriever.limits import BodyLimit
 from retriever.metrics import ServeMetrics
 from retriever.service import REQUEST_THREADS, Retriever
 from schemas.api import (
@@ -52,6 +53,8 @@ def create_app(
     app.include_router(_health(retriever, metrics))
     app.include_router(_questions(retriever, metrics), prefix="/v1")
     app.include_router(_operations(retriever, feed, status), prefix="/v1")
+    # The last one added is the first that a request meets: no key, no body.
+    app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyGuard, key=api_key)
     app.add_exception_handler(RequestValidationError, _wrong_request)
     app.add_exception_handler(RequestRefused, _refused)

@@ -32,11 +32,15 @@ from streams.restore import restore, topic_ids
 from streams.rows import TablePartition
 from streams.settings import KafkaSettings
 from streams.tables import RowForm
+from streams.transactional import Positions, Processed
 
 STAGE: Final = "contexts"
 READS: Final = (*topics.INPUTS, *topics.HOPS, topics.REPUBLISH)
 CHANGELOGS: Final = (topics.POST_CHANGELOG, topics.MEMBER_CHANGELOG)
 
+MOST_HOPS: Final = 50_000
+"""Of one transaction, about: a deleted post is taken out of up to a thousand histories, and a batch of thousands of
+deletes would take longer than a transaction may."""
 _SAY_EVERY_S: Final = 30.0
 
 log = structlog.get_logger(__name__)
@@ -123,18 +127,16 @@ class ContextProcessor:
             self._members.want(partition, member_id, None)
         return self._finish({})
 
-    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
+    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
         self._begin()
-        for record in records:
-            try:
-                self._apply[record.topic() or ""](record)
-            except BadRecord as error:
-                self._notes["dead-letter"] += 1
-                self._outputs.append(dead_letter_record(STAGE, record, str(error)))
-        for partition in _flushed(records):
+        num_records = 0
+        while num_records < len(records) and len(self._outputs) < MOST_HOPS:
+            self._apply_one(records[num_records])
+            num_records += 1
+        for partition in _flushed(records[:num_records]):
             self._posts.want_held_back(partition)
             self._members.want_held_back(partition)
-        return self._finish(positions)
+        return Processed(self._finish(positions(records[num_records:])), num_records)
 
     def committed(self, delivered: Mapping[Place, Offset]) -> None:
         def end(changelog: str, partition: Partition) -> Offset | None:
@@ -154,6 +156,13 @@ class ContextProcessor:
             self._outputs += tables.publish(self._now_us)
             self._outputs += tables.changes(position_cells(positions, tables.form.changelog))
         return self._outputs
+
+    def _apply_one(self, record: Message) -> None:
+        try:
+            self._apply[record.topic() or ""](record)
+        except BadRecord as error:
+            self._notes["dead-letter"] += 1
+            self._outputs.append(dead_letter_record(STAGE, record, str(error)))
 
     def _apply_post_event(self, record: Message) -> None:
         event = cast(PostEvent, _decode(topics.POSTS, record))

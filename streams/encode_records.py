@@ -23,6 +23,7 @@ from streams.encode_metrics import EncodeMetrics
 from streams.errors import Stopped
 from streams.headers import origin_ms, with_origin
 from streams.records import Output, Place
+from streams.transactional import Positions, Processed
 
 log = structlog.get_logger()
 
@@ -108,7 +109,7 @@ class EncodeRecords:
     def committed(self, delivered: Mapping[Place, Offset]) -> None:
         """Nothing local to write."""
 
-    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
+    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
         """Embeddings of the newest contexts, and dead letters. Raises Stopped between two turns: then nothing of the
         batch is committed, and whoever comes next encodes it."""
         newest, outputs = self._read(records)
@@ -121,7 +122,7 @@ class EncodeRecords:
                 outputs.append(self._output(one, outcome))
                 encoded += 1
         self._metrics.batch(self._kind, encoded, dead=len(outputs) - encoded)
-        return outputs
+        return Processed(outputs, len(records))
 
     def _read(self, records: Sequence[Message]) -> tuple[list[_Newest], list[Output]]:
         """Only the newest revision of a key is encoded; what cannot be read is a dead letter."""

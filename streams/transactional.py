@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -34,6 +34,17 @@ _TRANSACTION_MS: Final = 15_000
 log = structlog.get_logger(__name__)
 
 
+class Processed(NamedTuple):
+    """The outputs of the first `num_records` records, at least one, in the order in which they are to be sent."""
+
+    outputs: list[Output]
+    num_records: int
+
+
+Positions = Callable[[Sequence[Message]], Mapping[Place, Offset]]
+"""The offsets that are committed with a transaction, by the records that are left for the next one."""
+
+
 class Processor(Protocol):
     """What a stage plugs in. Everything is called from the loop's thread, one call at a time. Whatever it raises ends
     the process; a record that can never succeed must become an output to the dead letters."""
@@ -53,9 +64,9 @@ class Processor(Protocol):
         Called at least ten times a second when there is nothing else to do."""
         ...
 
-    def process(self, records: Sequence[Message], positions: Mapping[Place, Offset]) -> list[Output]:
-        """The outputs of one batch, in the order in which they are to be sent. `records` has no error messages in it
-        and is never empty. `positions` are the offsets that are committed with them."""
+    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
+        """One transaction: of all the records, or of the first ones where all would be too much for one. `records` has
+        no error messages in it and is never empty."""
         ...
 
     def committed(self, delivered: Mapping[Place, Offset]) -> None:
@@ -145,12 +156,13 @@ class TransactionalLoop:
         records = self._collect()
         while (outputs := self._processor.ahead(records)) is not None:
             self._transact(outputs, {})
-        moved = self._moved()
-        if records:
-            self._transact(self._processor.process(records, moved), moved)
-        elif moved:
+        if not records and (moved := self._moved(())):
             # Only control records: no reader is behind, and so no lag should be shown.
             self._commit_offsets(moved)
+        while records:
+            outputs, num_records = self._processor.process(records, self._moved)
+            records = records[num_records:]
+            self._transact(outputs, self._moved(records))
 
     def _collect(self) -> list[Message]:
         """One batch: waits a while for the first record, and for more while it is too early for another batch."""
@@ -172,14 +184,14 @@ class TransactionalLoop:
                 raise translate(error)
         self._batch += messages
 
-    def _moved(self) -> dict[Place, Offset]:
-        """Positions that are not committed yet. A position also counts control records, which the last record plus
-        one does not."""
+    def _moved(self, left: Sequence[Message]) -> dict[Place, Offset]:
+        """Positions that are not committed yet, before the records that are left. A position also counts control
+        records, which the last record plus one does not."""
         found = self._consumer.position([TopicPartition(*place) for place in self._committed])
+        positions = {place: Offset(at.offset) for place, at in zip(self._committed, found, strict=True)}
+        positions |= {place_of(record): offset_of(record) for record in reversed(left)}
         return {
-            place: Offset(at.offset)
-            for place, at in zip(self._committed, found, strict=True)
-            if at.offset >= 0 and at.offset != self._committed[place]
+            place: offset for place, offset in positions.items() if offset >= 0 and offset != self._committed[place]
         }
 
     def _transact(self, outputs: list[Output], moved: Mapping[Place, Offset]) -> None:

@@ -27,6 +27,8 @@ START_S: Final = 300.0
 """Two busy cores load two models, prepare a broker, and Maven may have to fetch it first."""
 STOP_S: Final = 25.0
 """`nearline up` promises 20."""
+ORPHANS_S: Final = 10.0
+"""How long children may live after `nearline up` was killed."""
 COMMAND_S: Final = 600.0
 _TAIL_CHARS: Final = 3_000
 _NEARLINE: Final = (sys.executable, "-m", "nearline")
@@ -110,6 +112,20 @@ class Pipeline:
                 f"its log ends with:\n{self.log_tail()}"
             )
         return time.monotonic() - began
+
+    def kill(self) -> None:
+        """kill -9 of `nearline up` alone; returns when the children that it left are gone too. Raises StartFailed."""
+        if self._up is None:
+            return
+        process, self._up = self._up, None
+        family = _family(process.pid)
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        _, left = psutil.wait_procs(family, timeout=ORPHANS_S)
+        if left:
+            raise StartFailed(f"{len(left)} processes outlived nearline up by {ORPHANS_S:.0f} s")
 
     def run(self, *arguments: str | Path, given: str | None = None, timeout_s: float = COMMAND_S) -> str:
         """What a command printed. `given` is its stdin. Raises CommandFailed with what it said."""

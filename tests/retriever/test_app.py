@@ -206,6 +206,28 @@ def test_the_key_opens_in_either_header(guarded: httpx.Client, name: str) -> Non
     assert guarded.get("/openapi.json", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_body_that_is_too_large_is_refused_before_it_is_whole(http: httpx.Client, told: bool) -> None:
+    piece = b" " * 1024 * 1024
+    sent = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(200):
+            sent += len(piece)
+            yield piece
+
+    length = {"Content-Length": str(200 * len(piece))} if told else {}
+    try:
+        answer = http.post("/v1/retrieve", content=pieces(), headers={**length, "Content-Type": "application/json"})
+        assert answer.status_code == 413
+        assert "8,388,608 bytes" in answer.json()["detail"]
+    except httpx.WriteError:
+        pass  # it hung up while we were still sending
+    assert sent < 200 * len(piece)
+    assert ask(http, member_id="m").status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 def test_health_needs_no_key(guarded: httpx.Client, path: str) -> None:
     assert guarded.get(path).status_code == 200

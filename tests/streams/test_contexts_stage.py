@@ -20,6 +20,7 @@ from schemas import topics
 from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.dead_letters import DeadLetterCause, Headers, from_headers
 from schemas.ids import Partition
+from streams import contexts_processor
 from streams.contexts_processor import READS
 from streams.contexts_stage import ContextStage
 from streams.errors import OffsetsLost
@@ -222,6 +223,16 @@ def test_what_is_due_is_published_by_itself_also_after_a_restart(contexts: Conte
     with in_thread(contexts.stage(rules).run):
         until(lambda: len(contexts.posts()["p1"]) == 2, "the counts to be published", every_s=0.2)
     assert contexts.posts()["p1"][-1].counts == {"view": 1}
+
+
+def test_a_batch_that_is_too_much_for_one_transaction_becomes_several(
+    contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts_processor, "MOST_HOPS", 5)
+    world = World(seed=4, num_actions=300)
+    contexts.send_all(world.sent())
+    with in_thread(contexts.stage(batch_records=1_000).run):
+        contexts.check(world)
 
 
 @pytest.mark.timeout(240)

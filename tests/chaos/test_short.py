@@ -1,0 +1,40 @@
+"""A short, seeded part of `make chaos`: a real pipeline loses nothing, whatever dies on the way."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from nearline.chaos.feed import End, expected_end
+from nearline.chaos.run import Chaos, chaos_on, figures
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
+
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def chaos() -> Iterator[Chaos]:
+    with chaos_on(SEED, print) as chaos:
+        for name in ("transaction.outputs-sent", "transaction.committed", "index.flushed"):
+            chaos.crash_point(name, 60)
+        chaos.faults(6, 400)
+        yield chaos
+
+
+def test_nothing_is_lost_whatever_dies(chaos: Chaos) -> None:
+    by_name = {row["figure"]: row for row in figures(chaos.rounds)}
+    assert by_name["faults"]["value"] == 9
+    assert all(by_name[name]["holds"] for name in ("lost", "resurrected", "older", "backwards", "repeated"))
+    assert by_name["dead letters of outages"]["holds"]
+
+
+def test_the_judge_sees_what_is_wrong(chaos: Chaos) -> None:
+    """Ends that the pipeline has not reached: so the other test can fail."""
+    end = expected_end(chaos.feed.events)
+    post_id, event = next(iter(end.live.items()))
+    never = {**event, "post_id": "never-sent"}
+    assert chaos.judge.judge(end).is_good
+    assert chaos.judge.judge(end._replace(live={**end.live, "never-sent": never})).lost == {"never-sent"}
+    assert chaos.judge.judge(End({}, {post_id})).resurrected == {post_id}
+    other = {**end.live, post_id: {**event, "text": "another text"}}
+    assert chaos.judge.judge(end._replace(live=other)).older == {post_id}
