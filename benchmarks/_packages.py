@@ -12,7 +12,16 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Precision, Templates, TokenLimits
+from encoders.manifest import (
+    BaseModel,
+    Manifest,
+    MeanForm,
+    PostTemplate,
+    Precision,
+    Templates,
+    TokenLimits,
+    default_special_tokens,
+)
 from encoders.writer import write_package
 from nearline.demo.world import WorldSize, make_world
 from schemas.events import PostCreated, parse_event
@@ -53,12 +62,17 @@ def random_package(
     tokens of a post; `device`: where the weights are made."""
     demo = Path(__file__).parent.parent / "nearline" / "demo" / "package"
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(demo / "tokenizer.json"), **_special_tokens(demo))  # type: ignore[no-untyped-call]
+    templates = Templates(PostTemplate(("text",), instruction))
+    special_tokens = default_special_tokens(templates, MeanForm())
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(special_tokens.values())}, replace_extra_special_tokens=False
+    )
     config.vocab_size = len(tokenizer)
     manifest = Manifest(
         id=f"random-{config.hidden_size}x{config.num_hidden_layers}",
         base_model=BaseModel("random"),
-        templates=Templates(PostTemplate(("text",), instruction)),
-        special_tokens=json.loads((demo / "nearline.json").read_text())["special_tokens"],
+        templates=templates,
+        special_tokens=special_tokens,
         dimensions=(DIMENSION, config.hidden_size),
         dimension=DIMENSION,
         precision=precision,

@@ -72,6 +72,7 @@ def main() -> int:
         for size in (size for size in SIZES if size.hidden in arguments.hidden):
             some = found[: arguments.texts or size.num_texts]
             figures += _compare(Path(temporary) / f"h{size.hidden}", size, some, compiled=arguments.compiled)
+            report(figures)
         if not arguments.sizes_only:
             figures += _prefixes(Path(temporary), found[: arguments.texts or 1_000])
             figures += _memory(arguments.events)

@@ -19,7 +19,7 @@ from benchmarks._vectors import draw, post, posts
 from indexer.hot import FaissHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import wall_clock
-from nearline.process import collect_rarely
+from nearline.process import collect_rarely, share_quickly
 from schemas.embeddings import PostEmbedding, Vector
 from schemas.ids import Micros
 
@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     collect_rarely()
+    share_quickly()
     vectors = draw(given.posts, given.dimension)
     tier = FaissHotTier(given.dimension, HotSettings(capacity=given.posts, device=given.device))
     filling_s = _fill(tier, vectors)
