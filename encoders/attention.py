@@ -69,7 +69,7 @@ def packed_attention(
         prefix = packing.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
         return _after_prefix(sides, packing, prefix, scaling), None
     if uses_varlen(query.device, query.dtype):
-        return _own_by_varlen(sides, packing, scaling)[0].transpose(0, 1).unsqueeze(0), None
+        return _own_by_varlen(sides, packing, scaling)[0].unsqueeze(0), None
     return _by_length(*sides, packing, scaling), None
 
 
@@ -97,29 +97,25 @@ def _after_prefix(sides: _Sides, packing: Packing, prefix: tuple[Tensor, Tensor]
         seen, seen_lse = _prefix_on_cpu(sides[0], prefix, scaling)
         own, own_lse = _own_on_cpu(sides, packing, scaling)
     share = torch.sigmoid(seen_lse - own_lse).unsqueeze(-1).to(seen.dtype)
-    return torch.lerp(own, seen, share).transpose(0, 1).unsqueeze(0)
+    return torch.lerp(own, seen, share).unsqueeze(0)
 
 
-# Each of these four gives (N, T, D) and the log-sum-exps (N, T).
+# Each of these gives (T, N, D) and the log-sum-exps (T, N).
 
 
 def _prefix_on_cpu(query: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
     """All tokens in one call."""
-    key, value = (side.repeat_interleave(query.shape[0] // side.shape[1], 1) for side in prefix)
-    seen, lse = _flash(query.unsqueeze(0), key, value, 0.0, False, scale=scaling)
-    return seen[0], lse[0]
+    seen, lse = _flash(query.unsqueeze(0), *prefix, 0.0, False, scale=scaling)
+    return seen[0].transpose(0, 1), lse[0].t()
 
 
 def _own_on_cpu(sides: _Sides, packing: Packing, scaling: float | None) -> tuple[Tensor, Tensor]:
-    query, key, value = sides
-    heads = query.shape[0] // key.shape[0]
-    key, value = key.repeat_interleave(heads, 0), value.repeat_interleave(heads, 0)
     own, own_lse = [], []
-    for length, (q, k, v) in _by_group(packing, query, key, value):
+    for length, (q, k, v) in _by_group(packing, *sides):
         attended, lse = _flash(q, k, v, 0.0, length > 1, scale=scaling)
-        own.append(attended.transpose(0, 1).flatten(1, 2))
-        own_lse.append(lse.transpose(0, 1).flatten(1, 2))
-    return torch.cat(own, 1), torch.cat(own_lse, 1)
+        own.append(attended.transpose(1, 2).flatten(0, 1))
+        own_lse.append(lse.transpose(1, 2).flatten(0, 1))
+    return torch.cat(own), torch.cat(own_lse)
 
 
 def _prefix_by_varlen(query: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
@@ -154,7 +150,7 @@ def _varlen(
         window_size=window,
         enable_gqa=gqa,
     )
-    return out.transpose(0, 1), lse
+    return out, lse.t()
 
 
 def _starts(lengths: list[int], device: torch.device) -> Tensor:
