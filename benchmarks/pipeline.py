@@ -1,8 +1,8 @@
 """The whole pipeline against its encoder alone: posts/s from `ingest` to both tiers ÷ posts/s of the encoder.
 
-`python -m benchmarks.pipeline [--seconds S] [--events F] [--json F]`. The same texts, two encode threads in both; all
-else of the pipeline shares the same cores. The encoder alone is measured before and after, because machines drift; the
-pipeline is sent somewhat more than the encoder can do. No queries.
+`python -m benchmarks.pipeline [--seconds S] [--hidden N…] [--events F] [--json F]`. The same texts, two encode threads
+in both; all else of the pipeline shares the same cores. The encoder alone is measured before and after, because machines
+drift; the pipeline is sent somewhat more than the encoder can do. No queries.
 """
 
 import argparse
@@ -24,10 +24,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--events", type=Path)
+    parser.add_argument("--hidden", type=int, nargs="*", default=[hidden for hidden, _, _ in MODELS], help="sizes")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     figures: list[Figure] = []
-    for hidden, layers, bound in MODELS:
+    for hidden, layers, bound in (model for model in MODELS if model[0] in arguments.hidden):
         figures += _measure(hidden, layers, bound, arguments.seconds, arguments.events)
     return report(figures, arguments.json)
 
