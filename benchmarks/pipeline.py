@@ -1,8 +1,8 @@
 """The whole pipeline against its encoder alone: posts/s from `ingest` to both tiers ÷ posts/s of the encoder.
 
 `python -m benchmarks.pipeline [--seconds S] [--hidden N…] [--events F] [--json F]`. The same texts, two encode threads
-in both; all else of the pipeline shares the same cores. The encoder alone is measured before and after, because machines
-drift; the pipeline is sent somewhat more than the encoder can do. No queries.
+in both; all else of the pipeline shares the same cores. The encoder alone is measured before and after, because
+machines drift; the pipeline is sent somewhat more than the encoder can do. No queries.
 """
 
 import argparse

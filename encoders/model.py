@@ -47,13 +47,15 @@ _LEAST_SHARED: Final = 8
 
 @dataclass
 class ModelStats:
-    """Counters since the start, for metrics. Padding has no counter: there is none."""
+    """Counters since the start, for metrics. No prompt is ever padded."""
 
     prompts: int = 0
     tokens: int = 0
     batches: int = 0
     budget_tokens: int = 0
     """Of all batches together; tokens / budget_tokens is the fill."""
+    spare_rows: int = 0
+    """Of all batches: rows of their matrices that hold no token; see `whole_rows`."""
     device_s: float = 0.0
     """On a CPU of all threads together, divided by their number."""
     halvings: int = 0
@@ -249,6 +251,7 @@ class PackedModel:
             self.stats.tokens += num_tokens
             self.stats.batches += 1
             self.stats.budget_tokens += max(budget, num_tokens)
+            self.stats.spare_rows += whole_rows(num_tokens, self.device, self._dtype) - num_tokens
 
 
 def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode, shared: Shared | None = None) -> Tensor:

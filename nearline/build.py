@@ -155,7 +155,7 @@ def build_serve(settings: Settings) -> Run:
 
     def listening(url: str) -> None:
         log.info("listening", url=url)
-        announce(SERVE, settings.data_dir, url.removeprefix("http://"))
+        announce(SERVE, settings.data_dir, settings.serve.host, int(url.rpartition(":")[2]))
 
     def run(stop: Event) -> None:
         with closing(cold), closing(retriever):

@@ -4,6 +4,7 @@
 """
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def served_metrics(name: str, data_dir: Path, host: str, registry: "CollectorReg
 
     server, thread = start_http_server(0, host, registry)
     try:
-        announce(name, data_dir, f"{host}:{server.server_port}")
+        announce(name, data_dir, host, server.server_port)
         yield
     finally:
         withdraw(name, data_dir)
@@ -33,8 +34,10 @@ def served_metrics(name: str, data_dir: Path, host: str, registry: "CollectorReg
         thread.join()
 
 
-def announce(name: str, data_dir: Path, address: str) -> None:
+def announce(name: str, data_dir: Path, host: str, port: int) -> None:
     """Whole or not at all: Prometheus never sees half a file."""
+    reachable = socket.gethostname() if host in {"0.0.0.0", "::"} else host
+    address = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
     target = _file(name, data_dir)
     target.parent.mkdir(exist_ok=True)
     temporary = target.with_suffix(".tmp")

@@ -32,7 +32,7 @@ from streams.settings import KafkaSettings
 BUDGET_S: Final = 4.0
 """For all of it. A command has 5 s, and needs some of them to start and to print."""
 
-_HOT_S: Final = 3.0
+_HOT_S: Final = 2.5
 _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 0.3
 _MAX_COUNTED: Final = 2_000
@@ -144,8 +144,9 @@ def _generation(hot: HotReport | None) -> Generation | None:
 
 def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: Callable[[], HotReport | None]) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
+        dead_letters = dead_letter_box.count(kafka, reader, _MAX_COUNTED)
         lags = read_lags(reader, stage_reads(generation), _PROBE_S, lambda: _hot_offsets(hot()))
-        return _Streams([_stage(lag) for lag in lags], dead_letter_box.count(kafka, reader, _MAX_COUNTED))
+        return _Streams([_stage(lag) for lag in lags], dead_letters)
 
 
 def _hot_offsets(hot: HotReport | None) -> Offsets | None:

@@ -3,6 +3,7 @@
 Nothing is armed unless a process asks for it; a place that is not armed costs one look at an empty dictionary.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ def arm_from(environment: Mapping[str, str], stage: str = "") -> None:
         arm(name, int(passes or 1))
     if file := environment.get(FILE_VARIABLE):
         name, left = _read(Path(file))
-        if left.get(stage):
+        if left.get(stage, 0) > 0:
             _file.append((Path(file), stage))
             arm(name)
 
@@ -64,12 +65,22 @@ def point(name: str) -> None:
     if not _armed or name not in _armed:
         return
     _armed[name] -= 1
-    if _armed[name] <= 0:
+    if _armed[name] <= 0 and all(_takes_one(file, stage) for file, stage in _file):
         os.write(2, f"leaving at the crash point {name}\n".encode())
-        for file, stage in _file:
-            place, left = _read(file)
-            write_file(file, place, {**left, stage: left[stage] - 1})
         os._exit(EXIT_STATUS)
+
+
+def _takes_one(file: Path, stage: str) -> bool:
+    """One leave less is left; False where none was. Other stages and other threads of this one want theirs at the same
+    time: the lock is held until this process ends."""
+    lock = os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    place, left = _read(file)
+    if left.get(stage, 0) <= 0:
+        os.close(lock)
+        return False
+    write_file(file, place, {**left, stage: left[stage] - 1})
+    return True
 
 
 def _read(file: Path) -> tuple[str, dict[str, int]]:

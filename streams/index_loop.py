@@ -83,11 +83,13 @@ class IndexLoop:
         # 3. Dead letters, until the broker has them.
         if impossible is None or not self._bury(consumer, producer, impossible, stop):
             return
-        point("index.dead-lettered")
+        if batch:
+            point("index.dead-lettered")
         # 4. Only now may the offsets move; a background thread commits what is stored.
         if not self._held:
             self._store(consumer)
-        point("index.stored")
+        if batch:
+            point("index.stored")
         self._sweep_now_and_then()
 
     def _take(self, consumer: Consumer) -> list[Message]:

@@ -154,8 +154,7 @@ class TransactionalLoop:
 
     def _turn(self) -> None:
         records = self._collect()
-        while (outputs := self._processor.ahead(records)) is not None:
-            self._transact(outputs, {})
+        self._ahead(records)
         if not records and (moved := self._moved(())):
             # Only control records: no reader is behind, and so no lag should be shown.
             self._commit_offsets(moved)
@@ -163,6 +162,12 @@ class TransactionalLoop:
             outputs, num_records = self._processor.process(records, self._moved)
             records = records[num_records:]
             self._transact(outputs, self._moved(records))
+            if records:
+                self._ahead(records)
+
+    def _ahead(self, records: Sequence[Message]) -> None:
+        while (outputs := self._processor.ahead(records)) is not None:
+            self._transact(outputs, {})
 
     def _collect(self) -> list[Message]:
         """One batch: waits a while for the first record, and for more while it is too early for another batch."""

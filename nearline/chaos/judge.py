@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import closing
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nearline.chaos.feed import End
 from nearline.demo.pipeline import Pipeline
@@ -10,9 +10,12 @@ from schemas import topics
 from schemas.contexts import decode_post_context
 from schemas.embeddings import decode_post_embedding
 from schemas.ids import Generation
+from streams import dead_letter_box
 from streams.lag import OffsetReader
 from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
+
+_MAX_COUNTED: Final = 10_000
 
 Revisions = dict[str, int]
 
@@ -68,8 +71,11 @@ class Judge:
             backwards |= {post_id for post_id, revision in tier.items() if revision < self._seen.get(post_id, 0)}
             self._seen.update(tier)
         repeated = _repeated(kafka, Generation(instance.generation))
-        letters = int(self._pipeline.ask("status")["dead_letters"] or 0)
-        return Verdict(lost, resurrected, older, backwards, repeated, letters)
+        return Verdict(lost, resurrected, older, backwards, repeated, self._dead_letters(kafka))
+
+    def _dead_letters(self, kafka: KafkaSettings) -> int:
+        with closing(OffsetReader(kafka, 30.0)) as reader:
+            return dead_letter_box.count(kafka, reader, _MAX_COUNTED)
 
     def _dump(self, tier: str) -> Revisions:
         return {one["post_id"]: one["revision"] for one in self._pipeline.lines("dump", "posts", "--tier", tier)}

@@ -1,8 +1,12 @@
 """`nearline chaos`: see it survive."""
 
 from pathlib import Path
+from typing import Final
 
 import click
+
+_LEAST_SHARE: Final = 20
+"""Events for each fault: some must pass every place."""
 
 
 @click.command()
@@ -22,8 +26,10 @@ def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file:
     from streams.crash_points import NAMES
 
     names = NAMES if crash_points else ()
+    if not names and not faults:
+        raise click.UsageError("nothing is left to do; leave out --no-crash-points, or ask for some --faults")
     with chaos_on(seed, click.echo) as adversary:
-        share = events // (faults + 3 * len(names) or 1)
+        share = max(_LEAST_SHARE, events // (faults + 3 * len(names)))
         for name in names:
             adversary.crash_point(name, 3 * share)
         adversary.faults(faults, faults * share)

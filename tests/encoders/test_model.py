@@ -15,6 +15,7 @@ from encoders.errors import BadPackage, EncodingFailed, Unencodable
 from encoders.manifest import PoolingMode
 from encoders.model import PackedModel, choose_device, load_model
 from encoders.packages import ModelPackage
+from encoders.products import whole_rows
 from schemas.embeddings import Vector
 from tests.packages import make_tiny_package
 
@@ -92,8 +93,11 @@ def test_a_cut_vector_has_length_one(tmp_path: Path) -> None:
 def test_bf16_stays_close_to_its_own_weights_in_fp64(tmp_path: Path, layout: str, pooling: PoolingMode) -> None:
     package = make_tiny_package(tmp_path / "p", precision="bf16", pooling=pooling, **LAYOUTS[layout])
     prompts, prefix = random_prompts(), list(range(60, 100))
-    vectors = packed(package).run(prompts).vectors
+    model = packed(package)
+    vectors = model.run(prompts).vectors
     assert 1e-9 < worst_distance(vectors, one_by_one(package, prompts, pooling)) < 3e-3
+    if whole_rows(1, CPU, torch.bfloat16) > 1:
+        assert 0 < model.stats.spare_rows < whole_rows(1, CPU, torch.bfloat16) * model.stats.batches
     after_prefix = [prefix + ending for ending in prompts]
     vectors = packed(package).run(after_prefix, prefix).vectors
     assert worst_distance(vectors, one_by_one(package, after_prefix, pooling)) < 3e-3

@@ -21,7 +21,7 @@ from schemas.contexts import MemberContext, PostContext, decode_member_context, 
 from schemas.dead_letters import DeadLetterCause, Headers, from_headers
 from schemas.ids import Partition
 from streams import contexts_processor
-from streams.contexts_processor import READS
+from streams.contexts_processor import READS, ContextProcessor
 from streams.contexts_stage import ContextStage
 from streams.errors import OffsetsLost
 from streams.lag import OffsetReader
@@ -29,6 +29,7 @@ from streams.rebuild import rebuild_offsets
 from streams.republish import flush_record, republish_record, send_all
 from streams.settings import ContextsSettings, KafkaSettings
 from streams.topics import ensure_topics
+from streams.transactional import Positions, Processed
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED, SESSION
 from tests.streams.context_world import Sent, World, slices
@@ -228,11 +229,21 @@ def test_what_is_due_is_published_by_itself_also_after_a_restart(contexts: Conte
 def test_a_batch_that_is_too_much_for_one_transaction_becomes_several(
     contexts: Contexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    parts: list[tuple[int, int]] = []
+    whole = ContextProcessor.process
+
+    def watched(self: ContextProcessor, records: Sequence[Message], positions: Positions) -> Processed:
+        done = whole(self, records, positions)
+        parts.append((done.num_records, len(records)))
+        return done
+
+    monkeypatch.setattr(ContextProcessor, "process", watched)
     monkeypatch.setattr(contexts_processor, "MOST_HOPS", 5)
     world = World(seed=4, num_actions=300)
     contexts.send_all(world.sent())
     with in_thread(contexts.stage(batch_records=1_000).run):
         contexts.check(world)
+    assert sum(done < all_of_it for done, all_of_it in parts) > 10
 
 
 @pytest.mark.timeout(240)
