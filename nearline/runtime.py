@@ -5,6 +5,7 @@ Owns the order of starting and draining, and `instance.json`. What runs inside a
 
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
@@ -194,8 +195,7 @@ def _is_child(command: list[str], data_dir: Path) -> bool:
 def _forget(data_dir: Path) -> None:
     instance_file(data_dir).unlink(missing_ok=True)
     forget_children(data_dir)
-    for file in targets_folder(data_dir).glob("*.json"):
-        file.unlink(missing_ok=True)
+    shutil.rmtree(targets_folder(data_dir), ignore_errors=True)
     socket_file = cold_socket(data_dir)
     socket_file.unlink(missing_ok=True)
     if socket_file.parent != data_dir:
