@@ -10,12 +10,15 @@ from typing import Final
 import psutil
 
 from nearline.demo.pipeline import Pipeline
+from nearline.errors import StartFailed
 
 _Process = tuple[str, int]
 """Name and pid."""
 
 _LONGEST_FREEZE_S: Final = 20.0
 """Longer than a consumer's session and a transaction may last: whoever wakes is a zombie."""
+_RESTART_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.1
 
 
 class Adversary:
@@ -46,8 +49,14 @@ class Adversary:
         return f"SIGTERM {self._signal(signal.SIGTERM, self._victims(1))}"
 
     def terminate_all(self, stages: Collection[str]) -> None:
-        """So that they start again, with whatever is armed by now."""
-        self._signal(signal.SIGTERM, [one for one in self._running() if _stage(one[0]) in stages])
+        """Returns when all of them have started again, with whatever is armed by now."""
+        victims = [one for one in self._running() if _stage(one[0]) in stages]
+        self._signal(signal.SIGTERM, victims)
+        deadline = time.monotonic() + _RESTART_S
+        while set(victims) & set(self._running()) or len(self._running()) < len(self._pipeline.instance.processes):
+            if time.monotonic() > deadline:
+                raise StartFailed(f"{', '.join(stages)} did not start again within {_RESTART_S:.0f} s")
+            time.sleep(_LOOK_EVERY_S)
 
     def freeze(self) -> str:
         """The broker too: all others wait for it then."""
