@@ -94,7 +94,8 @@ def build_encode(settings: Settings, slot: str) -> Run:
         budget_tokens=settings.encode.budget_tokens,
         compiled=settings.encode.compile,
     )
-    encoder.warm_up()
+    if settings.encode.compile:
+        encoder.warm_up()  # else the golden texts have done it
     worker = f"{node_id(settings.data_dir)}.{slot}"
     registry = CollectorRegistry()
     registry.register(EncoderMetrics(encoder))

@@ -15,7 +15,7 @@ from streams.errors import KafkaRefused, NoSuchDeadLetter
 from streams.lag import OffsetReader, Offsets
 from streams.records import Output, Place
 from streams.republish import republish_record, send_all
-from streams.scan import scan, scanner
+from streams.scan import scan, scan_topic, scanner
 from streams.settings import KafkaSettings
 
 _SENT_BACK_AS_THEY_ARE: Final = frozenset((*topics.INPUTS, *topics.HOPS, topics.REPUBLISH))
@@ -61,13 +61,7 @@ def count(kafka: KafkaSettings, reader: OffsetReader, exact_up_to: int = 5_000) 
 
 def letters(kafka: KafkaSettings, reader: OffsetReader) -> Iterator[DeadLetter]:
     """All that are kept, by partition and offset. Raises StreamsError."""
-    starts, ends = _stretches(reader)
-    consumer = scanner(kafka)
-    try:
-        for place, start in starts.items():
-            yield from map(_letter, scan(consumer, place, start, ends[place]))
-    finally:
-        consumer.close()
+    return map(_letter, scan_topic(kafka, reader, topics.DEAD_LETTERS))
 
 
 def chosen(kafka: KafkaSettings, reader: OffsetReader, ids: Iterable[DeadLetterId]) -> list[DeadLetter]:

@@ -51,6 +51,15 @@ def scan(consumer: Consumer, place: Place, start: Offset, end: Offset) -> Iterat
     raise KafkaUnavailable(f"the broker sent nothing of {place[0]} for {_QUIET_S:.0f} s")
 
 
+def scan_topic(kafka: KafkaSettings, reader: OffsetReader, topic: str) -> Iterator[Message]:
+    """All the records that are there and committed now, by partition and offset. Raises StreamsError."""
+    places = reader.places([topic])
+    starts, ends = reader.starts(places), reader.ends(places)
+    with closing(scanner(kafka)) as consumer:
+        for place in places:
+            yield from scan(consumer, place, starts[place], ends[place])
+
+
 def newest_value(kafka: KafkaSettings, topic: str, key: bytes) -> bytes | None:
     """The newest record of a key in a compacted topic, None where there is none. Raises StreamsError.
 

@@ -78,9 +78,7 @@ class Feed:
 
     def _update(self) -> None:
         if self._live:
-            post_id = self._random.choice(list(self._live))
-            old = self._live[post_id]
-            self._send(post_id, {**old, "type": "post.updated", "text": self._text(), "at": self._now()})
+            self._edit(self._random.choice(list(self._live)))
 
     def _delete(self) -> None:
         if self._live:
@@ -100,8 +98,11 @@ class Feed:
         if self._live:
             post_id = self._random.choice(list(self._live))
             for _ in range(_BURST):
-                old = self._live[post_id]
-                self._send(post_id, {**old, "type": "post.updated", "text": self._text(), "at": self._now()})
+                self._edit(post_id)
+
+    def _edit(self, post_id: str) -> None:
+        changes = {"type": "post.updated", "text": self._text(), "at": self._now()}
+        self._send(post_id, {**self._live[post_id], **changes})
 
     def _activity(self) -> None:
         """Sometimes before its post."""

@@ -1,6 +1,6 @@
 """Compares both tiers with what must be there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -12,9 +12,10 @@ from schemas.embeddings import decode_post_embedding
 from schemas.ids import Generation
 from streams import dead_letter_box
 from streams.lag import OffsetReader
-from streams.scan import scan, scanner
+from streams.scan import scan_topic
 from streams.settings import KafkaSettings
 
+_KAFKA_CALL_S: Final = 30.0
 _MAX_COUNTED: Final = 10_000
 
 Revisions = dict[str, int]
@@ -51,11 +52,11 @@ class Judge:
         """After `nearline wait`."""
         instance = self._pipeline.instance
         kafka = KafkaSettings(bootstrap_servers=instance.bootstrap_servers)
-        contexts = {
-            str(context.post_id): context
-            for _, value in _records(kafka, topics.POST_CONTEXTS)
-            for context in [decode_post_context(value)]
-        }
+        with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
+            found = map(decode_post_context, _values(reader, kafka, topics.POST_CONTEXTS))
+            contexts = {str(context.post_id): context for context in found}
+            repeated = _repeated(reader, kafka, Generation(instance.generation))
+            dead_letters = dead_letter_box.count(kafka, reader, _MAX_COUNTED)
         tiers = [self._dump("cold"), self._dump("hot")]
         lost, resurrected, older, backwards = (set[str]() for _ in range(4))
         for post_id, event in end.live.items():
@@ -70,21 +71,16 @@ class Judge:
             resurrected |= end.deleted & tier.keys()
             backwards |= {post_id for post_id, revision in tier.items() if revision < self._seen.get(post_id, 0)}
             self._seen.update(tier)
-        repeated = _repeated(kafka, Generation(instance.generation))
-        return Verdict(lost, resurrected, older, backwards, repeated, self._dead_letters(kafka))
-
-    def _dead_letters(self, kafka: KafkaSettings) -> int:
-        with closing(OffsetReader(kafka, 30.0)) as reader:
-            return dead_letter_box.count(kafka, reader, _MAX_COUNTED)
+        return Verdict(lost, resurrected, older, backwards, repeated, dead_letters)
 
     def _dump(self, tier: str) -> Revisions:
         return {one["post_id"]: one["revision"] for one in self._pipeline.lines("dump", "posts", "--tier", tier)}
 
 
-def _repeated(kafka: KafkaSettings, generation: Generation) -> set[str]:
+def _repeated(reader: OffsetReader, kafka: KafkaSettings, generation: Generation) -> set[str]:
     seen: set[tuple[str, int]] = set()
     repeated: set[str] = set()
-    for _, value in _records(kafka, topics.post_embeddings(generation)):
+    for value in _values(reader, kafka, topics.post_embeddings(generation)):
         one = decode_post_embedding(value)
         if (one.post_id, one.revision) in seen:
             repeated.add(one.post_id)
@@ -92,13 +88,6 @@ def _repeated(kafka: KafkaSettings, generation: Generation) -> set[str]:
     return repeated
 
 
-def _records(kafka: KafkaSettings, topic: str) -> Iterable[tuple[bytes, bytes]]:
-    """All committed ones, each partition in order."""
-    with closing(OffsetReader(kafka, 30.0)) as reader, closing(scanner(kafka)) as consumer:
-        places = reader.places([topic])
-        starts, ends = reader.starts(places), reader.ends(places)
-        for place in places:
-            for message in scan(consumer, place, starts[place], ends[place]):
-                key, value = message.key(), message.value()
-                if key is not None and value is not None:
-                    yield key, value
+def _values(reader: OffsetReader, kafka: KafkaSettings, topic: str) -> Iterator[bytes]:
+    """Of all committed records, each partition in order."""
+    return (value for message in scan_topic(kafka, reader, topic) if (value := message.value()) is not None)

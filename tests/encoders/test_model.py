@@ -44,8 +44,8 @@ def random_prompts(num: int = 40, longest: int = 70) -> list[list[int]]:
     return [rng.integers(0, 256, length).tolist() for length in [1, 1, *rng.integers(1, longest, num - 2)]]
 
 
-def packed(package: ModelPackage, budget_tokens: int = 300) -> PackedModel:
-    return PackedModel(load_model(package.folder, package.manifest, CPU), package.manifest, CPU, budget_tokens)
+def packed(package: ModelPackage, budget_tokens: int = 300, device: torch.device = CPU) -> PackedModel:
+    return PackedModel(load_model(package.folder, package.manifest, device), package.manifest, device, budget_tokens)
 
 
 def one_by_one(package: ModelPackage, prompts: Sequence[list[int]], pooling: PoolingMode) -> list[Tensor]:
@@ -221,8 +221,7 @@ def test_auto_takes_a_gpu_where_there_is_one() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_on_a_gpu_the_vectors_are_the_same(tmp_path: Path, layout: str) -> None:
     package = make_tiny_package(tmp_path / "p", precision="bf16", **LAYOUTS[layout])
-    cuda = torch.device("cuda")
-    model = PackedModel(load_model(package.folder, package.manifest, cuda), package.manifest, cuda, 300)
+    model = packed(package, device=torch.device("cuda"))
     prompts = random_prompts()
     assert worst_distance(model.run(prompts).vectors, one_by_one(package, prompts, "mean")) < 3e-3
 
@@ -232,8 +231,7 @@ def test_on_a_gpu_the_vectors_are_the_same(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_on_a_gpu_a_shared_prefix_changes_no_vector(tmp_path: Path, layout: str) -> None:
     package = make_tiny_package(tmp_path / "p", precision="bf16", **LAYOUTS[layout])
-    cuda = torch.device("cuda")
-    model = PackedModel(load_model(package.folder, package.manifest, cuda), package.manifest, cuda, 300)
+    model = packed(package, device=torch.device("cuda"))
     prefix = list(range(60, 100))
     endings = random_prompts()
     prompts = [prefix + ending for ending in endings]
@@ -245,7 +243,6 @@ def test_on_a_gpu_a_shared_prefix_changes_no_vector(tmp_path: Path, layout: str)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_fp32_is_as_exact(package: ModelPackage) -> None:
-    cuda = torch.device("cuda")
-    model = PackedModel(load_model(package.folder, package.manifest, cuda), package.manifest, cuda, 300)
+    model = packed(package, device=torch.device("cuda"))
     prompts = random_prompts()
     assert worst_distance(model.run(prompts).vectors, one_by_one(package, prompts, "mean")) < 1e-6
