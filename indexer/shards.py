@@ -32,9 +32,9 @@ _CHANGED_POINTS: Final = 8_192
 _SEGMENT_LIMIT: Final = 40_000
 """Segments are merged up to this size."""
 _MIN_INDEXED_POINTS: Final = 2_000
-_SEARCH_THREADS: Final = 1
-"""Of the engine, for the segments of one shard. A full one has two; two, three and four threads searched them no faster
-than one."""
+_SEARCH_THREADS: Final = 2
+"""Of the engine, for the segments of one shard. A full one has two: two threads searched a million points in 29 ms, one
+in 43."""
 _SLACK: Final = 1.1
 _SLACK_HITS: Final = 32
 """A shard is asked for so much more than its even share of k. It is seldom too little, then the shard is asked again;
