@@ -78,11 +78,17 @@ class Found(Struct):
     scores: bytes
     revisions: bytes
 
+    def __post_init__(self) -> None:
+        if (len(self.scores), len(self.revisions)) != (4 * len(self.post_ids), 8 * len(self.post_ids)):
+            raise ValueError("each hit has a score and a revision")
+
 
 WirePost = tuple[PostId, Revision, bool, MemberId, str | None, Micros, bytes]
 WireMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes]
 
 T = TypeVar("T")
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(Request)
@@ -97,7 +103,7 @@ def decode_request(frame: bytes) -> Request:
     """Raises TierRefused."""
     try:
         request: Request = _requests.decode(frame)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise TierRefused(f"not a request to the cold tier: {error}") from error
     return request
 
@@ -116,7 +122,7 @@ def decode_answer(frame: bytes, shape: type[T]) -> T:
         answer = _answers.decode(frame)
         if isinstance(answer, Answer):
             return msgspec.msgpack.decode(answer.body, type=shape)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise TierUnavailable(f"the cold process speaks another version: {error}") from error
     raise TierRefused(answer.message) if answer.refused else TierUnavailable(answer.message)
 
@@ -134,10 +140,9 @@ def search_request(query_D: Vector, k: int, filters: Filters) -> Search:
 
 def unpack_query(search: Search) -> Vector:
     """Raises TierRefused."""
-    vector = unpack_vector(search.vector)
-    if vector is None:
-        raise TierRefused("a search has a vector")
-    return vector
+    if not search.vector or len(search.vector) % 4:
+        raise TierRefused("a search has a vector of float32 numbers")
+    return np.frombuffer(search.vector, "<f4")
 
 
 def filters_of(search: Search) -> Filters:

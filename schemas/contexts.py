@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.errors import BadRecord
-from schemas.ids import MemberId, Micros, PostId, Revision
+from schemas.ids import Int64, MemberId, Micros, PostId, Revision
 
 COUNTED_ACTIONS = ("view", "dwell", "click", "like", "comment", "share", "follow", "hide", "impression")
 
@@ -29,7 +29,7 @@ class PostContext(Struct, frozen=True):
     text: str = ""
     language: str | None = None
     created_at_us: Micros = Micros(0)
-    counts: dict[str, int] = {}
+    counts: dict[str, Int64] = {}
 
 
 class MemberContext(Struct, frozen=True):

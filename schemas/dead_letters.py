@@ -25,7 +25,7 @@ def to_headers(cause: DeadLetterCause) -> Headers:
 
 
 def from_headers(headers: Headers | None) -> DeadLetterCause:
-    """Missing headers read as empty, so that a foreign record in the topic can still be listed."""
+    """Missing and wrong headers read as empty, so that a foreign record in the topic can still be listed."""
     found = {
         name.removeprefix(_PREFIX): value.decode("utf-8", "replace")
         for name, value in headers or []
@@ -34,10 +34,15 @@ def from_headers(headers: Headers | None) -> DeadLetterCause:
     return DeadLetterCause(
         found.get("stage", ""),
         found.get("topic", ""),
-        Partition(int(found.get("partition", "-1"))),
-        Offset(int(found.get("offset", "-1"))),
+        Partition(_number(found.get("partition", ""))),
+        Offset(_number(found.get("offset", ""))),
         found.get("cause", ""),
     )
+
+
+def _number(text: str) -> int:
+    """-1 for what is no number of Kafka's."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 def without_cause(headers: Headers | None) -> Headers:

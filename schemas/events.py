@@ -5,7 +5,7 @@
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from schemas import topics
 from schemas.errors import BadRecord
 from schemas.ids import MAX_ID_BYTES, MAX_TEXT_CHARS, Micros, Millis
-from schemas.times import EPOCH, to_micros
+from schemas.times import END, EPOCH, to_micros
 
 Action = Literal["view", "dwell", "click", "like", "comment", "share", "follow", "hide", "impression"]
 
@@ -49,8 +49,8 @@ class _Event(Struct, frozen=True, tag_field="type"):
 
     def _check_times(self, *names: str) -> None:
         for name in names:
-            if getattr(self, name) < EPOCH:
-                raise ValueError(f"{name} is before 1970; send the real time")
+            if not EPOCH <= getattr(self, name) < END:
+                raise ValueError(f"{name} is before 1970 or after 9998; send the real time")
 
 
 class _PostBody(_Event, frozen=True):
@@ -138,7 +138,7 @@ class Activity(_Event, frozen=True, tag="activity"):
     post_id: _Id
     action: Action
     at: _Time
-    dwell_ms: Annotated[int, Meta(ge=0)] | None = None
+    dwell_ms: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
 
     def __post_init__(self) -> None:
         self._check_ids("member_id", "post_id")
@@ -172,6 +172,14 @@ _TOPIC: Final = {
     MemberDeleted: topics.MEMBERS,
     Activity: topics.ACTIVITY,
 }
+_SHOWN_CHARS: Final = 200
+_A_TIME: Final = "send one such as 2026-01-05T10:00:00Z"
+_MENDS: Final = {
+    "type": f"use one of {', '.join(str(kind.__struct_config__.tag) for kind in EVENT_TYPES)}",
+    "action": f"use one of {', '.join(get_args(Action))}",
+    "at": _A_TIME,
+    "created_at": _A_TIME,
+}
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
@@ -187,6 +195,12 @@ def event_key(event: Event) -> str:
 
 def event_time_us(event: Event) -> Micros:
     return to_micros(event.event_time)
+
+
+def latest_time_us(event: Event) -> Micros:
+    """The latest of the times in it. An update says its post's creation too, which decides how long the post is hot."""
+    at_us = event_time_us(event)
+    return max(at_us, to_micros(event.created_at)) if isinstance(event, PostUpdated) else at_us
 
 
 def event_order(event: Event, body: bytes) -> EventOrder:
@@ -216,15 +230,22 @@ def decode_event(topic: str, key: bytes | None, body: bytes | None, timestamp_ms
         raise BadRecord(f"the key is null; use {expected!r} as the key")
     if key != expected.encode():
         raise BadRecord(f"the key {key[:64]!r} disagrees with the body; use {expected!r} as the key")
-    if event_time_us(event) > timestamp_ms * 1000 + MAX_FUTURE_US:
-        raise BadRecord("the event time is more than 24 h past the record's timestamp; send the real time")
+    if latest_time_us(event) > timestamp_ms * 1000 + MAX_FUTURE_US:
+        raise BadRecord("at or created_at is more than 24 h past the record's timestamp; send the real time")
     return event
 
 
 def _sentence(error: msgspec.ValidationError) -> str:
-    """msgspec says «Expected `str`, got `int` - at `$.post_id`»; we put the field first."""
+    """msgspec says «Expected `str`, got `int` - at `$.post_id`»; we put the field first, and the mend last. It quotes
+    what a stranger sent: any length, line ends, what moves a terminal's cursor."""
     text, _, path = str(error).rpartition(" - at ")
     if not text:
-        return str(error)
+        return _shown(str(error))
     field = path.strip("`").removeprefix("$").lstrip(".")
-    return f"{field}: {text}" if field else text
+    sentence = f"{field}: {_shown(text)}" if field else _shown(text)
+    return f"{sentence}; {_MENDS[field]}" if field in _MENDS else sentence
+
+
+def _shown(text: str) -> str:
+    text = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

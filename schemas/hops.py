@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from schemas.errors import BadRecord
 from schemas.events import Action
-from schemas.ids import MemberId, Micros, Offset, Partition, PostId
+from schemas.ids import Int64, MemberId, Micros, Offset, Partition, PostId
 
 
 class PostActivity(Struct, frozen=True, array_like=True, gc=False):
@@ -22,7 +22,7 @@ class PostActivity(Struct, frozen=True, array_like=True, gc=False):
     member_id: MemberId
     action: Action | Literal["erase"]
     at_us: Micros
-    dwell_ms: int | None = None
+    dwell_ms: Int64 | None = None
     partition: Partition = Partition(-1)
     offset: Offset = Offset(-1)
 
@@ -52,7 +52,7 @@ def decode_post_activity(body: bytes) -> PostActivity:
     """Raises BadRecord."""
     try:
         return _post_activity.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord(f"not a hop to a post: {error}") from error
 
 
@@ -60,5 +60,5 @@ def decode_member_action(body: bytes) -> MemberAction:
     """Raises BadRecord."""
     try:
         return _member_action.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord(f"not a hop to a member: {error}") from error

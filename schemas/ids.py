@@ -1,15 +1,20 @@
 """Ids, revisions and times as types of their own, so that they cannot be swapped."""
 
-from typing import Literal, NewType
+from typing import Annotated, Literal, NewType
+
+from msgspec import Meta
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What msgpack, Kafka and numpy can hold; JSON and Python know no end."""
 
 PostId = NewType("PostId", str)
 MemberId = NewType("MemberId", str)
-Revision = NewType("Revision", int)
+Revision = NewType("Revision", Int64)
 """Grows with every published context of one entity; 0 stands for "never published"."""
 Generation = NewType("Generation", str)
-Partition = NewType("Partition", int)
-Offset = NewType("Offset", int)
-Micros = NewType("Micros", int)
+Partition = NewType("Partition", Int64)
+Offset = NewType("Offset", Int64)
+Micros = NewType("Micros", Int64)
 """Microseconds since 1970-01-01T00:00:00Z."""
 Millis = NewType("Millis", int)
 """Milliseconds since 1970, the unit of a Kafka record's timestamp."""

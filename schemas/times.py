@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from schemas.ids import Micros
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+END = datetime(9999, 1, 1, tzinfo=UTC)
+"""Some zones' last times of the year 9999 have no name in UTC."""
 MICROSECOND = timedelta(microseconds=1)
 
 
