@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 import msgspec
 
 from schemas.errors import BadRecord
-from schemas.events import Event, event_key, event_time_us, event_topic, parse_event
+from schemas.events import Event, event_key, event_topic, latest_time_us, parse_event
 from schemas.ids import Micros
 from schemas.times import to_micros, to_rfc3339
 from streams.errors import BadFile
@@ -46,6 +46,7 @@ class Survey(NamedTuple):
 
     num_events: int
     num_bad: int
+    oldest_us: Micros | None
     newest_us: Micros | None
     digest: str
 
@@ -108,19 +109,22 @@ def survey(file: EventFile, latest_us: Micros | None, report: Callable[[int, str
     """
     digest = hashlib.sha256()
     num_events = num_bad = 0
+    oldest: Micros | None = None
     newest: Micros | None = None
     for number, line in file.lines():
         digest.update(line)
         digest.update(b"\n")
         try:
-            at_us = event_time_us(_read(line, latest_us))
+            event = _read(line, latest_us)
         except BadRecord as error:
             num_bad += 1
             report(number, str(error))
             continue
         num_events += 1
-        newest = at_us if newest is None else max(newest, at_us)
-    return Survey(num_events, num_bad, newest, digest.hexdigest())
+        times_us = [to_micros(getattr(event, name)) for name in _times(event)]
+        oldest = min(times_us if oldest is None else [oldest, *times_us])
+        newest = max(times_us if newest is None else [newest, *times_us])
+    return Survey(num_events, num_bad, oldest, newest, digest.hexdigest())
 
 
 def events(file: EventFile, latest_us: Micros | None, shift_us: int = 0) -> Iterator[InputEvent]:
@@ -130,17 +134,19 @@ def events(file: EventFile, latest_us: Micros | None, shift_us: int = 0) -> Iter
             event = _read(line, latest_us)
         except BadRecord:
             continue
-        value = shift_times(event, line, shift_us) if shift_us else line
+        value = shift_times(event, shift_us) if shift_us else line
         yield InputEvent(event_topic(event), event_key(event).encode(), value)
 
 
-def shift_times(event: Event, body: bytes, shift_us: int) -> bytes:
-    """The event's body with its times moved by `shift_us`; the same body and shift give the same bytes."""
-    fields = msgspec.json.decode(body)
-    for name in _TIMES:
-        if name in event.__struct_fields__:
-            fields[name] = to_rfc3339(Micros(to_micros(getattr(event, name)) + shift_us))
-    return msgspec.json.encode(fields)
+def shift_times(event: Event, shift_us: int) -> bytes:
+    """The event's body with its times moved by `shift_us`, and without unknown fields: nobody reads those, and what is
+    in them may be nothing that can be written again. The same event and shift give the same bytes."""
+    moved = {name: to_rfc3339(Micros(to_micros(getattr(event, name)) + shift_us)) for name in _times(event)}
+    return msgspec.json.encode({**msgspec.to_builtins(event), **moved})
+
+
+def _times(event: Event) -> list[str]:
+    return [name for name in _TIMES if name in event.__struct_fields__]
 
 
 def _read(line: bytes, latest_us: Micros | None) -> Event:
@@ -148,6 +154,6 @@ def _read(line: bytes, latest_us: Micros | None) -> Event:
     if len(line) > MAX_LINE_BYTES:
         raise BadRecord(f"the line is longer than {MAX_LINE_BYTES} bytes; shorten the text")
     event = parse_event(line)
-    if latest_us is not None and event_time_us(event) > latest_us:
-        raise BadRecord("the event time is more than 24 h past now; send the real time or use --shift-to-now")
+    if latest_us is not None and latest_time_us(event) > latest_us:
+        raise BadRecord("at or created_at is more than 24 h past now; send the real time or use --shift-to-now")
     return event

@@ -72,6 +72,7 @@ def ingest(
 
 def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> list[_Looked]:
     """Reports every bad line of every file."""
+    from nearline.errors import NearlineError
     from schemas.events import MAX_FUTURE_US
     from schemas.ids import Micros
     from streams.event_files import survey
@@ -80,7 +81,14 @@ def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> l
     latest_us = None if shift_to_now else Micros(now_us + MAX_FUTURE_US)
     surveys = [survey(file, latest_us, _reporter(file)) for file in files]
     shifts = _shifts(settings, files, surveys, now_us) if shift_to_now else [0] * len(files)
-    return [_Looked(file, found, latest_us, shift) for file, found, shift in zip(files, surveys, shifts, strict=True)]
+    looked = [_Looked(file, found, latest_us, shift) for file, found, shift in zip(files, surveys, shifts, strict=True)]
+    for file, found, _, shift in looked:
+        if found.oldest_us is not None and found.oldest_us + shift < 0:
+            raise NearlineError(
+                f"{file.name}: with its newest event moved to now, its oldest would be before 1970; nothing was sent, "
+                "mend the times that are far from the others"
+            )
+    return looked
 
 
 def _reporter(file: "EventFile") -> Any:

@@ -17,6 +17,7 @@ from streams.kafka import producer_config
 from streams.lag import OffsetReader
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
+from tests.bad_input import ACCEPTED, bodies
 from tests.conftest import RunningBroker
 from tests.nearline.site import Commands, Ran, Site, site
 from tests.retriever.kit import GENERATION, member, post
@@ -89,6 +90,31 @@ def test_skip_bad_sends_the_rest_and_is_content(kafka: KafkaSettings, run: Runne
     assert ran.status == 0
     assert ":1: action: " in ran.err
     assert arrived(kafka, topics.ACTIVITY) == [(b"m9", json.dumps(LIKE).encode())]
+
+
+def test_every_kind_of_bad_line_is_named_with_its_mend(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+    cases = [case for case in bodies() if case.value]
+    file = tmp_path / "bad.jsonl"
+    file.write_bytes(b"\n".join(case.value or b"" for case in cases))
+    ran = run("ingest", "--skip-bad", file)
+    reported = dict(line.removeprefix(f"{file}:").split(": ", 1) for line in ran.err.splitlines())
+    for number, case in enumerate(cases, 1):
+        sentence = reported.pop(str(number), "")
+        assert bool(sentence) == (case.cause != ACCEPTED), f"{case.name}: {sentence}"
+        assert case.cause in sentence, f"{case.name}: {sentence}"
+    assert reported == {}
+    assert ran.err.replace("\n", "").isprintable(), "no byte of the file reaches the terminal"
+    accepted = {(case.key, case.value) for case in cases if case.cause == ACCEPTED}
+    sent_on = {record for topic in topics.INPUTS for record in arrived(kafka, topic)}
+    assert sent_on == accepted
+
+
+def test_a_file_of_all_times_cannot_be_moved_to_now(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+    file = write(tmp_path / "e.jsonl", CREATED, {**CREATED, "created_at": "9998-12-31T00:00:00Z"})
+    ran = run("ingest", "--shift-to-now", file)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith(f"nearline: {file}: with its newest event moved to now, its oldest would be before 1970")
+    assert arrived(kafka, topics.POSTS) == []
 
 
 def test_a_shifted_file_sent_again_is_the_same_events(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:

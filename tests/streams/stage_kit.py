@@ -42,9 +42,9 @@ def member_embedding(member_id: str, revision: int = 1) -> MemberEmbedding:
 class Sender:
     """Sends, in transactions if asked to, and waits for the broker."""
 
-    def __init__(self, kafka: KafkaSettings, transactional_id: str | None = None) -> None:
-        over = {"transactional.id": transactional_id} if transactional_id else {}
-        self._producer = Producer(producer_config(kafka, **over))
+    def __init__(self, kafka: KafkaSettings, transactional_id: str | None = None, **over: str) -> None:
+        own = {"transactional.id": transactional_id} if transactional_id else {}
+        self._producer = Producer(producer_config(kafka, **own, **over))
         self._transactional = transactional_id is not None
         if self._transactional:
             self._producer.init_transactions(30)

@@ -46,8 +46,8 @@ class Trending:
         self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
         ensure_topics(self.kafka, [TopicSpec(topics.ACTIVITY, "events"), TopicSpec(topics.TRENDING, "state")])
 
-    def send(self, *records: tuple[str, bytes | None]) -> None:
-        Sender(self.kafka).send(topics.ACTIVITY, records)
+    def send(self, *records: tuple[str, bytes | None], codec: str = "lz4") -> None:
+        Sender(self.kafka, **{"compression.type": codec}).send(topics.ACTIVITY, records)
 
     def child(self, interval_s: float = 0.2) -> AbstractContextManager[subprocess.Popen[str]]:
         return child("tests.streams.trending_child", str(self.kafka.bootstrap_servers), str(interval_s))
@@ -135,7 +135,8 @@ def commit(kafka: KafkaSettings, partition: Partition, offset: int) -> None:
 
 
 def test_lists_of_all_partitions_and_a_restart_that_goes_on(trending: Trending) -> None:
-    trending.send(*(activity(f"m{n}", "liked", "like") for n in range(20)))
+    for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
+        trending.send(*(activity(f"m{n}", "liked", "like") for n in range(4)), codec=codec)
     trending.send(*(activity(f"m{n}", "seen", "view") for n in range(20)))
     trending.send(("m", b"garbage"), ("m", None), activity("m", "hidden", "hide"))
     with trending.child() as process:

@@ -1,0 +1,112 @@
+"""Dead letters that are sent back once their cause is mended: what was missing comes in, and nothing newer is lost."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from encoders.errors import Outcome
+from schemas import topics
+from schemas.contexts import MemberContext, PostContext
+from schemas.embeddings import PostEmbedding, decode_post_embedding, pack_vector
+from streams.dead_letter_box import DeadLetter, letters, send_back
+from streams.kafka import producer_config
+from streams.lag import OffsetReader
+from streams.settings import KafkaSettings
+from tests.conftest import RunningBroker
+from tests.streams.hash_encoder import POISON, HashEncoder, vector_of
+from tests.streams.stage_kit import in_thread, read_all
+from tests.streams.test_contexts_stage import Contexts, at, post
+from tests.streams.test_encode_stage import Encode
+
+pytestmark = pytest.mark.broker
+
+DAY_MS = 24 * 3600 * 1000
+
+
+@pytest.fixture
+def contexts(clean_topics: RunningBroker, tmp_path: Path) -> Contexts:
+    return Contexts(clean_topics, tmp_path)
+
+
+def found_letters(kafka: KafkaSettings) -> list[DeadLetter]:
+    with closing(OffsetReader(kafka)) as reader:
+        return list(letters(kafka, reader))
+
+
+def send_by_a_clock_that_is_behind(kafka: KafkaSettings, *events: dict[str, Any]) -> None:
+    producer = Producer(producer_config(kafka))
+    behind_ms = int(time.time() * 1000) - 3 * DAY_MS
+    for event in events:
+        producer.produce(topics.POSTS, json.dumps(event).encode(), event["post_id"].encode(), timestamp=behind_ms)
+    assert producer.flush(30) == 0
+
+
+def updated(post_id: str, text: str, seconds: float) -> dict[str, Any]:
+    return post(post_id, text) | {"type": "post.updated", "at": at(seconds)}
+
+
+def test_an_input_event_is_sent_again_and_overwrites_nothing_newer(contexts: Contexts) -> None:
+    gone = {"type": "post.deleted", "post_id": "deleted", "at": at(9)}
+    send_by_a_clock_that_is_behind(contexts.kafka, *(post(name, "old") for name in ("missing", "updated", "deleted")))
+    with in_thread(contexts.stage().run):
+        contexts.send(updated("updated", "newer", 5), gone)
+        contexts.until_done()
+        found = found_letters(contexts.kafka)
+        assert {(one.cause.topic, one.key) for one in found} == {
+            (topics.POSTS, name) for name in (b"missing", b"updated", b"deleted")
+        }
+        assert all("24 h past" in one.cause.cause for one in found)
+        assert "missing" not in contexts.posts()
+        assert send_back(contexts.kafka, found) == 3
+        contexts.until_done()
+    posts = contexts.posts()
+    assert [one.text for one in posts["missing"]] == ["old"]
+    assert [one.text for one in posts["updated"]] == ["newer"]
+    assert [one.deleted for one in posts["deleted"]] == [True]
+    assert len(found_letters(contexts.kafka)) == 3, "what was sent back is no dead letter again"
+
+
+class Mended(HashEncoder):
+    """Encodes everything."""
+
+    def _outcome(self, context: PostContext | MemberContext) -> Outcome:
+        return vector_of(context.text) if isinstance(context, PostContext) else None
+
+
+def test_a_later_record_is_published_again_as_it_is_now(contexts: Contexts, clean_topics: RunningBroker) -> None:
+    encode = Encode(clean_topics)
+    contexts.send(post("missing", POISON), post("updated", POISON))
+    with in_thread(contexts.stage().run):
+        with in_thread(encode.stage().run):
+            _until_done(contexts, encode)
+            contexts.send(updated("updated", "newer", 5))
+            _until_done(contexts, encode)
+        found = found_letters(contexts.kafka)
+        assert {(one.cause.topic, one.key) for one in found} == {
+            (topics.POST_CONTEXTS, name) for name in (b"missing", b"updated")
+        }
+        inputs_before = len(read_all(contexts.kafka, topics.POSTS))
+        encode.encoder = Mended()
+        with in_thread(encode.stage().run):
+            assert send_back(contexts.kafka, found) == 2
+            _until_done(contexts, encode)
+    assert len(read_all(contexts.kafka, topics.POSTS)) == inputs_before
+    embedded = [decode_post_embedding(message.value() or b"") for message in encode.posts()]
+    assert [(one.revision, one.vector) for one in _of("missing", embedded)] == [(2, pack_vector(vector_of(POISON)))]
+    newer = pack_vector(vector_of("newer"))
+    assert [(one.revision, one.vector) for one in _of("updated", embedded)] == [(2, newer), (3, newer)]
+
+
+def _until_done(contexts: Contexts, encode: Encode) -> None:
+    contexts.until_done()
+    encode.until_no_lag()
+
+
+def _of(post_id: str, embedded: Sequence[PostEmbedding]) -> list[PostEmbedding]:
+    return [one for one in embedded if one.post_id == post_id]
