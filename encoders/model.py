@@ -181,17 +181,42 @@ class PackedModel:
     def _each(self, run: Callable[[list[int]], bool], batches: list[list[int]]) -> Iterator[bool]:
         return map(run, batches) if self._pool is None else self._pool.map(run, batches)
 
-    @torch.inference_mode()
     def _fits(self, call: _Call, rows: list[int]) -> bool:
-        """Puts the batch's vectors into their rows; False when memory ran out. In any thread."""
+        """Puts the batch's vectors into their rows; False when memory ran out. In any thread. A batch that fails is
+        taken apart until the prompt that makes it fail stands alone."""
         began = time.perf_counter()
         try:
-            call.vectors_BD[rows] = self._forward([call.prompts[row] for row in rows], call.shared)
+            self._fill(call, rows)
+            return True
         except (torch.OutOfMemoryError, MemoryError):
             return False
+        except Exception as error:
+            if len(rows) == 1:
+                self._blame(call, rows[0], error)
+                return True
         finally:
             call.batches_s.append(time.perf_counter() - began)
-        return True
+        # Parts of about the root: few of the others are computed more than twice.
+        part = math.isqrt(len(rows))
+        parts = [rows[at : at + part] for at in range(0, len(rows), part)]
+        return all(self._fits(call, one) for one in parts)
+
+    @torch.inference_mode()
+    def _fill(self, call: _Call, rows: list[int]) -> None:
+        call.vectors_BD[rows] = self._forward([call.prompts[row] for row in rows], call.shared)
+
+    def _blame(self, call: _Call, row: int, error: Exception) -> None:
+        """A prompt is to blame only where the device can do another one, and fails on it again. Raises
+        EncodingFailed."""
+        try:
+            with torch.inference_mode():
+                self._forward([[0]], None)
+        except Exception:
+            raise EncodingFailed(f"the model cannot run on {self.device}: {error}") from error
+        try:
+            self._fill(call, [row])
+        except Exception as again:
+            call.refused[row] = Unencodable(f"the model fails on this text: {again}")
 
     def _halve(self, tokens: int) -> None:
         """Called when the error is gone, and with it the tensors that its frames held."""

@@ -40,17 +40,19 @@ class SafeTokenizer:
         return max(self._tokenizer.get_vocab().values()) + 1
 
     def __call__(self, text: str) -> TokenIds:
-        """Raises ValueError when the text is no valid Unicode."""
+        """Raises ValueError when the text is no valid Unicode, or the library fails on it."""
         try:
             return self._encode([text])[0]
         except TypeError as error:
             raise ValueError("the text holds half a character (a lone surrogate); send valid Unicode") from error
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(f"the tokenizer fails on this text: {error}") from error
 
     def batch(self, texts: Sequence[str]) -> list[TokenIds | Unencodable]:
         """One bad text does not harm the others."""
         try:
             return list(self._encode(texts))
-        except TypeError:
+        except Exception:
             return [self._one(text) for text in texts]
 
     def text(self, ids: TokenIds) -> str:

@@ -61,6 +61,20 @@ def tiny_model(vocab_size: int, hidden: int, layers: int, seed: int, **config: A
         ).eval()
 
 
+class FailsOn:
+    """A model that fails on one token, when all the work is done."""
+
+    def __init__(self, model: LlamaModel, token: int) -> None:
+        self._model = model
+        self._token = token
+
+    def __call__(self, **inputs: Any) -> Any:
+        found = self._model(**inputs)
+        if (inputs["input_ids"] == self._token).any():
+            raise ValueError("poison")
+        return found
+
+
 def make_tiny_package(
     folder: Path,
     *,

@@ -17,7 +17,7 @@ from encoders.model import PackedModel, choose_device, load_model
 from encoders.packages import ModelPackage
 from encoders.products import whole_rows
 from schemas.embeddings import Vector
-from tests.packages import make_tiny_package
+from tests.packages import FailsOn, make_tiny_package
 
 CPU = torch.device("cpu")
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -147,6 +147,20 @@ def test_a_vector_that_is_not_finite_is_refused_alone(package: ModelPackage) -> 
         model._model.embed_tokens.weight[5] = float("nan")
     outcomes = model.run([[1, 2], [1, 5], [3]]).vectors
     assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, False]
+
+
+def test_a_text_on_which_the_model_fails_costs_no_other(package: ModelPackage) -> None:
+    prompts = [*random_prompts(), [1, 300, 2], *random_prompts(), [300]]
+    expected = packed(package).run([[token % 300 for token in prompt] for prompt in prompts]).vectors
+    model = packed(package)
+    model._model = FailsOn(model._model, 300)  # type: ignore[assignment]
+    outcomes = model.run(prompts).vectors
+    for prompt, outcome, vector in zip(prompts, outcomes, expected, strict=True):
+        if 300 in prompt:
+            assert outcome == Unencodable("the model fails on this text: poison")
+        else:
+            np.testing.assert_allclose(outcome, vector, atol=1e-6)
+    assert model.stats.halvings == 0
 
 
 def test_a_device_that_fails_is_no_fault_of_a_record(package: ModelPackage) -> None:

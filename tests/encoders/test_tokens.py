@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,24 @@ def test_one_bad_text_does_not_harm_the_others(tokenizer: SafeTokenizer) -> None
     assert [good, other] == [tokenizer("bread"), tokenizer("oven")]
     assert isinstance(bad, Unencodable)
     assert "lone surrogate" in bad.cause
+
+
+def test_a_text_on_which_the_library_fails_does_not_harm_the_others(
+    package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = SafeTokenizer(package.folder / "tokenizer.json", package.manifest.special_tokens)
+    encode = tokenizer._encode
+
+    def fails(texts: Sequence[str]) -> list[list[int]]:
+        if "oven" in texts:
+            raise Exception("no oven today")
+        return encode(texts)
+
+    monkeypatch.setattr(tokenizer, "_encode", fails)
+    assert tokenizer.batch(["bread", "oven"]) == [
+        tokenizer("bread"),
+        Unencodable("the tokenizer fails on this text: no oven today"),
+    ]
 
 
 def test_a_special_token_that_is_missing_is_named(package: ModelPackage) -> None:
