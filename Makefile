@@ -1,13 +1,13 @@
 # Needs Linux, Python 3.11 to 3.13, Java 17 or newer and Maven; all else is installed into .venv and a cache folder.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup test check demo bench chaos clean
+.PHONY: setup test check demo bench chaos fuzz clean
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV := uv==0.13.9
-BENCHMARKS := encode contexts index hot_tier retrieval pipeline freshness
+BENCHMARKS := encode contexts index hot_tier retrieval pipeline freshness poison
 
 # Python packages into .venv; the broker's jars, and an archive that makes its starts quick, into the cache folder.
 # Nothing happens when all of it is there. Bytecode is compiled once here: six processes start at the same time, and
@@ -44,6 +44,10 @@ bench: setup
 # Kills, freezes and crashes of every part while events come in; under an hour. FAULTS=1000 for who has a night.
 chaos: setup
 	$(BIN)/nearline chaos --faults $(or $(FAULTS),300) $(if $(JSON),--json "$(JSON)")
+
+# A million inputs to all that reads what others send; about a quarter of an hour. INPUTS=10000 for a look.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --inputs $(or $(INPUTS),1000000) $(if $(JSON),--json "$(JSON)")
 
 clean:
 	rm -rf .venv .nearline dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

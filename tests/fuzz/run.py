@@ -1,0 +1,124 @@
+"""Coverage-guided fuzzing of all that reads what others send: `make fuzz`.
+
+`python -m tests.fuzz.run [--inputs 1000000] [--seed N] [--targets T…] [--json F]`. One process for each target, by
+atheris. An input that raises is a crash; one that takes over TIMEOUT_S is a hang, also when it is given once more.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from benchmarks._table import Figure, report
+from tests.fuzz.parts import WORDS, seeds
+
+SHARES: Final = {
+    "events": 0.30,
+    "hops": 0.10,
+    "contexts": 0.15,
+    "embeddings": 0.10,
+    "wires": 0.15,
+    "prompts": 0.10,
+    "retrieve": 0.10,
+}
+"""Of all inputs: most for what strangers send."""
+TIMEOUT_S: Final = 5
+_MAX_BYTES: Final = 4096
+_TOOK_TOO_LONG: Final = 70
+_TAIL_CHARS: Final = 3000
+
+
+class Result(NamedTuple):
+    """`said` is how the last process ended, where it did not end well."""
+
+    inputs: int
+    crashes: int
+    hangs: int
+    seconds: float
+    said: str
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--targets", nargs="*", choices=list(SHARES), default=list(SHARES))
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    figures: list[Figure] = []
+    results: list[Result] = []
+    whole = sum(SHARES[name] for name in given.targets)
+    for name in given.targets:
+        todo = round(given.inputs * SHARES[name] / whole)
+        result = fuzz(f"tests.fuzz.targets:{name}", seeds(name), todo, given.seed)
+        print(f"{name}: {result.inputs} inputs in {result.seconds:.0f} s\n{result.said}", flush=True)
+        results.append(result)
+        figures += [
+            Figure(f"{name}: inputs", result.inputs, todo),
+            Figure(f"{name}: inputs/s", result.inputs / result.seconds),
+        ]
+    figures += [
+        Figure("inputs", sum(result.inputs for result in results), given.inputs),
+        Figure("crashes", sum(result.crashes for result in results), 0, "at_most"),
+        Figure("hangs", sum(result.hangs for result in results), 0, "at_most"),
+    ]
+    return report(figures, given.json)
+
+
+def fuzz(target: str, corpus: list[bytes], inputs: int, seed: int, timeout_s: int = TIMEOUT_S) -> Result:
+    """Ends at the first crash or hang."""
+    began, done = time.monotonic(), 0
+    with tempfile.TemporaryDirectory(prefix="nearline-fuzz-") as temporary:
+        folder = Path(temporary)
+        (folder / "corpus").mkdir()
+        for number, one in enumerate(corpus):
+            (folder / "corpus" / f"seed-{number}").write_bytes(one)
+        (folder / "words").write_text("".join(f'"{_escaped(word)}"\n' for word in WORDS))
+        while True:
+            status, said = _child(folder, target, timeout_s, inputs - done, seed)
+            done += _executed(said)
+            crashes, hangs = int(status not in (0, _TOOK_TOO_LONG)), 0
+            if status == _TOOK_TOO_LONG:
+                hangs = int(_hangs_again(folder, target, timeout_s))
+            if crashes or hangs or done >= inputs:
+                ending = "" if status == 0 else said[-_TAIL_CHARS:]
+                return Result(done, crashes, hangs, time.monotonic() - began, ending)
+            # The machine stood still meanwhile: go on, on another way.
+            seed += 1
+
+
+def _child(folder: Path, target: str, timeout_s: int, inputs: int, seed: int) -> tuple[int, str]:
+    options = [f"-runs={inputs}", f"-seed={seed}", f"-dict={folder / 'words'}", f"-max_len={_MAX_BYTES}"]
+    return _run(folder, target, timeout_s, "-print_final_stats=1", *options, str(folder / "corpus"))
+
+
+def _hangs_again(folder: Path, target: str, timeout_s: int) -> bool:
+    inputs = sorted(folder.glob("timeout-*"))
+    found = any(_run(folder, target, timeout_s, str(one))[0] == _TOOK_TOO_LONG for one in inputs)
+    for one in inputs:
+        one.unlink()
+    return found
+
+
+def _run(folder: Path, target: str, timeout_s: int, *arguments: str) -> tuple[int, str]:
+    fixed = [f"-timeout={timeout_s}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096"]
+    command = [sys.executable, "-m", "tests.fuzz.child", target, *fixed, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def _executed(said: str) -> int:
+    """Libfuzzer says it at its end, however it ends."""
+    found = [line.split()[-1] for line in said.splitlines() if "number_of_executed_units" in line]
+    return int(found[-1]) if found else 0
+
+
+def _escaped(word: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in word.encode())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""The retriever's service, asked without a socket."""
+
+import asyncio
+from functools import cache
+from typing import Any
+
+from tests.retriever.kit import Served, World, member, post
+
+
+class Service:
+    """The app over plain tiers."""
+
+    def __init__(self) -> None:
+        world = World()
+        world.in_both(post("p1"), post("p2", 0.2, language=None), member("m1", acted=["p1"]))
+        world.trends(p1=3.0)
+        self._app: Any = Served(world).app
+        self._loop = asyncio.new_event_loop()
+
+    def ask(self, body: bytes) -> tuple[int, bytes]:
+        return self._loop.run_until_complete(self._ask(body))
+
+    async def _ask(self, body: bytes) -> tuple[int, bytes]:
+        given = [{"type": "http.request", "body": body, "more_body": False}]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return given.pop() if given else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/v1/retrieve",
+            "raw_path": b"/v1/retrieve",
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+            "server": ("localhost", 80),
+            "client": ("localhost", 1),
+        }
+        await self._app(scope, receive, send)
+        return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@cache
+def service() -> Service:
+    return Service()

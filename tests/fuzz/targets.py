@@ -1,0 +1,255 @@
+"""What is fuzzed. Each target takes any bytes and raises nothing: what the code may refuse, it refuses with its own
+error, and what it takes survives the way there and back."""
+
+import json
+from contextlib import suppress
+from functools import cache
+from typing import Any, Final
+
+import atheris
+import msgspec
+
+from contexts.cells import load_member, load_post, member_cells, post_cells
+from contexts.members import apply_member_action, apply_member_event, publish_member
+from contexts.posts import apply_activity, apply_post_event, publish_post
+from contexts.rows import Hop, MemberRow, PostRow
+from contexts.settings import ContextRules
+from encoders.errors import Unencodable
+from encoders.prompts import Prompts, is_encodable
+from indexer import wire
+from indexer.errors import IndexerError
+from indexer.freshness import Freshness
+from indexer.hot import FaissHotTier
+from indexer.settings import HotSettings
+from schemas.contexts import (
+    Context,
+    MemberContext,
+    PostContext,
+    decode_member_context,
+    decode_post_context,
+    encode_context,
+)
+from schemas.dead_letters import DeadLetterCause, from_headers, to_headers, without_cause
+from schemas.embeddings import PostEmbedding, decode_member_embedding, decode_post_embedding, encode_embedding
+from schemas.errors import BadRecord
+from schemas.events import (
+    Activity,
+    Event,
+    PostEvent,
+    decode_event,
+    event_key,
+    event_order,
+    event_time_us,
+    event_topic,
+    latest_time_us,
+    parse_event,
+)
+from schemas.hops import MemberAction, PostActivity, decode_member_action, decode_post_activity, encode_hop
+from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId, Revision
+from schemas.times import to_micros
+from schemas.trending import decode_trending, encode_trending
+from streams.dead_letter_box import parse_id
+from streams.encode_records import _embedding
+from streams.errors import NoSuchDeadLetter
+from streams.event_files import _times, shift_times
+from streams.index_records import read_embedding
+from tests.fuzz.parts import fuzzed_prompts
+from tests.fuzz.service import service
+from tests.fuzz.taken import member_context, post_context, text
+
+RULES: Final = ContextRules()
+NOW_US: Final = Micros(1_767_600_000_000_000)
+POST: Final = PostRow(PostId("p"))
+MEMBER: Final = MemberRow(MemberId("m"))
+_MOST_WORDS: Final = 700
+
+
+def events(data: bytes) -> None:
+    """A record's body, and all that the context stage and `ingest` do with it."""
+    try:
+        event = parse_event(data)
+    except BadRecord as error:
+        _is_a_sentence(str(error))
+        return
+    assert parse_event(msgspec.json.encode(event)) == event
+    topic, key, newest = event_topic(event), event_key(event).encode(), latest_time_us(event)
+    assert decode_event(topic, key, data, Millis(newest // 1000)) == event
+    shift_us = NOW_US - newest
+    if min(to_micros(getattr(event, name)) for name in _times(event)) + shift_us >= 0:
+        assert latest_time_us(parse_event(shift_times(event, shift_us))) == NOW_US
+    _applied(event, data)
+
+
+def hops(data: bytes) -> None:
+    """What the context stage sends itself, and what operators see of dead letters."""
+    for decode, apply in ((decode_post_activity, _to_post), (decode_member_action, _to_member)):
+        try:
+            hop: Any = decode(data)
+        except BadRecord:
+            continue
+        assert decode(encode_hop(hop)) == hop
+        apply(hop)
+    try:
+        found = decode_trending(data)
+        assert decode_trending(encode_trending(found)) == found
+    except BadRecord:
+        pass
+    taken = atheris.FuzzedDataProvider(data)
+    names = ("dead-letter-partition", "dead-letter-offset", "dead-letter-cause", "own")
+    headers = [(names[taken.ConsumeIntInRange(0, 3)], taken.ConsumeBytes(30)) for _ in range(4)]
+    cause = from_headers(headers)
+    assert from_headers(to_headers(cause)) == cause
+    assert all(name == "own" for name, _ in without_cause(headers))
+    assert from_headers(to_headers(DeadLetterCause("s", "t", Partition(1), Offset(2), taken.ConsumeUnicode(50))))
+    with suppress(NoSuchDeadLetter):
+        parse_id(taken.ConsumeUnicode(20))
+
+
+def contexts(data: bytes) -> None:
+    """What the encode stage reads, and what it would write of it."""
+    for decode, decode_embedded in (
+        (decode_post_context, decode_post_embedding),
+        (decode_member_context, decode_member_embedding),
+    ):
+        try:
+            context: Context = decode(data)
+        except BadRecord:
+            continue
+        assert decode(encode_context(context)) == context
+        embedding = _embedding(context, b"")
+        assert decode_embedded(encode_embedding(embedding)) == embedding
+
+
+def embeddings(data: bytes) -> None:
+    """What the index loop and the hot feed read. The hot tier takes it, or refuses it."""
+    for kind in ("post", "member"):
+        try:
+            embedding = read_embedding(kind, data)
+        except BadRecord:
+            continue
+        assert read_embedding(kind, encode_embedding(embedding)) == embedding
+    try:
+        found = decode_post_embedding(data)
+    except BadRecord:
+        return
+    _into_hot_tier(found)
+
+
+def wires(data: bytes) -> None:
+    """What comes over the cold tier's socket, from either side."""
+    try:
+        request = wire.decode_request(data)
+        assert wire.decode_request(wire.encode_request(request)) == request
+        if isinstance(request, wire.Search):
+            wire.filters_of(request)
+            wire.unpack_query(request)
+    except IndexerError:
+        pass
+    shapes: tuple[Any, ...] = (list[wire.WirePost | None], list[wire.WireMember | None], int, Freshness)
+    for shape in shapes:
+        try:
+            wire.decode_answer(data, shape)
+        except IndexerError:
+            continue
+    with suppress(IndexerError):
+        wire.unpack_hits(wire.decode_answer(data, wire.Found))
+
+
+def prompts(data: bytes) -> None:
+    """The renderer: any text in any field gives a prompt within its limit, and leaves its neighbours' alone."""
+    taken = atheris.FuzzedDataProvider(data)
+    renderer = fuzzed_prompts()
+    neighbour = PostContext(PostId("p"), Revision(1), Micros(5), text="plain", author_id=MemberId("a"))
+    _check(renderer, renderer.posts([neighbour, post_context(taken), neighbour]), limit=100)
+    who = member_context(taken)
+    other = MemberContext(MemberId("m"), Revision(1), Micros(5), headline="plain")
+    if is_encodable(who):
+        _check(renderer, renderer.members([other, who, other]), limit=200)
+    _check(renderer, renderer.texts(["plain", text(taken), "plain"]), limit=100)
+
+
+def retrieve(data: bytes) -> None:
+    """A request's body, through the whole service: an answer, or one sentence."""
+    status, body = service().ask(data)
+    answer = json.loads(body)
+    if status == 200:
+        assert set(answer) >= {"generation", "post_ids", "scores", "reasons"}
+    else:
+        assert status in (400, 422), f"{status}: {body!r}"
+        assert isinstance(answer["detail"], str)
+
+
+def _is_a_sentence(text: str) -> None:
+    assert text.isprintable(), text
+    assert len(text) < _MOST_WORDS, text
+
+
+def _applied(event: Event, body: bytes) -> None:
+    if isinstance(event, Activity):
+        hop = PostActivity(MemberId(event.member_id), event.action, event_time_us(event), event.dwell_ms)
+        assert decode_post_activity(encode_hop(hop)) == hop
+        _to_post(hop)
+        return
+    order = event_order(event, body)
+    if isinstance(event, PostEvent):
+        change = apply_post_event(POST, event, order, NOW_US, RULES)
+        assert apply_post_event(change.row, event, order, NOW_US, RULES).row is change.row
+        _kept_post(change.row)
+        _sent(change.hops)
+    else:
+        row = apply_member_event(MEMBER, event, order).row
+        _kept_member(row)
+
+
+def _to_post(activity: PostActivity) -> None:
+    change = apply_activity(POST, activity, NOW_US, RULES)
+    _kept_post(change.row)
+    _sent(change.hops)
+
+
+def _to_member(action: MemberAction) -> None:
+    _kept_member(apply_member_action(MEMBER, action, NOW_US, RULES).row)
+
+
+def _sent(found: tuple[Hop, ...]) -> None:
+    for hop in found:
+        decode: Any = decode_member_action if isinstance(hop.payload, MemberAction) else decode_post_activity
+        assert decode(encode_hop(hop.payload)) == hop.payload
+
+
+def _kept_post(row: PostRow) -> None:
+    """As cells and back, and as a context and back."""
+    assert load_post(row.post_id, post_cells(POST, row, RULES).get) == row
+    context = publish_post(row, NOW_US)[1]
+    assert decode_post_context(encode_context(context)) == context
+
+
+def _kept_member(row: MemberRow) -> None:
+    assert load_member(row.member_id, member_cells(MEMBER, row).get) == row
+    context = publish_member(row, NOW_US, RULES)[1]
+    assert decode_member_context(encode_context(context)) == context
+
+
+def _into_hot_tier(embedding: PostEmbedding) -> None:
+    tier = _hot_tier()
+    try:
+        tier.upsert([embedding])
+    except IndexerError:
+        return
+    (stored,) = tier.posts([embedding.post_id])
+    assert stored is None or stored.post_id == embedding.post_id
+    tier.expire(NOW_US)
+
+
+@cache
+def _hot_tier() -> FaissHotTier:
+    return FaissHotTier(8, HotSettings(capacity=64), clock=lambda: NOW_US)
+
+
+def _check(renderer: Prompts, found: list[Any], *, limit: int) -> None:
+    first, strange, last = found
+    assert isinstance(first, list)
+    assert first == last
+    if not isinstance(strange, Unencodable):
+        assert len(strange) <= limit
+        renderer.render(strange)
