@@ -107,7 +107,8 @@ def _run(folder: Path, target: str, timeout_s: int, *arguments: str) -> tuple[in
     fixed = [f"-timeout={timeout_s}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096"]
     command = [sys.executable, "-m", "tests.fuzz.child", target, *fixed, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    return done.returncode, done.stdout + done.stderr
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("INFO: ", "WARNING: "))]
+    return done.returncode, "\n".join([*said, *done.stdout.splitlines()])
 
 
 def _executed(said: str) -> int:

@@ -12,7 +12,8 @@ class Service:
 
     def __init__(self) -> None:
         world = World()
-        world.in_both(post("p1"), post("p2", 0.2, language=None), member("m1", acted=["p1"]))
+        world.in_both(post("p1"), post("p2", 0.2, language=None))
+        world.in_cold(member("m1", acted=["p1"]))
         world.trends(p1=3.0)
         self._app: Any = Served(world).app
         self._loop = asyncio.new_event_loop()
