@@ -1,8 +1,8 @@
 """Points/s into the embedded cold tier, durable, against the rate of the engine's bare upsert.
 
-`python -m benchmarks.index [--points N] [--json F]`. By turns, medians of some. Both build the engine's points from the same vectors, store the
-same payload and flush every batch. The tier also checks, guards revisions and keeps its ledger. The building of
-segments, which the bare engine does not do, is counted apart.
+`python -m benchmarks.index [--points N] [--json F]`. By turns, medians of some. Both build the engine's points from the
+same vectors, store the same payload and flush every batch. The tier also checks, guards revisions and keeps its ledger.
+The building of segments, which the bare engine does not do, is counted apart.
 """
 
 import argparse
