@@ -141,6 +141,7 @@ def build_serve(settings: Settings) -> Run:
     from retriever.encoder import WarmingEncoder
     from retriever.server import serve
     from retriever.service import Retriever
+    from retriever.tls import shown
     from retriever.trending import TrendingLists
 
     package = ModelPackage.read(package_folder(settings))
@@ -152,18 +153,20 @@ def build_serve(settings: Settings) -> Run:
     retriever = Retriever(
         package.generation, cold, hot, encoder=encoder, trending=trending, hot_problem=lambda: feed.problem
     )
-    app = create_app(retriever, feed, _status(settings, package, retriever, feed), settings.serve.api_key)
+    app = create_app(retriever, feed, _status(settings, package, retriever, feed), settings.serve)
+    tls = shown(settings.serve)
 
     def listening(url: str) -> None:
         log.info("listening", url=url)
-        announce(SERVE, settings.data_dir, settings.serve.host, int(url.rpartition(":")[2]))
+        port = int(url.rpartition(":")[2])
+        announce(SERVE, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
 
     def run(stop: Event) -> None:
         with closing(cold), closing(retriever):
             encoder.start()
             feed.start()
             with closing(feed):
-                serve(app, settings.serve.host, settings.serve.port, listening, stop)
+                serve(app, settings.serve.host, settings.serve.port, listening, stop, tls)
             withdraw(SERVE, settings.data_dir)
 
     return run

@@ -17,6 +17,8 @@ from schemas.ids import Generation
 from streams.settings import KafkaSettings
 
 if TYPE_CHECKING:
+    import ssl
+
     from indexer.tiers import ColdTier
     from nearline.status import HotReport, Sources
     from retriever.client import RetrieverClient
@@ -53,13 +55,24 @@ class Connections:
             return Generation(client.hot_positions().generation)
 
     def retriever(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "RetrieverClient":
-        """Close it. Raises NotRunning, NotReady."""
+        """Close it. Raises NotRunning, NotReady, BadCertificate."""
         from retriever.client import RetrieverClient
 
-        url = self.settings.serve.url or self._instance().url
+        serve = self.settings.serve
+        url = serve.url or self._instance().url
         if url is None:
             raise NotReady("the retriever does not listen yet; wait for nearline up to print: ready")
-        return RetrieverClient(url, self.settings.serve.api_key, timeout_s)
+        return RetrieverClient(url, serve.api_key, timeout_s, self._believed(url))
+
+    def _believed(self, url: str) -> "ssl.SSLContext | None":
+        from retriever import tls
+
+        serve = self.settings.serve
+        if not url.startswith("https:"):
+            return None
+        if serve.url is None and serve.certificate_file is not None:
+            return tls.believing_only(serve.certificate_file)
+        return tls.believing_authorities(serve.ca_file)
 
     def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdTier":
         """Close it. Raises NotRunning, NotReady, IndexerError."""

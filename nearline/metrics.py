@@ -34,14 +34,15 @@ def served_metrics(name: str, data_dir: Path, host: str, registry: "CollectorReg
         thread.join()
 
 
-def announce(name: str, data_dir: Path, host: str, port: int) -> None:
-    """Whole or not at all: Prometheus never sees half a file."""
+def announce(name: str, data_dir: Path, host: str, port: int, scheme: str = "http") -> None:
+    """Whole or not at all: Prometheus never sees half a file. It takes the scheme from a label of that name."""
     reachable = socket.gethostname() if host in {"0.0.0.0", "::"} else host
     address = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
     target = _file(name, data_dir)
     target.parent.mkdir(exist_ok=True)
     temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps([{"targets": [address], "labels": {"process": name}}]) + "\n")
+    labels = {"process": name} if scheme == "http" else {"process": name, "__scheme__": scheme}
+    temporary.write_text(json.dumps([{"targets": [address], "labels": labels}]) + "\n")
     temporary.replace(target)
 
 

@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import ssl
 import time
 from contextlib import suppress
 from typing import Final
@@ -19,7 +20,9 @@ class Probe:
     One that is slow to answer is what it was before: on a busy machine that is no reason to hide where it listens.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: it speaks HTTPS."""
+        self._tls = tls
         self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self._port = port
         self._due_at = 0.0
@@ -28,7 +31,9 @@ class Probe:
 
     @property
     def url(self) -> str:
-        return f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
+        scheme = "http" if self._tls is None else "https"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{scheme}://{host}:{self._port}"
 
     def look(self) -> None:
         if time.monotonic() >= self._due_at:
@@ -39,7 +44,7 @@ class Probe:
 
     def _ask(self) -> int | None:
         """Raises TimeoutError."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+        connection = self._connection()
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status
@@ -49,6 +54,11 @@ class Probe:
             return None
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=_TIMEOUT_S, context=self._tls)
 
 
 def listening_port(host: str, port: int) -> int:

@@ -29,6 +29,7 @@ from nearline.metrics import targets_folder
 from nearline.readiness import Probe, listening_port
 from nearline.settings import Settings, forget_children, write_for_children
 from nearline.supervisor import Part, Supervisor
+from retriever import tls
 from schemas.topics import core_topics, generation_topics
 from streams.errors import KafkaUnavailable
 from streams.topics import ensure_topics
@@ -53,13 +54,14 @@ class _Stopped(BaseException):
 def run_up(settings: Settings) -> None:
     """Returns after SIGTERM or SIGINT, when everything is ended. Call it from the main thread.
 
-    Raises NearlineError, PackageError, StreamsError.
+    Raises NearlineError, PackageError, StreamsError, BadCertificate.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _locked(settings.data_dir):
         # Nothing of an earlier run may be left: two owners of one folder would spoil it.
         end_leftovers(settings.data_dir)
         package = ModelPackage.load(package_folder(settings).absolute())
+        tls.shown(settings.serve)  # what is wrong with its files is said now, and not by a child again and again
         serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
         Runtime(settings.model_copy(update={"serve": serve, "package": package.folder}), package).run()
 
@@ -73,7 +75,8 @@ class Runtime:
         self._settings = settings
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
         self._supervisor = Supervisor()
-        self._probe = Probe(settings.serve.host, settings.serve.port)
+        believed = tls.believing_anyone() if settings.serve.scheme == "https" else None
+        self._probe = Probe(settings.serve.host, settings.serve.port, believed)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._written: Instance | None = None
         self._starting = True

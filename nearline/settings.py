@@ -126,10 +126,12 @@ def _settled(settings: Settings) -> Settings:
     changes: Layer = {"data_dir": settings.data_dir.absolute()}
     if settings.package is not None:
         changes["package"] = settings.package.absolute()
-    if settings.serve.api_key is None and settings.serve.api_key_file is not None:
-        key = _read_key(settings.serve.api_key_file)
-        changes["serve"] = settings.serve.model_copy(update={"api_key": key, "api_key_file": None})
-    return settings.model_copy(update=changes)
+    serve = settings.serve
+    files = {"certificate_file": serve.certificate_file, "private_key_file": serve.private_key_file}
+    of_serve: Layer = {name: path and path.absolute() for name, path in {**files, "ca_file": serve.ca_file}.items()}
+    if serve.api_key is None and serve.api_key_file is not None:
+        of_serve |= {"api_key": _read_key(serve.api_key_file), "api_key_file": None}
+    return settings.model_copy(update={**changes, "serve": serve.model_copy(update=of_serve)})
 
 
 def _read_key(path: Path) -> SecretStr:
@@ -137,8 +139,8 @@ def _read_key(path: Path) -> SecretStr:
         key = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise BadSettings(f"serve.api_key_file: {path} cannot be read: {error}") from None
-    if not key:
-        raise BadSettings(f"serve.api_key_file: {path} is empty; write the key into it")
+    if len(key.splitlines()) != 1:
+        raise BadSettings(f"serve.api_key_file: {path} is empty or has several lines; write the key into it, in one")
     return SecretStr(key)
 
 

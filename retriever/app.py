@@ -1,7 +1,7 @@
 """The HTTP service. Knows requests, answers and status codes; what they say comes from the retriever and the feed."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Annotated, Any, Final
 
@@ -11,14 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import SecretStr
 
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.guard import HEALTH, ApiKeyGuard
 from retriever.hot_feed import HotFeed
-from retriever.limits import BodyLimit
+from retriever.limits import OPERATIONS_IN_FLIGHT, BodyLimit, InFlight
 from retriever.metrics import ServeMetrics
-from retriever.service import REQUEST_THREADS, Retriever
+from retriever.service import Retriever
+from retriever.settings import ServeSettings
 from schemas.api import (
     Failure,
     HotPositions,
@@ -37,25 +37,40 @@ _LINES: Final = "application/x-ndjson"
 _LINES_AT_ONCE: Final = 1000
 """Each piece of a stream costs a change of threads."""
 
-_WRONG: Final[dict[int | str, dict[str, Any]]] = {422: {"model": Failure, "description": "The field that is wrong"}}
+_WRONG: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Failure, "description": "The body cannot be read"},
+    422: {"model": Failure, "description": "The field that is wrong"},
+}
 _LATER: Final[dict[int | str, dict[str, Any]]] = {503: {"model": Failure, "description": "No answer now; try again"}}
+_LIMITS: Final[dict[int | str, dict[str, Any]]] = {
+    401: {"model": Failure, "description": "The API key is missing or wrong"},
+    408: {"model": Failure, "description": "The request did not come in in time"},
+    413: {"model": Failure, "description": "The request is too large"},
+    429: {"model": Failure, "description": "Too many requests in hand; try again after Retry-After seconds"},
+}
+"""What stands before the routes may answer to any of them."""
 
 
 def create_app(
-    retriever: Retriever, feed: HotFeed, status: Callable[[], StatusResponse], api_key: SecretStr | None = None
+    retriever: Retriever, feed: HotFeed, status: Callable[[], StatusResponse], settings: ServeSettings
 ) -> FastAPI:
     """`status` is called in a thread for each request of /v1/status and may block for seconds."""
     metrics = ServeMetrics(retriever, feed)
     # No page with docs: it would load scripts from elsewhere. The description itself is at /openapi.json.
     app = FastAPI(
-        title="nearline retriever", version=API_VERSION, docs_url=None, redoc_url=None, lifespan=_bounded_threads
+        title="nearline retriever",
+        version=API_VERSION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_threads(settings.in_flight + OPERATIONS_IN_FLIGHT),
     )
     app.include_router(_health(retriever, metrics))
     app.include_router(_questions(retriever, metrics), prefix="/v1")
     app.include_router(_operations(retriever, feed, status), prefix="/v1")
-    # The last one added is the first that a request meets: no key, no body.
+    # The last one added is the first that a request meets: no key, no body; no whole body, no place.
+    app.add_middleware(InFlight, questions=settings.in_flight, count_refused=metrics.count_refused)
     app.add_middleware(BodyLimit)
-    app.add_middleware(ApiKeyGuard, key=api_key)
+    app.add_middleware(ApiKeyGuard, key=settings.api_key)
     app.add_exception_handler(RequestValidationError, _wrong_request)
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RetrieverUnavailable, _unavailable)
@@ -101,7 +116,7 @@ def _health(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
 
 
 def _questions(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
-    router = APIRouter(tags=["retrieval"], responses={**_WRONG, **_LATER})
+    router = APIRouter(tags=["retrieval"], responses={**_LIMITS, **_WRONG, **_LATER})
 
     @router.post("/retrieve", summary="The candidates of a member or a text", response_model=RetrieveResponse)
     def retrieve(request: RetrieveRequest) -> Response:
@@ -121,7 +136,7 @@ def _questions(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
 
 
 def _operations(retriever: Retriever, feed: HotFeed, status: Callable[[], StatusResponse]) -> APIRouter:
-    router = APIRouter(tags=["operations"])
+    router = APIRouter(tags=["operations"], responses=_LIMITS)
 
     @router.get("/status", summary="Processes, lag, tiers, freshness")
     def whole_status() -> StatusResponse:
@@ -148,10 +163,15 @@ def _lines(posts: Iterator[HotPost]) -> Iterator[str]:
         yield "".join(post.model_dump_json() + "\n" for post in some)
 
 
-@asynccontextmanager
-async def _bounded_threads(_: FastAPI) -> AsyncIterator[None]:
-    anyio.to_thread.current_default_thread_limiter().total_tokens = REQUEST_THREADS
-    yield
+def _threads(number: int) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """One for each request in hand, so that none that was let in waits for a thread."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = number
+        yield
+
+    return lifespan
 
 
 def _failure(status: int, sentence: str) -> JSONResponse:

@@ -3,6 +3,7 @@ takes as long to import as all the rest of a command)."""
 
 import json
 import select
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -25,6 +26,8 @@ from schemas.api import (
 TIMEOUT_S: Final = 60.0
 _CONNECT_S: Final = 3.0
 _PIECE_BYTES: Final = 64 * 1024
+_LATER: Final = (408, 429)
+"""Not the request is wrong, only the moment."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,11 +39,18 @@ class RetrieverClient:
     NotAllowed when the key is.
     """
 
-    def __init__(self, url: str, api_key: SecretStr | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: SecretStr | None = None,
+        timeout_s: float = TIMEOUT_S,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`tls` says whom to believe (`retriever/tls.py`); None: the authorities that this machine trusts."""
         self._url = url
         self._timeout_s = timeout_s
         self._headers = {"X-API-Key": api_key.get_secret_value().encode()} if api_key else {}
-        self._connection, self._prefix = _connection(url, min(timeout_s, _CONNECT_S))
+        self._connection, self._prefix = _connection(url, min(timeout_s, _CONNECT_S), tls)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +122,11 @@ class RetrieverClient:
             whole = True
         except TimeoutError as error:
             raise RetrieverUnavailable(f"the retriever at {self._url} did not answer in time; try again") from error
+        except ssl.SSLCertVerificationError as error:
+            raise RetrieverUnavailable(
+                f"the certificate of the retriever at {self._url} is not believed ({error.verify_message}); "
+                "name the file of who signed it as serve.ca_file"
+            ) from error
         except (OSError, HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise RetrieverUnavailable(f"the retriever at {self._url} does not answer ({why}); is it up?") from error
@@ -125,7 +140,7 @@ class RetrieverClient:
                 self.close()
 
 
-def _connection(url: str, connect_s: float) -> tuple[HTTPConnection, str]:
+def _connection(url: str, connect_s: float, tls: ssl.SSLContext | None) -> tuple[HTTPConnection, str]:
     """Not yet connected, and the path in front of every other. Raises RetrieverUnavailable."""
     try:
         parts = urlsplit(url)
@@ -134,9 +149,9 @@ def _connection(url: str, connect_s: float) -> tuple[HTTPConnection, str]:
         host, port = None, None
     if host is None or parts.scheme not in ("http", "https"):
         raise RetrieverUnavailable(f"{url!r} is no address of a retriever; give one such as http://127.0.0.1:8080")
-    secure = parts.scheme == "https"
-    connection = (HTTPSConnection if secure else HTTPConnection)(host, port, timeout=connect_s)
-    return connection, parts.path.rstrip("/")
+    if parts.scheme == "https":
+        return HTTPSConnection(host, port, timeout=connect_s, context=tls), parts.path.rstrip("/")
+    return HTTPConnection(host, port, timeout=connect_s), parts.path.rstrip("/")
 
 
 def _is_stale(connection: HTTPConnection) -> bool:
@@ -158,7 +173,7 @@ def _check(answer: HTTPResponse) -> None:
     detail = _detail(answer)
     if answer.status in (401, 403):
         raise NotAllowed(detail)
-    if answer.status < 500:
+    if answer.status < 500 and answer.status not in _LATER:
         raise RequestRefused(detail)
     raise RetrieverUnavailable(detail)
 

@@ -3,7 +3,8 @@ RetrieverError
 ├── RetrieverUnavailable   infrastructure: no answer now; try again
 ├── RequestRefused         the request can never succeed: a wrong value, which the message names
 │   └── NotAllowed         the API key is missing or wrong
-└── CannotListen           the address is taken, or is not of this machine
+├── CannotListen           the address is taken, or is not of this machine
+└── BadCertificate         a file of HTTPS cannot be read, or holds something else
 """
 
 
@@ -25,3 +26,7 @@ class NotAllowed(RequestRefused):
 
 class CannotListen(RetrieverError):
     """Names the address and why."""
+
+
+class BadCertificate(RetrieverError):
+    """Names the setting, the file and why."""

@@ -5,8 +5,9 @@ from typing import Final
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from retriever.limits import refusal
 
 HEALTH: Final = frozenset(("/livez", "/readyz"))
 _MEND: Final = "the API key is missing or wrong; send it as Authorization: Bearer KEY or as X-API-Key: KEY"
@@ -23,8 +24,7 @@ class ApiKeyGuard:
         if scope["type"] != "http" or scope["path"] in HEALTH or self._allows(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        refusal = JSONResponse({"detail": _MEND}, 401, {"WWW-Authenticate": "Bearer"})
-        await refusal(scope, receive, send)
+        await refusal(401, _MEND, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
     def _allows(self, headers: Headers) -> bool:
         if self._key is None:

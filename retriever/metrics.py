@@ -26,6 +26,9 @@ class ServeMetrics:
         self._answers = Counter(
             "nearline_retrieve_answers", "Answers: whole, partial, unavailable", ["outcome"], registry=self._registry
         )
+        self._refused = Counter(
+            "nearline_refused_requests", "As many were in hand as are taken", registry=self._registry
+        )
         self._candidates = Counter(
             "nearline_candidates", "Candidates by where they came from", ["tier"], registry=self._registry
         )
@@ -39,6 +42,9 @@ class ServeMetrics:
 
     def count_unavailable(self) -> None:
         self._answers.labels("unavailable").inc()
+
+    def count_refused(self) -> None:
+        self._refused.inc()
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from retriever.app import create_app, describe
+from retriever.settings import ServeSettings
 
 OPENAPI: Final = Path(__file__).with_name("openapi.json")
 
@@ -16,7 +17,7 @@ OPENAPI: Final = Path(__file__).with_name("openapi.json")
 def render() -> bytes:
     # Only the routes are looked at, so there is nothing behind them.
     nothing = cast(Any, None)
-    app = create_app(nothing, nothing, nothing)
+    app = create_app(nothing, nothing, nothing, ServeSettings())
     return msgspec.json.format(msgspec.json.encode(describe(app), order="deterministic"), indent=2) + b"\n"
 
 

@@ -1,21 +1,30 @@
 """Serves the app on a socket that is bound first, so that a free port is known before anyone is told."""
 
+import asyncio
 import os
+import resource
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import nullcontext
 from threading import Event, Thread
 from typing import Any, Final
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retriever.errors import CannotListen
 
 DRAIN_S: Final = 10
 """Requests in hand may take this long after a stop."""
-_KEEP_ALIVE_S: Final = 75
+KEEP_ALIVE_S: Final = 75
 """As long as most proxies and pools of connections keep an idle one."""
+HEAD_S: Final = 10.0
+"""From the first byte of a request, or the opening of a connection, to the end of the headers. Slow lines take one."""
+UNREAD_S: Final = 30.0
+"""An answer, or a part of one, that is not taken for so long is given up."""
 
 
 class _Server(uvicorn.Server):
@@ -24,7 +33,48 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
 
-def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None], stop: Event) -> None:
+class _Impatient(H11Protocol):
+    """uvicorn bounds only the silence between two requests: drop by drop, headers could come in for ever, and so could
+    a body that is refused already. Other bodies are `limits.BodyLimit`'s."""
+
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _max_connections():
+            transport.abort()
+        self._due = self.loop.call_later(HEAD_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        if self._due is None and self._is_kept_waiting():
+            self._due = self.loop.call_later(HEAD_S, self.transport.close)
+        super().data_received(data)
+        if not self._is_kept_waiting():
+            self._wait_no_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def _is_kept_waiting(self) -> bool:
+        """By headers, or by the rest of a body that was answered before it was whole."""
+        theirs, ours = self.conn.their_state, self.conn.our_state
+        return theirs is h11.IDLE or (theirs is h11.SEND_BODY and ours is h11.DONE)
+
+    def _wait_no_more(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+
+def serve(  # noqa: PLR0917
+    app: FastAPI,
+    host: str,
+    port: int,
+    on_listening: Callable[[str], None],
+    stop: Event,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Returns when `stop` is set and what was asked is answered. Port 0 takes a free one; `on_listening` gets the URL.
 
     Raises CannotListen.
@@ -34,16 +84,22 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
     server = _Server(
         uvicorn.Config(
             app,
+            http=_Impatient,
             log_config=None,
             access_log=False,
             ws="none",
+            ssl_context_factory=_factory(tls),
             timeout_graceful_shutdown=DRAIN_S,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
     Thread(target=_end, args=(server, stop), name="stop-server", daemon=True).start()
-    on_listening(_url(listening))
+    on_listening(_url(listening, "http" if tls is None else "https"))
     server.run(sockets=[listening])
+
+
+def _factory(tls: ssl.SSLContext | None) -> Callable[..., ssl.SSLContext] | None:
+    return None if tls is None else lambda *_: tls
 
 
 def _end(server: uvicorn.Server, stop: Event) -> None:
@@ -51,15 +107,23 @@ def _end(server: uvicorn.Server, stop: Event) -> None:
     server.should_exit = True
 
 
+def _max_connections() -> int:
+    """Half of the files that this process may open: the other half is for the broker, the cold tier, and its own."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        listening = socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise CannotListen(f"cannot listen on {host} port {port}: {reason}; choose another") from error
+    # The kernel hands this on to every connection, and ends one whose other side takes nothing any more.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
+    return listening
 
 
-def _url(listening: socket.socket) -> str:
+def _url(listening: socket.socket, scheme: str) -> str:
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -5,7 +5,6 @@ One retriever is one generation: its query encoder and its tiers are given toget
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Final
 
 from indexer.errors import IndexerError
 from indexer.tiers import ColdTier, HotTier, StoredPost
@@ -16,13 +15,11 @@ from retriever.members import Members
 from retriever.merge import Merged
 from retriever.queries import Query, member_query, text_query
 from retriever.search import TwoTiers
+from retriever.settings import MAX_IN_FLIGHT
 from retriever.trending import TrendingLists
 from schemas.api import HotPost, PostResponse, RetrieveRequest, RetrieveResponse, TierPost
 from schemas.ids import Generation, MemberId, PostId
 from schemas.times import EPOCH
-
-REQUEST_THREADS: Final = 8
-"""Requests answered at the same time. Searching is work for the cores, not waiting: more would wait on each other."""
 
 
 class Retriever:
@@ -46,7 +43,7 @@ class Retriever:
         self._trending = trending
         self._hot_problem = hot_problem
         self._members = Members(cold)
-        self._tiers = TwoTiers(cold, hot, REQUEST_THREADS)
+        self._tiers = TwoTiers(cold, hot, MAX_IN_FLIGHT)
 
     def close(self) -> None:
         self._tiers.close()

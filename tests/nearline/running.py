@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ import psutil
 
 from nearline.errors import NotRunning
 from nearline.instance import Instance, read_instance
+from retriever import tls
 from tests.waiting import until
 
 START_S = 300.0
@@ -24,11 +25,11 @@ START_S = 300.0
 class Up:
     """One `nearline up`."""
 
-    def __init__(self, data_dir: Path, package: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, data_dir: Path, package: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> None:
         self.data_dir = data_dir
         self._log = (data_dir.parent / "up.log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "nearline", "up", *self._arguments(package)],
+            [sys.executable, "-m", "nearline", "up", *self._arguments(package), *arguments],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -88,8 +89,10 @@ class Up:
 
 
 @contextmanager
-def up(data_dir: Path, package: Path, environment: Mapping[str, str] | None = None) -> Iterator[Up]:
-    running = Up(data_dir, package, environment or {})
+def up(
+    data_dir: Path, package: Path, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+) -> Iterator[Up]:
+    running = Up(data_dir, package, environment or {}, arguments)
     try:
         yield running
     finally:
@@ -118,6 +121,9 @@ def processes_of(data_dir: Path) -> list[psutil.Process]:
 def _is_ready(url: str) -> bool:
     address = urlsplit(url)
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=2)
+    if address.scheme == "https":
+        anyone = tls.believing_anyone()
+        connection = http.client.HTTPSConnection(str(address.hostname), address.port, timeout=2, context=anyone)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200

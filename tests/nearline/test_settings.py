@@ -1,5 +1,6 @@
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -98,6 +99,30 @@ def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(BadSettings, match="is empty"):
         load_settings(serve__api_key_file=file)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"api_key": ""}, "serve.api_key as a flag is wrong: .* at least one character"),
+        ({"api_key": "hunter2\n"}, "serve.api_key as a flag is wrong: .* without line ends"),
+        ({"certificate_file": "c.pem"}, "serve as a flag is wrong: .* both certificate_file and private_key_file"),
+        ({"in_flight": 0}, "serve.in_flight as a flag is wrong"),
+    ],
+)
+def test_what_would_leave_the_door_open_is_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadSettings, match=sentence) as caught:
+        load_settings(**{f"serve__{name}": value for name, value in settings.items()})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_files_of_https_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    serve = load_settings(
+        serve__certificate_file="c.pem", serve__private_key_file="k.pem", serve__ca_file="ca.pem"
+    ).serve
+    files = (serve.certificate_file, serve.private_key_file, serve.ca_file)
+    assert files == (tmp_path / "c.pem", tmp_path / "k.pem", tmp_path / "ca.pem")
 
 
 def test_children_read_what_their_parent_wrote_and_nobody_else_does(tmp_path: Path, config: Path) -> None:

@@ -1,5 +1,6 @@
 """`nearline up` on real parts: what it promises to whoever starts, kills and stops it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.certificates import certificate
 from tests.nearline.running import START_S, Up, data_folder, processes_of, up
 from tests.packages import make_tiny_package
 from tests.waiting import until
@@ -32,9 +34,12 @@ def data_dir() -> Iterator[Path]:
 
 
 def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
-    with up(data_dir, package, {"NEARLINE_SERVE__API_KEY": KEY}) as running:
+    # For a name that is not this machine's, as that of a real service is.
+    certified = certificate(data_dir.parent, "retriever.example")
+    with up(data_dir, package, certified.environment(), ["--api-key", KEY]) as running:
         running.wait_ready()
         _says_what_runs(running)
+        _answers_its_commands(running)
         _keeps_the_key_to_itself(running)
         _second_one_is_refused(running, package)
         _starts_again_whatever_is_killed(running)
@@ -62,9 +67,24 @@ def _says_what_runs(running: Up) -> None:
     assert instance.generation.startswith("tiny-")
 
 
+def _answers_its_commands(running: Up) -> None:
+    """They need no setting: the data folder tells them the key, and which certificate to believe."""
+    assert str(running.instance.url).startswith("https://127.0.0.1:")
+    (group,) = json.loads((running.data_dir / "metrics" / "serve.json").read_bytes())
+    assert group["labels"]["__scheme__"] == "https"
+    for command in (["status", "--json"], ["retrieve", "--member", "m", "--json"]):
+        asked = [sys.executable, "-m", "nearline", *command, "--data-dir", str(running.data_dir)]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["generation"] == running.instance.generation
+        assert KEY not in done.stdout
+
+
 def _keeps_the_key_to_itself(running: Up) -> None:
     assert KEY not in running.log()
+    assert KEY not in (running.data_dir / "instance.json").read_text()
     lines = [word for process in processes_of(running.data_dir) for word in process.cmdline()]
+    assert "--api-key" in lines
     assert not any(KEY in word for word in lines), "everybody can read a process list"
     assert os.stat(running.data_dir / "settings.json").st_mode & 0o077 == 0
 

@@ -5,7 +5,6 @@ from threading import Event, Thread
 from typing import Any, Final, Never, Self
 
 import numpy as np
-from pydantic import SecretStr
 
 from encoders.errors import BadText
 from indexer.brute import BruteColdTier, BruteHotTier
@@ -17,6 +16,8 @@ from retriever.encoder import WarmingEncoder
 from retriever.hot_feed import HotFeed
 from retriever.server import serve
 from retriever.service import Retriever
+from retriever.settings import ServeSettings
+from retriever.tls import shown
 from retriever.trending import TrendingLists
 from schemas.api import (
     ColdStatus,
@@ -175,13 +176,16 @@ class World:
 class Served:
     """The app of a world, on a real socket in a thread. Closes the world at the end."""
 
-    def __init__(self, world: World, api_key: SecretStr | None = None, port: int = 0) -> None:
+    def __init__(self, world: World, port: int = 0, **settings: Any) -> None:
+        serve_settings = ServeSettings(port=port, **settings)
         self.world = world
         self.url = ""
         feed = HotFeed(_no_consumer, GENERATION, world.hot, world.trending, window_s=WINDOW_S)
-        self.app = create_app(world.retriever, feed, world.status, api_key)
+        self.app = create_app(world.retriever, feed, world.status, serve_settings)
         self._stop = Event()
-        self._thread = Thread(target=serve, args=(self.app, "127.0.0.1", port, self._listens, self._stop))
+        self._thread = Thread(
+            target=serve, args=(self.app, "127.0.0.1", port, self._listens, self._stop, shown(serve_settings))
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

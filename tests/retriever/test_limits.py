@@ -1,0 +1,241 @@
+"""What strangers may cost: places, time and memory. Every one who is refused is told why, and the others go on."""
+
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import repeat
+from threading import Event, Semaphore
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from retriever import limits, server
+from retriever.client import RetrieverClient
+from retriever.errors import RetrieverUnavailable
+from schemas.api import RetrieveRequest
+from tests.retriever.kit import Served, World, member, post
+from tests.waiting import until
+
+KEY = "secret"
+
+
+class Gate:
+    """Holds every call of a function until it is opened."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._open = Event()
+        self._came = Semaphore(0)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self._came.release()
+        assert self._open.wait(30)
+        return self._function(*arguments, **named)
+
+    def wait_for(self, number: int) -> None:
+        for _ in range(number):
+            assert self._came.acquire(timeout=30)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def world() -> World:
+    world = World(warm=False)
+    world.in_cold(member("m"), post("a"))
+    return world
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[Served]:
+    with Served(world, in_flight=2) as served:
+        yield served
+
+
+def ask(served: Served, path: str = "/v1/retrieve") -> httpx.Response:
+    with httpx.Client(base_url=served.url, trust_env=False, timeout=30) as http:
+        return http.post(path, json={"member_id": "m"}) if path == "/v1/retrieve" else http.get(path)
+
+
+def test_a_full_house_says_come_again_and_health_still_answers(served: Served, world: World) -> None:
+    search = Gate(world.cold.tier.search)
+    world.cold.tier.search = search
+    with ThreadPoolExecutor(2) as pool:
+        inside: list[Future[httpx.Response]] = [pool.submit(ask, served) for _ in range(2)]
+        search.wait_for(2)
+        refused = ask(served)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert "try again" in refused.json()["detail"]
+        assert ask(served, "/v1/posts/a").status_code == 429, "the tiers are asked for it too"
+        with RetrieverClient(served.url) as client, pytest.raises(RetrieverUnavailable, match="try again"):
+            client.retrieve(RetrieveRequest(member_id="m"))
+        assert [ask(served, path).status_code for path in ("/livez", "/metrics", "/v1/status")] == [200] * 3
+        assert "nearline_refused_requests_total 3.0" in ask(served, "/metrics").text
+        search.open()
+        assert [one.result().status_code for one in inside] == [200, 200]
+    assert [ask(served).status_code for _ in range(3)] == [200] * 3, "their places are free again"
+
+
+def test_operations_that_hang_take_no_place_of_a_question(served: Served, world: World) -> None:
+    scroll = Gate(world.hot.tier.scroll_posts)
+    world.hot.tier.scroll_posts = scroll
+    number = limits.OPERATIONS_IN_FLIGHT
+    with ThreadPoolExecutor(number) as pool:
+        inside = [pool.submit(ask, served, "/v1/hot/posts") for _ in range(number)]
+        scroll.wait_for(number)
+        assert ask(served, "/v1/status").status_code == 429
+        assert ask(served).status_code == 200
+        scroll.open()
+        assert [one.result().status_code for one in inside] == [200] * number
+
+
+def test_a_request_that_fails_gives_its_place_back(served: Served, world: World) -> None:
+    world.broken_status = True
+    statuses = [ask(served, "/v1/status").status_code for _ in range(2 * limits.OPERATIONS_IN_FLIGHT)]
+    assert set(statuses) == {500}
+
+
+class Talk:
+    """One connection, byte by byte. The server's buffers of it are small, as are ours."""
+
+    def __init__(self, served: Served) -> None:
+        address = urlsplit(served.url)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.settimeout(30)
+        self._socket.connect((address.hostname, address.port))
+
+    def __enter__(self) -> "Talk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def say(self, words: str) -> None:
+        self._socket.sendall(words.encode())
+
+    def hear(self) -> str:
+        return self._socket.recv(10_000).decode()
+
+    def hear_all(self) -> str:
+        """Until the server hangs up."""
+        return "".join(iter(self.hear, ""))
+
+    def drip(self, timeout_s: float = 20.0) -> str:
+        """Says one byte after the other until the server has had enough, and returns what it said to that."""
+        heard: list[str] = []
+        self._socket.settimeout(0.05)
+
+        def hung_up() -> bool:
+            try:
+                self.say("x")
+                heard.append(self.hear())
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+            return heard[-1] == ""
+
+        until(hung_up, "the server to hang up", timeout_s)
+        return "".join(heard)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_S", 0.5)
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 1)
+    monkeypatch.setattr(server, "UNREAD_S", 2.0)
+    monkeypatch.setattr(limits, "BODY_S", 0.5)
+
+
+HEAD = "POST /v1/retrieve HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+LIVE = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.usefixtures("impatient")
+class TestSlowClients:
+    def test_headers_that_come_drop_by_drop(self, served: Served) -> None:
+        with Talk(served) as talk:
+            talk.say("GET /livez HTTP/1.1\r\nX: ")
+            assert talk.drip() == ""
+
+    def test_headers_of_a_second_request(self, served: Served) -> None:
+        with Talk(served) as talk:
+            talk.say(LIVE)
+            assert "200 OK" in talk.hear()
+            talk.say("GET /livez HTTP/1.1\r\nX: ")
+            assert talk.drip() == ""
+
+    def test_a_body_that_comes_drop_by_drop(self, served: Served) -> None:
+        with Talk(served) as talk:
+            talk.say(HEAD)
+            heard = talk.drip()
+        assert heard.startswith("HTTP/1.1 408 ")
+        assert "did not come in within 0.5 s" in heard
+
+    def test_a_body_that_was_refused_already(self, world: World) -> None:
+        with Served(world, api_key=KEY) as served, Talk(served) as talk:
+            talk.say(HEAD)
+            assert "401 Unauthorized" in talk.hear()
+            talk.drip()
+
+    def test_one_who_says_nothing(self, served: Served) -> None:
+        with Talk(served) as talk:
+            assert talk.hear() == ""
+
+    def test_one_who_has_nothing_more_to_say(self, served: Served) -> None:
+        with Talk(served) as talk:
+            talk.say(LIVE)
+            assert "200 OK" in talk.hear_all()
+
+    def test_those_who_do_not_take_the_answer(self, served: Served, world: World) -> None:
+        world.in_hot(post("h"))
+        # More than all buffers between us take.
+        (one,) = world.hot.tier.scroll_posts()
+        world.hot.tier.scroll_posts = lambda: repeat(one, 1_000_000)
+        with ExitStack() as talks:
+            for _ in range(limits.OPERATIONS_IN_FLIGHT):
+                talks.enter_context(Talk(served)).say("GET /v1/hot/posts HTTP/1.1\r\nHost: x\r\n\r\n")
+            until(lambda: ask(served, "/v1/hot/positions").status_code == 429, "them to have all places")
+            until(lambda: ask(served, "/v1/hot/positions").status_code == 200, "a place to be free again")
+
+    def test_requests_that_take_their_time_are_not_cut(self, served: Served) -> None:
+        body = '{"member_id": "m"}'
+        head = HEAD.replace("1000", str(len(body)))
+        with Talk(served) as talk:
+            for piece in (head[:20], head[20:], body[:5], body[5:]):
+                talk.say(piece)
+            assert talk.hear().startswith("HTTP/1.1 200 OK")
+
+
+def test_large_requests_together_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_BODIES_BYTES", 900)
+    with Talk(served) as first, Talk(served) as second:
+        first.say(HEAD + 800 * " ")
+        until(lambda: _is_full(served), "the first body to be kept")
+        second.say(HEAD + 800 * " ")
+        heard = second.hear()
+        assert heard.startswith("HTTP/1.1 429 ")
+        assert "retry-after: 1" in heard
+    until(lambda: not _is_full(served), "the first body to be forgotten with its client")
+
+
+def _is_full(served: Served) -> bool:
+    with httpx.Client(base_url=served.url, trust_env=False, timeout=30) as http:
+        return http.post("/v1/retrieve", content=200 * b" ").status_code == 429
+
+
+def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_max_connections", lambda: 2)
+    with Talk(served) as first, Talk(served) as second:
+        for talk in (first, second):
+            talk.say(LIVE)
+            assert "200 OK" in talk.hear()
+        with Talk(served) as third:
+            assert third.drip() == ""
+        first.say(LIVE)
+        assert "200 OK" in first.hear()

@@ -1,0 +1,98 @@
+"""HTTPS with an authority of one's own: who is believed, and what is said of files that do not serve."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from retriever import tls
+from retriever.client import RetrieverClient
+from retriever.errors import BadCertificate, RetrieverUnavailable
+from retriever.settings import ServeSettings
+from tests.certificates import Certificate, certificate
+from tests.retriever.kit import Served, World
+
+NAME = "retriever.example"
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Certificate:
+    return certificate(tmp_path_factory.mktemp("certificate"), NAME, authority)
+
+
+@pytest.fixture(scope="module")
+def served(files: Certificate) -> Iterator[Served]:
+    with Served(World(warm=False), **files.settings()) as served:
+        yield served
+
+
+@pytest.fixture
+def other(tmp_path: Path, authority: trustme.CA) -> Certificate:
+    """Of the same authority, for the address at which the tests' retriever listens."""
+    return certificate(tmp_path, "127.0.0.1", authority)
+
+
+def test_its_own_commands_believe_its_certificate_whatever_its_name(served: Served, files: Certificate) -> None:
+    assert served.url.startswith("https://127.0.0.1:")
+    with RetrieverClient(served.url, tls=tls.believing_only(files.certificate_file)) as client:
+        for _ in range(2):
+            assert client.status().generation == "test-0"
+
+
+def test_they_believe_nobody_else_of_the_same_authority(served: Served, other: Certificate) -> None:
+    with (
+        RetrieverClient(served.url, tls=tls.believing_only(other.certificate_file)) as client,
+        pytest.raises(RetrieverUnavailable, match=r"certificate of the retriever at .* is not believed"),
+    ):
+        client.status()
+
+
+def test_others_believe_an_authority_that_they_are_told(other: Certificate) -> None:
+    with Served(World(warm=False), **other.settings()) as served:
+        with RetrieverClient(served.url, tls=tls.believing_authorities(other.ca_file)) as client:
+            assert client.status().generation == "test-0"
+        with (
+            RetrieverClient(served.url, tls=tls.believing_authorities(None)) as client,
+            pytest.raises(RetrieverUnavailable, match=r"is not believed .* serve\.ca_file"),
+        ):
+            client.status()
+
+
+def test_others_want_the_right_name(served: Served, files: Certificate) -> None:
+    with (
+        RetrieverClient(served.url, tls=tls.believing_authorities(files.ca_file)) as client,
+        pytest.raises(RetrieverUnavailable, match="IP address mismatch"),
+    ):
+        client.status()
+
+
+def test_plain_http_gets_no_answer(served: Served) -> None:
+    with (
+        RetrieverClient(served.url.replace("https", "http")) as client,
+        pytest.raises(RetrieverUnavailable, match="does not answer"),
+    ):
+        client.status()
+
+
+def test_a_file_that_does_not_serve_is_named(tmp_path: Path, files: Certificate, other: Certificate) -> None:
+    missing, empty = tmp_path / "none.pem", tmp_path / "empty.pem"
+    empty.touch()
+    for certificate_file, private_key_file, sentence in (
+        (missing, files.private_key_file, f"serve.certificate_file: {missing} cannot be read: No such file"),
+        (files.certificate_file, missing, f"serve.private_key_file: {missing} cannot be read: No such file"),
+        (files.certificate_file, other.private_key_file, "do not serve .*that of the certificate"),
+        (files.certificate_file, empty, "do not serve .*both must be PEM"),
+    ):
+        with pytest.raises(BadCertificate, match=sentence):
+            tls.shown(ServeSettings(certificate_file=certificate_file, private_key_file=private_key_file))
+    for believing in (tls.believing_only, tls.believing_authorities):
+        with pytest.raises(BadCertificate, match=f"{empty} holds no certificate"):
+            believing(empty)
+        with pytest.raises(BadCertificate, match=f"{missing} cannot be read"):
+            believing(missing)
