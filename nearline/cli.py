@@ -11,11 +11,13 @@ from typing import Final, NoReturn
 
 import click
 
-from nearline import commands
+from nearline import argv, commands
 
 _PACKAGES: Final = ("schemas", "contexts", "encoders", "indexer", "streams", "retriever", "nearline")
 _OURS: Final = frozenset(f"{package}.errors" for package in _PACKAGES)
 _INTERRUPTED: Final = 130
+_SECRET: Final = ("--api-key",)
+"""Options whose values nobody else may see."""
 
 
 class LazyGroup(click.Group):
@@ -49,6 +51,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    argv.cover(*_SECRET)
     try:
         status = cli.main(prog_name="nearline", standalone_mode=False)
         sys.stdout.flush()

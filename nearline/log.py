@@ -56,7 +56,8 @@ def _formatter(process: str, on_terminal: bool) -> logging.Formatter:
         return {"process": process, **event}
 
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Its own traces show local variables, where rich is installed: the headers of a request, and so the key.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if on_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

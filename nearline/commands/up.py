@@ -11,7 +11,11 @@ from nearline.commands._options import place_options
 @place_options
 @click.option("--package", type=click.Path(path_type=Path, file_okay=False), help="A model package; else the demo's.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Of the retriever; 0: a free one. Usually 8080.")
-@click.option("--api-key", help="Guards the retriever. NEARLINE_SERVE__API_KEY keeps it out of the process list.")
+@click.option(
+    "--api-key",
+    help="Guards the retriever. For a moment a process list shows it: better set NEARLINE_SERVE__API_KEY, or "
+    "NEARLINE_SERVE__API_KEY_FILE to a file that holds it.",
+)
 def up(
     *,
     config: Path | None,

@@ -1,4 +1,6 @@
 import json
+import os
+import pty
 import subprocess
 import sys
 
@@ -17,6 +19,30 @@ try:
 except ZeroDivisionError:
     mine.exception("failed")
 """
+
+
+ON_A_TERMINAL = """
+import sys
+import structlog
+from nearline import log
+log.configure("serve", "info")
+def answer(headers):
+    raise ZeroDivisionError
+try:
+    answer({"x-api-key": "-".join(["hun", "ter2"])})
+except ZeroDivisionError:
+    structlog.get_logger("mine").exception("failed")
+"""
+
+
+def test_a_trace_on_a_terminal_shows_no_values() -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb") as terminal:
+        subprocess.run([sys.executable, "-c", ON_A_TERMINAL], stderr=theirs, check=True)
+        os.close(theirs)
+        printed = terminal.raw.read(100_000).decode()  # type: ignore[attr-defined]
+    assert "ZeroDivisionError" in printed
+    assert "hun-ter2" not in printed, "headers hold the key"
 
 
 def test_every_line_is_json_with_its_process_and_libraries_come_the_same_way() -> None:
