@@ -1,0 +1,40 @@
+"""The committed description is that of the code, and holds for requests that nobody thought of."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from retriever.openapi import OPENAPI, render
+from tests.retriever.kit import Served, World, member, post
+
+CHECKS: Final = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+)
+
+
+def test_the_committed_description_is_that_of_the_code() -> None:
+    assert render() == OPENAPI.read_bytes(), "renew it with: python -m retriever.openapi"
+
+
+def test_no_request_breaks_it_and_answers_are_as_described(tmp_path: Path) -> None:
+    """In a process of its own: as a plugin of pytest, schemathesis would slow down the start of every other test."""
+    world = World()
+    world.in_cold(member("m"), post("a"), post("gone", revision=2, deleted=True))
+    world.in_hot(post("b"))
+    with Served(world) as served:
+        options = ["--url", served.url, "--checks", ",".join(CHECKS), "--max-examples", "40", "--seed", "7"]
+        done = subprocess.run(
+            [Path(sys.executable).with_name("schemathesis"), "run", OPENAPI, *options, "--generation-database", "none"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "POST /v1/retrieve" in done.stdout or " 8 " in done.stdout
