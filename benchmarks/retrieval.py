@@ -34,7 +34,7 @@ from schemas.ids import Generation, Micros
 _K: Final = 2_000
 _COLD_K: Final = _K + 96
 """What the retriever asks of the cold tier."""
-_QUERIES: Final = 16
+QUERIES: Final = 16
 _THREADS: Final = 2
 _READY_S: Final = 1_800.0
 
@@ -50,12 +50,12 @@ def main() -> int:
     newest = wall_clock()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-benchmark-")))
-        cold = stack.enter_context(_cold(folder, given.posts, given.dimension, newest))
+        cold = stack.enter_context(cold_tier(folder, given.posts, given.dimension, newest))
         vectors = draw(given.posts, given.dimension)
-        hot = _hot(vectors[-given.hot :], given.posts - given.hot, newest)
-        retriever = stack.enter_context(closing(_retriever(cold, hot)))
+        hot = hot_tier(vectors[-given.hot :], given.posts - given.hot, newest)
+        retriever = stack.enter_context(closing(new_retriever(cold, hot)))
         flat = _flat(vectors)
-        queries = draw(_QUERIES, given.dimension, seed=1)
+        queries = draw(QUERIES, given.dimension, seed=1)
         calls: list[Callable[[int], object]] = [
             lambda place: _exact(flat, queries[place], _K),
             lambda place: _ask(retriever, place),
@@ -63,7 +63,7 @@ def main() -> int:
             lambda place: hot.search(queries[place], _K),
         ]
         times = _measure(calls, given.rounds)
-        recall = float(np.mean([_recall(retriever, flat, queries, place) for place in range(_QUERIES)]))
+        recall = float(np.mean([_recall(retriever, flat, queries, place) for place in range(QUERIES)]))
     return report(_figures(times, recall), given.json)
 
 
@@ -91,13 +91,13 @@ def _figures(times: Times, recall: float) -> list[Figure]:
 def _measure(calls: list[Callable[[int], object]], rounds: int) -> Times:
     """By turns, so that a change of the machine's mood reaches all of them."""
     taken: list[list[float]] = [[] for _ in calls]
-    for number in range(rounds * _QUERIES):
+    for number in range(rounds * QUERIES):
         for call, times in zip(calls, taken, strict=True):
             start = time.perf_counter()
-            call(number % _QUERIES)
+            call(number % QUERIES)
             times.append(time.perf_counter() - start)
     # The first ones touch memory for the first time.
-    return Times(*(float(np.median(times[_QUERIES:] or times)) for times in taken))
+    return Times(*(float(np.median(times[QUERIES:] or times)) for times in taken))
 
 
 def _ask(retriever: Retriever, place: int) -> list[str]:
@@ -123,9 +123,9 @@ def _exact(flat: Any, query_D: Vector, k: int) -> list[int]:
 
 
 @contextmanager
-def _cold(folder: Path, count: int, dimension: int, newest: Micros) -> Iterator[RemoteColdTier]:
+def cold_tier(folder: Path, count: int, dimension: int, newest: Micros) -> Iterator[RemoteColdTier]:
     socket = folder / "cold.sock"
-    numbers = map(str, (count, dimension, _QUERIES, newest))
+    numbers = map(str, (count, dimension, QUERIES, newest))
     command = [sys.executable, "-m", "benchmarks._cold_owner", str(folder / "cold"), str(socket), *numbers]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdin is not None
@@ -138,7 +138,7 @@ def _cold(folder: Path, count: int, dimension: int, newest: Micros) -> Iterator[
         owner.stdin.close()
 
 
-def _hot(vectors: Vector, first: int, newest: Micros) -> FaissHotTier:
+def hot_tier(vectors: Vector, first: int, newest: Micros) -> FaissHotTier:
     window_s = 2 * len(vectors) * SPACING_US / 1e6
     tier = FaissHotTier(vectors.shape[1], HotSettings(capacity=len(vectors), window_s=window_s, device="cpu"))
     batch = list(posts(vectors, newest_us=newest, spacing_us=SPACING_US, first=first))
@@ -154,7 +154,7 @@ def _flat(vectors: Vector) -> Any:
     return flat
 
 
-def _retriever(cold: RemoteColdTier, hot: FaissHotTier) -> Retriever:
+def new_retriever(cold: RemoteColdTier, hot: FaissHotTier) -> Retriever:
     def no_model() -> Any:
         raise RuntimeError("members need no model")
 

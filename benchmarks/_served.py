@@ -1,0 +1,46 @@
+"""The retriever's process of the overload benchmark, as `nearline up` puts it together, with a hot tier that nobody
+fills and no model: HTTP on a free port until stdin closes.
+
+`python -m benchmarks._served COLD_SOCKET POSTS HOT DIMENSION NEWEST_US` prints the URL.
+"""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Thread
+from typing import Never
+
+from benchmarks._vectors import draw
+from benchmarks.retrieval import hot_tier, new_retriever
+from indexer.remote import RemoteColdTier
+from nearline.process import collect_rarely, share_quickly
+from retriever.app import create_app
+from retriever.hot_feed import HotFeed
+from retriever.server import serve
+from retriever.settings import ServeSettings
+from retriever.trending import TrendingLists
+from schemas.ids import Micros
+
+
+def main() -> None:
+    posts, hot_posts, dimension, newest_us = map(int, sys.argv[2:])
+    hot = hot_tier(draw(posts, dimension)[-hot_posts:], posts - hot_posts, Micros(newest_us))
+    with (
+        closing(RemoteColdTier(Path(sys.argv[1]), timeout_s=30)) as cold,
+        closing(new_retriever(cold, hot)) as retriever,
+    ):
+        feed = HotFeed(_never, retriever.generation, hot, TrendingLists(), window_s=1.0)
+        app = create_app(retriever, feed, _never, ServeSettings())
+        stop = Event()
+        Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+        collect_rarely()
+        share_quickly()
+        serve(app, "127.0.0.1", 0, lambda url: print(url, flush=True), stop)
+
+
+def _never() -> Never:
+    raise RuntimeError("not asked in this benchmark")
+
+
+if __name__ == "__main__":
+    main()
