@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.guard import HEALTH, ApiKeyGuard
@@ -49,6 +50,15 @@ _LIMITS: Final[dict[int | str, dict[str, Any]]] = {
     429: {"model": Failure, "description": "Too many requests in hand; try again after Retry-After seconds"},
 }
 """What stands before the routes may answer to any of them."""
+
+
+class _AnyConvertor(PathConvertor):
+    """A post id may hold anything, line ends too; starlette's own `path` does not match those."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", _AnyConvertor())
 
 
 def create_app(
@@ -128,7 +138,7 @@ def _questions(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
         metrics.count(answer)
         return Response(answer.model_dump_json(), media_type=_JSON)
 
-    @router.get("/posts/{post_id:path}", summary="One post as each tier holds it")
+    @router.get("/posts/{post_id:any}", summary="One post as each tier holds it")
     def post(post_id: Annotated[str, Path(min_length=1, max_length=MAX_ID_BYTES)]) -> PostResponse:
         return retriever.post(PostId(post_id))
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 MAX_IN_FLIGHT: Final = 64
 
 
-def _cores_and_one() -> int:
-    """A search is work for the cores, and each request that is taken in slows down all the others. One more than there
-    are cores keeps these busy between two answers; `benchmarks/overload.py` shows what it costs."""
-    return min(len(os.sched_getaffinity(0)) + 1, MAX_IN_FLIGHT)
+def _cores() -> int:
+    """A search is work for the cores, and keeps two of them busy: one in each tier. So as many as there are cores leave
+    none idle, and each takes about twice the time that it takes alone. With one more it was more than three times
+    (`benchmarks/overload.py`)."""
+    return min(len(os.sched_getaffinity(0)), MAX_IN_FLIGHT)
 
 
 class ServeSettings(BaseModel):
@@ -28,7 +29,7 @@ class ServeSettings(BaseModel):
     certificate_file: Path | None = None
     """PEM, with the chain behind it. Given together with its key: HTTPS. Both are read when the retriever starts."""
     private_key_file: Path | None = None
-    in_flight: int = Field(default_factory=_cores_and_one, ge=1, le=MAX_IN_FLIGHT)
+    in_flight: int = Field(default_factory=_cores, ge=1, le=MAX_IN_FLIGHT)
     """Questions answered at the same time. What comes beyond is told at once to come again later."""
     url: str | None = None
     """A retriever elsewhere, for the commands; None: the one of this data folder."""

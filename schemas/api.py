@@ -1,7 +1,7 @@
 """Messages of the retriever's HTTP API (pydantic, so that OpenAPI is generated from them)."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -18,8 +18,14 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _given(name: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"type": "string"}}}
+
+
 class RetrieveRequest(_Message):
     """Exactly one of `member_id` and `text`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("member_id"), _given("text")]})
 
     member_id: _Id | None = None
     text: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None

@@ -18,7 +18,7 @@ KEY = SecretStr("a-secret-\N{SNOWMAN}")
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     world = World()
-    world.in_cold(member("m"), post("a", 0.9), post("c", 0.7), post("x/y?z#", 0.1))
+    world.in_cold(member("m"), post("a", 0.9), post("c", 0.7), post("x/y?z#", 0.1), post("x\ny", 0.1))
     world.in_hot(post("b", 0.8))
     world.trends(a=2)
     with Served(world) as served:
@@ -101,6 +101,7 @@ def test_a_post_with_an_awkward_id_is_found(http: httpx.Client) -> None:
     assert (found["post_id"], found["cold"]["present"], found["hot"]["present"]) == ("x/y?z#", True, False)
     assert found["cold"]["revision"] == 1
     assert datetime.fromisoformat(found["cold"]["created_at"]).timestamp() == NOW_S - 60
+    assert http.get("/v1/posts/x%0Ay").json()["cold"]["present"] is True
     assert http.get(f"/v1/posts/{'p' * 257}").status_code == 422
 
 

@@ -119,11 +119,16 @@ class Talk:
         self._socket.sendall(words.encode())
 
     def hear(self) -> str:
-        return self._socket.recv(10_000).decode()
+        """One whole answer, which may come in pieces; empty where the server hangs up instead."""
+        heard = piece = self._piece()
+        while piece and not _is_whole(heard):
+            piece = self._piece()
+            heard += piece
+        return heard
 
     def hear_all(self) -> str:
         """Until the server hangs up."""
-        return "".join(iter(self.hear, ""))
+        return "".join(iter(self._piece, ""))
 
     def drip(self, timeout_s: float = 20.0) -> str:
         """Says one byte after the other until the server has had enough, and returns what it said to that."""
@@ -133,7 +138,7 @@ class Talk:
         def hung_up() -> bool:
             try:
                 self.say("x")
-                heard.append(self.hear())
+                heard.append(self._piece())
             except TimeoutError:
                 return False
             except ConnectionError:
@@ -142,6 +147,15 @@ class Talk:
 
         until(hung_up, "the server to hang up", timeout_s)
         return "".join(heard)
+
+    def _piece(self) -> str:
+        return self._socket.recv(10_000).decode()
+
+
+def _is_whole(answer: str) -> bool:
+    head, _, body = answer.partition("\r\n\r\n")
+    length = head.lower().partition("content-length: ")[2].partition("\r\n")[0]
+    return length != "" and len(body) >= int(length)
 
 
 @pytest.fixture

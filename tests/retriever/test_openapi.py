@@ -14,6 +14,7 @@ CHECKS: Final = (
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
+    "positive_data_acceptance",
     "unsupported_method",
 )
 
@@ -28,7 +29,7 @@ def test_no_request_breaks_it_and_answers_are_as_described(tmp_path: Path) -> No
     world.in_cold(member("m"), post("a"), post("gone", revision=2, deleted=True))
     world.in_hot(post("b"))
     with Served(world) as served:
-        options = ["--url", served.url, "--checks", ",".join(CHECKS), "--max-examples", "40", "--seed", "7"]
+        options = ["--url", served.url, "--checks", ",".join(CHECKS), "--max-examples", "20", "--seed", "7"]
         done = subprocess.run(
             [Path(sys.executable).with_name("schemathesis"), "run", OPENAPI, *options, "--generation-database", "none"],
             capture_output=True,
@@ -37,4 +38,4 @@ def test_no_request_breaks_it_and_answers_are_as_described(tmp_path: Path) -> No
             cwd=tmp_path,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "POST /v1/retrieve" in done.stdout or " 8 " in done.stdout
+    assert "Tested: 8" in done.stdout

@@ -5,6 +5,7 @@ from threading import Event
 
 import pytest
 
+from retriever import server
 from retriever.errors import CannotListen
 from retriever.server import serve
 from tests.retriever.kit import Served, World
@@ -18,6 +19,15 @@ def test_a_free_port_is_told_and_given_back() -> None:
             pass
     with socket.socket() as again:
         assert again.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_pieces_of_an_answer_do_not_wait_for_each_other() -> None:
+    with (
+        server._listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname(), 5),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_taken_port_is_named() -> None:
