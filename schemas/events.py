@@ -247,5 +247,5 @@ def _sentence(error: msgspec.ValidationError) -> str:
 
 
 def _shown(text: str) -> str:
-    text = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: _SHOWN_CHARS + 1])
+    return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…"

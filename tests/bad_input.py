@@ -90,6 +90,7 @@ _POSTS: Final = (
     _Post("no type", "missing required field `type`", value=b'{"post_id":"p"}'),
     _Post("an unknown type", "type: Invalid value 'post.liked'; use one of post.created, ", {"type": "post.liked"}),
     _Post("a type that moves the cursor", r"type: Invalid value 'a\x1b[2J\nb'; use", {"type": "a\x1b[2J\nb"}),
+    _Post("a type of control characters", "…; use one of", {"type": "\x1a" * 150}),
     _Post("a type as long as a book", "x…; use one of", {"type": "x" * 100_000}),
     _Post(
         "a time without a zone",

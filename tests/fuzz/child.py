@@ -16,7 +16,8 @@ def main() -> None:
     module, _, name = sys.argv.pop(1).partition(":")
     with atheris.instrument_imports(include=OURS):
         target = getattr(importlib.import_module(module), name)
-    atheris.Setup(sys.argv, target)
+        mutator = importlib.import_module("tests.fuzz.mutator").mutator_for(name)
+    atheris.Setup(sys.argv, target, **({} if mutator is None else {"custom_mutator": mutator}))
     atheris.Fuzz()
 
 

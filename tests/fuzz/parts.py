@@ -117,9 +117,13 @@ def seeds(target: str) -> list[bytes]:
     return found[target]
 
 
+NAMES: Final = (
+    *(*_POST, "type", "member_id", "action", "at", "dwell_ms", "headline", "skills", "industry", "revision"),
+    *("as_of_us", "at_us", "counts", "history", "acted", "hidden", "deleted", "vector"),
+    *("k", "languages", "created_after", "exclude_authors", "exclude_posts", "hide_acted", "own_posts"),
+)
 WORDS: Final = (
-    *(f'"{name}":' for name in (*_POST, "type", "member_id", "action", "at", "dwell_ms", "headline", "skills")),
-    *(f'"{name}":' for name in ("revision", "as_of_us", "counts", "history", "k", "exclude_posts", "deleted")),
+    *(f'"{name}":' for name in NAMES),
     *('"post.updated"', '"activity"', '"like"', "null", "true", "1e400", "-0", "NaN", '"\\ud800"', "\\u0000"),
     *("9" * 25, "-9223372036854775809", "18446744073709551616", "0.1e-400", "[[[[[[", '{"a":{"a":'),
     *('"9999-12-31T23:59:59-23:59"', '"0001-01-01T00:00:00+23:59"', '"1970-01-01T00:00:00Z"', "\u202e", "\x1b[2J"),

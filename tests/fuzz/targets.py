@@ -61,7 +61,7 @@ RULES: Final = ContextRules()
 NOW_US: Final = Micros(1_767_600_000_000_000)
 POST: Final = PostRow(PostId("p"))
 MEMBER: Final = MemberRow(MemberId("m"))
-_MOST_WORDS: Final = 700
+_MOST_CHARS: Final = 600
 
 
 def events(data: bytes) -> None:
@@ -181,7 +181,7 @@ def retrieve(data: bytes) -> None:
 
 def _is_a_sentence(text: str) -> None:
     assert text.isprintable(), text
-    assert len(text) < _MOST_WORDS, text
+    assert len(text) < _MOST_CHARS, text
 
 
 def _applied(event: Event, body: bytes) -> None:
