@@ -21,6 +21,7 @@ from nearline.errors import BadSettings
 from nearline.instance import read_instance
 from nearline.settings import Settings
 from schemas.api import ProcessStatus, Readiness, StatusResponse
+from streams.pulse import Beat, Pulse
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
@@ -53,22 +54,29 @@ def process_names(settings: Settings) -> list[str]:
 def build(name: str, settings: Settings) -> Run:
     """Of one process by its name, such as `contexts-0`. Raises BadSettings."""
     stage, _, slot = name.partition("-")
+    pulse = Pulse(settings.data_dir, name)
     builders: dict[str, Callable[[], Run]] = {
-        CONTEXTS: lambda: build_contexts(settings, slot),
+        CONTEXTS: lambda: build_contexts(settings, slot, pulse.beat),
         TRENDING: lambda: build_trending(settings),
-        ENCODE: lambda: build_encode(settings, slot),
-        COLD: lambda: build_cold(settings),
+        ENCODE: lambda: build_encode(settings, slot, pulse.beat),
+        COLD: lambda: build_cold(settings, pulse.beat),
         SERVE: lambda: build_serve(settings),
     }
     if name not in process_names(settings):
         raise BadSettings(f"{name} is no process; there are: {', '.join(process_names(settings))}")
-    return builders[stage]()
+    run = builders[stage]()
+
+    def watched(stop: Event) -> None:
+        pulse.start()
+        run(stop)
+
+    return watched
 
 
-def build_contexts(settings: Settings, slot: str) -> Run:
+def build_contexts(settings: Settings, slot: str, beat: Beat) -> Run:
     from streams.contexts_stage import ContextStage
 
-    return ContextStage(settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot).run
+    return ContextStage(settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot, beat=beat).run
 
 
 def build_trending(settings: Settings) -> Run:
@@ -77,7 +85,7 @@ def build_trending(settings: Settings) -> Run:
     return lambda stop: run_trending(settings.kafka, settings.trending, settings.data_dir / TRENDING, stop)
 
 
-def build_encode(settings: Settings, slot: str) -> Run:
+def build_encode(settings: Settings, slot: str, beat: Beat) -> Run:
     from prometheus_client import CollectorRegistry
 
     from encoders.encoder import Encoder
@@ -106,6 +114,7 @@ def build_encode(settings: Settings, slot: str) -> Run:
         encoder.package.generation,
         worker,
         metrics=EncodeMetrics(registry),
+        beat=beat,
     )
 
     def run(stop: Event) -> None:
@@ -115,14 +124,16 @@ def build_encode(settings: Settings, slot: str) -> Run:
     return run
 
 
-def build_cold(settings: Settings) -> Run:
+def build_cold(settings: Settings, beat: Beat) -> Run:
     """The embedded engine has one owner, this process; the others ask it over its socket."""
     from indexer.remote import ColdServer
     from streams.index_loop import IndexLoop
 
     package = ModelPackage.read(package_folder(settings))
     tier = _own_cold(settings, package)
-    loop = IndexLoop(settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s)
+    loop = IndexLoop(
+        settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, beat=beat
+    )
 
     def run(stop: Event) -> None:
         with closing(tier), ExitStack() as stack:
@@ -244,8 +255,12 @@ def _own_cold(settings: Settings, package: ModelPackage) -> ColdTier:
         return _server_cold(settings, package)
     from indexer.edge import EdgeColdTier
 
-    folder = settings.data_dir / "cold" / package.generation
-    return EdgeColdTier(folder, package.generation, package.dimension, settings.cold)
+    own = settings.data_dir / "cold" / package.generation, package.generation, package.dimension, settings.cold
+    if faults := os.environ.get("NEARLINE_COLD_FAULTS"):
+        from nearline.chaos.flaky import FlakyColdTier
+
+        return FlakyColdTier(Path(faults), *own)
+    return EdgeColdTier(*own)
 
 
 def _server_cold(settings: Settings, package: ModelPackage) -> ColdTier:

@@ -73,6 +73,14 @@ def find(pid: int, is_ours: Callable[[list[str]], bool]) -> psutil.Process | Non
     return process
 
 
+def is_stopped(pid: int) -> bool:
+    """By a signal, and waiting for another one to go on."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
+
+
 def end(process: psutil.Process, grace_s: float) -> None:
     """SIGTERM, then SIGKILL after `grace_s`. Returns when it has ended; its parent may not have noticed yet."""
     try:

@@ -50,5 +50,11 @@ def withdraw(name: str, data_dir: Path) -> None:
     _file(name, data_dir).unlink(missing_ok=True)
 
 
+def addresses(stage: str, data_dir: Path) -> list[str]:
+    """Of the stage's processes, as they have announced them."""
+    files = targets_folder(data_dir).glob(f"{stage}*.json")
+    return [address for file in files for group in json.loads(file.read_bytes()) for address in group["targets"]]
+
+
 def _file(name: str, data_dir: Path) -> Path:
     return targets_folder(data_dir) / f"{name}.json"

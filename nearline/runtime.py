@@ -28,10 +28,12 @@ from nearline.instance import Instance, instance_file, read_last_instance, write
 from nearline.metrics import targets_folder
 from nearline.readiness import Probe, listening_port
 from nearline.settings import Settings, forget_children, write_for_children
+from nearline.stalls import Stalls
 from nearline.supervisor import Part, Supervisor
 from retriever import tls
 from schemas.topics import core_topics, generation_topics
 from streams.errors import KafkaUnavailable
+from streams.pulse import pulse_folder
 from streams.topics import ensure_topics
 
 BROKER: Final = "broker"
@@ -132,15 +134,26 @@ class Runtime:
     def _look_after(self) -> None:
         log.info("started", processes=[process.name for process in self._supervisor.processes])
         announced = False
+        stalls = Stalls(
+            self._settings.kafka, self._package.generation, self._settings.data_dir, self._settings.stalled_after_s
+        )
+        stalls.start()
         while not self._stop:
             self._supervisor.look()
             self._probe.look()
+            self._end_stalled(stalls)
             self._publish()
             if self._probe.ready and not announced:
                 announced = True
                 log.info("ready", url=self._probe.url)
                 print("ready", flush=True)
             time.sleep(_TURN_S)
+        stalls.close()
+
+    def _end_stalled(self, stalls: Stalls) -> None:
+        for name in stalls.found(self._supervisor.processes):
+            log.warning("a process stands still and is killed", part=name, after_s=self._settings.stalled_after_s)
+            self._supervisor.kill(name)
 
     def _publish(self) -> None:
         """Writes `instance.json` when it would say something else."""
@@ -198,7 +211,8 @@ def _is_child(command: list[str], data_dir: Path) -> bool:
 def _forget(data_dir: Path) -> None:
     instance_file(data_dir).unlink(missing_ok=True)
     forget_children(data_dir)
-    shutil.rmtree(targets_folder(data_dir), ignore_errors=True)
+    for folder in (targets_folder(data_dir), pulse_folder(data_dir)):
+        shutil.rmtree(folder, ignore_errors=True)
     socket_file = cold_socket(data_dir)
     socket_file.unlink(missing_ok=True)
     if socket_file.parent != data_dir:

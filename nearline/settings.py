@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from contexts.settings import ContextRules
 from indexer.settings import ColdSettings, HotSettings
@@ -25,7 +25,7 @@ Layer = dict[str, Any]
 
 PREFIX: Final = "NEARLINE_"
 _OTHER_VARIABLES: Final = frozenset(
-    ("NEARLINE_CACHE_DIR", "NEARLINE_CONFIG", "NEARLINE_CRASH_POINT", "NEARLINE_CRASH_FILE")
+    ("NEARLINE_CACHE_DIR", "NEARLINE_CONFIG", "NEARLINE_CRASH_POINT", "NEARLINE_CRASH_FILE", "NEARLINE_COLD_FAULTS")
 )
 
 
@@ -36,6 +36,9 @@ class Settings(BaseModel):
     package: Path | None = None
     """The model package's folder. None: the demo's package."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    stalled_after_s: float = Field(60.0, ge=5)
+    """A process whose stage has something to read, commits nothing for so long and is not at work is killed and
+    started again. Longer than the calls to the broker may take: after those the process leaves by itself."""
     kafka: KafkaSettings = KafkaSettings()
     rules: ContextRules = ContextRules()
     contexts: ContextsSettings = ContextsSettings()

@@ -83,6 +83,12 @@ class Supervisor:
         for kept in self._kept:
             kept.look()
 
+    def kill(self, name: str) -> None:
+        """A frozen process hears nothing else. It is started again like whatever else ends."""
+        for kept in self._kept:
+            if kept.part.name == name and kept.process is not None:
+                kept.process.kill()
+
     def drain(self, names: Sequence[str], grace_s: float) -> None:
         """Ends these parts, all at the same time, and keeps them no longer."""
         leaving = [kept for kept in self._kept if kept.part.name in names]

@@ -1,72 +1,64 @@
 """Sees from outside that a consumer group has stopped moving while there is something to read."""
 
-import time
-from collections.abc import Callable, Collection
-from typing import Final
+from collections.abc import Collection, Hashable, Mapping
+from typing import Final, Generic, TypeVar
 
-from confluent_kafka import Consumer, TopicPartition
-
-from schemas.ids import Offset, Partition
-from streams.kafka import consumer_config, kafka_errors
+from schemas.ids import Offset
+from streams.errors import StreamsError
+from streams.lag import OffsetReader, Offsets, going_on_at
+from streams.records import Place
 from streams.settings import KafkaSettings
 
 CALL_TIMEOUT_S: Final = 5.0
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
+
+
+class Unchanged(Generic[_Key, _Value]):
+    """What was the same at more than `looks` looks in a row. Time is not counted: an outage, or a machine that was
+    suspended, is nobody's fault."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+        self._seen: dict[_Key, tuple[_Value, int]] = {}
+
+    def look(self, found: Mapping[_Key, _Value]) -> list[_Key]:
+        before, self._seen = self._seen, {}
+        for key, value in found.items():
+            last, looks = before.get(key, (value, 0))
+            self._seen[key] = (value, looks + 1 if last == value else 1)
+        return [key for key, (_, looks) in self._seen.items() if looks > self._looks]
 
 
 class CommitWatch:
     """Asks the broker alone, so that nothing which is broken inside the stage can hide it. One thread at a time."""
 
-    def __init__(
-        self,
-        kafka: KafkaSettings,
-        group: str,
-        topic: str,
-        patience_s: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._topic = topic
-        self._patience_s = patience_s
-        self._clock = clock
-        # Never subscribes, so it is no member of the group.
-        self._consumer = Consumer(consumer_config(kafka, group, **{"enable.partition.eof": True}))
-        self._moved: dict[Partition, tuple[int, float]] = {}
+    def __init__(self, kafka: KafkaSettings, group: str, looks: int) -> None:
+        self._group = group
+        self._reader = OffsetReader(kafka, CALL_TIMEOUT_S)
+        self._waiting = Unchanged[Place, Offset](looks)
 
     def close(self) -> None:
-        self._consumer.close()
+        self._reader.close()
 
-    def stalled(self, partitions: Collection[Partition]) -> list[Partition]:
-        """Those whose committed offset has not moved for `patience_s` and that have a record at or after it. Raises
-        StreamsError when the broker cannot be asked: then nothing is known."""
-        now = self._clock()
-        found: list[Partition] = []
-        with kafka_errors():
-            for partition, committed in self._committed(partitions).items():
-                offset, since = self._moved.get(partition, (None, now))
-                if offset != committed:
-                    since = now
-                self._moved[partition] = (committed, since)
-                if now - since >= self._patience_s and self._has_record(partition, committed):
-                    found.append(partition)
-        return found
-
-    def _committed(self, partitions: Collection[Partition]) -> dict[Partition, Offset]:
-        self._moved = {partition: seen for partition, seen in self._moved.items() if partition in partitions}
-        places = [TopicPartition(self._topic, partition) for partition in partitions]
-        return {
-            Partition(place.partition): Offset(place.offset)
-            for place in (self._consumer.committed(places, timeout=CALL_TIMEOUT_S) if places else [])
-        }
-
-    def _has_record(self, partition: Partition, committed: Offset) -> bool:
-        """Looks, because what is between the committed offset and the end may be control records alone."""
-        place = TopicPartition(self._topic, partition)
-        first, end = self._consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S)
-        if end <= max(first, committed):
-            return False
-        self._consumer.assign([TopicPartition(self._topic, partition, max(first, committed))])
+    def stalled(self, places: Collection[Place]) -> list[Place]:
+        """Those that had something to read, and the same committed offset, at more than so many looks in a row. Raises
+        StreamsError when the broker cannot be asked: then nothing is known, and counting begins anew."""
         try:
-            message = self._consumer.poll(CALL_TIMEOUT_S)
-            return message is not None and message.error() is None
-        finally:
-            self._consumer.unassign()
+            found = self._find_waiting(places)
+        except StreamsError:
+            self._waiting.look({})
+            raise
+        return self._waiting.look(found)
+
+    def _find_waiting(self, places: Collection[Place]) -> Offsets:
+        """Where the group goes on, where there is a record. Looks, because before the end may be control records
+        alone, or a transaction that somebody else has left open."""
+        if not places:
+            return {}
+        starts, ends = self._reader.starts(places), self._reader.ends(places)
+        done = going_on_at(self._reader.committed(self._group, places), starts)
+        behind = {place: offset for place, offset in done.items() if offset < ends[place]}
+        firsts = self._reader.first_records(behind, ends, CALL_TIMEOUT_S) if behind else {}
+        return {place: offset for place, offset in behind.items() if firsts.get(place) is not None}

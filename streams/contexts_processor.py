@@ -27,6 +27,7 @@ from streams.context_tables import KindForm, KindTables
 from streams.dead_letters import dead_letter_record, unplaced_record
 from streams.headers import origin_ms
 from streams.positions import position_cells, refuse_lost_offsets
+from streams.pulse import Beat, no_beat
 from streams.records import Output, Place, offset_of
 from streams.restore import restore, topic_ids
 from streams.rows import TablePartition
@@ -69,12 +70,15 @@ class ContextProcessor:
         folder: Path,
         due_at_once: int,
         now_us: Callable[[], Micros],
+        *,
+        beat: Beat = no_beat,
     ) -> None:
         self._kafka = kafka
         self._rules = rules
         self._folder = folder
         self._due_at_once = due_at_once
         self._clock = now_us
+        self._beat = beat
         self._posts = KindTables(post_form(rules))
         self._members = KindTables(member_form(rules))
         # Of the batch in work.
@@ -100,7 +104,7 @@ class ContextProcessor:
             [TablePartition(self._folder, Place(topic, number), log_ids[topic]) for number in partitions]
             for topic in CHANGELOGS
         )
-        restore(self._kafka, [*posts, *members])
+        restore(self._kafka, [*posts, *members], self._beat)
         for stored in (*posts, *members):
             refuse_lost_offsets(stored, positions)
         for stored in posts:

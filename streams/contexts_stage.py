@@ -9,6 +9,7 @@ from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Micros
 from streams.contexts_processor import CHANGELOGS, READS, STAGE, ContextProcessor
+from streams.pulse import Beat, no_beat
 from streams.settings import ContextsSettings, KafkaSettings
 from streams.transactional import TransactionalLoop, node_id
 
@@ -22,10 +23,17 @@ class ContextStage:
     other."""
 
     def __init__(
-        self, kafka: KafkaSettings, settings: ContextsSettings, rules: ContextRules, data_dir: Path, slot: str
+        self,
+        kafka: KafkaSettings,
+        settings: ContextsSettings,
+        rules: ContextRules,
+        data_dir: Path,
+        slot: str,
+        *,
+        beat: Beat = no_beat,
     ) -> None:
         due_at_once = min(settings.batch_records, DUE_AT_ONCE)
-        processor = ContextProcessor(kafka, rules, data_dir / ROWS_FOLDER / slot, due_at_once, _now_us)
+        processor = ContextProcessor(kafka, rules, data_dir / ROWS_FOLDER / slot, due_at_once, _now_us, beat=beat)
         self._loop = TransactionalLoop(
             kafka,
             processor,
@@ -35,6 +43,7 @@ class ContextStage:
             batch_records=lambda: settings.batch_records,
             interval_s=settings.interval_s,
             tracked=frozenset(CHANGELOGS),
+            beat=beat,
         )
 
     def run(self, stop: threading.Event) -> None:

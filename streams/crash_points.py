@@ -20,6 +20,7 @@ NAMES: Final = (
     "index.flushed",
     "index.dead-lettered",
     "index.stored",
+    "index.committed",
 )
 VARIABLE: Final = "NEARLINE_CRASH_POINT"
 """`name` or `name:n`: leave at the n-th pass of that place. Read only where a process calls `arm_from`."""

@@ -5,7 +5,7 @@ Knows contexts, embeddings and an encoder; knows nothing of transactions, groups
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, wait
 from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from streams.dead_letters import dead_letter_record
 from streams.encode_metrics import EncodeMetrics
 from streams.errors import Stopped
 from streams.headers import origin_ms, with_origin
+from streams.pulse import Beat, no_beat
 from streams.records import Output, Place
 from streams.transactional import Positions, Processed
 
@@ -35,6 +36,10 @@ _LEAST_TURN: Final[dict[Kind, int]] = {"post": 32, "member": 1}
 """A slow model takes longer for so many posts, but fewer at once would be slower still: each batch reads all its
 weights. A member may be fifty texts."""
 _FIRST_TURN: Final = 8
+_BEAT_EVERY_S: Final = 1.0
+
+_Turn = tuple[list[Outcome], float]
+"""Outcomes, and the seconds that the device took for them."""
 
 
 class Prepared(Protocol):
@@ -80,7 +85,9 @@ class EncodeRecords:
         stop: Event,
         *,
         metrics: EncodeMetrics,
+        beat: Beat = no_beat,
     ) -> None:
+        """`beat` is called every second of a turn: a large model may take minutes for one."""
         self._kind = kind
         self._topic = topics.embeddings(kind, generation)
         self._decode: Callable[[bytes], Context] = decode_post_context if kind == "post" else decode_member_context
@@ -90,6 +97,7 @@ class EncodeRecords:
         self._run = encoder.run
         self._device = device
         self._metrics = metrics
+        self._beat = beat
         self._turn_s = TURN_S[kind]
         self._least_turn = _LEAST_TURN[kind]
         self.turn_contexts = max(_FIRST_TURN, self._least_turn)
@@ -152,13 +160,18 @@ class EncodeRecords:
             if self._stop.is_set():
                 raise Stopped("the encode stage was stopped within a batch")
             part = contexts[len(outcomes) : len(outcomes) + self.turn_contexts]
-            found, took_s = self._device.submit(self._turn, part, time.perf_counter()).result()
+            found, took_s = self._wait(self._device.submit(self._turn, part, time.perf_counter()))
             outcomes += found
             self._adapt(len(part), took_s)
         return outcomes
 
-    def _turn(self, contexts: Sequence[Context], asked_at: float) -> tuple[list[Outcome], float]:
-        """Outcomes, and the seconds that the device took for them. In one of the encoder's threads."""
+    def _wait(self, turn: Future[_Turn]) -> _Turn:
+        while not wait([turn], _BEAT_EVERY_S).done:
+            self._beat()
+        return turn.result()
+
+    def _turn(self, contexts: Sequence[Context], asked_at: float) -> _Turn:
+        """In one of the encoder's threads."""
         if self._stop.is_set():
             raise Stopped("the encode stage was stopped before a turn")
         began = time.perf_counter()

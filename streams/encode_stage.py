@@ -15,6 +15,7 @@ from schemas.ids import Generation, Kind
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_records import STAGE, EncodeRecords, StageEncoder
 from streams.errors import Stopped
+from streams.pulse import Beat, no_beat
 from streams.settings import EncodeSettings, KafkaSettings
 from streams.transactional import TransactionalLoop
 
@@ -47,6 +48,7 @@ class EncodeStage:
         slot: str,
         *,
         metrics: EncodeMetrics,
+        beat: Beat = no_beat,
     ) -> None:
         self._kafka = kafka
         self._settings = settings
@@ -54,6 +56,7 @@ class EncodeStage:
         self._generation = generation
         self._slot = slot
         self._metrics = metrics
+        self._beat = beat
 
     def run(self, stop: Event) -> None:
         """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the loops
@@ -75,7 +78,9 @@ class EncodeStage:
                 raise worker.failure
 
     def _loop(self, source: _Source, device: Executor, leave: Event) -> TransactionalLoop:
-        records = EncodeRecords(source.kind, self._generation, self._encoder, device, leave, metrics=self._metrics)
+        records = EncodeRecords(
+            source.kind, self._generation, self._encoder, device, leave, metrics=self._metrics, beat=self._beat
+        )
         return TransactionalLoop(
             self._kafka,
             records,
@@ -85,6 +90,7 @@ class EncodeStage:
             # One turn is one transaction: what is encoded is searchable within about a second.
             batch_records=lambda: min(self._settings.batch_records, records.turn_contexts),
             interval_s=self._settings.interval_s,
+            beat=self._beat,
         )
 
 

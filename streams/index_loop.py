@@ -23,6 +23,7 @@ from streams.headers import origin_ms
 from streams.index_records import IndexRecords
 from streams.kafka import consumer_config, kafka_errors, producer_config, translate
 from streams.patience import Patience
+from streams.pulse import Beat, no_beat
 from streams.settings import IndexSettings, KafkaSettings
 from streams.verdicts import Verdict
 
@@ -46,9 +47,11 @@ class IndexLoop:
         tombstones_kept_s: int,
         *,
         sweep_every_s: float = SWEEP_EVERY_S,
+        beat: Beat = no_beat,
     ) -> None:
         self.freshness = FreshnessWindow()
         self._kafka = kafka
+        self._beat = beat
         self._settings = settings
         self._tier = tier
         self._group = topics.index_group(generation)
@@ -107,6 +110,7 @@ class IndexLoop:
         impossible: list[tuple[Message, str]] = []
         with Patience(consumer, stop, self._held) as patience:
             while batch:
+                self._beat()
                 judged = list(zip(batch, self._records.process(batch), strict=True))
                 self._measure(judged)
                 impossible += [(message, verdict.cause) for message, verdict in judged if verdict.result == "dead"]
@@ -119,6 +123,7 @@ class IndexLoop:
         """False where a stop came first."""
         with Patience(consumer, stop, self._held) as patience:
             while letters:
+                self._beat()
                 try:
                     deliver_dead_letters(producer, "index", letters)
                 except StreamsError as error:
@@ -169,6 +174,7 @@ class IndexLoop:
         except KafkaException as error:
             # Nothing stored since the last commit, or an outage: then it is repeated, which changes nothing.
             log.debug("no commit on revoke", error=str(translate(error)))
+        point("index.committed")
         self._forget(partitions)
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:

@@ -16,6 +16,7 @@ from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
 from streams.kafka import admin, consumer_config, kafka_errors, translate
 from streams.lag import OffsetReader
+from streams.pulse import Beat, no_beat
 from streams.records import Place, offset_of, place_of
 from streams.rows import TablePartition
 from streams.settings import KafkaSettings
@@ -36,8 +37,9 @@ def topic_ids(kafka: KafkaSettings, names: Sequence[str]) -> dict[str, bytes]:
         return {name: str(future.result().topic_id).encode() for name, future in described.items()}
 
 
-def restore(kafka: KafkaSettings, tables: Sequence[TablePartition]) -> int:
-    """Returns the number of cells read. Raises KafkaUnavailable when it does not get on."""
+def restore(kafka: KafkaSettings, tables: Sequence[TablePartition], beat: Beat = no_beat) -> int:
+    """Returns the number of cells read. Raises KafkaUnavailable when it does not get on. `beat` is called meanwhile:
+    it may take minutes."""
     started = time.monotonic()
     ends = _ends(kafka, tables)
     behind = {table.place: table for table in tables if table.position < ends[table.place]}
@@ -45,7 +47,7 @@ def restore(kafka: KafkaSettings, tables: Sequence[TablePartition]) -> int:
         return 0
     with kafka_errors(), closing(_reader(kafka)) as reader:
         reader.assign([TopicPartition(*place, table.position) for place, table in behind.items()])
-        num_cells = _read(reader, behind, ends)
+        num_cells = _read(reader, behind, ends, beat)
     log.info("restored", num_tables=len(tables), num_cells=num_cells, seconds=round(time.monotonic() - started, 2))
     return num_cells
 
@@ -66,10 +68,11 @@ def _ends(kafka: KafkaSettings, tables: Sequence[TablePartition]) -> dict[Place,
     return {place: ends[place] for place in places}
 
 
-def _read(reader: Consumer, behind: dict[Place, TablePartition], ends: dict[Place, Offset]) -> int:
+def _read(reader: Consumer, behind: dict[Place, TablePartition], ends: dict[Place, Offset], beat: Beat) -> int:
     num_cells = 0
     deadline = time.monotonic() + _PATIENCE_S
     while behind:
+        beat()
         messages = reader.consume(_BATCH, 0.05)
         if messages:
             deadline = time.monotonic() + _PATIENCE_S

@@ -20,6 +20,7 @@ from schemas.ids import Offset, Partition
 from streams.crash_points import point
 from streams.errors import StreamsError
 from streams.kafka import consumer_config, kafka_errors, producer_config, translate
+from streams.pulse import Beat, no_beat
 from streams.records import Output, Place, offset_of, place_of
 from streams.settings import KafkaSettings
 
@@ -28,7 +29,7 @@ _IDLE_S: Final = 0.1
 _TOGETHER_S: Final = 0.01
 """Records that are this close are taken together in any case."""
 _CALL_S: Final = 30.0
-_TRANSACTION_MS: Final = 15_000
+TRANSACTION_MS: Final = 15_000
 """Readers wait this long, and the broker's check, for a worker that died within a transaction and never came back."""
 
 log = structlog.get_logger(__name__)
@@ -105,10 +106,11 @@ class TransactionalLoop:
         batch_records: Callable[[], int],
         interval_s: float,
         tracked: frozenset[str] = frozenset(),
+        beat: Beat = no_beat,
     ) -> None:
         """`batch_records` says before each batch how many records it may have. Batches that are not full begin at least
         `interval_s` apart: a transaction costs the broker as much for one record as for a thousand. `tracked` topics
-        are only written to explicit partitions."""
+        are only written to explicit partitions. `beat` is called with every transaction."""
         self._kafka = kafka
         self._processor = processor
         self._group = group
@@ -118,6 +120,7 @@ class TransactionalLoop:
         self._interval_s = interval_s
         self._last_batch_at = 0.0
         self._tracked = tracked
+        self._beat = beat
         self._batch: list[Message] = []
         self._committed: dict[Place, Offset | None] = {}
         self._delivered: dict[Place, Offset] = {}
@@ -138,7 +141,7 @@ class TransactionalLoop:
     def _new_producer(self) -> Producer:
         own = {
             "transactional.id": self._transactional_id,
-            "transaction.timeout.ms": _TRANSACTION_MS,
+            "transaction.timeout.ms": TRANSACTION_MS,
             "queue.buffering.max.messages": 500_000,
         }
         producer = Producer(producer_config(self._kafka, **own))
@@ -202,6 +205,7 @@ class TransactionalLoop:
     def _transact(self, outputs: list[Output], moved: Mapping[Place, Offset]) -> None:
         """The order of effects. Before: the batch was applied in memory only."""
         # 1. Begin.
+        self._beat()
         self._producer.begin_transaction()
         point("transaction.begun")
         # 2. Send what came of the batch.

@@ -23,6 +23,7 @@ from schemas.trending import encode_trending
 from streams.commit_watch import CommitWatch
 from streams.errors import StreamsError
 from streams.faust_client import new_app
+from streams.records import Place
 from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending_lists import last_lists, list_key
 from streams.trending_scores import TrendingScores
@@ -31,8 +32,8 @@ log = structlog.get_logger()
 
 BATCH_EVENTS: Final = 1000
 BATCH_S: Final = 0.2
-STALLED_S: Final = 60.0
-"""Without a commit for this long, while there is something to read, the process leaves."""
+STALLED_LOOKS: Final = 6
+"""Without a commit for so long, while there is something to read, the process leaves."""
 WATCH_EVERY_S: Final = 10.0
 STOP_S: Final = 10.0
 EXIT_STATUS: Final = 70
@@ -83,7 +84,7 @@ class TrendingStage:
             self._keep({Partition(place.partition) for place in assigned})
 
     async def run(self, stop: threading.Event) -> None:
-        watch = CommitWatch(self._kafka, topics.TRENDING_GROUP, topics.ACTIVITY, STALLED_S)
+        watch = CommitWatch(self._kafka, topics.TRENDING_GROUP, STALLED_LOOKS)
         with _no_way_on("running Faust"):
             self._app.finalize()
             await self._app.start()
@@ -104,13 +105,14 @@ class TrendingStage:
             await asyncio.sleep(0.1)
 
     async def _look(self, watch: CommitWatch) -> None:
+        own = [Place(topics.ACTIVITY, partition) for partition in self._scores]
         try:
-            stalled = await asyncio.to_thread(watch.stalled, list(self._scores))
+            stalled = await asyncio.to_thread(watch.stalled, own)
         except StreamsError as error:
             log.warning("whether trending moves is not known", error=str(error))
             return
         if stalled:
-            _leave(f"no commit for {STALLED_S:.0f} s on partitions {stalled} of {topics.ACTIVITY}")
+            _leave(f"no commit for {STALLED_LOOKS * WATCH_EVERY_S:.0f} s on {stalled}")
 
     async def _stop_app(self) -> None:
         try:

@@ -17,7 +17,7 @@ _Process = tuple[str, int]
 
 _LONGEST_FREEZE_S: Final = 20.0
 """Longer than a consumer's session and a transaction may last: whoever wakes is a zombie."""
-_RESTART_S: Final = 60.0
+_RESTART_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.1
 
 
@@ -40,31 +40,36 @@ class Adversary:
         return fault()
 
     def kill(self) -> str:
-        return f"kill -9 {self._signal(signal.SIGKILL, self._victims(1))}"
+        return f"kill -9 {self.signal(signal.SIGKILL, self._victims(1))}"
 
     def kill_two(self) -> str:
-        return f"kill -9 two: {self._signal(signal.SIGKILL, self._victims(2))}"
+        return f"kill -9 two: {self.signal(signal.SIGKILL, self._victims(2))}"
 
     def terminate(self) -> str:
-        return f"SIGTERM {self._signal(signal.SIGTERM, self._victims(1))}"
+        return f"SIGTERM {self.signal(signal.SIGTERM, self._victims(1))}"
 
     def terminate_all(self, stages: Collection[str]) -> None:
         """Returns when all of them have started again, with whatever is armed by now."""
-        victims = [one for one in self._running() if _stage(one[0]) in stages]
-        self._signal(signal.SIGTERM, victims)
-        deadline = time.monotonic() + _RESTART_S
-        while set(victims) & set(self._running()) or len(self._running()) < len(self._pipeline.instance.processes):
-            if time.monotonic() > deadline:
-                raise StartFailed(f"{', '.join(stages)} did not start again within {_RESTART_S:.0f} s")
-            time.sleep(_LOOK_EVERY_S)
+        victims = self.running(*stages)
+        self.signal(signal.SIGTERM, victims)
+        self._until_replaced(victims)
 
     def freeze(self) -> str:
         """The broker too: all others wait for it then."""
         victims = self._victims(1)
-        name = self._signal(signal.SIGSTOP, victims)
+        name = self.signal(signal.SIGSTOP, victims)
         time.sleep(self._random.uniform(1.0, _LONGEST_FREEZE_S))
-        self._signal(signal.SIGCONT, victims)
+        self.signal(signal.SIGCONT, victims)
         return f"SIGSTOP {name}"
+
+    def kill_stage(self, stage: str) -> None:
+        self.signal(signal.SIGKILL, self.running(stage)[:1])
+
+    def freeze_for_good(self, stage: str) -> None:
+        """Returns when the supervisor has killed it and started another: nothing else ever wakes it."""
+        victims = self.running(stage)[:1]
+        self.signal(signal.SIGSTOP, victims)
+        self._until_replaced(victims)
 
     def kill_up(self) -> str:
         """With all its children, which the kernel ends; then it is started again."""
@@ -73,13 +78,24 @@ class Adversary:
         return "kill -9 nearline up"
 
     def _victims(self, number: int) -> list[_Process]:
-        running = self._running()
+        running = self.running()
         return self._random.sample(running, min(number, len(running)))
 
-    def _running(self) -> list[_Process]:
-        return [(one.name, one.pid) for one in self._pipeline.instance.processes if one.pid is not None]
+    def running(self, *stages: str) -> list[_Process]:
+        """Of these stages; of all where none is named."""
+        running = [(one.name, one.pid) for one in self._pipeline.instance.processes if one.pid is not None]
+        return [one for one in running if not stages or _stage(one[0]) in stages]
 
-    def _signal(self, number: int, victims: list[_Process]) -> str:
+    def _until_replaced(self, victims: list[_Process]) -> None:
+        deadline = time.monotonic() + _RESTART_S
+        while set(victims) & set(self.running()) or len(self.running()) < len(self._pipeline.instance.processes):
+            if time.monotonic() > deadline:
+                names = ", ".join(name for name, _ in victims)
+                raise StartFailed(f"{names} did not start again within {_RESTART_S:.0f} s")
+            time.sleep(_LOOK_EVERY_S)
+
+    def signal(self, number: int, victims: list[_Process]) -> str:
+        """Returns the names of their stages."""
         for _, pid in victims:
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(pid).send_signal(number)

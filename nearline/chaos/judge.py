@@ -1,8 +1,10 @@
 """Compares both tiers with what must be there."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final, NamedTuple
+
+import psutil
 
 from nearline.chaos.feed import End
 from nearline.demo.pipeline import Pipeline
@@ -17,6 +19,8 @@ from streams.settings import KafkaSettings
 
 _KAFKA_CALL_S: Final = 30.0
 _MAX_COUNTED: Final = 10_000
+_MORE_HANDLES: Final = 100
+"""Connections come and go, segments and shards are added; a leak in each fault would be more."""
 
 Revisions = dict[str, int]
 
@@ -35,6 +39,8 @@ class Verdict(NamedTuple):
     repeated: set[str]
     """Of which a revision was embedded twice."""
     dead_letters: int
+    handles: set[str]
+    """Processes that hold many more open files than at first."""
 
     @property
     def is_good(self) -> bool:
@@ -47,6 +53,7 @@ class Judge:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._seen: Revisions = {}
+        self._handles: dict[str, int] = {}
 
     def judge(self, end: End) -> Verdict:
         """After `nearline wait`."""
@@ -71,7 +78,16 @@ class Judge:
             resurrected |= end.deleted & tier.keys()
             backwards |= {post_id for post_id, revision in tier.items() if revision < self._seen.get(post_id, 0)}
             self._seen.update(tier)
-        return Verdict(lost, resurrected, older, backwards, repeated, dead_letters)
+        return Verdict(lost, resurrected, older, backwards, repeated, dead_letters, self._too_many_handles())
+
+    def _too_many_handles(self) -> set[str]:
+        found: set[str] = set()
+        for one in self._pipeline.instance.processes:
+            with suppress(psutil.Error):
+                handles = psutil.Process(one.pid).num_fds()
+                if handles > self._handles.setdefault(one.name, handles) + _MORE_HANDLES:
+                    found.add(one.name)
+        return found
 
     def _dump(self, tier: str) -> Revisions:
         return {one["post_id"]: one["revision"] for one in self._pipeline.lines("dump", "posts", "--tier", tier)}

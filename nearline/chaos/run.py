@@ -1,55 +1,57 @@
-"""Rounds of feed, faults and judgement on a real pipeline, and the table of what came of them."""
+"""Rounds of feed, faults and judgement on a real pipeline."""
 
-import json
 import random
-import statistics
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
+from nearline.build import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
+from nearline.chaos import flaky
 from nearline.chaos.faults import Adversary
 from nearline.chaos.feed import Event, Feed, expected_end
-from nearline.chaos.judge import Judge, Verdict
+from nearline.chaos.judge import Judge
+from nearline.chaos.outages import Outages
+from nearline.chaos.table import KILL, Round, Say, sentence
+from nearline.chaos.twice import EncodedTwice
 from nearline.demo.pipeline import CommandFailed, Pipeline
 from nearline.errors import NearlineError, NotRunning
+from nearline.runtime import BROKER
 from streams import crash_points
 
 RECOVERY_S: Final = 180.0
 """A `nearline wait` that takes longer has failed."""
+STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)
 _FAULTS_A_ROUND: Final = 3
 _CRASHES: Final = 2
-_PASSING: Final = {"transaction": ("contexts", "encode"), "index": ("cold",)}
+_PASSING: Final = {"transaction": (CONTEXTS, ENCODE), "index": (COLD,)}
 """Which stages pass the crash points of a group."""
-_SETS: Final = ("lost", "resurrected", "older", "backwards", "repeated")
-_ENVIRONMENT: Final = {"NEARLINE_LOG_LEVEL": "warning", "NEARLINE_HOT__WINDOW_S": str(7 * 24 * 3600)}
-
-Say = Callable[[str], None]
-
-
-class Round(NamedTuple):
-    """Faults of one round, how long it took from the last of them until all was searchable, and the judgement."""
-
-    faults: list[str]
-    recovery_s: float
-    verdict: Verdict
+_ON_STOP: Final = frozenset(("index.committed",))
+"""Only passed when partitions are given back: elsewhere a thread of the client commits."""
+_ENVIRONMENT: Final = {
+    "NEARLINE_LOG_LEVEL": "warning",
+    "NEARLINE_HOT__WINDOW_S": str(7 * 24 * 3600),
+    # Two owners: whenever one of them goes, the other takes over, and gives half back.
+    "NEARLINE_CONTEXTS__WORKERS": "2",
+}
 
 
 class Chaos:
     """One pipeline, its feed and its judge. Use `chaos_on`."""
 
-    def __init__(self, pipeline: Pipeline, crash_file: Path, seed: int, say: Say) -> None:
+    def __init__(self, pipeline: Pipeline, folder: Path, seed: int, outage_s: float, say: Say) -> None:
         self._pipeline = pipeline
-        self._crash_file = crash_file
+        self._crash_file = _crash_file(folder)
         self._random = random.Random(seed)
         self._adversary = Adversary(pipeline, seed)
+        self._outages = Outages(pipeline, self._adversary, _cold_faults(folder), outage_s)
         self.feed = Feed(seed, datetime.now(UTC) - timedelta(hours=1))
         self.judge = Judge(pipeline)
+        self.outages = list(self._outages.all)
         self._say = say
         self.rounds: list[Round] = []
 
@@ -58,19 +60,56 @@ class Chaos:
         rounds = -(-number // _FAULTS_A_ROUND)
         for place in range(rounds):
             todo = min(_FAULTS_A_ROUND, number - place * _FAULTS_A_ROUND)
-            self._round(num_events // rounds, lambda todo=todo: [self._strike() for _ in range(todo)])  # type: ignore[misc]
+            self._round("random faults", num_events // rounds, lambda todo=todo: [self._strike() for _ in range(todo)])  # type: ignore[misc]
 
     def crash_point(self, name: str, num_events: int) -> None:
         """Every process that passes there leaves, and again on the first pass after its restart."""
         stages = _PASSING[name.partition(".")[0]]
         crash_points.write_file(self._crash_file, name, dict.fromkeys(stages, _CRASHES))
         self._adversary.terminate_all(stages)
-        self._round(num_events, lambda: [f"crash at {name}, twice"])
+
+        def strike() -> list[str]:
+            for _ in range(_CRASHES if name in _ON_STOP else 0):
+                self._adversary.terminate_all(stages)
+            return [f"crash at {name}, twice"]
+
+        self._round("crash point, twice", num_events, strike)
         if left := crash_points.left_in(self._crash_file):
             raise NearlineError(f"the crash point {name} was not passed as often as it should: {left} are left")
         crash_points.write_file(self._crash_file, "", {})
 
-    def _round(self, num_events: int, strike: Callable[[], list[str]]) -> None:
+    def kill(self, stage: str, num_events: int) -> None:
+        """One process of the stage, at a random moment, and nothing else until all is searchable again."""
+        twice = EncodedTwice(self._pipeline) if stage == ENCODE else None
+
+        def strike() -> list[str]:
+            time.sleep(self._random.uniform(0.5, 3.0))
+            if twice is not None:
+                twice.before_kill()
+            self._adversary.kill_stage(stage)
+            return [f"kill -9 {stage} alone"]
+
+        self._round(KILL if stage != BROKER else "kill -9 of the broker", num_events, strike)
+        if twice is not None:
+            self.rounds[-1] = self.rounds[-1]._replace(encoded_twice=twice.count())
+
+    def freeze_for_good(self, stage: str, num_events: int) -> None:
+        """SIGSTOP, and no SIGCONT. The time until it was seen does not count as recovery."""
+
+        def strike() -> list[str]:
+            self._adversary.freeze_for_good(stage)
+            return [f"frozen for good: {stage}"]
+
+        self._round("frozen for good", num_events, strike)
+
+    def outage(self, name: str, num_events: int) -> None:
+        def strike() -> list[str]:
+            self._outages.all[name]()
+            return [name]
+
+        self._round("outage", num_events, strike)
+
+    def _round(self, kind: str, num_events: int, strike: Callable[[], list[str]]) -> None:
         events = self.feed.take(num_events)
         with ThreadPoolExecutor(1) as pool:
             sent = pool.submit(self._send, events)
@@ -80,10 +119,10 @@ class Chaos:
         _insist(lambda: self._pipeline.wait(RECOVERY_S))
         recovery_s = time.monotonic() - began
         verdict = self.judge.judge(expected_end(self.feed.events))
-        self.rounds.append(Round(faults, recovery_s, verdict))
+        self.rounds.append(Round(kind, faults, recovery_s, verdict))
         self._say(f"{len(self.feed.events):>6} events  {recovery_s:5.1f} s  {'; '.join(faults)}")
         if not verdict.is_good:
-            self._say(f"the end is not what it must be: {_sentence(verdict)}")
+            self._say(f"the end is not what it must be: {sentence(verdict)}")
 
     def _send(self, events: Sequence[Event]) -> None:
         """Whatever was sent of them before is sent again: a repeat changes nothing."""
@@ -95,45 +134,28 @@ class Chaos:
 
 
 @contextmanager
-def chaos_on(seed: int, say: Say) -> Iterator[Chaos]:
-    """A pipeline of its own on a temporary folder, gone afterwards."""
+def chaos_on(seed: int, say: Say, *, outage_s: float = 60.0, stalled_after_s: float = 30.0) -> Iterator[Chaos]:
+    """A pipeline of its own on a temporary folder, gone afterwards. `outage_s`: how long an outage lasts."""
     with tempfile.TemporaryDirectory(prefix="nearline-chaos-") as temporary:
-        crash_file = Path(temporary) / "crash.json"
-        crash_points.write_file(crash_file, "", {})
-        environment = {**_ENVIRONMENT, crash_points.FILE_VARIABLE: str(crash_file)}
-        with Pipeline(Path(temporary) / "data", environment=environment) as pipeline:
-            yield Chaos(pipeline, crash_file, seed, say)
+        folder = Path(temporary)
+        crash_points.write_file(_crash_file(folder), "", {})
+        flaky.write_faults(_cold_faults(folder), 0)
+        environment = {
+            **_ENVIRONMENT,
+            "NEARLINE_STALLED_AFTER_S": str(stalled_after_s),
+            crash_points.FILE_VARIABLE: str(_crash_file(folder)),
+            flaky.VARIABLE: str(_cold_faults(folder)),
+        }
+        with Pipeline(folder / "data", environment=environment) as pipeline:
+            yield Chaos(pipeline, folder, seed, outage_s, say)
 
 
-def figures(rounds: Sequence[Round]) -> list[dict[str, Any]]:
-    """Rows as every benchmark writes them."""
-    times = sorted(one.recovery_s for one in rounds)
-    found = [
-        _figure("faults", sum(len(one.faults) for one in rounds)),
-        *(_figure(name, sum(len(getattr(one.verdict, name)) for one in rounds), 0) for name in _SETS),
-        _figure("dead letters of outages", max(one.verdict.dead_letters for one in rounds), 0),
-        _figure("seconds to recover, p50", statistics.median(times)),
-        _figure("seconds to recover, p99", times[min(len(times) - 1, int(0.99 * len(times)))], 30),
-    ]
-    for name, number in sorted(Counter(fault for one in rounds for fault in one.faults).items()):
-        found.append(_figure(f"times: {name}", number))
-    return found
+def _crash_file(folder: Path) -> Path:
+    return folder / "crash.json"
 
 
-def report(rounds: Sequence[Round], say: Say, json_file: Path | None) -> None:
-    """Raises NearlineError where a bound does not hold."""
-    rows = figures(rounds)
-    for row in rows:
-        bound = "" if row["bound"] is None else f"at most {row['bound']}"
-        say(f"{row['figure']:<48} {row['value']:>10.4g}  {bound:<12} {'' if row['holds'] else 'NO'}")
-    if json_file is not None:
-        json_file.write_text(json.dumps(rows, indent=2) + "\n")
-    if wrong := [row["figure"] for row in rows if not row["holds"]]:
-        raise NearlineError(f"does not hold: {', '.join(wrong)}")
-
-
-def _figure(name: str, value: float, at_most: float | None = None) -> dict[str, Any]:
-    return {"figure": name, "value": value, "bound": at_most, "holds": at_most is None or value <= at_most}
+def _cold_faults(folder: Path) -> Path:
+    return folder / "cold-faults"
 
 
 def _insist(do: Callable[[], None]) -> None:
@@ -146,8 +168,3 @@ def _insist(do: Callable[[], None]) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
-
-
-def _sentence(verdict: Verdict) -> str:
-    sets = (f"{name}: {sorted(getattr(verdict, name))[:5]}" for name in _SETS if getattr(verdict, name))
-    return "; ".join([*sets, f"dead letters: {verdict.dead_letters}"])

@@ -5,27 +5,35 @@ from collections.abc import Iterator
 import pytest
 
 from nearline.chaos.feed import End, expected_end
-from nearline.chaos.run import Chaos, chaos_on, figures
+from nearline.chaos.run import Chaos, chaos_on
+from nearline.chaos.table import SETS, figures
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 
 SEED = 5
+STALLED_AFTER_S = 12.0
 
 
 @pytest.fixture(scope="module")
 def chaos() -> Iterator[Chaos]:
-    with chaos_on(SEED, print) as chaos:
-        for name in ("transaction.outputs-sent", "transaction.committed", "index.flushed"):
+    with chaos_on(SEED, print, outage_s=4.0, stalled_after_s=STALLED_AFTER_S) as chaos:
+        for name in ("transaction.outputs-sent", "index.flushed"):
             chaos.crash_point(name, 60)
+        chaos.kill("encode", 400)
         chaos.faults(6, 400)
+        for name in chaos.outages:
+            chaos.outage(name, 60)
+        # Fails when nobody sees it.
+        chaos.freeze_for_good("encode", 60)
         yield chaos
 
 
 def test_nothing_is_lost_whatever_dies(chaos: Chaos) -> None:
     by_name = {row["figure"]: row for row in figures(chaos.rounds)}
-    assert by_name["faults"]["value"] == 9
-    assert all(by_name[name]["holds"] for name in ("lost", "resurrected", "older", "backwards", "repeated"))
+    assert by_name["faults"]["value"] == 14
+    assert all(by_name[name]["holds"] for name in SETS)
     assert by_name["dead letters of outages"]["holds"]
+    assert by_name["encoded twice by one kill, at most"]["holds"]
 
 
 def test_the_judge_sees_what_is_wrong(chaos: Chaos) -> None:

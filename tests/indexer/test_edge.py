@@ -1,6 +1,7 @@
 """What only the embedded cold tier has: shards, segments, one owner, and a folder that survives a kill."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from indexer.errors import TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 from indexer.tiers import Filters
 from schemas.ids import Generation, Micros, PostId
-from tests.indexer import killed_writer
+from tests.indexer import full_disk, killed_writer
 from tests.indexer.kit import DIMENSION, GENERATION, NOW, SetClock, deleted_post, post, records, same_hits, vectors
 
 
@@ -174,6 +175,18 @@ def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
             assert tier.posts(names) == plain.posts(names)
             same_hits(tier.search(vectors(1)[0], 1000), plain.search(vectors(1)[0], 1000))
             tier.flush()
+
+
+def test_a_full_disk_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
+    """And it goes on when there is room again."""
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare here, so no disk of its own for this test")
+    own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
+    command = [*own_mounts, sys.executable, "-m", "tests.indexer.full_disk", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode == full_disk.REFUSED or "unshare" in done.stderr:
+        pytest.skip("mounting is refused here")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _write_until_killed(folder: Path, first: int, batches: int) -> int:

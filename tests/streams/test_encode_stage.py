@@ -17,6 +17,7 @@ from schemas.ids import MemberId, Micros, PostId, Revision
 from schemas.topics import TopicSpec
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
+from streams.pulse import Beat, no_beat
 from streams.settings import EncodeSettings, KafkaSettings
 from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
@@ -58,10 +59,12 @@ class Encode:
         specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
         ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
 
-    def stage(self) -> EncodeStage:
+    def stage(self, beat: Beat = no_beat) -> EncodeStage:
         self.registry = CollectorRegistry()
         metrics = EncodeMetrics(self.registry)
-        return EncodeStage(self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics)
+        return EncodeStage(
+            self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics, beat=beat
+        )
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"nearline_encode_{name}", labels)
@@ -159,6 +162,22 @@ def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> 
         gated.leave.release(500)
         encode.until_no_lag()
     assert [message.key() for message in encode.posts()] == [b"p"]
+
+
+def test_a_slow_batch_gives_signs_of_life(encode: Encode) -> None:
+    """A large model may take minutes: who looks after the process must not take it for one that stands still."""
+    signs = threading.Semaphore(0)
+
+    class Slow(HashEncoder):
+        def run(self, prepared: Prepared) -> list[Outcome]:
+            assert all(signs.acquire(timeout=20) for _ in range(2)), "no sign within a turn"
+            return super().run(prepared)
+
+    encode.encoder = Slow()
+    encode.send(post("p"))
+    with in_thread(encode.stage(beat=signs.release).run):
+        encode.until_no_lag()
+    assert encode.encoder.posts == [("p", 1)]
 
 
 def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: Encode) -> None:

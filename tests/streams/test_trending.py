@@ -4,11 +4,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
 
 from schemas import topics
 from schemas.ids import Partition
@@ -17,7 +17,8 @@ from schemas.topics import TopicSpec
 from schemas.trending import TrendingList, decode_trending
 from streams.commit_watch import CommitWatch
 from streams.errors import KafkaUnavailable
-from streams.kafka import consumer_config
+from streams.kafka import admin, consumer_config
+from streams.records import Place
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
 from streams.trending import EXIT_STATUS
@@ -54,6 +55,17 @@ class Trending:
 
     def broken_child(self) -> AbstractContextManager[subprocess.Popen[str]]:
         return child("tests.streams.trending_child", str(self.kafka.bootstrap_servers), "0.2", "broken")
+
+    def until_members(self, number: int) -> None:
+        """So many workers share the partitions."""
+        group, client = topics.TRENDING_GROUP, admin(self.kafka)
+
+        def settled() -> bool:
+            found = client.describe_consumer_groups([group])[group].result(20)
+            owners = [member for member in found.members if member.assignment.topic_partitions]
+            return found.state == ConsumerGroupState.STABLE and len(owners) == number
+
+        until(settled, f"{number} workers to share the partitions", 60, every_s=0.1)
 
     def lists(self) -> dict[int, TrendingList]:
         """The newest list of each partition, as the retriever sees them."""
@@ -92,32 +104,25 @@ def test_lists_that_are_missing_or_unreadable_are_started_anew(trending: Trendin
 
 
 def test_the_watch_sees_a_group_that_stands_still(trending: Trending) -> None:
-    now = [0.0]
-    watch = CommitWatch(trending.kafka, topics.TRENDING_GROUP, topics.ACTIVITY, 60, clock=lambda: now[0])
-    everything = [Partition(n) for n in range(4)]
+    watch = CommitWatch(trending.kafka, topics.TRENDING_GROUP, looks=2)
+    everything = [Place(topics.ACTIVITY, Partition(n)) for n in range(4)]
 
-    def stalled(at: float) -> list[Partition]:
-        now[0] = at
+    def looks(number: int) -> list[list[Place]]:
+        return [watch.stalled(everything) for _ in range(number)]
+
+    with closing(watch):
         until(lambda: known(lambda: watch.stalled(everything)), "the broker to know group and topic")
-        return watch.stalled(everything)
-
-    try:
-        assert stalled(0) == []
-        assert stalled(100) == []  # nothing to read
+        assert looks(4) == [[]] * 4, "nothing to read"
 
         # All of a key's records in one partition, and the control record of their transaction behind them.
         Sender(trending.kafka, "trending-test").send(topics.ACTIVITY, [activity("m", "p", "view")] * 3)
-        until(lambda: len(stalled(200)) == 1, "the group to be seen standing still")
-        (partition,) = stalled(200)
-        commit(trending.kafka, partition, 2)
-        assert stalled(300) == []
-        assert stalled(359) == []
-        assert stalled(361) == [partition]
-        commit(trending.kafka, partition, 3)
-        assert stalled(400) == []
-        assert stalled(500) == []  # a control record alone is nothing to read
-    finally:
-        watch.close()
+        first, second, third = looks(3)
+        assert first == second == [], "what has only just come is no stall, however long nothing came before"
+        (place,) = third
+        commit(trending.kafka, place.partition, 2)
+        assert looks(3) == [[], [], [place]]
+        commit(trending.kafka, place.partition, 3)
+        assert looks(4) == [[]] * 4, "a control record alone is nothing to read"
 
 
 def known(ask: Callable[[], object]) -> bool:
@@ -160,3 +165,23 @@ def test_lists_of_all_partitions_and_a_restart_that_goes_on(trending: Trending) 
         assert process.wait(20) == 0
     assert trending.scores()["liked"] > 19 * WEIGHTS["like"]
     assert lag(trending.kafka, topics.TRENDING_GROUP, [topics.ACTIVITY]) == 0
+
+
+def test_a_second_worker_joins_and_leaves(trending: Trending) -> None:
+    def likes(post_id: str) -> None:
+        trending.send(*(activity(f"m{n}", post_id, "like") for n in range(20)))
+        trending.until_no_lag()
+
+    with trending.child() as first:
+        trending.until_members(1)
+        likes("one")
+        with trending.child() as second:
+            trending.until_members(2)
+            likes("two")
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(20) == 0
+        trending.until_members(1)
+        likes("one again")
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(20) == 0
+    assert trending.scores() == pytest.approx(dict.fromkeys(("one", "two", "one again"), 20 * WEIGHTS["like"]), rel=0.1)

@@ -1,0 +1,82 @@
+"""What the adversary does to what the pipeline stands on: its broker, its cold tier, its consumer group."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import KafkaException
+
+from nearline.build import CONTEXTS
+from nearline.chaos.faults import Adversary
+from nearline.chaos.flaky import write_faults
+from nearline.demo.pipeline import Pipeline
+from nearline.errors import NearlineError
+from nearline.runtime import BROKER
+from schemas.topics import CONTEXTS_GROUP
+from streams.kafka import admin
+from streams.settings import KafkaSettings
+
+_LOOK_EVERY_S: Final = 0.2
+_CALL_S: Final = 20.0
+_PATIENCE_S: Final = 60.0
+_REFUSAL: Final = "bring them back with: nearline contexts rebuild"
+
+
+class Outages:
+    """Each takes about `seconds`, if not as long as it needs, and is over when it returns."""
+
+    def __init__(self, pipeline: Pipeline, adversary: Adversary, cold_faults: Path, seconds: float) -> None:
+        self._pipeline = pipeline
+        self._adversary = adversary
+        self._cold_faults = cold_faults
+        self._seconds = seconds
+        self.all: dict[str, Callable[[], None]] = {
+            "the broker is gone": self._broker_gone,
+            "every third call to the cold tier fails": lambda: self._cold_fails(3),
+            "the cold tier is away": lambda: self._cold_fails(1),
+            "the offsets of the context group are lost": self._group_lost,
+        }
+
+    def _broker_gone(self) -> None:
+        """It is killed as often as it starts again."""
+        until = time.monotonic() + self._seconds
+        while time.monotonic() < until:
+            self._adversary.signal(signal.SIGKILL, self._adversary.running(BROKER))
+            time.sleep(_LOOK_EVERY_S)
+
+    def _cold_fails(self, every: int) -> None:
+        write_faults(self._cold_faults, every)
+        time.sleep(self._seconds)
+        write_faults(self._cold_faults, 0)
+
+    def _group_lost(self) -> None:
+        """The stage refuses to go on, with the sentence that says how to mend it; and that mends it."""
+        said = self._pipeline.log_file.stat().st_size
+        workers = self._adversary.running(CONTEXTS)
+        # A group with live members cannot be deleted; the frozen ones are no longer in it once their session is over.
+        self._adversary.signal(signal.SIGSTOP, workers)
+        _until(self._delete_group, "the group to lose its frozen members")
+        self._adversary.signal(signal.SIGKILL, workers)
+        _until(lambda: self._refused_since(said), "the context stage to refuse to count twice")
+        self._pipeline.run("contexts", "rebuild")
+
+    def _delete_group(self) -> bool:
+        client = admin(KafkaSettings(bootstrap_servers=self._pipeline.instance.bootstrap_servers))
+        try:
+            client.delete_consumer_groups([CONTEXTS_GROUP])[CONTEXTS_GROUP].result(_CALL_S)
+        except KafkaException:
+            return False
+        return True
+
+    def _refused_since(self, said: int) -> bool:
+        return _REFUSAL in self._pipeline.log_file.read_bytes()[said:].decode(errors="replace")
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise NearlineError(f"waited {_PATIENCE_S:.0f} s for {what}")
+        time.sleep(_LOOK_EVERY_S)

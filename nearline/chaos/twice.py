@@ -1,0 +1,54 @@
+"""How much the encode stage did twice because of a kill: what its counters say, less what was committed."""
+
+import re
+import urllib.request
+from contextlib import closing
+from typing import Final
+
+from nearline.demo.pipeline import Pipeline
+from nearline.metrics import addresses
+from schemas import topics
+from schemas.ids import Generation
+from streams.lag import OffsetReader, Offsets
+from streams.scan import scan, scanner
+from streams.settings import KafkaSettings
+
+_CALL_S: Final = 30.0
+_ENCODED: Final = re.compile(r'^nearline_encode_contexts_total\{.*outcome="encoded".*\} (\S+)$', re.MULTILINE)
+
+
+class EncodedTwice:
+    """One kill. Make it while all is at rest, call `before_kill` just before, and `count` when all is at rest again."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._generation = Generation(pipeline.instance.generation)
+        self._kafka = KafkaSettings(bootstrap_servers=pipeline.instance.bootstrap_servers)
+        self._ends = self._read_ends()
+        self._encoded = -self._counter()
+
+    def before_kill(self) -> None:
+        self._encoded += self._counter()
+
+    def count(self) -> int:
+        return round(self._encoded + self._counter()) - self._committed()
+
+    def _counter(self) -> float:
+        """Of all encode processes that run now. What a turn under way has done is not in it yet."""
+        total = 0.0
+        for address in addresses("encode", self._pipeline.data_dir):
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=_CALL_S) as answer:
+                total += sum(map(float, _ENCODED.findall(answer.read().decode())))
+        return total
+
+    def _committed(self) -> int:
+        """Embeddings since the beginning."""
+        with closing(scanner(self._kafka)) as consumer:
+            return sum(
+                1 for place, end in self._read_ends().items() for _ in scan(consumer, place, self._ends[place], end)
+            )
+
+    def _read_ends(self) -> Offsets:
+        names = (topics.post_embeddings(self._generation), topics.member_embeddings(self._generation))
+        with closing(OffsetReader(self._kafka, _CALL_S)) as reader:
+            return reader.ends(reader.places(names))

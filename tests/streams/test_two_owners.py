@@ -1,0 +1,131 @@
+"""Two workers of a stage, and what one of them leaves to the other."""
+
+import itertools
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+from confluent_kafka import Producer
+from prometheus_client import CollectorRegistry
+
+from nearline import children
+from nearline.supervisor import Part, Supervisor
+from schemas import topics
+from schemas.ids import Partition
+from streams.encode_metrics import EncodeMetrics
+from streams.encode_stage import EncodeStage
+from streams.kafka import producer_config
+from streams.records import Place
+from streams.restore import restore, topic_ids
+from streams.rows import TablePartition
+from streams.settings import EncodeSettings
+from streams.transactional import TRANSACTION_MS
+from tests.conftest import RunningBroker
+from tests.streams.context_world import World, slices
+from tests.streams.hash_encoder import HashEncoder
+from tests.streams.stage_kit import in_thread
+from tests.streams.test_contexts_stage import CRASHED, Contexts
+from tests.streams.test_encode_stage import Encode, post
+from tests.waiting import until
+
+pytestmark = pytest.mark.broker
+
+BROKERS_CHECK_S = 1.0
+"""For transactions whose time is up; the embedded broker is told so."""
+JOIN_S = 8.0
+"""A session of two seconds, a rebalance and a restore, on a machine that others use too."""
+
+
+@pytest.mark.timeout(240)
+def test_two_workers_outlive_a_broker_that_stops_and_one_that_is_killed(
+    fresh_broker: RunningBroker, tmp_path: Path
+) -> None:
+    contexts, world = Contexts(fresh_broker, tmp_path), World(seed=5, num_actions=900)
+    parts = slices(world.sent(), 4)
+    with in_thread(lambda stop: _keep_running(contexts, ("a", "b"), stop)):
+        contexts.send_all(next(parts))
+        contexts.until_done()
+        for end in (fresh_broker.stop, fresh_broker.kill):
+            contexts.send_all(next(parts))
+            end()
+            fresh_broker.start()
+        contexts.send_all(next(parts))
+        contexts.check(world)
+
+
+def test_a_dead_workers_open_transaction_holds_nobody_up_for_longer_than_its_time(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    contexts, world = Contexts(clean_topics, tmp_path), World(seed=6, num_actions=300)
+    early, late = slices(world.sent(), 2)
+    contexts.send_all(early)
+    with contexts.worker("dies", crash="transaction.outputs-sent:3") as dying:
+        assert dying.wait(60) == CRASHED
+    began = time.monotonic()
+    contexts.send_all(late)
+    with contexts.worker("lives"):
+        contexts.until_done()
+        assert time.monotonic() - began < TRANSACTION_MS / 1000 + BROKERS_CHECK_S + JOIN_S
+        contexts.check(world)
+
+
+def test_a_partition_that_moves_while_its_last_commit_has_no_marker_yet_waits_for_it(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    kafka, place = Contexts(clean_topics, tmp_path).kafka, Place(topics.POST_CHANGELOG, Partition(0))
+    before = Producer(producer_config(kafka, **{"transactional.id": "the-owner-before"}))
+    before.init_transactions(30)
+    before.begin_transaction()
+    before.produce(place.topic, b"its last row", b"key", partition=place.partition)
+    assert before.flush(30) == 0
+    table = TablePartition(tmp_path / "rows", place, topic_ids(kafka, [place.topic])[place.topic])
+    reads = Event()
+    with ThreadPoolExecutor(1) as pool:
+        restored = pool.submit(restore, kafka, [table], reads.set)
+        until(lambda: reads.is_set() or restored.done(), "the new owner to read")
+        before.commit_transaction(30)
+        assert restored.result() == 1
+    assert table.get(b"key") == b"its last row"
+
+
+def test_a_second_encode_worker_joins_and_leaves_and_repeats_nothing(clean_topics: RunningBroker) -> None:
+    encode = Encode(clean_topics)
+    first, second = HashEncoder(), HashEncoder()
+    numbers = itertools.count()
+
+    def send(number: int) -> None:
+        encode.send(*(post(f"p{next(numbers)}") for _ in range(number)))
+
+    def second_works() -> bool:
+        send(10)
+        return bool(second.posts)
+
+    with in_thread(_encode_stage(encode, first, "test-0").run):
+        send(100)
+        with in_thread(_encode_stage(encode, second, "test-1").run):
+            until(second_works, "the second worker to have partitions", every_s=0.1)
+        send(100)
+        encode.until_no_lag()
+    assert first.posts
+    sent = sorted(f"p{number}".encode() for number in range(next(numbers)))
+    assert sorted(message.key() or b"" for message in encode.posts()) == sent
+
+
+def _keep_running(contexts: Contexts, slots: tuple[str, ...], stop: Event) -> None:
+    """Workers that leave on an outage are started again, as `nearline up` does it."""
+    supervisor = Supervisor()
+    for slot in slots:
+        arguments = contexts.broker.bootstrap_servers, str(contexts.folder), slot
+        command = [sys.executable, "-m", "tests.streams.context_child", *arguments]
+        supervisor.start(Part(slot, lambda command=command: children.spawn(command, dies_with_parent=True)))  # type: ignore[misc]
+    while not stop.wait(0.05):
+        supervisor.look()
+    supervisor.drain(slots, 5)
+
+
+def _encode_stage(encode: Encode, encoder: HashEncoder, slot: str) -> EncodeStage:
+    metrics = EncodeMetrics(CollectorRegistry())
+    return EncodeStage(encode.kafka, EncodeSettings(), encoder, encode.generation, slot, metrics=metrics)
