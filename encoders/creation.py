@@ -11,7 +11,6 @@ from typing import Final
 
 import torch
 from msgspec import Struct
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -28,7 +27,7 @@ from encoders.manifest import (
     TokenLimits,
     default_special_tokens,
 )
-from encoders.model import build_model, read_config
+from encoders.model import build_model, read_config, read_weights
 from encoders.packages import WEIGHTS_FILE, ModelPackage, file_digest
 from encoders.writer import write_package
 
@@ -89,15 +88,21 @@ def _read_tokenizer(source: Path) -> PreTrainedTokenizerFast:
 
 
 def _weight_files(source: Path) -> list[str]:
-    """One file, or those that the index names; all inside the folder."""
+    """One file, or those that the index names; all directly in the folder. They may be links: in Hugging Face's own
+    cache every file is one."""
     if (source / WEIGHTS_FILE).is_file():
         return [WEIGHTS_FILE]
     try:
         names = sorted(set(json.loads((source / _INDEX_FILE).read_bytes())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise BadPackage(f"{source} holds neither {WEIGHTS_FILE} nor a readable {_INDEX_FILE}") from error
     for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors") or not (source / name).is_file():
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or not name.endswith(".safetensors")
+            or not (source / name).is_file()
+        ):
             raise BadPackage(f"{source}: {_INDEX_FILE} names {name!r}, which is no safetensors file of this folder")
     return names
 
@@ -105,8 +110,9 @@ def _weight_files(source: Path) -> list[str]:
 def _read_weights(source: Path, shards: Sequence[str]) -> dict[str, Tensor]:
     """Of the model without its head: it says no words here."""
     weights: dict[str, Tensor] = {}
+    cpu = torch.device("cpu")
     for shard in shards:
-        weights |= {name.removeprefix("model."): weight for name, weight in load_file(source / shard).items()}
+        weights |= {name.removeprefix("model."): weight for name, weight in read_weights(source / shard, cpu).items()}
     weights.pop("lm_head.weight", None)
     if _EMBEDDINGS not in weights:
         raise BadPackage(f"{source}: the weights hold no {_EMBEDDINGS}; only LLaMA models are read")

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -298,13 +299,21 @@ def load_model(folder: Path, manifest: Manifest, device: torch.device, *, compil
     config = read_config(folder)
     if max(manifest.dimensions) != config.hidden_size:
         raise BadPackage(f"{folder}: the largest of dimensions is not the model's size {config.hidden_size}")
-    weights = load_file(folder / WEIGHTS_FILE, device=str(device))
+    weights = read_weights(folder / WEIGHTS_FILE, device)
     if wrong := [name for name, weight in weights.items() if weight.dtype != DTYPES[manifest.precision]]:
         raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
     model = build_model(config, weights, device)
     weights.clear()  # so that each layer's are let go when its packed ones are made: never all of them twice
     use_packed_layers(model, compiled=compiled)
     return model
+
+
+def read_weights(file: Path, device: torch.device) -> dict[str, Tensor]:
+    """Raises BadPackage."""
+    try:
+        return load_file(file, device=str(device))
+    except (OSError, SafetensorError) as error:
+        raise BadPackage(f"{file} holds no readable safetensors: {error}") from error
 
 
 def read_config(folder: Path) -> LlamaConfig:
@@ -314,7 +323,7 @@ def read_config(folder: Path) -> LlamaConfig:
         if fields.get("model_type") != "llama":
             raise BadPackage(f"{folder} holds a model of type {fields.get('model_type')}; only llama is read")
         return LlamaConfig(**fields)
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
         raise BadPackage(f"{folder}: {CONFIG_FILE} cannot be read: {error}") from error
 
 

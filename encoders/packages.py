@@ -7,7 +7,9 @@ vectors are checked where a model runs, in `encoders.encoder`.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from encoders.errors import BadPackage
 from encoders.manifest import MANIFEST_FILE, Manifest, MemberForm, Precision, read_manifest
@@ -16,7 +18,15 @@ from schemas.ids import Generation
 WEIGHTS_FILE: Final = "model.safetensors"
 TOKENIZER_FILE: Final = "tokenizer.json"
 CONFIG_FILE: Final = "config.json"
-_NEEDED: Final = (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE, "modules.json")
+MODULES_FILE: Final = "modules.json"
+MODULES: Final = (
+    ("", "sentence_transformers.base.modules.transformer.Transformer"),
+    ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
+    ("2_Normalize", "sentence_transformers.base.modules.normalize.Normalize"),
+)
+"""Folder and class, in the order in which sentence-transformers applies them."""
+_NEEDED: Final = (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE, MODULES_FILE)
+_WITHOUT_CODE: Final = (CONFIG_FILE, "tokenizer_config.json")
 _PICKLES: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".py")
 
 
@@ -33,6 +43,8 @@ class ModelPackage:
     def read(cls, folder: Path) -> "ModelPackage":
         """Reads nearline.json alone. Raises BadPackage."""
         try:
+            if not _is_inside(folder, folder / MANIFEST_FILE):
+                raise BadPackage(f"{folder}: {MANIFEST_FILE} is a link that leaves the package")
             body = (folder / MANIFEST_FILE).read_bytes()
         except OSError as error:
             raise BadPackage(f"{folder} is no model package: it has no readable {MANIFEST_FILE}") from error
@@ -43,6 +55,9 @@ class ModelPackage:
         """Reads nearline.json and checks every file against it. Raises BadPackage."""
         package = cls.read(folder)
         _check_files(folder, package.manifest.files)
+        _check_modules(folder)
+        for name in _WITHOUT_CODE:
+            _check_no_code(folder, name)
         return package
 
     @property
@@ -70,7 +85,9 @@ def file_digest(path: Path) -> str:
 
 def list_files(folder: Path) -> list[str]:
     """Every file but nearline.json, as relative paths with slashes, sorted."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    # A link to a folder is not followed, and so is one that nobody listed.
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    found = (path.relative_to(folder).as_posix() for path in paths)
     return sorted(name for name in found if name != MANIFEST_FILE)
 
 
@@ -96,5 +113,31 @@ def _check_path(folder: Path, name: str) -> None:
         )
     if not (folder / name).is_file():
         raise BadPackage(f"{folder} lacks {name}; copy the package again")
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    if not _is_inside(folder, folder / name):
         raise BadPackage(f"{folder}: {name} is a link that leaves the package")
+
+
+def _is_inside(folder: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _check_modules(folder: Path) -> None:
+    """nearline does not read it, and sentence-transformers imports what it names and opens the folders it names."""
+    modules = _read_json(folder, MODULES_FILE)
+    found = [(one.get("path"), one.get("type")) for one in modules if isinstance(one, dict)] if modules else []
+    if found != list(MODULES):
+        raise BadPackage(f"{folder}: {MODULES_FILE} names other modules than nearline writes; write the package again")
+
+
+def _check_no_code(folder: Path, name: str) -> None:
+    """nearline runs no code of a package; this would be for whoever else opens it."""
+    found = _read_json(folder, name) if (folder / name).exists() else {}
+    if not isinstance(found, dict) or "auto_map" in found:
+        raise BadPackage(f"{folder}: {name} asks for code that comes with the package (auto_map); take it out")
+
+
+def _read_json(folder: Path, name: str) -> Any:
+    try:
+        return msgspec.json.decode((folder / name).read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadPackage(f"{folder}: {name} cannot be read: {error}") from error

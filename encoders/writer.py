@@ -21,14 +21,17 @@ from encoders.encoder import Encoder
 from encoders.errors import BadPackage, PackageExists, Unencodable
 from encoders.manifest import MANIFEST_FILE, Golden, Manifest, render_manifest
 from encoders.model import DTYPES
-from encoders.packages import CONFIG_FILE, WEIGHTS_FILE, ModelPackage, file_digest, list_files
+from encoders.packages import (
+    CONFIG_FILE,
+    MODULES,
+    MODULES_FILE,
+    WEIGHTS_FILE,
+    ModelPackage,
+    file_digest,
+    list_files,
+)
 
 _POOLING: Final = {"mean": "mean", "last": "lasttoken"}
-_MODULES: Final = (
-    ("", "sentence_transformers.base.modules.transformer.Transformer"),
-    ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
-    ("2_Normalize", "sentence_transformers.base.modules.normalize.Normalize"),
-)
 GOLDEN_TEXTS: Final = (
     "A short text.",
     "nearline turns a live stream of posts and member activity into vectors that can be searched seconds later.",
@@ -117,7 +120,7 @@ def _write_model(folder: Path, manifest: Manifest, model: LlamaModel) -> None:
 def _write_sentence_transformers(folder: Path, manifest: Manifest) -> None:
     """The files that sentence-transformers 6.2 writes itself (a test compares them)."""
     modules = [
-        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(_MODULES)
+        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
     ]
     versions = {
         "pytorch": version("torch"),
@@ -127,7 +130,7 @@ def _write_sentence_transformers(folder: Path, manifest: Manifest) -> None:
     vectors, embeddings = "token_embeddings", "sentence_embedding"
     method = {"method": "forward", "method_output_name": "last_hidden_state"}
     files: dict[str, Any] = {
-        "modules.json": modules,
+        MODULES_FILE: modules,
         "config_sentence_transformers.json": {
             "__version__": versions,
             "default_prompt_name": None,

@@ -1,5 +1,7 @@
 """Tiny model packages for tests: random weights of a real LLaMA layout, a real byte-level tokenizer."""
 
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,16 @@ def make_tiny_package(
         member_form=form,
     )
     return write_package(folder, manifest, tiny_model(len(tokenizer), hidden, layers, seed, **config), tokenizer)
+
+
+def poison(ran: Path) -> bytes:
+    """A pickle that makes this folder when it is read, and would be read by torch."""
+    return pickle.dumps(_Poison(str(ran)), protocol=2)
+
+
+class _Poison:
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (self._path,)

@@ -1,4 +1,6 @@
 import json
+import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from encoders.errors import BadPackage
 from encoders.manifest import MeanForm, PostTemplate, Templates, TokenLimits
 from nearline.commands.package import package as package_command
 from tests.encoders.contexts import entry, member
-from tests.packages import tiny_tokenizer
+from tests.packages import poison, tiny_tokenizer
 
 ROPE = {
     "rope_type": "llama3",
@@ -129,13 +131,37 @@ def test_a_pickle_is_never_read(tmp_path: Path) -> None:
         create_package(source, tmp_path / "p", Recipe("llama"))
 
 
-@pytest.mark.parametrize("name", ["../outside.safetensors", "weights.bin", "lost.safetensors"])
-def test_an_index_cannot_name_what_is_not_in_the_folder(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../outside.safetensors", "/etc/passwd.safetensors", "weights.bin", "lost.safetensors", 5, ["a"], {}]
+)
+def test_an_index_cannot_name_what_is_not_in_the_folder(tmp_path: Path, name: object) -> None:
     source = hub_folder(tmp_path / "a")
     (source / "model.safetensors").rename(tmp_path / "outside.safetensors")
     (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
-    with pytest.raises(BadPackage, match="no safetensors file of this folder"):
+    with pytest.raises(BadPackage, match=r"no safetensors file of this folder|neither model"):
         create_package(source, tmp_path / "p", Recipe("llama"))
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_not_read(tmp_path: Path) -> None:
+    source = hub_folder(tmp_path / "a")
+    pickle.loads(poison(tmp_path / "would-have-run"))
+    assert (tmp_path / "would-have-run").exists()
+    (source / "model.safetensors").write_bytes(poison(tmp_path / "ran"))
+    with pytest.raises(BadPackage, match="no readable safetensors"):
+        create_package(source, tmp_path / "p", Recipe("llama"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_beside_the_weights_does_not_run(tmp_path: Path) -> None:
+    """What `trust_remote_code` would run."""
+    source = hub_folder(tmp_path / "a")
+    (source / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Evil: ...\n")
+    for file, kind in (("config.json", "AutoModel"), ("tokenizer_config.json", "AutoTokenizer")):
+        body = json.loads((source / file).read_bytes())
+        (source / file).write_text(json.dumps({**body, "auto_map": {kind: "evil.Evil"}}))
+    with suppress(BadPackage):
+        create_package(source, tmp_path / "p", Recipe("llama", token_limits=LIMITS))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:

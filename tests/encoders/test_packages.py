@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from encoders.encoder import Encoder
 from encoders.errors import BadPackage, GoldenMismatch, PackageExists
 from encoders.manifest import Golden, Manifest, read_manifest, render_manifest
 from encoders.packages import WEIGHTS_FILE, ModelPackage, file_digest
-from tests.packages import make_tiny_package
+from tests.packages import make_tiny_package, poison
 
 
 def change_manifest(folder: Path, **changes: object) -> Manifest:
@@ -98,6 +99,52 @@ def test_a_link_cannot_leave_the_package(copy: Path) -> None:
     (copy / WEIGHTS_FILE).symlink_to(outside)
     with pytest.raises(BadPackage, match="link that leaves"):
         ModelPackage.load(copy)
+
+
+@pytest.mark.parametrize("name", ["3_Dense", "nearline.json"])
+def test_neither_a_linked_folder_nor_a_linked_manifest_leads_out(copy: Path, name: str) -> None:
+    outside = copy.parent / "outside"
+    if name == "nearline.json":
+        (copy / name).rename(outside)
+    else:
+        outside.mkdir()
+    (copy / name).symlink_to(outside)
+    with pytest.raises(BadPackage, match=f"{name}, which nearline.json does not list|{name} is a link that leaves"):
+        ModelPackage.load(copy)
+
+
+@pytest.mark.parametrize(
+    "change", [{"path": "../outside"}, {"path": "/etc"}, {"type": "os.system"}, {"type": "evil.Evil"}]
+)
+def test_modules_name_no_other_code_and_no_other_folder(copy: Path, change: dict[str, str]) -> None:
+    modules = json.loads((copy / "modules.json").read_bytes())
+    modules[1] |= change
+    relist(copy, "modules.json", modules)
+    with pytest.raises(BadPackage, match=r"modules\.json names other modules"):
+        ModelPackage.load(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_that_comes_with_a_package_is_refused(copy: Path, name: str) -> None:
+    relist(copy, name, {**json.loads((copy / name).read_bytes()), "auto_map": {"AutoModel": "evil.Evil"}})
+    with pytest.raises(BadPackage, match=rf"{name} asks for code"):
+        ModelPackage.load(copy)
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_not_read(copy: Path, tmp_path: Path) -> None:
+    (copy / WEIGHTS_FILE).write_bytes(poison(tmp_path / "ran"))
+    change_manifest(
+        copy, files=ModelPackage.read(copy).manifest.files | {WEIGHTS_FILE: file_digest(copy / WEIGHTS_FILE)}
+    )
+    with pytest.raises(BadPackage, match="no readable safetensors"):
+        Encoder.load(copy, device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def relist(folder: Path, name: str, content: object) -> None:
+    """Changes a JSON file as the package's own author could."""
+    (folder / name).write_text(json.dumps(content))
+    change_manifest(folder, files=ModelPackage.read(folder).manifest.files | {name: file_digest(folder / name)})
 
 
 def test_other_golden_vectors_are_refused(copy: Path) -> None:
