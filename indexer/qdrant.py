@@ -1,17 +1,20 @@
 """The cold tier on a Qdrant server or cluster.
 
 Owns two collections of one generation, the conditions that let the server refuse old writes, and the translation of the
-client's errors. Whatever the server answers badly is TierUnavailable: a record is never to blame for it.
+client's errors. Whatever the server answers badly, or refuses, is TierUnavailable: a record is never to blame for it.
 """
 
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import grpc
 import numpy as np
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from indexer.errors import TierRefused, TierUnavailable
@@ -190,8 +193,8 @@ class QdrantColdTier:
         try:
             self._make_ready()
             yield
-        except (ApiException, grpc.RpcError, OSError, ValueError) as error:
-            raise TierUnavailable(f"the Qdrant server does not answer as it should: {_reason(error)}") from error
+        except (ApiException, QdrantException, grpc.RpcError, OSError, ValueError) as error:
+            raise TierUnavailable(_sentence(error)) from error
 
     def _make_ready(self) -> None:
         with self._making:
@@ -216,7 +219,8 @@ class QdrantColdTier:
             self._client.create_payload_index(name, field, schema, wait=True)
         vectors = self._client.get_collection(name).config.params.vectors
         if not isinstance(vectors, models.VectorParams) or vectors.size != dimension:
-            raise TierRefused(
+            # Not TierRefused: a record would be taken for the cause, and be a dead letter.
+            raise TierUnavailable(
                 f"the collection {name} does not hold vectors of {dimension}; remove it or use another server"
             )
 
@@ -233,24 +237,51 @@ def _connect(settings: ColdSettings) -> QdrantClient:
     if settings.url is None:
         raise TierRefused("no Qdrant server is configured; set cold.url")
     key = settings.api_key.get_secret_value() if settings.api_key is not None else None
-    return QdrantClient(
-        settings.url,
-        api_key=key,
-        prefer_grpc=True,
-        timeout=max(1, round(settings.timeout_s)),
-        # Asks the server at once and only warns.
-        check_compatibility=False,
-    )
+    with warnings.catch_warnings():
+        # Of a key that goes over an insecure connection: whoever wrote http into `cold.url` knows.
+        warnings.simplefilter("ignore", UserWarning)
+        return QdrantClient(
+            settings.url,
+            grpc_port=settings.grpc_port,
+            api_key=key,
+            prefer_grpc=True,
+            timeout=max(1, round(settings.timeout_s)),
+            grpc_options={} if settings.ca_file is None else {"root_certificates": _read_ca(settings.ca_file)},
+            # Asks the server at once and only warns.
+            check_compatibility=False,
+        )
+
+
+def _read_ca(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise TierRefused(f"cold.ca_file: {file} cannot be read: {error.strerror}") from error
 
 
 def _written_since(stored: _Place | None, record: IndexRecord, first: Offset) -> bool:
     return stored is not None and (stored.partition != record.partition or stored.offset >= first)
 
 
-def _reason(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     """One line without the request."""
-    if isinstance(error, grpc.RpcError):
-        code = getattr(error, "code", lambda: None)()
-        details = getattr(error, "details", lambda: None)()
-        return f"{code.name if code is not None else 'gRPC'}: {details}"
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if not isinstance(error, grpc.RpcError):
+        return f"{_AWAY}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
+    code = getattr(error, "code", lambda: None)()
+    details = getattr(error, "details", lambda: None)()
+    reason = f"{code.name if code is not None else 'gRPC'}: {details}"
+    if code in _KEY_REFUSED:
+        return f"the Qdrant server refuses the API key ({reason}); set cold.api_key"
+    return f"the Qdrant server refuses the request ({reason})" if code in _REFUSED else f"{_AWAY}: {reason}"
+
+
+_AWAY: Final = "the Qdrant server does not answer as it should"
+_KEY_REFUSED: Final = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_REFUSED: Final = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+"""Waited out all the same: it is the server or its settings that must change, and never a record's fault."""

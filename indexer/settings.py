@@ -1,5 +1,7 @@
 """Settings of the tiers. Read by `nearline/settings.py`; nothing here looks at the environment."""
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
@@ -8,9 +10,13 @@ class _Settings(BaseModel):
 
 
 class ColdSettings(_Settings):
-    url: str | None = None
-    """A Qdrant server or cluster, such as http://qdrant:6333. None: the embedded engine."""
+    url: str | None = Field(None, pattern=r"^https?://[^/]")
+    """A Qdrant server or cluster, such as https://qdrant:6333. None: the embedded engine."""
+    grpc_port: int = Field(6334, ge=1, le=65535)
+    """Of the server in `url`; all but its name comes this way."""
     api_key: SecretStr | None = None
+    ca_file: Path | None = None
+    """PEM, whom to believe the server's certificate. None: whom the system believes."""
     timeout_s: float = Field(30.0, gt=0)
     quantize: bool = True
     """int8 for the scan, full vectors for rescoring."""

@@ -127,6 +127,8 @@ def _checked(layers: Mapping[str, Layer]) -> Settings:
 def _settled(settings: Settings) -> Settings:
     """Absolute paths, so that processes with another working folder read the same; the key out of its file."""
     changes: Layer = {"data_dir": settings.data_dir.absolute()}
+    if settings.cold.ca_file is not None:
+        changes["cold"] = settings.cold.model_copy(update={"ca_file": settings.cold.ca_file.absolute()})
     if settings.package is not None:
         changes["package"] = settings.package.absolute()
     serve = settings.serve

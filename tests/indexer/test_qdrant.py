@@ -102,7 +102,7 @@ def test_a_server_that_is_away_makes_the_tier_unavailable() -> None:
 
 def test_a_collection_of_another_dimension_is_refused(client: QdrantClient) -> None:
     make(client)
-    with pytest.raises(TierRefused, match="nearline-posts-demo-0123abcd does not hold vectors of 32"):
+    with pytest.raises(TierUnavailable, match="nearline-posts-demo-0123abcd does not hold vectors of 32"):
         make(client, dimension=32)
 
 

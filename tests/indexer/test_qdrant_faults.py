@@ -1,0 +1,139 @@
+"""A Qdrant server whose answers are late, cut off or errors: each is an outage, and afterwards all goes on. Who it is
+talked to, and with which key, is settings."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from indexer.errors import TierRefused, TierUnavailable
+from indexer.qdrant import QdrantColdTier
+from indexer.settings import ColdSettings
+from schemas.ids import Generation, PostId
+from tests.certificates import certificate
+from tests.indexer.kit import DIMENSION, SetClock, post, records
+from tests.indexer.qdrant_server import HOST, KEY, Fault, QdrantServer
+from tests.waiting import until
+
+TIMEOUT_S: Final = 1
+
+
+def _late(server: QdrantServer, _: grpc.ServicerContext) -> None:
+    server.wait(2 * TIMEOUT_S)
+
+
+def _cut(server: QdrantServer, _: grpc.ServicerContext) -> None:
+    server.cut()
+    server.wait(0.5)
+
+
+def _says(code: grpc.StatusCode, *metadata: tuple[str, str]) -> Fault:
+    def fault(_: QdrantServer, context: grpc.ServicerContext) -> None:
+        context.set_trailing_metadata(metadata)
+        context.abort(code, "for this test")
+
+    return fault
+
+
+OUTAGES: Final = {
+    "late": _late,
+    "cut": _cut,
+    "internal": _says(grpc.StatusCode.INTERNAL),
+    "unavailable": _says(grpc.StatusCode.UNAVAILABLE),
+    "busy": _says(grpc.StatusCode.RESOURCE_EXHAUSTED, ("retry-after", "1")),
+}
+REFUSALS: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT: r"refuses the request \(INVALID_ARGUMENT: for this test\)",
+    grpc.StatusCode.PERMISSION_DENIED: r"refuses the API key \(PERMISSION_DENIED: for this test\); set cold.api_key",
+}
+
+
+@pytest.fixture
+def server() -> Iterator[QdrantServer]:
+    with QdrantServer() as running:
+        yield running
+
+
+@contextmanager
+def connected(server: QdrantServer, **over: Any) -> Iterator[QdrantColdTier]:
+    """To a generation that nobody has used before."""
+    given = {"url": server.url, "grpc_port": server.grpc_port, "api_key": KEY, "timeout_s": TIMEOUT_S, **over}
+    generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
+    with closing(QdrantColdTier(ColdSettings.model_validate(given), generation, DIMENSION, SetClock())) as tier:
+        yield tier
+
+
+@pytest.mark.parametrize("call", ["Points/Get", "Points/Upsert"])
+@pytest.mark.parametrize("fault", OUTAGES)
+def test_an_outage_is_waited_out_and_nothing_is_lost(server: QdrantServer, fault: str, call: str) -> None:
+    """In the midst of a write; the same write succeeds once the server answers again."""
+    batch = records(post("p1"), post("p2"))
+    with connected(server) as tier:
+        assert tier.count("post") == 0
+        server.faults = [(call, OUTAGES[fault])]
+        with pytest.raises(TierUnavailable, match="the Qdrant server does not answer as it should"):
+            tier.write("post", batch)
+        if fault == "cut":
+            server.stop()
+            server.start()
+        _written(tier, batch)
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_refused_request_is_named_and_no_records_fault(server: QdrantServer, code: grpc.StatusCode) -> None:
+    batch = records(post("p1"), post("p2"))
+    with connected(server) as tier:
+        server.faults = [("Points/Upsert", _says(code))]
+        with pytest.raises(TierUnavailable, match=REFUSALS[code]):
+            tier.write("post", batch)
+        _written(tier, batch)
+
+
+def test_the_key_is_sent_and_not_repeated(server: QdrantServer) -> None:
+    with connected(server, api_key="wrong") as tier:
+        with pytest.raises(
+            TierUnavailable, match=r"refuses the API key \(UNAUTHENTICATED: .*set cold\.api_key"
+        ) as caught:
+            tier.count("post")
+        assert "wrong" not in str(caught.value)
+
+
+def test_over_tls_only_a_server_that_the_ca_file_vouches_for_is_believed(tmp_path: Path) -> None:
+    certified = certificate(tmp_path, HOST)
+    stranger = certificate(tmp_path, "stranger")
+    with QdrantServer(certified) as server:
+        with connected(server, ca_file=certified.ca_file) as tier:
+            _written(tier, records(post("p1"), post("p2")))
+        for ca_file in (None, stranger.ca_file):
+            with connected(server, ca_file=ca_file) as tier, pytest.raises(TierUnavailable, match="UNAVAILABLE"):
+                tier.count("post")
+        with (
+            pytest.raises(TierRefused, match=r"cold\.ca_file: .*gone.pem cannot be read"),
+            connected(server, ca_file=tmp_path / "gone.pem"),
+        ):
+            pass
+
+
+def test_settings_of_a_server_are_checked_and_its_key_never_prints() -> None:
+    with pytest.raises(ValidationError, match="url"):
+        ColdSettings(url="qdrant:6333")
+    assert KEY not in repr(ColdSettings(url="https://qdrant:6333", api_key=SecretStr(KEY)))
+
+
+def _written(tier: QdrantColdTier, batch: Any) -> None:
+    """It may have been applied by the call that failed; and the client takes a second to try a cut connection again."""
+
+    def written() -> bool:
+        with suppress(TierUnavailable):
+            tier.write("post", batch)
+            return True
+        return False
+
+    until(written, "the write to succeed", 20)
+    assert tier.count("post") == 2
+    assert [one and one.revision for one in tier.posts([PostId("p1"), PostId("p2")])] == [1, 1]
