@@ -193,6 +193,13 @@ class Encoder:
         for text in ("warm", "warm up", "up " * self.package.manifest.token_limits.post):
             self.encode_texts([text])
 
+    def forget_unused(self, age_s: float) -> None:
+        """What texts that are erased have left here: vectors that nobody has asked for in this time, and all values of
+        profiles."""
+        self.by_text.forget_unused(age_s)
+        self.by_prompt.forget_unused(age_s)
+        self._prompts.forget_values()
+
     def check_goldens(self) -> None:
         """Raises GoldenMismatch when this machine would serve other vectors than the package recorded."""
         goldens = self.package.manifest.goldens

@@ -38,6 +38,10 @@ class Prompts:
         self._post_start = self._instruction(self._post.instruction)
         self._member_start = self._instruction(self._member.instruction)
 
+    def forget_values(self) -> None:
+        """What is kept of them only saves time."""
+        self._value_ids.cache_clear()
+
     @property
     def post_prefix(self) -> Prompt:
         """How every post's prompt begins, unless the token limit cuts it."""

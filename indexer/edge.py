@@ -7,7 +7,9 @@ every call, so searches wait for each other and for writes anyway; a write is th
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -26,6 +28,9 @@ from schemas.ids import Generation, Kind, MemberId, Micros, PostId, Revision
 
 _WRITE_POINTS: Final = 200
 """At once, before searches may go on: about 8 ms."""
+_REWRITE_S: Final = 30.0
+"""In one sweep: a full shard takes some four seconds, and the index loop waits meanwhile."""
+_END: Final = object()
 _LOAD_PAGE: Final = 5_000
 _SCROLL_PAGE: Final = 2_000
 _MANIFEST: Final = "cold.json"
@@ -47,10 +52,13 @@ class EdgeColdTier:
         dimension: int,
         settings: ColdSettings,
         clock: Clock = wall_clock,
+        *,
+        erase_within_s: float = 24 * 3600,
     ) -> None:
         """Raises TierRefused for a folder of another generation, TierUnavailable where another process owns it."""
         self._dimension = dimension
         self._clock = clock
+        self._erase_age_s = erase_within_s / 2
         self._lock = Lock()
         self._owner = _own(folder)
         try:
@@ -117,7 +125,14 @@ class EdgeColdTier:
         return self._of(kind).ledger.live
 
     def sweep(self, older_than_us: Micros) -> int:
-        return sum(self._sweep(held, older_than_us) for held in (self._posts, self._members))
+        kinds = (self._posts, self._members)
+        swept = sum(self._sweep(held, older_than_us) for held in kinds)
+        until = time.monotonic() + _REWRITE_S
+        for held in kinds:
+            for place in held.shards.with_erased(self._erase_age_s):
+                if time.monotonic() < until:
+                    self._rewrite(held.shards, place)
+        return swept
 
     def close(self) -> None:
         with self._lock:
@@ -133,6 +148,13 @@ class EdgeColdTier:
                 held.shards.remove(numbers)
                 held.ledger.remove(numbers)
         return len(old)
+
+    def _rewrite(self, held: Shards, place: int) -> None:
+        with closing(held.rewrite(place)) as steps:
+            ended = False
+            while not ended:
+                with self._lock:
+                    ended = next(steps, _END) is _END
 
     def _of(self, kind: Kind) -> "_Kind":
         return self._posts if kind == "post" else self._members

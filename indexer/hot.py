@@ -61,6 +61,8 @@ class FaissHotTier:
                 while (oldest := by_age.oldest()) is not None and oldest.created_at_us < start:
                     self._forget(oldest.post_id)
                     dropped += 1
+            stale = self._slots.take_stale()
+        self._erase(stale)
         return dropped
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
@@ -86,6 +88,13 @@ class FaissHotTier:
 
     def count(self) -> int:
         return len(self._slots)
+
+    def _erase(self, slots: Sequence[int]) -> None:
+        """A free slot holds no vector: it may be one of a deleted post."""
+        for first in range(0, len(slots), _STEP_POSTS):
+            part = np.array(slots[first : first + _STEP_POSTS], np.int64)
+            self._matrix.put(part, np.zeros((len(part), self._dimension), np.float32))
+            time.sleep(0)
 
     def _checked(self, embedding: Embedding) -> PostEmbedding:
         if not isinstance(embedding, PostEmbedding):

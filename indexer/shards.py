@@ -11,16 +11,18 @@ point as a large one, 27 ns, and what does cost, 2 µs a hit, is kept down by as
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import qdrant_edge as engine
 
+from indexer import rewriting
 from indexer.errors import TierUnavailable
 from indexer.ledger import Numbers, Passing
+from indexer.rewriting import ErasedFrom
 from indexer.tiers import Scores
 from schemas.embeddings import Vector
 
@@ -32,6 +34,8 @@ _CHANGED_POINTS: Final = 8_192
 _SEGMENT_LIMIT: Final = 40_000
 """Segments are merged up to this size."""
 _MIN_INDEXED_POINTS: Final = 2_000
+_COPIED_POINTS: Final = 200
+"""At once, before searches may go on."""
 _SEARCH_THREADS: Final = 2
 """Of the engine, for the segments of one shard. A full one has two: two threads searched a million points in 29 ms, one
 in 43."""
@@ -78,6 +82,8 @@ class Shards:
         self._written: list[int] = []
         """By shard: points written since its segments were built."""
         self._dirty: set[int] = set()
+        self._erased = ErasedFrom(folder)
+        rewriting.recover(folder)
         with _engine_errors("opened"):
             while (folder / str(len(self._shards))).exists():
                 self._open(len(self._shards))
@@ -93,6 +99,8 @@ class Shards:
             with _engine_errors("written"):
                 while place >= len(self._shards):
                     self._open(len(self._shards))
+                if any(point.vector is None for point in mine):
+                    self._erased.note(place)
                 self._shards[place].update(engine.UpdateOperation.upsert_points([_to_engine(one) for one in mine]))
             self._touched(place, len(mine))
 
@@ -101,6 +109,46 @@ class Shards:
             with _engine_errors("written"):
                 self._shards[place].update(engine.UpdateOperation.delete_points(list(mine)))
             self._touched(place, len(mine))
+
+    def with_erased(self, age_s: float) -> list[int]:
+        """Shards from which something was deleted so long ago or longer, and whose files still have its vector."""
+        return self._erased.older_than(age_s)
+
+    def rewrite(self, place: int) -> Generator[None, None, None]:
+        """Puts a copy of the shard, without what was deleted, in its place. Searches may go on between two steps,
+        writes may not. What ends in between has changed nothing. Raises TierUnavailable."""
+        with rewriting.new_folder(self._folder, place) as new:
+            with _engine_errors("rewritten"):
+                made = engine.EdgeShard.create(str(new), self._config())
+            with closing(made) as copy:
+                yield from self._copy(self._shards[place], copy)
+                with _engine_errors("flushed"):
+                    copy.flush()
+            with _engine_errors("rewritten"):
+                self._shards[place].close()
+                rewriting.swap(new, self._folder / str(place))
+                self._shards[place] = engine.EdgeShard.load(str(self._folder / str(place)), self._config())
+            self._written[place] = 0
+            self._dirty.discard(place)
+            self._erased.forget(place)
+
+    def _copy(self, shard: Any, copy: Any) -> Iterator[None]:
+        offset, unbuilt = None, 0
+        while True:
+            request = engine.ScrollRequest(offset=offset, limit=_COPIED_POINTS, with_payload=True, with_vector=True)
+            with _engine_errors("rewritten"):
+                records, offset = shard.scroll(request)
+                found = map(_from_engine, records)
+                points = [_to_engine(Point(one.number, one.vector, one.head, one.body)) for one in found]
+                if points:
+                    copy.update(engine.UpdateOperation.upsert_points(points))
+                unbuilt += len(points)
+                if unbuilt >= _SEGMENT_POINTS or offset is None:
+                    copy.optimize()
+                    unbuilt = 0
+            yield
+            if offset is None:
+                return
 
     def flush(self) -> None:
         with _engine_errors("flushed"):

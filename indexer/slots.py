@@ -36,6 +36,8 @@ class SlotTable:
         self._by_author: dict[str, set[int]] = {}
         self._free = list(range(num_slots))[::-1]
         """The lowest slot is taken first, so that a tier with few posts scans few."""
+        self._stale: set[int] = set()
+        """Free slots whose vectors are still in the matrix."""
         self._used = 0
         self._blanked: deque[tuple[int, int]] = deque()
         """The last reading that began before, and the slot."""
@@ -82,6 +84,7 @@ class SlotTable:
     def take(self, post: PostEmbedding) -> int:
         """Within `alone`. The post is live from now on."""
         slot = self._free.pop()
+        self._stale.discard(slot)
         self._used = max(self._used, slot + 1)
         self._slot_of[post.post_id] = slot
         self._posts[slot] = StoredPost(
@@ -105,6 +108,11 @@ class SlotTable:
         self._blanked.append((self._last_reading, slot))
         self._free_blanked()
 
+    def take_stale(self) -> list[int]:
+        """Within `alone`, by the thread that takes slots: what was freed since the last time and not taken again."""
+        stale, self._stale = list(self._stale), set()
+        return stale
+
     def _free_blanked(self) -> None:
         oldest = min(self._readings, default=self._last_reading + 1)
         freed = False
@@ -112,6 +120,7 @@ class SlotTable:
             slot = self._blanked.popleft()[1]
             self._posts[slot] = _BLANK
             self._free.append(slot)
+            self._stale.add(slot)
             freed = True
         if freed:
             self._changed.notify()

@@ -117,7 +117,8 @@ class ColdTier(Protocol):
         ...
 
     def sweep(self, older_than_us: Micros) -> int:
-        """Removes tombstones written before that time. Returns how many."""
+        """Removes tombstones written before that time, and from the files the vectors of what was deleted half of
+        `erase_within_s` ago or earlier (a server does that in its own time). Returns how many tombstones."""
         ...
 
     def close(self) -> None: ...

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,10 +47,11 @@ class EmbeddedBroker:
     """One broker of one folder. `start` and `stop` may be called in turn any number of times, also from another
     process than the one that started it; the ports stay the same, so that clients find it again."""
 
-    def __init__(self, folder: Path, jvm: Sequence[str] = ()) -> None:
-        """`jvm` are more flags of the Java virtual machine."""
+    def __init__(self, folder: Path, jvm: Sequence[str] = (), properties: Mapping[str, str] | None = None) -> None:
+        """`jvm` are more flags of the Java virtual machine, `properties` more of the broker's; they win over ours."""
         self.folder = folder.absolute()
         self._jvm = jvm
+        self._more = properties or {}
         self._child: children.Child | None = None
 
     @property
@@ -99,7 +100,7 @@ class EmbeddedBroker:
         ensure_jars()
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = self._choose_ports()
-        self._properties.write_text(broker_properties(self.folder, ports.port, ports.controller_port))
+        self._properties.write_text(broker_properties(self.folder, ports.port, ports.controller_port, self._more))
         self._log4j.write_text(log4j_properties(self.folder))
         if not (self.folder / "log" / "meta.properties").exists():
             self._format()

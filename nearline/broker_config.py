@@ -1,5 +1,6 @@
 """What the embedded broker is told: one node, loopback, a laptop's share of threads and memory."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -60,10 +61,12 @@ log.cleaner.dedupe.buffer.size=16777216
 """
 
 
-def broker_properties(folder: Path, port: int, controller_port: int) -> str:
-    return _PROPERTIES.format(
+def broker_properties(folder: Path, port: int, controller_port: int, more: Mapping[str, str]) -> str:
+    """Of a property that is there twice the last one counts."""
+    ours = _PROPERTIES.format(
         folder=folder, port=port, controller_port=controller_port, max_batch_bytes=_MAX_BATCH_BYTES
     )
+    return ours + "".join(f"{name}={value}\n" for name, value in more.items())
 
 
 def log4j_properties(folder: Path) -> str:

@@ -40,6 +40,7 @@ SERVE: Final = "serve"
 Run = Callable[[Event], None]
 """Runs the process until the event is set."""
 
+_FORGET_EVERY_S: Final = 60.0
 _MAX_SOCKET_PATH: Final = 100
 """The kernel takes 107 bytes."""
 
@@ -93,6 +94,7 @@ def build_encode(settings: Settings, slot: str, beat: Beat) -> Run:
     from nearline.metrics import served_metrics
     from streams.encode_metrics import EncodeMetrics
     from streams.encode_stage import EncodeStage
+    from streams.repeating import repeating
     from streams.transactional import node_id
 
     encoder = Encoder.load(
@@ -117,8 +119,13 @@ def build_encode(settings: Settings, slot: str, beat: Beat) -> Run:
         beat=beat,
     )
 
+    erase_within_s = settings.kafka.erase_within_s
+
     def run(stop: Event) -> None:
-        with served_metrics(f"{ENCODE}-{slot}", settings.data_dir, settings.encode.metrics_host, registry):
+        with (
+            served_metrics(f"{ENCODE}-{slot}", settings.data_dir, settings.encode.metrics_host, registry),
+            repeating("forgetting vectors", erase_within_s / 8, lambda: encoder.forget_unused(erase_within_s / 2)),
+        ):
             stage.run(stop)
 
     return run
@@ -154,6 +161,7 @@ def build_serve(settings: Settings) -> Run:
     from retriever.service import Retriever
     from retriever.tls import shown
     from retriever.trending import TrendingLists
+    from streams.repeating import repeating
 
     package = ModelPackage.read(package_folder(settings))
     hot = FaissHotTier(package.dimension, settings.hot)
@@ -176,7 +184,7 @@ def build_serve(settings: Settings) -> Run:
         with closing(cold), closing(retriever):
             encoder.start()
             feed.start()
-            with closing(feed):
+            with closing(feed), repeating("forgetting members", _FORGET_EVERY_S, retriever.forget_old):
                 serve(app, settings.serve.host, settings.serve.port, listening, stop, tls)
             withdraw(SERVE, settings.data_dir)
 
@@ -256,11 +264,12 @@ def _own_cold(settings: Settings, package: ModelPackage) -> ColdTier:
     from indexer.edge import EdgeColdTier
 
     own = settings.data_dir / "cold" / package.generation, package.generation, package.dimension, settings.cold
+    erase_within_s = settings.kafka.erase_within_s
     if faults := os.environ.get("NEARLINE_COLD_FAULTS"):
         from nearline.chaos.flaky import FlakyColdTier
 
-        return FlakyColdTier(Path(faults), *own)
-    return EdgeColdTier(*own)
+        return FlakyColdTier(Path(faults), *own, erase_within_s=erase_within_s)
+    return EdgeColdTier(*own, erase_within_s=erase_within_s)
 
 
 def _server_cold(settings: Settings, package: ModelPackage) -> ColdTier:

@@ -32,9 +32,12 @@ from nearline.stalls import Stalls
 from nearline.supervisor import Part, Supervisor
 from retriever import tls
 from schemas.topics import core_topics, generation_topics
+from streams.closing_segments import close_segments
 from streams.errors import KafkaUnavailable
 from streams.pulse import pulse_folder
+from streams.repeating import repeating
 from streams.topics import ensure_topics
+from streams.transactional import node_id
 
 BROKER: Final = "broker"
 
@@ -76,6 +79,7 @@ class Runtime:
         self._package = package
         self._settings = settings
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
+        self._topics = (*core_topics(), *generation_topics(package.generation))
         self._supervisor = Supervisor()
         believed = tls.believing_anyone() if settings.serve.scheme == "https" else None
         self._probe = Probe(settings.serve.host, settings.serve.port, believed)
@@ -90,7 +94,8 @@ class Runtime:
         try:
             self._start()
             self._starting = False
-            self._look_after()
+            with repeating("closing segments", self._settings.kafka.erase_within_s / 8, self._close_segments):
+                self._look_after()
         except _Stopped:
             pass
         finally:
@@ -118,13 +123,15 @@ class Runtime:
 
     def _ensure_topics(self) -> None:
         """Waits for a broker elsewhere as long as it takes; what it refuses ends the start."""
-        specs = (*core_topics(), *generation_topics(self._package.generation))
         while True:
             try:
-                return ensure_topics(self._settings.kafka, specs)
+                return ensure_topics(self._settings.kafka, self._topics)
             except KafkaUnavailable as error:
                 log.warning("waiting for Kafka", error=str(error))
                 time.sleep(1)
+
+    def _close_segments(self) -> None:
+        close_segments(self._settings.kafka, self._topics, f"segments.{node_id(self._settings.data_dir)}")
 
     def _launcher(self, name: str) -> Callable[[], children.Child]:
         # Neither settings nor secrets are on the command line, where everybody could read them.

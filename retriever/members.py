@@ -44,6 +44,12 @@ class Members:
         self._keep(member_id, member)
         return FoundMember(member)
 
+    def forget_old(self) -> None:
+        """Those that no answer would be given from any more."""
+        with self._lock:
+            while self._kept and self._clock() - next(iter(self._kept.values()))[0] >= KEPT_S:
+                self._kept.popitem(last=False)
+
     def _keep(self, member_id: MemberId, member: StoredMember | None) -> None:
         with self._lock:
             self._kept.pop(member_id, None)

@@ -48,6 +48,10 @@ class Retriever:
     def close(self) -> None:
         self._tiers.close()
 
+    def forget_old(self) -> None:
+        """Members that were kept for an outage, once they are too old for one."""
+        self._members.forget_old()
+
     def problems(self) -> list[str]:
         """What is missing for whole answers; empty when ready."""
         return [problem for problem in (self._encoder.problem, self._hot_problem()) if problem is not None]

@@ -60,6 +60,13 @@ class KindTables(Generic[_Row]):
             if table is not None:
                 table.close()
 
+    def shed(self, age_s: float) -> int:
+        """See `TablePartition.shed`. From any thread. Returns how many partitions are open."""
+        tables = list(self._tables.values())
+        for table in tables:
+            table.stored.shed(age_s)
+        return len(tables)
+
     def __getitem__(self, partition: Partition) -> Table[_Row]:
         return self._tables[partition]
 

@@ -30,7 +30,7 @@ from streams.positions import position_cells, refuse_lost_offsets
 from streams.pulse import Beat, no_beat
 from streams.records import Output, Place, offset_of
 from streams.restore import restore, topic_ids
-from streams.rows import TablePartition
+from streams.rows import TablePartition, remove_abandoned
 from streams.settings import KafkaSettings
 from streams.tables import RowForm
 from streams.transactional import Positions, Processed
@@ -116,6 +116,12 @@ class ContextProcessor:
         partitions = {place.partition for place in places}
         self._posts.close(partitions)
         self._members.close(partitions)
+
+    def shed(self, age_s: float) -> None:
+        """Takes what was erased out of the files of the rows, where that was not done for so long. From any thread."""
+        if self._posts.shed(age_s) and self._members.shed(age_s):
+            # Not before ours are open.
+            remove_abandoned(self._folder.parent, 2 * age_s)
 
     def ahead(self, records: Sequence[Message]) -> list[Output] | None:
         """Due publications and waiting actions whose time is up, so many of each partition at once."""

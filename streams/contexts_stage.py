@@ -10,12 +10,14 @@ from schemas import topics
 from schemas.ids import Micros
 from streams.contexts_processor import CHANGELOGS, READS, STAGE, ContextProcessor
 from streams.pulse import Beat, no_beat
+from streams.repeating import repeating
 from streams.settings import ContextsSettings, KafkaSettings
 from streams.transactional import TransactionalLoop, node_id
 
 ROWS_FOLDER: Final = "rows"
 DUE_AT_ONCE: Final = 1000
 """Put off publications of one partition in one transaction; a member's context is up to 50 kB."""
+_SHED_LOOK_S: Final = 60.0
 
 
 class ContextStage:
@@ -33,10 +35,12 @@ class ContextStage:
         beat: Beat = no_beat,
     ) -> None:
         due_at_once = min(settings.batch_records, DUE_AT_ONCE)
-        processor = ContextProcessor(kafka, rules, data_dir / ROWS_FOLDER / slot, due_at_once, _now_us, beat=beat)
+        self._erase_within_s = kafka.erase_within_s
+        rows = data_dir / ROWS_FOLDER / slot
+        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, _now_us, beat=beat)
         self._loop = TransactionalLoop(
             kafka,
-            processor,
+            self._processor,
             group=topics.CONTEXTS_GROUP,
             topics=READS,
             transactional_id=f"{STAGE}.{node_id(data_dir)}.{slot}",
@@ -48,7 +52,13 @@ class ContextStage:
 
     def run(self, stop: threading.Event) -> None:
         """Returns after `stop`; raises StreamsError, and then the process must end and be started again."""
-        self._loop.run(stop)
+        with repeating(
+            "taking erased rows out of their files", min(_SHED_LOOK_S, self._erase_within_s / 8), self._shed
+        ):
+            self._loop.run(stop)
+
+    def _shed(self) -> None:
+        self._processor.shed(self._erase_within_s / 2)
 
 
 def _now_us() -> Micros:

@@ -57,8 +57,8 @@ class IndexLoop:
         self._group = topics.index_group(generation)
         self._records = IndexRecords(tier, generation)
         self._tombstones_kept_s = tombstones_kept_s
-        self._sweep_every_s = sweep_every_s
-        self._sweep_at = time.monotonic() + sweep_every_s
+        self._sweep_every_s = min(sweep_every_s, kafka.erase_within_s / 8)
+        self._sweep_at = time.monotonic() + self._sweep_every_s
         self._held: list[Message] = []
         self._stored: dict[tuple[str, int], int] = {}
 

@@ -61,8 +61,10 @@ def _ends(kafka: KafkaSettings, tables: Sequence[TablePartition]) -> dict[Place,
     places = [table.place for table in tables]
     starts, ends = reader.starts(places), reader.ends(places)
     for table in tables:
-        if table.position > ends[table.place]:
-            # A broker that lost its newest records: what stands here never happened.
+        end = ends[table.place]
+        # A broker that lost its newest records: what stands here never happened. Or another worker has deleted cells,
+        # and the changelog does not say so any more.
+        if table.position > end or (table.position < end and table.is_stale(kafka.erase_within_s)):
             table.wipe()
         table.position = max(table.position, starts[table.place])
     return {place: ends[place] for place in places}

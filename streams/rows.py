@@ -5,13 +5,17 @@ doubtful here is thrown away and restored.
 """
 
 import itertools
+import os
 import shutil
 import struct
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
-from rocksdict import Options, Rdict, WriteBatch
+from rocksdict import BottommostLevelCompaction, CompactOptions, Options, Rdict, WriteBatch
 
 from schemas.ids import Offset, Partition
 from streams.errors import RowsUnavailable
@@ -19,6 +23,8 @@ from streams.records import Place
 
 _STANDING: Final = b"\0standing"
 """Sorts before every cell, and is none."""
+_SHED: Final = "last-shed"
+"""A file in the folder; its time is that of the last `shed`."""
 _position = struct.Struct(">q")
 
 
@@ -31,6 +37,8 @@ class TablePartition:
         self._log_id = log_id
         self._folder = folder / f"{place.topic}-{place.partition}"
         self._folder.parent.mkdir(parents=True, exist_ok=True)
+        self._shedding = Lock()
+        self._closed = False
         self._db = self._open()
         self.position = self._read_position()
 
@@ -58,6 +66,11 @@ class TablePartition:
         self._db.write(batch)
         self.position = position
 
+    def is_stale(self, age_s: float) -> bool:
+        """Nobody has owned it for so long, or a little less: that of which nothing is left in the changelog may still
+        be in here."""
+        return self.position > 0 and _age_s(self._folder / _SHED) >= age_s
+
     def wipe(self) -> None:
         """Starts again from the beginning of the changelog."""
         self._db.close()
@@ -65,8 +78,38 @@ class TablePartition:
         self._db = self._open()
         self.position = Offset(0)
 
+    def shed(self, age_s: float) -> None:
+        """Rewrites the files if that was not done for so long, without what was deleted or overwritten: the engine
+        keeps it until it happens to merge those files. From any thread, beside all else."""
+        with self._shedding:
+            if self._closed or _age_s(self._folder / _SHED) < age_s:
+                return
+            began = time.time()
+            try:
+                self._db.flush()
+                for start, end in self._slices():
+                    if self._closed:
+                        return
+                    self._db.compact_range(start, end, _whole())
+            # rocksdict raises nothing narrower.
+            except Exception as error:
+                raise RowsUnavailable(f"the rows in {self._folder} cannot be compacted: {error}") from error
+            file = self._folder / _SHED
+            file.touch()
+            os.utime(file, (began, began))
+
     def close(self) -> None:
-        self._db.close()
+        """Waits until a slice that is shed now is done."""
+        self._closed = True
+        with self._shedding:
+            self._db.close()
+
+    def _slices(self) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """All keys, cut where the files of the last level are: a second or so of work each."""
+        files = self._db.live_files()
+        last = max((file["level"] for file in files), default=0)
+        cuts = sorted(file["start_key"] for file in files if file["level"] == last)[1:]
+        return itertools.pairwise((None, *cuts, None))
 
     def _open(self) -> Rdict:
         options = Options(raw_mode=True)
@@ -75,13 +118,16 @@ class TablePartition:
         options.set_write_buffer_size(16 * 1024 * 1024)
         options.set_keep_log_file_num(2)
         try:
-            return Rdict(str(self._folder), options)
+            opened = Rdict(str(self._folder), options)
         # rocksdict raises nothing narrower.
         except Exception as error:
             raise RowsUnavailable(
                 f"the rows in {self._folder} cannot be opened ({error}); end the process that has them open, "
                 "or remove the folder: they are restored"
             ) from error
+        if not (self._folder / _SHED).exists():
+            (self._folder / _SHED).touch()
+        return opened
 
     def _read_position(self) -> Offset:
         """Rows of a changelog that is not there any more are worth nothing."""
@@ -92,3 +138,26 @@ class TablePartition:
             self.wipe()
             return Offset(0)
         return Offset(_position.unpack_from(stored)[0])
+
+
+def remove_abandoned(folder: Path, age_s: float) -> None:
+    """Rows that nobody has shed for so long are nobody's: their partition is at another worker now. `folder` has a
+    folder for each worker."""
+    for shed in folder.glob(f"*/*/{_SHED}"):
+        if _age_s(shed) >= age_s:
+            # The engine refuses it where somebody has them open.
+            with suppress(Exception):
+                Rdict.destroy(str(shed.parent))
+                shutil.rmtree(shed.parent)
+
+
+def _age_s(file: Path) -> float:
+    return time.time() - file.stat().st_mtime
+
+
+def _whole() -> CompactOptions:
+    """The last level too, which an ordinary compaction leaves as it is. Others may go on beside it."""
+    options = CompactOptions()
+    options.set_bottommost_level_compaction(BottommostLevelCompaction.force_optimized())
+    options.set_exclusive_manual_compaction(False)
+    return options

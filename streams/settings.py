@@ -1,22 +1,39 @@
 """Settings of the stages. Read by `nearline/settings.py`; nothing here looks at the environment."""
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+_RUN_CODE: Final = frozenset(
+    ("plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location", "ssl.providers")
+)
+"""Settings may come from elsewhere. These load a library, or are a line for a shell."""
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _without_code(options: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name in options:
+        if name in _RUN_CODE:
+            raise ValueError(f"{name} makes the Kafka client run code of somebody's choice; take it out")
+    return options
+
+
 class KafkaSettings(_Settings):
     bootstrap_servers: str | None = None
     """None: the embedded broker of this data folder."""
-    options: dict[str, SecretStr] = {}
+    options: Annotated[dict[str, SecretStr], AfterValidator(_without_code)] = {}
     """Passed through to every Kafka client, such as `security.protocol` and `sasl.password`."""
     partitions: int = Field(4, ge=1, le=1024)
     """Of every topic; the joins need the same number everywhere. Changing it later needs a rebuild."""
     replication: int = Field(1, ge=1, le=9)
     inputs_retention_s: int = Field(30 * 24 * 3600, ge=60)
-    hops_retention_s: int = Field(24 * 3600, ge=60)
+    erase_within_s: int = Field(24 * 3600, ge=10)
+    """What a deleted post or member leaves of its text and vectors is gone from all topics but the inputs and the dead
+    letters, and from all files and caches, after this time. Hops are kept for three quarters of it, and no stage may be
+    down for longer."""
 
 
 class ContextsSettings(_Settings):

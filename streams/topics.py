@@ -15,7 +15,9 @@ from streams.errors import KafkaUnavailable, TopicMismatch
 from streams.kafka import MAX_RECORD_BYTES, admin, kafka_errors
 from streams.settings import KafkaSettings
 
-_DAY_MS: Final = 24 * 3600 * 1000
+_WEEK_MS: Final = 7 * 24 * 3600 * 1000
+_DELETE_DELAY_MS: Final = 60_000
+"""Kafka's own: so long it keeps the file of a deleted segment."""
 _LISTS_SEGMENT_BYTES: Final = 4 * 1024 * 1024
 _CALL_TIMEOUT_S: Final = 10.0
 _PAUSE_S: Final = 0.05
@@ -24,7 +26,9 @@ TopicConfig = dict[str, str]
 
 
 def topic_config(kafka: KafkaSettings, spec: TopicSpec) -> TopicConfig:
-    """Events and hops are deleted after a time, state is compacted."""
+    """Events and hops are deleted after a time, state is compacted. What was erased is gone from hops and state within
+    `erase_within_s`, with an eighth of it for the broker's own work."""
+    erase_ms = kafka.erase_within_s * 1000
     config = {
         # Some room for the batch's own header and for record headers.
         "max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024),
@@ -33,16 +37,22 @@ def topic_config(kafka: KafkaSettings, spec: TopicSpec) -> TopicConfig:
     if spec.carries == "lists":
         # Over a gigabyte a day is written; only closed segments are compacted.
         return {**config, "cleanup.policy": "compact", "segment.bytes": str(_LISTS_SEGMENT_BYTES)}
-    if spec.carries == "state":
-        # What a delete has taken out is gone from the log within a day, in a quiet topic too.
-        return {**config, "cleanup.policy": "compact", "max.compaction.lag.ms": str(_DAY_MS)}
-    kept_s = kafka.inputs_retention_s if spec.carries == "events" else kafka.hops_retention_s
+    if spec.carries == "events":
+        return {**config, **_deleted_after(kafka.inputs_retention_s * 1000, kafka.inputs_retention_s * 1000 // 4)}
+    config["file.delete.delay.ms"] = str(min(_DELETE_DELAY_MS, erase_ms // 16))
+    if spec.carries == "hops":
+        return {**config, **_deleted_after(erase_ms * 3 // 4, erase_ms // 8)}
+    # Also closes the segment that is written to, with the first record after that time: see `close_segments`.
+    lags = {"max.compaction.lag.ms": str(erase_ms // 2), "delete.retention.ms": str(erase_ms)}
+    return {**config, **lags, "cleanup.policy": "compact"}
+
+
+def _deleted_after(kept_ms: int, segment_ms: int) -> TopicConfig:
+    """Only whole segments are deleted: one must be closed long before its time is up."""
     return {
-        **config,
         "cleanup.policy": "delete",
-        "retention.ms": str(kept_s * 1000),
-        # Only whole segments are deleted: a segment must be closed long before its time is up.
-        "segment.ms": str(min(7 * _DAY_MS, max(60_000, kept_s * 1000 // 4))),
+        "retention.ms": str(kept_ms),
+        "segment.ms": str(min(_WEEK_MS, segment_ms)),
     }
 
 
@@ -53,7 +63,11 @@ def ensure_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], timeout_s: f
     deadline = time.monotonic() + timeout_s
     client = admin(kafka)
     with kafka_errors():
-        found = _found(client, wanted, timeout_s)
+        try:
+            found = _found(client, wanted, timeout_s)
+        finally:
+            # Says what it heard meanwhile, such as that the password is wrong.
+            client.poll(0)
         _check_partitions(kafka, found)
         _create(client, kafka, {name: config for name, config in wanted.items() if name not in found})
         _bring_up_to_date(client, {name: config for name, config in wanted.items() if name in found})

@@ -23,8 +23,8 @@ def write_faults(file: Path, every: int) -> None:
 class FlakyColdTier(EdgeColdTier):
     """Every other failure comes after its effect, as a lost answer does."""
 
-    def __init__(self, faults: Path, *own: Any) -> None:
-        super().__init__(*own)
+    def __init__(self, faults: Path, *own: Any, **others: Any) -> None:
+        super().__init__(*own, **others)
         self._faults = faults
         self._calls = itertools.count(1)
         self._failures = itertools.count()

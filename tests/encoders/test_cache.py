@@ -11,7 +11,7 @@ from schemas.ids import Micros, PostId, Revision
 from tests.encoders.contexts import entry, member
 from tests.packages import make_tiny_package
 
-ENTRY_BYTES = 250 + 4 * 2
+ENTRY_BYTES = 350 + 4 * 2
 
 
 def test_the_cache_keeps_what_was_used_last() -> None:
@@ -29,6 +29,20 @@ def test_the_cache_holds_copies_and_not_their_batch() -> None:
     batch = np.zeros((1000, 2), dtype=np.float32)
     cache.keep("a", batch[0])
     assert cache.find(["a"])["a"].base is None
+
+
+def test_the_cache_holds_no_text_and_forgets_what_nobody_asks_for() -> None:
+    now = [0.0]
+    cache = VectorCache(2, clock=lambda: now[0])
+    for text in ("asked for", "erased"):
+        cache.keep(text, np.zeros(2, dtype=np.float32))
+    assert not any(isinstance(key, str) or b"erased" in key for key in cache._vectors)
+    now[0] = 9.0
+    cache.find(["asked for"])
+    now[0] = 10.0
+    cache.forget_unused(10.0)
+    assert set(cache.find(["asked for", "erased"])) == {"asked for"}
+    assert len(cache) == 1
 
 
 def test_prompts_share_a_key_only_if_they_are_equal() -> None:

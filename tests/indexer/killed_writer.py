@@ -13,6 +13,7 @@ from indexer.edge import EdgeColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from schemas.embeddings import Embedding
+from schemas.ids import Micros
 from tests.indexer.kit import DIMENSION, GENERATION, SetClock, deleted_post, post, records
 
 BATCH = 40
@@ -38,7 +39,8 @@ def small_shards() -> None:
 
 
 def open_tier(folder: Path) -> EdgeColdTier:
-    return EdgeColdTier(folder, GENERATION, DIMENSION, ColdSettings(), SetClock())
+    """Sweeps write shards anew at once."""
+    return EdgeColdTier(folder, GENERATION, DIMENSION, ColdSettings(), SetClock(), erase_within_s=0)
 
 
 def main() -> None:
@@ -47,6 +49,7 @@ def main() -> None:
     for number in count(int(sys.argv[2])):
         tier.write("post", batch(number))
         tier.flush()
+        tier.sweep(Micros(0))
         print(number, flush=True)
 
 

@@ -109,3 +109,28 @@ def test_few_posts_are_scanned_quickly_in_a_large_tier() -> None:
     tier.upsert([post(f"p{n}", created_at_us=NOW + n) for n in range(10)])
     with tier._slots.reading(Filters()) as mask:
         assert len(mask) == 10
+
+
+def test_a_free_slot_holds_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once no search looks at it any more, and unless another post has it by then."""
+    tier = make()
+    tier.upsert([post("gone"), post("updated"), post("kept")])
+    scan = tier._matrix.scan
+
+    def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> Scanned:
+        tier.upsert([deleted_post("gone", 2), post("updated", 2)])
+        tier.expire(NOW)
+        return scan(query_D, k, mask_S)
+
+    monkeypatch.setattr(tier._matrix, "scan", meanwhile)
+    assert len(tier.search(vectors(1)[0], 5).post_ids) == 3
+    assert _num_vectors(tier) == 4
+    tier.expire(NOW)
+    assert _num_vectors(tier) == 2
+    tier.upsert([post("new")])
+    tier.expire(NOW)
+    assert _num_vectors(tier) == 3
+
+
+def _num_vectors(tier: FaissHotTier) -> int:
+    return int(np.count_nonzero(tier._matrix.get(np.arange(10)).any(axis=1)))

@@ -34,3 +34,15 @@ def test_only_so_many_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) ->
         found.find(name)
     world.cold.fails = True
     assert [found.find(name).member is not None for name in names] == [False, True, True]
+
+
+def test_one_that_no_answer_would_be_given_from_is_not_kept(world: World) -> None:
+    now = [0.0]
+    found = Members(world.cold, clock=lambda: now[0])
+    for name, seen_s in (("early", 0.0), ("late", 1.0)):
+        now[0] = seen_s
+        world.in_cold(member(name))
+        found.find(MemberId(name))
+    now[0] = members.KEPT_S
+    found.forget_old()
+    assert list(found._kept) == ["late"]

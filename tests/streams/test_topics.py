@@ -1,16 +1,24 @@
 """Topics on the real broker."""
 
+from contextlib import closing
+
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import ConfigResource, ResourceType
 
 from schemas import topics
+from schemas.ids import Partition
 from schemas.topics import TopicSpec
+from streams.closing_segments import close_segments
 from streams.errors import KafkaRefused, TopicMismatch
 from streams.kafka import consumer_config, producer_config
+from streams.lag import OffsetReader
+from streams.records import Place
+from streams.scan import scan_topic
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
+from tests.waiting import until
 
 pytestmark = pytest.mark.broker
 
@@ -35,7 +43,12 @@ def test_each_topic_forgets_in_its_own_way(clean_topics: RunningBroker) -> None:
         topics.POST_CONTEXTS: "compact",
     }
     assert found[topics.POSTS]["retention.ms"] == str(30 * 86_400_000)
-    assert found[topics.ACTIVITY_BY_POST]["retention.ms"] == str(86_400_000)
+    day_ms = 86_400_000
+    hops, state = found[topics.ACTIVITY_BY_POST], found[topics.POST_CONTEXTS]
+    assert int(hops["retention.ms"] or 0) + int(hops["segment.ms"] or 0) < day_ms, (
+        "a hop carries text, and is gone in time"
+    )
+    assert int(state["max.compaction.lag.ms"] or 0) == day_ms // 2
 
 
 def test_asking_again_changes_only_what_the_settings_changed(clean_topics: RunningBroker) -> None:
@@ -44,7 +57,7 @@ def test_asking_again_changes_only_what_the_settings_changed(clean_topics: Runni
     ensure_topics(settings(clean_topics), specs)
     ensure_topics(settings(clean_topics, inputs_retention_s=7_200), specs)
     assert config_of(clean_topics, topics.POSTS)["retention.ms"] == "7200000"
-    assert config_of(clean_topics, topics.ACTIVITY_BY_POST)["retention.ms"] == str(86_400_000)
+    assert config_of(clean_topics, topics.ACTIVITY_BY_POST)["retention.ms"] == str(86_400_000 * 3 // 4)
 
 
 def test_another_number_of_partitions_is_a_clear_error(clean_topics: RunningBroker) -> None:
@@ -70,3 +83,25 @@ def test_options_of_the_settings_win_over_our_defaults_and_not_over_a_callers_ne
     assert (found["session.timeout.ms"], found["enable.partition.eof"]) == ("9000", True)
     with pytest.raises(KafkaRefused, match="no broker is named"):
         consumer_config(KafkaSettings(), "g")
+
+
+def test_segments_of_quiet_topics_are_closed_and_no_reader_notices(clean_topics: RunningBroker) -> None:
+    kafka = settings(clean_topics, erase_within_s=10)
+    specs = [TopicSpec("quiet", "state"), TopicSpec("events", "events")]
+    ensure_topics(kafka, specs)
+    producer = Producer(producer_config(kafka))
+    for topic in ("quiet", "events"):
+        producer.produce(topic, b"old", b"k", partition=0)
+    producer.flush(20)
+    segments = clean_topics.folder / "log" / "quiet-0"
+    close_segments(kafka, specs, "closing")
+    assert len(list(segments.glob("*.log"))) == 1, "it is too young"
+
+    def closed() -> bool:
+        close_segments(kafka, specs, "closing")
+        return len(list(segments.glob("*.log"))) > 1
+
+    until(closed, "the segment to be closed", 20, every_s=1)
+    with closing(OffsetReader(kafka)) as reader:
+        assert [message.value() for message in scan_topic(kafka, reader, "quiet")] == [b"old"]
+        assert reader.ends([Place("events", Partition(0))]) == {Place("events", Partition(0)): 1}

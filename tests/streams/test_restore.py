@@ -1,0 +1,42 @@
+"""Rows of a partition that was at another worker meanwhile."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from schemas import topics
+from schemas.ids import Offset, Partition
+from streams.kafka import producer_config
+from streams.records import Place
+from streams.restore import restore
+from streams.rows import TablePartition
+from tests.conftest import RunningBroker
+from tests.streams.offsets import made
+
+PLACE = Place(topics.POST_CHANGELOG, Partition(0))
+HOUR_S = 3600
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(("away_h", "kept"), [(23, b"text"), (25, None)])
+def test_rows_that_were_away_for_too_long_are_restored_whole(
+    clean_topics: RunningBroker, tmp_path: Path, away_h: int, kept: bytes | None
+) -> None:
+    """Another worker has deleted a cell, and the changelog has forgotten that: nothing in it says so any more."""
+    kafka = made(clean_topics)
+    producer = Producer(producer_config(kafka))
+    for key in (b"first", b"second"):
+        producer.produce(PLACE.topic, b"new", key, partition=PLACE.partition)
+    assert producer.flush(20) == 0
+    table = TablePartition(tmp_path, PLACE, b"id")
+    table.write({b"first": b"old", b"deleted": b"text"}, Offset(1))
+    away_since = time.time() - away_h * HOUR_S
+    for file in tmp_path.rglob("last-shed"):
+        os.utime(file, (away_since, away_since))
+    restore(kafka, [table])
+    assert (table.get(b"deleted"), table.get(b"second")) == (kept, b"new")
+    assert table.position == 2
+    table.close()
