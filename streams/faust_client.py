@@ -3,11 +3,12 @@
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.types.auth import CredentialsT
 
+from streams.errors import KafkaRefused
 from streams.kafka import client_config
 from streams.settings import KafkaSettings
 
@@ -37,13 +38,17 @@ def new_app(group: str, kafka: KafkaSettings, folder: Path) -> faust.App:
 
 
 def credentials(options: Mapping[str, Any]) -> CredentialsT | None:
-    """librdkafka's names of what Faust asks for in its own way. None: neither TLS nor SASL."""
+    """librdkafka's names of what Faust asks for in its own way. None: neither TLS nor SASL. Raises KafkaRefused for
+    what has no counterpart there: trending would else talk to the broker in another way than all others."""
     protocol = str(options.get("security.protocol", "plaintext")).lower()
+    for name in options:
+        if name.startswith(("ssl.", "sasl.", "enable.ssl.")) and name not in _TRANSLATED:
+            known = ", ".join(sorted(_TRANSLATED))
+            raise KafkaRefused(f"kafka.options: trending does not know {name}; of these it knows {known}")
     context = _ssl_context(options) if protocol.endswith("ssl") else None
     if protocol.startswith("sasl"):
-        mechanism = options.get("sasl.mechanism") or options.get("sasl.mechanisms") or "PLAIN"
         return faust.SASLCredentials(
-            mechanism=mechanism,
+            mechanism=_mechanism(options),
             username=options.get("sasl.username"),
             password=options.get("sasl.password"),
             ssl_context=context,
@@ -51,11 +56,45 @@ def credentials(options: Mapping[str, Any]) -> CredentialsT | None:
     return faust.SSLCredentials(context) if context else None
 
 
+def _mechanism(options: Mapping[str, Any]) -> str:
+    mechanism = str(options.get("sasl.mechanism") or options.get("sasl.mechanisms") or "PLAIN").upper()
+    if mechanism not in _MECHANISMS:
+        raise KafkaRefused(
+            f"kafka.options: trending cannot use sasl.mechanism {mechanism}; use {', '.join(_MECHANISMS)}"
+        )
+    return mechanism
+
+
 def _ssl_context(options: Mapping[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
-    if certificate := options.get("ssl.certificate.location"):
-        context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"), cadata=options.get("ssl.ca.pem"))
+        if certificate := options.get("ssl.certificate.location"):
+            context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
+    except OSError as error:
+        raise KafkaRefused(
+            f"kafka.options: a file of ssl.ca, ssl.certificate or ssl.key cannot be read: {error}"
+        ) from error
+    if str(options.get("ssl.endpoint.identification.algorithm", "https")).lower() == "none":
+        context.check_hostname = False
     if str(options.get("enable.ssl.certificate.verification", "true")).lower() == "false":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_TRANSLATED: Final = frozenset(
+    (
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.password",
+        "ssl.ca.location",
+        "ssl.ca.pem",
+        "ssl.certificate.location",
+        "ssl.key.location",
+        "ssl.key.password",
+        "ssl.endpoint.identification.algorithm",
+        "enable.ssl.certificate.verification",
+    )
+)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -14,6 +15,8 @@ from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, StreamsError
 from streams.settings import KafkaSettings
 
 Config = dict[str, Any]
+
+log = structlog.get_logger(__name__)
 
 MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
 """An input record is at most 1 MB. The largest of ours is the context of a member with 4,000 ids of 256 bytes that JSON
@@ -91,7 +94,14 @@ def _config(kafka: KafkaSettings, defaults: Config, over: Config) -> Config:
         raise KafkaRefused("no broker is named; set kafka.bootstrap_servers, or start one with: nearline up")
     options = {name: value.get_secret_value() for name, value in kafka.options.items()}
     # librdkafka writes to stderr what our errors already say.
-    return {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, **defaults, **options, **over}
+    own = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, "error_cb": _say_refused}
+    return {**own, **defaults, **options, **over}
+
+
+def _say_refused(error: KafkaError) -> None:
+    """A wrong password and a certificate that is not believed look like an outage to whoever waits for an answer."""
+    if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+        log.warning("the broker and this client do not trust each other; see kafka.options", error=error.str())
 
 
 def admin(kafka: KafkaSettings) -> AdminClient:

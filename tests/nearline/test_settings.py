@@ -90,6 +90,18 @@ def test_a_wrong_value_is_not_repeated_since_it_may_be_a_secret(monkeypatch: pyt
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "option", ["plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location", "ssl.providers"]
+)
+def test_settings_from_elsewhere_cannot_make_the_kafka_client_run_code(tmp_path: Path, option: str) -> None:
+    file = tmp_path / "strange.toml"
+    file.write_text(f'[kafka.options]\n"{option}" = "/tmp/evil"\n')
+    with pytest.raises(
+        BadSettings, match=rf"kafka\.options in .*strange.toml is wrong: .*{option} makes the Kafka client run"
+    ):
+        load_settings(file)
+
+
 def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("hunter2\n")

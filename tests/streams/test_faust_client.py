@@ -1,3 +1,4 @@
+import ssl
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,26 @@ def test_every_broker_of_the_list_is_known() -> None:
 def test_without_a_broker_it_says_so() -> None:
     with pytest.raises(KafkaRefused, match=r"kafka\.bootstrap_servers"):
         new_app("trending", KafkaSettings(), Path("folder"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"security.protocol": "sasl_ssl", "sasl.mechanism": "OAUTHBEARER"}, "cannot use sasl.mechanism OAUTHBEARER"),
+        ({"security.protocol": "ssl", "ssl.keystore.location": "k"}, "does not know ssl.keystore.location"),
+        ({"security.protocol": "ssl", "ssl.ca.location": "/none.pem"}, "cannot be read"),
+    ],
+)
+def test_what_faust_cannot_do_is_said_and_not_left_out(options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(KafkaRefused, match=rf"kafka\.options: .*{sentence}"):
+        credentials(options)
+
+
+def test_a_name_that_need_not_match_and_a_certificate_that_need_not_hold() -> None:
+    named = {"security.protocol": "ssl", "ssl.endpoint.identification.algorithm": "none"}
+    any_one = {"security.protocol": "ssl", "enable.ssl.certificate.verification": "false"}
+    contexts = [credentials(options).context for options in (named, any_one)]  # type: ignore[union-attr]
+    assert [(one.check_hostname, one.verify_mode) for one in contexts] == [
+        (False, ssl.CERT_REQUIRED),
+        (False, ssl.CERT_NONE),
+    ]

@@ -1,0 +1,231 @@
+"""A pipeline on a broker that wants a password over TLS, with a short `erase_within_s`: `kafka.options` reaches every
+client and the password no log; what is deleted leaves no text and no vector in any file, but for raw events and dead
+letters until their retention."""
+
+import json
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pytest
+from psutil import Process
+from structlog.testing import capture_logs
+
+from nearline.demo.pipeline import Pipeline
+from schemas import topics
+from schemas.api import RetrieveRequest
+from schemas.ids import Generation
+from schemas.topics import TopicSpec, core_topics, generation_topics
+from streams.errors import KafkaUnavailable
+from streams.lag import OffsetReader
+from streams.scan import scan_topic
+from streams.settings import KafkaSettings
+from streams.topics import ensure_topics
+from tests.certificates import certificate
+from tests.e2e.conftest import acted, created, moment, profile
+from tests.strict_broker import PASSWORD, StrictBroker
+from tests.waiting import until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
+
+ERASE_WITHIN_S: Final = 24
+RAW: Final = (*topics.INPUTS, topics.DEAD_LETTERS)
+POST_TEXT: Final = "zirconium-quokka-31415"
+HEADLINE: Final = "marzipan-ocelot-27182"
+QUICK: Final = {
+    # The broker looks every five minutes and waits half a minute after its start; that is well within a day.
+    "log.retention.check.interval.ms": "500",
+    "log.initial.task.delay.ms": "500",
+    "log.cleaner.backoff.ms": "500",
+}
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Of the broker, the data and the log."""
+    with tempfile.TemporaryDirectory(prefix="nearline-strict-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def broker(folder: Path) -> Iterator[StrictBroker]:
+    strict = StrictBroker(folder, QUICK)
+    try:
+        strict.embedded.start(dies_with_parent=True)
+        yield strict
+    finally:
+        strict.embedded.stop()
+
+
+@pytest.fixture(scope="module")
+def kafka(broker: StrictBroker) -> KafkaSettings:
+    # Not compressed, so that a text is in a file as it is.
+    given = broker.settings("SASL_SSL", **{"compression.type": "none"})
+    return KafkaSettings.model_validate({**given, "erase_within_s": ERASE_WITHIN_S, "partitions": 2})
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path, kafka: KafkaSettings) -> Iterator[Pipeline]:
+    options = json.dumps({name: value.get_secret_value() for name, value in kafka.options.items()})
+    environment = {
+        "NEARLINE_KAFKA__BOOTSTRAP_SERVERS": str(kafka.bootstrap_servers),
+        "NEARLINE_KAFKA__PARTITIONS": str(kafka.partitions),
+        "NEARLINE_KAFKA__ERASE_WITHIN_S": str(kafka.erase_within_s),
+        "NEARLINE_KAFKA__OPTIONS": options,
+        "NEARLINE_TRENDING__INTERVAL_S": "0.5",
+    }
+    with Pipeline(folder / "data", environment=environment) as running:
+        yield running
+
+
+def test_the_whole_pipeline_runs_over_tls_with_a_password(pipeline: Pipeline) -> None:
+    """Ingest, contexts, encode, both tiers, trending and the commands."""
+    pipeline.ingest([profile("m", headline="sails"), created("p", "the boat left the harbour"), acted("m", "p")])
+    pipeline.wait()
+    assert [entry["post_id"] for entry in pipeline.ask("get", "member", "m")["context"]["history"]] == ["p"]
+    with pipeline.client() as client:
+        assert "p" in client.retrieve(RetrieveRequest(member_id="m", k=5)).post_ids
+        stranger = RetrieveRequest(member_id="nobody", k=5)
+        until(lambda: "p" in client.retrieve(stranger).post_ids, "the post to trend", 30, every_s=0.2)
+    assert pipeline.ask("status")["ready"] is True
+    up = Process(pipeline.instance.supervisor_pid)
+    lines = [word for process in (up, *up.children(recursive=True)) for word in process.cmdline()]
+    assert not any(PASSWORD in word for word in lines), "everybody can read a process list"
+    assert PASSWORD not in pipeline.log_file.read_text()
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SSL"])
+def test_a_password_alone_and_tls_alone(broker: StrictBroker, protocol: str) -> None:
+    ensure_topics(KafkaSettings.model_validate(broker.settings(protocol)), [TopicSpec("strict", "events")])
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SSL"])
+def test_whoever_is_not_trusted_is_told_so_and_gets_nothing(
+    broker: StrictBroker, protocol: str, tmp_path: Path
+) -> None:
+    strangers = {"ssl.ca.location": str(certificate(tmp_path, "stranger").ca_file)}
+    wrong = strangers if protocol == "SSL" else {"sasl.password": "guessed"}
+    settings = KafkaSettings.model_validate(broker.settings(protocol, **wrong))
+    with capture_logs() as said, pytest.raises(KafkaUnavailable) as caught:
+        ensure_topics(settings, [TopicSpec("strict", "events")], timeout_s=2)
+    assert any("see kafka.options" in one["event"] for one in said), said
+    assert not any(secret in f"{caught.value}{said}" for secret in (PASSWORD, "guessed"))
+
+
+def test_nothing_of_what_is_deleted_is_left(pipeline: Pipeline, kafka: KafkaSettings, folder: Path) -> None:
+    _plant(pipeline)
+    marks = {
+        "the post's text": [POST_TEXT.encode()],
+        "the member's headline": [HEADLINE.encode()],
+        "the post's vector": _as_stored(_vector(pipeline, "post", "planted")),
+        "the member's vector": _as_stored(_vector(pipeline, "member", "leaver")),
+    }
+    # Else it would prove nothing that they are not found later.
+    found = {name: _places(folder, forms) for name, forms in marks.items()}
+    assert {"contexts-post-changelog", "post-contexts", "contexts-member-changelog", "member-contexts"} <= (
+        found["the post's text"]
+    )
+    assert {"contexts-member-changelog", "member-contexts"} <= found["the member's headline"]
+    assert all("rows" in found[name] for name in ("the post's text", "the member's headline")), found
+    assert all("cold" in found[name] for name in ("the post's vector", "the member's vector")), found
+    embedding_topics = [spec.name for spec in generation_topics(pipeline.instance.generation)]
+    assert embedding_topics[0] in found["the post's vector"]
+    assert embedding_topics[1] in found["the member's vector"]
+
+    pipeline.ingest([{"type": "post.deleted", "post_id": "planted", "at": moment()}])
+    pipeline.ingest([{"type": "member.deleted", "member_id": "leaver", "at": moment()}])
+    pipeline.wait()
+    # As said, and a little for the broker's rounds and a busy machine. Nothing more is sent: the topics are quiet.
+    with suppress(AssertionError):
+        until(lambda: not _left(folder, marks), "every file to be free of it", 1.5 * ERASE_WITHIN_S, every_s=1.0)
+    assert _left(folder, marks) == {}
+    assert _in_records(
+        kafka, pipeline.instance.generation, [form for forms in marks.values() for form in forms]
+    ) <= set(RAW)
+    # What stays: raw events until their retention, as the README says; and what was not deleted.
+    assert _places(folder, marks["the post's text"]) == {topics.POSTS}
+    assert _places(folder, marks["the member's headline"]) == {topics.MEMBERS}
+    assert "history of a stayer" in str(pipeline.ask("get", "member", "stayer")["context"])
+
+
+def _plant(pipeline: Pipeline) -> None:
+    """The text in its post, in its author's history and in another member's; the headline in a profile; an activity of
+    the leaver that waits for its post, and one that counts."""
+    pipeline.ingest(
+        [
+            profile("leaver", headline=f"keeper of the {HEADLINE}"),
+            profile("stayer", headline="somebody else"),
+            created("planted", f"once upon a time a {POST_TEXT} sang", author_id="author"),
+            created("kept", "history of a stayer", author_id="author"),
+            acted("leaver", "planted"),
+            acted("leaver", "not-there-yet"),
+            acted("stayer", "planted", "share"),
+            acted("stayer", "kept"),
+        ]
+    )
+    pipeline.wait()
+    history = pipeline.ask("get", "member", "stayer")["context"]["history"]
+    assert POST_TEXT in str(history), "the text must be in another member's history"
+
+
+def _vector(pipeline: Pipeline, kind: str, entity_id: str) -> list[float]:
+    (found,) = pipeline.lines("vectors", kind, entity_id)
+    vector: list[float] = found["vector"]
+    return vector
+
+
+def _as_stored(vector: list[float]) -> list[bytes]:
+    """In a record and in the engine's files, and in the engine's log (CBOR, where each number has its own mark)."""
+    plain = np.array(vector, "<f4").tobytes()
+    logged = b"".join(b"\xfa" + struct.pack(">f", number) for number in vector[:4])
+    return [plain[:64], logged]
+
+
+def _left(folder: Path, marks: Mapping[str, list[bytes]]) -> dict[str, set[str]]:
+    """What was deleted and where it still is, but for what the README says."""
+    found = {name: _places(folder, forms) - set(RAW) for name, forms in marks.items()}
+    return {name: places for name, places in found.items() if places}
+
+
+def _places(folder: Path, forms: list[bytes]) -> set[str]:
+    """The topics and folders whose files hold any of the forms."""
+    return {_place(*file.relative_to(folder).parts) for file in folder.rglob("*") if _holds(file, forms)}
+
+
+def _place(first: str, *rest: str) -> str:
+    if rest[:1] == ("log",):
+        return rest[1].rpartition("-")[0]
+    return rest[0] if first == "data" else first
+
+
+def _holds(file: Path, forms: list[bytes]) -> bool:
+    """False for one that is gone meanwhile."""
+    # The broker's indexes hold offsets and times, and are large files of nothing.
+    if file.suffix in (".index", ".timeindex"):
+        return False
+    try:
+        with file.open("rb") as opened:
+            if os.fstat(opened.fileno()).st_size == 0:
+                return False
+            with closing(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)) as content:
+                return any(content.find(form) >= 0 for form in forms)
+    except OSError:
+        return False
+
+
+def _in_records(kafka: KafkaSettings, generation: Generation, forms: list[bytes]) -> set[str]:
+    """The topics with a record that holds any of the forms, as a reader gets it."""
+    names = [spec.name for spec in (*core_topics(), *generation_topics(generation))]
+    with closing(OffsetReader(kafka)) as reader:
+        return {
+            name
+            for name in names
+            for message in scan_topic(kafka, reader, name)
+            if any(form in (message.value() or b"") for form in forms)
+        }
