@@ -245,6 +245,7 @@ def _is_full(served: Served) -> bool:
 
 def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_max_connections", lambda: 2)
+    monkeypatch.setattr(server, "HEAD_S", 60.0)  # else that limit would close the third one too
     with Talk(served) as first, Talk(served) as second:
         for talk in (first, second):
             talk.say(LIVE)
