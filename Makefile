@@ -45,7 +45,7 @@ bench: setup
 chaos: setup
 	$(BIN)/nearline chaos --faults $(or $(FAULTS),300) $(if $(JSON),--json "$(JSON)")
 
-# A million inputs to all that reads what others send; about a quarter of an hour. INPUTS=10000 for a look.
+# A million inputs to all that reads what others send; some minutes. INPUTS=10000 for a look.
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --inputs $(or $(INPUTS),1000000) $(if $(JSON),--json "$(JSON)")
 
