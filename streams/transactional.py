@@ -139,7 +139,9 @@ class TransactionalLoop:
             self._consumer.close()
 
     def _new_producer(self) -> Producer:
+        self._was_down = False
         own = {
+            "error_cb": self._on_error,
             "transactional.id": self._transactional_id,
             "transaction.timeout.ms": TRANSACTION_MS,
             "queue.buffering.max.messages": 500_000,
@@ -206,7 +208,7 @@ class TransactionalLoop:
         """The order of effects. Before: the batch was applied in memory only."""
         # 1. Begin.
         self._beat()
-        self._producer.begin_transaction()
+        self._begin()
         point("transaction.begun")
         # 2. Send what came of the batch.
         self._send(outputs)
@@ -222,8 +224,19 @@ class TransactionalLoop:
         self._processor.committed(self._delivered)
         point("transaction.rows-written")
 
-    def _commit_offsets(self, moved: Mapping[Place, Offset]) -> None:
+    def _begin(self) -> None:
+        """With a new producer where the old one has lost its broker: `send_offsets_to_transaction` of that may never
+        return, whatever time it is given (librdkafka's issue 5511)."""
+        self._producer.poll(0)
+        if self._was_down:
+            self._producer = self._new_producer()
         self._producer.begin_transaction()
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._was_down |= error.code() == KafkaError._ALL_BROKERS_DOWN
+
+    def _commit_offsets(self, moved: Mapping[Place, Offset]) -> None:
+        self._begin()
         self._send_offsets(moved)
         self._producer.commit_transaction(_CALL_S)
         self._committed.update(moved)

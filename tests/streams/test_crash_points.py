@@ -27,12 +27,11 @@ IDLE = "only offsets of control records: a crash repeats nothing"
 APPROXIMATE = "a crash may cost or repeat a few events of scores that decay anyway"
 IN_MEMORY = "nothing of the hot tier outlives the process"
 NAMED = {
-    "transactional._transact: begin_transaction": "transaction.begun",
+    "transactional._begin: begin_transaction": "transaction.begun",
     "transactional._transact: commit_transaction": "transaction.committed",
     "transactional._transact: committed": "transaction.rows-written",
     "transactional._produce: produce": "transaction.outputs-sent",
     "transactional._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
-    "transactional._commit_offsets: begin_transaction": IDLE,
     "transactional._commit_offsets: commit_transaction": IDLE,
     "transactional._on_assign: committed": "it only asks",
     "index_records._write: write": "index.indexed",

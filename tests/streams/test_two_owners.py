@@ -56,6 +56,22 @@ def test_two_workers_outlive_a_broker_that_stops_and_one_that_is_killed(
         contexts.check(world)
 
 
+def test_a_worker_that_had_nothing_to_do_when_its_broker_died_goes_on(
+    fresh_broker: RunningBroker, tmp_path: Path
+) -> None:
+    """Its client waited for ever for the broker that was there before. Found by `nearline chaos`, whose kill -9 of the
+    broker cost a minute or more, with any seed."""
+    contexts, world = Contexts(fresh_broker, tmp_path / "idle"), World(seed=7, num_actions=100)
+    early, late = slices(world.sent(), 2)
+    contexts.send_all(early)
+    with contexts.worker():
+        contexts.until_done()
+        fresh_broker.kill()
+        fresh_broker.start()
+        contexts.send_all(late)
+        contexts.until_done(30)
+
+
 def test_a_dead_workers_open_transaction_holds_nobody_up_for_longer_than_its_time(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
