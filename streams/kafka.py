@@ -94,11 +94,11 @@ def _config(kafka: KafkaSettings, defaults: Config, over: Config) -> Config:
         raise KafkaRefused("no broker is named; set kafka.bootstrap_servers, or start one with: nearline up")
     options = {name: value.get_secret_value() for name, value in kafka.options.items()}
     # librdkafka writes to stderr what our errors already say.
-    own = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, "error_cb": _say_refused}
+    own = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, "error_cb": say_refused}
     return {**own, **defaults, **options, **over}
 
 
-def _say_refused(error: KafkaError) -> None:
+def say_refused(error: KafkaError) -> None:
     """A wrong password and a certificate that is not believed look like an outage to whoever waits for an answer."""
     if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
         log.warning("the broker and this client do not trust each other; see kafka.options", error=error.str())

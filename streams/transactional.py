@@ -19,7 +19,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from schemas.ids import Offset, Partition
 from streams.crash_points import point
 from streams.errors import StreamsError
-from streams.kafka import consumer_config, kafka_errors, producer_config, translate
+from streams.kafka import consumer_config, kafka_errors, producer_config, say_refused, translate
 from streams.pulse import Beat, no_beat
 from streams.records import Output, Place, offset_of, place_of
 from streams.settings import KafkaSettings
@@ -233,6 +233,7 @@ class TransactionalLoop:
         self._producer.begin_transaction()
 
     def _on_error(self, error: KafkaError) -> None:
+        say_refused(error)
         self._was_down |= error.code() == KafkaError._ALL_BROKERS_DOWN
 
     def _commit_offsets(self, moved: Mapping[Place, Offset]) -> None:
