@@ -1,6 +1,6 @@
 """Writes the same batches every time, from one on, and says when each is durable. Meant to be killed.
 
-python -m tests.indexer.killed_writer FOLDER FIRST_BATCH
+python -m tests.indexer.killed_writer FOLDER FIRST_BATCH [unswept]. Unswept, its folder grows without end.
 """
 
 import random
@@ -45,11 +45,12 @@ def open_tier(folder: Path) -> EdgeColdTier:
 
 def main() -> None:
     small_shards()
-    tier = open_tier(Path(sys.argv[1]))
+    tier, swept = open_tier(Path(sys.argv[1])), sys.argv[3:] != ["unswept"]
     for number in count(int(sys.argv[2])):
         tier.write("post", batch(number))
         tier.flush()
-        tier.sweep(Micros(0))
+        if swept:
+            tier.sweep(Micros(0))
         print(number, flush=True)
 
 
