@@ -13,7 +13,7 @@ import click
 
 from nearline import argv, commands
 
-_PACKAGES: Final = ("schemas", "contexts", "encoders", "indexer", "streams", "retriever", "nearline")
+_PACKAGES: Final = ("schemas", "contexts", "encoders", "indexer", "streams", "retriever", "trainer", "nearline")
 _OURS: Final = frozenset(f"{package}.errors" for package in _PACKAGES)
 _INTERRUPTED: Final = 130
 _SECRET: Final = ("--api-key",)

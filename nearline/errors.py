@@ -3,6 +3,7 @@ NearlineError     printed as one sentence; exit status 1
 ├── BadSettings   a wrong key or value in the file, the environment or a flag
 ├── AlreadyRuns   another `nearline up` has this data folder
 ├── NotRunning    no instance runs on this data folder
+├── BadRecording  recorded events hold a line that is no event
 ├── NotReady      the instance runs and this part of it cannot be asked yet
 └── StartFailed   a process of the instance could not be started
 """
@@ -34,3 +35,7 @@ class NotReady(NearlineError):
 
 class StartFailed(NearlineError):
     """Names the process and why."""
+
+
+class BadRecording(NearlineError):
+    """Names file, line and field."""

@@ -15,9 +15,19 @@ MAY_IMPORT = {
     "indexer": {"schemas"},
     "streams": {"schemas", "contexts", "encoders", "indexer"},
     "retriever": {"schemas", "encoders", "indexer"},
-    "nearline": {"schemas", "contexts", "encoders", "indexer", "streams", "retriever"},
+    "trainer": {"schemas", "contexts", "encoders"},
+    "nearline": {"schemas", "contexts", "encoders", "indexer", "streams", "retriever", "trainer"},
 }
-NOT_IN_COMMANDS = ("torch", "faiss", "transformers", "sentence_transformers", "faust", "fastapi", "qdrant_client")
+NOT_IN_COMMANDS = (
+    "torch",
+    "sklearn",
+    "faiss",
+    "transformers",
+    "sentence_transformers",
+    "faust",
+    "fastapi",
+    "qdrant_client",
+)
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)

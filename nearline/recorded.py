@@ -1,0 +1,46 @@
+"""Recorded events for the trainer: files of JSON lines, or a folder that `nearline export` wrote."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nearline.errors import BadRecording
+from schemas.errors import BadRecord
+from schemas.events import parse_event
+from streams.event_files import open_events
+
+if TYPE_CHECKING:
+    from trainer.feed import Feed, Timed
+
+
+def read_feed(files: Sequence[str]) -> "Feed":
+    """Raises BadRecording for a line that is no event, BadFile for a file that cannot be read to its end."""
+    from trainer.feed import Feed
+
+    return Feed(one for file in files for one in _of_file(file))
+
+
+def _of_file(name: str) -> "Iterator[Timed]":
+    from trainer.feed import timed
+
+    if Path(name).is_dir():
+        yield from _exported(Path(name))
+        return
+    with open_events(name) as file:
+        for number, line in file.lines():
+            try:
+                event = parse_event(line)
+            except BadRecord as error:
+                raise BadRecording(f"{file.name}:{number}: {error}; mend the line or take it out") from error
+            yield timed(event, line)
+
+
+def _exported(folder: Path) -> "Iterator[Timed]":
+    """Records that were dead letters in the pipeline are none of the feed."""
+    from streams.export import exported
+    from trainer.feed import timed
+
+    for body in exported(folder):
+        with suppress(BadRecord):
+            yield timed(parse_event(body), body)

@@ -1,0 +1,27 @@
+"""
+TrainerError
+├── BadEvents       the events hold nothing to learn from, or nothing to measure with
+├── BadStart        what training shall start from, or go on from, cannot be used
+├── BadRegistry     the registry cannot be read or written, or does not hold what was asked for
+└── NotBetter       the gate: the package is not better than the one it would follow
+"""
+
+
+class TrainerError(Exception):
+    """Base of what this package raises. The message is one sentence."""
+
+
+class BadEvents(TrainerError):
+    """Says what is missing and what to give."""
+
+
+class BadStart(TrainerError):
+    """Names the folder and the mend."""
+
+
+class BadRegistry(TrainerError):
+    """Names the registry or the package."""
+
+
+class NotBetter(TrainerError):
+    """Says both figures."""
