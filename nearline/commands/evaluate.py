@@ -1,0 +1,99 @@
+"""`nearline evaluate`: how well packages find what members acted on, beside plain baselines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nearline.commands._terminal import on_terminal, print_table
+
+if TYPE_CHECKING:
+    from trainer.evaluation import Measured
+
+_HEADER = ("system", "history", "dim", "members", "R@10", "R@100", "R@500", "R@2000", "NDCG", "R@100 95 %")
+
+
+@click.command()
+@click.argument("packages", nargs=-1, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--events", required=True, multiple=True, help="JSON lines, or .gz; may be given several times.")
+@click.option("--holdout", type=click.FloatRange(0, 1, True, True), default=0.15, show_default=True,
+              help="The newest share of the actions: what is measured.")  # fmt: skip
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="All figures, here.")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Recall against k, here (.png, .svg).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def evaluate(
+    *,
+    packages: tuple[Path, ...],
+    events: tuple[str, ...],
+    holdout: float,
+    json_file: Path | None,
+    picture: Path | None,
+    device: str,
+) -> None:
+    """Measure PACKAGES on recorded events, beside TF-IDF, BM25, popularity and chance.
+
+    What is measured: each member with at least five positive actions before the held out ones shall find the fresh
+    posts that it acts on, among all fresh posts. `history` says what of a member was used: the posts it acted on, or
+    those and the ones that it wrote.
+
+    \b
+    Example:
+      nearline evaluate my-package other-package --events events.jsonl.gz --picture recall.png
+    """
+    from tqdm import tqdm
+
+    from encoders.packages import ModelPackage
+    from nearline.recorded import read_feed
+    from trainer.evaluation import Evaluation, report
+    from trainer.feed import task_at
+
+    loaded = [ModelPackage.load(folder) for folder in packages]
+    feed = read_feed(events)
+    evaluation = Evaluation(feed, task_at(feed, feed.cut(holdout)))
+    found: list[Measured] = []
+    with tqdm(desc="systems", disable=not on_terminal(), unit="") as bar:
+        for package in loaded:
+            for measured in evaluation.package(package, device=device):
+                found.append(measured)
+                bar.update()
+        for measured in evaluation.baselines():
+            found.append(measured)
+            bar.update()
+    _print(found)
+    if json_file is not None:
+        json_file.write_bytes(report(evaluation, found))
+    if picture is not None:
+        from trainer.picture import draw_recall
+
+        ks = [k for k in range(1, len(evaluation.task.candidates) + 1) if k <= 2000]
+        curves = {_name(one): evaluation.curve(one, ks) for one in found if _is_main(one)}
+        draw_recall(curves, ks, picture)
+
+
+def _print(found: "list[Measured]") -> None:
+    print_table(_HEADER, [row for one in found for row in [_row(one, "protocol")]])
+    click.echo("\nby length of history, every member with a target:")
+    rows = [(group, *_row(one, group)) for one in found if _is_main(one) for group in one.result.groups]
+    print_table(("length", *_HEADER), [row for row in sorted(rows, key=_by_length) if row[0] != "protocol"])
+
+
+def _row(one: "Measured", group: str) -> tuple[object, ...]:
+    result = one.result
+    figures = result.groups[group]
+    low, high = figures.intervals["100"]
+    recalls = figures.recall.values()
+    return (result.system, result.history, result.dimension, figures.members, *recalls, figures.ndcg,
+            f"{low:.3f} to {high:.3f}")  # fmt: skip
+
+
+def _by_length(row: tuple[object, ...]) -> int:
+    return int(str(row[0]).strip("+").split("-")[0]) if row[0] != "protocol" else -1
+
+
+def _is_main(one: "Measured") -> bool:
+    """Of the dimensions only the package's own."""
+    return one.result.is_main
+
+
+def _name(one: "Measured") -> str:
+    return f"{one.result.system} ({one.result.history})"
