@@ -54,3 +54,9 @@ def instance_options(command: Callable[..., R]) -> Callable[..., R]:
 
 def _reader(settings: Settings) -> InstanceReader:
     return functools.cache(lambda: read_instance(settings.data_dir))
+
+
+def package_id_of(folder: Path) -> str:
+    """What begins a generation's name, of the folder's."""
+    letters = (letter if letter.isascii() and letter.isalnum() else "-" for letter in folder.resolve().name.lower())
+    return "".join(letters).strip("-")[:64] or "package"

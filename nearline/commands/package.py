@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from nearline.commands._options import package_id_of
+
 
 @click.group()
 def package() -> None:
@@ -47,7 +49,7 @@ def create(
     from encoders.manifest import MeanForm, PromptForm, TokenLimits
 
     recipe = Recipe(
-        id=package_id or _id_of(folder),
+        id=package_id or package_id_of(folder),
         member_form=MeanForm() if member_form == "mean" else PromptForm(),
         token_limits=TokenLimits(post_tokens, member_tokens),
         **same,
@@ -68,8 +70,3 @@ def check(*, folder: Path, device: str) -> None:
     from encoders.encoder import Encoder
 
     click.echo(Encoder.load(folder, device=device).package.generation)
-
-
-def _id_of(folder: Path) -> str:
-    letters = (letter if letter.isascii() and letter.isalnum() else "-" for letter in folder.resolve().name.lower())
-    return "".join(letters).strip("-")[:64] or "package"

@@ -1,0 +1,149 @@
+"""How good a package trained from nothing is, and how quickly it is trained.
+
+`python -m benchmarks.train --events FILE [--tokens N] [--seeds N] [--json F]`. Each seed trains one package by
+`trainer.training` and measures it by the protocol of `nearline evaluate`; medians are compared with TF-IDF. Then the
+same steps with padded batches, by the same trainer, and a short training twice for its digests. Some forty minutes of
+two cores; `--tokens 1000000 --seeds 1` gives a first look, whose quality is not that of the bounds.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaModel
+
+from benchmarks._table import Figure, report
+from encoders.manifest import PoolingMode
+from encoders.packages import ModelPackage
+from encoders.prompts import Prompt
+from nearline.recorded import read_feed
+from trainer.dataset import training_data
+from trainer.evaluation import Evaluation, Measured
+from trainer.feed import Feed, task_at
+from trainer.model import Features, PackedLlama
+from trainer.ranks import share_better
+from trainer.settings import TrainSettings
+from trainer.training import PACKED, Form, Plan, begin, prepare, train
+
+_HOLDOUT: Final = 0.15
+_BOUNDS: Final = {"100": 0.27, "500": 0.46, "2000": 0.63}
+_NARROW: Final = 32
+_SPEED_TOKENS: Final = 400_000
+"""Some fifty steps."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", required=True)
+    parser.add_argument("--tokens", type=int, default=15_000_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    feed = read_feed([given.events])
+    cut_us = feed.cut(_HOLDOUT)
+    evaluation = Evaluation(feed, task_at(feed, cut_us))
+    with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as name:
+        folder = Path(name)
+        plans = [Plan(cut_us, given.tokens, seed, TrainSettings(), "benchmark") for seed in range(given.seeds)]
+        packages = [train(feed, plan, folder / f"seed-{plan.seed}") for plan in plans]
+        figures = [
+            *_quality(evaluation, packages),
+            *_speed(feed, Plan(cut_us, _SPEED_TOKENS, 0, TrainSettings(), "benchmark"), folder),
+            _digests(feed, Plan(cut_us, _SPEED_TOKENS, 0, TrainSettings(), "benchmark"), folder),
+        ]
+    return report(figures, given.json)
+
+
+def _quality(evaluation: Evaluation, packages: list[ModelPackage]) -> list[Figure]:
+    titles = next(
+        one for one in evaluation.baselines() if one.result.system == "tf-idf titles" and one.result.history == "wrote"
+    )
+    found = [list(evaluation.package(package)) for package in packages]
+    acted = [next(one for one in seed if one.result.is_main and one.result.history == "acted") for seed in found]
+    wrote = [next(one for one in seed if one.result.is_main and one.result.history == "wrote") for seed in found]
+    narrow = [next(one for one in seed if one.result.dimension == _NARROW) for seed in found]
+    better = [share_better(evaluation.recalls(one, 500), evaluation.recalls(titles, 500)) for one in wrote]
+    ratios = [_recall(few, "500") / _recall(all_, "500") for few, all_ in zip(narrow, acted, strict=True)]
+    return [
+        *(
+            Figure(f"Recall@{k}, acted on, median", statistics.median(_recall(one, k) for one in acted), bound)
+            for k, bound in _BOUNDS.items()
+        ),
+        *(Figure(f"Recall@{k}, with own posts", statistics.median(_recall(one, k) for one in wrote)) for k in _BOUNDS),
+        *(Figure(f"TF-IDF of titles, Recall@{k}, with own posts", _recall(titles, k)) for k in _BOUNDS),
+        Figure("share of resamples better than TF-IDF of titles @500", statistics.median(better), 0.95),
+        Figure("Recall@500, 32 numbers / all", statistics.median(ratios), 0.95),
+    ]
+
+
+def _recall(measured: Measured, k: str) -> float:
+    return measured.result.groups["protocol"].recall[k]
+
+
+class PaddedLlama(PackedLlama):
+    """The same model as stock sentence-transformers would run it: every text as long as the longest."""
+
+    def __init__(self, llama: LlamaModel, pooling: PoolingMode = "mean") -> None:
+        llama.set_attn_implementation("sdpa")
+        super().__init__(llama, pooling)
+
+    def forward(self, features: Features, **_: Any) -> Features:
+        mask_BT: Tensor = features["attention_mask"]
+        hidden_BTH = self.llama(
+            input_ids=features["input_ids"], attention_mask=mask_BT, use_cache=False
+        ).last_hidden_state
+        weights_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTH.dtype)
+        pooled_BH = (hidden_BTH * weights_BT1).sum(1) / weights_BT1.sum(1)
+        features["sentence_embedding"] = pooled_BH[features["order"]]
+        return features
+
+
+def _padded(prompts: list[Prompt], **_: Any) -> Features:
+    longest = max(map(len, prompts))
+    ids = np.zeros((len(prompts), longest), dtype=np.int64)
+    mask = np.zeros((len(prompts), longest), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = prompt
+        mask[row, : len(prompt)] = 1
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(mask),
+        "order": torch.arange(len(prompts)),
+    }
+
+
+def _speed(feed: Feed, plan: Plan, folder: Path) -> list[Figure]:
+    packed, padded = (
+        _posts_per_s(feed, plan, folder / name, form)
+        for name, form in (("packed", PACKED), ("padded", Form(PaddedLlama, _padded)))
+    )
+    return [
+        Figure("posts/s", packed),
+        Figure("posts/s, padded batches", padded),
+        Figure("posts/s / padded batches", packed / padded, 1.8),
+    ]
+
+
+def _posts_per_s(feed: Feed, plan: Plan, work: Path, form: Form) -> float:
+    work.mkdir()
+    data = training_data(feed, plan.cut_us)
+    fitting = prepare(begin(plan, data, work), data, plan, work, form=form)
+    began = time.perf_counter()
+    fitting.trainer.train()
+    return fitting.seen["posts"] / (time.perf_counter() - began)
+
+
+def _digests(feed: Feed, plan: Plan, folder: Path) -> Figure:
+    one, other = (train(feed, plan, folder / name).manifest for name in ("once", "again"))
+    same = one.files == other.files and one.quantiles == other.quantiles
+    return Figure("the same seed gives the same files and tables (1: yes)", float(same), 1.0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from schemas.ids import Micros
+from tests.trainer.kit import START, activity, events, feed_of
+from trainer.batches import Draw, Rows
+from trainer.collator import Collator
+from trainer.dataset import NOBODY, TrainingData, training_data
+from trainer.errors import BadEvents
+from trainer.feed import Feed
+from trainer.settings import TrainSettings
+
+SETTINGS = TrainSettings(batch_tokens=400, group=4, nearby=6, era=60, negatives=2)
+
+
+@pytest.fixture(scope="module")
+def feed() -> Feed:
+    return feed_of(events())
+
+
+@pytest.fixture(scope="module")
+def data(feed: Feed) -> TrainingData:
+    return training_data(feed, feed.cut(0.15))
+
+
+def draw(data: TrainingData) -> tuple[Draw, Rows, np.ndarray]:
+    rows, lengths = Rows(data), np.array([len(text.split()) for text in data.texts])
+    return Draw(data, rows, lengths, SETTINGS), rows, lengths
+
+
+def test_nothing_of_the_cut_or_later_is_learned_from(feed: Feed, data: TrainingData) -> None:
+    assert data.created_us.max() < data.cut_us
+    assert data.acted.at_us.max() < data.cut_us
+    late = {post.text for post in feed.posts.values() if post.created_at_us >= data.cut_us}
+    assert not late & set(data.texts)
+
+
+def test_nothing_deleted_is_learned_from() -> None:
+    deleted = [
+        {"type": "post.deleted", "post_id": "p7", "at": "2026-01-25T00:00:00Z"},
+        {"type": "member.deleted", "member_id": "m3", "at": "2026-01-25T00:00:00Z"},
+    ]
+    before, after = (training_data(feed_of([*events(), *more]), Micros(2**60)) for more in ([], deleted))
+    assert len(after.texts) == len(before.texts) - 1
+    assert after.counts["members"] == before.counts["members"] - 1
+
+
+def test_a_batch_holds_no_more_tokens_than_it_may(data: TrainingData) -> None:
+    drawn, rows, lengths = draw(data)
+    batches = drawn.batches(8_000, seed=1)
+    sizes = [int(lengths[np.unique(rows.post[batch])].sum()) for batch in batches]
+    assert max(sizes) <= SETTINGS.batch_tokens
+    assert np.mean(sizes) > 0.8 * SETTINGS.batch_tokens
+    assert 7_600 <= drawn.tokens(batches) == sum(sizes) <= 8_000
+
+
+def test_the_same_seed_draws_the_same_batches(data: TrainingData) -> None:
+    drawn, _, _ = draw(data)
+    assert drawn.batches(4_000, seed=1) == drawn.batches(4_000, seed=1) != drawn.batches(4_000, seed=2)
+
+
+def test_groups_are_of_one_owner_and_negatives_are_not_its_own(data: TrainingData) -> None:
+    drawn, rows, _ = draw(data)
+    for batch in drawn.batches(8_000, seed=3):
+        owners = rows.owner[batch]
+        sizes = {owner: int((owners == owner).sum()) for owner in np.unique(owners[owners != NOBODY]).tolist()}
+        assert 2 <= min(sizes.values()) <= max(sizes.values()) <= SETTINGS.group
+        assert 0 < (owners == NOBODY).sum() <= SETTINGS.negatives * len(sizes)
+        spread = np.quantile(data.created_us[rows.post[batch]], (0.05, 0.95))
+        assert spread[1] - spread[0] < 0.6 * (data.created_us.max() - data.created_us.min()), "one era"
+
+
+def test_what_was_shown_and_not_acted_on_is_a_negative() -> None:
+    shown = [activity("m1", f"p{number}", "impression", START.replace(month=2)) for number in (3, 5)]
+    only_m1 = [one for one in events() if one.get("member_id", "m1") == "m1"]
+    acted = {one["post_id"] for one in only_m1 if one["type"] == "activity"}
+    assert not {"p3", "p5"} & acted
+    others = [activity("m2", f"p{number}", "like", START.replace(month=2)) for number in (300, 301)]
+    data = training_data(feed_of([*only_m1, *shown, *others]), Micros(2**60))
+    (owner,) = data.shown
+    assert {data.texts[post] for post in data.shown[owner].post} == {
+        one["text"] for one in only_m1 if one.get("post_id") in {"p3", "p5"} and "text" in one
+    }
+
+
+def test_a_members_own_posts_are_never_negatives(data: TrainingData) -> None:
+    drawn, rows, _ = draw(data)
+    collate = Collator([[1] * (2 + number % 5) for number in range(len(data.texts))], data.owned)
+    for batch in drawn.batches(4_000, seed=4):
+        given = collate([{"post": int(rows.post[row]), "owner": int(rows.owner[row])} for row in batch])
+        for row, owner in enumerate(given["label"].tolist()):
+            own = [owner != NOBODY and int(rows.post[other]) in data.owned[owner] for other in batch]
+            assert given["post_not_negative"][row].tolist() == own
+
+
+def test_too_little_to_learn_from_is_refused(feed: Feed) -> None:
+    with pytest.raises(BadEvents, match="no positive action before"):
+        training_data(feed, Micros(0))
+    one_member = [one for one in events() if one.get("member_id", "m1") == "m1"]
+    with pytest.raises(BadEvents, match="events of more members"):
+        training_data(feed_of(one_member), Micros(2**60))

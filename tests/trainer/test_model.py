@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from encoders.prompts import Prompt
+from tests.packages import tiny_model
+from trainer.dataset import NOBODY
+from trainer.loss import LeaveOneOut
+from trainer.model import PackedLlama, pack_features, trainable
+from trainer.settings import TrainSettings
+from trainer.start import lsi
+
+PROMPTS: list[Prompt] = [[5, 6, 7], [9], [5, 6, 7, 8, 9, 10, 11], [3, 4], [8, 8, 8], [2] * 20]
+
+
+def model(seed: int = 0) -> PackedLlama:
+    stock = tiny_model(50, 32, 2, seed)
+    return PackedLlama(trainable(stock.config, {name: one.clone() for name, one in stock.state_dict().items()}))
+
+
+def padded(prompts: list[Prompt], seed: int = 0) -> Tensor:
+    """What a stock model makes of texts that are padded, the padding left out of the mean."""
+    stock = tiny_model(50, 32, 2, seed)
+    longest = max(map(len, prompts))
+    ids = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
+    mask = torch.tensor([[1] * len(prompt) + [0] * (longest - len(prompt)) for prompt in prompts])
+    hidden = stock(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    mean: Tensor = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return mean
+
+
+def test_packed_texts_have_the_vectors_of_padded_ones_in_their_order() -> None:
+    found = model()(pack_features(PROMPTS, pass_tokens=12))["sentence_embedding"]
+    assert torch.allclose(found, padded(PROMPTS), atol=1e-5)
+
+
+def test_every_weight_learns_through_the_packed_passes() -> None:
+    packed = model()
+    packed(pack_features(PROMPTS, pass_tokens=12))["sentence_embedding"].square().sum().backward()
+    without = [name for name, weight in packed.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert without == []
+
+
+def test_a_checkpoint_is_the_model(tmp_path: Path) -> None:
+    packed = model()
+    packed.save(str(tmp_path))
+    again = PackedLlama.load(str(tmp_path))
+    assert all(torch.equal(one, other) for one, other in zip(packed.parameters(), again.parameters(), strict=True))
+    assert again.pooling == packed.pooling
+
+
+def loss_of(owners: list[int], not_negative: Tensor, vectors: Tensor, **settings: object) -> Tensor:
+    """Of vectors given directly: the model is only asked for them."""
+
+    class Given(torch.nn.Module):
+        def forward(self, _: object) -> dict[str, Tensor]:
+            return {"sentence_embedding": vectors}
+
+    loss = LeaveOneOut(SentenceTransformer(modules=[model()]), TrainSettings(**settings), (vectors.shape[1],))  # type: ignore[arg-type]
+    loss.model = Given()  # type: ignore[assignment]
+    found: Tensor = loss([{"not_negative": not_negative}], torch.tensor(owners))
+    return found
+
+
+def test_each_post_is_to_be_found_by_the_mean_of_the_groups_others() -> None:
+    """By the formula, one query after the other."""
+    rng = torch.Generator().manual_seed(0)
+    vectors = torch.randn(7, 8, generator=rng)
+    owners = [0, 0, 0, 1, 1, NOBODY, 2]
+    not_negative = torch.zeros(7, 7, dtype=torch.bool)
+    not_negative[0, 5] = True
+    unit = vectors / vectors.norm(dim=1, keepdim=True)
+    expected = []
+    for query in range(5):
+        others = [row for row in range(7) if owners[row] == owners[query] and row != query]
+        mean = unit[others].sum(0)
+        scores = unit @ (mean / mean.norm()) / 0.05
+        kept = [row for row in range(7) if row not in others and not not_negative[query, row]]
+        expected.append(torch.logsumexp(scores[kept], 0) - scores[query])
+    assert torch.allclose(loss_of(owners, not_negative, vectors), torch.stack(expected).mean(), atol=1e-4)
+
+
+def test_both_losses_are_lower_where_groups_are_alike() -> None:
+    owners, nothing = [0, 0, 1, 1], torch.zeros(4, 4, dtype=torch.bool)
+    alike = torch.eye(2).repeat_interleave(2, 0)
+    unlike = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    for kind in ("infonce", "bce"):
+        assert loss_of(owners, nothing, alike, loss=kind) < loss_of(owners, nothing, unlike, loss=kind)
+
+
+def test_embeddings_begin_with_words_that_go_together_side_by_side() -> None:
+    rng = np.random.default_rng(0)
+    prompts = [rng.choice([2, 3, 4, 5] if number % 2 else [6, 7, 8, 9], 3).tolist() for number in range(200)]
+    embeddings = lsi(prompts, 12, 4, seed=0)
+    assert np.allclose(np.linalg.norm(embeddings, axis=1), 2)
+    known = embeddings[:, :-1] / np.linalg.norm(embeddings[:, :-1], axis=1, keepdims=True).clip(1e-9)
+    assert known[2] @ known[3] > known[2] @ known[7] + 0.3

@@ -1,0 +1,131 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from encoders.encoder import Encoder
+from encoders.manifest import MANIFEST_FILE
+from encoders.packages import ModelPackage
+from tests.nearline.site import Commands, Ran
+from tests.packages import make_tiny_package
+from tests.trainer.kit import events, write_events
+
+CONFIG = """
+hidden = 32
+layers = 1
+vocabulary = 500
+dimensions = [16, 32]
+batch_tokens = 512
+era = 100
+checkpoint_steps = 5
+"""
+TOKENS = 16_000
+"""Some thirty steps."""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "train.toml").write_text(CONFIG)
+    return write_events(folder / "events.jsonl", events())
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(monkeypatch, capsys)
+
+
+def train(commands: Commands, recorded: Path, out: Path, *more: str | Path, tokens: int = TOKENS) -> Ran:
+    config = recorded.parent / "train.toml"
+    return commands(
+        "train", "--events", recorded, "--out", out, "--config", config, "--tokens", str(tokens), *more
+    )  # fmt: skip
+
+
+def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(
+    commands: Commands, recorded: Path, tmp_path: Path
+) -> None:
+    ran = train(commands, recorded, tmp_path / "mine")
+    assert ran.status == 0, ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    encoder = Encoder.load(tmp_path / "mine", device="cpu")
+    assert str(encoder.package.generation) == ran.out.strip()
+    manifest = encoder.package.manifest
+    stock = SentenceTransformer(str(tmp_path / "mine"), device="cpu", local_files_only=True)
+    text = "flour and yeast in the oven"
+    prompt = f"{manifest.special_tokens['text']}{text}"
+    assert np.allclose(stock.encode(prompt), encoder.encode_text(text), atol=1e-5)
+    record = manifest.training
+    assert record["counts"]["posts"] < 400
+    assert record["seen"]["tokens"] <= TOKENS
+    assert record["losses"][-1][1] < record["losses"][0][1]
+    found = {figures["history"]: figures["groups"]["protocol"]["recall"]["10"] for figures in record["figures"]}
+    assert found["acted"] > 0.6, "chance finds 0.17, words in common 0.5"
+    assert len(manifest.quantiles["count.like"]) == 99
+    assert manifest.quantiles["count.like"][-1] == 2
+
+
+def test_the_same_seed_gives_the_same_package_after_a_kill_too(
+    commands: Commands, recorded: Path, tmp_path: Path
+) -> None:
+    whole = train(commands, recorded, tmp_path / "whole", "--id", "same")
+    killed = tmp_path / "killed"
+    config = recorded.parent / "train.toml"
+    arguments = [recorded, killed, config, TOKENS, 13]
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.trainer.training_child", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert not killed.exists()
+    assert "go on with --resume" in train(commands, recorded, killed).err
+    assert "other events, settings" in train(commands, recorded, killed, "--resume", "--seed", "1").err
+    work = tmp_path / ".killed.training"
+    assert (work / "checkpoint-10").is_dir()
+    (work / "checkpoint-15").mkdir()  # a kill while it was written
+    ran = train(commands, recorded, killed, "--resume", "--id", "same")
+    assert (ran.status, ran.out) == (whole.status, whole.out) == (0, ran.out), ran.err
+    assert not work.exists()
+
+
+def test_training_goes_on_from_a_package(commands: Commands, recorded: Path, tmp_path: Path) -> None:
+    start = make_tiny_package(tmp_path / "start", hidden=32, layers=1)
+    ran = train(commands, recorded, tmp_path / "next", "--from", start.folder, tokens=4_000)
+    assert ran.status == 0, ran.err
+    package = ModelPackage.load(tmp_path / "next")
+    assert package.manifest.base_model.name == "tiny"
+    assert package.manifest.files["tokenizer.json"] == start.manifest.files["tokenizer.json"]
+    assert package.manifest.files["model.safetensors"] != start.manifest.files["model.safetensors"]
+
+
+def test_bad_input_is_one_sentence_and_leaves_nothing(commands: Commands, recorded: Path, tmp_path: Path) -> None:
+    whole = recorded.read_bytes()
+    (tmp_path / "cut.jsonl").write_bytes(whole[:-30])
+    (tmp_path / "posts.jsonl").write_bytes(b"".join(line for line in whole.splitlines(True) if b"activity" not in line))
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (tmp_path / "typo.toml").write_text("tokens_of_batch = 3")
+    bad = make_tiny_package(tmp_path / "bad", hidden=32, layers=1).folder
+    (bad / "tokenizer.json").write_text("{}")
+    out = tmp_path / "out" / "package"
+    for arguments, words in (
+        (["--events", tmp_path / "cut.jsonl"], "cut.jsonl:1200: the record is not valid JSON"),
+        (["--events", tmp_path / "posts.jsonl"], "no positive action"),
+        (["--events", tmp_path / "missing.jsonl"], "cannot be opened"),
+        (["--events", recorded, "--from", tmp_path / "bert"], "type bert; only llama"),
+        (["--events", recorded, "--from", bad], "tokenizer.json is not the file that was recorded"),
+        (["--events", recorded, "--config", tmp_path / "typo.toml"], "tokens_of_batch"),
+    ):
+        ran = commands("train", "--out", out, "--tokens", "1000", *arguments)
+        assert ran.status == 1
+        assert words in ran.err
+        assert ran.err.count("\n") == 1, ran.err
+        assert not out.parent.exists() or not list(out.parent.iterdir()), words
+    assert (bad / MANIFEST_FILE).exists()

@@ -1,0 +1,83 @@
+"""What a training begins with: model, tokenizer and what the package will say, from nothing or from a package."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec.structs import replace
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaModel
+
+from encoders.creation import Recipe, create_package
+from encoders.errors import Unencodable
+from encoders.manifest import (
+    MANIFEST_FILE,
+    BaseModel,
+    Manifest,
+    MeanForm,
+    PostTemplate,
+    Templates,
+    TokenLimits,
+    default_special_tokens,
+)
+from encoders.model import read_config
+from encoders.packages import TOKENIZER_FILE, WEIGHTS_FILE, ModelPackage
+from encoders.prompts import Prompts
+from encoders.tokens import SafeTokenizer
+from trainer.errors import BadStart
+from trainer.model import trainable
+from trainer.settings import TrainSettings
+from trainer.start import new_model
+from trainer.tokenizer import train_tokenizer
+
+
+class Beginning(NamedTuple):
+    model: LlamaModel
+    tokenizer: PreTrainedTokenizerFast
+    manifest: Manifest
+    """Without what training adds."""
+
+
+def from_nothing(texts: Sequence[str], settings: TrainSettings, package_id: str, seed: int, work: Path) -> Beginning:
+    templates, form = Templates(PostTemplate(("text",))), MeanForm()
+    special_tokens = default_special_tokens(templates, form)
+    tokenizer = train_tokenizer(texts, settings.vocabulary, list(special_tokens.values()))
+    manifest = Manifest(
+        id=package_id,
+        base_model=BaseModel("none"),
+        templates=templates,
+        special_tokens=special_tokens,
+        dimensions=settings.dimensions,
+        dimension=max(settings.dimensions),
+        token_limits=TokenLimits(post=settings.post_tokens, member=settings.post_tokens),
+        member_form=form,
+    )
+    tokenizer.save_pretrained(str(work / "tokenizer"))
+    safe = SafeTokenizer(work / "tokenizer" / TOKENIZER_FILE, special_tokens)
+    prompts = [prompt for prompt in Prompts(manifest, safe).texts(texts) if not isinstance(prompt, Unencodable)]
+    return Beginning(new_model(settings, len(tokenizer), prompts, seed), tokenizer, manifest)
+
+
+def from_package(folder: Path, package_id: str, work: Path) -> Beginning:
+    """A package, or a Hugging Face LLaMA folder that becomes one first. Raises PackageError and BadStart."""
+    if not (folder / MANIFEST_FILE).exists():
+        base = work / "base"
+        folder = create_package(folder, base, Recipe(id="base", pooling="mean", member_form=MeanForm())).folder
+    package = ModelPackage.load(folder)
+    if not isinstance(package.member_form, MeanForm):
+        raise BadStart(f"{folder} has the member form prompt; training knows the form mean alone, give such a package")
+    manifest = package.manifest
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return Beginning(
+        trainable(read_config(folder), load_file(folder / WEIGHTS_FILE)),
+        tokenizer,
+        replace(
+            manifest,
+            id=package_id,
+            base_model=BaseModel(manifest.id, manifest.files[WEIGHTS_FILE]),
+            training={},
+            files={},
+            goldens=[],
+        ),
+    )

@@ -1,0 +1,91 @@
+"""The model as sentence-transformers trains it: packed texts in, one vector each out.
+
+No text is padded: the texts of a batch lie one after the other, in as many forward passes as suit the caches, through
+transformers' own LLaMA layers with the encoder's packed attention. Shapes: T tokens, B texts, H the model's size.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers.base.modules import Module
+from torch import Tensor
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaModel
+
+from encoders.attention import ATTENTION, Packing
+from encoders.manifest import PoolingMode
+from encoders.model import build_model, pool, read_config
+from encoders.packages import CONFIG_FILE, WEIGHTS_FILE
+from encoders.packing import pack
+from encoders.prompts import Prompt
+
+Features = dict[str, Any]
+
+
+class PackedLlama(Module):
+    """The only module of the model that is trained; packages get the files of stock modules when they are written."""
+
+    config_keys: list[str] = ["pooling"]  # noqa: RUF012 - as the library declares it
+    config_file_name = "packed_llama.json"
+
+    def __init__(self, llama: LlamaModel, pooling: PoolingMode = "mean") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.llama = llama
+        self.pooling: PoolingMode = pooling
+
+    def forward(self, features: Features, **_: Any) -> Features:
+        """Adds `sentence_embedding`, (B, H), not normalised, in the order of the texts."""
+        passes = zip(features["input_ids"], features["position_ids"], features["lengths"], strict=True)
+        pooled_BH = torch.cat([self._pass(*one) for one in passes])
+        features["sentence_embedding"] = pooled_BH[features["order"]]
+        return features
+
+    def _pass(self, ids_T: Tensor, positions_T: Tensor, lengths: list[int]) -> Tensor:
+        packing = Packing(lengths, ids_T.device)
+        hidden_1TH = self.llama(
+            input_ids=ids_T.unsqueeze(0), position_ids=positions_T.unsqueeze(0), use_cache=False, packing=packing
+        ).last_hidden_state
+        return pool(hidden_1TH[0], packing, self.pooling)
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        folder = Path(output_path)
+        self.save_config(output_path)
+        (folder / CONFIG_FILE).write_text(self.llama.config.to_json_string(use_diff=False))
+        weights = {name: weight.detach().cpu().contiguous() for name, weight in self.llama.state_dict().items()}
+        save_file(weights, folder / WEIGHTS_FILE)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
+        folder = Path(model_name_or_path) / subfolder
+        settings = cls.load_config(model_name_or_path, subfolder=subfolder)
+        return cls(trainable(read_config(folder), load_file(folder / WEIGHTS_FILE)), settings["pooling"])
+
+
+def trainable(config: LlamaConfig, weights: dict[str, Tensor]) -> LlamaModel:
+    """In float32, whatever the weights are in."""
+    config._attn_implementation = ATTENTION
+    model = build_model(config, {name: weight.float() for name, weight in weights.items()}, torch.device("cpu"))
+    model.requires_grad_(True)
+    return model
+
+
+def pack_features(prompts: Sequence[Prompt], pass_tokens: int = 2_048) -> Features:
+    """Longest first, texts of equal length side by side; `order` says where each text's vector is."""
+    passes = list(pack([len(prompt) for prompt in prompts], pass_tokens))
+    order = np.empty(len(prompts), dtype=np.int64)
+    order[np.concatenate(passes)] = np.arange(len(prompts))
+    lengths = [[len(prompts[row]) for row in rows] for rows in passes]
+    return {
+        "input_ids": [_tensor([prompts[row] for row in rows]) for rows in passes],
+        "position_ids": [_tensor([np.arange(length) for length in one]) for one in lengths],
+        "lengths": lengths,
+        "order": torch.from_numpy(order),
+    }
+
+
+def _tensor(numbers: Sequence[Any]) -> Tensor:
+    return torch.from_numpy(np.concatenate(numbers).astype(np.int64))
