@@ -1,0 +1,112 @@
+"""Input topics into Parquet files, each of a stretch of one partition; what is there already is not read again.
+
+    <topic>-<partition>-<first offset>-<next offset>.parquet      offset, timestamp_ms, key, value
+
+The names say what is covered: a later export goes on where the last file of a partition ends. A file takes its name
+when it is whole, so an export that was killed loses at most one file a partition.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from confluent_kafka import Message, TopicPartition
+
+from schemas import topics
+from schemas.ids import Millis, Offset, Partition
+from streams.errors import BadFile
+from streams.kafka import kafka_errors
+from streams.lag import OffsetReader
+from streams.records import Place
+from streams.scan import scan, scanner
+from streams.settings import KafkaSettings
+
+_RECORDS: Final = 100_000
+"""Of one file."""
+_ASK_S: Final = 20.0
+_SCHEMA: Final = pa.schema(
+    [("offset", pa.int64()), ("timestamp_ms", pa.int64()), ("key", pa.binary()), ("value", pa.binary())]
+)
+
+
+class Stretch(NamedTuple):
+    """What a file covers: records of a partition in [first, next)."""
+
+    place: Place
+    first: Offset
+    next: Offset
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.place.topic}-{self.place.partition}-{self.first}-{self.next}.parquet"
+
+
+def export(kafka: KafkaSettings, folder: Path, since_ms: Millis) -> Iterator[int]:
+    """Yields the number of records of each file written. Records before `since_ms` are left out of a partition that the
+    folder holds nothing of yet. Raises StreamsError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    covered = {one.place: one.next for one in stretches(folder)}
+    with closing(OffsetReader(kafka)) as reader, closing(scanner(kafka)) as consumer:
+        places = reader.places(list(topics.INPUTS))
+        starts, ends = reader.starts(places), reader.ends(places)
+        with kafka_errors():
+            asked = [TopicPartition(*place, since_ms) for place in places]
+            answers = consumer.offsets_for_times(asked, timeout=_ASK_S)
+        for place, answer in zip(places, answers, strict=True):
+            first = covered.get(place, Offset(answer.offset if answer.offset >= 0 else ends[place]))
+            first = max(first, starts[place])
+            records = scan(consumer, place, first, ends[place])
+            while first < ends[place]:
+                some = list(islice(records, _RECORDS))
+                is_last = len(some) < _RECORDS
+                following = ends[place] if is_last else Offset((some[-1].offset() or 0) + 1)
+                _write(folder, Stretch(place, first, following), some)
+                yield len(some)
+                first = following
+
+
+def stretches(folder: Path) -> list[Stretch]:
+    """What the folder covers, by topic, partition and offset."""
+    found = []
+    for file in folder.glob("*.parquet"):
+        topic, *numbers = file.stem.rsplit("-", 3)
+        if topic in topics.INPUTS and all(number.isdigit() for number in numbers):
+            partition, first, following = map(int, numbers)
+            found.append(Stretch(Place(topic, Partition(partition)), Offset(first), Offset(following)))
+    return sorted(found)
+
+
+def exported(folder: Path) -> Iterator[bytes]:
+    """The values of all records. Raises BadFile."""
+    found = stretches(folder)
+    if not found:
+        raise BadFile(f"{folder} holds no exported events; make some with: nearline export --out {folder}")
+    for stretch in found:
+        try:
+            values = pq.read_table(folder / stretch.file_name, columns=["value"])["value"]
+        except (OSError, pa.ArrowException) as error:
+            raise BadFile(
+                f"{folder / stretch.file_name} cannot be read: {error}; remove it and export again"
+            ) from error
+        yield from (value.as_py() for value in values if value.is_valid)
+
+
+def _write(folder: Path, stretch: Stretch, records: Sequence[Message]) -> None:
+    rows: dict[str, list[Any]] = {
+        "offset": [record.offset() for record in records],
+        "timestamp_ms": [record.timestamp()[1] for record in records],
+        "key": [record.key() for record in records],
+        "value": [record.value() for record in records],
+    }
+    partial = folder / f".{stretch.file_name}.{os.getpid()}"
+    try:
+        pq.write_table(pa.table(rows, schema=_SCHEMA), partial)
+        partial.rename(folder / stretch.file_name)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
