@@ -2,8 +2,8 @@
 
 `python -m benchmarks.train --events FILE [--tokens N] [--seeds N] [--json F]`. Each seed trains one package by
 `trainer.training` and measures it by the protocol of `nearline evaluate`; medians are compared with TF-IDF. Then the
-same steps with padded batches, by the same trainer, and a short training twice for its digests. Some forty minutes of
-two cores; `--tokens 1000000 --seeds 1` gives a first look, whose quality is not that of the bounds.
+same steps with padded batches, by the same trainer, and a short training twice for its digests. It takes long;
+`--tokens 1000000 --seeds 1` gives a first look, whose quality is not that of the bounds.
 """
 
 import argparse

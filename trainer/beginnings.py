@@ -62,8 +62,10 @@ def from_nothing(texts: Sequence[str], settings: TrainSettings, package_id: str,
 def from_package(folder: Path, package_id: str, work: Path) -> Beginning:
     """A package, or a Hugging Face LLaMA folder that becomes one first. Raises PackageError and BadStart."""
     if not (folder / MANIFEST_FILE).exists():
-        base = work / "base"
-        folder = create_package(folder, base, Recipe(id="base", pooling="mean", member_form=MeanForm())).folder
+        base = work / "base"  # there already when a training goes on
+        if not base.exists():
+            create_package(folder, base, Recipe(id="base", pooling="mean", member_form=MeanForm()))
+        folder = base
     package = ModelPackage.load(folder)
     if not isinstance(package.member_form, MeanForm):
         raise BadStart(f"{folder} has the member form prompt; training knows the form mean alone, give such a package")

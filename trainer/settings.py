@@ -1,4 +1,4 @@
-"""What training is told. The defaults are what an earlier split of real events taught."""
+"""What training is told, checked when it is read."""
 
 import tomllib
 from pathlib import Path

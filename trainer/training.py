@@ -96,6 +96,8 @@ def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: 
     if out.exists():
         raise BadStart(f"{out} is there already; a package is never overwritten, choose another folder")
     data = training_data(feed, plan.cut_us)
+    held_out = any(positive.at_us >= plan.cut_us for positive in feed.positives)
+    task = task_at(feed, plan.cut_us) if held_out else None  # what cannot be measured ends here, not after the steps
     work = out.absolute().parent / f".{out.name}.training"
     record = plan.record(data)
     _open(work, record, resume=resume)
@@ -105,7 +107,8 @@ def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: 
         record |= _fit(fitting, work)
         tables = fit_tables(rows_at(feed, plan.cut_us).posts.values())
         manifest = replace(begun.manifest, quantiles=begun.manifest.quantiles | tables)
-        record |= _figures(feed, begun, manifest, work / "measured", plan.cut_us)
+        if task is not None:
+            record |= _figures(Evaluation(feed, task), begun, manifest, work / "measured")
         package = write_package(out, replace(manifest, training=record), begun.model, begun.tokenizer)
     except BaseException:
         if last_checkpoint(work) is None:
@@ -228,11 +231,8 @@ def last_checkpoint(work: Path) -> str | None:
     return None
 
 
-def _figures(feed: Feed, begun: Beginning, manifest: Manifest, folder: Path, cut_us: Micros) -> dict[str, Any]:
-    """Of what was held out, where anything was; a package is written to be measured."""
-    if not any(positive.at_us >= cut_us for positive in feed.positives):
-        return {}
+def _figures(evaluation: Evaluation, begun: Beginning, manifest: Manifest, folder: Path) -> dict[str, Any]:
+    """A package is written to be measured."""
     shutil.rmtree(folder, ignore_errors=True)
     package = write_package(folder, manifest, begun.model, begun.tokenizer)
-    evaluation = Evaluation(feed, task_at(feed, cut_us))
     return {"figures": [one.result for one in evaluation.package(package) if one.result.is_main]}

@@ -55,3 +55,11 @@ def test_the_gate_refuses_what_is_not_better_and_says_both_figures(tmp_path: Pat
     package = make_tiny_package(tmp_path / "random")
     with pytest.raises(NotBetter, match=r"Recall@100 is \d\.\d+ and that of tiny-.* better in 0% of the resamples"):
         compare(package, ModelPackage.load(package.folder), feed)
+
+
+def test_the_gate_lets_a_better_one_pass_and_says_against_what(tmp_path: Path) -> None:
+    feed = feed_of(events(1_500))
+    verdict = compare(make_tiny_package(tmp_path / "words", layers=1), None, feed)
+    assert verdict["against"] == "popularity"
+    assert verdict["share_better"] >= 0.95
+    assert verdict["recall"] > verdict["recall_before"]
