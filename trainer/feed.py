@@ -50,11 +50,11 @@ class Positive(NamedTuple):
 
 
 class Feed:
-    """All events of some files."""
+    """All events of some files; those of one moment in the order given, as the protocol has them."""
 
     def __init__(self, events: Iterable[Timed], rules: ContextRules | None = None) -> None:
         self.rules = rules or ContextRules()
-        self.events = sorted(events, key=lambda one: one[:3])
+        self.events = sorted(events, key=lambda one: (one.at_us, one.is_activity))
 
     @cached_property
     def positives(self) -> list[Positive]:

@@ -47,6 +47,13 @@ def test_an_action_that_is_recorded_before_its_post_counts() -> None:
     assert len(feed.positives) == 1
 
 
+def test_of_one_moment_the_order_given_is_kept() -> None:
+    given = [post(name, 0) for name in "abcdef"] + [like("m", name, 1) for name in "fbdace"]
+    feed = feed_of(given)
+    assert [one.post_id for one in feed.positives] == list("fbdace")
+    assert list(feed.posts) == list("abcdef")
+
+
 def test_targets_are_fresh_posts_and_members_have_five_actions_before() -> None:
     old = [post(f"old{number}", number) for number in range(6)]
     before = [like("m", f"old{number}", 10 + number) for number in range(5)] + [like("few", "old1", 12)]
