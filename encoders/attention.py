@@ -161,11 +161,11 @@ def _starts(lengths: list[int], device: torch.device) -> Tensor:
 
 def _by_group(packing: Packing, *sides: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
     """The length of each group of equal prompts, and each side's (prompts, heads, length, D) of it."""
-    start = 0
-    for length, num in [*packing.groups, *([(1, packing.spare_rows)] if packing.spare_rows else [])]:
-        end = start + length * num
-        yield length, [side[:, start:end].reshape(-1, num, length, side.shape[2]).transpose(0, 1) for side in sides]
-        start = end
+    groups = [*packing.groups, *([(1, packing.spare_rows)] if packing.spare_rows else [])]
+    # Split once: the gradient of many slices would be as many tensors of zeros.
+    pieces = zip(*(side.split([length * num for length, num in groups], dim=1) for side in sides), strict=True)
+    for (length, num), piece in zip(groups, pieces, strict=True):
+        yield length, [part.reshape(-1, num, length, part.shape[2]).transpose(0, 1) for part in piece]
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

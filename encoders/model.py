@@ -285,12 +285,10 @@ def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode, shared: Shar
     if pooling == "last":
         return hidden_TH[packing.starts[1:].long() - 1].float()
     means = []
-    start = 0
-    for length, num in packing.groups:
-        end = start + length * num
-        sums = hidden_TH[start:end].view(num, length, -1).sum(1, dtype=torch.float32)
+    sizes = [*(length * num for length, num in packing.groups), packing.spare_rows]
+    for (length, num), tokens_LH in zip(packing.groups, hidden_TH.split(sizes)[:-1], strict=True):
+        sums = tokens_LH.view(num, length, -1).sum(1, dtype=torch.float32)
         means.append(sums / length if shared is None else (sums + shared.sum_H) / (length + shared.tokens))
-        start = end
     return torch.cat(means)
 
 
