@@ -163,7 +163,8 @@ def _by_group(packing: Packing, *sides: Tensor) -> Iterator[tuple[int, list[Tens
     """The length of each group of equal prompts, and each side's (prompts, heads, length, D) of it."""
     groups = [*packing.groups, *([(1, packing.spare_rows)] if packing.spare_rows else [])]
     # Split once: the gradient of many slices would be as many tensors of zeros.
-    pieces = zip(*(side.split([length * num for length, num in groups], dim=1) for side in sides), strict=True)
+    sizes = [length * num for length, num in groups]
+    pieces = zip(*(torch.split(side, sizes, dim=1) for side in sides), strict=True)
     for (length, num), piece in zip(groups, pieces, strict=True):
         yield length, [part.reshape(-1, num, length, part.shape[2]).transpose(0, 1) for part in piece]
 

@@ -286,7 +286,7 @@ def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode, shared: Shar
         return hidden_TH[packing.starts[1:].long() - 1].float()
     means = []
     sizes = [*(length * num for length, num in packing.groups), packing.spare_rows]
-    for (length, num), tokens_LH in zip(packing.groups, hidden_TH.split(sizes)[:-1], strict=True):
+    for (length, num), tokens_LH in zip(packing.groups, torch.split(hidden_TH, sizes)[:-1], strict=True):
         sums = tokens_LH.view(num, length, -1).sum(1, dtype=torch.float32)
         means.append(sums / length if shared is None else (sums + shared.sum_H) / (length + shared.tokens))
     return torch.cat(means)

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 
 from encoders.encoder import Encoder
@@ -79,6 +81,8 @@ def test_the_same_seed_gives_the_same_package_after_a_kill_too(
     arguments = [recorded, killed, config, TOKENS, 13]
     child = subprocess.run(
         [sys.executable, "-m", "tests.trainer.training_child", *map(str, arguments)],
+        # Other threads add in another order: a training goes on with as many.
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         capture_output=True,
         text=True,
         check=False,
