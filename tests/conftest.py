@@ -69,9 +69,17 @@ def broker() -> Iterator[RunningBroker]:
 
 
 @pytest.fixture(scope="module")
-def fresh_broker() -> Iterator[RunningBroker]:
-    """A real broker of this module alone, which its tests may stop, kill and start."""
+def modules_broker() -> Iterator[RunningBroker]:
+    """Use `fresh_broker`: this one has the topics of the module's other tests."""
     yield from _running_broker()
+
+
+@pytest.fixture
+def fresh_broker(modules_broker: RunningBroker) -> RunningBroker:
+    """A real broker of this module alone, which its tests may stop, kill and start; without any topic or group."""
+    if not modules_broker.embedded.serves():  # the last test failed before it started it again
+        modules_broker.start()
+    return _cleaned(modules_broker)
 
 
 @pytest.fixture
@@ -80,9 +88,12 @@ def clean_topics(broker: RunningBroker) -> RunningBroker:
 
     End your own consumers before the test ends: a group with live members is waited for.
     """
-    admin = broker.admin
-    _delete_groups(admin)
-    _delete_topics(admin)
+    return _cleaned(broker)
+
+
+def _cleaned(broker: RunningBroker) -> RunningBroker:
+    _delete_groups(broker.admin)
+    _delete_topics(broker.admin)
     return broker
 
 

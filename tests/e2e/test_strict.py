@@ -3,6 +3,7 @@ client and the password no log; what is deleted leaves no text and no vector in 
 letters until their retention."""
 
 import json
+import os
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -194,7 +195,9 @@ def _left(folder: Path, marks: Mapping[str, list[bytes]]) -> dict[str, set[str]]
 
 def _places(folder: Path, forms: list[bytes]) -> set[str]:
     """The topics and folders whose files hold any of the forms."""
-    return {_place(*file.relative_to(folder).parts) for file in folder.rglob("*") if _holds(file, forms)}
+    # Not `rglob`, which fails where a folder goes away meanwhile; `walk` leaves it out.
+    files = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    return {_place(*file.relative_to(folder).parts) for file in files if _holds(file, forms)}
 
 
 def _place(first: str, *rest: str) -> str:
