@@ -28,6 +28,8 @@ RECOVERY_S: Final = 180.0
 STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)
 _FAULTS_A_ROUND: Final = 3
 _CRASHES: Final = 2
+_A_FEW: Final = 20
+"""Events that make all stages work."""
 _PASSING: Final = {"transaction": (CONTEXTS, ENCODE), "index": (COLD,)}
 """Which stages pass the crash points of a group."""
 _ON_STOP: Final = frozenset(("index.committed",))
@@ -70,6 +72,9 @@ class Chaos:
 
         def strike() -> list[str]:
             for _ in range(_CRASHES if name in _ON_STOP else 0):
+                # Who has just started has nothing to give back yet.
+                self._send(self.feed.take(_A_FEW))
+                self._wait()
                 self._adversary.terminate_all(stages)
             return [f"crash at {name}, twice"]
 
@@ -116,7 +121,7 @@ class Chaos:
             faults = strike()
             began = time.monotonic()
             sent.result()
-        _insist(lambda: self._pipeline.wait(RECOVERY_S))
+        self._wait()
         recovery_s = time.monotonic() - began
         verdict = self.judge.judge(expected_end(self.feed.events))
         self.rounds.append(Round(kind, faults, recovery_s, verdict))
@@ -127,6 +132,9 @@ class Chaos:
     def _send(self, events: Sequence[Event]) -> None:
         """Whatever was sent of them before is sent again: a repeat changes nothing."""
         _insist(lambda: self._pipeline.ingest(events))
+
+    def _wait(self) -> None:
+        _insist(lambda: self._pipeline.wait(RECOVERY_S))
 
     def _strike(self) -> str:
         time.sleep(self._random.uniform(0.0, 2.0))
