@@ -3,7 +3,7 @@
 Owns what is compared with what. The formulas are in `ranks`, the vectors in `vectors`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,8 +15,9 @@ from schemas.contexts import MemberContext
 from schemas.times import to_rfc3339
 from trainer import baselines
 from trainer.feed import Feed, Task, rows_at
+from trainer.probe import Correlation, probe
 from trainer.ranks import CUTOFFS, Ranks, interval, ndcg, ranks_of, recall, share_better
-from trainer.vectors import PackageVectors, cut
+from trainer.vectors import FormName, PackageVectors, cut, form_name
 
 LENGTHS: Final = (("0", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20+", 20, 10**9))
 """Of histories, in actions before the cut."""
@@ -39,8 +40,10 @@ class Result(Struct, frozen=True):
     system: str
     history: str
     dimension: int | None
+    form: FormName | None
+    """Of a package's members."""
     is_main: bool
-    """False: a package's vectors cut to fewer or more numbers than the package says."""
+    """False: a package's vectors cut to fewer or more numbers than the package says, or with the other form."""
     groups: dict[str, Figures]
 
 
@@ -82,6 +85,7 @@ class Evaluation:
 
     def package(self, package: ModelPackage, *, device: str = "auto") -> Iterator[Measured]:
         """With both histories at the package's own dimension, and at the others with what was acted on."""
+        name, form = str(package.generation), form_name(package.member_form)
         vectors = PackageVectors(package, device=device)
         posts = vectors.posts(self.task.candidates)
         for history, contexts in zip(("acted", "wrote"), self._contexts, strict=True):
@@ -90,7 +94,22 @@ class Evaluation:
                 if history == "acted" or dimension == package.dimension:
                     scores = members.cut(dimension) @ cut(posts, dimension).T
                     is_main = dimension == package.dimension
-                    yield self._measured(str(package.generation), history, scores, dimension, is_main=is_main)
+                    yield self._measured(name, history, scores, dimension, form, is_main=is_main)
+
+    def other_form(self, package: ModelPackage, *, device: str = "auto") -> Iterator[Measured]:
+        """With the member form that the package does not use, so that it can be seen what that would give."""
+        name, dimension = str(package.generation), package.dimension
+        form: FormName = "prompt" if form_name(package.member_form) == "mean" else "mean"
+        vectors = PackageVectors(package, device=device, form=form)
+        posts = cut(vectors.posts(self.task.candidates), dimension)
+        for history, contexts in zip(("acted", "wrote"), self._contexts, strict=True):
+            scores = vectors.members(contexts).cut(dimension) @ posts.T
+            yield self._measured(name, history, scores, dimension, form, is_main=False)
+
+    def probe(self, package: ModelPackage, *, device: str = "auto") -> list[Correlation]:
+        """See `trainer.probe`; over the protocol's members, with the history that the pipeline would give them."""
+        members = [self._contexts.wrote[row] for row in self.rows]
+        return probe(PackageVectors(package, device=device), package, self._feed, self.task.cut_us, members)
 
     def as_served(self, package: ModelPackage) -> Measured:
         """With the history that the pipeline would give it."""
@@ -123,7 +142,14 @@ class Evaluation:
         return recall([measured.ranks[row] for row in self.rows], k)
 
     def _measured(
-        self, system: str, history: str, scores: Any, dimension: int | None = None, *, is_main: bool = True
+        self,
+        system: str,
+        history: str,
+        scores: Any,
+        dimension: int | None = None,
+        form: FormName | None = None,
+        *,
+        is_main: bool = True,
     ) -> Measured:
         ranks = ranks_of(scores, self._targets)
         groups = {_MEASURED: _figures([ranks[row] for row in self.rows])}
@@ -131,7 +157,7 @@ class Evaluation:
             rows = [row for row, length in enumerate(self._lengths) if least <= length <= most]
             if rows:
                 groups[name] = _figures([ranks[row] for row in rows])
-        return Measured(Result(system, history, dimension, is_main, groups), ranks)
+        return Measured(Result(system, history, dimension, form, is_main, groups), ranks)
 
 
 def _figures(ranks: Ranks) -> Figures:
@@ -144,7 +170,9 @@ def _figures(ranks: Ranks) -> Figures:
     )
 
 
-def report(evaluation: Evaluation, found: Sequence[Measured]) -> bytes:
+def report(
+    evaluation: Evaluation, found: Sequence[Measured], probes: Mapping[str, Sequence[Correlation]] | None = None
+) -> bytes:
     """JSON of all figures, and in what share of the resamples a system finds more than another at each k."""
     task = evaluation.task
     better = {
@@ -165,6 +193,7 @@ def report(evaluation: Evaluation, found: Sequence[Measured]) -> bytes:
         "members": len(evaluation.rows),
         "results": [one.result for one in found],
         "share_better": better,
+        "popularity_and_score": probes or {},
     }
     return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"
 

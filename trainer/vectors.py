@@ -5,7 +5,7 @@ Shapes: P posts, M members, D a dimension.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,22 +13,25 @@ from msgspec.structs import replace as with_fields
 
 from encoders.encoder import Encoder
 from encoders.errors import Outcome, Unencodable
-from encoders.manifest import MeanForm
+from encoders.manifest import Manifest, MeanForm, MemberForm, PromptForm, roles
 from encoders.members import Part, parts, weighted_mean
 from encoders.packages import ModelPackage
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import Vector
 
 Matrix = npt.NDArray[np.float32]
+FormName = Literal["mean", "prompt"]
 
 
 class PackageVectors:
     """What a package makes of contexts. Checks the package's digests and golden vectors first."""
 
-    def __init__(self, package: ModelPackage, *, device: str = "auto") -> None:
-        """Raises PackageError."""
+    def __init__(self, package: ModelPackage, *, device: str = "auto", form: FormName | None = None) -> None:
+        """`form`: of members; None: the package's own. Raises PackageError."""
         Encoder.unchecked(package, device=device).check_goldens()
         manifest = with_fields(package.manifest, dimension=max(package.manifest.dimensions))
+        if form not in (None, form_name(manifest.member_form)):
+            manifest = _in_form(manifest, form)
         self._manifest = manifest
         self._encoder = Encoder.unchecked(ModelPackage(package.folder, manifest, package.digest), device=device)
 
@@ -68,6 +71,19 @@ class MemberVectors:
             return None
         vectors = cut(np.stack([vector for vector, _ in member]), dimension)
         return weighted_mean(list(vectors), [weight for _, weight in member])
+
+
+def form_name(form: MemberForm) -> FormName:
+    return "mean" if isinstance(form, MeanForm) else "prompt"
+
+
+def _in_form(manifest: Manifest, form: FormName | None) -> Manifest:
+    """What the package would be with the other form. Where it has no special token of a prompt's, its text begins as
+    every text does."""
+    other: MemberForm = MeanForm() if form == "mean" else PromptForm()
+    text = manifest.special_tokens["text"]
+    tokens = dict.fromkeys(roles(manifest.templates, other), text) | manifest.special_tokens
+    return with_fields(manifest, member_form=other, special_tokens=tokens)
 
 
 def cut(vectors: Matrix, dimension: int) -> Matrix:

@@ -9,8 +9,9 @@ from nearline.commands._terminal import on_terminal, print_table
 
 if TYPE_CHECKING:
     from trainer.evaluation import Measured
+    from trainer.probe import Correlation
 
-_HEADER = ("system", "history", "dim", "members", "R@10", "R@100", "R@500", "R@2000", "NDCG", "R@100 95 %")
+_HEADER = ("system", "history", "form", "dim", "members", "R@10", "R@100", "R@500", "R@2000", "NDCG", "R@100 95 %")
 
 
 @click.command()
@@ -34,7 +35,9 @@ def evaluate(
 
     What is measured: each member with at least five positive actions before the held out ones shall find the fresh
     posts that it acts on, among all fresh posts. `history` says what of a member was used: the posts it acted on, or
-    those and the ones that it wrote.
+    those and the ones that it wrote. `form`: a member as one prompt, or as the mean of vectors; the package says which
+    it uses, both are measured. Last, for each counted action: how its counts, and their percentiles by the package's
+    tables, go together with the mean score of a post.
 
     \b
     Example:
@@ -53,15 +56,18 @@ def evaluate(
     found: list[Measured] = []
     with tqdm(desc="systems", disable=not on_terminal(), unit="") as bar:
         for package in loaded:
-            for measured in evaluation.package(package, device=device):
-                found.append(measured)
-                bar.update()
+            for measures in (evaluation.package, evaluation.other_form):
+                for measured in measures(package, device=device):
+                    found.append(measured)
+                    bar.update()
         for measured in evaluation.baselines():
             found.append(measured)
             bar.update()
+    probes = {str(package.generation): evaluation.probe(package, device=device) for package in loaded}
     _print(found)
+    _print_probes(probes)
     if json_file is not None:
-        json_file.write_bytes(report(evaluation, found))
+        json_file.write_bytes(report(evaluation, found, probes))
     if picture is not None:
         from trainer.picture import draw_recall
 
@@ -77,12 +83,23 @@ def _print(found: "list[Measured]") -> None:
     print_table(("length", *_HEADER), [row for row in sorted(rows, key=_by_length) if row[0] != "protocol"])
 
 
+def _print_probes(probes: "dict[str, list[Correlation]]") -> None:
+    rows = [
+        (name, one.field, one.posts, f"{one.raw:.3f}", "-" if one.percentile is None else f"{one.percentile:.3f}")
+        for name, found in probes.items()
+        for one in found
+    ]
+    if rows:
+        click.echo("\ncorrelation of popularity with the score, newest posts before the held out ones:")
+        print_table(("system", "count", "posts", "raw counts", "percentiles"), rows)
+
+
 def _row(one: "Measured", group: str) -> tuple[object, ...]:
     result = one.result
     figures = result.groups[group]
     low, high = figures.intervals["100"]
     recalls = figures.recall.values()
-    return (result.system, result.history, result.dimension, figures.members, *recalls, figures.ndcg,
+    return (result.system, result.history, result.form, result.dimension, figures.members, *recalls, figures.ndcg,
             f"{low:.3f} to {high:.3f}")  # fmt: skip
 
 

@@ -1,14 +1,26 @@
+import random
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from msgspec import structs
 
+from encoders.manifest import MeanForm, PromptForm
 from encoders.packages import ModelPackage
+from schemas.contexts import MemberContext, PostContext
+from schemas.ids import MemberId, Revision
 from tests.packages import make_tiny_package
-from tests.trainer.kit import events, feed_of
+from tests.trainer.kit import activity, events, feed_of
 from trainer.errors import NotBetter
 from trainer.evaluation import Evaluation, Measured
-from trainer.feed import Feed, task_at
+from trainer.feed import Feed, rows_at, task_at
 from trainer.gate import compare
+from trainer.probe import probe
+from trainer.tables import fit_tables
+from trainer.vectors import MemberVectors
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +56,59 @@ def test_a_package_is_measured_at_every_dimension_and_with_both_histories(
     narrow = make_tiny_package(tmp_path / "narrow", hidden=64, dimension=64)
     (same,) = [one.result for one in evaluation.package(narrow) if one.result.history == "acted"]
     assert same.groups == found["acted", 64].groups
+
+
+def test_the_other_form_of_members_is_measured_too(tmp_path: Path, evaluation: Evaluation) -> None:
+    """A package whose tokenizer knows the prompt's tokens, and one whose does not."""
+    profile = make_tiny_package(tmp_path / "prompt", hidden=32, member_form=PromptForm())
+    plain = make_tiny_package(tmp_path / "mean", hidden=32, member_form=MeanForm())
+    for package, own, other in ((profile, "prompt", "mean"), (plain, "mean", "prompt")):
+        mine = {one.result.history: one for one in evaluation.package(package) if one.result.is_main}
+        others = {one.result.history: one for one in evaluation.other_form(package)}
+        assert {one.result.form for one in mine.values()} == {own}
+        assert {(one.result.form, one.result.is_main) for one in others.values()} == {(other, False)}
+        assert set(mine) == set(others) == {"acted", "wrote"}
+        assert mine["wrote"].result.groups != others["wrote"].result.groups
+    said = replace(profile, manifest=structs.replace(profile.manifest, member_form=MeanForm()))
+    (again, _) = evaluation.other_form(said)
+    assert again.result.groups == next(evaluation.package(profile)).result.groups
+
+
+class Popular:
+    """Vectors of posts whose score knows the number of likes, but not its size: every tenfold is as much again."""
+
+    def posts(self, contexts: list[PostContext]) -> np.ndarray:
+        found = np.zeros((len(contexts), 32), dtype=np.float32)
+        found[:, 0] = [np.log10(1 + post.counts.get("like", 0)) / 10 for post in contexts]
+        found[:, 1] = np.sqrt(1 - found[:, 0] ** 2)
+        return found
+
+    def members(self, contexts: list[MemberContext]) -> MemberVectors:
+        return MemberVectors([[(np.eye(32, dtype=np.float32)[0], 1.0)] for _ in contexts])
+
+
+def test_the_probe_correlates_counts_and_their_percentiles_with_scores(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    found = []
+    for event in events(200):
+        if event["type"] == "post.created":
+            at = datetime.fromisoformat(event["created_at"]) + timedelta(minutes=1)
+            likes = rng.choice((0, 1, 2, 4, 8, 100))
+            found += [event, *(activity(f"x{fan}", event["post_id"], "like", at) for fan in range(likes))]
+    feed = feed_of(found)
+    cut_us = feed.cut(0.15)
+    counts = [row.state.counts.get("like", 0) for row in rows_at(feed, cut_us).posts.values()]
+    tables = fit_tables(rows_at(feed, cut_us).posts.values())
+    tiny = make_tiny_package(tmp_path / "tiny", hidden=32, dimension=32, layers=1)
+    package = replace(tiny, manifest=structs.replace(tiny.manifest, quantiles=tables))
+    (like,) = probe(cast(Any, Popular()), package, feed, cut_us, [MemberContext(MemberId("m"), Revision(1), cut_us)])
+    assert (like.field, like.posts) == ("count.like", len(counts))
+    assert like.raw == pytest.approx(np.corrcoef(counts, np.log10(1 + np.array(counts)))[0, 1], abs=1e-5)
+    assert like.percentile is not None
+    assert like.percentile > like.raw
+    (bare,) = Evaluation(feed, task_at(feed, cut_us)).probe(tiny)
+    assert bare.percentile is None, "the package has no table"
+    assert abs(bare.raw) < 0.5
 
 
 def test_groups_by_length_hold_every_member_with_a_target(evaluation: Evaluation) -> None:
