@@ -3,7 +3,8 @@
 All batches are drawn beforehand from the seed: so a training that goes on after a kill sees the same ones.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -16,17 +17,18 @@ _NOTHING: Final = Sequences(*(np.empty(0, dtype=np.int64) for _ in Sequences._fi
 
 
 class Rows:
-    """The data set's rows: those of the members, those of the authors, and each post for itself."""
+    """The data set's rows: those of the members, of the authors, each post for itself, and those of further tasks."""
 
     def __init__(self, data: TrainingData) -> None:
-        self.acted = data.acted
-        self.wrote = data.wrote
-        self.post = np.concatenate([data.acted.post, data.wrote.post, np.arange(len(data.texts))])
-        self.owner = np.concatenate(
-            [data.acted.owner, data.wrote.owner, np.full(len(data.texts), NOBODY, dtype=np.int64)]
-        )
+        alone = np.arange(len(data.texts))
+        nobody = np.full(len(alone), NOBODY, dtype=np.int64)
+        further = data.further.values()
+        self.post = np.concatenate([data.acted.post, data.wrote.post, alone, *(one.post for one in further)])
+        self.owner = np.concatenate([data.acted.owner, data.wrote.owner, nobody, *(one.owner for one in further)])
         self.first_wrote = len(data.acted.post)
         self.first_alone = self.first_wrote + len(data.wrote.post)
+        sizes = [self.first_alone + len(alone), *(len(one.post) for one in further)]
+        self.first_further = dict(zip(data.further, np.cumsum(sizes).tolist(), strict=False))
 
 
 class _Pool:
@@ -41,6 +43,10 @@ class _Pool:
         self._owner = sequences.owner
         sizes = {owner: len(rows) for owner, rows in self._rows_of.items()}
         self.usable = np.array([sizes[owner] >= least for owner in sequences.owner.tolist()], dtype=bool)
+        self._times = sequences.at_us[self.usable]
+
+    def time(self, recency: float, rng: np.random.Generator) -> int:
+        return int(self._times[int(len(self._times) * rng.random() ** (1 / recency))])
 
     def owners(self, at_us: int, era: int) -> tuple[Ints, Ints]:
         """Usable owners around this time, and for each a row of it to start from."""
@@ -63,23 +69,33 @@ class Draw:
     """Draws batches until their tokens are used up."""
 
     def __init__(self, data: TrainingData, rows: Rows, lengths: Ints, settings: TrainSettings) -> None:
-        """`lengths`: tokens of each post as training sees it."""
+        """`lengths`: tokens of each post as training sees it, and of the parts after them."""
         self._data = data
         self._rows = rows
         self._lengths = lengths
         self._settings = settings
         self._acted = _Pool(data.acted, 0, 2)
         self._wrote = _Pool(data.wrote, rows.first_wrote, 2)
-        self._times = data.acted.at_us[self._acted.usable]
+        self._further = {name: _Pool(one, rows.first_further[name], 2) for name, one in data.further.items()}
 
     def batches(self, tokens: int, seed: int) -> list[list[int]]:
-        """At least one."""
-        rng = np.random.default_rng(seed)
+        """At least one of each task, evenly mixed."""
+        weights = self._settings.tasks
+        main = tokens / (1 + sum(weights.values()))
+        tasks = [self._drawn(self._batch, main, np.random.default_rng(seed))]
+        for number, (name, weight) in enumerate(weights.items(), 1):
+            batch = partial(self._further_batch, self._further[name])
+            tasks.append(self._drawn(batch, main * weight, np.random.default_rng((seed, number))))
+        return _mixed(tasks)
+
+    def _drawn(
+        self, batch: Callable[[np.random.Generator], tuple[list[int], int]], tokens: float, rng: np.random.Generator
+    ) -> list[list[int]]:
         found: list[list[int]] = []
         used = 0
         while not found or used + self._settings.batch_tokens <= tokens:
-            batch, size = self._batch(rng)
-            found.append(batch)
+            rows, size = batch(rng)
+            found.append(rows)
             used += size
         return found
 
@@ -91,17 +107,29 @@ class Draw:
         return sum(int(self._lengths[np.unique(self._rows.post[batch])].sum()) for batch in batches)
 
     def _batch(self, rng: np.random.Generator) -> tuple[list[int], int]:
-        settings = self._settings
-        at_us = int(self._times[int(len(self._times) * rng.random() ** (1 / settings.recency))])
+        """Of the main task."""
+        at_us = self._acted.time(self._settings.recency, rng)
+        groups = self._groups(self._owners(at_us, rng), rng)
+        return self._filled(self._with_negatives(rows, owner, rng) for owner, rows in groups)
+
+    def _further_batch(self, pool: _Pool, rng: np.random.Generator) -> tuple[list[int], int]:
+        at_us = pool.time(self._settings.recency, rng)
+        owners = _shuffled(pool.owners(at_us, self._settings.era), rng)
+        return self._filled(rows for _, rows in self._groups(((pool, *one) for one in owners), rng))
+
+    def _groups(self, owners: Iterable[tuple[_Pool, int, int]], rng: np.random.Generator) -> Iterator[tuple[int, Ints]]:
+        for pool, owner, anchor in owners:
+            yield owner, pool.group(owner, anchor, self._settings.nearby, self._settings.group, rng)
+
+    def _filled(self, groups: Iterable[Ints]) -> tuple[list[int], int]:
+        """The rows of as many groups as there is room for, and their tokens."""
         batch: list[int] = []
         posts: set[int] = set()
         tokens = 0
-        for pool, owner, anchor in self._owners(at_us, rng):
-            rows = pool.group(owner, anchor, settings.nearby, settings.group, rng)
-            rows = self._with_negatives(rows, owner, rng)
+        for rows in groups:
             new = {int(post) for post in self._rows.post[rows]} - posts
             size = int(self._lengths[list(new)].sum())
-            if batch and tokens + size > settings.batch_tokens:
+            if batch and tokens + size > self._settings.batch_tokens:
                 break
             batch += rows.tolist()
             posts |= new
@@ -131,15 +159,24 @@ class Draw:
         return np.concatenate([rows, alone])
 
 
+def _mixed(tasks: Sequence[list[list[int]]]) -> list[list[int]]:
+    """Batches of each at even distances."""
+    order = sorted(((at + 0.5) / len(one), number, at) for number, one in enumerate(tasks) for at in range(len(one)))
+    return [tasks[number][at] for _, number, at in order]
+
+
 def _shuffled(owners: tuple[Ints, Ints], rng: np.random.Generator) -> list[tuple[int, int]]:
     return [(int(owners[0][at]), int(owners[1][at])) for at in rng.permutation(len(owners[0]))]
 
 
 class FixedBatches(DefaultBatchSampler):
-    """For sentence-transformers' trainer: batches that are drawn already."""
+    """For sentence-transformers' trainer: batches that are drawn already, each of as many rows as it has."""
 
     def __init__(self, batches: list[list[int]], dataset: Any, **options: Any) -> None:
-        super().__init__(dataset, batch_size=1, drop_last=False)
+        # Of several devices each takes every n-th; the last are left out where they are too few for all.
+        super().__init__(dataset, batch_size=1, drop_last=True)
+        # accelerate would leave out every batch of another number of rows.
+        self.batch_size = None  # type: ignore[assignment]
         self._batches = batches
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -4,7 +4,7 @@ A row is one post in one such sequence. Owns which rows there are; which of them
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from schemas.events import Activity
 from schemas.ids import Micros, PostId
 from trainer.errors import BadEvents
 from trainer.feed import Feed, rows_at
+from trainer.tasks import TaskName, task_rows
 
 Ints = npt.NDArray[np.int64]
 NOBODY: Final = -1
@@ -22,7 +23,7 @@ _SHOWN: Final = ("impression", "view", "hide", "dwell")
 
 
 class Sequences(NamedTuple):
-    """Rows in the order of their time. `owner` numbers a member or an author."""
+    """Rows in the order of their time. `owner` numbers a member, an author or what a further task has texts share."""
 
     post: Ints
     owner: Ints
@@ -42,6 +43,9 @@ class TrainingData(NamedTuple):
     """Of each owner all the posts of its sequence."""
     shown: dict[int, Sequences]
     """Of members: posts that they saw and did not act on."""
+    further: dict[TaskName, Sequences]
+    parts: list[str]
+    """Texts of further tasks that are no whole posts, numbered after these."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -49,7 +53,7 @@ class TrainingData(NamedTuple):
         return {"posts": len(self.texts), "positives": len(self.acted.post), "members": members}
 
 
-def training_data(feed: Feed, cut_us: Micros) -> TrainingData:
+def training_data(feed: Feed, cut_us: Micros, tasks: Collection[TaskName] = ()) -> TrainingData:
     """Raises BadEvents when there is nothing to learn from."""
     rows = rows_at(feed, cut_us)
     bodies = {post_id: row.body for post_id, row in rows.posts.items() if row.body is not None}
@@ -63,14 +67,19 @@ def training_data(feed: Feed, cut_us: Micros) -> TrainingData:
     living = [one for one in positives if not rows.member(one.member_id).state.deleted]
     acted = _sequences((place[one.post_id], owners["member", one.member_id], one.at_us) for one in living)
     wrote = _sequences((place[post.post_id], owners["author", post.author_id], post.created_at_us) for post in posts)
+    texts = [post.text for post in posts]
+    created_us = np.array([post.created_at_us for post in posts], dtype=np.int64)
+    further, parts = _further(tasks, texts, created_us, owners)
     data = TrainingData(
         cut_us,
-        [post.text for post in posts],
-        np.array([post.created_at_us for post in posts], dtype=np.int64),
+        texts,
+        created_us,
         acted,
         wrote,
-        _owned(acted, wrote),
+        _owned(acted, wrote, *further.values()),
         _shown(feed, cut_us, place, owners),
+        further,
+        parts,
     )
     _check(data)
     return data
@@ -87,16 +96,33 @@ def _check(data: TrainingData) -> None:
             "fewer than two members have two positive actions each before the held out ones; a model learns from how "
             "members differ: give events of more members"
         )
+    for name, rows in data.further.items():
+        if (np.unique(rows.owner, return_counts=True)[1] >= 2).sum() < 2:
+            raise BadEvents(f"the posts hold too little for the task {name}; take it out of tasks in the settings")
 
 
 class _Owners:
-    """Numbers for members and authors, the same for the same events."""
+    """Numbers for members, authors and what else texts have in common, the same for the same events."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, str], int] = {}
 
     def __getitem__(self, owner: tuple[str, str]) -> int:
         return self._numbers.setdefault(owner, len(self._numbers))
+
+
+def _further(
+    tasks: Collection[TaskName], texts: Sequence[str], created_us: Ints, owners: _Owners
+) -> tuple[dict[TaskName, Sequences], list[str]]:
+    parts: dict[str, int] = {}
+    found: dict[TaskName, Sequences] = {}
+    for name in tasks:
+        rows = []
+        for post, owner, part in task_rows(name, texts):
+            number = post if part is None else parts.setdefault(part, len(texts) + len(parts))
+            rows.append((number, owners[name, owner], int(created_us[post])))
+        found[name] = _sequences(rows)
+    return found, list(parts)
 
 
 def _sequences(rows: Iterable[tuple[int, int, int]]) -> Sequences:

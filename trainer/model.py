@@ -6,20 +6,20 @@ transformers' own LLaMA layers with the encoder's packed attention. Shapes: T to
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Module
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.attention import ATTENTION, Packing
 from encoders.manifest import PoolingMode
-from encoders.model import build_model, pool, read_config
-from encoders.packages import CONFIG_FILE, WEIGHTS_FILE
+from encoders.model import build_model, pool
+from encoders.packages import WEIGHTS_FILE
 from encoders.packing import pack
 from encoders.prompts import Prompt
 
@@ -31,6 +31,7 @@ class PackedLlama(Module):
 
     config_keys: list[str] = ["pooling"]  # noqa: RUF012 - as the library declares it
     config_file_name = "packed_llama.json"
+    save_in_root = True
 
     def __init__(self, llama: LlamaModel, pooling: PoolingMode = "mean") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -52,17 +53,20 @@ class PackedLlama(Module):
         return pool(hidden_1TH[0], packing, self.pooling)
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        folder = Path(output_path)
+        """What is learned: all weights, or adapters alone."""
         self.save_config(output_path)
-        (folder / CONFIG_FILE).write_text(self.llama.config.to_json_string(use_diff=False))
-        weights = {name: weight.detach().cpu().contiguous() for name, weight in self.llama.state_dict().items()}
-        save_file(weights, folder / WEIGHTS_FILE)
+        learned = {name: weight.detach().cpu().contiguous() for name, weight in self._learned().items()}
+        save_file(learned, Path(output_path) / WEIGHTS_FILE)
 
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
-        folder = Path(model_name_or_path) / subfolder
-        settings = cls.load_config(model_name_or_path, subfolder=subfolder)
-        return cls(trainable(read_config(folder), load_file(folder / WEIGHTS_FILE)), settings["pooling"])
+    def restore(self, folder: Path) -> None:
+        """Into a model that was begun in the same way."""
+        learned = self._learned()
+        with torch.no_grad():
+            for name, weight in load_file(folder / WEIGHTS_FILE).items():
+                learned[name].copy_(weight)
+
+    def _learned(self) -> dict[str, nn.Parameter]:
+        return {name: weight for name, weight in self.llama.named_parameters() if weight.requires_grad}
 
 
 def trainable(config: LlamaConfig, weights: dict[str, Tensor]) -> LlamaModel:

@@ -4,9 +4,11 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
+from encoders.manifest import PoolingMode
 from trainer.errors import BadStart
+from trainer.tasks import TaskName
 
 
 class TrainSettings(BaseModel):
@@ -22,6 +24,13 @@ class TrainSettings(BaseModel):
     dimensions: tuple[int, ...] = (32, 64, 128)
     """The loss is the mean over vectors cut to each; the package's are of the largest. A start from a package keeps
     the package's."""
+
+    pooling: PoolingMode = "mean"
+    """`last`: a text's vector is that of its last token. A start from a package keeps the package's."""
+
+    # Where it starts from a package or a Hugging Face folder.
+    lora_rank: int = Field(0, ge=0)
+    """0: all weights learn. Else adapters of this rank beside the layers' matrices, and the special tokens."""
 
     # What a batch holds.
     train_tokens: int = Field(64, ge=8)
@@ -41,6 +50,9 @@ class TrainSettings(BaseModel):
     """Groups of posts that one author wrote."""
     recency: float = Field(2.0, ge=1)
     """1: all dates alike; 2: a date is drawn in proportion to how far the feed was then."""
+    tasks: dict[TaskName, PositiveFloat] = {}
+    """Further ones beside the main one (`trainer.tasks`), each with its weight: its tokens for each token of the main
+    one. A batch is of one task. A weight on the loss instead would cost as many tokens however small it is."""
 
     # The steps.
     loss: Literal["infonce", "bce"] = "infonce"

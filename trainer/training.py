@@ -1,10 +1,9 @@
 """One training, from a feed to a package: what is learned from, the start, the steps, and what is written.
 
-The steps are sentence-transformers' trainer's. Owns the order of it all, and what a training that was killed goes on
-from. Refuses to know the formulas: the loss, the batches and the model have files of their own.
+The steps are sentence-transformers' trainer's. Owns the order of it all. Refuses to know the formulas: the loss, the
+batches, the model and what a killed training goes on from have files of their own.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +14,17 @@ from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from datasets.utils import logging as datasets_logging
 from msgspec.structs import replace
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.util import get_world_size
 from transformers import PrinterCallback
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import Unencodable
-from encoders.manifest import Manifest, PoolingMode
+from encoders.manifest import PoolingMode
 from encoders.packages import TOKENIZER_FILE, ModelPackage
 from encoders.prompts import Prompt, Prompts
 from encoders.tokens import SafeTokenizer
@@ -33,6 +33,7 @@ from schemas.ids import Micros
 from schemas.times import to_rfc3339
 from trainer.batches import Draw, FixedBatches, Rows
 from trainer.beginnings import Beginning, from_nothing, from_package
+from trainer.checkpoints import kept_if_worth_it, last_checkpoint, open_work
 from trainer.collator import Collator
 from trainer.dataset import TrainingData, training_data
 from trainer.errors import BadStart
@@ -43,10 +44,7 @@ from trainer.model import Features, PackedLlama, pack_features
 from trainer.settings import TrainSettings
 from trainer.tables import fit_tables
 
-_PLAN_FILE: Final = "plan.json"
-_VERSIONS: Final = ("torch", "transformers", "sentence-transformers", "tokenizers", "scikit-learn", "numpy")
-_NO_ROOM: Final = 64 * 1024 * 1024
-"""A disk with less is taken for full: the libraries do not say why they could not write."""
+_VERSIONS: Final = ("torch", "transformers", "sentence-transformers", "peft", "tokenizers", "scikit-learn", "numpy")
 
 
 class Form(NamedTuple):
@@ -90,59 +88,53 @@ class Plan:
         }
 
 
-def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> ModelPackage:
+def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> ModelPackage | None:
     """Writes the package to `out`, whole or not at all. Checkpoints lie beside it until then, so that a training that
-    was killed goes on with `resume`. Raises TrainerError, PackageError and OSError."""
+    was killed goes on with `resume`. Where `accelerate launch` runs one process for each device, the first one writes
+    and the others return None. Raises TrainerError, PackageError and OSError."""
     if out.exists():
         raise BadStart(f"{out} is there already; a package is never overwritten, choose another folder")
-    data = training_data(feed, plan.cut_us)
+    data = training_data(feed, plan.cut_us, plan.settings.tasks)
     held_out = any(positive.at_us >= plan.cut_us for positive in feed.positives)
     task = task_at(feed, plan.cut_us) if held_out else None  # what cannot be measured ends here, not after the steps
     work = out.absolute().parent / f".{out.name}.training"
     record = plan.record(data)
-    _open(work, record, resume=resume)
-    try:
-        begun = begin(plan, data, work)
+    with PartialState().main_process_first():
+        if PartialState().is_main_process:
+            open_work(work, record, resume=resume)
+    with kept_if_worth_it(work):
+        with PartialState().main_process_first():
+            begun = begin(plan, data, work)
         fitting = prepare(begun, data, plan, work, progress=progress)
         record |= _fit(fitting, work)
+        if not PartialState().is_main_process:
+            return None
         tables = fit_tables(rows_at(feed, plan.cut_us).posts.values())
         manifest = replace(begun.manifest, quantiles=begun.manifest.quantiles | tables)
+        begun = begun._replace(model=begun.trained(), manifest=manifest)
         if task is not None:
-            record |= _figures(Evaluation(feed, task), begun, manifest, work / "measured")
+            record |= _figures(Evaluation(feed, task), begun, work / "measured")
         package = write_package(out, replace(manifest, training=record), begun.model, begun.tokenizer)
-    except BaseException:
-        if last_checkpoint(work) is None:
-            shutil.rmtree(work)
-        raise
     shutil.rmtree(work)
     return package
 
 
-def _open(work: Path, record: dict[str, Any], *, resume: bool) -> None:
-    """Refuses to go on with other events or settings than those of the checkpoints."""
-    file = work / _PLAN_FILE
-    if work.exists() and not resume:
-        raise BadStart(f"{work} holds a training that was not finished; go on with --resume, or remove it")
-    if resume and not file.exists():
-        raise BadStart(f"{work} holds no training to go on with; leave --resume out")
-    if resume and json.loads(file.read_bytes()) != json.loads(json.dumps(record)):
-        raise BadStart(f"{work} was begun with other events, settings or versions; give the same, or remove it")
-    if not resume:
-        work.mkdir(parents=True)
-        file.write_text(json.dumps(record))
-
-
 def begin(plan: Plan, data: TrainingData, work: Path) -> Beginning:
     if plan.start is None:
+        if plan.settings.lora_rank:
+            raise BadStart(
+                "lora_rank is for a start from a package; give --from, or take lora_rank out of the settings"
+            )
         return from_nothing(data.texts, plan.settings, plan.package_id, plan.seed, work)
-    return from_package(plan.start, plan.package_id, work)
+    return from_package(plan.start, plan.settings, plan.package_id, plan.seed, work)
 
 
 def prepare(
     begun: Beginning, data: TrainingData, plan: Plan, work: Path, *, progress: bool = False, form: Form = PACKED
 ) -> Fitting:
     """Everything but the steps."""
-    prompts = _prompts(begun, data, work, plan.settings.train_tokens)
+    with PartialState().main_process_first():
+        prompts = _prompts(begun, data, work, plan.settings.train_tokens)
     rows = Rows(data)
     draw = Draw(data, rows, np.array([len(prompt) for prompt in prompts]), plan.settings)
     batches = draw.batches(plan.tokens, plan.seed)
@@ -153,8 +145,8 @@ def prepare(
         model=model,
         args=_arguments(plan, batches, work, progress=progress),
         train_dataset=Dataset.from_dict({"post": rows.post, "owner": rows.owner}),
-        loss=LeaveOneOut(model, plan.settings, begun.manifest.dimensions),
-        data_collator=cast(Any, Collator(prompts, data.owned, features)),  # it calls it, and asks for nothing else
+        loss=LeaveOneOut(model, plan.settings, begun.manifest.dimensions, data.owned),
+        data_collator=cast(Any, Collator(prompts, features)),  # it calls it, and asks for nothing else
     )
     trainer.remove_callback(PrinterCallback)
     seen = {"steps": len(batches), "tokens": draw.tokens(batches), "posts": draw.posts(batches)}
@@ -163,12 +155,9 @@ def prepare(
 
 def _fit(fitting: Fitting, work: Path) -> dict[str, Any]:
     """Runs the steps; returns what the record says of them."""
-    try:
-        fitting.trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    except (SafetensorError, RuntimeError) as error:
-        if shutil.disk_usage(work).free < _NO_ROOM:
-            raise BadStart(f"the disk of {work} is full; make room and go on with --resume") from error
-        raise
+    with PartialState().main_process_first():
+        checkpoint = last_checkpoint(work)
+    fitting.trainer.train(resume_from_checkpoint=checkpoint)
     history = fitting.trainer.state.log_history
     return {"seen": fitting.seen, "losses": [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]}
 
@@ -178,7 +167,7 @@ def _prompts(begun: Beginning, data: TrainingData, work: Path, limit: int) -> li
     manifest = begun.manifest
     limits = replace(manifest.token_limits, post=min(limit, manifest.token_limits.post))
     tokenizer = SafeTokenizer(work / "tokenizer" / TOKENIZER_FILE, manifest.special_tokens)
-    found = Prompts(replace(manifest, token_limits=limits), tokenizer).texts(data.texts)
+    found = Prompts(replace(manifest, token_limits=limits), tokenizer).texts([*data.texts, *data.parts])
     empty = [tokenizer.special["text"]]
     return [empty if isinstance(prompt, Unencodable) else prompt for prompt in found]
 
@@ -197,7 +186,7 @@ def _arguments(
         weight_decay=settings.weight_decay,
         adam_beta2=0.98,  # batches differ by era; a longer memory holds steps of eras that are over
         lr_scheduler_type="cosine",
-        warmup_steps=int(settings.warmup * len(batches)),
+        warmup_steps=int(settings.warmup * (len(batches) // get_world_size())),
         seed=plan.seed,
         data_seed=plan.seed,
         save_strategy="steps",
@@ -219,20 +208,13 @@ class _Trainer(SentenceTransformerTrainer):
         assert isinstance(self.model, SentenceTransformer)
         self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
 
-
-def last_checkpoint(work: Path) -> str | None:
-    """The newest whole one; what a kill left half-written is taken away. The state is what is written last."""
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda one: -int(one.name.rpartition("-")[2])):
-        try:
-            json.loads((folder / "trainer_state.json").read_bytes())
-            return str(folder)
-        except (OSError, ValueError):
-            shutil.rmtree(folder)
-    return None
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        assert isinstance(self.model, SentenceTransformer)
+        cast(PackedLlama, self.model[0]).restore(Path(resume_from_checkpoint))
 
 
-def _figures(evaluation: Evaluation, begun: Beginning, manifest: Manifest, folder: Path) -> dict[str, Any]:
+def _figures(evaluation: Evaluation, begun: Beginning, folder: Path) -> dict[str, Any]:
     """A package is written to be measured."""
     shutil.rmtree(folder, ignore_errors=True)
-    package = write_package(folder, manifest, begun.model, begun.tokenizer)
+    package = write_package(folder, begun.manifest, begun.model, begun.tokenizer)
     return {"figures": [one.result for one in evaluation.package(package) if one.result.is_main]}

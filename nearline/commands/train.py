@@ -50,6 +50,8 @@ def train(
     feed = read_feed(events)
     plan = Plan(feed.cut(holdout), tokens, seed, settings, package_id or package_id_of(out), start)
     package = train(feed, plan, out, resume=resume, progress=on_terminal())
+    if package is None:  # another process writes it
+        return
     for result in package.manifest.training.get("figures", []):
         recalls = ", ".join(f"@{k} {value:.3f}" for k, value in result["groups"]["protocol"]["recall"].items())
         click.echo(f"recall, history {result['history']}: {recalls}", err=True)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from schemas.ids import Micros
 from tests.trainer.kit import START, activity, events, feed_of
@@ -8,6 +9,7 @@ from trainer.collator import Collator
 from trainer.dataset import NOBODY, TrainingData, training_data
 from trainer.errors import BadEvents
 from trainer.feed import Feed
+from trainer.owned import Owned
 from trainer.settings import TrainSettings
 
 SETTINGS = TrainSettings(batch_tokens=400, group=4, nearby=6, era=60, negatives=2)
@@ -83,14 +85,22 @@ def test_what_was_shown_and_not_acted_on_is_a_negative() -> None:
     }
 
 
-def test_a_members_own_posts_are_never_negatives(data: TrainingData) -> None:
+def test_a_members_own_posts_are_told_from_all_others(data: TrainingData) -> None:
     drawn, rows, _ = draw(data)
-    collate = Collator([[1] * (2 + number % 5) for number in range(len(data.texts))], data.owned)
+    owned = Owned(data.owned)
     for batch in drawn.batches(4_000, seed=4):
-        given = collate([{"post": int(rows.post[row]), "owner": int(rows.owner[row])} for row in batch])
-        for row, owner in enumerate(given["label"].tolist()):
-            own = [owner != NOBODY and int(rows.post[other]) in data.owned[owner] for other in batch]
-            assert given["post_not_negative"][row].tolist() == own
+        owners, posts = rows.owner[batch], rows.post[batch]
+        found = owned(torch.from_numpy(owners), torch.from_numpy(posts))
+        for row, owner in enumerate(owners.tolist()):
+            assert found[row].tolist() == [owner != NOBODY and post in data.owned[owner] for post in posts.tolist()]
+
+
+def test_a_post_that_is_in_a_batch_twice_is_encoded_once() -> None:
+    prompts = [[1] * (2 + number) for number in range(4)]
+    given = Collator(prompts)([{"post": 3, "owner": 0}, {"post": 1, "owner": 0}, {"post": 3, "owner": 1}])
+    assert given["post_lengths"] == [[5, 3]]
+    assert given["post_order"].tolist() == [0, 1, 0]
+    assert (given["post_number"].tolist(), given["label"].tolist()) == ([3, 1, 3], [0, 0, 1])
 
 
 def test_too_little_to_learn_from_is_refused(feed: Feed) -> None:

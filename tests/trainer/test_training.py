@@ -109,6 +109,20 @@ def test_training_goes_on_from_a_package(commands: Commands, recorded: Path, tmp
     assert package.manifest.files["model.safetensors"] != start.manifest.files["model.safetensors"]
 
 
+def test_pooling_is_a_setting_and_the_package_is_loaded_with_it(
+    commands: Commands, recorded: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "last.toml"
+    config.write_text(CONFIG + 'pooling = "last"')
+    ran = train(commands, recorded, tmp_path / "last", "--config", config, tokens=2_000)
+    assert ran.status == 0, ran.err
+    encoder = Encoder.load(tmp_path / "last", device="cpu")
+    assert encoder.package.manifest.pooling == "last"
+    stock = SentenceTransformer(str(tmp_path / "last"), device="cpu", local_files_only=True)
+    prompt = f"{encoder.package.manifest.special_tokens['text']}flour and yeast"
+    assert np.allclose(stock.encode(prompt), encoder.encode_text("flour and yeast"), atol=1e-5)
+
+
 def test_bad_input_is_one_sentence_and_leaves_nothing(commands: Commands, recorded: Path, tmp_path: Path) -> None:
     whole = recorded.read_bytes()
     (tmp_path / "cut.jsonl").write_bytes(whole[:-30])

@@ -1,0 +1,61 @@
+"""Further tasks beside the main one, from what posts say of themselves. Off unless the settings name them.
+
+- `title_body`: a post's first line and the rest of its text; each is to be found by the other.
+- `same_subject`: posts whose first line begins with the same word and a colon: `net` of `net: phy: add a driver`.
+- `same_tag`: posts with the same hashtag; without one, with all the same words before colons: `net: phy`.
+
+Each gives rows as the main task has them: texts of one owner belong together, and the same loss teaches it.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+TaskName = Literal["title_body", "same_subject", "same_tag"]
+
+_PREFIX: Final = re.compile(r"(?:[^\s:]+:\s+)+(?=\S)")
+_HASHTAG: Final = re.compile(r"(?<!\w)#(\w+)")
+
+
+class TaskRow(NamedTuple):
+    post: int
+    owner: str
+    part: str | None = None
+    """Of the post's text; None: all of it."""
+
+
+def task_rows(name: TaskName, texts: Sequence[str]) -> Iterator[TaskRow]:
+    """`texts` are of posts, by their numbers."""
+    return (row for post, text in enumerate(texts) for row in _ROWS[name](post, text))
+
+
+def _title_body(post: int, text: str) -> Iterator[TaskRow]:
+    """Posts with the same title have the same owner: none of their bodies is wrong."""
+    title, _, body = text.strip().partition("\n")
+    if body := body.strip():
+        yield TaskRow(post, title, title)
+        yield TaskRow(post, title, body)
+
+
+def _same_subject(post: int, text: str) -> Iterator[TaskRow]:
+    if words := _prefix(text):
+        yield TaskRow(post, words[0])
+
+
+def _same_tag(post: int, text: str) -> Iterator[TaskRow]:
+    tags = {tag.lower() for tag in _HASHTAG.findall(text)}
+    if not tags and (words := _prefix(text)):
+        tags = {": ".join(words)}
+    yield from (TaskRow(post, tag) for tag in sorted(tags))
+
+
+def _prefix(text: str) -> list[str]:
+    found = _PREFIX.match(text.lstrip().partition("\n")[0])
+    return [word.rstrip(":") for word in found[0].lower().split()] if found else []
+
+
+_ROWS: Final[Mapping[TaskName, Callable[[int, str], Iterator[TaskRow]]]] = {
+    "title_body": _title_body,
+    "same_subject": _same_subject,
+    "same_tag": _same_tag,
+}
