@@ -32,9 +32,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_architecture.py
 
-# The main job on a world of its own, or on a file of events: make demo EVENTS=events.jsonl.gz
+# The main job on a world of its own, or on a file of events: make demo EVENTS=events.jsonl.gz; PACKAGE=folder serves
+# another model package than the demo's own.
 demo: setup
-	$(BIN)/python -m nearline.demo.run $(if $(EVENTS),--events "$(EVENTS)")
+	$(BIN)/python -m nearline.demo.run $(if $(EVENTS),--events "$(EVENTS)") $(if $(PACKAGE),--package "$(PACKAGE)")
 
 # One after the other, so that none disturbs another. All of them, also where a bound does not hold; then it fails.
 bench: setup

@@ -1,6 +1,6 @@
 """What `make demo` runs: the main job on real parts, with a world of its own or a file of events.
 
-    python -m nearline.demo.run [--events FILE]
+    python -m nearline.demo.run [--events FILE] [--package FOLDER]
 
 Starts the pipeline as a user would, sends the events, shows what came of them, and leaves nothing behind.
 """
@@ -48,14 +48,14 @@ def _folder(data_dir: Path | None) -> Iterator[Path]:
         yield Path(temporary) / "data"
 
 
-def demo(events: Path | None, data_dir: Path | None) -> None:
+def demo(events: Path | None, package: Path | None, data_dir: Path | None) -> None:
     """Raises NearlineError with what went wrong."""
     began = time.monotonic()
     with _folder(data_dir) as folder:
         given = _input(events, folder)
         _introduce(given, events)
         environment = {"NEARLINE_HOT__WINDOW_S": str(given.facts.hot_window_s)}
-        pipeline = Pipeline(folder, environment=environment)
+        pipeline = Pipeline(folder, package=package, environment=environment)
         click.echo(f"Starting a broker and the pipeline on {pipeline.data_dir} …")
         start = time.monotonic()
         with pipeline:
@@ -75,14 +75,17 @@ def _introduce(given: Input, events: Path | None) -> None:
 
 @click.command()
 @click.option("--events", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON lines, or .gz")
+@click.option(
+    "--package", type=click.Path(path_type=Path, exists=True, file_okay=False), help="a model package; else ours"
+)
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="keep what is written, here")
-def main(events: Path | None, data_dir: Path | None) -> None:
+def main(events: Path | None, package: Path | None, data_dir: Path | None) -> None:
     """Run the main job on a made-up world, or on a file of events that are moved to now.
 
     Example: python -m nearline.demo.run --events events.jsonl.gz
     """
     try:
-        demo(events, data_dir)
+        demo(events, package, data_dir)
     except (NearlineError, StreamsError, RetrieverError) as error:
         click.echo(f"the demo failed: {error}", err=True)
         sys.exit(1)
