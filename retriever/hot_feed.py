@@ -25,6 +25,7 @@ from schemas.api import FreshnessStatus, HotPositions
 from schemas.embeddings import PostEmbedding, decode_post_embedding
 from schemas.errors import BadRecord
 from schemas.events import MAX_FUTURE_US
+from schemas.headers import origin_ms
 from schemas.ids import Generation, Micros
 from schemas.trending import decode_trending
 
@@ -209,8 +210,7 @@ def _ends_met(messages: Iterable[Message]) -> Offsets:
 
 def _ages_s(messages: Iterable[Message], now_s: float) -> list[float]:
     """Of the input records behind these ones; what was put off on purpose carries no origin."""
-    origins = (dict(message.headers() or ()).get(topics.ORIGIN_HEADER) for message in messages)
-    return [now_s - int(origin) / 1000 for origin in origins if isinstance(origin, bytes) and origin.isdigit()]
+    return [now_s - origin / 1000 for origin in map(origin_ms, messages) if origin is not None]
 
 
 def _sentence(error: Exception) -> str:

@@ -21,11 +21,11 @@ from contexts.settings import ContextRules
 from schemas import topics
 from schemas.errors import BadRecord
 from schemas.events import Activity, Event, MemberEvent, PostEvent, decode_event, event_order, event_time_us
+from schemas.headers import headers_of, origin_ms
 from schemas.hops import MemberAction, PostActivity, decode_member_action, decode_post_activity, encode_hop
 from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId
 from streams.context_tables import KindForm, KindTables
 from streams.dead_letters import dead_letter_record, unplaced_record
-from streams.headers import origin_ms
 from streams.positions import position_cells, refuse_lost_offsets
 from streams.pulse import Beat, no_beat
 from streams.records import Output, Place, offset_of
@@ -292,5 +292,5 @@ def _flushed(records: Sequence[Message]) -> frozenset[Partition]:
     return frozenset(
         _partition(record)
         for record in records
-        if record.topic() == topics.REPUBLISH and topics.FLUSH_HEADER in dict(record.headers() or ())
+        if record.topic() == topics.REPUBLISH and topics.FLUSH_HEADER in dict(headers_of(record))
     )

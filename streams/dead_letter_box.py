@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, Message
 
 from schemas import topics
 from schemas.dead_letters import DeadLetterCause, Headers, from_headers, without_cause
+from schemas.headers import headers_of
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import KafkaRefused, NoSuchDeadLetter
 from streams.lag import OffsetReader, Offsets
@@ -102,9 +103,7 @@ def _stretches(reader: OffsetReader) -> tuple[Offsets, Offsets]:
 
 
 def _letter(message: Message) -> DeadLetter:
-    found = message.headers() or []
-    pairs = found.items() if isinstance(found, dict) else found
-    headers = [(name, value) for name, value in pairs if isinstance(value, bytes)]
+    headers = [(name, value) for name, value in headers_of(message) if isinstance(value, bytes)]
     return DeadLetter(
         DeadLetterId(Partition(message.partition() or 0), Offset(message.offset() or 0)),
         Millis(message.timestamp()[1]),

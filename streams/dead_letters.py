@@ -9,6 +9,7 @@ from contexts.rows import Unplaced
 from schemas import topics
 from schemas.dead_letters import DeadLetterCause, Headers, to_headers
 from schemas.events import Activity, event_key
+from schemas.headers import headers_of
 from schemas.times import EPOCH, MICROSECOND
 from streams.kafka import MAX_RECORD_BYTES
 from streams.records import Output, offset_of, place_of
@@ -22,7 +23,7 @@ _KEPT_BYTES: Final = 1024 * 1024
 
 def dead_letter_record(stage: str, record: Message, cause: str) -> Output:
     """A record that can never succeed. Its key, value and headers stay as they are, unless they do not fit."""
-    key, value, own = record.key(), record.value(), [*(record.headers() or [])]
+    key, value, own = record.key(), record.value(), headers_of(record)
     size = len(key or b"") + len(value or b"") + sum(len(name) * 4 + len(held or b"") for name, held in own)
     if size > _MOST_BYTES:
         cause = f"{cause}; of its {size} bytes only the first {_KEPT_BYTES} of key and value are kept here"

@@ -17,11 +17,11 @@ from schemas import topics
 from schemas.contexts import Context, MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, encode_embedding, pack_vector
 from schemas.errors import BadRecord
+from schemas.headers import origin_ms, with_origin
 from schemas.ids import Generation, Kind, Offset
 from streams.dead_letters import dead_letter_record
 from streams.encode_metrics import EncodeMetrics
 from streams.errors import Stopped
-from streams.headers import origin_ms, with_origin
 from streams.pulse import Beat, no_beat
 from streams.records import Output, Place
 from streams.transactional import Positions, Processed

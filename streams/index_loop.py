@@ -15,11 +15,11 @@ from indexer.errors import TierUnavailable
 from indexer.freshness import FreshnessWindow
 from indexer.tiers import ColdTier
 from schemas import topics
+from schemas.headers import origin_ms
 from schemas.ids import Generation, Micros
 from streams.crash_points import point
 from streams.delivery import deliver_dead_letters
 from streams.errors import StreamsError
-from streams.headers import origin_ms
 from streams.index_records import IndexRecords
 from streams.kafka import consumer_config, kafka_errors, producer_config, translate
 from streams.patience import Patience

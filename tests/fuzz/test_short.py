@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("atheris", reason="atheris has wheels for Linux on x86-64 alone")
 
+from tests.fuzz import run
 from tests.fuzz.parts import seeds
 from tests.fuzz.run import SHARES, fuzz
 
@@ -23,6 +24,13 @@ def test_a_crash_is_found_from_coverage_alone() -> None:
     result = fuzz("tests.fuzz.planted:crashes", [b"xx"], 200_000, seed=1)
     assert (result.crashes, result.hangs) == (1, 0)
     assert "KeyError: 'planted'" in result.said
+
+
+def test_a_process_that_does_not_end_is_no_fault_of_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "END_S", 1.0)
+    result = fuzz("tests.fuzz.planted:never_ends", [b"x"], 1_000, seed=1)
+    assert (result.crashes, result.hangs) == (0, 0), result.said
+    assert result.inputs >= 1_000
 
 
 def test_a_hang_is_found_and_a_machine_that_stood_still_is_none(

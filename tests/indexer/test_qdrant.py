@@ -59,6 +59,21 @@ def test_an_old_owner_that_wakes_up_overwrites_nothing(client: QdrantClient, mon
     assert new.search(vectors(1)[0], 10).post_ids == ["p2"]
 
 
+def test_an_old_owner_overwrites_nothing_that_it_writes_singly(
+    client: QdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came from another partition it writes under a condition of its own, and that must be the server's too."""
+    old, new = make(client), make(client)
+    new.write("post", records(post("p1", 1), first=1000, partition=3))
+    seen_before = old._places("post", {"p1"})
+    new.write("post", records(deleted_post("p1", 3), first=12))
+    monkeypatch.setattr(old, "_places", lambda *_: seen_before)
+    old.write("post", records(post("p1", 2), first=10))
+    (stored,) = new.posts([PostId("p1")])
+    assert stored is not None
+    assert (stored.revision, stored.deleted) == (3, True)
+
+
 def test_a_batch_is_one_call_for_each_partition(client: QdrantClient, monkeypatch: pytest.MonkeyPatch) -> None:
     tier = make(client)
     upserts = Upserts(client, monkeypatch)

@@ -226,6 +226,12 @@ class TestSlowClients:
             assert talk.hear().startswith("HTTP/1.1 200 OK")
 
 
+def test_what_says_that_it_is_too_large_need_not_come(served: Served) -> None:
+    with Talk(served) as talk:
+        talk.say(HEAD.replace("1000", str(limits.MAX_BODY_BYTES + 1)))
+        assert talk.hear().startswith("HTTP/1.1 413 ")
+
+
 def test_large_requests_together_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_BODIES_BYTES", 900)
     with Talk(served) as first, Talk(served) as second:

@@ -1,0 +1,34 @@
+"""Sends records with a header whose name is no UTF-8. Kafka takes them, as it does from clients in other languages."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+from unittest.mock import patch
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.producer import message_accumulator, producer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+
+from streams.settings import KafkaSettings
+
+
+class _Name(str):
+    """Only aiokafka's builder in Python lets a name say itself what bytes it is."""
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xff\xfe"
+
+
+def send_strange(kafka: KafkaSettings, topic: str, records: Iterable[tuple[str, bytes]]) -> None:
+    builder = "DefaultRecordBatchBuilder"
+    with (
+        patch.object(message_accumulator, builder, _DefaultRecordBatchBuilderPy),
+        patch.object(producer, builder, _DefaultRecordBatchBuilderPy),
+    ):
+        asyncio.run(_send(kafka, topic, records))
+
+
+async def _send(kafka: KafkaSettings, topic: str, records: Iterable[tuple[str, bytes]]) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as sender:
+        for key, value in records:
+            await sender.send_and_wait(topic, value, key.encode(), headers=[(_Name("name"), b"1")])

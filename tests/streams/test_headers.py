@@ -1,0 +1,71 @@
+"""Headers whose names are no UTF-8: the client raises for them once, and then gives what ends the process."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schemas import topics
+from schemas.contexts import encode_context
+from schemas.embeddings import encode_embedding
+from schemas.headers import UNREADABLE, headers_of, origin_ms
+from streams.dead_letter_box import letters
+from streams.lag import OffsetReader
+from streams.settings import KafkaSettings
+from tests.conftest import RunningBroker
+from tests.streams.hash_encoder import POISON
+from tests.streams.stage_kit import in_thread, post_embedding, read_all
+from tests.streams.strange_headers import send_strange
+from tests.streams.test_contexts_stage import Contexts, post
+from tests.streams.test_encode_stage import Encode
+from tests.streams.test_encode_stage import post as context
+from tests.streams.test_index_loop import Index
+from tests.streams.journal_tier import JournalTier
+
+pytestmark = pytest.mark.broker
+
+
+def test_all_headers_of_the_record_are_lost_and_nothing_else(clean_topics: RunningBroker, tmp_path: Path) -> None:
+    kafka = Contexts(clean_topics, tmp_path).kafka
+    send_strange(kafka, topics.POSTS, [("p", b"{}")])
+    (record,) = read_all(kafka, topics.POSTS)
+    for _ in range(3):
+        assert (headers_of(record), origin_ms(record)) == ([UNREADABLE], None)
+    assert (record.key(), record.value()) == (b"p", b"{}")
+
+
+def test_the_context_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) -> None:
+    contexts = Contexts(clean_topics, tmp_path)
+    send_strange(contexts.kafka, topics.POSTS, [("bad", b"{"), ("good", json.dumps(post("good")).encode())])
+    send_strange(contexts.kafka, topics.ACTIVITY_BY_POST, [("good", b"junk")])
+    send_strange(contexts.kafka, topics.REPUBLISH, [("good", b"")])
+    with in_thread(contexts.stage().run):
+        contexts.until_done()
+    assert _letters(contexts.kafka) == [(topics.ACTIVITY_BY_POST, b"good"), (topics.POSTS, b"bad")]
+    assert list(contexts.posts()) == ["good"]
+
+
+def test_the_encode_stage_goes_on(clean_topics: RunningBroker) -> None:
+    encode = Encode(clean_topics)
+    sent = [context("bad", text=POISON), context("good")]
+    send_strange(encode.kafka, topics.POST_CONTEXTS, [(one.post_id, encode_context(one)) for one in sent])
+    with in_thread(encode.stage().run):
+        encode.until_no_lag()
+    assert _letters(encode.kafka) == [(topics.POST_CONTEXTS, b"bad")]
+    assert [message.key() for message in encode.posts()] == [b"good"]
+
+
+def test_the_index_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) -> None:
+    index = Index(clean_topics, tmp_path)
+    send_strange(index.kafka, index.posts, [("bad", b"\xc1"), ("good", encode_embedding(post_embedding("good")))])
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    assert _letters(index.kafka) == [(index.posts, b"bad")]
+    assert set(index.durable()) == {"good"}
+
+
+def _letters(kafka: KafkaSettings) -> list[tuple[str, bytes | None]]:
+    """By topic and key. None of them has headers of its own that could be read."""
+    found = list(letters(kafka, OffsetReader(kafka)))
+    assert all(letter.headers == [UNREADABLE] for letter in found)
+    return sorted((letter.cause.topic, letter.key) for letter in found)
