@@ -5,6 +5,7 @@ import subprocess
 import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from threading import Semaphore
 from typing import Any, cast
 
 import pytest
@@ -14,8 +15,9 @@ from schemas.dead_letters import from_headers
 from schemas.embeddings import encode_embedding
 from schemas.ids import Generation
 from schemas.topics import TopicSpec
-from streams import patience
+from streams import index_loop, patience
 from streams.crash_points import EXIT_STATUS
+from streams.errors import KafkaUnavailable
 from streams.index_loop import IndexLoop
 from streams.settings import IndexSettings, KafkaSettings
 from streams.topics import ensure_topics
@@ -144,6 +146,23 @@ def test_a_stop_during_an_outage_stores_nothing(index: Index) -> None:
     with in_thread(index.loop(JournalTier(index.journal)).run):
         index.until_no_lag()
     assert set(index.durable()) == {f"p{n}" for n in range(10)}
+
+
+def test_letters_that_are_not_taken_hold_the_offsets(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = Semaphore(0)
+
+    def not_taken(*_: object) -> None:
+        tries.release()
+        raise KafkaUnavailable("injected: the broker takes no letters")
+
+    Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
+    with monkeypatch.context() as away:
+        away.setattr(index_loop, "deliver_dead_letters", not_taken)
+        with in_thread(index.loop(JournalTier(index.journal)).run):
+            assert all(tries.acquire(timeout=30) for _ in range(2)), "it is tried again"
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    assert [key for key, _ in index.own_dead_letters()] == [b"garbage"]
 
 
 def test_freshness_counts_from_the_origin(index: Index) -> None:

@@ -34,21 +34,31 @@ def config_of(broker: RunningBroker, topic: str) -> dict[str, str | None]:
 
 def test_each_topic_forgets_in_its_own_way(clean_topics: RunningBroker) -> None:
     ensure_topics(settings(clean_topics), topics.core_topics())
-    found = {
-        name: config_of(clean_topics, name) for name in (topics.POSTS, topics.ACTIVITY_BY_POST, topics.POST_CONTEXTS)
-    }
+    names = (topics.POSTS, topics.ACTIVITY_BY_POST, topics.POST_CONTEXTS)
+    found = {name: config_of(clean_topics, name) for name in names}
     assert {name: config["cleanup.policy"] for name, config in found.items()} == {
         topics.POSTS: "delete",
         topics.ACTIVITY_BY_POST: "delete",
         topics.POST_CONTEXTS: "compact",
     }
     assert found[topics.POSTS]["retention.ms"] == str(30 * 86_400_000)
-    day_ms = 86_400_000
-    hops, state = found[topics.ACTIVITY_BY_POST], found[topics.POST_CONTEXTS]
-    assert int(hops["retention.ms"] or 0) + int(hops["segment.ms"] or 0) < day_ms, (
-        "a hop carries text, and is gone in time"
-    )
-    assert int(state["max.compaction.lag.ms"] or 0) == day_ms // 2
+
+
+@pytest.mark.parametrize("erase_within_s", [60, 86_400, 10 * 86_400])
+def test_what_is_erased_is_gone_from_the_topics_in_time(clean_topics: RunningBroker, erase_within_s: int) -> None:
+    """And before it is gone, whoever was away for so long has heard of it."""
+    ensure_topics(settings(clean_topics, erase_within_s=erase_within_s), topics.core_topics())
+    ways = {
+        "hops": ("segment.ms", "retention.ms", "file.delete.delay.ms"),
+        "state": ("max.compaction.lag.ms", "file.delete.delay.ms"),
+    }
+    for spec in topics.core_topics():
+        if spec.carries in ways:
+            config = config_of(clean_topics, spec.name)
+            took_ms = sum(int(config[name] or 0) for name in ways[spec.carries])
+            assert took_ms < erase_within_s * 1000, spec.name
+            if spec.carries == "state":
+                assert int(config["delete.retention.ms"] or 0) >= erase_within_s * 1000, spec.name
 
 
 def test_asking_again_changes_only_what_the_settings_changed(clean_topics: RunningBroker) -> None:
@@ -74,6 +84,11 @@ def test_a_record_of_one_megabyte_and_more_fits(clean_topics: RunningBroker) -> 
     producer.produce("t", b"x" * 5_000_000, b"k", on_delivery=lambda error, _: failures.append(error))
     assert producer.flush(20) == 0
     assert failures == [None]
+
+
+def test_what_is_sent_again_arrives_once_and_in_its_order() -> None:
+    """By the broker, which a producer has to ask for that."""
+    assert producer_config(KafkaSettings(bootstrap_servers="b"))["enable.idempotence"] is True
 
 
 def test_options_of_the_settings_win_over_our_defaults_and_not_over_a_callers_needs() -> None:
