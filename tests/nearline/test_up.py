@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -41,6 +42,7 @@ def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
         _says_what_runs(running)
         _answers_its_commands(running)
         _keeps_the_key_to_itself(running)
+        _listens_on_loopback_alone(running)
         _second_one_is_refused(running, package)
         _starts_again_whatever_is_killed(running)
         running.kill()
@@ -87,6 +89,15 @@ def _keeps_the_key_to_itself(running: Up) -> None:
     assert "--api-key" in lines
     assert not any(KEY in word for word in lines), "everybody can read a process list"
     assert os.stat(running.data_dir / "settings.json").st_mode & 0o077 == 0
+
+
+def _listens_on_loopback_alone(running: Up) -> None:
+    """The broker, the retriever and the metrics, unless told otherwise."""
+    found = [one for process in processes_of(running.data_dir) for one in process.net_connections("inet")]
+    listening = {ip_address(one.laddr.ip) for one in found if one.status == psutil.CONN_LISTEN}
+    assert listening, "nobody listens at all?"
+    # Java listens to both families, and shows an address of the old one as one of the new.
+    assert all((getattr(one, "ipv4_mapped", None) or one).is_loopback for one in listening), listening
 
 
 def _second_one_is_refused(running: Up, package: Path) -> None:
