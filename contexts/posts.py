@@ -105,7 +105,9 @@ def _delete(row: PostRow) -> PostChange:
     state = row.state
     at_us = Micros(state.order.at_us if state.order else state.as_of_us)
     forget = MemberAction(row.post_id, "forget", at_us)
-    hops = tuple(Hop(member_id, forget) for member_id in row.recipients.newest())
+    # The author came first, and is the first to be forgotten among many recipients.
+    author = [row.body.author_id] if row.body is not None else []
+    hops = tuple(Hop(member_id, forget) for member_id in dict.fromkeys([*author, *row.recipients.newest()]))
     for waiting in row.waiting:
         row = _count(row, waiting.activity)
     return PostChange(PostRow(row.post_id, row.state), hops, publish=True)
