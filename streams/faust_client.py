@@ -9,6 +9,7 @@ import faust
 from faust.types.auth import CredentialsT
 
 from streams.errors import KafkaRefused
+from streams.faust_records import read_past_strange_headers
 from streams.kafka import client_config
 from streams.settings import KafkaSettings
 
@@ -16,6 +17,7 @@ from streams.settings import KafkaSettings
 def new_app(group: str, kafka: KafkaSettings, folder: Path) -> faust.App:
     """Not started. Its consumer group has the name `group`. `folder` is made for Faust, which wants one and, without
     tables, keeps nothing there."""
+    read_past_strange_headers()
     options = client_config(kafka)
     servers = options["bootstrap.servers"].split(",")
     return faust.App(

@@ -26,6 +26,7 @@ from streams.trending_lists import last_lists
 from streams.trending_scores import WEIGHTS
 from tests.conftest import RunningBroker
 from tests.streams.stage_kit import Sender, child, lag, read_all, until_no_lag
+from tests.streams.strange_headers import send_strange
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -165,6 +166,17 @@ def test_lists_of_all_partitions_and_a_restart_that_goes_on(trending: Trending) 
         assert process.wait(20) == 0
     assert trending.scores()["liked"] > 19 * WEIGHTS["like"]
     assert lag(trending.kafka, topics.TRENDING_GROUP, [topics.ACTIVITY]) == 0
+
+
+def test_a_header_that_cannot_be_read_holds_nobody_up(trending: Trending) -> None:
+    """Also at the end of a partition: what is committed goes past it."""
+    trending.send(activity("m", "before", "like"))
+    send_strange(trending.kafka, topics.ACTIVITY, [activity("m", "strange", "like")])
+    trending.send(activity("m", "after", "like"))
+    send_strange(trending.kafka, topics.ACTIVITY, [activity("m", "strange", "like")])
+    with trending.child():
+        trending.until_no_lag()
+        until(lambda: {"before", "after"} <= trending.scores().keys(), "the others to be counted")
 
 
 def test_a_second_worker_joins_and_leaves(trending: Trending) -> None:
