@@ -17,9 +17,7 @@ RECORD: Final = Message(topic="posts", partition=0, offset=0, key=b"p", value=b"
 
 
 @pytest.mark.parametrize(("given_up_ms", "sentence"), [(60_000, "1 dead letters were not taken"), (100, "timed out")])
-def test_letters_that_nobody_takes_are_missed(
-    monkeypatch: pytest.MonkeyPatch, given_up_ms: int, sentence: str
-) -> None:
+def test_letters_that_nobody_takes_are_missed(monkeypatch: pytest.MonkeyPatch, given_up_ms: int, sentence: str) -> None:
     """Whether the client still tries or has given up."""
     monkeypatch.setattr(delivery, "DELIVERY_TIMEOUT_S", 1.5)
     producer = Producer(producer_config(NOBODY, **{"message.timeout.ms": given_up_ms}))
