@@ -98,10 +98,11 @@ def test_a_partition_that_moves_while_its_last_commit_has_no_marker_yet_waits_fo
     before.produce(place.topic, b"its last row", b"key", partition=place.partition)
     assert before.flush(30) == 0
     table = TablePartition(tmp_path / "rows", place, topic_ids(kafka, [place.topic])[place.topic])
-    reads = Event()
+    reads: list[None] = []
     with ThreadPoolExecutor(1) as pool:
-        restored = pool.submit(restore, kafka, [table], reads.set)
-        until(lambda: reads.is_set() or restored.done(), "the new owner to read")
+        restored = pool.submit(restore, kafka, [table], lambda: reads.append(None))
+        # Again and again: up to there, and no further, it is told what there is.
+        until(lambda: len(reads) > 30 or restored.done(), "the new owner to read")
         before.commit_transaction(30)
         assert restored.result() == 1
     assert table.get(b"key") == b"its last row"
