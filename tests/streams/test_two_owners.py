@@ -1,6 +1,7 @@
 """Two workers of a stage, and what one of them leaves to the other."""
 
 import itertools
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +25,10 @@ from streams.rows import TablePartition
 from streams.settings import EncodeSettings
 from streams.transactional import TRANSACTION_MS
 from tests.conftest import RunningBroker
+from tests.streams.context_child import REFUSED
 from tests.streams.context_world import World, slices
 from tests.streams.hash_encoder import HashEncoder
-from tests.streams.stage_kit import in_thread
+from tests.streams.stage_kit import child, in_thread
 from tests.streams.test_contexts_stage import CRASHED, Contexts
 from tests.streams.test_encode_stage import Encode, post
 from tests.waiting import until
@@ -86,6 +88,23 @@ def test_a_dead_workers_open_transaction_holds_nobody_up_for_longer_than_its_tim
         contexts.until_done()
         assert time.monotonic() - began < TRANSACTION_MS / 1000 + BROKERS_CHECK_S + JOIN_S
         contexts.check(world)
+
+
+def test_a_frozen_worker_that_has_heard_that_it_is_out_of_the_group_commits_nothing(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    contexts, world = Contexts(clean_topics, tmp_path), World(seed=8, num_actions=100)
+    contexts.send_all(world.sent())
+    arguments = clean_topics.bootstrap_servers, str(tmp_path), "frozen"
+    with child("tests.streams.sleepy_child", *arguments) as frozen:
+        until(lambda: children.is_stopped(frozen.pid), "it to have a batch, and freeze", 30)
+        with contexts.worker("awake"):
+            contexts.until_done()
+            frozen.send_signal(signal.SIGCONT)
+            assert frozen.wait(30) == REFUSED
+            assert frozen.stdout is not None
+            assert "Fenced" in frozen.stdout.read()
+            contexts.check(world)
 
 
 def test_a_partition_that_moves_while_its_last_commit_has_no_marker_yet_waits_for_it(

@@ -1,0 +1,25 @@
+"""A context stage that is frozen before its first transaction, and goes on when its client has heard that it is out of
+the group: `python -m tests.streams.sleepy_child BOOTSTRAP DATA_DIR SLOT`."""
+
+import os
+import signal
+import sys
+import time
+
+from streams.transactional import TransactionalLoop
+from tests.streams import context_child
+
+begin = TransactionalLoop._begin
+
+
+def sleep_first(loop: TransactionalLoop) -> None:
+    TransactionalLoop._begin = begin  # type: ignore[method-assign]
+    os.kill(os.getpid(), signal.SIGSTOP)
+    while loop._consumer.memberid():
+        time.sleep(0.05)
+    begin(loop)
+
+
+if __name__ == "__main__":
+    TransactionalLoop._begin = sleep_first  # type: ignore[method-assign]
+    context_child.main(*sys.argv[1:])
