@@ -138,9 +138,10 @@ def test_a_long_outage_keeps_the_group_and_loses_nothing(index: Index, monkeypat
     assert set(index.durable()) == {f"p{n}" for n in range(200)}
 
 
-def test_a_stop_during_an_outage_stores_nothing(index: Index) -> None:
+@pytest.mark.parametrize("fail_every", [1, 2], ids=["of writes", "of flushes"])
+def test_a_stop_during_an_outage_stores_nothing(index: Index, fail_every: int) -> None:
     index.send_posts(range(10))
-    tier = JournalTier(index.journal, fail_every=1)
+    tier = JournalTier(index.journal, fail_every=fail_every)
     with in_thread(index.loop(tier).run):
         until(lambda: tier.calls >= 2, "a second try")
     with in_thread(index.loop(JournalTier(index.journal)).run):
