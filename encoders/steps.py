@@ -25,7 +25,12 @@ class Steps(NamedTuple):
 def choose_steps(*, compiled: bool) -> Steps:
     if not compiled:
         return _BY_HAND
-    return Steps(torch.compile(_normed_formula), torch.compile(_turned_formula), torch.compile(_gated_formula))
+    turned = torch.compile(_turned_formula)
+    return Steps(
+        torch.compile(_normed_formula),
+        lambda heads_TND, turns_T1C: turned(heads_TND, torch.view_as_real(turns_T1C)),
+        torch.compile(_gated_formula),
+    )
 
 
 def _normed(hidden_TH: Tensor, eps: float) -> Tensor:
@@ -57,9 +62,10 @@ def _normed_formula(hidden_TH: Tensor, eps: float) -> Tensor:
     return (numbers_TH * torch.rsqrt(numbers_TH.square().mean(1, keepdim=True) + eps)).to(hidden_TH.dtype)
 
 
-def _turned_formula(heads_TND: Tensor, turns_T1C: Tensor) -> Tensor:
+def _turned_formula(heads_TND: Tensor, turns_T1C2: Tensor) -> Tensor:
+    """Turns as pairs of numbers: the compiler knows no complex ones."""
     left, right = _pairs(heads_TND).unbind(3)
-    cos, sin = torch.view_as_real(turns_T1C).unbind(3)
+    cos, sin = turns_T1C2.unbind(3)
     turned = torch.stack([left * cos - right * sin, left * sin + right * cos], 3)
     return turned.flatten(2).to(heads_TND.dtype)
 

@@ -1,14 +1,26 @@
 """By hand and as formulas for the compiler: the same numbers."""
 
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 import torch.nn.functional as F
 
 from encoders import steps
+from encoders.encoder import Encoder
+from encoders.packages import ModelPackage
 from encoders.steps import Steps
+from tests.packages import WORDS
 
 BY_HAND = steps.choose_steps(compiled=False)
-FORMULAS = Steps(steps._normed_formula, steps._turned_formula, steps._gated_formula)
+FORMULAS = Steps(
+    steps._normed_formula,
+    lambda heads, turns: steps._turned_formula(heads, torch.view_as_real(turns)),
+    steps._gated_formula,
+)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
@@ -37,3 +49,18 @@ def test_a_turn_keeps_lengths_and_turns_by_its_angle() -> None:
     turned = BY_HAND.turned(heads, quarter)
     assert turned[0, 0].tolist() == [0, 0, 1, 0]
     assert turned[1, 0] == pytest.approx(torch.tensor([0.0, 0.0, 0.0, 1.0]), abs=1e-6)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_encoder_gives_the_same_vectors(
+    package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [*WORDS, "a", " ".join(WORDS)]
+    plain = np.stack(Encoder.load(package.folder, device="cpu").encode_texts(texts))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with torch._inductor.config.patch(compile_threads=1):  # no process that stays
+        encoder = Encoder.load(package.folder, device="cpu", compiled=True)
+        encoder.warm_up()
+        compiled = np.stack(encoder.encode_texts(texts))
+    assert len(list(tmp_path.rglob("*.so"))) >= 3, "one for each step"
+    assert compiled == pytest.approx(plain, abs=1e-6)
