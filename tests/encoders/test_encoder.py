@@ -37,6 +37,15 @@ def test_stock_sentence_transformers_gives_the_same_vectors(tmp_path: Path, pool
     assert stock.encode(rendered) == pytest.approx(ours, abs=1e-5)
 
 
+def test_stock_sentence_transformers_gives_cut_vectors_with_its_own_normalising(tmp_path: Path) -> None:
+    package = make_tiny_package(tmp_path / "p", dimension=16)
+    stock = sentence_transformers.SentenceTransformer(str(package.folder), device="cpu")
+    rendered = [f"<|nearline:text|>{text}" for text in WORDS]
+    ours = np.stack(Encoder.load(package.folder, device="cpu").encode_texts(WORDS))
+    assert ours.shape == (len(WORDS), 16)
+    assert stock.encode(rendered, truncate_dim=16, normalize_embeddings=True) == pytest.approx(ours, abs=1e-5)
+
+
 def test_sentence_transformers_writes_the_same_files(package: ModelPackage, tmp_path: Path) -> None:
     stock = sentence_transformers.SentenceTransformer(str(package.folder), device="cpu")
     stock.save(str(tmp_path), create_model_card=False)
