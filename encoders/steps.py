@@ -17,7 +17,8 @@ class Steps(NamedTuple):
     normed: Callable[[Tensor, float], Tensor]
     """(T, H) -> (T, H): root mean square norm without its weights."""
     turned: Callable[[Tensor, Tensor], Tensor]
-    """(T, N, D), complex (T, 1, C) -> (T, N, D): each pair of numbers turned by its position's angle."""
+    """(T, N, D), complex (T, 1, C) -> (T, N, D): each pair of numbers turned by its position's angle, where they
+    lie or in new memory."""
     gated: Callable[[Tensor, Activate], Tensor]
     """(T, 2 I) -> (T, I): the gate's numbers let the others through."""
 
@@ -41,8 +42,10 @@ def _normed(hidden_TH: Tensor, eps: float) -> Tensor:
 
 
 def _turned(heads_TND: Tensor, turns_T1C: Tensor) -> Tensor:
-    pairs_TNC = torch.view_as_complex(_pairs(heads_TND))
-    return torch.view_as_real(pairs_TNC * turns_T1C).flatten(2).to(heads_TND.dtype)
+    """Where they lie: with new tensors for both steps it took 1.7 times as long in bf16."""
+    pairs_TNC2 = _pairs(heads_TND)
+    torch.view_as_complex(pairs_TNC2).mul_(turns_T1C)
+    return heads_TND if heads_TND.dtype == torch.float32 else heads_TND.copy_(pairs_TNC2.flatten(2))
 
 
 def _pairs(heads_TND: Tensor) -> Tensor:

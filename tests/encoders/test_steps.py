@@ -29,7 +29,7 @@ def test_both_ways_give_the_same(dtype: torch.dtype, tolerance: float) -> None:
     hidden, heads, gate_up = (torch.randn(*shape).to(dtype) for shape in ((30, 64), (30, 6, 16), (30, 48)))
     turns = torch.polar(torch.ones(30, 1, 8), torch.randn(30, 1, 8))
     pairs = [
-        (one.normed(hidden, 1e-5), one.turned(heads, turns), one.gated(gate_up.clone(), F.silu))
+        (one.normed(hidden, 1e-5), one.turned(heads.clone(), turns), one.gated(gate_up.clone(), F.silu))
         for one in (BY_HAND, FORMULAS)
     ]
     for by_hand, formula in zip(*pairs, strict=True):
