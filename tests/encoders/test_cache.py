@@ -68,5 +68,16 @@ def test_a_short_post_in_a_history_is_not_encoded_again(tmp_path: Path) -> None:
     assert encoder.stats.prompts == prompts
 
 
+def test_an_encoder_forgets_what_nobody_asks_for(tmp_path: Path) -> None:
+    encoder = Encoder.load(make_tiny_package(tmp_path / "package").folder, device="cpu", threads=1)
+    encoder.encode_texts(["an erased text"])
+    encoder.encode_members([member(entry("an erased text"))])
+    encoder.forget_unused(3600)
+    assert len(encoder.by_text)
+    assert len(encoder.by_prompt)
+    encoder.forget_unused(0)
+    assert (len(encoder.by_text), len(encoder.by_prompt)) == (0, 0)
+
+
 def _post(revision: int, text: str, likes: int = 0) -> PostContext:
     return PostContext(PostId("p"), Revision(revision), Micros(0), text=text, counts={"like": likes})

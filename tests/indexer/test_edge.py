@@ -21,7 +21,18 @@ from indexer.tiers import Filters
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Micros, PostId
 from tests.indexer import full_disk, killed_writer
-from tests.indexer.kit import DIMENSION, GENERATION, NOW, SetClock, deleted_post, post, records, same_hits, vectors
+from tests.indexer.kit import (
+    DIMENSION,
+    GENERATION,
+    NOW,
+    SetClock,
+    deleted_post,
+    member,
+    post,
+    records,
+    same_hits,
+    vectors,
+)
 
 
 @pytest.fixture
@@ -89,6 +100,17 @@ def test_what_was_written_is_there_after_a_new_start(tmp_path: Path) -> None:
         same_hits(again.search(vectors(1)[0], 400), plain.search(vectors(1)[0], 400))
         assert again.posts([PostId("p0007")]) == plain.posts([PostId("p0007")])
         assert sorted(again.scroll_posts()) == sorted(plain.scroll_posts())
+
+
+def test_a_flush_leaves_nothing_unwritten(tier: EdgeColdTier) -> None:
+    """Not a matter of kills alone, which the engine's log outlives: of a machine that loses its power."""
+    tier.write("post", records(post("p", 1)))
+    tier.write("member", records(member("m", 1)))
+    assert tier._posts.shards._dirty
+    assert tier._members.shards._dirty
+    tier.flush()
+    assert not tier._posts.shards._dirty
+    assert not tier._members.shards._dirty
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -46,3 +46,13 @@ def test_one_that_no_answer_would_be_given_from_is_not_kept(world: World) -> Non
     now[0] = members.KEPT_S
     found.forget_old()
     assert list(found._kept) == ["late"]
+
+
+def test_the_retriever_forgets_them_when_it_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.in_cold(member("m"))
+    world.ask(member_id="m")
+    assert world.retriever._members._kept
+    monkeypatch.setattr(members, "KEPT_S", 0.0)
+    world.retriever.forget_old()
+    assert not world.retriever._members._kept
+    world.close()

@@ -40,3 +40,17 @@ def test_rows_that_were_away_for_too_long_are_restored_whole(
     assert (table.get(b"deleted"), table.get(b"second")) == (kept, b"new")
     assert table.position == 2
     table.close()
+
+
+@pytest.mark.broker
+def test_rows_that_the_broker_has_lost_never_happened(clean_topics: RunningBroker, tmp_path: Path) -> None:
+    """It came back without the newest records of the changelog."""
+    kafka = made(clean_topics)
+    producer = Producer(producer_config(kafka))
+    producer.produce(PLACE.topic, b"kept", b"key", partition=PLACE.partition)
+    assert producer.flush(20) == 0
+    table = TablePartition(tmp_path, PLACE, b"id")
+    table.write({b"key": b"lost", b"other": b"lost"}, Offset(100))
+    restore(kafka, [table])
+    assert (table.get(b"key"), table.get(b"other"), table.position) == (b"kept", None, 1)
+    table.close()

@@ -1,0 +1,101 @@
+"""Records that are read and not yet done, when partitions move or an outage is waited out."""
+
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from streams.index_loop import IndexLoop
+from streams.patience import Patience
+from streams.settings import IndexSettings, KafkaSettings
+from streams.transactional import TransactionalLoop
+from tests.streams.journal_tier import JournalTier
+from tests.streams.stage_kit import new_generation
+
+KAFKA = KafkaSettings(bootstrap_servers="localhost:1")
+PLACES = [TopicPartition("posts", 0, 7)]
+
+
+class StubMessage:
+    def __init__(self, topic: str, partition: int) -> None:
+        self.place = topic, partition
+
+    def topic(self) -> str:
+        return self.place[0]
+
+    def partition(self) -> int:
+        return self.place[1]
+
+    def error(self) -> None:
+        return None
+
+
+class StubConsumer:
+    """Has one record for whoever polls, at offset 7 behind it."""
+
+    def __init__(self) -> None:
+        self.stored: list[Any] = []
+
+    def assignment(self) -> list[TopicPartition]:
+        return PLACES
+
+    def position(self, _: list[TopicPartition]) -> list[TopicPartition]:
+        return PLACES
+
+    def store_offsets(self, offsets: list[TopicPartition]) -> None:
+        self.stored += offsets
+
+    def pause(self, _: list[TopicPartition]) -> None: ...
+
+    def resume(self, _: list[TopicPartition]) -> None: ...
+
+    def poll(self, _: float) -> StubMessage:
+        return StubMessage("posts", 0)
+
+
+class StubProcessor:
+    def revoked(self, places: list[Any]) -> None: ...
+
+
+def test_a_record_that_comes_while_an_outage_is_waited_out_is_kept() -> None:
+    held: list[Message] = []
+    with Patience(cast(Consumer, StubConsumer()), Event(), held, quiet_s=0.0) as patience:
+        assert patience.wait()
+    assert [cast(StubMessage, message).place for message in held] == [("posts", 0)]
+
+
+def test_offsets_wait_for_a_record_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer's position is behind it already."""
+    consumer = StubConsumer()
+    tier = cast(Any, JournalTier(tmp_path / "journal"))
+    loop = IndexLoop(KAFKA, IndexSettings(), tier, new_generation(), 3600)
+    loop._held = [cast(Message, StubMessage("posts", 0))]
+
+    def index_while_another_comes(*_: Any) -> list[Any]:
+        if not consumer.stored:
+            loop._held = [cast(Message, StubMessage("posts", 0))]
+        return []
+
+    monkeypatch.setattr(loop, "_index", index_while_another_comes)
+    loop._step(cast(Consumer, consumer), cast(Any, None), Event())
+    assert consumer.stored == []
+    monkeypatch.setattr(loop, "_index", lambda *_: [])
+    loop._step(cast(Consumer, consumer), cast(Any, None), Event())
+    assert consumer.stored == PLACES
+
+
+def test_what_was_read_of_a_lost_partition_is_left_to_its_new_owner() -> None:
+    loop = TransactionalLoop(
+        KAFKA,
+        cast(Any, StubProcessor()),
+        group="group",
+        topics=["posts"],
+        transactional_id="id",
+        batch_records=lambda: 10,
+        interval_s=0.0,
+    )
+    loop._batch = [cast(Message, StubMessage("posts", partition)) for partition in (0, 1)]
+    loop._on_revoke(cast(Consumer, None), PLACES)
+    assert [cast(StubMessage, record).place for record in loop._batch] == [("posts", 1)]
