@@ -111,6 +111,17 @@ def test_rows_of_partitions_that_moved_away_are_removed(tmp_path: Path) -> None:
     assert _in_files(tmp_path) == {b"kept"}
 
 
+def test_a_table_holds_only_so_much_in_memory(tmp_path: Path) -> None:
+    table = opened(tmp_path)
+    held = []
+    for number in range(100):
+        table.write({b"%d" % number: bytes(100_000)}, Offset(number))
+        held.append(table._db.property_int_value("rocksdb.cur-size-all-mem-tables"))
+    # One that is written to, and one that is being put into a file.
+    assert max(held) < 6_000_000
+    table.close()
+
+
 def _in_files(folder: Path) -> set[bytes]:
     content = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
     return {word for word in (b"zirconium", b"quokka", b"kept") if word in content}
