@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from benchmarks._table import Figure, report
@@ -105,15 +105,10 @@ class PaddedLlama(PackedLlama):
 
 
 def _padded(prompts: list[Prompt], **_: Any) -> Features:
-    longest = max(map(len, prompts))
-    ids = np.zeros((len(prompts), longest), dtype=np.int64)
-    mask = np.zeros((len(prompts), longest), dtype=np.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = prompt
-        mask[row, : len(prompt)] = 1
+    rows = [torch.tensor(prompt) for prompt in prompts]
     return {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(mask),
+        "input_ids": pad_sequence(rows, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
         "order": torch.arange(len(prompts)),
     }
 

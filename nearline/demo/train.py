@@ -3,8 +3,8 @@
     python -m nearline.demo.train --out FOLDER
 
 A LLaMA of 128 dimensions and four layers with its own byte-level tokenizer, taught by contrast: the texts of a pair
-(see `corpus`) shall have a higher product than any two texts of different pairs in a batch. Until the trainer exists
-this is how the committed package was made; nothing else in the project depends on how.
+(see `corpus`) shall have a higher product than any two texts of different pairs in a batch. This is how the committed
+package was made; nothing else in the project depends on how.
 """
 
 import random
@@ -17,7 +17,7 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -26,6 +26,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from encoders.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
 from encoders.writer import write_package
 from nearline.demo.corpus import DocumentationPairs, InventedPairs, Pair, Source, WorldPairs, documentation_roots
+from trainer.tokenizer import train_bpe
 
 # Shapes: B pairs in a batch, T tokens of the longest text, H hidden.
 
@@ -43,8 +44,6 @@ WORLD_SEEDS: Final = (101, 102, 103)
 BEGIN: Final = "<|begin_of_text|>"
 END: Final = "<|end_of_text|>"
 TEXT: Final = "<|nearline:text|>"
-_WORDS: Final = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
-"""How LLaMA-3 cuts text before its merges, a little shorter."""
 
 Log = Callable[[str], None]
 
@@ -64,23 +63,8 @@ THEN_LAYERS: Final = Phase("layers", steps=200, batch=64, rate=1e-3)
 
 
 def train_tokenizer(texts: Sequence[str]) -> Tokenizer:
-    """Byte-level, so that no text is unknown; without case, because so small a vocabulary cannot hold words twice."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[BEGIN, END, TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    """As the trainer's, with a begin of text before each."""
+    tokenizer = train_bpe(texts, VOCABULARY, [BEGIN, END, TEXT])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A", special_tokens=[(BEGIN, _id(tokenizer, BEGIN))]
     )
