@@ -1,12 +1,14 @@
 """How good a package trained from nothing is, and how quickly it is trained.
 
-`python -m benchmarks.train --events FILE [--tokens N] [--seeds N] [--json F]`. Each seed trains one package by
-`trainer.training` and measures it by the protocol of `nearline evaluate`; medians are compared with TF-IDF. Then the
-same steps with padded batches, by the same trainer, and a short training twice for its digests. It takes long;
-`--tokens 1000000 --seeds 1` gives a first look, whose quality is not that of the bounds.
+`python -m benchmarks.train --events FILE [--tokens N] [--seeds N] [--work DIR] [--json F]`. Each seed trains one
+package by `trainer.training` and measures it by the protocol of `nearline evaluate`; medians are compared with TF-IDF.
+Then the same steps with padded batches, by the same trainer, and a short training twice for its digests. It takes long:
+`--work` keeps the packages, and what was killed goes on from there. `--tokens 1000000 --seeds 1` gives a first look,
+whose quality is not that of the bounds.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -23,6 +25,7 @@ from encoders.manifest import PoolingMode
 from encoders.packages import ModelPackage
 from encoders.prompts import Prompt
 from nearline.recorded import read_feed
+from trainer.checkpoints import work_folder
 from trainer.dataset import training_data
 from trainer.evaluation import Evaluation, Measured
 from trainer.feed import Feed, task_at
@@ -43,6 +46,7 @@ def main() -> int:
     parser.add_argument("--events", required=True)
     parser.add_argument("--tokens", type=int, default=15_000_000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=Path, help="a folder for the packages; else they are gone at the end")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     feed = read_feed([given.events])
@@ -51,13 +55,24 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as name:
         folder = Path(name)
         plans = [Plan(cut_us, given.tokens, seed, TrainSettings(), "benchmark") for seed in range(given.seeds)]
-        packages = [train(feed, plan, folder / f"seed-{plan.seed}") for plan in plans]
+        packages = [_trained(feed, plan, (given.work or folder) / f"seed-{plan.seed}") for plan in plans]
         figures = [
             *_quality(evaluation, packages),
             *_speed(feed, Plan(cut_us, _SPEED_TOKENS, 0, TrainSettings(), "benchmark"), folder),
             _digests(feed, Plan(cut_us, _SPEED_TOKENS, 0, TrainSettings(), "benchmark"), folder),
         ]
     return report(figures, given.json)
+
+
+def _trained(feed: Feed, plan: Plan, out: Path) -> ModelPackage:
+    """By this plan, now or by a run before."""
+    if not out.exists():
+        train(feed, plan, out, resume=work_folder(out).exists())
+    package = ModelPackage.load(out)
+    record = json.loads(json.dumps(plan.record(training_data(feed, plan.cut_us))))
+    if any(package.manifest.training[name] != value for name, value in record.items()):
+        raise SystemExit(f"{out} was trained by another plan; remove it, or give another --work")
+    return package
 
 
 def _quality(evaluation: Evaluation, packages: list[ModelPackage]) -> list[Figure]:

@@ -17,6 +17,10 @@ _NO_ROOM: Final = 64 * 1024 * 1024
 """A disk with less is taken for full: the libraries do not say why they could not write."""
 
 
+def work_folder(out: Path) -> Path:
+    return out.absolute().parent / f".{out.name}.training"
+
+
 def open_work(work: Path, record: Mapping[str, Any], *, resume: bool) -> None:
     """Refuses to go on with other events or settings than those of the checkpoints. Raises BadStart."""
     file = work / _PLAN_FILE

@@ -83,8 +83,9 @@ class Evaluation:
         self.rows = [row for row, member_id in enumerate(task.targets) if member_id in measured]
         """Where the protocol's members are among the task's."""
 
-    def package(self, package: ModelPackage, *, device: str = "auto") -> Iterator[Measured]:
-        """With both histories at the package's own dimension, and at the others with what was acted on."""
+    def package(self, package: ModelPackage, *, both_forms: bool = False, device: str = "auto") -> Iterator[Measured]:
+        """With both histories at the package's own dimension, and at the others with what was acted on; then, if
+        asked for, with the member form that the package does not use, so that it can be seen what that would give."""
         name, form = str(package.generation), form_name(package.member_form)
         vectors = PackageVectors(package, device=device)
         posts = vectors.posts(self.task.candidates)
@@ -95,16 +96,13 @@ class Evaluation:
                     scores = members.cut(dimension) @ cut(posts, dimension).T
                     is_main = dimension == package.dimension
                     yield self._measured(name, history, scores, dimension, form, is_main=is_main)
-
-    def other_form(self, package: ModelPackage, *, device: str = "auto") -> Iterator[Measured]:
-        """With the member form that the package does not use, so that it can be seen what that would give."""
-        name, dimension = str(package.generation), package.dimension
-        form: FormName = "prompt" if form_name(package.member_form) == "mean" else "mean"
-        vectors = PackageVectors(package, device=device, form=form)
-        posts = cut(vectors.posts(self.task.candidates), dimension)
-        for history, contexts in zip(("acted", "wrote"), self._contexts, strict=True):
-            scores = vectors.members(contexts).cut(dimension) @ posts.T
-            yield self._measured(name, history, scores, dimension, form, is_main=False)
+        if both_forms:
+            form, dimension = "prompt" if form == "mean" else "mean", package.dimension
+            vectors = PackageVectors(package, device=device, form=form)
+            posts = cut(posts, dimension)  # the form of members changes nothing for them
+            for history, contexts in zip(("acted", "wrote"), self._contexts, strict=True):
+                scores = vectors.members(contexts).cut(dimension) @ posts.T
+                yield self._measured(name, history, scores, dimension, form, is_main=False)
 
     def probe(self, package: ModelPackage, *, device: str = "auto") -> list[Correlation]:
         """See `trainer.probe`; over the protocol's members, with the history that the pipeline would give them."""

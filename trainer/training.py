@@ -33,7 +33,7 @@ from schemas.ids import Micros
 from schemas.times import to_rfc3339
 from trainer.batches import Draw, FixedBatches, Rows
 from trainer.beginnings import Beginning, from_nothing, from_package
-from trainer.checkpoints import kept_if_worth_it, last_checkpoint, open_work
+from trainer.checkpoints import kept_if_worth_it, last_checkpoint, open_work, work_folder
 from trainer.collator import Collator
 from trainer.dataset import TrainingData, training_data
 from trainer.errors import BadStart
@@ -97,7 +97,7 @@ def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: 
     data = training_data(feed, plan.cut_us, plan.settings.tasks)
     held_out = any(positive.at_us >= plan.cut_us for positive in feed.positives)
     task = task_at(feed, plan.cut_us) if held_out else None  # what cannot be measured ends here, not after the steps
-    work = out.absolute().parent / f".{out.name}.training"
+    work = work_folder(out)
     record = plan.record(data)
     with PartialState().main_process_first():
         if PartialState().is_main_process:

@@ -56,10 +56,9 @@ def evaluate(
     found: list[Measured] = []
     with tqdm(desc="systems", disable=not on_terminal(), unit="") as bar:
         for package in loaded:
-            for measures in (evaluation.package, evaluation.other_form):
-                for measured in measures(package, device=device):
-                    found.append(measured)
-                    bar.update()
+            for measured in evaluation.package(package, both_forms=True, device=device):
+                found.append(measured)
+                bar.update()
         for measured in evaluation.baselines():
             found.append(measured)
             bar.update()

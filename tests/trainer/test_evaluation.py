@@ -63,14 +63,15 @@ def test_the_other_form_of_members_is_measured_too(tmp_path: Path, evaluation: E
     profile = make_tiny_package(tmp_path / "prompt", hidden=32, member_form=PromptForm())
     plain = make_tiny_package(tmp_path / "mean", hidden=32, member_form=MeanForm())
     for package, own, other in ((profile, "prompt", "mean"), (plain, "mean", "prompt")):
-        mine = {one.result.history: one for one in evaluation.package(package) if one.result.is_main}
-        others = {one.result.history: one for one in evaluation.other_form(package)}
+        both = list(evaluation.package(package, both_forms=True))
+        mine = {one.result.history: one for one in both if one.result.is_main}
+        others = {one.result.history: one for one in both if one.result.form == other}
         assert {one.result.form for one in mine.values()} == {own}
         assert {(one.result.form, one.result.is_main) for one in others.values()} == {(other, False)}
         assert set(mine) == set(others) == {"acted", "wrote"}
         assert mine["wrote"].result.groups != others["wrote"].result.groups
     said = replace(profile, manifest=structs.replace(profile.manifest, member_form=MeanForm()))
-    (again, _) = evaluation.other_form(said)
+    (*_, again, _) = evaluation.package(said, both_forms=True)
     assert again.result.groups == next(evaluation.package(profile)).result.groups
 
 
