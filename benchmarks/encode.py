@@ -1,19 +1,22 @@
 """The encoder on a CPU, beside what a user would otherwise pick, and beside the floor of its matrix products.
 
 `python -m benchmarks.encode [--events F] [--hidden N…] [--json F]`. All variants in one run, by turns, on the same
-texts and weights (random ones). Two threads for everyone.
+texts and weights (random ones). Two threads for everyone. Where there is a C++ compiler, the encoder runs with its
+kernels (`compile = true`) and without, and the bounds are for the former.
 """
 
 import argparse
 import json
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -30,6 +33,8 @@ from encoders.model import DTYPES, read_config
 
 THREADS: Final = 2
 PREFIXES: Final = (32, 150)
+_PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
+_KERNELS: Final = " with kernels"
 _TURNS: Final = 3
 _CHECKED: Final = 40
 """Texts whose vectors are compared with fp64."""
@@ -57,7 +62,6 @@ def main() -> int:
     parser.add_argument("--events", type=Path)
     parser.add_argument("--texts", type=int, help="of each size, for a quick look")
     parser.add_argument("--hidden", type=int, nargs="*", default=[size.hidden for size in SIZES], help="sizes")
-    parser.add_argument("--compiled", action="store_true", help="ours with its steps compiled; needs a C++ compiler")
     parser.add_argument("--sizes-only", action="store_true", help="neither prefixes nor memory")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
@@ -71,7 +75,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
         for size in (size for size in SIZES if size.hidden in arguments.hidden):
             some = found[: arguments.texts or size.num_texts]
-            figures += _compare(Path(temporary) / f"h{size.hidden}", size, some, compiled=arguments.compiled)
+            figures += _compare(Path(temporary) / f"h{size.hidden}", size, some)
             report(figures)
         if not arguments.sizes_only:
             figures += _prefixes(Path(temporary), found[: arguments.texts or 1_000])
@@ -79,43 +83,55 @@ def main() -> int:
     return report(figures, arguments.json)
 
 
-def _compare(folder: Path, size: Size, some: Sequence[str], *, compiled: bool) -> list[Figure]:
+def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
     """One size: both precisions, against the floor and the rivals."""
     print(f"hidden {size.hidden} x {size.layers}, {len(some)} texts", flush=True)
     name = f"h{size.hidden}"
-    packages = {p: random_package(folder / p, layout(size.hidden, size.layers), precision=p) for p in ("fp32", "bf16")}
+    packages = {p: random_package(folder / p, layout(size.hidden, size.layers), precision=p) for p in _PRECISIONS}
     encoders = {
-        p: Encoder.load(package, device="cpu", threads=THREADS, compiled=compiled) for p, package in packages.items()
+        (precision, variant): Encoder.load(package, device="cpu", threads=THREADS, compiled=variant == _KERNELS)
+        for precision, package in packages.items()
+        for variant in _variants()
     }
-    for encoder in encoders.values():
-        encoder.warm_up()
     rendered = [_render(text) for text in some]
     runs: dict[str, Callable[[], object]] = {}
     for precision, package in packages.items():
-        encoder, stock = encoders[precision], sentence_transformers(package, THREADS)
-        runs[f"nearline {precision}"] = lambda encoder=encoder: _ours(encoder, some)  # type: ignore[misc]
-        runs[f"sentence-transformers {precision}"] = lambda stock=stock: stock(rendered)  # type: ignore[misc]
+        stock = sentence_transformers(package, THREADS)
+        for variant in _variants():
+            runs[f"nearline {precision}{variant}"] = partial(_ours, encoders[precision, variant], some)
+        runs[f"sentence-transformers {precision}"] = partial(stock, rendered)
     times = _by_turns(runs)
     plain = auto_model(packages["fp32"], THREADS)
     few = rendered[: max(1, len(rendered) // 5)]
     times["AutoModel loop fp32"] = _by_turns({"": lambda: plain(few)})[""] * len(rendered) / len(few)
-    prompts = encoders["fp32"].prompts(some)
+    prompts = encoders["fp32", ""].prompts(some)
     tokens = sum(map(len, prompts))
     figures = [Figure(f"{name}: {run}, tokens/s", tokens / seconds) for run, seconds in times.items()]
+    best = _variants()[-1]
     for number, precision in enumerate(packages):
-        ours_s, stock_s = times[f"nearline {precision}"], times[f"sentence-transformers {precision}"]
+        stock_s = times[f"sentence-transformers {precision}"]
         floor = floor_s(read_config(packages[precision]), [len(p) for p in prompts], DTYPES[precision], THREADS)
-        figures.append(Figure(f"{name}: share of the floor, {precision}", floor / ours_s, size.shares[number]))
-        bound = size.ratios[number]
-        figures.append(Figure(f"{name}: / sentence-transformers, {precision}", stock_s / ours_s, bound))
-        figures.append(_worst(name, packages[precision], encoders[precision], precision, some))
-    mixed = times["sentence-transformers fp32"] / times["nearline bf16"]
-    figures.append(Figure(f"{name}: bf16 / sentence-transformers fp32", mixed, 2.5 if size.hidden == 256 else None))
-    outside = _outside(encoders["fp32"], some)
-    figures.append(
-        Figure(f"{name}: share of the time outside the model", outside, 0.05 if size.hidden == 256 else None, "at_most")
-    )
-    return figures
+        for variant in _variants():
+            ours_s, which = times[f"nearline {precision}{variant}"], f"{precision}{variant}"
+            share, ratio = (size.shares[number], size.ratios[number]) if variant == best else (None, None)
+            figures += [
+                Figure(f"{name}: share of the floor, {which}", floor / ours_s, share),
+                Figure(f"{name}: / sentence-transformers, {which}", stock_s / ours_s, ratio),
+                _worst(f"{name}{variant}", packages[precision], encoders[precision, variant], precision, some),
+            ]
+    mixed = times["sentence-transformers fp32"] / times[f"nearline bf16{best}"]
+    is_main = size.hidden == 256
+    figures.append(Figure(f"{name}: bf16{best} / sentence-transformers fp32", mixed, 2.5 if is_main else None))
+    outside = _outside(encoders["fp32", best], some)
+    return [
+        *figures,
+        Figure(f"{name}: share of the time outside the model", outside, 0.05 if is_main else None, "at_most"),
+    ]
+
+
+def _variants() -> list[str]:
+    """Of ours, the quickest last."""
+    return ["", _KERNELS] if any(map(shutil.which, ("g++", "clang++"))) else [""]
 
 
 def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
@@ -130,8 +146,11 @@ def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
             )
             for precision in ("fp32", "bf16")
         }
-        shared = Encoder.load(packages["fp32"], device="cpu", threads=THREADS)
-        bf16 = Encoder.load(packages["bf16"], device="cpu", threads=THREADS)
+        best = _variants()[-1]
+        shared, bf16 = (
+            Encoder.load(package, device="cpu", threads=THREADS, compiled=best == _KERNELS)
+            for package in packages.values()
+        )
         stock = sentence_transformers(packages["fp32"], THREADS)
         rendered = [_render(text, instruction) for text in some]
         runs = {

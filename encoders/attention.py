@@ -47,7 +47,10 @@ class Packing:
         self.layers: Layers | None = [] if record else None
         self.groups = [(length, len(list(same))) for length, same in groupby(lengths)]
         self.longest = max(lengths)
+        self.prefix_tokens = 0 if prefix is None else prefix[0][0].shape[2]
         self.starts = _starts(lengths, device)
+        self.texts = torch.tensor([*lengths, *[1] * self.spare_rows], dtype=torch.int32)
+        """Lengths, on the CPU; each row that belongs to no prompt is one of its own."""
 
 
 def packed_attention(
@@ -63,7 +66,7 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """query (1, N, T, D), key and value (1, fewer N, T, D) -> (1, T, N, D)."""
     if packing.layers is not None:
-        packing.layers.append((key, value))
+        packing.layers.append((key.contiguous(), value.contiguous()))
     sides = query[0], key[0], value[0]
     if packing.prefix is not None:
         prefix = packing.prefix[int(module.layer_idx)]  # type: ignore[arg-type]

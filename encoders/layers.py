@@ -14,14 +14,15 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel, LlamaRotaryEmbedding
 
 from encoders.attention import Packing, packed_attention
+from encoders.kernels import Heads
 from encoders.products import gate_and_up, product
 from encoders.steps import Steps, choose_steps
 
 
 def use_packed_layers(model: LlamaModel, *, compiled: bool = False) -> None:
     """The model's layers become packed ones; the old ones' weights are let go. `compiled`: what is between the products
-    is fused by torch's compiler, when it first runs."""
-    steps = choose_steps(compiled=compiled)
+    is fused, on a GPU when it first runs. Raises EncodingFailed where nothing can be compiled."""
+    steps = choose_steps(model.config, model.device, compiled=compiled)
     model.rotary_emb = _Turns(model.rotary_emb)
     for number, layer in enumerate(model.layers):
         assert isinstance(layer, LlamaDecoderLayer)
@@ -43,7 +44,7 @@ class PackedLayer(nn.Module):
         self._qkv = product([*turned, attention.v_proj], layer.input_layernorm.weight)
         self._out = product([attention.o_proj])
         self._gate_and_up = gate_and_up(
-            mlp.gate_proj, mlp.up_proj, layer.post_attention_layernorm.weight, config.hidden_act, steps.gated
+            mlp.gate_proj, mlp.up_proj, layer.post_attention_layernorm.weight, config.hidden_act, steps
         )
         self._down = product([mlp.down_proj])
 
@@ -56,6 +57,9 @@ class PackedLayer(nn.Module):
 
     def _attended(self, hidden_TH: Tensor, turns_T1C: Tensor, packing: Packing) -> Tensor:
         qkv_TND = self._qkv(self._steps.normed(hidden_TH, self._eps)).view(len(hidden_TH), -1, self._head)
+        kernels = self._steps.kernels
+        if kernels is not None and kernels.fit_prompts(packing):
+            return kernels.attended(qkv_TND, turns_T1C, packing, Heads(self.layer_idx, self._heads, self._scaling))
         qk_TND = self._steps.turned(qkv_TND[:, : self._turning], turns_T1C)
         query, key, value = (
             side.transpose(0, 1).unsqueeze(0)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from encoders.steps import Activate
+from encoders.steps import Steps
 
 _ROWS_STEP: Final = 32
 
@@ -38,14 +38,15 @@ def product(linears: Sequence[nn.Linear], norm: Tensor | None = None) -> Product
 
 
 def gate_and_up(
-    gate: nn.Linear, up: nn.Linear, norm: Tensor, activation: str, gated: Callable[[Tensor, Activate], Tensor]
+    gate: nn.Linear, up: nn.Linear, norm: Tensor, activation: str, steps: Steps
 ) -> Callable[[Tensor], Tensor]:
-    """(T, H) -> (T, I). `gated` puts both results together where the product cannot."""
-    if _uses_one_dnn(gate.weight.device, gate.weight.dtype) and activation == "silu":
+    """(T, H) -> (T, I). The steps put both results together where the products cannot, or not as quickly."""
+    one_dnn = _uses_one_dnn(gate.weight.device, gate.weight.dtype)
+    if one_dnn and activation == "silu" and not steps.gates_best:
         opening, through = _OneDnn(*_joined([gate], norm)), _OneDnn(*_joined([up], norm))
         return lambda inputs: through.times(opening(inputs, "swish"), inputs)  # as oneDNN calls SiLU
     both, activate = product([gate, up], norm), ACT2FN[activation]
-    return lambda inputs: gated(both(inputs), activate)
+    return lambda inputs: steps.gated(both(inputs), activate)
 
 
 class _Plain:

@@ -1,5 +1,5 @@
-"""What happens between the matrix products of a layer: by hand in as few passes as torch has, or as formulas that
-torch's compiler fuses.
+"""What happens between the matrix products of a layer: by hand in as few passes as torch has; compiled, on a CPU as
+kernels of our own, elsewhere as formulas that torch's compiler fuses.
 
 Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head, C = D / 2, I the size within.
 """
@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.models.llama.configuration_llama import LlamaConfig
+
+from encoders.kernels import Kernels, load_kernels
 
 Activate = Callable[[Tensor], Tensor]
 
@@ -21,17 +24,39 @@ class Steps(NamedTuple):
     lie or in new memory."""
     gated: Callable[[Tensor, Activate], Tensor]
     """(T, 2 I) -> (T, I): the gate's numbers let the others through."""
+    gates_best: bool = False
+    """It is quicker than what oneDNN does to the numbers of a product."""
+    kernels: Kernels | None = None
+    """Where they fit heads of this size: positions and attention in one pass, for the prompts that fit too."""
 
 
-def choose_steps(*, compiled: bool) -> Steps:
+def choose_steps(config: LlamaConfig, device: torch.device, *, compiled: bool) -> Steps:
+    """Raises EncodingFailed where nothing can be compiled."""
     if not compiled:
         return _BY_HAND
+    if device.type == "cpu":
+        return _by_kernels(config, load_kernels())
+    return _by_compiler()
+
+
+def _by_compiler() -> Steps:
     turned = torch.compile(_turned_formula)
     return Steps(
         torch.compile(_normed_formula),
         lambda heads_TND, turns_T1C: turned(heads_TND, torch.view_as_real(turns_T1C)),
         torch.compile(_gated_formula),
     )
+
+
+def _by_kernels(config: LlamaConfig, kernels: Kernels) -> Steps:
+    """By hand what they do not fit."""
+    head = config.head_dim or config.hidden_size // config.num_attention_heads
+    steps = _BY_HAND._replace(kernels=kernels if kernels.fit_heads(head) else None)
+    if kernels.fit_rows(config.hidden_size):
+        steps = steps._replace(normed=kernels.normed)
+    if kernels.fit_rows(config.intermediate_size) and config.hidden_act == "silu":
+        steps = steps._replace(gated=lambda gate_up_T2I, _: kernels.gated(gate_up_T2I), gates_best=True)
+    return steps
 
 
 def _normed(hidden_TH: Tensor, eps: float) -> Tensor:

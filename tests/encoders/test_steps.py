@@ -3,19 +3,16 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch._inductor.config
 import torch.nn.functional as F
+from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders import steps
-from encoders.encoder import Encoder
-from encoders.packages import ModelPackage
 from encoders.steps import Steps
-from tests.packages import WORDS
 
-BY_HAND = steps.choose_steps(compiled=False)
+BY_HAND = steps.choose_steps(LlamaConfig(), torch.device("cpu"), compiled=False)
 FORMULAS = Steps(
     steps._normed_formula,
     lambda heads, turns: steps._turned_formula(heads, torch.view_as_real(turns)),
@@ -25,12 +22,17 @@ FORMULAS = Steps(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
 def test_both_ways_give_the_same(dtype: torch.dtype, tolerance: float) -> None:
+    check_same(FORMULAS, dtype, tolerance)
+
+
+def check_same(others: Steps, dtype: torch.dtype, tolerance: float) -> None:
+    """As by hand."""
     torch.manual_seed(0)
     hidden, heads, gate_up = (torch.randn(*shape).to(dtype) for shape in ((30, 64), (30, 6, 16), (30, 48)))
     turns = torch.polar(torch.ones(30, 1, 8), torch.randn(30, 1, 8))
     pairs = [
         (one.normed(hidden, 1e-5), one.turned(heads.clone(), turns), one.gated(gate_up.clone(), F.silu))
-        for one in (BY_HAND, FORMULAS)
+        for one in (BY_HAND, others)
     ]
     for by_hand, formula in zip(*pairs, strict=True):
         assert by_hand.dtype == formula.dtype == dtype
@@ -52,16 +54,10 @@ def test_a_turn_keeps_lengths_and_turns_by_its_angle() -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_a_compiled_encoder_gives_the_same_vectors(
-    package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    texts = [*WORDS, "a", " ".join(WORDS)]
-    plain = np.stack(Encoder.load(package.folder, device="cpu").encode_texts(texts))
+def test_the_compiler_takes_the_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here for a CPU, which has kernels; they are used on a GPU."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     # No process that stays; and the compiler is taken at its word about this processor: trying it takes 15 s.
     with torch._inductor.config.patch({"compile_threads": 1, "cpp.vec_isa_ok": True}):
-        encoder = Encoder.load(package.folder, device="cpu", compiled=True)
-        encoder.warm_up()
-        compiled = np.stack(encoder.encode_texts(texts))
+        check_same(steps._by_compiler(), torch.float32, 1e-6)
     assert len(list(tmp_path.rglob("*.so"))) >= 3, "one for each step"
-    assert compiled == pytest.approx(plain, abs=1e-6)

@@ -1,0 +1,156 @@
+"""The kernels and the steps by hand: the same numbers."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.models.llama.configuration_llama import LlamaConfig
+
+from encoders.attention import Layers, Packing, packed_attention
+from encoders.encoder import Encoder
+from encoders.errors import EncodingFailed
+from encoders.kernels import Heads, Kernels, load_kernels
+from encoders.layers import PackedLayer
+from encoders.manifest import PostTemplate, Precision, Templates
+from encoders.packages import ModelPackage
+from encoders.steps import choose_steps
+from tests.packages import WORDS, make_tiny_package
+
+CPU = torch.device("cpu")
+BY_HAND = choose_steps(LlamaConfig(), CPU, compiled=False)
+LENGTHS = [40, 17, 17, 16, 7, 6, 5, 2, 1]
+QUERIES, KEYS, SIZE = 4, 2, 64
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+both = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return load_kernels()
+
+
+@pytest.fixture
+def no_kernels_yet() -> Iterator[None]:
+    load_kernels.cache_clear()
+    yield
+    load_kernels.cache_clear()
+
+
+def numbers(dtype: torch.dtype, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def attended(kernels: Kernels | None, qkv: Tensor, lengths: list[int], rows: int, prefix: Layers | None) -> Tensor:
+    """By the kernel, or as a layer does it by hand."""
+    packing = Packing(lengths, CPU, rows=rows, prefix=prefix)
+    turns = torch.polar(torch.ones(rows, 1, SIZE // 2), torch.linspace(0, 9, rows * SIZE // 2).view(rows, 1, -1))
+    if kernels is not None:
+        return kernels.attended(qkv.clone(), turns, packing, Heads(0, QUERIES, SIZE**-0.5))
+    turned = BY_HAND.turned(qkv[:, : QUERIES + KEYS].clone(), turns)
+    sides = (turned[:, :QUERIES], turned[:, QUERIES:], qkv[:, QUERIES + KEYS :])
+    query, key, value = (side.transpose(0, 1).unsqueeze(0) for side in sides)
+    module = torch.nn.Module()
+    module.layer_idx = 0  # type: ignore[assignment]
+    found, _ = packed_attention(module, query, key, value, None, packing=packing, scaling=SIZE**-0.5)
+    return found[0].flatten(1)
+
+
+@both
+def test_norm_and_gate(kernels: Kernels, dtype: torch.dtype, tolerance: float) -> None:
+    hidden = numbers(dtype, 7, 96) * 30
+    torch.testing.assert_close(
+        kernels.normed(hidden, 1e-5), BY_HAND.normed(hidden, 1e-5), rtol=tolerance, atol=tolerance
+    )
+    gate_up = numbers(dtype, 7, 192) * 30
+    torch.testing.assert_close(
+        kernels.gated(gate_up), BY_HAND.gated(gate_up.clone(), F.silu), rtol=tolerance, atol=tolerance
+    )
+
+
+@both
+@pytest.mark.parametrize("prefix_tokens", [0, 1, 16, 37])
+def test_attention_of_all_lengths(kernels: Kernels, dtype: torch.dtype, tolerance: float, prefix_tokens: int) -> None:
+    """Also of rows that belong to no prompt, and twice: the second time in memory that was used."""
+    rows = sum(LENGTHS) + 3
+    qkv = numbers(dtype, rows, QUERIES + 2 * KEYS, SIZE)
+    key, value = numbers(dtype, 2, 1, KEYS, max(prefix_tokens, 1), SIZE)
+    prefix = [(key, value)] if prefix_tokens else None
+    expected = attended(None, qkv, LENGTHS, rows, prefix)
+    for _ in range(2):
+        found = attended(kernels, qkv, LENGTHS, rows, prefix)
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@both
+def test_a_token_sees_no_other_prompt_and_nothing_later(kernels: Kernels, dtype: torch.dtype, tolerance: float) -> None:
+    rows = sum(LENGTHS)
+    qkv = numbers(dtype, rows, QUERIES + 2 * KEYS, SIZE)
+    before = attended(kernels, qkv, LENGTHS, rows, None)
+    qkv[30:] += 1.0  # the end of the first prompt, and all others
+    after = attended(kernels, qkv, LENGTHS, rows, None)
+    assert torch.equal(before[:30], after[:30])
+    assert (before[30:] != after[30:]).any(1).all()
+    del tolerance
+
+
+@both
+def test_what_is_no_number_stays_none_and_in_its_prompt(kernels: Kernels, dtype: torch.dtype, tolerance: float) -> None:
+    """So that the text is refused, and its neighbours are not."""
+    for bad in (float("nan"), float("inf")):
+        hidden = numbers(dtype, 3, 64)
+        hidden[1, 5] = bad
+        assert kernels.normed(hidden, 1e-5).isfinite().all(1).tolist() == [True, False, True]
+        gate_up = numbers(dtype, 3, 64)
+        gate_up[1, 37] = bad
+        assert kernels.gated(gate_up).isfinite().all(1).tolist() == [True, False, True]
+        qkv = numbers(dtype, 30, QUERIES + 2 * KEYS, SIZE)
+        qkv[10:20] = bad
+        for _ in range(2):
+            finite = attended(kernels, qkv, [10, 10, 10], 30, None).isfinite().all(1)
+            assert finite.tolist() == [True] * 10 + [False] * 10 + [True] * 10
+    del tolerance
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_encoder_with_kernels_gives_the_same_vectors(tmp_path: Path, precision: Precision) -> None:
+    """With and without a shared prefix."""
+    texts = [*WORDS, "a", " ".join(WORDS)]
+    templates = Templates(PostTemplate(instruction="say what it is about"))
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    folder = make_tiny_package(tmp_path / "tiny", hidden=128, precision=precision, templates=templates, **heads).folder
+    plain, compiled = (Encoder.load(folder, device="cpu", compiled=compiled) for compiled in (False, True))
+    layer = compiled._model._model.layers[0]
+    assert isinstance(layer, PackedLayer)
+    assert layer._steps.kernels is not None
+    tolerance = 1e-5 if precision == "fp32" else 0.03
+    for share in (True, False):
+        ours, theirs = (np.stack(one.encode_texts(texts, share_prefix=share)) for one in (compiled, plain))
+        assert ours == pytest.approx(theirs, abs=tolerance)
+
+
+def test_sizes_that_fit_no_kernel_are_done_by_hand(tmp_path: Path) -> None:
+    package = make_tiny_package(tmp_path / "tiny", hidden=24)
+    plain, compiled = (Encoder.load(package.folder, device="cpu", compiled=one) for one in (False, True))
+    ours, theirs = (np.stack(one.encode_texts(WORDS)) for one in (compiled, plain))
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_without_a_compiler_one_sentence_says_what_to_do(
+    package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_kernels_yet: None
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EncodingFailed, match=r"needs a C\+\+ compiler .* or set compile = false"):
+        Encoder.load(package.folder, device="cpu", compiled=True)
+    failing = tmp_path / "failing"
+    failing.write_text("#!/bin/sh\necho 'no such processor' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("CXX", str(failing))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with pytest.raises(EncodingFailed, match=r"failing cannot compile .* no such processor; set compile = false"):
+        Encoder.load(package.folder, device="cpu", compiled=True)
