@@ -34,6 +34,7 @@ _POSTS: Final = 2_000
 _MEMBERS: Final = 200
 _AUTHOR: Final = "author"
 _LOOK_EVERY_S: Final = 2.0
+_PRINT_EVERY: Final = 60
 _TROUBLE_EVERY_S: Final = 60.0
 _PAUSE_S: Final = 3.0
 _COLD_AWAY_S: Final = 5.0
@@ -48,7 +49,7 @@ class Look(NamedTuple):
 
     share: float
     memory: dict[str, int]
-    restarts: int
+    restarts: dict[str, int]
 
 
 def main() -> int:
@@ -81,7 +82,7 @@ def _figures(looks: Sequence[Look]) -> Iterator[Figure]:
         yield Figure(f"{name}: MB after a quarter of the time", quarter)
         yield Figure(f"{name}: MB at the end", end)
         yield Figure(f"{name}: at the end / after a quarter", end / quarter, _GROWTH, "at_most")
-    yield Figure("processes that were started again", looks[-1].restarts)
+    yield Figure("processes that were started again", sum(looks[-1].restarts.values()), 0, "at_most")
 
 
 def _median_mb(looks: Sequence[Look], name: str, window: tuple[float, float]) -> float:
@@ -100,6 +101,8 @@ def _look_on(pipeline: Pipeline, cold_faults: Path, seconds: float, sent: "Futur
                 client.retrieve(RetrieveRequest(text=f"question {len(looks)}", k=100))
             now_s = time.monotonic() - began
             looks.append(_look(pipeline, now_s / seconds))
+            if len(looks) % _PRINT_EVERY == 0:
+                _print(looks[-1])
             if now_s >= (made + 1) * _TROUBLE_EVERY_S / 2:
                 _pause_broker(pipeline) if made % 2 else _cold_away(cold_faults)
                 made += 1
@@ -112,7 +115,13 @@ def _look(pipeline: Pipeline, share: float) -> Look:
     pids = {"nearline up": instance.supervisor_pid, **{one.name: one.pid for one in instance.processes}}
     infos = {name: psutil.Process(pid).memory_info() for name, pid in pids.items() if pid is not None}
     memory = {name: info.rss - info.shared for name, info in infos.items()}
-    return Look(share, memory, sum(one.restarts for one in instance.processes))
+    return Look(share, memory, {one.name: one.restarts for one in instance.processes})
+
+
+def _print(look: Look) -> None:
+    sizes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in look.memory.items())
+    again = ", ".join(f"{name} {number}" for name, number in look.restarts.items() if number)
+    print(f"{look.share:.0%}: {sizes}; started again: {again or 'none'}", flush=True)
 
 
 def _pause_broker(pipeline: Pipeline) -> None:

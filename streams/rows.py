@@ -11,11 +11,20 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from rocksdict import BottommostLevelCompaction, CompactOptions, Options, Rdict, WriteBatch
+from rocksdict import (
+    BlockBasedOptions,
+    BottommostLevelCompaction,
+    Cache,
+    CompactOptions,
+    Options,
+    Rdict,
+    WriteBatch,
+)
 
 from schemas.ids import Offset, Partition
 from streams.errors import RowsUnavailable
@@ -25,9 +34,12 @@ _STANDING: Final = b"\0standing"
 """Sorts before every cell, and is none."""
 _SHED: Final = "last-shed"
 """A file in the folder; its time is that of the last `shed`."""
-_UNWRITTEN_BYTES: Final = 2 * 1024 * 1024
+_UNWRITTEN_BYTES: Final = 1024 * 1024
 """What a table holds in memory before it goes to a file. A laptop has eight of them; with 16 MB each their process grew
 for an hour of quiet load."""
+_CACHE_BYTES: Final = 4 * 1024 * 1024
+"""Of all tables of a process; the engine's own would be 32 MB for each, which an hour fills too. What is not in it is
+mostly in the kernel's."""
 _position = struct.Struct(">q")
 
 
@@ -119,6 +131,9 @@ class TablePartition:
         options.create_if_missing(True)
         options.set_write_buffer_size(_UNWRITTEN_BYTES)
         options.set_keep_log_file_num(2)
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(_cache())
+        options.set_block_based_table_factory(blocks)
         try:
             opened = Rdict(str(self._folder), options)
         # rocksdict raises nothing narrower.
@@ -151,6 +166,11 @@ def remove_abandoned(folder: Path, age_s: float) -> None:
             with suppress(Exception):
                 Rdict.destroy(str(shed.parent))
                 shutil.rmtree(shed.parent)
+
+
+@cache
+def _cache() -> Cache:
+    return Cache(_CACHE_BYTES)
 
 
 def _age_s(file: Path) -> float:

@@ -1,6 +1,7 @@
 """From the rows of a batch to what the model and the loss are given."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,37 @@ class Collator:
     """Posts are encoded once, however many rows of the batch are theirs."""
 
     def __init__(
-        self, prompts: Sequence[Prompt], features: Callable[[Sequence[Prompt]], Features] = pack_features
+        self,
+        prompts: Sequence[Prompt],
+        features: Callable[[Sequence[Prompt]], Features] = pack_features,
+        *,
+        token_dropout: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self._prompts = prompts
         self._features = features
+        self._dropout = token_dropout
+        self._seed = seed
         self.valid_label_columns = ["label"]  # what the trainer asks its collators
 
     def __call__(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Any]:
         posts, place = np.unique([row["post"] for row in rows], return_inverse=True)
-        features = self._features([self._prompts[post] for post in posts])
+        features = self._features(self._seen(posts))
         features["order"] = features["order"][torch.from_numpy(place)]
         return {
             **{f"post_{name}": value for name, value in features.items()},
             "post_number": torch.from_numpy(posts[place]),
             "label": torch.tensor([row["owner"] for row in rows]),
         }
+
+    def _seen(self, posts: Iterable[int]) -> list[Prompt]:
+        """What is dropped follows from the seed and the batch, so a training that goes on drops the same."""
+        prompts = [self._prompts[post] for post in posts]
+        if not self._dropout:
+            return prompts
+        rng = np.random.default_rng([self._seed, *posts])
+        return [prompt[:1] + _some(prompt[1:], 1 - self._dropout, rng) for prompt in prompts]
+
+
+def _some(tokens: Prompt, share: float, rng: np.random.Generator) -> Prompt:
+    return list(compress(tokens, rng.random(len(tokens)) < share))

@@ -35,6 +35,9 @@ class TrainSettings(BaseModel):
     # What a batch holds.
     train_tokens: int = Field(64, ge=8)
     """Training sees the start of longer texts: twice as many posts for the same tokens."""
+    token_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of a text's tokens, others each time, that a step does not see. Against overfitting, where the tokens of
+    the training are many times those of the texts."""
     batch_tokens: int = Field(8_192, ge=256)
     pass_tokens: int = Field(2_048, ge=64)
     """Of one forward pass on a CPU; more would leave its caches. The batch is as many passes as it takes."""

@@ -4,6 +4,7 @@ The steps are sentence-transformers' trainer's. Owns the order of it all. Refuse
 batches, the model and what a killed training goes on from have files of their own.
 """
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,9 +137,11 @@ def prepare(
     with PartialState().main_process_first():
         prompts = _prompts(begun, data, work, plan.settings.train_tokens)
     rows = Rows(data)
-    draw = Draw(data, rows, np.array([len(prompt) for prompt in prompts]), plan.settings)
+    kept = 1 - plan.settings.token_dropout
+    draw = Draw(data, rows, np.array([math.ceil(kept * len(prompt)) for prompt in prompts]), plan.settings)
     batches = draw.batches(plan.tokens, plan.seed)
     features = partial(form.features, pass_tokens=plan.settings.pass_tokens)
+    collator = Collator(prompts, features, token_dropout=plan.settings.token_dropout, seed=plan.seed)
     model = SentenceTransformer(modules=[form.module(begun.model, begun.manifest.pooling)])
     datasets_logging.disable_progress_bar()
     trainer = _Trainer(
@@ -146,7 +149,7 @@ def prepare(
         args=_arguments(plan, batches, work, progress=progress),
         train_dataset=Dataset.from_dict({"post": rows.post, "owner": rows.owner}),
         loss=LeaveOneOut(model, plan.settings, begun.manifest.dimensions, data.owned),
-        data_collator=cast(Any, Collator(prompts, features)),  # it calls it, and asks for nothing else
+        data_collator=cast(Any, collator),  # it calls it, and asks for nothing else
     )
     trainer.remove_callback(PrinterCallback)
     seen = {"steps": len(batches), "tokens": draw.tokens(batches), "posts": draw.posts(batches)}

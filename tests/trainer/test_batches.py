@@ -103,6 +103,25 @@ def test_a_post_that_is_in_a_batch_twice_is_encoded_once() -> None:
     assert (given["post_number"].tolist(), given["label"].tolist()) == ([3, 1, 3], [0, 0, 1])
 
 
+def test_tokens_are_dropped_by_seed_and_batch() -> None:
+    """So a training that goes on drops the same. A text's first token says what it is, and stays."""
+    prompts = [[post, *range(1_000, 1_200)] for post in range(4)]
+
+    def seen(seed: int, *posts: int, dropout: float = 0.25) -> list[int]:
+        collator = Collator(prompts, token_dropout=dropout, seed=seed)
+        given = collator([{"post": post, "owner": 0} for post in posts])
+        tokens: list[int] = torch.cat(given["post_input_ids"]).tolist()
+        return tokens
+
+    once = seen(1, 0, 1, 2)
+    assert once == seen(1, 0, 1, 2) == seen(1, 2, 1, 0)
+    assert sorted(token for token in once if token < 4) == [0, 1, 2]
+    assert 400 < len(once) < 500
+    assert once != seen(2, 0, 1, 2)
+    assert once[:100] != seen(1, 0, 1, 3)[:100], "others each time"
+    assert seen(1, 0, 1, dropout=0.0) == [*prompts[0], *prompts[1]]
+
+
 def test_too_little_to_learn_from_is_refused(feed: Feed) -> None:
     with pytest.raises(BadEvents, match="no positive action before"):
         training_data(feed, Micros(0))

@@ -25,6 +25,7 @@ dimensions = [16, 32]
 batch_tokens = 512
 era = 100
 checkpoint_steps = 5
+token_dropout = 0.1
 """
 TOKENS = 16_000
 """Some thirty steps."""
