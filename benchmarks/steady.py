@@ -31,6 +31,8 @@ from retriever.errors import RetrieverError
 from schemas.api import RetrieveRequest
 
 _POSTS: Final = 2_000
+_LIKED: Final = 10
+"""Posts; so that after some minutes nobody's history grows."""
 _MEMBERS: Final = 200
 _AUTHOR: Final = "author"
 _LOOK_EVERY_S: Final = 2.0
@@ -147,7 +149,8 @@ def _write_load(file: Path, num_events: int, rate: float) -> None:
         for number in range(num_events):
             event = {"post_id": f"steady-{number % _POSTS}", "at": _moment(start + timedelta(seconds=number / rate))}
             if number >= _POSTS and number % 4 == 0:
-                event |= {"type": "activity", "member_id": f"m-{randomly.randrange(_MEMBERS)}", "action": "like"}
+                event |= {"type": "activity", "post_id": f"steady-{randomly.randrange(_LIKED)}", "action": "like"}
+                event |= {"member_id": f"m-{randomly.randrange(_MEMBERS)}"}
             else:
                 text = f"{number} {bodies[number % len(bodies)]}"
                 event |= {"type": "post.updated", "author_id": _AUTHOR, "text": text, "created_at": _moment(start)}

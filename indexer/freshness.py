@@ -34,15 +34,19 @@ class FreshnessWindow:
         """A clock of another machine may run ahead: a negative sample counts as zero."""
         now = self._clock()
         with self._lock:
+            self._forget(now - self._window_s)
             self._samples.extend((now, max(0.0, sample)) for sample in seconds)
 
     def recent(self) -> list[float]:
         """The samples within the window, oldest first."""
         with self._lock:
-            start = self._clock() - self._window_s
-            while self._samples and self._samples[0][0] < start:
-                self._samples.popleft()
+            self._forget(self._clock() - self._window_s)
             return [sample for _, sample in self._samples]
+
+    def _forget(self, start: float) -> None:
+        """Also where nobody ever reads."""
+        while self._samples and self._samples[0][0] < start:
+            self._samples.popleft()
 
     def summary(self) -> Freshness:
         samples = self.recent()
