@@ -27,6 +27,7 @@ from benchmarks._packages import layout, random_package, texts
 from benchmarks._rivals import auto_model, one_by_one, sentence_transformers
 from benchmarks._table import Figure, report
 from encoders.encoder import Encoder
+from encoders.kernels import COMPILER
 from encoders.manifest import Precision
 from encoders.model import DTYPES, read_config
 
@@ -130,7 +131,7 @@ def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
 
 def _variants() -> list[str]:
     """Of ours, the quickest last."""
-    return ["", _KERNELS] if any(map(shutil.which, ("g++", "clang++"))) else [""]
+    return ["", _KERNELS] if shutil.which(COMPILER) else [""]
 
 
 def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
@@ -143,7 +144,7 @@ def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
             precision: random_package(
                 folder / f"{length}-{precision}", layout(256, 6), precision=precision, instruction=instruction
             )
-            for precision in ("fp32", "bf16")
+            for precision in _PRECISIONS
         }
         best = _variants()[-1]
         shared, bf16 = (

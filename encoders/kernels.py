@@ -23,7 +23,8 @@ from encoders.errors import EncodingFailed
 
 _SOURCE: Final = Path(__file__).with_name("kernels.cpp")
 _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
-_COMPILERS: Final = ("g++", "clang++")
+COMPILER: Final = "g++"
+"""The kernels use its vectors: clang has no `__builtin_shuffle`."""
 _NAMES: Final = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _LONGEST: Final = 4_096
 """Keys and values of longer prompts leave the caches; torch's own attention takes them in pieces."""
@@ -107,12 +108,10 @@ def load_kernels() -> Kernels:
 
 
 def _compiler() -> list[str]:
-    """$CXX, as make takes it, or the first that is there."""
-    given = shlex.split(os.environ.get("CXX", ""))
-    found = given or [name for name in _COMPILERS if shutil.which(name)][:1]
-    if not found or shutil.which(found[0]) is None:
+    """$CXX, as make takes it, or g++."""
+    found = shlex.split(os.environ.get("CXX", "")) or [COMPILER]
+    if shutil.which(found[0]) is None:
         raise EncodingFailed(
-            "compile = true needs a C++ compiler on a CPU, and there is none; install g++ or clang++, "
-            "or set compile = false"
+            "compile = true needs a C++ compiler on a CPU, and there is none; install g++, or set compile = false"
         )
     return found
