@@ -3,6 +3,7 @@
 Leaves with status 0 when it is told to stop, with 1 when it cannot go on; then it is started again.
 """
 
+import faulthandler
 import gc
 import os
 import signal
@@ -22,6 +23,8 @@ _log = structlog.get_logger(__name__)
 
 
 def main(name: str, data_dir: Path) -> int:
+    # `kill -USR1` writes what every thread is doing into the log.
+    faulthandler.register(signal.SIGUSR1)
     # While it is put together it has done nothing yet, and a model takes seconds to load: it need not be waited for.
     _on_signals(lambda: os._exit(0))
     crash_points.arm_from(os.environ, name.partition("-")[0])

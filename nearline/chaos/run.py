@@ -1,6 +1,8 @@
 """Rounds of feed, faults and judgement on a real pipeline."""
 
 import random
+import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,8 @@ from streams import crash_points
 RECOVERY_S: Final = 180.0
 """A `nearline wait` that takes longer has failed."""
 STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)
+_LOOK_S: Final = 2.0
+"""In which every process has written what it does."""
 _FAULTS_A_ROUND: Final = 3
 _CRASHES: Final = 2
 _A_FEW: Final = 20
@@ -35,7 +39,7 @@ _PASSING: Final = {"transaction": (CONTEXTS, ENCODE), "index": (COLD,)}
 _ON_STOP: Final = frozenset(("index.committed",))
 """Only passed when partitions are given back: elsewhere a thread of the client commits."""
 _ENVIRONMENT: Final = {
-    "NEARLINE_LOG_LEVEL": "warning",
+    "NEARLINE_LOG_LEVEL": "info",
     "NEARLINE_HOT__WINDOW_S": str(7 * 24 * 3600),
     # Two owners: whenever one of them goes, the other takes over, and gives half back.
     "NEARLINE_CONTEXTS__WORKERS": "2",
@@ -114,6 +118,14 @@ class Chaos:
 
         self._round("outage", num_events, strike)
 
+    def write_evidence(self, folder: Path) -> None:
+        """What `status` says, and in the log what each thread of the Python processes does."""
+        folder.mkdir()
+        (folder / "status.txt").write_text(self._pipeline.attempt("status").stdout)
+        (folder / "processes.txt").write_text("\n".join(map(str, self._pipeline.instance.processes)))
+        self._adversary.signal(signal.SIGUSR1, self._adversary.running(*STAGES))
+        time.sleep(_LOOK_S)
+
     def _round(self, kind: str, num_events: int, strike: Callable[[], list[str]]) -> None:
         events = self.feed.take(num_events)
         with ThreadPoolExecutor(1) as pool:
@@ -142,10 +154,13 @@ class Chaos:
 
 
 @contextmanager
-def chaos_on(seed: int, say: Say, *, outage_s: float = 60.0, stalled_after_s: float = 30.0) -> Iterator[Chaos]:
-    """A pipeline of its own on a temporary folder, gone afterwards. `outage_s`: how long an outage lasts."""
-    with tempfile.TemporaryDirectory(prefix="nearline-chaos-") as temporary:
-        folder = Path(temporary)
+def chaos_on(
+    seed: int, say: Say, *, outage_s: float = 60.0, stalled_after_s: float = 30.0, keep: bool = False
+) -> Iterator[Chaos]:
+    """A pipeline of its own on a temporary folder, gone afterwards. `outage_s`: how long an outage lasts. `keep`: what
+    failed leaves its folder."""
+    folder = Path(tempfile.mkdtemp(prefix="nearline-chaos-"))
+    try:
         crash_points.write_file(_crash_file(folder), "", {})
         flaky.write_faults(_cold_faults(folder), 0)
         environment = {
@@ -155,7 +170,19 @@ def chaos_on(seed: int, say: Say, *, outage_s: float = 60.0, stalled_after_s: fl
             flaky.VARIABLE: str(_cold_faults(folder)),
         }
         with Pipeline(folder / "data", environment=environment) as pipeline:
-            yield Chaos(pipeline, folder, seed, outage_s, say)
+            chaos = Chaos(pipeline, folder, seed, outage_s, say)
+            try:
+                yield chaos
+            except Exception:
+                chaos.write_evidence(folder / "evidence")
+                raise
+    except BaseException:
+        if keep:
+            say(f"what is left of it is in {folder}; remove it when you have looked at it")
+        else:
+            shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
 
 
 def _crash_file(folder: Path) -> Path:

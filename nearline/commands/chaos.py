@@ -31,7 +31,7 @@ def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file:
     if not names and not faults:
         raise click.UsageError("nothing is left to do; leave out --no-crash-points, or ask for some --faults")
     # The more faults, the longer each part of them takes: 300 make outages of a minute.
-    with chaos_on(seed, click.echo, outage_s=min(60.0, max(5.0, faults / 5))) as adversary:
+    with chaos_on(seed, click.echo, outage_s=min(60.0, max(5.0, faults / 5)), keep=True) as adversary:
         kills = [stage for stage in (*STAGES, BROKER) for _ in range(min(4, faults // 75))]
         frozen = (*STAGES, BROKER)[: faults // 50]
         outages = adversary.outages if faults else []
