@@ -81,10 +81,10 @@ class Kernels:
 
     def _run(self, name: str, numbers: Tensor, *others: Any) -> None:
         kernel = getattr(self._library, f"{name}_{_NAMES[numbers.dtype]}")
-        kernel(*(_argument(one) for one in (numbers, *others)))
+        kernel(*(argument(one) for one in (numbers, *others)))
 
 
-def _argument(given: Any) -> Any:
+def argument(given: Any) -> Any:
     if given is None or isinstance(given, ctypes.c_float):
         return given
     if isinstance(given, Tensor):
@@ -96,15 +96,20 @@ def _argument(given: Any) -> Any:
 @cache
 def load_kernels() -> Kernels:
     """Raises EncodingFailed where there is no compiler, or it fails."""
+    return Kernels(compiled(_SOURCE))
+
+
+def compiled(source: Path) -> ctypes.CDLL:
+    """What the file's functions are in memory. Raises EncodingFailed."""
     compiler = _compiler()
     with tempfile.TemporaryDirectory(prefix="nearline-kernels-") as folder:
         library = Path(folder) / "kernels.so"
-        command = [*compiler, *_FLAGS, "-o", str(library), str(_SOURCE)]
+        command = [*compiler, *_FLAGS, "-I", str(_SOURCE.parent), "-o", str(library), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             first = done.stderr.strip().partition("\n")[0]
             raise EncodingFailed(f"{compiler[0]} cannot compile the encoder's kernels: {first}; set compile = false")
-        return Kernels(ctypes.CDLL(str(library)))
+        return ctypes.CDLL(str(library))
 
 
 def _compiler() -> list[str]:

@@ -1,10 +1,14 @@
 """The model as sentence-transformers trains it: packed texts in, one vector each out.
 
-No text is padded: the texts of a batch lie one after the other, in as many forward passes as suit the caches, through
-transformers' own LLaMA layers with the encoder's packed attention. Shapes: T tokens, B texts, H the model's size.
+No text is padded: the texts of a batch lie one after the other, in as many forward passes as suit the caches. On a CPU
+the layers are those of `trainer.layers`, elsewhere transformers' own with the encoder's packed attention. Shapes: T
+tokens, B texts, H the model's size.
 """
 
+import math
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,8 @@ from encoders.attention import ATTENTION, Packing
 from encoders.manifest import PoolingMode
 from encoders.model import build_model, pool
 from encoders.packages import WEIGHTS_FILE
-from encoders.packing import pack
 from encoders.prompts import Prompt
+from trainer.passes import SideBySide, side_by_side
 
 Features = dict[str, Any]
 
@@ -41,9 +45,20 @@ class PackedLlama(Module):
     def forward(self, features: Features, **_: Any) -> Features:
         """Adds `sentence_embedding`, (B, H), not normalised, in the order of the texts."""
         passes = zip(features["input_ids"], features["position_ids"], features["lengths"], strict=True)
-        pooled_BH = torch.cat([self._pass(*one) for one in passes])
+        if self._layers is None or not self._layers.fit(features["lengths"]):
+            pooled_BH = torch.cat([self._pass(*one) for one in passes])
+        else:
+            embedded_TH = self.llama.embed_tokens(torch.cat(features["input_ids"]))
+            hidden_TH = self._layers(embedded_TH, features["lengths"])
+            packing = Packing([*chain.from_iterable(features["lengths"])], hidden_TH.device)
+            pooled_BH = pool(hidden_TH, packing, self.pooling)
         features["sentence_embedding"] = pooled_BH[features["order"]]
         return features
+
+    @cached_property
+    def _layers(self) -> SideBySide | None:
+        """Found when the first batch comes: the model is on its device then."""
+        return side_by_side(self.llama)
 
     def _pass(self, ids_T: Tensor, positions_T: Tensor, lengths: list[int]) -> Tensor:
         packing = Packing(lengths, ids_T.device)
@@ -77,16 +92,23 @@ def trainable(config: LlamaConfig, weights: dict[str, Tensor]) -> LlamaModel:
     return model
 
 
-def pack_features(prompts: Sequence[Prompt], pass_tokens: int = 2_048) -> Features:
-    """Longest first, texts of equal length side by side; `order` says where each text's vector is."""
-    passes = list(pack([len(prompt) for prompt in prompts], pass_tokens))
+def pack_features(prompts: Sequence[Prompt], pass_tokens: int = 2_048, threads: int = 1) -> Features:
+    """Longest first, texts of equal length side by side; `order` says where each text's vector is. Passes of about
+    `pass_tokens` at most, of about equal size, as many for each thread."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    longest_first = np.argsort(-lengths, kind="stable")
+    total = int(lengths.sum())
+    num = threads * math.ceil(total / pass_tokens / threads)
+    starts = np.cumsum(lengths[longest_first]) - lengths[longest_first]
+    pass_of = starts * num // total
+    passes = np.split(longest_first, np.flatnonzero(np.diff(pass_of)) + 1)
     order = np.empty(len(prompts), dtype=np.int64)
-    order[np.concatenate(passes)] = np.arange(len(prompts))
-    lengths = [[len(prompts[row]) for row in rows] for rows in passes]
+    order[longest_first] = np.arange(len(prompts))
+    of_passes = [lengths[rows].tolist() for rows in passes]
     return {
         "input_ids": [_tensor([prompts[row] for row in rows]) for rows in passes],
-        "position_ids": [_tensor([np.arange(length) for length in one]) for one in lengths],
-        "lengths": lengths,
+        "position_ids": [_tensor([np.arange(length) for length in one]) for one in of_passes],
+        "lengths": of_passes,
         "order": torch.from_numpy(order),
     }
 

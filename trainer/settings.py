@@ -40,7 +40,8 @@ class TrainSettings(BaseModel):
     the training are many times those of the texts."""
     batch_tokens: int = Field(8_192, ge=256)
     pass_tokens: int = Field(2_048, ge=64)
-    """Of one forward pass on a CPU; more would leave its caches. The batch is as many passes as it takes."""
+    """Of one forward pass, at most about; more would leave a CPU's caches. The batch is as many passes as it takes, on
+    a CPU as many for each thread."""
     group: int = Field(8, ge=2)
     """Posts of one member: each is to be found by the mean of the others."""
     nearby: int = Field(24, ge=2)

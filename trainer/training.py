@@ -42,6 +42,7 @@ from trainer.evaluation import Evaluation
 from trainer.feed import Feed, rows_at, task_at
 from trainer.loss import LeaveOneOut
 from trainer.model import Features, PackedLlama, pack_features
+from trainer.passes import usable_kernels
 from trainer.settings import TrainSettings
 from trainer.tables import fit_tables
 
@@ -83,6 +84,7 @@ class Plan:
             "tokens": self.tokens,
             "seed": self.seed,
             "threads": torch.get_num_threads(),
+            "kernels": usable_kernels() is not None,
             "start": None if self.start is None else self.start.name,
             "settings": self.settings.model_dump(mode="json"),
             "versions": {name: version(name) for name in _VERSIONS},
@@ -140,7 +142,8 @@ def prepare(
     kept = 1 - plan.settings.token_dropout
     draw = Draw(data, rows, np.array([math.ceil(kept * len(prompt)) for prompt in prompts]), plan.settings)
     batches = draw.batches(plan.tokens, plan.seed)
-    features = partial(form.features, pass_tokens=plan.settings.pass_tokens)
+    threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
+    features = partial(form.features, pass_tokens=plan.settings.pass_tokens, threads=threads)
     collator = Collator(prompts, features, token_dropout=plan.settings.token_dropout, seed=plan.seed)
     model = SentenceTransformer(modules=[form.module(begun.model, begun.manifest.pooling)])
     datasets_logging.disable_progress_bar()
