@@ -76,7 +76,11 @@ class Stalls:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            self._stalled = frozenset(self._stalled_stages())
+            try:
+                self._stalled = frozenset(self._stalled_stages())
+            except Exception:
+                # Whoever looks after the others must not be the one that ends unseen.
+                log.exception("looking for stages that stand still failed; it is tried again")
 
     def _stalled_stages(self) -> Iterator[str]:
         for stage, watch, places in self._watched:

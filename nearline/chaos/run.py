@@ -132,8 +132,12 @@ class Chaos:
             sent = pool.submit(self._send, events)
             faults = strike()
             began = time.monotonic()
-            sent.result()
-        self._wait()
+            try:
+                sent.result()
+                self._wait()
+            except NearlineError:
+                self._say(f"not over after: {'; '.join(faults)}")
+                raise
         recovery_s = time.monotonic() - began
         verdict = self.judge.judge(expected_end(self.feed.events))
         self.rounds.append(Round(kind, faults, recovery_s, verdict))

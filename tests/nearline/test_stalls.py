@@ -4,7 +4,7 @@ tests/chaos."""
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import pytest
 from nearline.instance import ProcessInfo
 from nearline.stalls import Stalls
 from schemas import topics
+from streams.commit_watch import CommitWatch
 from streams.pulse import Pulse
+from streams.records import Place
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
@@ -52,6 +54,27 @@ def test_who_has_something_to_do_and_gives_no_sign_stands_still(clean_topics: Ru
 
         until(look, "the stage without commits to be seen")
     assert found == {"contexts-0"}, "not who is at work, nor who has nothing to read"
+
+
+@pytest.mark.broker
+def test_a_look_that_fails_is_not_the_last_one(
+    clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = CommitWatch.stalled
+    failures = iter([RuntimeError("not one of ours")])
+
+    def fails_once(watch: CommitWatch, places: Collection[Place]) -> list[Place]:
+        for failure in failures:
+            raise failure
+        return looked(watch, places)
+
+    monkeypatch.setattr(CommitWatch, "stalled", fails_once)
+    with stalls(clean_topics, tmp_path) as watching:
+        Pulse(tmp_path, "contexts-0").start()
+        Sender(KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)).send(topics.POSTS, [("p", b"{}")])
+        found: list[str] = []
+        until(lambda: bool(found.extend(watching.found(PROCESSES)) or found), "the stage without commits to be seen")
+    assert found == ["contexts-0"]
 
 
 @pytest.mark.broker
