@@ -6,6 +6,7 @@ Owns the folder, its ports and the Java process. Knows nothing of topics.
 import base64
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,12 @@ from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from nearline import children
-from nearline.broker_config import broker_properties, log4j_properties
+from nearline.broker_config import (
+    broker_properties,
+    fencing_log4j_properties,
+    fencing_properties,
+    log4j_properties,
+)
 from nearline.errors import StartFailed
 from nearline.kafka_jars import archive_file, ensure_jars
 from nearline.ports import free_ports, is_free, listens
@@ -80,7 +86,7 @@ class EmbeddedBroker:
         return process is not None
 
     def running(self) -> psutil.Process | None:
-        """The Java process, if the recorded pid is still that."""
+        """The Java process, or what becomes it, if the recorded pid is still that."""
         self._reap()
         if self._child is not None:
             return psutil.Process(self._child.pid)
@@ -103,6 +109,8 @@ class EmbeddedBroker:
         ports = self._choose_ports()
         self._properties.write_text(broker_properties(self.folder, ports.port, ports.controller_port, self._more))
         self._log4j.write_text(log4j_properties(self.folder))
+        self._fencing.write_text(fencing_properties(self.folder, ports.controller_port))
+        self._fencing_log4j.write_text(fencing_log4j_properties())
         if not (self.folder / "log" / "meta.properties").exists():
             self._format()
 
@@ -110,7 +118,7 @@ class EmbeddedBroker:
         """Starts the Java process after `prepare`, without waiting for it to serve."""
         with (self.folder / "output.log").open("ab") as output:
             process = children.spawn(
-                self._command("kafka.Kafka", str(self._properties), jvm=(*_HEAP, *self._jvm)),
+                [*self._fence_first(), *self._command("kafka.Kafka", str(self._properties), jvm=(*_HEAP, *self._jvm))],
                 cwd=self.folder,
                 output=output,
                 dies_with_parent=dies_with_parent,
@@ -150,12 +158,28 @@ class EmbeddedBroker:
     def _ports_file(self) -> Path:
         return self.folder / "ports.json"
 
-    def _command(self, main: str, *arguments: str, jvm: Sequence[str]) -> list[str]:
+    @property
+    def _fencing(self) -> Path:
+        return self.folder / "fencing.properties"
+
+    @property
+    def _fencing_log4j(self) -> Path:
+        return self.folder / "fencing-log4j2.properties"
+
+    def _fence_first(self) -> list[str]:
+        """The front of a command: where a broker ran before, its registration is ended before the new one starts."""
+        if not (self.folder / "log" / "__cluster_metadata-0").exists():
+            return []
+        controller = self._command("kafka.Kafka", str(self._fencing), jvm=(), log4j=self._fencing_log4j)
+        output = self.folder / "fencing.log"
+        return [sys.executable, "-m", "nearline.fenced_start", str(output), *controller, "--"]
+
+    def _command(self, main: str, *arguments: str, jvm: Sequence[str], log4j: Path | None = None) -> list[str]:
         java = find_java()
         archive = archive_file(java)
         known_classes = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
-        log4j = f"-Dlog4j2.configurationFile={self._log4j}"
-        return [str(java), *_JVM, *known_classes, *jvm, log4j, "-cp", f"{ensure_jars()}/*", main, *arguments]
+        log4j_option = f"-Dlog4j2.configurationFile={log4j or self._log4j}"
+        return [str(java), *_JVM, *known_classes, *jvm, log4j_option, "-cp", f"{ensure_jars()}/*", main, *arguments]
 
     def _format(self) -> None:
         """A half-formatted log has no meta.properties and is formatted again."""

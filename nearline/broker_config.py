@@ -49,9 +49,10 @@ transaction.state.log.num.partitions=4
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-# A broker that was killed is let in again only when its old session has ended: keep that short.
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
+# Nobody but the node itself would notice its end, and while it is fenced transactions are left open: see
+# fenced_start.py. So it is never fenced while it runs, not after a long pause either, and not when it stops.
+broker.session.timeout.ms=86400000
+controlled.shutdown.enable=false
 # A laptop's share of threads and memory.
 num.network.threads=1
 num.io.threads=2
@@ -61,12 +62,49 @@ log.cleaner.dedupe.buffer.size=16777216
 """
 
 
+_FENCING: Final = """\
+process.roles=controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.listener.names=CONTROLLER
+listeners=CONTROLLER://127.0.0.1:{controller_port}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT
+log.dirs={folder}/log
+broker.heartbeat.interval.ms=100
+broker.session.timeout.ms=300
+"""
+
+_FENCING_LOG4J: Final = """\
+status = off
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d %p %c{1}: %m%n
+logger.replication.name = org.apache.kafka.controller.ReplicationControlManager
+logger.replication.level = info
+logger.controller.name = org.apache.kafka.controller.QuorumController
+logger.controller.level = debug
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+"""
+
+
 def broker_properties(folder: Path, port: int, controller_port: int, more: Mapping[str, str]) -> str:
     """Of a property that is there twice the last one counts."""
     ours = _PROPERTIES.format(
         folder=folder, port=port, controller_port=controller_port, max_batch_bytes=_MAX_BATCH_BYTES
     )
     return ours + "".join(f"{name}={value}\n" for name, value in more.items())
+
+
+def fencing_properties(folder: Path, controller_port: int) -> str:
+    """Of the same node as a controller alone, which takes the broker's old session for ended at once."""
+    return _FENCING.format(folder=folder, controller_port=controller_port)
+
+
+def fencing_log4j_properties() -> str:
+    """To stdout: what `fenced_start` waits for."""
+    return _FENCING_LOG4J
 
 
 def log4j_properties(folder: Path) -> str:

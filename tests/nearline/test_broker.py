@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,33 @@ def test_records_survive_kill_9_on_the_same_port(fresh_broker: RunningBroker) ->
     fresh_broker.start()
     assert fresh_broker.bootstrap_servers == before, "clients would not find the broker again"
     assert _read(fresh_broker, "kept", 1) == [b"one"]
+
+
+def test_a_transaction_that_was_open_at_kill_9_is_ended_everywhere(fresh_broker: RunningBroker) -> None:
+    """Its time is up when the broker is back, which aborts it while it starts. A partition that is not told of the end
+    keeps every reader of committed records waiting for good."""
+    topic, partitions, timeout_s = "cut-off", 20, 1.0
+    fresh_broker.admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(20)
+    producer = Producer(
+        {
+            "bootstrap.servers": fresh_broker.bootstrap_servers,
+            "transactional.id": "worker",
+            "transaction.timeout.ms": int(timeout_s * 1000),
+            "log_level": 0,
+        }
+    )
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    for partition in range(partitions):
+        producer.produce(topic, b"never committed", partition=partition)
+    assert producer.flush(20) == 0
+    fresh_broker.kill()
+    time.sleep(timeout_s)
+    fresh_broker.start()
+    # Not a transaction of the same producer: that would end the old one with it.
+    for partition in range(partitions):
+        _produce(fresh_broker, topic, b"after", partition)
+    assert _read(fresh_broker, topic, partitions) == [b"after"] * partitions
 
 
 def test_start_of_a_running_broker_changes_nothing(fresh_broker: RunningBroker) -> None:
@@ -61,9 +89,9 @@ def _command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def _produce(broker: RunningBroker, topic: str, value: bytes) -> None:
+def _produce(broker: RunningBroker, topic: str, value: bytes, partition: int = 0) -> None:
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
-    producer.produce(topic, value)
+    producer.produce(topic, value, partition=partition)
     assert producer.flush(20) == 0
 
 
