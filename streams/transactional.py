@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from schemas.ids import Offset, Partition
 from streams.crash_points import point
-from streams.errors import StreamsError
+from streams.errors import KafkaUnavailable, StreamsError
 from streams.kafka import consumer_config, kafka_errors, producer_config, say_refused, translate
 from streams.pulse import Beat, no_beat
 from streams.records import Output, Place, offset_of, place_of
@@ -280,8 +280,7 @@ class TransactionalLoop:
             self._delivered[place_of(message)] = offset_of(message)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Waits for offsets in transactions that are not ended yet: another worker's last commit is counted.
-        found = consumer.committed(partitions, timeout=_CALL_S)
+        found = self._offsets(consumer, partitions)
         for at in found:
             if at.error is not None:
                 raise KafkaException(at.error)
@@ -296,6 +295,16 @@ class TransactionalLoop:
                 for place, offset in self._committed.items()
             ]
         )
+
+    def _offsets(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Waits for offsets in transactions that are not ended yet: another worker's last commit is counted."""
+        try:
+            return consumer.committed(partitions, timeout=_CALL_S)
+        except KafkaException as error:
+            raise KafkaUnavailable(
+                f"the offsets of group {self._group} cannot be had for {_CALL_S:.0f} s: {translate(error)}; if the "
+                "broker is there, a transaction never ended: kafka-transactions.sh find-hanging names it, abort ends it"
+            ) from error
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Also called for partitions that were lost. What was read of them and not processed is somebody else's."""

@@ -33,7 +33,7 @@ NAMED = {
     "transactional._produce: produce": "transaction.outputs-sent",
     "transactional._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
     "transactional._commit_offsets: commit_transaction": IDLE,
-    "transactional._on_assign: committed": "it only asks",
+    "transactional._offsets: committed": "it only asks",
     "index_records._write: write": "index.indexed",
     "index_records._flush: flush": "index.flushed",
     "delivery.deliver_dead_letters: produce": "index.dead-lettered",

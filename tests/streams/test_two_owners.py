@@ -9,16 +9,18 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from nearline import children
 from nearline.supervisor import Part, Supervisor
 from schemas import topics
 from schemas.ids import Partition
+from streams import transactional
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
-from streams.kafka import producer_config
+from streams.errors import KafkaUnavailable
+from streams.kafka import consumer_config, producer_config
 from streams.records import Place
 from streams.restore import restore, topic_ids
 from streams.rows import TablePartition
@@ -88,6 +90,25 @@ def test_a_dead_workers_open_transaction_holds_nobody_up_for_longer_than_its_tim
         contexts.until_done()
         assert time.monotonic() - began < TRANSACTION_MS / 1000 + BROKERS_CHECK_S + JOIN_S
         contexts.check(world)
+
+
+def test_offsets_in_a_transaction_that_does_not_end_are_said_to_be_so(
+    clean_topics: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka may forget one (see `nearline/fenced_start.py`): then somebody must look for it."""
+    monkeypatch.setattr(transactional, "_CALL_S", 2.0)
+    encode = Encode(clean_topics)
+    group = topics.encode_group(encode.generation)
+    before = Producer(producer_config(encode.kafka, **{"transactional.id": "the-owner-before"}))
+    before.init_transactions(30)
+    before.begin_transaction()
+    reader = Consumer(consumer_config(encode.kafka, group))
+    offsets = [TopicPartition(topics.POST_CONTEXTS, 0, 0)]
+    before.send_offsets_to_transaction(offsets, reader.consumer_group_metadata(), 30)
+    reader.close()
+    with pytest.raises(KafkaUnavailable, match=f"the offsets of group {group} .* find-hanging"):
+        encode.stage().run(Event())
+    before.abort_transaction(30)
 
 
 def test_a_frozen_worker_that_has_heard_that_it_is_out_of_the_group_commits_nothing(
