@@ -25,10 +25,7 @@ void norm(const Number* from, Number* to, int64_t rows, int64_t size, float eps)
 template <class Number>
 void gate(const Number* from, Number* to, int64_t rows, int64_t size) {
     for (int64_t row = 0; row < rows; row++, from += 2 * size, to += size)
-        for (int64_t at = 0; at < size; at += LANES) {
-            const Floats gates = load(from + at);
-            store(to + at, gates * load(from + size + at) * reciprocal(1.0f + exponential(-gates)));
-        }
+        for (int64_t at = 0; at < size; at += LANES) store(to + at, gated(load(from + at), load(from + size + at)));
 }
 
 // A head turned by its position's angles (D / 2 pairs of cosine and sine). The first numbers of all pairs come before
@@ -52,12 +49,10 @@ struct Heads {
 // qkv (T, N + 2 K, D), angles (T, D / 2, 2), prefix keys and values (K, P, D) -> (T, N, D). Causal attention of each
 // text over the prefix and itself.
 template <class Number>
-void attend(const Number* qkv, const float* angles, const int32_t* lengths, int64_t num_texts, const Number* prefix_keys,
-            const Number* prefix_values, int64_t prefix, Heads heads, Number* to) {
+void attend(const Number* qkv, const float* angles, const int32_t* lengths, int64_t num_texts,
+            const Number* prefix_keys, const Number* prefix_values, int64_t prefix, Heads heads, Number* to) {
     const int64_t size = heads.size, row = (heads.queries + 2 * heads.keys) * size, group = heads.queries / heads.keys;
-    int64_t longest = 0;
-    for (int64_t text = 0; text < num_texts; text++) longest = lengths[text] > longest ? lengths[text] : longest;
-    const int64_t width = whole(prefix + longest, LANES) + LANES;
+    const int64_t width = whole(prefix + longest(lengths, num_texts), LANES) + LANES;
     thread_local std::vector<float> memory;
     memory.resize(width * (2 * size + ROWS) + (ROWS + 1) * size);
     float* keys = memory.data();             // (D, width): one key in each column

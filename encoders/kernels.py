@@ -108,7 +108,8 @@ def compiled(source: Path) -> ctypes.CDLL:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             first = done.stderr.strip().partition("\n")[0]
-            raise EncodingFailed(f"{compiler[0]} cannot compile the encoder's kernels: {first}; set compile = false")
+            file = f"{source.parent.name}/{source.name}"
+            raise EncodingFailed(f"{compiler[0]} cannot compile {file}: {first}; set compile = false")
         return ctypes.CDLL(str(library))
 
 

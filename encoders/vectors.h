@@ -1,5 +1,5 @@
-// Vectors of numbers as wide as the processor's, for kernels.cpp and the trainer's. Numbers are float32 or bf16 in memory
-// and float32 in every calculation.
+// Vectors of numbers as wide as the processor's, for kernels.cpp and the trainer's. Numbers are float32 or bf16 in
+// memory and float32 in every calculation.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +32,13 @@ inline Vector read(const void* from) {
 
 inline Floats all(float number) { return Floats{} + number; }
 
+// 0, 1, 2, ...
+inline Ints lane_numbers() {
+    Ints found;
+    for (int lane = 0; lane < LANES; lane++) found[lane] = lane;
+    return found;
+}
+
 inline Floats load(const float* from) { return read<Floats>(from); }
 
 inline Floats load(const bf16* from) {
@@ -55,8 +62,7 @@ inline void store(bf16* to, Floats numbers) {
 // The first and the second numbers of as many pairs as there are lanes.
 inline void load_pairs(const float* from, Floats& first, Floats& second) {
     const Floats low = load(from), high = load(from + LANES);
-    Ints evens;
-    for (int lane = 0; lane < LANES; lane++) evens[lane] = 2 * lane;
+    const Ints evens = 2 * lane_numbers();
     first = __builtin_shuffle(low, high, evens);
     second = __builtin_shuffle(low, high, evens + 1);
 }
@@ -92,11 +98,12 @@ inline Floats reciprocal(Floats x) {
 #endif
 }
 
+inline Floats gated(Floats gate, Floats up) { return gate * up * reciprocal(1.0f + exponential(-gate)); }
+
 // One number of all lanes: each half of them put together with the other.
 template <class Together>
 inline float across(Floats numbers, Together together) {
-    Ints lanes;
-    for (int lane = 0; lane < LANES; lane++) lanes[lane] = lane;
+    const Ints lanes = lane_numbers();
     for (int half = LANES / 2; half > 0; half /= 2)
         numbers = together(numbers, __builtin_shuffle(numbers, lanes ^ half));
     return numbers[0];
@@ -112,6 +119,12 @@ inline float largest(Floats numbers) { return across(numbers, larger); }
 
 inline int64_t whole(int64_t number, int64_t of) { return (number + of - 1) / of * of; }
 
+inline int64_t longest(const int32_t* lengths, int64_t num_texts) {
+    int64_t found = 0;
+    for (int64_t text = 0; text < num_texts; text++) found = lengths[text] > found ? lengths[text] : found;
+    return found;
+}
+
 // Numbers of a matrix that may lie in any order: `row` from one row to the next, `step` within a row.
 struct Left {
     const float* numbers;
@@ -125,7 +138,8 @@ void multiply(Left left, const float* right, int64_t right_row, int64_t inner, f
     for (int64_t at = 0; at < inner; at++) {
         Floats columns[COLUMNS];
 #pragma GCC unroll 4
-        for (int column = 0; column < COLUMNS; column++) columns[column] = load(right + at * right_row + column * LANES);
+        for (int column = 0; column < COLUMNS; column++)
+            columns[column] = load(right + at * right_row + column * LANES);
 #pragma GCC unroll 6
         for (int row = 0; row < ROWS; row++)
 #pragma GCC unroll 4
@@ -156,8 +170,7 @@ struct Weighed {
 // The weights of a row's first `seen` keys, not yet divided by their sum; of the others zeros.
 // `largest` is of the scores.
 inline Weighed weigh(float* scores, int64_t seen, int64_t columns) {
-    Ints lanes;
-    for (int lane = 0; lane < LANES; lane++) lanes[lane] = lane;
+    const Ints lanes = lane_numbers();
     const Floats nothing = all(-std::numeric_limits<float>::infinity());
     Floats most = nothing;
     for (int64_t at = 0; at < seen; at += LANES)

@@ -43,10 +43,7 @@ extern "C" void norm_gradient(const float* from, const float* weights, const flo
 // (T, 2 I) -> (T, I): SiLU of the first half times the second.
 extern "C" void gate(const float* from, int64_t rows, int64_t size, float* to) {
     for (int64_t row = 0; row < rows; row++, from += 2 * size, to += size)
-        for (int64_t at = 0; at < size; at += LANES) {
-            const Floats gates = load(from + at);
-            store(to + at, gates * load(from + size + at) * reciprocal(1.0f + exponential(-gates)));
-        }
+        for (int64_t at = 0; at < size; at += LANES) store(to + at, gated(load(from + at), load(from + size + at)));
 }
 
 // (T, 2 I) becomes its own gradient, given that of what came out (T, I).
@@ -76,12 +73,6 @@ struct Shape {
     int64_t row() const { return (queries + 2 * keys) * size; }
     int64_t group() const { return queries / keys; }
 };
-
-inline int64_t longest(const int32_t* lengths, int64_t num_texts) {
-    int64_t found = 0;
-    for (int64_t text = 0; text < num_texts; text++) found = lengths[text] > found ? lengths[text] : found;
-    return found;
-}
 
 // Rows of heads that lie `row` apart -> one head in each column, `width` apart; zeros after the last.
 inline void transpose(const float* from, int64_t row, int64_t length, int64_t size, int64_t width, float* to) {
@@ -161,8 +152,10 @@ extern "C" void attend_gradient(const float* qkv, const float* angles, const int
     float* keys_gradient = given + tall * size;        // (tall, D)
     float* values_gradient = keys_gradient + tall * size;
     float* tile = values_gradient + tall * size;       // (ROWS, D)
+    const Ints lanes = lane_numbers();
     const auto add = [&](int64_t first, float* to) {
-        for (int64_t at = 0; at < ROWS * size; at += LANES) store(to + first * size + at, load(to + first * size + at) + load(tile + at));
+        float* rows_to = to + first * size;
+        for (int64_t at = 0; at < ROWS * size; at += LANES) store(rows_to + at, load(rows_to + at) + load(tile + at));
     };
     for (int64_t text = 0, start = 0; text < num_texts; start += lengths[text++]) {
         const int64_t length = lengths[text], high = whole(length, ROWS);
@@ -180,25 +173,25 @@ extern "C" void attend_gradient(const float* qkv, const float* angles, const int
             gather(from + head * size, row, length, size, scale, high, queries);
             gather(head_given, num_queries * size, length, size, 1.0f, high, given);
             for (int64_t first = 0; first < length; first += ROWS) {
-                const int64_t here = length - first < ROWS ? length - first : ROWS, columns = whole(first + here, LANES);
+                const int64_t here = length - first < ROWS ? length - first : ROWS;
+                const int64_t columns = whole(first + here, LANES);
                 float* seen = weights + first * width;
                 float* slope = slopes + first * width;
                 multiply({queries + first * size, size, 1}, keys, width, size, seen, width, columns);
                 multiply({given + first * size, size, 1}, values, width, size, slope, width, columns);
                 for (int64_t at = 0; at < ROWS; at++) {
                     const int64_t token = first + at;
-                    Ints lane_numbers;
-                    for (int lane = 0; lane < LANES; lane++) lane_numbers[lane] = lane;
                     Floats dots = {};
                     const float log = at < here ? logs[head * rows + start + token] : 0.0f;
+                    const float* came_out = head_out + token * num_queries * size;
                     if (at < here)
                         for (int64_t lane = 0; lane < size; lane += LANES)
-                            dots += load(head_out + token * num_queries * size + lane) * load(given + token * size + lane);
+                            dots += load(came_out + lane) * load(given + token * size + lane);
                     const float dot = sum(dots);
                     const int32_t last = at < here ? (int32_t)token : -1;
                     for (int64_t column = 0; column < columns; column += LANES) {
                         Floats weight = exponential(load(seen + at * width + column) - log);
-                        weight = lane_numbers + (int32_t)column <= last ? weight : Floats{};
+                        weight = lanes + (int32_t)column <= last ? weight : Floats{};
                         store(seen + at * width + column, weight);
                         store(slope + at * width + column, weight * (load(slope + at * width + column) - dot));
                     }
