@@ -1,6 +1,7 @@
 """Compares both tiers with what must be there."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import Final, NamedTuple
 
@@ -64,7 +65,8 @@ class Judge:
             contexts = {str(context.post_id): context for context in found}
             repeated = _repeated(reader, kafka, Generation(instance.generation))
             dead_letters = dead_letter_box.count(kafka, reader, _MAX_COUNTED)
-        tiers = [self._dump("cold"), self._dump("hot")]
+        with ThreadPoolExecutor(2) as pool:
+            tiers = list(pool.map(self._dump, ("cold", "hot")))
         lost, resurrected, older, backwards = (set[str]() for _ in range(4))
         for post_id, event in end.live.items():
             context = contexts.get(post_id)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -178,7 +178,8 @@ def chaos_on(
             try:
                 yield chaos
             except Exception:
-                chaos.write_evidence(folder / "evidence")
+                with suppress(NearlineError, OSError):  # what failed matters more than what can be said of it
+                    chaos.write_evidence(folder / "evidence")
                 raise
     except BaseException:
         if keep:
