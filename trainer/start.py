@@ -50,10 +50,16 @@ def new_model(settings: TrainSettings, num_tokens: int, prompts: Sequence[Prompt
     with torch.no_grad():
         model.embed_tokens.weight.copy_(torch.from_numpy(lsi(prompts, num_tokens, settings.hidden, seed)))
         model.norm.weight[-1] = 0.0
+    silence_layers(model)
+    return model
+
+
+def silence_layers(model: LlamaModel) -> None:
+    """They add nothing to what was embedded, and learn from there."""
+    with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight.zero_()
-    return model
 
 
 def lsi(prompts: Sequence[Prompt], num_tokens: int, hidden: int, seed: int) -> npt.NDArray[np.float32]:

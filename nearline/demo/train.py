@@ -26,6 +26,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from encoders.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
 from encoders.writer import write_package
 from nearline.demo.corpus import DocumentationPairs, InventedPairs, Pair, Source, WorldPairs, documentation_roots
+from trainer.start import silence_layers
 from trainer.tokenizer import train_bpe
 
 # Shapes: B pairs in a batch, T tokens of the longest text, H hidden.
@@ -106,10 +107,7 @@ def deepen(shallow: LlamaModel, tokenizer: Tokenizer, seed: int) -> LlamaModel:
     model = new_model(tokenizer, seed, LAYERS)
     model.embed_tokens.load_state_dict(shallow.embed_tokens.state_dict())
     model.norm.load_state_dict(shallow.norm.state_dict())
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.zero_()
+    silence_layers(model)
     return model
 
 
