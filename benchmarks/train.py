@@ -13,6 +13,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,8 +95,8 @@ def _quality(evaluation: Evaluation, packages: list[ModelPackage]) -> list[Figur
         one for one in evaluation.baselines() if one.result.system == "tf-idf titles" and one.result.history == "wrote"
     )
     found = [list(evaluation.package(package)) for package in packages]
-    acted = [next(one for one in seed if one.result.is_main and one.result.history == "acted") for seed in found]
-    wrote = [next(one for one in seed if one.result.is_main and one.result.history == "wrote") for seed in found]
+    acted = [_main(seed, "acted") for seed in found]
+    wrote = [_main(seed, "wrote") for seed in found]
     narrow = [next(one for one in seed if one.result.dimension == _NARROW) for seed in found]
     better = [share_better(evaluation.recalls(one, 500), evaluation.recalls(titles, 500)) for one in wrote]
     ratios = [_recall(few, "500") / _recall(all_, "500") for few, all_ in zip(narrow, acted, strict=True)]
@@ -111,9 +112,13 @@ def _quality(evaluation: Evaluation, packages: list[ModelPackage]) -> list[Figur
     ]
 
 
+def _main(measured: Iterable[Measured], history: str) -> Measured:
+    return next(one for one in measured if one.result.is_main and one.result.history == history)
+
+
 def _long(evaluation: Evaluation, package: ModelPackage) -> list[Figure]:
     """No bounds: as near to its aim as it gets."""
-    found = next(one for one in evaluation.package(package) if one.result.is_main and one.result.history == "acted")
+    found = _main(evaluation.package(package), "acted")
     return [Figure(f"Recall@{k}, acted on, long training (aim {aim})", _recall(found, k)) for k, aim in _AIMS.items()]
 
 
