@@ -161,9 +161,11 @@ def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
         if length == PREFIXES[0]:
             runs["stock"] = lambda stock=stock, rendered=rendered: stock(rendered)
         times = _by_turns(runs)  # type: ignore[arg-type]
-        figures.append(
-            Figure(f"instruction of {length}: sharing / not, texts/s", times["whole"] / times["shared"], bound)
-        )
+        whole, prefix = sum(map(len, shared.prompts(some))), length * len(some)
+        figures += [
+            Figure(f"instruction of {length}: tokens without sharing / with", whole / (whole - prefix)),
+            Figure(f"instruction of {length}: sharing / not, texts/s", times["whole"] / times["shared"], bound),
+        ]
         if "stock" in times:
             ratio = times["stock"] / times["bf16"]
             figures.append(Figure(f"instruction of {length}: bf16 / sentence-transformers fp32", ratio, 3.5))
