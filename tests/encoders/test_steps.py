@@ -44,6 +44,13 @@ def test_a_norm_has_length_one_for_each_number() -> None:
     assert normed.square().mean(1) == pytest.approx(torch.ones(5), abs=1e-5)
 
 
+def test_a_norm_in_bf16_rounds_once() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(200, 64).bfloat16()
+    exact = BY_HAND.normed(hidden.float(), 1e-6)
+    torch.testing.assert_close(BY_HAND.normed(hidden, 1e-6).float(), exact, rtol=2**-8, atol=0)
+
+
 def test_a_turn_keeps_lengths_and_turns_by_its_angle() -> None:
     heads = torch.zeros(2, 1, 4)
     heads[:, 0, 2] = 1.0
