@@ -17,7 +17,7 @@ _ROWS: Final = 1024
 """Tokens in a product."""
 _LENGTH: Final = 64
 """Tokens of a prompt in the products of attention, the median's."""
-_MEASURE_S: Final = 0.4
+_MEASURE_S: Final = 0.2
 
 
 def floor_s(config: LlamaConfig, lengths: Sequence[int], dtype: torch.dtype, threads: int) -> float:

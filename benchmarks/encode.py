@@ -35,9 +35,15 @@ THREADS: Final = 2
 PREFIXES: Final = (32, 150)
 _PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
 _KERNELS: Final = " with kernels"
-_TURNS: Final = 3
+_STOCK: Final = "sentence-transformers"
+_FLOOR: Final = "floor"
+_TURNS: Final = 5
 _CHECKED: Final = 40
 """Texts whose vectors are compared with fp64."""
+
+Packages = dict[Precision, Path]
+Runs = dict[str, Callable[[], float]]
+"""Seconds that each takes."""
 
 
 class Size(NamedTuple):
@@ -75,8 +81,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
         for size in (size for size in SIZES if size.hidden in arguments.hidden):
             some = found[: arguments.texts or size.num_texts]
-            figures += _compare(Path(temporary) / f"h{size.hidden}", size, some)
-            report(figures)
+            found_here = _compare(Path(temporary) / f"h{size.hidden}", size, some)
+            report(found_here)
+            figures += found_here
         if not arguments.sizes_only:
             figures += _prefixes(Path(temporary), found[: arguments.texts or 1_000])
             figures += _memory(arguments.events)
@@ -93,33 +100,22 @@ def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
         for precision, package in packages.items()
         for variant in _variants()
     }
-    rendered = [_render(text) for text in some]
-    runs: dict[str, Callable[[], object]] = {}
-    for precision, package in packages.items():
-        stock = sentence_transformers(package, THREADS)
-        for variant in _variants():
-            runs[f"nearline {precision}{variant}"] = partial(_ours, encoders[precision, variant], some)
-        runs[f"sentence-transformers {precision}"] = partial(stock, rendered)
-    times = _by_turns(runs)
-    plain = auto_model(packages["fp32"], THREADS)
-    few = rendered[: max(1, len(rendered) // 5)]
-    times["AutoModel loop fp32"] = _by_turns({"": lambda: plain(few)})[""] * len(rendered) / len(few)
     prompts = encoders["fp32", ""].prompts(some)
+    taken = _by_turns(_runs(packages, encoders, some))
     tokens = sum(map(len, prompts))
-    figures = [Figure(f"{name}: {run}, tokens/s", tokens / seconds) for run, seconds in times.items()]
+    figures = [Figure(f"{name}: {run}, tokens/s", tokens / statistics.median(s)) for run, s in taken.items()]
     best = _variants()[-1]
     for number, precision in enumerate(packages):
-        stock_s = times[f"sentence-transformers {precision}"]
-        floor = floor_s(read_config(packages[precision]), [len(p) for p in prompts], DTYPES[precision], THREADS)
         for variant in _variants():
-            ours_s, which = times[f"nearline {precision}{variant}"], f"{precision}{variant}"
+            ours_s, which = taken[f"nearline {precision}{variant}"], f"{precision}{variant}"
             share, ratio = (size.shares[number], size.ratios[number]) if variant == best else (None, None)
+            of_floor, of_stock = (_ratio(taken[f"{rival} {precision}"], ours_s) for rival in (_FLOOR, _STOCK))
             figures += [
-                Figure(f"{name}: share of the floor, {which}", floor / ours_s, share),
-                Figure(f"{name}: / sentence-transformers, {which}", stock_s / ours_s, ratio),
+                Figure(f"{name}: share of the floor, {which}", of_floor, share),
+                Figure(f"{name}: / sentence-transformers, {which}", of_stock, ratio),
                 _worst(f"{name}{variant}", packages[precision], encoders[precision, variant], precision, some),
             ]
-    mixed = times["sentence-transformers fp32"] / times[f"nearline bf16{best}"]
+    mixed = _ratio(taken[f"{_STOCK} fp32"], taken[f"nearline bf16{best}"])
     is_main = size.hidden == 256
     figures.append(Figure(f"{name}: bf16{best} / sentence-transformers fp32", mixed, 2.5 if is_main else None))
     outside = _outside(encoders["fp32", best], some)
@@ -127,6 +123,22 @@ def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
         *figures,
         Figure(f"{name}: share of the time outside the model", outside, 0.05 if is_main else None, "at_most"),
     ]
+
+
+def _runs(packages: Packages, encoders: dict[tuple[Precision, str], Encoder], some: Sequence[str]) -> Runs:
+    """Ours, the rivals, and the floor."""
+    runs: Runs = {}
+    rendered = [_render(text) for text in some]
+    lengths = [len(prompt) for prompt in encoders["fp32", ""].prompts(some)]
+    for precision, package in packages.items():
+        for variant in _variants():
+            runs[f"nearline {precision}{variant}"] = _timed(partial(_ours, encoders[precision, variant], some))
+        runs[f"{_STOCK} {precision}"] = _timed(partial(sentence_transformers(package, THREADS), rendered))
+        runs[f"{_FLOOR} {precision}"] = partial(floor_s, read_config(package), lengths, DTYPES[precision], THREADS)
+    few = rendered[: max(1, len(rendered) // 10)]
+    loop_s = _timed(partial(auto_model(packages["fp32"], THREADS), few))
+    runs["AutoModel loop fp32"] = lambda: loop_s() * len(rendered) / len(few)
+    return runs
 
 
 def _variants() -> list[str]:
@@ -140,7 +152,7 @@ def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
     for length, bound in zip(PREFIXES, (1.5, 2.5), strict=True):
         print(f"an instruction of {length} tokens, {len(some)} texts", flush=True)
         instruction = _instruction(folder, length)
-        packages: dict[Precision, Path] = {
+        packages: Packages = {
             precision: random_package(
                 folder / f"{length}-{precision}", layout(256, 6), precision=precision, instruction=instruction
             )
@@ -153,38 +165,50 @@ def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
         )
         stock = sentence_transformers(packages["fp32"], THREADS)
         rendered = [_render(text, instruction) for text in some]
-        runs = {
-            "shared": lambda shared=shared: _ours(shared, some),
-            "whole": lambda shared=shared: _ours(shared, some, share=False),
-            "bf16": lambda bf16=bf16: _ours(bf16, some),
+        runs: Runs = {
+            "shared": _timed(partial(_ours, shared, some)),
+            "whole": _timed(partial(_ours, shared, some, share=False)),
+            "bf16": _timed(partial(_ours, bf16, some)),
         }
         if length == PREFIXES[0]:
-            runs["stock"] = lambda stock=stock, rendered=rendered: stock(rendered)
-        times = _by_turns(runs)  # type: ignore[arg-type]
+            runs[_STOCK] = _timed(partial(stock, rendered))
+        taken = _by_turns(runs)
         whole, prefix = sum(map(len, shared.prompts(some))), length * len(some)
         figures += [
             Figure(f"instruction of {length}: tokens without sharing / with", whole / (whole - prefix)),
-            Figure(f"instruction of {length}: sharing / not, texts/s", times["whole"] / times["shared"], bound),
+            Figure(f"instruction of {length}: sharing / not, texts/s", _ratio(taken["whole"], taken["shared"]), bound),
         ]
-        if "stock" in times:
-            ratio = times["stock"] / times["bf16"]
+        if _STOCK in taken:
+            ratio = _ratio(taken[_STOCK], taken["bf16"])
             figures.append(Figure(f"instruction of {length}: bf16 / sentence-transformers fp32", ratio, 3.5))
         figures.append(_worst(f"instruction of {length}", packages["fp32"], shared, "fp32", some))
         figures.append(_worst(f"instruction of {length}", packages["bf16"], bf16, "bf16", some))
     return figures
 
 
-def _by_turns(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each. By turns, so that a change of the machine's mood reaches all of them."""
+def _timed(run: Callable[[], object]) -> Callable[[], float]:
+    def seconds() -> float:
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+
+    return seconds
+
+
+def _by_turns(runs: Runs) -> dict[str, list[float]]:
+    """Seconds of each turn. By turns, so that a change of the machine's mood reaches all of them."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(_TURNS):
         for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            taken[name].append(time.perf_counter() - began)
+            taken[name].append(run())
     for name, seconds in taken.items():
-        print(f"  {name or 'AutoModel loop'}: " + ", ".join(f"{one:.1f} s" for one in seconds), flush=True)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+        print(f"  {name}: " + ", ".join(f"{one:.1f} s" for one in seconds), flush=True)
+    return taken
+
+
+def _ratio(slow: Sequence[float], quick: Sequence[float]) -> float:
+    """The median of the turns' ratios."""
+    return statistics.median(one / other for one, other in zip(slow, quick, strict=True))
 
 
 def _ours(encoder: Encoder, some: Sequence[str], *, share: bool = True) -> object:
