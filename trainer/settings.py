@@ -33,11 +33,12 @@ class TrainSettings(BaseModel):
     """0: all weights learn. Else adapters of this rank beside the layers' matrices, and the special tokens."""
 
     # What a batch holds.
-    train_tokens: int = Field(64, ge=8)
-    """Training sees the start of longer texts: twice as many posts for the same tokens."""
-    token_dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of a text's tokens, others each time, that a step does not see. Against overfitting, where the tokens of
-    the training are many times those of the texts."""
+    train_tokens: int = Field(128, ge=8)
+    """Training sees the start of longer texts."""
+    token_dropout: float | None = Field(None, ge=0, lt=1)
+    """Share of a text's tokens, others each time, that a step does not see: against overfitting, and more posts for the
+    same tokens. None: half of them where the model is made from nothing, none where it starts from a package, which
+    learned from whole texts."""
     batch_tokens: int = Field(8_192, ge=256)
     pass_tokens: int = Field(2_048, ge=64)
     """Of one forward pass, at most about; more would leave a CPU's caches. The batch is as many passes as it takes, on

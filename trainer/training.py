@@ -49,6 +49,10 @@ from trainer.tables import fit_tables
 _VERSIONS: Final = ("torch", "transformers", "sentence-transformers", "peft", "tokenizers", "scikit-learn", "numpy")
 
 
+_DROPOUT: Final = 0.5
+"""From nothing, of tokens."""
+
+
 class Form(NamedTuple):
     """How texts come to the model. There is one; the benchmark compares it with padded batches."""
 
@@ -76,6 +80,11 @@ class Plan:
     start: Path | None = None
     """A package or a Hugging Face folder; None: from nothing."""
 
+    @property
+    def token_dropout(self) -> float:
+        chosen = self.settings.token_dropout
+        return (_DROPOUT if self.start is None else 0.0) if chosen is None else chosen
+
     def record(self, data: TrainingData) -> dict[str, Any]:
         return {
             "until": to_rfc3339(self.cut_us),
@@ -86,7 +95,7 @@ class Plan:
             "threads": torch.get_num_threads(),
             "kernels": usable_kernels() is not None,
             "start": None if self.start is None else self.start.name,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json") | {"token_dropout": self.token_dropout},
             "versions": {name: version(name) for name in _VERSIONS},
         }
 
@@ -139,12 +148,12 @@ def prepare(
     with PartialState().main_process_first():
         prompts = _prompts(begun, data, work, plan.settings.train_tokens)
     rows = Rows(data)
-    kept = 1 - plan.settings.token_dropout
+    kept = 1 - plan.token_dropout
     draw = Draw(data, rows, np.array([math.ceil(kept * len(prompt)) for prompt in prompts]), plan.settings)
     batches = draw.batches(plan.tokens, plan.seed)
     threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
     features = partial(form.features, pass_tokens=plan.settings.pass_tokens, threads=threads)
-    collator = Collator(prompts, features, token_dropout=plan.settings.token_dropout, seed=plan.seed)
+    collator = Collator(prompts, features, token_dropout=plan.token_dropout, seed=plan.seed)
     model = SentenceTransformer(modules=[form.module(begun.model, begun.manifest.pooling)])
     datasets_logging.disable_progress_bar()
     trainer = _Trainer(

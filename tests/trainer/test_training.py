@@ -13,9 +13,13 @@ from sentence_transformers import SentenceTransformer
 from encoders.encoder import Encoder
 from encoders.manifest import MANIFEST_FILE
 from encoders.packages import ModelPackage
+from nearline.recorded import read_feed
 from tests.nearline.site import Commands, Ran
 from tests.packages import make_tiny_package
 from tests.trainer.kit import events, write_events
+from trainer.dataset import training_data
+from trainer.settings import TrainSettings
+from trainer.training import Plan
 
 CONFIG = """
 hidden = 32
@@ -108,6 +112,19 @@ def test_training_goes_on_from_a_package(commands: Commands, recorded: Path, tmp
     assert package.manifest.base_model.name == "tiny"
     assert package.manifest.files["tokenizer.json"] == start.manifest.files["tokenizer.json"]
     assert package.manifest.files["model.safetensors"] != start.manifest.files["model.safetensors"]
+
+
+def test_tokens_are_dropped_unless_a_package_is_the_start(recorded: Path) -> None:
+    """Words in their order are what it knows."""
+    feed = read_feed([str(recorded)])
+    data = training_data(feed, feed.cut(0.15))
+    chosen, given = TrainSettings(), TrainSettings(token_dropout=0.1)
+    plans = [
+        Plan(data.cut_us, TOKENS, 0, settings, "mine", start)
+        for settings in (chosen, given)
+        for start in (None, Path("other"))
+    ]
+    assert [plan.record(data)["settings"]["token_dropout"] for plan in plans] == [0.5, 0.0, 0.1, 0.1]
 
 
 def test_pooling_is_a_setting_and_the_package_is_loaded_with_it(
