@@ -1,6 +1,7 @@
-"""Puts the hits of both tiers together. Pure arithmetic on two sorted lists; knows neither tier.
+"""Puts the hits of both tiers together. Pure arithmetic on sorted lists; knows neither tier.
 
-A post that the hot tier knows, alive or deleted, hides its cold copy, unless the cold revision is newer.
+Of each post the newest revision counts: as the hot search saw it, as the cold search saw it, or as the hot tier holds
+it now, after both. The last matters for posts that came into the hot tier, or changed there, while the searches ran.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,18 @@ _UNKNOWN: Final = -1
 """Below every revision, so that a post which the hot tier does not know hides nothing."""
 
 
+class HotNow(NamedTuple):
+    """What the hot tier says after both searches."""
+
+    changed_rows: Sequence[int]
+    """Rows of the cold hits, as `changed_meanwhile` finds them."""
+    changed: Hits
+    """Of the posts of these rows those that are live and pass the filters, with their scores now."""
+
+
+UNCHANGED: Final = HotNow([], NO_HITS)
+
+
 class Merged(NamedTuple):
     """Candidates in the order of (-score, post id)."""
 
@@ -26,15 +39,29 @@ class Merged(NamedTuple):
     tiers: list[Tier]
 
 
-def merge(hot: Hits, cold: Hits, known: Sequence[Revision | None], k: int) -> Merged:
-    """`known` are the hot tier's revisions of the cold hits' posts, asked after both searches."""
-    cold_rows = _visible(hot, cold, known)
-    hot_rows = _not_outdated(hot, cold, cold_rows)
-    ids = [hot.post_ids[row] for row in hot_rows] + [cold.post_ids[row] for row in cold_rows]
-    scores = np.concatenate([hot.scores[hot_rows], cold.scores[cold_rows]])
+def changed_meanwhile(hot: Hits, cold: Hits, revisions: Sequence[Revision | None]) -> list[int]:
+    """Rows of the cold hits whose post the hot tier now holds in a newer revision than either search saw. `revisions`
+    has that of each cold hit's live or deleted post, None where the tier does not know it."""
+    by_hot_search = _revisions_of(hot)
+    return [
+        row
+        for row, (post_id, revision, now) in enumerate(zip(cold.post_ids, cold.revisions, revisions, strict=True))
+        if now is not None and now > max(revision, by_hot_search.get(post_id, _UNKNOWN))
+    ]
+
+
+def merge(hot: Hits, cold: Hits, hot_now: HotNow, k: int) -> Merged:
+    """The best k of the newest revisions."""
+    cold_rows = _newer_than_hot(hot, cold, set(hot_now.changed_rows))
+    replaced = {cold.post_ids[row] for row in (*hot_now.changed_rows, *cold_rows)}
+    hot_rows = [row for row, post_id in enumerate(hot.post_ids) if post_id not in replaced]
+    changed = hot_now.changed
+    ids = [*(hot.post_ids[row] for row in hot_rows), *changed.post_ids, *(cold.post_ids[row] for row in cold_rows)]
+    scores = np.concatenate([hot.scores[hot_rows], changed.scores, cold.scores[cold_rows]])
     order = _ranked(ids, scores)[:k]
+    num_hot = len(ids) - len(cold_rows)
     rows = order.tolist()
-    tiers: list[Tier] = ["hot" if row < len(hot_rows) else "cold" for row in rows]
+    tiers: list[Tier] = ["hot" if row < num_hot else "cold" for row in rows]
     return Merged([ids[row] for row in rows], scores[order].tolist(), tiers)
 
 
@@ -45,21 +72,19 @@ def reaches_past(merged: Merged, cold: Hits, asked: int, k: int) -> bool:
     return len(merged.post_ids) < k or merged.scores[-1] < float(cold.scores[-1])
 
 
-def _visible(hot: Hits, cold: Hits, known: Sequence[Revision | None]) -> list[int]:
-    """Rows of the cold hits that no hot post hides."""
-    # A post may leave the hot tier after its search: then its hit is what the hot tier knew.
-    found = dict(zip(hot.post_ids, hot.revisions, strict=True))
+def _newer_than_hot(hot: Hits, cold: Hits, changed_rows: set[int]) -> list[int]:
+    """Rows of the cold hits that are the newest of their post. Where the hot tier holds the same revision and the hot
+    search does not show it, the cold copy stays: the post came in after that search, or is below its last hit."""
+    by_hot_search = _revisions_of(hot)
     return [
         row
-        for row, (post_id, revision, newest) in enumerate(zip(cold.post_ids, cold.revisions, known, strict=True))
-        if revision > found.get(post_id, _UNKNOWN) and (newest is None or revision > newest)
+        for row, (post_id, revision) in enumerate(zip(cold.post_ids, cold.revisions, strict=True))
+        if row not in changed_rows and revision > by_hot_search.get(post_id, _UNKNOWN)
     ]
 
 
-def _not_outdated(hot: Hits, cold: Hits, cold_rows: list[int]) -> list[int]:
-    """Rows of the hot hits without a visible, hence newer, cold copy."""
-    newer = {cold.post_ids[row] for row in cold_rows}
-    return [row for row, post_id in enumerate(hot.post_ids) if post_id not in newer]
+def _revisions_of(hits: Hits) -> dict[PostId, Revision]:
+    return dict(zip(hits.post_ids, hits.revisions, strict=True))
 
 
 def _ranked(ids: list[PostId], scores: Scores) -> npt.NDArray[np.intp]:

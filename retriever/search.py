@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
+import numpy as np
+
 from indexer.errors import IndexerError
-from indexer.tiers import ColdTier, Hits, HotTier, StoredPost
+from indexer.tiers import ColdTier, Filters, Hits, HotTier, StoredPost
 from retriever.answer import Answer
 from retriever.errors import RetrieverUnavailable
-from retriever.merge import NO_HITS, Merged, merge, reaches_past
+from retriever.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, merge, reaches_past
 from retriever.queries import Query, passes
 from retriever.trending import TrendingPost
 from schemas.embeddings import Vector
@@ -43,13 +45,13 @@ class TwoTiers:
             lambda: self._cold.search(vector_D, asked, query.filters),
         )
         if cold is None:
-            return self._merge(hot or NO_HITS, NO_HITS, k, answer)
-        merged = self._merge(hot or NO_HITS, cold, k, answer)
+            return merge(hot or NO_HITS, NO_HITS, UNCHANGED, k)
+        merged = self._merge(vector_D, query, hot or NO_HITS, cold, k, answer)
         if not reaches_past(merged, cold, asked, k):
             return merged
         with answer.step("cold"):
             more = _try(lambda: self._cold.search(vector_D, MAX_COLD_K, query.filters), "cold_unavailable", answer)
-        return merged if more is None else self._merge(hot or NO_HITS, more, k, answer)
+        return merged if more is None else self._merge(vector_D, query, hot or NO_HITS, more, k, answer)
 
     def trending(self, posts: Sequence[TrendingPost], query: Query, k: int, answer: Answer) -> Merged:
         """The first k that a tier holds alive and that the filters let through, in the order given."""
@@ -84,10 +86,29 @@ class TwoTiers:
             raise RetrieverUnavailable(_NEITHER)
         return hot, cold
 
-    def _merge(self, hot: Hits, cold: Hits, k: int, answer: Answer) -> Merged:
+    def _merge(  # noqa: PLR0917
+        self, vector_D: Vector, query: Query, hot: Hits, cold: Hits, k: int, answer: Answer
+    ) -> Merged:
         with answer.step("merge"):
-            known = _try(lambda: self._hot.revisions(cold.post_ids), "hot_unavailable", answer)
-            return merge(hot, cold, known or [None] * len(cold.post_ids), k)
+            now = _try(lambda: self._hot_now(vector_D, query.filters, hot, cold), "hot_unavailable", answer)
+            return merge(hot, cold, now or UNCHANGED, k)
+
+    def _hot_now(self, vector_D: Vector, filters: Filters, hot: Hits, cold: Hits) -> HotNow:
+        """Posts that changed while the searches ran are scored again: neither list has their newest revision."""
+        rows = changed_meanwhile(hot, cold, self._hot.revisions(cold.post_ids))
+        if not rows:
+            return UNCHANGED
+        posts = self._hot.posts([cold.post_ids[row] for row in rows], with_vectors=True)
+        # A post that has left the hot tier since the first question keeps its cold copy.
+        still_held = [row for row, post in zip(rows, posts, strict=True) if post is not None]
+        return HotNow(still_held, _scored(vector_D, [post for post in posts if post and passes(post, filters)]))
+
+
+def _scored(query_D: Vector, posts: Sequence[StoredPost]) -> Hits:
+    vectors = [post.vector for post in posts if post.vector is not None]
+    if not vectors:
+        return NO_HITS
+    return Hits([post.post_id for post in posts], np.stack(vectors) @ query_D, [post.revision for post in posts])
 
 
 def _try(ask: Callable[[], T], what: str, answer: Answer) -> T | None:

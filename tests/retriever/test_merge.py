@@ -1,13 +1,14 @@
-"""Two sorted lists become one, as a slow and obvious way does it."""
+"""Sorted lists become one, as a slow and obvious way does it."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.tiers import Hits
-from retriever.merge import NO_HITS, Merged, merge, reaches_past
+from retriever.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, merge, reaches_past
 from schemas.ids import PostId, Revision
 
 
@@ -26,14 +27,15 @@ def hits(*copies: Copy) -> Hits:
     )
 
 
-def known(cold: Hits, **revisions: int) -> list[Revision | None]:
-    found = {post_id: Revision(revision) for post_id, revision in revisions.items()}
-    return [found.get(post_id) for post_id in cold.post_ids]
+def hot_now(hot: Hits, cold: Hits, *changed: Copy, **revisions: int) -> HotNow:
+    """`changed` are live and pass the filters; `revisions` are of all posts that the hot tier knows."""
+    known = [Revision(revisions[post_id]) if post_id in revisions else None for post_id in cold.post_ids]
+    return HotNow(changed_meanwhile(hot, cold, known), hits(*changed))
 
 
 def test_the_best_of_both_come_first() -> None:
     hot, cold = hits(Copy("a", 0.9), Copy("b", 0.5)), hits(Copy("c", 0.7), Copy("d", 0.1))
-    assert merge(hot, cold, known(cold), 3) == Merged(
+    assert merge(hot, cold, hot_now(hot, cold), 3) == Merged(
         [PostId("a"), PostId("c"), PostId("b")],
         [float(np.float32(score)) for score in (0.9, 0.7, 0.5)],
         ["hot", "cold", "hot"],
@@ -42,68 +44,132 @@ def test_the_best_of_both_come_first() -> None:
 
 def test_a_hot_copy_hides_its_cold_one() -> None:
     hot, cold = hits(Copy("a", 0.2, 2)), hits(Copy("a", 0.9, 1))
-    assert merge(hot, cold, known(cold, a=2), 10).tiers == ["hot"]
-    assert merge(hot, hits(Copy("a", 0.9, 2)), known(cold, a=2), 10).tiers == ["hot"]
+    assert merge(hot, cold, hot_now(hot, cold, a=2), 10).tiers == ["hot"]
+    assert merge(hot, hits(Copy("a", 0.9, 2)), UNCHANGED, 10).tiers == ["hot"]
 
 
 def test_a_newer_cold_copy_takes_the_place_of_the_hot_one() -> None:
     hot, cold = hits(Copy("a", 0.2, 2)), hits(Copy("a", 0.9, 3))
-    merged = merge(hot, cold, known(cold, a=2), 10)
+    merged = merge(hot, cold, hot_now(hot, cold, a=2), 10)
     assert (merged.post_ids, merged.tiers) == (["a"], ["cold"])
 
 
 def test_what_the_hot_tier_deleted_hides_its_cold_copy() -> None:
     cold = hits(Copy("a", 0.9, 1), Copy("b", 0.8, 5))
-    merged = merge(NO_HITS, cold, known(cold, a=2, b=4), 10)
+    merged = merge(NO_HITS, cold, hot_now(NO_HITS, cold, a=2, b=4), 10)
     assert merged.post_ids == ["b"], "a was deleted with revision 2; b came back after its delete"
 
 
 def test_a_post_that_left_the_hot_tier_after_its_search_is_there_once() -> None:
     hot, cold = hits(Copy("a", 0.5)), hits(Copy("a", 0.5))
-    assert merge(hot, cold, known(cold), 10).post_ids == ["a"]
+    assert merge(hot, cold, hot_now(hot, cold), 10).post_ids == ["a"]
+
+
+def test_a_post_that_came_into_the_hot_tier_after_its_search_keeps_its_cold_copy() -> None:
+    cold = hits(Copy("a", 0.9, 2))
+    assert merge(NO_HITS, cold, hot_now(NO_HITS, cold, a=2), 10) == Merged(
+        [PostId("a")], [float(np.float32(0.9))], ["cold"]
+    )
+
+
+def test_of_a_post_that_changed_after_both_searches_the_new_score_counts() -> None:
+    hot, cold = hits(Copy("a", 0.9, 1), Copy("h", 0.75)), hits(Copy("a", 0.5, 2), Copy("b", 0.375))
+    now = hot_now(hot, cold, Copy("a", 0.25, 3), a=3, h=1)
+    assert merge(hot, cold, now, 10) == Merged(
+        [PostId("h"), PostId("b"), PostId("a")], [0.75, 0.375, 0.25], ["hot", "cold", "hot"]
+    )
+
+
+def test_a_hot_post_below_the_last_hit_does_not_come_up_as_its_old_cold_copy() -> None:
+    hot, cold = hits(Copy("h", 0.5)), hits(Copy("a", 0.9, 1))
+    now = hot_now(hot, cold, Copy("a", 0.25, 2), a=2)
+    assert merge(hot, cold, now, 1).post_ids == ["h"]
 
 
 def test_equal_scores_are_in_the_order_of_ids_across_tiers() -> None:
     hot, cold = hits(Copy("d", 0.5), Copy("b", 0.5), Copy("x", 0.9)), hits(Copy("c", 0.5), Copy("a", 0.5))
-    assert merge(hot, cold, known(cold), 4).post_ids == ["x", "a", "b", "c"]
+    assert merge(hot, cold, hot_now(hot, cold), 4).post_ids == ["x", "a", "b", "c"]
 
 
 def test_nothing_and_nothing_is_nothing() -> None:
-    assert merge(NO_HITS, NO_HITS, [], 5) == Merged([], [], [])
+    assert merge(NO_HITS, NO_HITS, UNCHANGED, 5) == Merged([], [], [])
 
 
 def test_too_many_hidden_copies_are_noticed() -> None:
     cold = hits(Copy("a", 0.9), Copy("b", 0.8), Copy("c", 0.7))
-    short = merge(NO_HITS, cold, known(cold, a=2, b=2), 2)
+    short = merge(NO_HITS, cold, hot_now(NO_HITS, cold, a=2, b=2), 2)
     assert reaches_past(short, cold, asked=3, k=2), "d, the fourth of the cold tier, may belong into the answer"
     assert not reaches_past(short, cold, asked=4, k=2), "the cold tier had no more"
-    filled = merge(hits(Copy("h", 0.75)), cold, known(cold, a=2, b=2), 2)
+    filled = merge(hits(Copy("h", 0.75)), cold, hot_now(hits(Copy("h", 0.75)), cold, a=2, b=2), 2)
     assert not reaches_past(filled, cold, asked=3, k=2)
-    low = merge(hits(Copy("h", 0.1)), cold, known(cold, a=2, b=2), 2)
+    low = merge(hits(Copy("h", 0.1)), cold, hot_now(hits(Copy("h", 0.1)), cold, a=2, b=2), 2)
     assert reaches_past(low, cold, asked=3, k=2), "d may be better than h"
 
 
-_copies = st.dictionaries(
-    st.sampled_from("abcdefghij"), st.tuples(st.sampled_from([0.125, 0.25, 0.5]), st.integers(1, 3)), max_size=10
+class Version(NamedTuple):
+    """What one revision of a post is: a score that the filters let through, or None (they do not, or it is deleted)."""
+
+    revision: int
+    score: float | None
+
+
+NO_VERSION: Final = Version(-1, None)
+
+
+class History(NamedTuple):
+    """One post: its revisions, and the newest that each place holds when it is looked at (0: none)."""
+
+    scores: list[float | None]
+    hot_search: int
+    cold_search: int
+    hot_later: int
+
+    def at(self, revision: int) -> Version:
+        return Version(revision, self.scores[revision - 1]) if revision else NO_VERSION
+
+
+_places = st.integers(0, 3)
+_histories = st.dictionaries(
+    st.sampled_from("abcdefghij"),
+    st.builds(
+        History, st.lists(st.sampled_from([None, 0.125, 0.25, 0.5]), min_size=3, max_size=3), _places, _places, _places
+    ),
+    max_size=10,
 )
 
 
-@given(_copies, _copies, st.dictionaries(st.sampled_from("abcdefghij"), st.integers(1, 3)), st.integers(1, 12))
-def test_as_the_obvious_way_does_it(
-    hot: dict[str, tuple[float, int]], cold: dict[str, tuple[float, int]], deleted: dict[str, int], k: int
-) -> None:
-    revisions = {**deleted, **{post_id: revision for post_id, (_, revision) in hot.items()}}
-    obvious = [
-        (-score, post_id, "hot")
-        for post_id, (score, revision) in hot.items()
-        if cold.get(post_id, (0, 0))[1] <= revision
-    ] + [
-        (-score, post_id, "cold")
-        for post_id, (score, revision) in cold.items()
-        if revision > revisions.get(post_id, -1)
-    ]
-    obvious.sort()
-    hot_hits = hits(*(Copy(post_id, *rest) for post_id, rest in hot.items()))
-    cold_hits = hits(*(Copy(post_id, *rest) for post_id, rest in cold.items()))
-    merged = merge(hot_hits, cold_hits, known(cold_hits, **revisions), k)
-    assert list(zip([-s for s in merged.scores], merged.post_ids, merged.tiers, strict=True)) == obvious[:k]
+def obvious(histories: dict[str, History]) -> list[tuple[float, str, str]]:
+    """(-score, post id, tier), for every post that a search shows. Later looks at the hot tier reach only what the cold
+    search shows."""
+    answer = []
+    for post_id, history in histories.items():
+        hot, cold = history.at(history.hot_search), history.at(history.cold_search)
+        shown_hot, shown_cold = (version if version.score is not None else NO_VERSION for version in (hot, cold))
+        later = history.at(history.hot_later) if shown_cold.score is not None else NO_VERSION
+        newest, tier = max(
+            (later, 0, "hot"),
+            (shown_cold, 1, "cold"),
+            (shown_hot, 2, "hot"),
+            key=lambda look: (look[0].revision, look[1]),
+        )[::2]
+        if newest.score is not None:
+            answer.append((-newest.score, post_id, tier))
+    return sorted(answer)
+
+
+@settings(deadline=None)
+@given(_histories, st.integers(1, 12))
+def test_of_every_post_the_newest_revision_counts(histories: dict[str, History], k: int) -> None:
+    def found(revision_of: Callable[[History], int]) -> Hits:
+        looks = {post_id: history.at(revision_of(history)) for post_id, history in histories.items()}
+        return hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks.items() if look.score))
+
+    hot, cold = found(lambda history: history.hot_search), found(lambda history: history.cold_search)
+    revisions = {post_id: history.hot_later for post_id, history in histories.items() if history.hot_later}
+    now = hot_now(hot, cold, **revisions)
+    later = ((cold.post_ids[row], histories[cold.post_ids[row]]) for row in now.changed_rows)
+    looks = ((post_id, history.at(history.hot_later)) for post_id, history in later)
+    changed = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks if look.score))
+    merged = merge(hot, cold, now._replace(changed=changed), k)
+    answer = list(zip([-score for score in merged.scores], merged.post_ids, merged.tiers, strict=True))
+    assert answer == obvious(histories)[:k]

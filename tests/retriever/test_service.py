@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from indexer.tiers import Hits
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from schemas.api import RetrieveResponse
+from schemas.embeddings import PostEmbedding
 from schemas.ids import PostId
 from tests.retriever.kit import NOW_S, World, member, post
 
@@ -248,3 +250,44 @@ def test_one_post_as_each_tier_holds_it(world: World) -> None:
     world.cold.fails = True
     with pytest.raises(RetrieverUnavailable, match="the tier is down"):
         world.retriever.post(PostId("a"))
+
+
+CAME_IN_MEANWHILE = [
+    pytest.param([], [post("a", 0.9)], [("a", 0.9, "cold"), ("b", 0.5, "cold")], id="the same revision"),
+    pytest.param(
+        [], [post("a", 0.25, revision=2)], [("b", 0.5, "cold"), ("a", 0.25, "hot")], id="a newer one, scored anew"
+    ),
+    pytest.param([], [post("a", revision=2, deleted=True)], [("b", 0.5, "cold")], id="a delete"),
+    pytest.param([], [post("a", 0.9, revision=2, language="de")], [("b", 0.5, "cold")], id="one that fails a filter"),
+    pytest.param(
+        [post("a", 0.9, revision=1), post("h", 0.75)],
+        [post("a", 0.25, revision=3)],
+        [("h", 0.75, "hot"), ("b", 0.5, "cold"), ("a", 0.25, "hot")],
+        id="newer than both lists",
+    ),
+    pytest.param([post("a", 0.9)], [post("a", revision=3, deleted=True)], [("b", 0.5, "cold")], id="a hit's delete"),
+]
+
+
+@pytest.mark.parametrize(("before", "meanwhile", "answered"), CAME_IN_MEANWHILE)
+def test_a_post_that_the_hot_tier_gets_after_its_search_is_answered_as_it_is_then(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    before: list[PostEmbedding],
+    meanwhile: list[PostEmbedding],
+    answered: list[tuple[str, float, str]],
+) -> None:
+    world.in_cold(member("m"), post("a", 0.9, revision=1 if not before else 2), post("b", 0.5))
+    world.in_hot(*before)
+    search = world.hot.tier.search
+
+    def search_before_they_come(*query: Any) -> Hits:
+        hits: Hits = search(*query)
+        world.in_hot(*meanwhile)
+        return hits
+
+    monkeypatch.setattr(world.hot.tier, "search", search_before_they_come)
+    answer = world.ask(member_id="m", languages=["en"])
+    assert list(zip(answer.post_ids, answer.scores, answer.tiers, strict=True)) == [
+        (post_id, pytest.approx(score), tier) for post_id, score, tier in answered
+    ]
