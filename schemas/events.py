@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import re
 from datetime import datetime
 from typing import Annotated, Final, Literal, NamedTuple, get_args
 
@@ -21,10 +22,14 @@ MAX_FUTURE_US: Final = 24 * 3600 * 1_000_000
 """An event time may be this far past its record's timestamp: clocks differ, but not by more than a day."""
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
-_Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS, extra_json_schema={"minLength": 1, "pattern": r"\S"})]
 _Short = Annotated[str, Meta(max_length=1_000)]
-_Language = Annotated[str, Meta(max_length=35)]
+_LANGUAGE: Final = r"^[a-z]{2,3}(-[A-Za-z0-9]{1,8})*$"
+"""The shape of a language tag (BCP 47) that begins with a code of ISO 639. Filters compare tags letter by letter."""
+_Language = Annotated[str, Meta(max_length=35, extra_json_schema={"pattern": _LANGUAGE})]
 _Time = Annotated[datetime, Meta(tz=True)]
+_UpdateTime = Annotated[datetime, Meta(tz=True, description="not before created_at")]
+_is_language = re.compile(_LANGUAGE).fullmatch
 
 
 class EventOrder(NamedTuple):
@@ -52,6 +57,10 @@ class _Event(Struct, frozen=True, tag_field="type"):
             if not EPOCH <= getattr(self, name) < END:
                 raise ValueError(f"{name} is before 1970 or after 9998; send the real time")
 
+    def _check_language(self, language: str | None) -> None:
+        if language is not None and not _is_language(language):
+            raise ValueError("language is no language tag; send one such as en or pt-BR, or leave it out")
+
 
 class _PostBody(_Event, frozen=True):
     post_id: _Id
@@ -64,6 +73,9 @@ class _PostBody(_Event, frozen=True):
         self._check_ids("post_id", "author_id")
         if "\0" in self.text:
             raise ValueError("text holds a NUL character; take it out")
+        if not self.text.strip():
+            raise ValueError("text is empty; send what the post says, or a post.deleted if nothing is left of it")
+        self._check_language(self.language)
 
 
 class PostCreated(_PostBody, frozen=True, tag="post.created"):
@@ -77,11 +89,13 @@ class PostCreated(_PostBody, frozen=True, tag="post.created"):
 
 
 class PostUpdated(_PostBody, frozen=True, tag="post.updated", kw_only=True):
-    at: _Time
+    at: _UpdateTime
 
     def __post_init__(self) -> None:
         self._check_body()
         self._check_times("created_at", "at")
+        if self.at < self.created_at:
+            raise ValueError("at is before created_at; a post is created before it is updated, send the real times")
 
     @property
     def event_time(self) -> datetime:
@@ -114,6 +128,7 @@ class MemberUpdated(_Event, frozen=True, tag="member.updated"):
         self._check_times("at")
         if any("\0" in text for text in (self.headline or "", self.industry or "", *self.skills)):
             raise ValueError("headline, industry or skills hold a NUL character; take it out")
+        self._check_language(self.language)
 
     @property
     def event_time(self) -> datetime:
@@ -181,6 +196,7 @@ _MENDS: Final = {
     "created_at": _A_TIME,
 }
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def event_topic(event: Event) -> str:
@@ -195,12 +211,6 @@ def event_key(event: Event) -> str:
 
 def event_time_us(event: Event) -> Micros:
     return to_micros(event.event_time)
-
-
-def latest_time_us(event: Event) -> Micros:
-    """The latest of the times in it. An update says its post's creation too, which decides how long the post is hot."""
-    at_us = event_time_us(event)
-    return max(at_us, to_micros(event.created_at)) if isinstance(event, PostUpdated) else at_us
 
 
 def event_order(event: Event, body: bytes) -> EventOrder:
@@ -218,6 +228,16 @@ def parse_event(body: bytes) -> Event:
         raise BadRecord(f"the record is not valid JSON ({error}); send one UTF-8 JSON object") from error
 
 
+def unknown_fields(event: Event, body: bytes) -> list[str]:
+    """The fields of the body that this type of event does not have, as they may be printed. `body` is what `event` was
+    read from."""
+    try:
+        names = _fields_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []  # what is in them can be passed over and not be read
+    return [_shown(name) for name in names if name != "type" and name not in event.__struct_fields__]
+
+
 def decode_event(topic: str, key: bytes | None, body: bytes | None, timestamp_ms: Millis) -> Event:
     """One record of an input topic, checked against its topic, key and timestamp. Raises BadRecord."""
     if body is None:
@@ -230,7 +250,7 @@ def decode_event(topic: str, key: bytes | None, body: bytes | None, timestamp_ms
         raise BadRecord(f"the key is null; use {expected!r} as the key")
     if key != expected.encode():
         raise BadRecord(f"the key {key[:64]!r} disagrees with the body; use {expected!r} as the key")
-    if latest_time_us(event) > timestamp_ms * 1000 + MAX_FUTURE_US:
+    if event_time_us(event) > timestamp_ms * 1000 + MAX_FUTURE_US:
         raise BadRecord("at or created_at is more than 24 h past the record's timestamp; send the real time")
     return event
 

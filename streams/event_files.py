@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 import msgspec
 
 from schemas.errors import BadRecord
-from schemas.events import Event, event_key, event_topic, latest_time_us, parse_event
+from schemas.events import Event, event_key, event_time_us, event_topic, parse_event, unknown_fields
 from schemas.ids import Micros
 from schemas.times import to_micros, to_rfc3339
 from streams.errors import BadFile
@@ -28,6 +28,8 @@ MAX_LINE_BYTES: Final = 900_000
 
 _SPOOL_BYTES: Final = 64 * 1024 * 1024
 """A pipe is spooled in memory up to this, then on disk."""
+
+MOST_UNKNOWN: Final = 100
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _TIMES: Final = ("at", "created_at")
@@ -42,13 +44,15 @@ class InputEvent(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a whole look at a file found. `digest` is the SHA-256 of its lines, so that a `.gz` is the same file."""
+    """What a whole look at a file found. `digest` is the SHA-256 of its lines, so that a `.gz` is the same file.
+    `unknown` are the fields, each with its type of event, that the schema does not have: at most MOST_UNKNOWN."""
 
     num_events: int
     num_bad: int
     oldest_us: Micros | None
     newest_us: Micros | None
     digest: str
+    unknown: tuple[str, ...]
 
 
 class EventFile:
@@ -111,6 +115,7 @@ def survey(file: EventFile, latest_us: Micros | None, report: Callable[[int, str
     num_events = num_bad = 0
     oldest: Micros | None = None
     newest: Micros | None = None
+    unknown: dict[str, None] = {}  # in the order in which they were seen
     for number, line in file.lines():
         digest.update(line)
         digest.update(b"\n")
@@ -121,10 +126,12 @@ def survey(file: EventFile, latest_us: Micros | None, report: Callable[[int, str
             report(number, str(error))
             continue
         num_events += 1
+        if len(unknown) < MOST_UNKNOWN:
+            unknown.update(dict.fromkeys(_unknown(event, line)))
         times_us = [to_micros(getattr(event, name)) for name in _times(event)]
         oldest = min(times_us if oldest is None else [oldest, *times_us])
         newest = max(times_us if newest is None else [newest, *times_us])
-    return Survey(num_events, num_bad, oldest, newest, digest.hexdigest())
+    return Survey(num_events, num_bad, oldest, newest, digest.hexdigest(), tuple(unknown)[:MOST_UNKNOWN])
 
 
 def events(file: EventFile, latest_us: Micros | None, shift_us: int = 0) -> Iterator[InputEvent]:
@@ -149,11 +156,15 @@ def _times(event: Event) -> list[str]:
     return [name for name in _TIMES if name in event.__struct_fields__]
 
 
+def _unknown(event: Event, line: bytes) -> list[str]:
+    return [f"{name} of {event.__struct_config__.tag}" for name in unknown_fields(event, line)]
+
+
 def _read(line: bytes, latest_us: Micros | None) -> Event:
     """Raises BadRecord."""
     if len(line) > MAX_LINE_BYTES:
         raise BadRecord(f"the line is longer than {MAX_LINE_BYTES} bytes; shorten the text")
     event = parse_event(line)
-    if latest_us is not None and latest_time_us(event) > latest_us:
+    if latest_us is not None and event_time_us(event) > latest_us:
         raise BadRecord("at or created_at is more than 24 h past now; send the real time or use --shift-to-now")
     return event

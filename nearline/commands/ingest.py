@@ -2,7 +2,7 @@
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from schemas.ids import Micros
     from streams.event_files import EventFile, Survey
     from streams.settings import KafkaSettings
+
+
+_MOST_REPORTED: Final = 20
+"""Bad lines, and unknown fields, of one file. A wrong file is bad in every line."""
 
 
 class _Looked(NamedTuple):
@@ -47,8 +51,9 @@ def ingest(
     """Check events, one JSON object a line, and send them to their topics.
 
     FILE may be gzipped; `-` is standard input. Every file is read to its end before the first event is sent. A bad line
-    is reported on stderr as FILE:LINE: reason, and nothing of its file is sent; the exit status is then 1. With
-    --skip-bad the good lines are sent and the exit status is 0.
+    is reported on stderr as FILE:LINE: reason, the first twenty of a file, and nothing of its file is sent; the exit
+    status is then 1. With --skip-bad the good lines are sent and the exit status is 0. Fields that no event has are
+    named once a file; they are sent as they are, and nothing reads them.
 
     \b
     Example:
@@ -71,7 +76,7 @@ def ingest(
 
 
 def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> list[_Looked]:
-    """Reports every bad line of every file."""
+    """Reports the first bad lines of every file, and the fields that nobody reads."""
     from nearline.errors import NearlineError
     from schemas.events import MAX_FUTURE_US
     from schemas.ids import Micros
@@ -79,7 +84,10 @@ def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> l
 
     now_us = Micros(time.time_ns() // 1000)
     latest_us = None if shift_to_now else Micros(now_us + MAX_FUTURE_US)
-    surveys = [survey(file, latest_us, _reporter(file)) for file in files]
+    reports = [_Report(file.name) for file in files]
+    surveys = [survey(file, latest_us, report.bad_line) for file, report in zip(files, reports, strict=True)]
+    for found, report in zip(surveys, reports, strict=True):
+        report.end(found)
     shifts = _shifts(settings, files, surveys, now_us) if shift_to_now else [0] * len(files)
     looked = [_Looked(file, found, latest_us, shift) for file, found, shift in zip(files, surveys, shifts, strict=True)]
     for file, found, _, shift in looked:
@@ -91,8 +99,25 @@ def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> l
     return looked
 
 
-def _reporter(file: "EventFile") -> Any:
-    return lambda number, reason: click.echo(f"{file.name}:{number}: {reason}", err=True)
+class _Report:
+    """What is said of one file, on stderr."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._num_reported = 0
+
+    def bad_line(self, number: int, reason: str) -> None:
+        if self._num_reported < _MOST_REPORTED:
+            self._num_reported += 1
+            click.echo(f"{self._name}:{number}: {reason}", err=True)
+
+    def end(self, survey: "Survey") -> None:
+        if survey.num_bad > self._num_reported:
+            click.echo(f"{self._name}: and {survey.num_bad - self._num_reported} more bad lines", err=True)
+        if survey.unknown:
+            names = ", ".join(survey.unknown[:_MOST_REPORTED])
+            more = " and more" if len(survey.unknown) > _MOST_REPORTED else ""
+            click.echo(f"{self._name}: no event has these fields, nothing reads them: {names}{more}", err=True)
 
 
 def _shifts(settings: Settings, files: "list[EventFile]", surveys: "list[Survey]", now_us: int) -> list[int]:

@@ -41,7 +41,6 @@ from schemas.events import (
     event_order,
     event_time_us,
     event_topic,
-    latest_time_us,
     parse_event,
 )
 from schemas.hops import MemberAction, PostActivity, decode_member_action, decode_post_activity, encode_hop
@@ -72,11 +71,11 @@ def events(data: bytes) -> None:
         _is_a_sentence(str(error))
         return
     assert parse_event(msgspec.json.encode(event)) == event
-    topic, key, newest = event_topic(event), event_key(event).encode(), latest_time_us(event)
+    topic, key, newest = event_topic(event), event_key(event).encode(), event_time_us(event)
     assert decode_event(topic, key, data, Millis(newest // 1000)) == event
     shift_us = NOW_US - newest
     if min(to_micros(getattr(event, name)) for name in _times(event)) + shift_us >= 0:
-        assert latest_time_us(parse_event(shift_times(event, shift_us))) == NOW_US
+        assert event_time_us(parse_event(shift_times(event, shift_us))) == NOW_US
     _applied(event, data)
 
 

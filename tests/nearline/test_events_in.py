@@ -92,14 +92,36 @@ def test_skip_bad_sends_the_rest_and_is_content(kafka: KafkaSettings, run: Runne
     assert arrived(kafka, topics.ACTIVITY) == [(b"m9", json.dumps(LIKE).encode())]
 
 
+def test_of_a_wrong_file_the_first_twenty_lines_are_told(run: Runner, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.csv"
+    file.write_text("a,b\n" * 20_000)
+    ran = run("ingest", file)
+    assert ran.status == 1
+    *told, more, ended = ran.err.splitlines()
+    assert [line.split(": ")[0] for line in told] == [f"{file}:{number}" for number in range(1, 21)]
+    assert more == f"{file}: and 19980 more bad lines"
+    assert ended.startswith(f"nearline: nothing of {file} was sent")
+
+
+def test_fields_that_nothing_reads_are_told_once_a_file(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+    coloured = {**LIKE, "colour": "red"}
+    files = [write(tmp_path / name, coloured, coloured) for name in ("a", "b")]
+    ran = run("ingest", *files, write(tmp_path / "c", LIKE))
+    assert ran.status == 0
+    words = "no event has these fields, nothing reads them: colour of activity"
+    assert ran.err.splitlines() == [f"{file}: {words}" for file in files]
+    assert len(arrived(kafka, topics.ACTIVITY)) == 5
+
+
 def test_every_kind_of_bad_line_is_named_with_its_mend(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
     cases = [case for case in bodies() if case.value]
-    file = tmp_path / "bad.jsonl"
-    file.write_bytes(b"\n".join(case.value or b"" for case in cases))
-    ran = run("ingest", "--skip-bad", file)
-    reported = dict(line.removeprefix(f"{file}:").split(": ", 1) for line in ran.err.splitlines())
-    for number, case in enumerate(cases, 1):
-        sentence = reported.pop(str(number), "")
+    files = [tmp_path / f"case-{number}" for number in range(len(cases))]
+    for file, case in zip(files, cases, strict=True):
+        file.write_bytes(case.value or b"")
+    ran = run("ingest", "--skip-bad", *files)
+    reported = dict(line.split(":1: ", 1) for line in ran.err.splitlines() if "nothing reads them" not in line)
+    for file, case in zip(files, cases, strict=True):
+        sentence = reported.pop(str(file), "")
         assert bool(sentence) == (case.cause != ACCEPTED), f"{case.name}: {sentence}"
         assert case.cause in sentence, f"{case.name}: {sentence}"
     assert reported == {}

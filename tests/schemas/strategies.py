@@ -12,12 +12,24 @@ TIMES = st.datetimes(datetime(1970, 1, 3), datetime(9998, 12, 29), timezones=_ZO
 _CHARS = st.characters(codec="utf-8", exclude_characters="\0")
 IDS = st.text(_CHARS, min_size=1, max_size=64)
 TEXTS = st.text(_CHARS, max_size=80)
-_LANGUAGES = st.none() | st.text(_CHARS, max_size=35)
-_BODY: dict[str, Any] = {"post_id": IDS, "author_id": IDS, "text": TEXTS, "created_at": TIMES, "language": _LANGUAGES}
+_LANGUAGES = st.none() | st.from_regex(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,3}", fullmatch=True)
+_BODY: dict[str, Any] = {
+    "post_id": IDS,
+    "author_id": IDS,
+    "text": TEXTS.filter(str.strip),
+    "created_at": TIMES,
+    "language": _LANGUAGES,
+}
+
+
+def _updated(body: dict[str, Any], at: datetime) -> PostUpdated:
+    created_at, at = sorted((body["created_at"], at))
+    return PostUpdated(**{**body, "created_at": created_at}, at=at)
+
 
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(PostCreated, **_BODY),
-    st.builds(PostUpdated, **_BODY, at=TIMES),
+    st.builds(_updated, st.fixed_dictionaries(_BODY), TIMES),
     st.builds(PostDeleted, post_id=IDS, at=TIMES),
     st.builds(
         MemberUpdated,

@@ -7,7 +7,16 @@ import pytest
 
 from schemas import topics
 from schemas.errors import BadRecord
-from schemas.events import Activity, PostCreated, PostUpdated, decode_event, event_order, event_topic, parse_event
+from schemas.events import (
+    Activity,
+    MemberUpdated,
+    PostCreated,
+    PostUpdated,
+    decode_event,
+    event_order,
+    event_topic,
+    parse_event,
+)
 from schemas.ids import Millis
 from schemas.times import from_rfc3339
 
@@ -24,6 +33,9 @@ UPDATED = {**CREATED, "type": "post.updated", "at": "2026-01-05T11:00:00Z"}
 DELETED = {"type": "post.deleted", "post_id": "p1", "at": "2026-01-05T11:30:00Z"}
 MEMBER = {"type": "member.updated", "member_id": "m9", "skills": ["a"], "at": "2026-01-05T09:00:00Z"}
 LIKE = {"type": "activity", "member_id": "m9", "post_id": "p1", "action": "like", "at": "2026-01-05T10:00:07Z"}
+NO_TAGS = [
+    (event, name) for event in (CREATED, UPDATED, MEMBER) for name in ("english", "", "EN", "e", "en-", "en_GB", "en\n")
+]
 
 
 def body(event: dict[str, Any], **changes: Any) -> bytes:
@@ -65,6 +77,10 @@ def test_unknown_fields_are_kept_out() -> None:
         (body(CREATED, text=None), "text: Expected `str`"),
         (body(CREATED, text="x" * 100_001), "text: Expected `str` of length <= 100000"),
         (body(CREATED, text="a\0b"), "text holds a NUL"),
+        (body(CREATED, text=""), "text is empty; send what the post says"),
+        (body(UPDATED, text=" \n\u3000"), "text is empty"),
+        *((body(event, language=name), "language is no language tag; send one such as en") for event, name in NO_TAGS),
+        (body(UPDATED, at="2026-01-05T10:59:59+01:00"), "at is before created_at"),
         (body(CREATED, post_id=""), "post_id: Expected `str` of length >= 1"),
         (body(CREATED, post_id="é" * 129), "post_id is longer than 256 bytes"),
         (body(CREATED, created_at="2026-01-05T10:00:00"), "created_at: Expected `datetime` with a timezone"),
@@ -99,6 +115,17 @@ def test_a_record_must_agree_with_its_topic_key_and_timestamp(
 ) -> None:
     with pytest.raises(BadRecord, match=words):
         decode_event(topic, key, value, NOW_MS)
+
+
+@pytest.mark.parametrize("tag", [None, "en", "deu", "pt-BR", "zh-Hant-TW", "sl-rozaj-1994"])
+def test_a_language_is_a_tag(tag: str | None) -> None:
+    event = parse_event(body(MEMBER, language=tag))
+    assert isinstance(event, MemberUpdated)
+    assert event.language == tag
+
+
+def test_a_post_may_be_updated_in_the_moment_of_its_creation() -> None:
+    assert isinstance(parse_event(body(UPDATED, at=CREATED["created_at"])), PostUpdated)
 
 
 def test_a_good_record_passes() -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from schemas.events import event_time_us, parse_event
+from schemas.events import event_time_us, parse_event, unknown_fields
 from schemas.ids import Micros
 from schemas.times import from_rfc3339
 from streams.errors import BadFile
-from streams.event_files import MAX_LINE_BYTES, Survey, events, open_events, shift_times, survey
+from streams.event_files import MAX_LINE_BYTES, MOST_UNKNOWN, Survey, events, open_events, shift_times, survey
 
 CREATED: dict[str, Any] = {
     "type": "post.created",
@@ -63,6 +63,19 @@ def test_a_bad_line_is_named_with_its_number_and_reason(tmp_path: Path) -> None:
     assert "longer than" in bad[2][1]
     with open_events(argument) as file:
         assert [one.value for one in events(file, None)] == GOOD
+
+
+def test_fields_that_no_event_has_are_named_once_with_their_type(tmp_path: Path) -> None:
+    coloured = [{**event, "colour": number, "a\x1b[2J": 1} for event in (CREATED, LIKE) for number in range(2)]
+    lines = [json.dumps(event).encode() for event in (*coloured, {**CREATED, "at": CREATED["created_at"]})]
+    found, bad = look(write(tmp_path / "e.jsonl", [*GOOD, *lines]))
+    names = [f"{name} of {tag}" for tag in ("post.created", "activity") for name in ("colour", r"a\x1b[2J")]
+    assert (found.unknown, bad) == ((*names, "at of post.created"), [])
+
+
+def test_no_more_unknown_fields_are_remembered_than_can_be_told(tmp_path: Path) -> None:
+    lines = [json.dumps({**LIKE, f"field-{number}": 1}).encode() for number in range(2 * MOST_UNKNOWN)]
+    assert len(look(write(tmp_path / "e.jsonl", lines))[0].unknown) == MOST_UNKNOWN
 
 
 def test_a_time_in_the_future_is_bad_only_where_times_stay(tmp_path: Path) -> None:
@@ -124,7 +137,9 @@ def test_a_shift_moves_every_time_by_one_constant() -> None:
 
 @pytest.mark.parametrize("unknown", [b'"\xff"', b"1e999", b"9" * 5000])
 def test_what_is_in_an_unknown_field_stops_no_shift(unknown: bytes) -> None:
-    event = parse_event(GOOD[1][:-1] + b', "colour": ' + unknown + b"}")
+    body = GOOD[1][:-1] + b', "colour": ' + unknown + b"}"
+    event = parse_event(body)
+    assert unknown_fields(event, body) in (["colour"], [])
     assert parse_event(shift_times(event, 0)) == event
 
 
