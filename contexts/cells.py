@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from contexts.errors import DamagedRow
 from contexts.logs import History, IdLog
-from contexts.posts import waiting_due_us
+from contexts.posts import waiting_since_us, waiting_until_us
 from contexts.rows import MemberRow, MemberState, PostBody, PostRow, PostState, Profile, Waiting
 from contexts.settings import ContextRules
 from schemas.contexts import HistoryEntry
@@ -82,13 +82,24 @@ _entries = msgspec.msgpack.Decoder(tuple[HistoryEntry, ...])
 
 
 class Due(NamedTuple):
-    """When a row wants to be looked at, and whether it has a publication that waits (which a flush calls for)."""
+    """What a row waits for: a publication that was put off until `at_us`, or else a post, since `at_us`.
+
+    It says what is in the row and nothing of the rules, so that the rules may change between two starts."""
 
     at_us: Micros
     publishes: bool
 
 
-def due_cell(key: bytes, value: bytes | None) -> tuple[str, Due | None]:
+def due_us(due: Due, rules: ContextRules) -> Micros:
+    """When the row must be looked at."""
+    return due.at_us if due.publishes else waiting_until_us(due.at_us, rules)
+
+
+def due_cell(entity_id: str, due: Due | None) -> tuple[bytes, bytes | None]:
+    return DUE + entity_id.encode(), None if due is None else _due.pack(*due)
+
+
+def read_due_cell(key: bytes, value: bytes | None) -> tuple[str, Due | None]:
     """The entity that a due cell is of, and what it says."""
     entity_id = key[len(DUE) :].decode()
     if value is None:
@@ -97,10 +108,12 @@ def due_cell(key: bytes, value: bytes | None) -> tuple[str, Due | None]:
     return entity_id, Due(Micros(at_us), publishes)
 
 
-def post_due(row: PostRow, rules: ContextRules) -> Due | None:
-    publish_us, waiting_us = row.state.publish_due_us, waiting_due_us(row, rules)
-    times_us = [at_us for at_us in (publish_us, waiting_us) if at_us is not None]
-    return Due(min(times_us), publish_us is not None) if times_us else None
+def post_due(row: PostRow) -> Due | None:
+    """Nothing waits for a post that is there, so it is never both."""
+    publish_us, since_us = row.state.publish_due_us, waiting_since_us(row)
+    if publish_us is not None:
+        return Due(publish_us, publishes=True)
+    return None if since_us is None else Due(since_us, publishes=False)
 
 
 def member_due(row: MemberRow) -> Due | None:
@@ -108,8 +121,8 @@ def member_due(row: MemberRow) -> Due | None:
     return None if at_us is None else Due(at_us, publishes=True)
 
 
-def post_cells(before: PostRow, after: PostRow, rules: ContextRules) -> Cells:
-    """What has to be stored so that `before`, as it is stored, becomes `after`."""
+def post_cells(before: PostRow, after: PostRow) -> Cells:
+    """What has to be stored so that `before`, as it is stored, becomes `after`; but for the due cell."""
     key = after.post_id.encode()
     cells: Cells = {_STATE + key: _encoder.encode(_post_head_of(after))}
     if after.body is not before.body:
@@ -117,13 +130,11 @@ def post_cells(before: PostRow, after: PostRow, rules: ContextRules) -> Cells:
     if after.waiting is not before.waiting:
         cells[_WAITING + key] = _encode(after.waiting or None)
     _put_sealed(cells, _RECIPIENTS, key, before.recipients, after.recipients)
-    if after.state.publish_due_us != before.state.publish_due_us or after.waiting is not before.waiting:
-        _put_due(cells, key, post_due(before, rules), post_due(after, rules))
     return cells
 
 
 def member_cells(before: MemberRow, after: MemberRow) -> Cells:
-    """What has to be stored so that `before`, as it is stored, becomes `after`."""
+    """What has to be stored so that `before`, as it is stored, becomes `after`; but for the due cell."""
     key = after.member_id.encode()
     cells: Cells = {_STATE + key: _encoder.encode(_member_head_of(after))}
     if after.profile is not before.profile:
@@ -132,8 +143,6 @@ def member_cells(before: MemberRow, after: MemberRow) -> Cells:
     _put_sealed(cells, _ACTED, key, before.acted, after.acted)
     _put_sealed(cells, _HIDDEN, key, before.hidden, after.hidden)
     _put_sealed(cells, _WAITS, key, before.waits, after.waits)
-    if after.state.publish_due_us != before.state.publish_due_us:
-        _put_due(cells, key, member_due(before), member_due(after))
     return cells
 
 
@@ -213,11 +222,6 @@ def _put_sealed(cells: Cells, letter: bytes, key: bytes, before: _Log, after: _L
             cells[_chunk_key(letter, key, number)] = value
     for number in was:
         cells[_chunk_key(letter, key, number)] = None
-
-
-def _put_due(cells: Cells, key: bytes, before: Due | None, after: Due | None) -> None:
-    if before != after:
-        cells[DUE + key] = None if after is None else _due.pack(*after)
 
 
 def _load_history(get: GetCell, key: bytes, span: HistorySpan) -> History:

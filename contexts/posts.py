@@ -47,17 +47,25 @@ def apply_activity(row: PostRow, activity: PostActivity, now_us: Micros, rules: 
 
 
 def expire_waiting(row: PostRow, now_us: Micros, rules: ContextRules) -> PostChange:
-    """Called when `waiting_due_us` has come."""
-    until_us = now_us - int(rules.waiting_s * 1_000_000)
-    expired = [waiting for waiting in row.waiting if waiting.since_us <= until_us]
+    """Gives up the actions that have waited for `rules.waiting_s`. Returns the row itself where there are none."""
+    expired = [waiting for waiting in row.waiting if waiting_until_us(waiting.since_us, rules) <= now_us]
+    if not expired:
+        return PostChange(row)
+    # Not by their number: behind a clock that stepped back the oldest are not the first.
+    waiting = tuple(waiting for waiting in row.waiting if waiting not in expired)
     cause = f"the post was not created within {rules.waiting_s / 86400:g} days"
     unplaced = tuple(Unplaced(row.post_id, waiting.activity, cause) for waiting in expired)
-    return PostChange(replace(row, waiting=row.waiting[len(expired) :]), unplaced=unplaced)
+    return PostChange(replace(row, waiting=waiting), unplaced=unplaced)
 
 
-def waiting_due_us(row: PostRow, rules: ContextRules) -> Micros | None:
-    """When the oldest action has waited for long enough."""
-    return Micros(row.waiting[0].since_us + int(rules.waiting_s * 1_000_000)) if row.waiting else None
+def waiting_since_us(row: PostRow) -> Micros | None:
+    """Since when the oldest action waits for this post."""
+    return min((waiting.since_us for waiting in row.waiting), default=None)
+
+
+def waiting_until_us(since_us: Micros, rules: ContextRules) -> Micros:
+    """When an action that waits since then is given up."""
+    return Micros(since_us + int(rules.waiting_s * 1_000_000))
 
 
 def publish_post(row: PostRow, now_us: Micros) -> tuple[PostRow, PostContext]:

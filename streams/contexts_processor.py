@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import structlog
 from confluent_kafka import Message
 
-from contexts.cells import load_member, load_post, member_cells, post_cells
+from contexts.cells import due_us, load_member, load_post, member_cells, member_due, post_cells, post_due
 from contexts.members import apply_member_action, apply_member_event, publish_member
 from contexts.posts import apply_activity, apply_post_event, expire_waiting, publish_post
 from contexts.rows import Hop, MemberChange, MemberRow, PostChange, PostRow, Unplaced
@@ -49,14 +49,18 @@ log = structlog.get_logger(__name__)
 
 def post_form(rules: ContextRules) -> KindForm[PostRow]:
     rows = RowForm(
-        lambda entity_id, get: load_post(PostId(entity_id), get),
-        partial(post_cells, rules=rules),
+        lambda entity_id, get: load_post(PostId(entity_id), get), post_cells, post_due, partial(due_us, rules=rules)
     )
     return KindForm(rows, topics.POST_CHANGELOG, topics.POST_CONTEXTS, publish_post)
 
 
 def member_form(rules: ContextRules) -> KindForm[MemberRow]:
-    rows = RowForm(lambda entity_id, get: load_member(MemberId(entity_id), get), member_cells)
+    rows = RowForm(
+        lambda entity_id, get: load_member(MemberId(entity_id), get),
+        member_cells,
+        member_due,
+        partial(due_us, rules=rules),
+    )
     return KindForm(rows, topics.MEMBER_CHANGELOG, topics.MEMBER_CONTEXTS, partial(publish_member, rules=rules))
 
 
@@ -135,7 +139,8 @@ class ContextProcessor:
             self._look_at_post(partition, post_id, flushed)
         for partition, member_id in due_members:
             self._members.want(partition, member_id, None)
-        return self._finish({})
+        # A transaction without outputs would be no progress, and the next call would ask for it again.
+        return self._finish({}) or None
 
     def process(self, records: Sequence[Message], positions: Positions) -> Processed:
         self._begin()
@@ -238,8 +243,8 @@ class ContextProcessor:
         if change.unplaced:
             table[post_id] = change.row
             self._send_unplaced(change.unplaced)
-        due_us = change.row.state.publish_due_us
-        if due_us is not None and (due_us <= self._now_us or partition in flushed):
+        publish_us = change.row.state.publish_due_us
+        if publish_us is not None and (publish_us <= self._now_us or partition in flushed):
             self._posts.want(partition, post_id, None)
 
     def _send_hops(self, hops: Iterable[Hop], origin_ms: Millis) -> None:

@@ -1,7 +1,7 @@
 """What is due, by time: an index in memory, rebuilt from the due cells of the rows."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from contexts.cells import Due
@@ -11,10 +11,15 @@ from schemas.ids import Micros
 class DueIndex:
     """Of one table partition. One thread."""
 
-    def __init__(self, entries: Iterable[tuple[str, Due | None]] = ()) -> None:
+    def __init__(self, due_us: Callable[[Due], Micros], entries: Iterable[tuple[str, Due | None]] = ()) -> None:
+        """`due_us` says when a row that waits for this must be looked at."""
+        self._due_us = due_us
         self._due = {entity_id: due for entity_id, due in entries if due is not None}
-        self._heap = [(due.at_us, entity_id) for entity_id, due in self._due.items()]
+        self._heap = [(due_us(due), entity_id) for entity_id, due in self._due.items()]
         heapq.heapify(self._heap)
+
+    def of(self, entity_id: str) -> Due | None:
+        return self._due.get(entity_id)
 
     def set(self, entity_id: str, due: Due | None) -> None:
         known = self._due.get(entity_id)
@@ -22,8 +27,8 @@ class DueIndex:
             self._due.pop(entity_id, None)
         else:
             self._due[entity_id] = due
-        if due is not None and (known is None or known.at_us != due.at_us):
-            heapq.heappush(self._heap, (due.at_us, entity_id))
+        if due is not None and due != known:
+            heapq.heappush(self._heap, (self._due_us(due), entity_id))
 
     def due(self, now_us: Micros, limit: int) -> list[str]:
         """At most so many entities whose time has come, earliest first. They stay due until `set` says otherwise."""
@@ -32,7 +37,7 @@ class DueIndex:
             at_us, entity_id = heapq.heappop(self._heap)
             due = self._due.get(entity_id)
             # What was put off, or is done with, has left its old entry in the heap.
-            if due is not None and due.at_us == at_us:
+            if due is not None and self._due_us(due) == at_us:
                 found[entity_id] = at_us
         for entity_id, at_us in found.items():
             heapq.heappush(self._heap, (at_us, entity_id))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from itertools import starmap
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from contexts.cells import DUE, Cells, GetCell, due_cell
-from schemas.ids import Offset
+from contexts.cells import DUE, Cells, Due, GetCell, due_cell, read_due_cell
+from schemas.ids import Micros, Offset
 from streams.due import DueIndex
 from streams.rows import TablePartition
 
@@ -24,6 +24,8 @@ class RowForm(NamedTuple, Generic[_Row]):
 
     load: Callable[[str, GetCell], _Row]
     cells: Callable[[_Row, _Row], Cells]
+    due: Callable[[_Row], Due | None]
+    due_us: Callable[[Due], Micros]
 
 
 class Table(Generic[_Row]):
@@ -36,7 +38,7 @@ class Table(Generic[_Row]):
         self._before: dict[str, _Row] = {}
         self._after: dict[str, _Row] = {}
         self._cells: Cells = {}
-        self.due = DueIndex(starmap(due_cell, stored.scan(DUE)))
+        self.due = DueIndex(form.due_us, starmap(read_due_cell, stored.scan(DUE)))
 
     def __getitem__(self, entity_id: str) -> _Row:
         """As the batch in work has left it. An entity that is not known has an empty row."""
@@ -63,6 +65,10 @@ class Table(Generic[_Row]):
             before = self._before[entity_id]
             if row is not before:
                 self._cells.update(self._form.cells(before, row))
+            # Compared with what is stored, also where the row is as it was: a look at it always puts its cell right.
+            due = self._form.due(row)
+            if due != self.due.of(entity_id):
+                self._cells.update([due_cell(entity_id, due)])
         return self._cells
 
     def committed(self, position: Offset | None) -> None:
@@ -71,7 +77,7 @@ class Table(Generic[_Row]):
             self.stored.write(self._cells, position)
         for key, value in self._cells.items():
             if key.startswith(DUE):
-                self.due.set(*due_cell(key, value))
+                self.due.set(*read_due_cell(key, value))
         for entity_id, row in self._after.items():
             self._recent[entity_id] = row
             self._recent.move_to_end(entity_id)

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contexts.cells import DUE, Cells, Due, due_cell, load_member, load_post, member_cells, member_due, post_cells
+from contexts.cells import (
+    Cells,
+    Due,
+    due_cell,
+    due_us,
+    load_member,
+    load_post,
+    member_cells,
+    member_due,
+    post_cells,
+    post_due,
+    read_due_cell,
+)
 from contexts.errors import DamagedRow
 from contexts.members import publish_member
 from contexts.posts import publish_post
@@ -77,7 +89,7 @@ def test_a_post_row_comes_back_as_it_was(steps: Sequence[tuple[PostEvent | PostA
     for event, publish in steps:
         after = post_step(row, event, rules=TIGHT).row
         after = publish_post(after, us(100))[0] if publish else after
-        stored.put(post_cells(row, after, TIGHT))
+        stored.put(post_cells(row, after))
         row = after
         assert load_post(PostId("p"), stored.cells.get) == row
 
@@ -122,22 +134,26 @@ def test_ids_that_contain_each_other_share_no_cell() -> None:
     assert [load_member(row.member_id, stored.cells.get) for row in rows] == rows
 
 
-def test_a_due_row_has_a_due_cell_until_it_is_done() -> None:
+def test_a_row_is_due_until_it_is_published() -> None:
     row, _ = publish_post(post_step(POST, created(0)).row, us(100))
+    assert post_due(row) is None
     waits = post_step(row, activity("view"), now_s=110).row
-    cells = post_cells(row, waits, RULES)
-    (due,) = [due_cell(key, value) for key, value in cells.items() if key.startswith(DUE) and value is not None]
-    assert due == ("p", Due(us(160), publishes=True))
-    done, _ = publish_post(waits, us(160))
-    assert post_cells(waits, done, RULES)[DUE + b"p"] is None
+    assert post_due(waits) == Due(us(160), publishes=True)
+    assert post_due(publish_post(waits, us(160))[0]) is None
 
 
-def test_what_waits_in_vain_is_due_and_is_no_publication() -> None:
+def test_what_waits_in_vain_is_due_by_the_rule_of_now_and_is_no_publication() -> None:
     row = post_step(PostRow(PostId("p")), activity("like"), now_s=0).row
-    cells = post_cells(POST, row, RULES)
-    value = cells[DUE + b"p"]
-    assert value is not None
-    assert due_cell(DUE + b"p", value) == ("p", Due(us(7 * 86_400), publishes=False))
+    due = post_due(row)
+    assert due == Due(us(0), publishes=False)
+    assert due_us(due, RULES) == us(7 * 86_400)
+    assert due_us(due, ContextRules(waiting_s=60)) == us(60)
+    assert due_us(Due(us(5), publishes=True), RULES) == us(5)
+
+
+@pytest.mark.parametrize("due", [None, Due(us(5), publishes=True), Due(us(6), publishes=False)])
+def test_a_due_cell_says_what_was_put_into_it(due: Due | None) -> None:
+    assert read_due_cell(*due_cell("Ünï", due)) == ("Ünï", due)
 
 
 def test_a_member_is_due_at_the_end_of_its_window() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contexts.logs import IDS_IN_CHUNK
-from contexts.posts import expire_waiting, publish_post, waiting_due_us
+from contexts.posts import expire_waiting, publish_post, waiting_since_us
 from contexts.rows import Hop, PostRow
 from contexts.settings import ContextRules
 from schemas.contexts import PostContext
@@ -162,11 +162,19 @@ def test_too_much_waiting_is_a_dead_letter_and_is_not_counted() -> None:
 
 def test_what_has_waited_for_seven_days_is_a_dead_letter() -> None:
     row = post_step(post_step(POST, activity("like"), 0).row, activity("share"), 10).row
-    assert waiting_due_us(row, RULES) == us(7 * DAY_S)
+    assert waiting_since_us(row) == us(0)
     change = expire_waiting(row, us(7 * DAY_S), RULES)
     assert [letter.activity.action for letter in change.unplaced] == ["like"]
     assert [one.activity.action for one in change.row.waiting] == ["share"]
-    assert waiting_due_us(change.row, RULES) == us(7 * DAY_S + 10)
+    assert waiting_since_us(change.row) == us(10)
+
+
+def test_a_clock_that_steps_back_gives_up_what_has_waited_and_nothing_else() -> None:
+    row = post_step(post_step(POST, activity("like"), 50).row, activity("share"), 10).row
+    assert waiting_since_us(row) == us(10)
+    change = expire_waiting(row, us(7 * DAY_S + 10), RULES)
+    assert [letter.activity.action for letter in change.unplaced] == ["share"]
+    assert [waiting.activity.action for waiting in change.row.waiting] == ["like"]
 
 
 def test_what_waits_by_a_deleted_member_is_erased_up_to_the_deletion() -> None:

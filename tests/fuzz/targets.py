@@ -218,7 +218,7 @@ def _sent(found: tuple[Hop, ...]) -> None:
 
 def _kept_post(row: PostRow) -> None:
     """As cells and back, and as a context and back."""
-    assert load_post(row.post_id, post_cells(POST, row, RULES).get) == row
+    assert load_post(row.post_id, post_cells(POST, row).get) == row
     context = publish_post(row, NOW_US)[1]
     assert decode_post_context(encode_context(context)) == context
 

@@ -1,0 +1,132 @@
+"""The context processor on real rows, without a broker: records in, outputs out, and "committed" said by the test."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Message
+
+from contexts.settings import ContextRules
+from schemas import topics
+from schemas.hops import PostActivity, encode_hop
+from schemas.ids import MemberId, Micros, Offset, Partition
+from streams.contexts_processor import CHANGELOGS, ContextProcessor
+from streams.records import Output, Place
+from streams.rows import TablePartition
+from streams.settings import KafkaSettings
+
+DAY_US = 24 * 3600 * 1_000_000
+START_US = 1_780_000_000_000_000
+ONLY = Partition(0)
+
+
+class Worker:
+    """One partition, and a clock that the test sets."""
+
+    def __init__(self, processor: ContextProcessor) -> None:
+        self.processor = processor
+        self.now_us = START_US
+        self._end = 0
+
+    def take(self, *records: Message) -> list[Output]:
+        """One transaction."""
+        outputs = self.processor.process(records, lambda _: {}).outputs
+        self._commit(outputs)
+        return outputs
+
+    def transactions_that_are_due(self, at_most: int = 5) -> list[list[Output]]:
+        done: list[list[Output]] = []
+        while len(done) < at_most and (outputs := self.processor.ahead([])) is not None:
+            self._commit(outputs)
+            done.append(outputs)
+        return done
+
+    def _commit(self, outputs: list[Output]) -> None:
+        self._end += len(outputs)
+        written = {output.topic for output in outputs if output.topic in CHANGELOGS}
+        self.processor.committed({Place(topic, ONLY): Offset(self._end) for topic in written})
+
+
+@contextmanager
+def worker(folder: Path, rules: ContextRules | None = None) -> Iterator[Worker]:
+    """Started again on the same folder it goes on with the same rows."""
+    processor = ContextProcessor(
+        KafkaSettings(partitions=1), rules or ContextRules(), folder, 1000, lambda: Micros(started.now_us)
+    )
+    started = Worker(processor)
+    posts, members = (TablePartition(folder, Place(topic, ONLY), b"id") for topic in CHANGELOGS)
+    processor._posts.open(posts)
+    processor._members.open(members)
+    try:
+        yield started
+    finally:
+        processor.revoked([posts.place])
+
+
+def record(topic: str, key: str, value: bytes | None, **over: Any) -> Message:
+    own = {"partition": ONLY, "offset": 0, "timestamp": (1, START_US // 1000)}
+    return Message(topic=topic, key=key.encode(), value=value, **own | over)
+
+
+def like(post_id: str, member_id: str = "m") -> Message:
+    hop = PostActivity(MemberId(member_id), "like", Micros(START_US))
+    return record(topics.ACTIVITY_BY_POST, post_id, encode_hop(hop))
+
+
+def created(post_id: str) -> Message:
+    at = datetime.fromtimestamp(START_US / 1_000_000, UTC).isoformat()
+    body = {"type": "post.created", "post_id": post_id, "author_id": "author", "text": "text", "created_at": at}
+    return record(topics.POSTS, post_id, json.dumps(body).encode())
+
+
+def letters(transactions: list[list[Output]]) -> list[bytes | None]:
+    return [output.key for outputs in transactions for output in outputs if output.topic == topics.DEAD_LETTERS]
+
+
+def test_a_longer_time_to_wait_makes_no_transactions_without_progress(tmp_path: Path) -> None:
+    """The cell that says when to look was written under the old setting."""
+    with worker(tmp_path, ContextRules(waiting_s=86_400)) as before:
+        before.take(like("p"))
+    with worker(tmp_path, ContextRules(waiting_s=7 * 86_400)) as after:
+        after.now_us += 2 * DAY_US
+        assert after.transactions_that_are_due() == []
+        after.now_us = START_US + 7 * DAY_US
+        assert letters(after.transactions_that_are_due()) == [b"m"]
+        assert after.transactions_that_are_due() == []
+
+
+def test_a_shorter_time_to_wait_holds_for_what_waits_already(tmp_path: Path) -> None:
+    with worker(tmp_path, ContextRules(waiting_s=7 * 86_400)) as before:
+        before.take(like("p"))
+    with worker(tmp_path, ContextRules(waiting_s=86_400)) as after:
+        after.now_us += DAY_US
+        assert letters(after.transactions_that_are_due()) == [b"m"]
+        assert after.transactions_that_are_due() == []
+
+
+def test_a_row_that_is_not_due_as_its_cell_says_is_looked_at_once(tmp_path: Path) -> None:
+    """However the cell came to say so: looking at the row puts it right."""
+    with worker(tmp_path) as wrong:
+        wrong.take(like("p"))
+        table = wrong.processor._posts[ONLY]
+        for entity_id in ("p", "nobody"):
+            table.due.set(entity_id, table.due.of("p")._replace(at_us=Micros(1)))  # type: ignore[union-attr]
+        assert [len(outputs) for outputs in wrong.transactions_that_are_due()] == [2]
+        wrong.now_us += 7 * DAY_US
+        assert letters(wrong.transactions_that_are_due()) == [b"m"]
+
+
+def test_a_clock_that_steps_back_loses_no_waiting_action(tmp_path: Path) -> None:
+    with worker(tmp_path) as only:
+        only.take(like("p", "first"))
+        only.now_us -= DAY_US
+        only.take(like("p", "second"))
+        only.now_us = START_US + 6 * DAY_US
+        assert letters(only.transactions_that_are_due()) == [b"second"]
+        only.now_us = START_US + 7 * DAY_US
+        assert letters(only.transactions_that_are_due()) == [b"first"]
+        only.take(created("p"))
+        assert only.transactions_that_are_due() == []
