@@ -18,7 +18,7 @@ from schemas import topics
 from schemas.headers import origin_ms
 from schemas.ids import Generation, Micros
 from streams.crash_points import point
-from streams.delivery import deliver_dead_letters
+from streams.delivery import DeadLetterDelivery
 from streams.errors import StreamsError
 from streams.index_records import IndexRecords
 from streams.kafka import consumer_config, kafka_errors, producer_config, translate
@@ -121,11 +121,12 @@ class IndexLoop:
 
     def _bury(self, consumer: Consumer, producer: Producer, letters: list[tuple[Message, str]], stop: Event) -> bool:
         """False where a stop came first."""
+        delivery = DeadLetterDelivery(producer, "index", letters)
         with Patience(consumer, stop, self._held) as patience:
             while letters:
                 self._beat()
                 try:
-                    deliver_dead_letters(producer, "index", letters)
+                    delivery.deliver()
                 except StreamsError as error:
                     log.warning("dead letters were not taken", letters=len(letters), error=str(error))
                     if not patience.wait():

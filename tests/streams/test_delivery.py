@@ -1,30 +1,77 @@
-"""What was sent is not taken for delivered before the broker has it."""
+"""What was sent is not taken for delivered before the broker has it, and nothing is sent twice because of that."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import pytest
 from confluent_kafka import Message, Producer
 
+from schemas import topics
 from streams import delivery
-from streams.delivery import deliver_dead_letters
+from streams.delivery import DeadLetterDelivery
 from streams.errors import KafkaUnavailable
 from streams.kafka import producer_config
 from streams.republish import republish_record, send_all
 from streams.settings import KafkaSettings
+from tests.conftest import RunningBroker
+from tests.streams.offsets import made
+from tests.streams.stage_kit import read_all
 
 NOBODY: Final = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 RECORD: Final = Message(topic="posts", partition=0, offset=0, key=b"p", value=b"p")
+NUM_LETTERS: Final = 5
 
 
-@pytest.mark.parametrize(("given_up_ms", "sentence"), [(60_000, "1 dead letters were not taken"), (100, "timed out")])
+def letters(stage_producer: Producer) -> DeadLetterDelivery:
+    return DeadLetterDelivery(stage_producer, "index", [(RECORD, f"cause {n}") for n in range(NUM_LETTERS)])
+
+
+@contextmanager
+def producer(kafka: KafkaSettings, **options: object) -> Iterator[Producer]:
+    made_producer = Producer(producer_config(kafka, **options))
+    yield made_producer
+    made_producer.purge()
+    made_producer.flush(5)
+
+
+@pytest.mark.parametrize(("given_up_ms", "sentence"), [(60_000, "5 dead letters were not taken"), (100, "timed out")])
 def test_letters_that_nobody_takes_are_missed(monkeypatch: pytest.MonkeyPatch, given_up_ms: int, sentence: str) -> None:
     """Whether the client still tries or has given up."""
     monkeypatch.setattr(delivery, "DELIVERY_TIMEOUT_S", 1.5)
-    producer = Producer(producer_config(NOBODY, **{"message.timeout.ms": given_up_ms}))
-    with pytest.raises(KafkaUnavailable, match=sentence):
-        deliver_dead_letters(producer, "index", [(RECORD, "cause")])
-    producer.purge()
-    producer.flush(5)
+    options = {"message.timeout.ms": given_up_ms}
+    with producer(NOBODY, **options) as stages, pytest.raises(KafkaUnavailable, match=sentence):
+        letters(stages).deliver()
+
+
+@pytest.mark.parametrize("given_up_ms", [60_000, 50])
+def test_letters_that_are_tried_again_are_with_the_client_once(
+    monkeypatch: pytest.MonkeyPatch, given_up_ms: int
+) -> None:
+    """Each copy that waits there would become a letter of its own when the broker is back."""
+    monkeypatch.setattr(delivery, "DELIVERY_TIMEOUT_S", 0.2)
+    with producer(NOBODY, **{"message.timeout.ms": given_up_ms, "linger.ms": 0}) as stages:
+        on_their_way = letters(stages)
+        for _ in range(3):
+            with pytest.raises(KafkaUnavailable):
+                on_their_way.deliver()
+            assert len(stages) <= NUM_LETTERS
+
+
+def test_a_client_without_room_is_an_outage_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "DELIVERY_TIMEOUT_S", 0.1)
+    options = {"queue.buffering.max.messages": 2}
+    with producer(NOBODY, **options) as stages, pytest.raises(KafkaUnavailable, match="5 dead letters were not taken"):
+        letters(stages).deliver()
+
+
+@pytest.mark.broker
+def test_every_letter_arrives_once_through_a_client_with_little_room(clean_topics: RunningBroker) -> None:
+    kafka = made(clean_topics)
+    with producer(kafka, **{"queue.buffering.max.messages": 2}) as stages:
+        letters(stages).deliver()
+    causes = [dict(message.headers() or [])["dead-letter-cause"] for message in read_all(kafka, topics.DEAD_LETTERS)]
+    assert sorted(causes) == [f"cause {n}".encode() for n in range(NUM_LETTERS)]
 
 
 def test_what_is_asked_for_again_and_nobody_takes_is_missed() -> None:

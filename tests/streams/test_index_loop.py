@@ -15,8 +15,9 @@ from schemas.dead_letters import from_headers
 from schemas.embeddings import encode_embedding
 from schemas.ids import Generation
 from schemas.topics import TopicSpec
-from streams import index_loop, patience
+from streams import patience
 from streams.crash_points import EXIT_STATUS
+from streams.delivery import DeadLetterDelivery
 from streams.errors import KafkaUnavailable
 from streams.index_loop import IndexLoop
 from streams.settings import IndexSettings, KafkaSettings
@@ -158,7 +159,7 @@ def test_letters_that_are_not_taken_hold_the_offsets(index: Index, monkeypatch: 
 
     Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
     with monkeypatch.context() as away:
-        away.setattr(index_loop, "deliver_dead_letters", not_taken)
+        away.setattr(DeadLetterDelivery, "deliver", not_taken)
         with in_thread(index.loop(JournalTier(index.journal)).run):
             assert all(tries.acquire(timeout=30) for _ in range(2)), "it is tried again"
     with in_thread(index.loop(JournalTier(index.journal)).run):
