@@ -21,7 +21,7 @@ from nearline.errors import BadSettings
 from nearline.instance import read_instance
 from nearline.settings import Settings
 from schemas.api import ProcessStatus, Readiness, StatusResponse
-from streams.pulse import Beat, Pulse
+from streams.pulse import FilePulse, Pulse
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
@@ -55,38 +55,32 @@ def process_names(settings: Settings) -> list[str]:
 def build(name: str, settings: Settings) -> Run:
     """Of one process by its name, such as `contexts-0`. Raises BadSettings."""
     stage, _, slot = name.partition("-")
-    pulse = Pulse(settings.data_dir, name)
+    pulse = FilePulse(settings.data_dir, name)
     builders: dict[str, Callable[[], Run]] = {
-        CONTEXTS: lambda: build_contexts(settings, slot, pulse.beat),
-        TRENDING: lambda: build_trending(settings),
-        ENCODE: lambda: build_encode(settings, slot, pulse.beat),
-        COLD: lambda: build_cold(settings, pulse.beat),
+        CONTEXTS: lambda: build_contexts(settings, slot, pulse),
+        TRENDING: lambda: build_trending(settings, pulse),
+        ENCODE: lambda: build_encode(settings, slot, lambda loop: FilePulse(settings.data_dir, name, loop)),
+        COLD: lambda: build_cold(settings, pulse),
         SERVE: lambda: build_serve(settings),
     }
     if name not in process_names(settings):
         raise BadSettings(f"{name} is no process; there are: {', '.join(process_names(settings))}")
-    run = builders[stage]()
-
-    def watched(stop: Event) -> None:
-        pulse.start()
-        run(stop)
-
-    return watched
+    return builders[stage]()
 
 
-def build_contexts(settings: Settings, slot: str, beat: Beat) -> Run:
+def build_contexts(settings: Settings, slot: str, pulse: Pulse) -> Run:
     from streams.contexts_stage import ContextStage
 
-    return ContextStage(settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot, beat=beat).run
+    return ContextStage(settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot, pulse=pulse).run
 
 
-def build_trending(settings: Settings) -> Run:
+def build_trending(settings: Settings, pulse: Pulse) -> Run:
     from streams.trending import run_trending
 
-    return lambda stop: run_trending(settings.kafka, settings.trending, settings.data_dir / TRENDING, stop)
+    return lambda stop: run_trending(settings.kafka, settings.trending, settings.data_dir / TRENDING, stop, pulse)
 
 
-def build_encode(settings: Settings, slot: str, beat: Beat) -> Run:
+def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -> Run:
     from prometheus_client import CollectorRegistry
 
     from encoders.encoder import Encoder
@@ -116,7 +110,7 @@ def build_encode(settings: Settings, slot: str, beat: Beat) -> Run:
         encoder.package.generation,
         worker,
         metrics=EncodeMetrics(registry),
-        beat=beat,
+        pulse=pulse,
     )
 
     erase_within_s = settings.kafka.erase_within_s
@@ -131,7 +125,7 @@ def build_encode(settings: Settings, slot: str, beat: Beat) -> Run:
     return run
 
 
-def build_cold(settings: Settings, beat: Beat) -> Run:
+def build_cold(settings: Settings, pulse: Pulse) -> Run:
     """The embedded engine has one owner, this process; the others ask it over its socket."""
     from indexer.remote import ColdServer
     from streams.index_loop import IndexLoop
@@ -139,7 +133,7 @@ def build_cold(settings: Settings, beat: Beat) -> Run:
     package = ModelPackage.read(package_folder(settings))
     tier = _own_cold(settings, package)
     loop = IndexLoop(
-        settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, beat=beat
+        settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, pulse=pulse
     )
 
     def run(stop: Event) -> None:

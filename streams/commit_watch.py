@@ -46,15 +46,15 @@ class CommitWatch:
         """Those that had something to read, and the same committed offset, at more than so many looks in a row. Raises
         StreamsError when the broker cannot be asked: then nothing is known, and counting begins anew."""
         try:
-            found = self._find_waiting(places)
+            found = self.waiting(places)
         except StreamsError:
             self._waiting.look({})
             raise
         return self._waiting.look(found)
 
-    def _find_waiting(self, places: Collection[Place]) -> Offsets:
+    def waiting(self, places: Collection[Place]) -> Offsets:
         """Where the group goes on, where there is a record. Looks, because before the end may be control records
-        alone, or a transaction that somebody else has left open."""
+        alone, or a transaction that somebody else has left open. Raises StreamsError."""
         if not places:
             return {}
         starts, ends = self._reader.starts(places), self._reader.ends(places)

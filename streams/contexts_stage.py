@@ -9,7 +9,7 @@ from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Micros
 from streams.contexts_processor import CHANGELOGS, READS, STAGE, ContextProcessor
-from streams.pulse import Beat, no_beat
+from streams.pulse import NO_PULSE, Pulse
 from streams.repeating import repeating
 from streams.settings import ContextsSettings, KafkaSettings
 from streams.transactional import TransactionalLoop, node_id
@@ -32,12 +32,12 @@ class ContextStage:
         data_dir: Path,
         slot: str,
         *,
-        beat: Beat = no_beat,
+        pulse: Pulse = NO_PULSE,
     ) -> None:
         due_at_once = min(settings.batch_records, DUE_AT_ONCE)
         self._erase_within_s = kafka.erase_within_s
         rows = data_dir / ROWS_FOLDER / slot
-        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, _now_us, beat=beat)
+        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, _now_us, beat=pulse.beat)
         self._loop = TransactionalLoop(
             kafka,
             self._processor,
@@ -47,7 +47,7 @@ class ContextStage:
             batch_records=lambda: settings.batch_records,
             interval_s=settings.interval_s,
             tracked=frozenset(CHANGELOGS),
-            beat=beat,
+            pulse=pulse,
         )
 
     def run(self, stop: threading.Event) -> None:

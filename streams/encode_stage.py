@@ -6,6 +6,7 @@ every new post. The encoder takes their work in the order in which it comes, two
 the other is on the device.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from threading import Event, Thread
 from typing import Final, NamedTuple
@@ -15,7 +16,7 @@ from schemas.ids import Generation, Kind
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_records import STAGE, EncodeRecords, StageEncoder
 from streams.errors import Stopped
-from streams.pulse import Beat, no_beat
+from streams.pulse import NO_PULSE, Pulse
 from streams.settings import EncodeSettings, KafkaSettings
 from streams.transactional import TransactionalLoop
 
@@ -48,15 +49,16 @@ class EncodeStage:
         slot: str,
         *,
         metrics: EncodeMetrics,
-        beat: Beat = no_beat,
+        pulse: Callable[[str], Pulse] = lambda _: NO_PULSE,
     ) -> None:
+        """`pulse` makes the pulse of each loop, by the loop's name."""
         self._kafka = kafka
         self._settings = settings
         self._encoder = encoder
         self._generation = generation
         self._slot = slot
         self._metrics = metrics
-        self._beat = beat
+        self._pulse = pulse
 
     def run(self, stop: Event) -> None:
         """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the loops
@@ -78,8 +80,9 @@ class EncodeStage:
                 raise worker.failure
 
     def _loop(self, source: _Source, device: Executor, leave: Event) -> TransactionalLoop:
+        pulse = self._pulse(source.name)
         records = EncodeRecords(
-            source.kind, self._generation, self._encoder, device, leave, metrics=self._metrics, beat=self._beat
+            source.kind, self._generation, self._encoder, device, leave, metrics=self._metrics, beat=pulse.beat
         )
         return TransactionalLoop(
             self._kafka,
@@ -90,7 +93,7 @@ class EncodeStage:
             # One turn is one transaction: what is encoded is searchable within about a second.
             batch_records=lambda: min(self._settings.batch_records, records.turn_contexts),
             interval_s=self._settings.interval_s,
-            beat=self._beat,
+            pulse=pulse,
         )
 
 

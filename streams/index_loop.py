@@ -16,14 +16,15 @@ from indexer.freshness import FreshnessWindow
 from indexer.tiers import ColdTier
 from schemas import topics
 from schemas.headers import origin_ms
-from schemas.ids import Generation, Micros
+from schemas.ids import Generation, Micros, Partition
 from streams.crash_points import point
 from streams.delivery import DeadLetterDelivery
 from streams.errors import StreamsError
 from streams.index_records import IndexRecords
 from streams.kafka import consumer_config, kafka_errors, producer_config, translate
 from streams.patience import Patience
-from streams.pulse import Beat, no_beat
+from streams.pulse import NO_PULSE, Pulse
+from streams.records import Place
 from streams.settings import IndexSettings, KafkaSettings
 from streams.verdicts import Verdict
 
@@ -47,11 +48,11 @@ class IndexLoop:
         tombstones_kept_s: int,
         *,
         sweep_every_s: float = SWEEP_EVERY_S,
-        beat: Beat = no_beat,
+        pulse: Pulse = NO_PULSE,
     ) -> None:
         self.freshness = FreshnessWindow()
         self._kafka = kafka
-        self._beat = beat
+        self._pulse = pulse
         self._settings = settings
         self._tier = tier
         self._group = topics.index_group(generation)
@@ -60,11 +61,13 @@ class IndexLoop:
         self._sweep_every_s = min(sweep_every_s, kafka.erase_within_s / 8)
         self._sweep_at = time.monotonic() + self._sweep_every_s
         self._held: list[Message] = []
+        self._owned: set[Place] = set()
         self._stored: dict[tuple[str, int], int] = {}
 
     def run(self, stop: Event) -> None:
         """Returns when `stop` is set; what is not done by then is read again by whoever comes next. Raises
         StreamsError where only another start can help."""
+        self._pulse.start()
         with kafka_errors():
             producer = Producer(producer_config(self._kafka))
             consumer = Consumer(self._consumer_config())
@@ -79,6 +82,7 @@ class IndexLoop:
 
     def _step(self, consumer: Consumer, producer: Producer, stop: Event) -> None:
         """The order of effects. A crash between any two of them repeats what is idempotent and loses nothing."""
+        self._pulse.turn()
         # 1. Take what is there.
         batch = self._take(consumer)
         # 2. Write and flush, until every record is durable in the tier or known to be impossible.
@@ -110,7 +114,7 @@ class IndexLoop:
         impossible: list[tuple[Message, str]] = []
         with Patience(consumer, stop, self._held) as patience:
             while batch:
-                self._beat()
+                self._pulse.beat()
                 judged = list(zip(batch, self._records.process(batch), strict=True))
                 self._measure(judged)
                 impossible += [(message, verdict.cause) for message, verdict in judged if verdict.result == "dead"]
@@ -124,7 +128,7 @@ class IndexLoop:
         delivery = DeadLetterDelivery(producer, "index", letters)
         with Patience(consumer, stop, self._held) as patience:
             while letters:
-                self._beat()
+                self._pulse.beat()
                 try:
                     delivery.deliver()
                 except StreamsError as error:
@@ -166,7 +170,10 @@ class IndexLoop:
             log.info("tombstones swept", tombstones=swept)
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Those that are added: cooperative-sticky leaves the others where they are."""
         self._forget(partitions)
+        self._owned.update(map(_place, partitions))
+        self._pulse.owns(self._owned)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Whoever gets them next must not repeat what is done."""
@@ -176,10 +183,15 @@ class IndexLoop:
             # Nothing stored since the last commit, or an outage: then it is repeated, which changes nothing.
             log.debug("no commit on revoke", error=str(translate(error)))
         point("index.committed")
-        self._forget(partitions)
+        self._gone(partitions)
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._gone(partitions)
+
+    def _gone(self, partitions: list[TopicPartition]) -> None:
         self._forget(partitions)
+        self._owned.difference_update(map(_place, partitions))
+        self._pulse.owns(self._owned)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         for place in partitions:
@@ -195,6 +207,10 @@ class IndexLoop:
                 "auto.commit.interval.ms": COMMIT_EVERY_MS,
             },
         )
+
+
+def _place(partition: TopicPartition) -> Place:
+    return Place(partition.topic, Partition(partition.partition))
 
 
 def _is_record(message: Message) -> bool:

@@ -1,58 +1,116 @@
-"""A process says that it is at work, by touching a file of its own; whoever looks after it sees whether it still does.
+"""A loop says that it is alive, what it owns and that it is at work, in files of its own; whoever looks after its
+process sees whether it still does.
 
-A loop beats where it takes long without a commit: while the device works, while state is restored, while an outage is
-waited out. Not from a thread of its own, which would go on when the loop stands still.
+    pulse/PROCESS/LOOP            pid, and the partitions that the loop owns
+    pulse/PROCESS/LOOP.turned     touched with every turn of the loop, also of one that has nothing to do
+    pulse/PROCESS/LOOP.worked     touched where it takes long without a commit: while the device works, while state is
+                                  restored, while an outage is waited out
+
+Not from a thread of its own, which would go on when the loop stands still.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import msgspec
+
+from streams.records import Place
 
 Beat = Callable[[], None]
+
+_TURNED: Final = ".turned"
+_WORKED: Final = ".worked"
 
 
 def no_beat() -> None:
     """Nobody looks."""
 
 
-class Sign(NamedTuple):
-    """Of a process that has begun: it changes with every beat."""
-
-    pid: int
-    at_ns: int
-
-
 class Pulse:
-    def __init__(self, data_dir: Path, name: str) -> None:
-        self._file = _file(data_dir, name)
+    """Of a loop that nobody looks after: says nothing. `FilePulse` says it in files."""
 
     def start(self) -> None:
-        """Everything is put together, and the loop begins."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(str(os.getpid()))
-        temporary.replace(self._file)
+        """Everything is put together, and the loop begins. It owns nothing yet."""
+
+    def owns(self, places: Collection[Place]) -> None:
+        """These partitions, and no others, are the loop's from now on: said before it restores or reads them."""
+
+    def turn(self) -> None:
+        """The loop has come round."""
 
     def beat(self) -> None:
-        """From any thread."""
+        """The loop is at work on something that takes long. From any thread."""
+
+
+NO_PULSE: Final = Pulse()
+
+
+class Sign(NamedTuple):
+    """What a loop that has begun has said last. Both times are nanoseconds, and change with every turn or beat."""
+
+    pid: int
+    owned: frozenset[Place]
+    turned_ns: int
+    worked_ns: int
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """The file's own content."""
+
+    pid: int
+    owned: list[Place]
+
+
+class FilePulse(Pulse):
+    def __init__(self, data_dir: Path, process: str, loop: str = "loop") -> None:
+        self._file = pulse_folder(data_dir) / process / loop
+
+    def start(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (_TURNED, _WORKED):
+            _marker(self._file, suffix).touch()
+        self.owns(())
+
+    def owns(self, places: Collection[Place]) -> None:
+        temporary = self._file.parent / f".{self._file.name}"
         with suppress(FileNotFoundError):  # the data folder is being taken away
-            os.utime(self._file)
+            temporary.write_bytes(msgspec.json.encode(_Said(os.getpid(), sorted(places))))
+            temporary.replace(self._file)
+
+    def turn(self) -> None:
+        _touch(_marker(self._file, _TURNED))
+
+    def beat(self) -> None:
+        _touch(_marker(self._file, _WORKED))
 
 
 def pulse_folder(data_dir: Path) -> Path:
     return data_dir / "pulse"
 
 
-def read_pulse(data_dir: Path, name: str) -> Sign | None:
-    """None where it has not begun yet."""
-    file = _file(data_dir, name)
+def read_signs(data_dir: Path, process: str) -> dict[str, Sign]:
+    """By loop. Empty where the process has not begun yet."""
+    files = sorted((pulse_folder(data_dir) / process).glob("[!.]*"))
+    signs = {file.name: _read(file) for file in files if file.suffix not in (_TURNED, _WORKED)}
+    return {loop: sign for loop, sign in signs.items() if sign is not None}
+
+
+def _read(file: Path) -> Sign | None:
     try:
-        return Sign(int(file.read_text()), file.stat().st_mtime_ns)
+        said = msgspec.json.decode(file.read_bytes(), type=_Said)
+        times_ns = (_marker(file, suffix).stat().st_mtime_ns for suffix in (_TURNED, _WORKED))
+        return Sign(said.pid, frozenset(said.owned), *times_ns)
     except FileNotFoundError:
         return None
 
 
-def _file(data_dir: Path, name: str) -> Path:
-    return pulse_folder(data_dir) / name
+def _touch(file: Path) -> None:
+    with suppress(FileNotFoundError):  # the data folder is being taken away
+        os.utime(file)
+
+
+def _marker(file: Path, suffix: str) -> Path:
+    return file.with_name(file.name + suffix)

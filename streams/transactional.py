@@ -20,7 +20,7 @@ from schemas.ids import Offset, Partition
 from streams.crash_points import point
 from streams.errors import KafkaUnavailable, StreamsError
 from streams.kafka import consumer_config, kafka_errors, producer_config, say_refused, translate
-from streams.pulse import Beat, no_beat
+from streams.pulse import NO_PULSE, Pulse
 from streams.records import Output, Place, offset_of, place_of
 from streams.settings import KafkaSettings
 
@@ -106,11 +106,11 @@ class TransactionalLoop:
         batch_records: Callable[[], int],
         interval_s: float,
         tracked: frozenset[str] = frozenset(),
-        beat: Beat = no_beat,
+        pulse: Pulse = NO_PULSE,
     ) -> None:
         """`batch_records` says before each batch how many records it may have. Batches that are not full begin at least
         `interval_s` apart: a transaction costs the broker as much for one record as for a thousand. `tracked` topics
-        are only written to explicit partitions. `beat` is called with every transaction."""
+        are only written to explicit partitions. `pulse` is this loop's own."""
         self._kafka = kafka
         self._processor = processor
         self._group = group
@@ -120,13 +120,14 @@ class TransactionalLoop:
         self._interval_s = interval_s
         self._last_batch_at = 0.0
         self._tracked = tracked
-        self._beat = beat
+        self._pulse = pulse
         self._batch: list[Message] = []
         self._committed: dict[Place, Offset | None] = {}
         self._delivered: dict[Place, Offset] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Returns soon after `stop` is set, with the last batch committed and the partitions handed back."""
+        self._pulse.start()
         with kafka_errors():
             self._producer = self._new_producer()
             self._consumer = self._new_consumer()
@@ -158,6 +159,7 @@ class TransactionalLoop:
         return consumer
 
     def _turn(self) -> None:
+        self._pulse.turn()
         records = self._collect()
         self._ahead(records)
         if not records and (moved := self._moved(())):
@@ -207,7 +209,7 @@ class TransactionalLoop:
     def _transact(self, outputs: list[Output], moved: Mapping[Place, Offset]) -> None:
         """The order of effects. Before: the batch was applied in memory only."""
         # 1. Begin.
-        self._beat()
+        self._pulse.beat()
         self._begin()
         point("transaction.begun")
         # 2. Send what came of the batch.
@@ -288,6 +290,7 @@ class TransactionalLoop:
             Place(at.topic, Partition(at.partition)): Offset(at.offset) if at.offset >= 0 else None for at in found
         }
         log.info("assigned", group=self._group, num_partitions=len(found))
+        self._pulse.owns(self._committed)
         self._processor.assigned(self._committed)
         consumer.assign(
             [
@@ -313,6 +316,7 @@ class TransactionalLoop:
         for place in lost:
             self._committed.pop(place, None)
         log.info("revoked", group=self._group, num_partitions=len(lost))
+        self._pulse.owns(self._committed)
         self._processor.revoked(list(lost))
 
     def _abandon(self) -> None:

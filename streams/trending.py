@@ -23,6 +23,7 @@ from schemas.trending import encode_trending
 from streams.commit_watch import CommitWatch
 from streams.errors import StreamsError
 from streams.faust_client import new_app
+from streams.pulse import NO_PULSE, Pulse
 from streams.records import Place
 from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending_lists import last_lists, list_key
@@ -39,16 +40,19 @@ STOP_S: Final = 10.0
 EXIT_STATUS: Final = 70
 
 
-def run_trending(kafka: KafkaSettings, settings: TrendingSettings, folder: Path, stop: threading.Event) -> None:
+def run_trending(
+    kafka: KafkaSettings, settings: TrendingSettings, folder: Path, stop: threading.Event, pulse: Pulse = NO_PULSE
+) -> None:
     """Returns when `stop` is set and the lists are written. Leaves the process where it cannot go on. `folder` is
     Faust's own."""
-    asyncio.run(TrendingStage(kafka, settings, folder).run(stop))
+    asyncio.run(TrendingStage(kafka, settings, folder, pulse).run(stop))
 
 
 class TrendingStage:
     """Everything runs in one event loop; `activity` arrives through one agent for all partitions of this worker."""
 
-    def __init__(self, kafka: KafkaSettings, settings: TrendingSettings, folder: Path) -> None:
+    def __init__(self, kafka: KafkaSettings, settings: TrendingSettings, folder: Path, pulse: Pulse) -> None:
+        self._pulse = pulse
         self._kafka = kafka
         self._settings = settings
         self._scores: dict[Partition, TrendingScores] = {}
@@ -82,9 +86,16 @@ class TrendingStage:
         async def assigned(*arguments: Any, **_: Any) -> None:
             _sender, assigned = arguments
             self._keep({Partition(place.partition) for place in assigned})
+            self._pulse.owns([Place(topics.ACTIVITY, Partition(place.partition)) for place in assigned])
+
+        @self._app.on_partitions_revoked.connect
+        async def revoked(*_: Any, **__: Any) -> None:
+            """All of them, before every rebalance."""
+            self._pulse.owns(())
 
     async def run(self, stop: threading.Event) -> None:
         watch = CommitWatch(self._kafka, topics.TRENDING_GROUP, STALLED_LOOKS)
+        self._pulse.start()
         with _no_way_on("running Faust"):
             self._app.finalize()
             await self._app.start()
@@ -102,6 +113,7 @@ class TrendingStage:
             if time.monotonic() >= watch_at:
                 await self._look(watch)
                 watch_at = time.monotonic() + WATCH_EVERY_S
+            self._pulse.turn()
             await asyncio.sleep(0.1)
 
     async def _look(self, watch: CommitWatch) -> None:

@@ -1,11 +1,11 @@
-"""Which processes are taken for standing still, on the real broker. A whole pipeline with a frozen process is in
-tests/chaos."""
+"""Which processes are taken for standing still: by what they say and own, then on the real broker. A whole pipeline
+with a frozen process is in tests/chaos."""
 
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,95 +13,185 @@ import pytest
 from nearline.instance import ProcessInfo
 from nearline.stalls import Stalls
 from schemas import topics
+from schemas.ids import Offset, Partition
 from streams.commit_watch import CommitWatch
-from streams.pulse import Pulse
+from streams.errors import KafkaUnavailable
+from streams.lag import Offsets
+from streams.pulse import FilePulse
 from streams.records import Place
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
-from tests.streams.stage_kit import Sender, new_generation
+from tests.nearline.site import NOBODY
+from tests.streams.offsets import GENERATION, made, produce
 from tests.waiting import until
 
 ME = os.getpid()
 PROCESSES = [ProcessInfo(name, ME, 0) for name in ("broker", "contexts-0", "contexts-1", "encode-0", "cold", "serve")]
+POSTS = [Place(topics.POSTS, Partition(number)) for number in range(2)]
+CONTEXTS = [Place(topics.POST_CONTEXTS, Partition(number)) for number in range(2)]
+AFTER_S = 1e-6
+LOOKS = 7
+"""One more than what has to be the same."""
+OUT_OF_GROUP_LOOKS = 20
 
 
-@contextmanager
-def stalls(broker: RunningBroker, folder: Path) -> Iterator[Stalls]:
-    """Looks every tenth of a second."""
-    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
-    generation = new_generation()
-    ensure_topics(kafka, (*topics.core_topics(), *topics.generation_topics(generation)))
-    watching = Stalls(kafka, generation, folder, 0.6)
-    watching.start()
-    yield watching
-    watching.close()
+class Broker:
+    """In the place of what the broker says: which partitions have something to read, and from where on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.backlog: Offsets = {}
+        self.failures: list[Exception] = []
+        monkeypatch.setattr(CommitWatch, "waiting", self._waiting)
+
+    def _waiting(self, places: Collection[Place]) -> Offsets:
+        if self.failures:
+            raise self.failures.pop()
+        return {place: offset for place, offset in self.backlog.items() if place in places}
+
+
+class Watching:
+    """Looks when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        kafka = KafkaSettings(bootstrap_servers=NOBODY)
+        self._stalls = Stalls(kafka, GENERATION, folder, AFTER_S, out_of_group_s=OUT_OF_GROUP_LOOKS * AFTER_S / 6)
+
+    def after(
+        self, looks: int, meanwhile: Callable[[], object] = int, processes: Sequence[ProcessInfo] = PROCESSES
+    ) -> set[str]:
+        """Who stands still then. `meanwhile` is done before each look."""
+        for _ in range(looks):
+            meanwhile()
+            self._stalls.found(processes)
+            self._stalls.look()
+        return set(self._stalls.found(processes))
+
+
+def begun(folder: Path, process: str, *owned: Place, loop: str = "loop") -> FilePulse:
+    pulse = FilePulse(folder, process, loop)
+    pulse.start()
+    pulse.owns(owned)
+    return pulse
+
+
+@pytest.fixture
+def broker_says(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    return Broker(monkeypatch)
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Watching:
+    return Watching(tmp_path)
+
+
+def test_who_has_nothing_to_do_is_not_blamed_for_what_others_have_not_done(
+    broker_says: Broker, watching: Watching, tmp_path: Path
+) -> None:
+    """Another machine's backlog, and a slow worker beside it."""
+    broker_says.backlog = dict.fromkeys((*POSTS, *CONTEXTS), Offset(0))
+    begun(tmp_path, "contexts-0")
+    slow = begun(tmp_path, "contexts-1", POSTS[0])
+    begun(tmp_path, "encode-0", loop="post")
+    assert watching.after(2 * LOOKS, slow.beat) == set()
+
+
+def test_who_commits_is_not_blamed_though_it_never_reaches_the_end(
+    broker_says: Broker, watching: Watching, tmp_path: Path
+) -> None:
+    begun(tmp_path, "contexts-0", *POSTS)
+
+    def commits() -> None:
+        broker_says.backlog = {place: Offset(broker_says.backlog.get(place, 0) + 1) for place in POSTS}
+
+    assert watching.after(2 * LOOKS, commits) == set()
+
+
+def test_a_backlog_that_has_come_over_is_not_held_against_its_new_owner(
+    broker_says: Broker, watching: Watching, tmp_path: Path
+) -> None:
+    """It stood still with another owner; whoever takes it over is given the whole time."""
+    broker_says.backlog = dict.fromkeys(POSTS, Offset(0))
+    begun(tmp_path, "contexts-0", POSTS[0])
+    takes_over = begun(tmp_path, "contexts-1")
+    assert watching.after(LOOKS) == {"contexts-0"}
+    takes_over.owns(POSTS)
+    assert watching.after(LOOKS - 1) == {"contexts-0"}
+    assert watching.after(1) == {"contexts-0", "contexts-1"}
+
+
+def test_one_loop_of_several_that_stands_still_is_enough(
+    broker_says: Broker, watching: Watching, tmp_path: Path
+) -> None:
+    broker_says.backlog = dict.fromkeys(CONTEXTS, Offset(0))
+    at_work = begun(tmp_path, "encode-0", CONTEXTS[0], loop="post")
+    begun(tmp_path, "encode-0", CONTEXTS[1], loop="post-2")
+    assert watching.after(LOOKS, at_work.beat) == {"encode-0"}
+
+
+def test_who_owns_nothing_and_does_not_come_round_is_seen_too(
+    broker_says: Broker, watching: Watching, tmp_path: Path
+) -> None:
+    """It hangs before it has partitions, or its group has put it out: then nobody may own them."""
+    broker_says.backlog = dict.fromkeys(POSTS, Offset(0))
+    begun(tmp_path, "contexts-0")
+    idle, at_work = begun(tmp_path, "contexts-1"), begun(tmp_path, "encode-0")
+
+    def others() -> None:
+        idle.turn()
+        at_work.beat()
+
+    assert watching.after(OUT_OF_GROUP_LOOKS, others) == set()
+    assert watching.after(1, others) == {"contexts-0"}
+
+
+def test_who_starts_is_given_time(broker_says: Broker, watching: Watching, tmp_path: Path) -> None:
+    """Its loop has not begun: what the file says is of the process before."""
+    broker_says.backlog = dict.fromkeys(POSTS, Offset(0))
+    begun(tmp_path, "contexts-0", POSTS[0])
+    begun(tmp_path, "contexts-1", POSTS[1])
+    processes = [ProcessInfo("contexts-0", ME + 1, 1), ProcessInfo("contexts-1", ME, 0)]
+    assert watching.after(LOOKS, processes=processes) == {"contexts-1"}
+
+
+def test_an_outage_is_nobodys_fault(broker_says: Broker, watching: Watching, tmp_path: Path) -> None:
+    broker_says.backlog = dict.fromkeys(POSTS, Offset(0))
+    begun(tmp_path, "contexts-0", POSTS[0])
+    assert watching.after(LOOKS - 1) == set()
+    broker_says.failures.append(KafkaUnavailable("nobody answers"))
+    assert watching.after(LOOKS) == set(), "counting begins anew"
+    assert watching.after(1) == {"contexts-0"}
 
 
 @pytest.mark.broker
-def test_who_has_something_to_do_and_gives_no_sign_stands_still(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    still, at_work, waiting = (Pulse(tmp_path, name) for name in ("contexts-0", "contexts-1", "encode-0"))
-    with stalls(clean_topics, tmp_path) as watching:
-        for pulse in (still, at_work, waiting):
-            pulse.start()
-        Sender(KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)).send(topics.POSTS, [("p", b"{}")])
-        found: set[str] = set()
-
-        def look() -> bool:
-            at_work.beat()
-            found.update(watching.found(PROCESSES))
-            return bool(found)
-
-        until(look, "the stage without commits to be seen")
-    assert found == {"contexts-0"}, "not who is at work, nor who has nothing to read"
-
-
-@pytest.mark.broker
-def test_a_look_that_fails_is_not_the_last_one(
+def test_the_thread_goes_on_after_a_look_that_failed(
     clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = CommitWatch.stalled
+    ask = CommitWatch.waiting
     failures = iter([RuntimeError("not one of ours")])
 
-    def fails_once(watch: CommitWatch, places: Collection[Place]) -> list[Place]:
+    def fails_once(watch: CommitWatch, places: Collection[Place]) -> Offsets:
         for failure in failures:
             raise failure
-        return looked(watch, places)
+        return ask(watch, places)
 
-    monkeypatch.setattr(CommitWatch, "stalled", fails_once)
-    with stalls(clean_topics, tmp_path) as watching:
-        Pulse(tmp_path, "contexts-0").start()
-        Sender(KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)).send(topics.POSTS, [("p", b"{}")])
-        found: list[str] = []
-        until(lambda: bool(found.extend(watching.found(PROCESSES)) or found), "the stage without commits to be seen")
+    monkeypatch.setattr(CommitWatch, "waiting", fails_once)
+    stalls = Stalls(made(clean_topics), GENERATION, tmp_path, 0.6)
+    begun(tmp_path, "contexts-0", POSTS[0])
+    begun(tmp_path, "contexts-1")
+    produce(made(clean_topics), *POSTS[0])
+    found: list[str] = []
+    with closing(stalls):
+        stalls.start()
+        until(lambda: bool(found.extend(stalls.found(PROCESSES)) or found), "the one with a backlog to be seen")
     assert found == ["contexts-0"]
 
 
-@pytest.mark.broker
-def test_who_starts_is_given_time(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    """Its loop has not begun: what the file says is of the process before."""
-    Pulse(tmp_path, "contexts-0").start()
-    starts, begun = ProcessInfo("contexts-0", ME + 1, 1), ProcessInfo("contexts-1", ME, 0)
-    with stalls(clean_topics, tmp_path) as watching:
-        Pulse(tmp_path, "contexts-1").start()
-        Sender(KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)).send(topics.POSTS, [("p", b"{}")])
-        found: list[str] = []
-        until(lambda: bool(found.extend(watching.found([starts, begun])) or found), "the other one to be seen")
-    assert found == ["contexts-1"]
-
-
-@pytest.mark.broker
-def test_who_was_stopped_by_a_signal_stands_still_even_with_nothing_to_read(
-    clean_topics: RunningBroker, tmp_path: Path
-) -> None:
+def test_who_was_stopped_by_a_signal_stands_still_even_with_nothing_to_read(watching: Watching) -> None:
     sleeper = subprocess.Popen(["sleep", "600"])
     processes = [ProcessInfo("serve", sleeper.pid, 0), ProcessInfo("cold", ME, 0)]
     try:
-        with stalls(clean_topics, tmp_path) as watching:
-            sleeper.send_signal(signal.SIGSTOP)
-            found: list[str] = []
-            until(lambda: bool(found.extend(watching.found(processes)) or found), "the stopped one to be seen")
+        sleeper.send_signal(signal.SIGSTOP)
+        until(lambda: watching.after(1, processes=processes) == {"serve"}, "the stopped one to be seen")
     finally:
         sleeper.kill()
         sleeper.wait()
-    assert found == ["serve"]

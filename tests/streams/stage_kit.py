@@ -4,18 +4,19 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from schemas.embeddings import MemberEmbedding, PostEmbedding, pack_vector
-from schemas.ids import Generation, MemberId, Micros, PostId, Revision
+from schemas.ids import Generation, MemberId, Micros, Partition, PostId, Revision
 from streams.errors import KafkaUnavailable
 from streams.kafka import client_config, kafka_errors, producer_config
 from streams.lag import OffsetReader
-from streams.records import offset_of, place_of
+from streams.pulse import Pulse
+from streams.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
 from tests.waiting import until
 
@@ -110,6 +111,32 @@ def until_no_lag(kafka: KafkaSettings, group: str, topics: Sequence[str], timeou
             return False  # a broker's first group makes it wait for its offsets topic
 
     until(no_lag, f"the lag of {group} to reach zero", timeout_s, every_s=0.1)
+
+
+class HeardPulse(Pulse):
+    """Remembers what a loop has said."""
+
+    def __init__(self) -> None:
+        self.owned: frozenset[Place] = frozenset()
+        self.turns = 0
+        self.beats = threading.Semaphore(0)
+
+    def owns(self, places: Collection[Place]) -> None:
+        self.owned = frozenset(places)
+
+    def turn(self) -> None:
+        self.turns += 1
+
+    def beat(self) -> None:
+        self.beats.release()
+
+    def until_turned(self) -> None:
+        turns = self.turns
+        until(lambda: self.turns > turns + 1, "the loop to come round with nothing to do")
+
+
+def all_places(kafka: KafkaSettings, *topics: str) -> set[Place]:
+    return {Place(topic, Partition(number)) for topic in topics for number in range(kafka.partitions)}
 
 
 @contextmanager

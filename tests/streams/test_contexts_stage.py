@@ -25,6 +25,7 @@ from streams.contexts_processor import READS, ContextProcessor
 from streams.contexts_stage import ContextStage
 from streams.errors import OffsetsLost
 from streams.lag import OffsetReader
+from streams.pulse import NO_PULSE, Pulse
 from streams.rebuild import rebuild_offsets
 from streams.republish import flush_record, republish_record, send_all
 from streams.settings import ContextsSettings, KafkaSettings
@@ -33,7 +34,7 @@ from streams.transactional import Positions, Processed
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED, SESSION
 from tests.streams.context_world import Sent, World, slices
-from tests.streams.stage_kit import Sender, child, in_thread, read_all
+from tests.streams.stage_kit import HeardPulse, Sender, all_places, child, in_thread, read_all
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -52,9 +53,11 @@ class Contexts:
         ensure_topics(self.kafka, topics.core_topics())
         self.sender = Sender(self.kafka)
 
-    def stage(self, rules: ContextRules | None = None, batch_records: int = 100) -> ContextStage:
+    def stage(
+        self, rules: ContextRules | None = None, batch_records: int = 100, pulse: Pulse = NO_PULSE
+    ) -> ContextStage:
         settings = ContextsSettings(batch_records=batch_records, interval_s=0.01)
-        return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0")
+        return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0", pulse=pulse)
 
     @contextmanager
     def worker(self, slot: str = "0", crash: str = "") -> Iterator[subprocess.Popen[str]]:
@@ -143,10 +146,14 @@ def contexts(clean_topics: RunningBroker, tmp_path: Path) -> Contexts:
 
 def test_events_become_contexts(contexts: Contexts) -> None:
     contexts.send(post("p1", "hello"), like("m", "p1"), like("m", "later"), like("m", "p1", 2, "view"))
-    with in_thread(contexts.stage().run):
+    pulse = HeardPulse()
+    with in_thread(contexts.stage(pulse=pulse).run):
         contexts.until_done()
+        pulse.until_turned()
+        assert pulse.owned == all_places(contexts.kafka, *READS)
         contexts.send(post("later", "here now"), {"type": "post.deleted", "post_id": "never seen", "at": at(1)})
         contexts.flush()
+    assert pulse.owned == frozenset(), "what is given back is nobody's any more"
     posts, members = contexts.posts(), contexts.members()
     assert posts["p1"][-1].counts == {"like": 1, "view": 1}
     assert posts["never seen"][-1].deleted

@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,14 +19,16 @@ from schemas.ids import MemberId, Micros, PostId, Revision
 from schemas.topics import TopicSpec
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
-from streams.pulse import Beat, no_beat
+from streams.pulse import NO_PULSE, Pulse
 from streams.settings import EncodeSettings, KafkaSettings
 from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import POISON, HashEncoder, Prepared, vector_of
 from tests.streams.stage_kit import (
     Headers,
+    HeardPulse,
     Sender,
+    all_places,
     child,
     in_thread,
     new_generation,
@@ -59,11 +63,11 @@ class Encode:
         specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
         ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
 
-    def stage(self, beat: Beat = no_beat) -> EncodeStage:
+    def stage(self, pulse: Callable[[str], Pulse] = lambda _: NO_PULSE) -> EncodeStage:
         self.registry = CollectorRegistry()
         metrics = EncodeMetrics(self.registry)
         return EncodeStage(
-            self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics, beat=beat
+            self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics, pulse=pulse
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -96,8 +100,13 @@ def encode(clean_topics: RunningBroker) -> Encode:
 def test_contexts_become_embeddings(encode: Encode) -> None:
     encode.send(post("p1", 3, "one"), post("p2", 4, deleted=True))
     encode.send(member("m1", "baker", acted=[PostId("p1")], hidden=[PostId("p2")]), member("m2", None))
-    with in_thread(encode.stage().run):
+    pulses = defaultdict[str, HeardPulse](HeardPulse)
+    with in_thread(encode.stage(pulses.__getitem__).run):
         encode.until_no_lag()
+        for pulse in pulses.values():
+            pulse.until_turned()
+        owned = [place for pulse in pulses.values() for place in pulse.owned]
+    assert (len(owned), set(owned)) == (8, all_places(encode.kafka, *SOURCES)), "each loop says what is its own"
     posts = {message.key(): decode_post_embedding(message.value() or b"") for message in encode.posts()}
     members = {message.key(): decode_member_embedding(message.value() or b"") for message in encode.members()}
     assert posts[b"p1"].vector == pack_vector(vector_of("one"))
@@ -166,16 +175,16 @@ def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> 
 
 def test_a_slow_batch_gives_signs_of_life(encode: Encode) -> None:
     """A large model may take minutes: who looks after the process must not take it for one that stands still."""
-    signs = threading.Semaphore(0)
+    pulse = HeardPulse()
 
     class Slow(HashEncoder):
         def run(self, prepared: Prepared) -> list[Outcome]:
-            assert all(signs.acquire(timeout=20) for _ in range(2)), "no sign within a turn"
+            assert all(pulse.beats.acquire(timeout=20) for _ in range(2)), "no sign within a turn"
             return super().run(prepared)
 
     encode.encoder = Slow()
     encode.send(post("p"))
-    with in_thread(encode.stage(beat=signs.release).run):
+    with in_thread(encode.stage(lambda _: pulse).run):
         encode.until_no_lag()
     assert encode.encoder.posts == [("p", 1)]
 

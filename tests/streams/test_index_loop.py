@@ -25,7 +25,9 @@ from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
 from tests.streams.journal_tier import JournalTier
 from tests.streams.stage_kit import (
+    HeardPulse,
     Sender,
+    all_places,
     child,
     in_thread,
     member_embedding,
@@ -85,10 +87,13 @@ def index(clean_topics: RunningBroker, tmp_path: Path) -> Index:
 def test_posts_and_members_become_durable_and_lag_reaches_zero(index: Index) -> None:
     index.send_posts(range(120), f"sender-{index.generation}")
     Sender(index.kafka).send(index.members, [("m1", encode_embedding(member_embedding("m1", 4)))])
-    tier = JournalTier(index.journal)
-    with in_thread(index.loop(tier).run):
+    tier, pulse = JournalTier(index.journal), HeardPulse()
+    with in_thread(index.loop(tier, pulse=pulse).run):
         # The control records at the end of a transaction are lag too.
         index.until_no_lag()
+        pulse.until_turned()
+        assert pulse.owned == all_places(index.kafka, index.posts, index.members)
+    assert pulse.owned == frozenset(), "what is given back is nobody's any more"
     assert index.durable() == {**{f"p{n}": (1, False) for n in range(120)}, "m1": (4, False)}
     assert index.own_dead_letters() == []
 

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from schemas.trending import TrendingList, decode_trending
 from streams.commit_watch import CommitWatch
 from streams.errors import KafkaUnavailable
 from streams.kafka import admin, consumer_config
+from streams.pulse import read_signs
 from streams.records import Place
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
@@ -25,7 +27,7 @@ from streams.trending import EXIT_STATUS
 from streams.trending_lists import last_lists
 from streams.trending_scores import WEIGHTS
 from tests.conftest import RunningBroker
-from tests.streams.stage_kit import Sender, child, lag, read_all, until_no_lag
+from tests.streams.stage_kit import Sender, all_places, child, lag, read_all, until_no_lag
 from tests.streams.strange_headers import send_strange
 from tests.waiting import until
 
@@ -44,7 +46,8 @@ def activity(member: str, post: str, action: str) -> tuple[str, bytes]:
 
 
 class Trending:
-    def __init__(self, broker: RunningBroker) -> None:
+    def __init__(self, broker: RunningBroker, data_dir: Path) -> None:
+        self.data_dir = data_dir
         self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
         ensure_topics(self.kafka, [TopicSpec(topics.ACTIVITY, "events"), TopicSpec(topics.TRENDING, "state")])
 
@@ -52,10 +55,18 @@ class Trending:
         Sender(self.kafka, **{"compression.type": codec}).send(topics.ACTIVITY, records)
 
     def child(self, interval_s: float = 0.2) -> AbstractContextManager[subprocess.Popen[str]]:
-        return child("tests.streams.trending_child", str(self.kafka.bootstrap_servers), str(interval_s))
+        return child("tests.streams.trending_child", *self._arguments(interval_s))
 
     def broken_child(self) -> AbstractContextManager[subprocess.Popen[str]]:
-        return child("tests.streams.trending_child", str(self.kafka.bootstrap_servers), "0.2", "broken")
+        return child("tests.streams.trending_child", *self._arguments(0.2), "broken")
+
+    def _arguments(self, interval_s: float) -> tuple[str, ...]:
+        return str(self.kafka.bootstrap_servers), str(interval_s), str(self.data_dir)
+
+    def owned(self, *workers: subprocess.Popen[str]) -> list[Place]:
+        """By what each says, one after the other."""
+        signs = [read_signs(self.data_dir, str(worker.pid))["loop"] for worker in workers]
+        return sorted(place for sign in signs for place in sign.owned)
 
     def until_members(self, number: int) -> None:
         """So many workers share the partitions."""
@@ -86,8 +97,8 @@ class Trending:
 
 
 @pytest.fixture
-def trending(clean_topics: RunningBroker) -> Trending:
-    return Trending(clean_topics)
+def trending(clean_topics: RunningBroker, tmp_path: Path) -> Trending:
+    return Trending(clean_topics, tmp_path)
 
 
 def test_an_error_in_the_agent_ends_the_process_and_commits_nothing(trending: Trending) -> None:
@@ -189,6 +200,8 @@ def test_a_second_worker_joins_and_leaves(trending: Trending) -> None:
         likes("one")
         with trending.child() as second:
             trending.until_members(2)
+            everything = sorted(all_places(trending.kafka, topics.ACTIVITY))
+            until(lambda: trending.owned(first, second) == everything, "each to say what is its own")
             likes("two")
             second.send_signal(signal.SIGTERM)
             assert second.wait(20) == 0
