@@ -1,17 +1,28 @@
-"""What every tier does with records before it stores them: the revision guard and the check of a vector.
+"""What every tier does with records before it stores them: reading them, the check of a vector, the revision guard.
 
 Pure functions. Knows no tier.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from indexer.errors import TierRefused
 from indexer.tiers import Hits, IndexRecord, Scores, StoredMember, StoredPost
-from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, unpack_vector
-from schemas.ids import PostId, Revision
+from schemas.embeddings import (
+    Embedding,
+    MemberEmbedding,
+    PostEmbedding,
+    decode_member_embedding,
+    decode_post_embedding,
+    unpack_vector,
+)
+from schemas.errors import BadRecord
+from schemas.ids import Kind, PostId, Revision
+
+_LENGTH_TOLERANCE: Final = 0.01
+"""Of a vector's squared length. A model may answer in bfloat16; a vector that was never normalised is far off."""
 
 
 class Newest(NamedTuple):
@@ -35,15 +46,35 @@ def newest(records: Iterable[IndexRecord], stored: Callable[[str], Revision]) ->
     return Newest(list(kept.values()), changes)
 
 
+def read_embedding(kind: Kind, body: bytes | None) -> Embedding:
+    """The one check of what comes in by an embedding topic, for both tiers: a record that one of them leaves out must
+    not be in the other. Raises BadRecord."""
+    if body is None:
+        raise BadRecord("the value is null; a delete is an embedding with deleted set")
+    embedding: Embedding = decode_post_embedding(body) if kind == "post" else decode_member_embedding(body)
+    if embedding.deleted:
+        # No tier stores its vector, and a delete must not fail for it.
+        return embedding
+    if len(embedding.vector) % 4:
+        raise BadRecord(f"vector: {len(embedding.vector)} bytes are not a whole number of float32")
+    vector = unpack_vector(embedding.vector)
+    # Not a number and infinite ones fail this too.
+    if vector is not None and not abs(float(np.dot(vector, vector)) - 1.0) < _LENGTH_TOLERANCE:
+        raise BadRecord("vector: it is not of length one")
+    return embedding
+
+
 def check(embedding: Embedding, dimension: int) -> None:
     """Raises TierRefused for a vector that no search could compare."""
+    if embedding.deleted:
+        return
     size = len(embedding.vector) // 4
     if len(embedding.vector) % 4 or size not in (0, dimension):
         raise TierRefused(
             f"{embedding.entity_id}: a vector of {size} numbers; this tier holds vectors of {dimension}; "
             "encode it again with the package of this generation"
         )
-    if size == 0 and isinstance(embedding, PostEmbedding) and not embedding.deleted:
+    if size == 0 and isinstance(embedding, PostEmbedding):
         raise TierRefused(f"{embedding.entity_id}: a post that is not deleted has a vector; this one has none")
 
 

@@ -16,13 +16,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from indexer.errors import TierRefused
 from indexer.freshness import FreshnessWindow
+from indexer.records import read_embedding
 from indexer.tiers import HotTier
 from retriever import feed_places
 from retriever.feed_places import Offsets
 from retriever.trending import TrendingLists
 from schemas import topics
 from schemas.api import FreshnessStatus, HotPositions
-from schemas.embeddings import PostEmbedding, decode_post_embedding
+from schemas.embeddings import PostEmbedding
 from schemas.errors import BadRecord
 from schemas.events import MAX_FUTURE_US
 from schemas.headers import origin_ms
@@ -58,6 +59,8 @@ class HotFeed:
     ) -> None:
         """`new_consumer` makes one with CONSUMER_OVER. `clock` gives seconds since 1970."""
         self.freshness = FreshnessWindow()
+        self.skipped_records = 0
+        """Since the start; those that can never be searched."""
         self._new_consumer = new_consumer
         self._generation = generation
         self._topic = topics.post_embeddings(generation)
@@ -143,16 +146,15 @@ class HotFeed:
         embeddings: list[PostEmbedding] = []
         for message in messages:
             self._check(message)
-            value = message.value()
-            if message.error() is not None or value is None:
+            if message.error() is not None:
                 continue
             try:
                 if message.topic() == self._topic:
-                    embeddings.append(decode_post_embedding(value))
-                else:
+                    embeddings.append(_read_post(message.value()))
+                elif (value := message.value()) is not None:
                     self._trending.put(decode_trending(value))
             except BadRecord as error:
-                _skip(message, error)
+                self._skip(error, record=f"{message.topic()}/{message.partition()}@{message.offset()}")
         self._upsert(embeddings)
         if self._caught_up.is_set():
             self.freshness.add(_ages_s(messages, self._clock()))
@@ -166,7 +168,12 @@ class HotFeed:
                 try:
                     self._hot.upsert([embedding])
                 except TierRefused as error:
-                    _log.warning("record skipped", post_id=embedding.post_id, error=str(error))
+                    self._skip(error, post_id=embedding.post_id)
+
+    def _skip(self, error: Exception, **of_what: str) -> None:
+        """The index stage makes a dead letter of it."""
+        self.skipped_records += 1
+        _log.warning("record skipped", error=str(error), **of_what)
 
     def _check(self, message: Message) -> None:
         """Raises KafkaException for an error that is more than the end of a partition."""
@@ -217,6 +224,8 @@ def _sentence(error: Exception) -> str:
     return str(error.args[0].str()) if isinstance(error, KafkaException) else str(error)
 
 
-def _skip(message: Message, error: BadRecord) -> None:
-    where = f"{message.topic()}/{message.partition()}@{message.offset()}"
-    _log.warning("record skipped", record=where, error=str(error))
+def _read_post(body: bytes | None) -> PostEmbedding:
+    """Raises BadRecord."""
+    embedding = read_embedding("post", body)
+    assert isinstance(embedding, PostEmbedding)
+    return embedding

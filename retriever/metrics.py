@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from retriever.hot_feed import HotFeed
@@ -60,6 +60,11 @@ class _Gauges(Collector):
     def collect(self) -> Iterable[Metric]:
         yield _gauge("nearline_ready", "1 when whole answers are possible", not self._retriever.problems())
         yield _gauge("nearline_hot_posts", "Live posts in the hot tier", self._retriever.hot_count())
+        yield CounterMetricFamily(
+            "nearline_hot_skipped_records",
+            "Records that the hot tier cannot take; the index stage makes dead letters of them",
+            value=self._feed.skipped_records,
+        )
         fresh = self._feed.freshness.summary()
         freshness = GaugeMetricFamily(
             "nearline_hot_freshness_seconds", "From an event's record to the hot tier", labels=["quantile"]

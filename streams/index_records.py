@@ -4,16 +4,14 @@ Knows the tier and the records; knows neither offsets, nor groups, nor how long 
 """
 
 from collections.abc import Sequence
-from typing import Final
 
-import numpy as np
 import structlog
 from confluent_kafka import Message
 
 from indexer.errors import TierRefused, TierUnavailable
+from indexer.records import read_embedding
 from indexer.tiers import ColdTier, IndexRecord
 from schemas import topics
-from schemas.embeddings import Embedding, decode_member_embedding, decode_post_embedding, unpack_vector
 from schemas.errors import BadRecord
 from schemas.ids import Generation, Kind, Offset, Partition
 from streams.crash_points import point
@@ -21,25 +19,8 @@ from streams.verdicts import OK, RETRY, Verdict, dead
 
 log = structlog.get_logger()
 
-_LENGTH_TOLERANCE: Final = 0.01
-"""Of a vector's squared length. A model may answer in bfloat16; a vector that was never normalised is far off."""
-
 _Entry = tuple[int, IndexRecord]
 """A record with its place in the batch."""
-
-
-def read_embedding(kind: Kind, body: bytes | None) -> Embedding:
-    """Checked once, here, where it enters. Raises BadRecord."""
-    if body is None:
-        raise BadRecord("the value is null; a delete is an embedding with deleted set")
-    embedding: Embedding = decode_post_embedding(body) if kind == "post" else decode_member_embedding(body)
-    if len(embedding.vector) % 4:
-        raise BadRecord(f"vector: {len(embedding.vector)} bytes are not a whole number of float32")
-    vector = unpack_vector(embedding.vector)
-    # Not a number and infinite ones fail this too.
-    if vector is not None and not abs(float(np.dot(vector, vector)) - 1.0) < _LENGTH_TOLERANCE:
-        raise BadRecord("vector: it is not of length one")
-    return embedding
 
 
 class IndexRecords:

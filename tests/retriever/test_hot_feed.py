@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -12,7 +14,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from retriever.hot_feed import CONSUMER_OVER, HotFeed
 from retriever.trending import TrendingLists
 from schemas import topics
-from schemas.embeddings import PostEmbedding, encode_embedding
+from schemas.embeddings import PostEmbedding, encode_embedding, pack_vector
 from schemas.ids import Generation, Micros, PostId
 from schemas.topics import TopicSpec
 from schemas.trending import TrendingEntry, TrendingList, encode_trending
@@ -20,7 +22,7 @@ from streams.kafka import admin, consumer_config, producer_config
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
-from tests.retriever.kit import NOW_S, WINDOW_S, Fallible, new_hot, post
+from tests.retriever.kit import NOW_S, WINDOW_S, Fallible, new_hot, post, vector_with
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -153,19 +155,21 @@ def test_what_grows_too_old_leaves(feeding: Feeding) -> None:
     feeding.until_live("b")
 
 
-def test_rubbish_is_skipped(feeding: Feeding) -> None:
+def test_what_the_cold_tier_would_bury_is_counted_and_left_out(feeding: Feeding) -> None:
     for partition in range(PARTITIONS):
         feeding.producer.produce(feeding.topic, b"\xc1", "x", partition=partition)
         feeding.producer.produce(feeding.topic, None, "y", partition=partition)
-    wrong = post("wrong")
-    feeding.send(post("a"), PostEmbedding(PostId("wrong"), *list_of(wrong)[1:-1], b"\0" * 4))
+    whole = vector_with(0.5)
+    feeding.send(post("a"), post("b"))
+    for vector in (whole[:1], whole + np.float32(np.nan), whole + np.float32(np.inf), 2 * whole, 0 * whole):
+        feeding.send(msgspec.structs.replace(post("a", revision=2), vector=pack_vector(vector)))
+    # Nobody looks at the vector of what is deleted.
+    feeding.send(msgspec.structs.replace(post("b", revision=2, deleted=True), vector=pack_vector(2 * whole)))
     feed = feeding.caught_up()
     assert feeding.live() == ["a"]
+    assert feeding.hot.revisions([PostId("a")]) == [1]
+    assert feed.skipped_records == 2 * PARTITIONS + 5
     assert feed.positions().positions == feeding.ends()
-
-
-def list_of(embedding: PostEmbedding) -> list[Any]:
-    return [getattr(embedding, name) for name in embedding.__struct_fields__]
 
 
 def test_freshness_is_that_of_the_records_after_it_caught_up(feeding: Feeding) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from threading import Semaphore
 from typing import Any, cast
 
+import msgspec
+import numpy as np
 import pytest
 
 from schemas import topics
@@ -109,16 +111,19 @@ def test_an_older_revision_after_a_newer_one_changes_nothing(index: Index) -> No
 def test_impossible_records_stand_alone(index: Index) -> None:
     good = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in range(40)]
     no_vector = encode_embedding(post_embedding("null-vector")).replace(b"null-vector", b"longer-vecto")
+    whole = post_embedding("nan")
+    not_a_number = msgspec.structs.replace(whole, vector=np.float32(np.nan).tobytes() + whole.vector[4:])
     refused = ("p-refused", encode_embedding(post_embedding("p-refused")))
-    bad = [("garbage", b"\xc1"), ("nothing", None), ("cut", no_vector[:-3])]
+    bad = [("garbage", b"\xc1"), ("nothing", None), ("cut", no_vector[:-3]), ("nan", encode_embedding(not_a_number))]
     Sender(index.kafka).send(index.posts, [*good[:20], *bad, refused, *good[20:]])
     tier = JournalTier(index.journal, refused=frozenset({"p-refused"}))
     with in_thread(index.loop(tier).run):
         index.until_no_lag()
     assert set(index.durable()) == {key for key, _ in good}
     letters = dict(index.own_dead_letters())
-    assert set(letters) == {b"garbage", b"nothing", b"cut", b"p-refused"}
+    assert set(letters) == {b"garbage", b"nothing", b"cut", b"nan", b"p-refused"}
     assert letters[b"p-refused"] == "p-refused has the wrong dimension"
+    assert letters[b"nan"] == "vector: it is not of length one"
     assert all(letters.values())
 
 

@@ -1,0 +1,50 @@
+"""What may come in by an embedding topic: one check for both tiers."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from indexer.records import check, read_embedding
+from schemas.embeddings import Embedding, Vector, encode_embedding, pack_vector
+from schemas.errors import BadRecord
+from tests.indexer.kit import DIMENSION, deleted_member, deleted_post, member, post, vectors
+
+UNIT: Vector = vectors(1)[0]
+IMPOSSIBLE = {
+    "not a number": UNIT + np.float32(np.nan),
+    "infinite": UNIT + np.float32(np.inf),
+    "too long": 1.01 * UNIT,
+    "too short": 0.99 * UNIT,
+    "zero": 0 * UNIT,
+}
+
+
+@pytest.mark.parametrize("vector", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@pytest.mark.parametrize("live", [post("p1"), member("m1")], ids=["post", "member"])
+def test_a_vector_that_no_search_can_compare_is_a_bad_record(live: Embedding, vector: Vector) -> None:
+    kind = "post" if live.entity_id == "p1" else "member"
+    assert read_embedding(kind, encode_embedding(live)) == live
+    bad = msgspec.structs.replace(live, vector=pack_vector(vector))
+    with pytest.raises(BadRecord, match="vector: it is not of length one"):
+        read_embedding(kind, encode_embedding(bad))
+
+
+def test_half_a_number_and_no_value_at_all_are_bad_records() -> None:
+    cut = msgspec.structs.replace(post("p1"), vector=post("p1").vector[:-3])
+    with pytest.raises(BadRecord, match="vector: 61 bytes are not a whole number of float32"):
+        read_embedding("post", encode_embedding(cut))
+    with pytest.raises(BadRecord, match="the value is null"):
+        read_embedding("post", None)
+
+
+def test_a_vector_in_half_precision_is_of_length_one() -> None:
+    rounded = UNIT.astype(np.float16).astype(np.float32)
+    assert read_embedding("post", encode_embedding(post("p1", vector=rounded))) == post("p1", vector=rounded)
+
+
+@pytest.mark.parametrize("deleted", [deleted_post("p1", 2), deleted_member("m1", 2)], ids=["post", "member"])
+def test_a_delete_never_fails_for_its_vector(deleted: Embedding) -> None:
+    kind = "post" if deleted.entity_id == "p1" else "member"
+    strange = msgspec.structs.replace(deleted, vector=pack_vector(2 * UNIT)[:-3])
+    assert read_embedding(kind, encode_embedding(strange)) == strange
+    check(strange, DIMENSION)
