@@ -6,6 +6,7 @@ is known here alone; where cells are kept, and how they are restored, is not.
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -100,11 +101,14 @@ def due_cell(entity_id: str, due: Due | None) -> tuple[bytes, bytes | None]:
 
 
 def read_due_cell(key: bytes, value: bytes | None) -> tuple[str, Due | None]:
-    """The entity that a due cell is of, and what it says."""
+    """The entity that a due cell is of, and what it says. Raises DamagedRow."""
     entity_id = key[len(DUE) :].decode()
     if value is None:
         return entity_id, None
-    at_us, publishes = _due.unpack(value)
+    try:
+        at_us, publishes = _due.unpack(value)
+    except struct.error as error:
+        raise DamagedRow(f"the due time of {entity_id!r} cannot be read: {error}") from error
     return entity_id, Due(Micros(at_us), publishes)
 
 
@@ -147,6 +151,26 @@ def member_cells(before: MemberRow, after: MemberRow) -> Cells:
 
 
 def load_post(post_id: PostId, get: GetCell) -> PostRow:
+    """Raises DamagedRow."""
+    with _readable(post_id):
+        return _load_post(post_id, get)
+
+
+def load_member(member_id: MemberId, get: GetCell) -> MemberRow:
+    """Raises DamagedRow."""
+    with _readable(member_id):
+        return _load_member(member_id, get)
+
+
+@contextmanager
+def _readable(entity_id: str) -> Iterator[None]:
+    try:
+        yield
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DamagedRow(f"a piece of the row of {entity_id!r} cannot be read: {error}") from error
+
+
+def _load_post(post_id: PostId, get: GetCell) -> PostRow:
     key = post_id.encode()
     stored = get(_STATE + key)
     if stored is None:
@@ -163,7 +187,7 @@ def load_post(post_id: PostId, get: GetCell) -> PostRow:
     )
 
 
-def load_member(member_id: MemberId, get: GetCell) -> MemberRow:
+def _load_member(member_id: MemberId, get: GetCell) -> MemberRow:
     key = member_id.encode()
     stored = get(_STATE + key)
     if stored is None:
@@ -241,5 +265,5 @@ def _load_sealed(get: GetCell, letter: bytes, key: bytes, span: IdSpan | History
     for number in range(span.start, span.start + span.num_sealed):
         chunk = get(_chunk_key(letter, key, number))
         if chunk is None:
-            raise DamagedRow(f"a piece of the row of {key.decode()!r} is missing; remove the folder of the rows")
+            raise DamagedRow(f"a piece of the row of {key.decode()!r} is missing")
         yield chunk

@@ -1,6 +1,6 @@
 """
 ContextsError
-└── DamagedRow   a piece of a stored row is missing: the rows must be restored from their changelog
+└── DamagedRow   a piece of a stored row is missing or cannot be read: restore the rows from their changelog
 """
 
 
@@ -9,4 +9,4 @@ class ContextsError(Exception):
 
 
 class DamagedRow(ContextsError):
-    """Names the entity and the mend."""
+    """Names the entity."""

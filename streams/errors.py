@@ -4,6 +4,8 @@ StreamsError
 ├── KafkaRefused       the request can never succeed as it is: a missing topic, a denied right, a wrong setting
 │   └── TopicMismatch  a topic exists with another number of partitions than the settings say
 ├── Fenced             another worker has taken over; what this one still does must not count
+├── RowsUnavailable    the files of the rows cannot be opened, written or compacted
+│   └── RowsThrownAway damaged rows were removed; the next start restores them
 ├── OffsetsLost        rows are there and the group's offsets are not: counting on would count twice
 ├── BadFile            a file of events cannot be opened or read to its end
 ├── NotDelivered       the broker refused events that were sent to it for good
@@ -42,6 +44,10 @@ class Fenced(StreamsError):
 
 class RowsUnavailable(StreamsError):
     """Names the folder and the mend."""
+
+
+class RowsThrownAway(RowsUnavailable):
+    """Names the folder and the damage. Nothing is lost: the changelog is the truth."""
 
 
 class OffsetsLost(StreamsError):

@@ -4,7 +4,6 @@ Owns a folder. Knows neither what a cell means nor what is in a row; the changel
 doubtful here is thrown away and restored.
 """
 
-import itertools
 import os
 import shutil
 import struct
@@ -16,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+import structlog
 from rocksdict import (
     BlockBasedOptions,
     BottommostLevelCompaction,
@@ -27,13 +27,15 @@ from rocksdict import (
 )
 
 from schemas.ids import Offset, Partition
-from streams.errors import RowsUnavailable
+from streams.errors import RowsThrownAway, RowsUnavailable
 from streams.records import Place
 
 _STANDING: Final = b"\0standing"
 """Sorts before every cell, and is none."""
 _SHED: Final = "last-shed"
 """A file in the folder; its time is that of the last `shed`."""
+_THROWN_AWAY: Final = "thrown-away"
+"""A file beside the folders; it says how often one of them was thrown away."""
 _UNWRITTEN_BYTES: Final = 1024 * 1024
 """What a table holds in memory before it goes to a file. A laptop has eight of them; with 16 MB each their process grew
 for an hour of quiet load."""
@@ -42,12 +44,15 @@ _CACHE_BYTES: Final = 4 * 1024 * 1024
 mostly in the kernel's."""
 _position = struct.Struct(">q")
 
+log = structlog.get_logger(__name__)
+
 
 class TablePartition:
     """`place` is its changelog partition; `log_id` the changelog's own id, which no topic made later has."""
 
     def __init__(self, folder: Path, place: Place, log_id: bytes) -> None:
-        """Opens what is there. Raises RowsUnavailable, also when another process has it open."""
+        """Opens what is there, and throws away what cannot be opened or is of another changelog. Raises
+        RowsUnavailable when another process has it open."""
         self.place = place
         self._log_id = log_id
         self._folder = folder / f"{place.topic}-{place.partition}"
@@ -55,22 +60,41 @@ class TablePartition:
         self._shedding = Lock()
         self._closed = False
         self._db = self._open()
-        self.position = self._read_position()
+        try:
+            self.position = self._read_position()
+        except RowsThrownAway:
+            self._db, self._closed, self.position = self._open(), False, Offset(0)
 
     @property
     def partition(self) -> Partition:
         return self.place.partition
 
     def get(self, key: bytes) -> bytes | None:
-        found: bytes | None = self._db.get(key)
-        return found
+        """Raises RowsThrownAway."""
+        try:
+            value: bytes | None = self._db.get(key)
+        # rocksdict raises nothing narrower.
+        except Exception as error:
+            raise self.throw_away(error) from error
+        return value
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        found: Iterator[tuple[Any, Any]] = iter(self._db.items(from_key=prefix))
-        return itertools.takewhile(lambda cell: cell[0].startswith(prefix), found)
+        """Raises RowsThrownAway."""
+        # Not the engine's `items`: they end at a damaged block as if nothing came after it.
+        cells: Any = self._db.iter()
+        cells.seek(prefix)
+        while cells.valid() and cells.key().startswith(prefix):
+            yield cells.key(), cells.value()
+            cells.next()
+        try:
+            cells.status()
+        except Exception as error:
+            del cells
+            raise self.throw_away(error) from error
 
     def write(self, cells: Mapping[bytes, bytes | None], position: Offset) -> None:
-        """Whole or not at all. `position` is the next changelog offset that is not in here."""
+        """Whole or not at all. `position` is the next changelog offset that is not in here. Raises RowsThrownAway, or
+        RowsUnavailable where what was written before is sound: the disk may be full."""
         batch = WriteBatch(raw_mode=True)
         for key, value in cells.items():
             if value is None:
@@ -78,8 +102,24 @@ class TablePartition:
             else:
                 batch.put(key, value)
         batch.put(_STANDING, _position.pack(position) + self._log_id)
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+        except Exception as error:
+            # The engine writes no more when it has met damage beside all this, while it merged files.
+            for _ in self.scan(b""):
+                pass
+            raise RowsUnavailable(f"the rows in {self._folder} cannot be written: {error}") from error
         self.position = position
+
+    def throw_away(self, cause: Exception) -> RowsThrownAway:
+        """Removes what is here and gives the error to be raised: rows are restored at a start, when no record is in
+        work."""
+        with suppress(RowsUnavailable):
+            self.close()
+        self._discard(cause)
+        return RowsThrownAway(
+            f"the rows in {self._folder} were damaged ({cause}); they are thrown away, and restored at the next start"
+        )
 
     def is_stale(self, age_s: float) -> bool:
         """Nobody has owned it for so long, or a little less: that of which nothing is left in the changelog may still
@@ -88,7 +128,8 @@ class TablePartition:
 
     def wipe(self) -> None:
         """Starts again from the beginning of the changelog."""
-        self._db.close()
+        with suppress(Exception):
+            self._db.close()
         shutil.rmtree(self._folder)
         self._db = self._open()
         self.position = Offset(0)
@@ -106,6 +147,8 @@ class TablePartition:
                     if self._closed:
                         return
                     self._db.compact_range(start, end, _whole())
+                if self._db.property_int_value("rocksdb.background-errors"):
+                    raise RowsUnavailable("the engine has met an error meanwhile, and will say it at the next write")
             # rocksdict raises nothing narrower.
             except Exception as error:
                 raise RowsUnavailable(f"the rows in {self._folder} cannot be compacted: {error}") from error
@@ -114,19 +157,42 @@ class TablePartition:
             os.utime(file, (began, began))
 
     def close(self) -> None:
-        """Waits until a slice that is shed now is done."""
-        self._closed = True
-        with self._shedding:
-            self._db.close()
+        """Waits until a slice that is shed now is done. Closed again it does nothing."""
+        was_closed, self._closed = self._closed, True
+        if was_closed:
+            return
+        try:
+            with self._shedding:
+                self._db.close()
+        except Exception as error:
+            raise RowsUnavailable(f"the rows in {self._folder} cannot be closed: {error}") from error
 
     def _slices(self) -> Iterator[tuple[bytes | None, bytes | None]]:
         """All keys, cut where the files of the last level are: a second or so of work each."""
         files = self._db.live_files()
         last = max((file["level"] for file in files), default=0)
         cuts = sorted(file["start_key"] for file in files if file["level"] == last)[1:]
-        return itertools.pairwise((None, *cuts, None))
+        return zip((None, *cuts), (*cuts, None), strict=True)
 
     def _open(self) -> Rdict:
+        """What cannot be opened, and is in nobody's hands, is thrown away."""
+        try:
+            return self._open_engine()
+        except RowsUnavailable as error:
+            try:
+                # The engine refuses it where somebody has them open.
+                Rdict.destroy(str(self._folder))
+            except Exception:
+                raise error from None
+            self._discard(error)
+        return self._open_engine()
+
+    def _discard(self, cause: Exception) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        times = _count(self._folder.parent / _THROWN_AWAY)
+        log.error("damaged rows were thrown away", folder=str(self._folder), cause=str(cause), times_so_far=times)
+
+    def _open_engine(self) -> Rdict:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_write_buffer_size(_UNWRITTEN_BYTES)
@@ -166,6 +232,13 @@ def remove_abandoned(folder: Path, age_s: float) -> None:
             with suppress(Exception):
                 Rdict.destroy(str(shed.parent))
                 shutil.rmtree(shed.parent)
+
+
+def _count(file: Path) -> int:
+    """One more than the file said; returned, and kept in it."""
+    number = int(file.read_text()) + 1 if file.exists() else 1
+    file.write_text(str(number))
+    return number
 
 
 @cache

@@ -9,8 +9,10 @@ from itertools import starmap
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from contexts.cells import DUE, Cells, Due, GetCell, due_cell, read_due_cell
+from contexts.errors import DamagedRow
 from schemas.ids import Micros, Offset
 from streams.due import DueIndex
+from streams.errors import RowsUnavailable
 from streams.rows import TablePartition
 
 _Row = TypeVar("_Row")
@@ -29,7 +31,8 @@ class RowForm(NamedTuple, Generic[_Row]):
 
 
 class Table(Generic[_Row]):
-    """One thread."""
+    """One thread. Raises RowsThrownAway where rows are found to be damaged: nothing of the batch in work is kept then,
+    and the process must leave."""
 
     def __init__(self, stored: TablePartition, form: RowForm[_Row]) -> None:
         self.stored = stored
@@ -38,7 +41,10 @@ class Table(Generic[_Row]):
         self._before: dict[str, _Row] = {}
         self._after: dict[str, _Row] = {}
         self._cells: Cells = {}
-        self.due = DueIndex(form.due_us, starmap(read_due_cell, stored.scan(DUE)))
+        try:
+            self.due = DueIndex(form.due_us, starmap(read_due_cell, stored.scan(DUE)))
+        except DamagedRow as error:
+            raise stored.throw_away(error) from error
 
     def __getitem__(self, entity_id: str) -> _Row:
         """As the batch in work has left it. An entity that is not known has an empty row."""
@@ -46,9 +52,15 @@ class Table(Generic[_Row]):
         if row is None:
             row = self._recent.get(entity_id)
             if row is None:
-                row = self._form.load(entity_id, self.stored.get)
+                row = self._load(entity_id)
             self._before[entity_id] = self._after[entity_id] = row
         return row
+
+    def _load(self, entity_id: str) -> _Row:
+        try:
+            return self._form.load(entity_id, self.stored.get)
+        except DamagedRow as error:
+            raise self.stored.throw_away(error) from error
 
     def __setitem__(self, entity_id: str, row: _Row) -> None:
         """Only after the row was asked for in this batch."""
@@ -72,9 +84,15 @@ class Table(Generic[_Row]):
         return self._cells
 
     def committed(self, position: Offset | None) -> None:
-        """The batch is in the changelog, up to `position`; None: it had no cells."""
+        """The batch is in the changelog, up to `position`; None: it had no cells. Raises RowsUnavailable where it had
+        some: they are in the changelog, and nobody knows up to where."""
         if position is not None:
             self.stored.write(self._cells, position)
+        elif self._cells:
+            raise RowsUnavailable(
+                f"{len(self._cells)} cells of {self.stored.place.topic}-{self.stored.place.partition} were committed "
+                "and their offset was not said; the next start reads them from the changelog"
+            )
         for key, value in self._cells.items():
             if key.startswith(DUE):
                 self.due.set(*read_due_cell(key, value))

@@ -166,5 +166,18 @@ def test_a_row_with_a_missing_piece_is_refused() -> None:
     stored = Stored()
     stored.put(member_cells(MEMBER, member_after(*(acts("like", f"p{n}", n) for n in range(20)))))
     stored.cells = {key: value for key, value in stored.cells.items() if key.startswith(b"s")}
-    with pytest.raises(DamagedRow, match="'m'"):
+    with pytest.raises(DamagedRow, match="'m' is missing"):
         load_member(MemberId("m"), stored.cells.get)
+
+
+def test_a_row_with_a_piece_that_cannot_be_read_is_refused() -> None:
+    stored = Stored()
+    stored.put(member_cells(MEMBER, member_after(profile(1), *(acts("like", f"p{n}", n) for n in range(200)))))
+    for key, value in list(stored.cells.items()):
+        stored.cells[key] = b"\xff"
+        with pytest.raises(DamagedRow, match="'m' cannot be read"):
+            load_member(MemberId("m"), stored.cells.get)
+        stored.cells[key] = value
+    assert len(stored.cells) > 3
+    with pytest.raises(DamagedRow, match="'m' cannot be read"):
+        read_due_cell(b"dm", b"junk")

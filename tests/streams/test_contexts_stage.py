@@ -23,11 +23,15 @@ from schemas.ids import Partition
 from streams import contexts_processor
 from streams.contexts_processor import READS, ContextProcessor
 from streams.contexts_stage import ContextStage
-from streams.errors import OffsetsLost
+from streams.errors import OffsetsLost, RowsThrownAway
 from streams.lag import OffsetReader
+from streams.partitions import partition_of
 from streams.pulse import NO_PULSE, Pulse
 from streams.rebuild import rebuild_offsets
+from streams.records import Place
 from streams.republish import flush_record, republish_record, send_all
+from streams.restore import topic_ids
+from streams.rows import TablePartition
 from streams.settings import ContextsSettings, KafkaSettings
 from streams.topics import ensure_topics
 from streams.transactional import Positions, Processed
@@ -294,6 +298,20 @@ def test_workers_that_join_leave_freeze_and_die_lose_and_repeat_nothing(contexts
                 contexts.check(world)
 
 
+def test_a_damaged_row_is_restored_from_the_changelog(contexts: Contexts) -> None:
+    world = World(seed=9, num_members=2, num_actions=200)
+    early, late = slices(world.sent(), 2)
+    contexts.send_all(early)
+    with in_thread(contexts.stage().run):
+        contexts.until_done()
+    _take_out_pieces_of_histories(contexts)
+    contexts.send_all(late)
+    with pytest.raises(RowsThrownAway, match="'m0' is missing"):
+        contexts.stage().run(Event())
+    with in_thread(contexts.stage().run):
+        contexts.check(world)
+
+
 def test_rows_without_offsets_are_refused_and_mended(contexts: Contexts) -> None:
     world = World(seed=3, num_actions=100)
     early, late = slices(world.sent(), 2)
@@ -316,6 +334,17 @@ def test_rows_without_offsets_are_refused_and_mended(contexts: Contexts) -> None
 
 def _cause(letter: Message) -> DeadLetterCause:
     return from_headers(cast(Headers, letter.headers()))
+
+
+def _take_out_pieces_of_histories(contexts: Contexts) -> None:
+    rows = contexts.folder / "rows" / "0"
+    log_id = topic_ids(contexts.kafka, [topics.MEMBER_CHANGELOG])[topics.MEMBER_CHANGELOG]
+    place = Place(topics.MEMBER_CHANGELOG, partition_of(b"m0", contexts.kafka.partitions))
+    table = TablePartition(rows, place, log_id)
+    pieces = [key for key, _ in table.scan(b"hm0")]
+    assert pieces
+    table.write(dict.fromkeys(pieces), table.position)
+    table.close()
 
 
 def _lose_group(contexts: Contexts) -> None:

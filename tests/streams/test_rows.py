@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.ids import Offset, Partition
-from streams.errors import RowsUnavailable
+from streams.errors import RowsThrownAway, RowsUnavailable
 from streams.records import Place
 from streams.rows import TablePartition, remove_abandoned
 from tests.waiting import until
@@ -20,6 +20,19 @@ class Between:
     def __init__(self, db: Any, compact_range: Callable[..., None]) -> None:
         self._db = db
         self.compact_range = compact_range
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+
+class Full:
+    """The engine on a disk that takes no more."""
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+
+    def write(self, _: object) -> None:
+        raise Exception("no space")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._db, name)
@@ -120,6 +133,88 @@ def test_a_table_holds_only_so_much_in_memory(tmp_path: Path) -> None:
     # One that is written to, and one that is being put into a file.
     assert max(held) < 6_000_000
     table.close()
+
+
+# What is doubtful is thrown away.
+
+
+def damaged(folder: Path) -> TablePartition:
+    """Opened on a file with damaged blocks; its first ones, with the position, are as they were."""
+    table = opened(folder)
+    for number in range(2000):
+        table.write({b"d%05d" % number: bytes(100)}, Offset(number))
+    table._db.flush()
+    table.close()
+    (file,) = folder.rglob("*.sst")
+    content = bytearray(file.read_bytes())
+    for at in range(5_000, len(content) - 6_000, 997):
+        content[at] ^= 0x55
+    file.write_bytes(content)
+    table = opened(folder)
+    assert (table.position, table.get(b"d00000")) == (1999, bytes(100))
+    return table
+
+
+def _restored_anew(folder: Path) -> None:
+    table = opened(folder)
+    assert (table.position, list(table.scan(b""))) == (0, [])
+    table.write({b"a": b"1"}, Offset(5))
+    table.close()
+    table = opened(folder)
+    assert (table.position, table.get(b"a")) == (5, b"1")
+    table.close()
+
+
+def test_a_damaged_block_throws_the_rows_away_when_it_is_read(tmp_path: Path) -> None:
+    table = damaged(tmp_path)
+    keys = [b"d%05d" % number for number in range(2000)]
+    with pytest.raises(RowsThrownAway, match="thrown away, and restored at the next start"):
+        list(map(table.get, keys))
+    table.close()
+    _restored_anew(tmp_path)
+
+
+def test_a_scan_does_not_end_at_a_damaged_block_as_if_nothing_came_after_it(tmp_path: Path) -> None:
+    table = damaged(tmp_path)
+    with pytest.raises(RowsThrownAway):
+        list(table.scan(b"d"))
+    _restored_anew(tmp_path)
+
+
+def test_damage_that_is_met_while_files_are_merged_throws_the_rows_away_at_the_next_write(tmp_path: Path) -> None:
+    table = damaged(tmp_path)
+    with pytest.raises(RowsUnavailable, match="cannot be compacted"):
+        table.shed(0)
+    with pytest.raises(RowsThrownAway):
+        table.write({b"a": b"1"}, Offset(2000))
+    _restored_anew(tmp_path)
+
+
+def test_rows_that_cannot_be_written_and_are_sound_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, for one."""
+    table = opened(tmp_path)
+    table.write({b"a": b"1"}, Offset(5))
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "_db", Full(table._db))
+        with pytest.raises(RowsUnavailable, match="cannot be written: no space"):
+            table.write({b"a": b"2"}, Offset(6))
+    table.close()
+    table = opened(tmp_path)
+    assert (table.position, table.get(b"a")) == (5, b"1")
+    table.close()
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST-*", "*.sst"])
+def test_rows_that_cannot_be_opened_are_thrown_away_and_counted(tmp_path: Path, name: str) -> None:
+    for times in ("1", "2"):
+        table = opened(tmp_path)
+        table.write({b"a": b"1"}, Offset(5))
+        table._db.flush()
+        table.close()
+        for file in tmp_path.rglob(name):
+            file.write_bytes(b"junk")
+        _restored_anew(tmp_path)
+        assert (tmp_path / "thrown-away").read_text() == times
 
 
 def _in_files(folder: Path) -> set[bytes]:
