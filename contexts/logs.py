@@ -39,6 +39,14 @@ class IdLog(Struct, frozen=True, gc=False):
         spare = max(0, (len(self.chunks) * IDS_IN_CHUNK + 1 - keep) // IDS_IN_CHUNK)
         return IdLog(self.start + spare, (*self.chunks[spare:], entity_id))
 
+    def lost(self, later: "IdLog") -> list[str]:
+        """The ids in this log that are no more in `later`, which it has become by appends."""
+        gone = self.chunks[: later.start - self.start]
+        if not gone:
+            return []
+        still_there = set(later.newest())
+        return [entity_id for entity_id in IdLog(0, gone).newest() if entity_id not in still_there]
+
     def newest(self, keep: int | None = None) -> list[str]:
         """The newest `keep` ids, all unless said otherwise, each once, newest last."""
         found: dict[str, None] = {}

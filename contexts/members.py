@@ -23,7 +23,7 @@ def apply_member_action(row: MemberRow, action: MemberAction, now_us: Micros, ru
     if state.deleted or action.at_us <= state.deleted_at_us:
         return _skip(row, action)
     if action.action == "waits":
-        return MemberChange(replace(row, waits=row.waits.append(action.post_id, rules.waiting_actions)))
+        return _remember_wait(row, action, rules)
     changed = _take_in(row, action, rules)
     if changed is row:
         return MemberChange(row, note="nothing-to-forget" if action.action == "forget" else "repeated-action")
@@ -84,6 +84,16 @@ def _update(row: MemberRow, event: MemberUpdated, order: EventOrder) -> MemberCh
     state = replace(row.state, order=order, deleted=False, as_of_us=Micros(max(row.state.as_of_us, order.at_us)))
     profile = Profile(event.headline, event.skills, event.industry, event.language)
     return MemberChange(replace(row, state=state, profile=profile), publish=True)
+
+
+def _remember_wait(row: MemberRow, action: MemberAction, rules: ContextRules) -> MemberChange:
+    """Nothing may wait where this row does not know of it, or a deletion would miss it: posts that do not fit any more
+    are told to give up what waits in their rows, if anything still does."""
+    waits = row.waits.append(action.post_id, rules.waiting_posts)
+    refusals = tuple(
+        Hop(post_id, PostActivity(row.member_id, "refuse", action.at_us)) for post_id in row.waits.lost(waits)
+    )
+    return MemberChange(replace(row, waits=waits), refusals)
 
 
 def _skip(row: MemberRow, action: MemberAction) -> MemberChange:

@@ -32,6 +32,8 @@ def apply_activity(row: PostRow, activity: PostActivity, now_us: Micros, rules: 
     """Positive activity before its post waits, and is counted when the post comes."""
     if activity.action == "erase":
         return _erase(row, activity)
+    if activity.action == "refuse":
+        return _refuse(row, activity, rules)
     positive = is_positive(activity, rules)
     if positive and not row.known:
         return _wait(row, activity, now_us, rules)
@@ -166,8 +168,22 @@ def _wait(row: PostRow, activity: PostActivity, now_us: Micros, rules: ContextRu
 
 
 def _erase(row: PostRow, erase: PostActivity) -> PostChange:
+    """The member has forgotten that something waits here, so it is told of what is newer than its deletion."""
     kept = tuple(waiting for waiting in row.waiting if not _is_erased(waiting.activity, erase))
-    return PostChange(row if len(kept) == len(row.waiting) else replace(row, waiting=kept))
+    newer_us = [waiting.activity.at_us for waiting in kept if waiting.activity.member_id == erase.member_id]
+    hops = (Hop(erase.member_id, MemberAction(row.post_id, "waits", max(newer_us))),) if newer_us else ()
+    return PostChange(row if len(kept) == len(row.waiting) else replace(row, waiting=kept), hops)
+
+
+def _refuse(row: PostRow, refusal: PostActivity, rules: ContextRules) -> PostChange:
+    member_id = refusal.member_id
+    refused = [waiting.activity for waiting in row.waiting if waiting.activity.member_id == member_id]
+    if not refused:
+        return PostChange(row)
+    waiting = tuple(waiting for waiting in row.waiting if waiting.activity.member_id != member_id)
+    cause = f"the post is not created yet and the member has acted on {rules.waiting_posts} other posts that were not"
+    unplaced = tuple(Unplaced(row.post_id, activity, cause) for activity in refused)
+    return PostChange(replace(row, waiting=waiting), unplaced=unplaced)
 
 
 def _is_erased(activity: PostActivity, erase: PostActivity) -> bool:

@@ -14,6 +14,8 @@ class ContextRules(BaseModel):
     hidden_ids: int = Field(2_000, ge=0)
     waiting_actions: int = Field(100, ge=0)
     """Activity that waits in a post's row for the post to be created."""
+    waiting_posts: int = Field(2_000, ge=1)
+    """Posts in whose rows activity of one member may wait; the member's row remembers them, to have it erased."""
     waiting_s: float = Field(7 * 24 * 3600.0, gt=0)
     recipients: int = Field(1_000, ge=0)
     """Members that a post row remembers, to take a deleted post out of their histories."""

@@ -17,10 +17,11 @@ class PostActivity(Struct, frozen=True, array_like=True, gc=False):
     """One activity on its way to the post. The place of its input record is kept for a dead letter.
 
     `erase` stands for no activity: the member is deleted, and what waits in this post's row by this member up to this
-    time is taken out."""
+    time is taken out. `refuse` takes it out as dead letters: more of the member's activity waits than its row can know
+    of."""
 
     member_id: MemberId
-    action: Action | Literal["erase"]
+    action: Action | Literal["erase", "refuse"]
     at_us: Micros
     dwell_ms: Int64 | None = None
     partition: Partition = Partition(-1)

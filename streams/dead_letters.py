@@ -39,7 +39,7 @@ def unplaced_record(unplaced: Unplaced) -> Output:
     event = Activity(
         member_id=activity.member_id,
         post_id=unplaced.post_id,
-        action=activity.action,  # type: ignore[arg-type]  # what waits is never an erase
+        action=activity.action,  # type: ignore[arg-type]  # what waits is never an erase or a refusal
         at=EPOCH + activity.at_us * MICROSECOND,
         dwell_ms=activity.dwell_ms,
     )

@@ -5,15 +5,18 @@ history's entry where a post has several texts.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contexts.logs import IDS_IN_CHUNK
 from contexts.members import apply_member_action, apply_member_event, publish_member
 from contexts.posts import apply_activity, apply_post_event, publish_post
-from contexts.rows import Hop, MemberRow, PostRow
+from contexts.rows import Hop, MemberRow, PostRow, Unplaced
+from contexts.settings import ContextRules
 from schemas.contexts import HistoryEntry
 from schemas.events import (
     Activity,
@@ -37,9 +40,11 @@ HISTORY_ACTIONS = ("like", "share", "comment")
 class Fold:
     """The context stage without Kafka: hops arrive at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: ContextRules = RULES) -> None:
         self.posts: dict[str, PostRow] = {}
         self.members: dict[str, MemberRow] = {}
+        self.given_up: list[Unplaced] = []
+        self._rules = rules
 
     def add(self, event: Event) -> None:
         if isinstance(event, Activity):
@@ -49,7 +54,7 @@ class Fold:
         order = event_order(event, msgspec.json.encode(event))
         if isinstance(event, PostEvent):
             row = self.posts.get(event.post_id, PostRow(PostId(event.post_id)))
-            self._take(self.posts, event.post_id, apply_post_event(row, event, order, NOW_US, RULES))
+            self._take(self.posts, event.post_id, apply_post_event(row, event, order, NOW_US, self._rules))
         else:
             row = self.members.get(event.member_id, MemberRow(MemberId(event.member_id)))
             self._take(self.members, event.member_id, apply_member_event(row, event, order))
@@ -57,13 +62,14 @@ class Fold:
     def _hop(self, hop: Hop) -> None:
         if isinstance(hop.payload, MemberAction):
             member = self.members.get(hop.entity_id, MemberRow(MemberId(hop.entity_id)))
-            self._take(self.members, hop.entity_id, apply_member_action(member, hop.payload, NOW_US, RULES))
+            self._take(self.members, hop.entity_id, apply_member_action(member, hop.payload, NOW_US, self._rules))
         else:
             post = self.posts.get(hop.entity_id, PostRow(PostId(hop.entity_id)))
-            self._take(self.posts, hop.entity_id, apply_activity(post, hop.payload, NOW_US, RULES))
+            self._take(self.posts, hop.entity_id, apply_activity(post, hop.payload, NOW_US, self._rules))
 
     def _take(self, rows: dict[str, Any], entity_id: str, change: Any) -> None:
         rows[entity_id] = change.row
+        self.given_up += getattr(change, "unplaced", ())
         for hop in change.hops:
             self._hop(hop)
 
@@ -150,3 +156,62 @@ def test_the_end_is_what_a_few_lines_say(case: tuple[list[Event], list[Event]]) 
             if event.member_id == member_id and event.post_id in live and event.action in HISTORY_ACTIONS
         }
         assert set(members[member_id][2] if member_id in members else []) == history
+
+
+def waiting_by(fold: Fold, member_id: str) -> set[str]:
+    """Posts that do not exist yet, and in whose rows an action of this member waits."""
+    return {
+        post_id
+        for post_id, row in fold.posts.items()
+        if any(waiting.activity.member_id == member_id for waiting in row.waiting)
+    }
+
+
+def likes(member_id: str, post_ids: Iterable[str]) -> list[Event]:
+    return [Activity(member_id=member_id, post_id=one, action="like", at=moment(6)) for one in post_ids]
+
+
+def test_a_deleted_member_leaves_no_waiting_action_however_many_there_were() -> None:
+    fold = Fold()
+    for event in (*likes("m0", (f"p{n}" for n in range(2_500))), *likes("m1", ["p0", "p2400"])):
+        fold.add(event)
+    fold.add(MemberDeleted(member_id="m0", at=moment(9)))
+    assert (waiting_by(fold, "m0"), waiting_by(fold, "m1")) == (set(), {"p0", "p2400"})
+
+
+def test_a_deletion_finds_what_an_earlier_one_has_left() -> None:
+    """An action that is newer than the first deletion may be of the time after a return."""
+    fold = Fold()
+    fold.add(MemberUpdated(member_id="m0", headline="x", at=moment(1)))
+    for event in likes("m0", ["p0", "p1"]):
+        fold.add(event)
+    fold.add(Activity(member_id="m0", post_id="p1", action="share", at=moment(20)))
+    fold.add(MemberDeleted(member_id="m0", at=moment(9)))
+    fold.add(MemberUpdated(member_id="m0", headline="back", at=moment(10)))
+    fold.add(MemberDeleted(member_id="m0", at=moment(30)))
+    assert waiting_by(fold, "m0") == set()
+
+
+def test_nothing_waits_that_its_member_has_forgotten() -> None:
+    """What is too much for the member's row is given up with a dead letter, and never only lost from sight."""
+    fold = Fold(ContextRules(waiting_posts=100))
+    posts = [f"p{n}" for n in range(400)]
+    for event in likes("m0", posts):
+        fold.add(event)
+    waiting = waiting_by(fold, "m0")
+    assert waiting >= set(posts[-100:])
+    assert len(waiting) <= 100 + IDS_IN_CHUNK
+    assert waiting == set(fold.members["m0"].waits.newest())
+    assert sorted(letter.post_id for letter in fold.given_up) == sorted(set(posts) - waiting)
+    assert {letter.activity.member_id for letter in fold.given_up} == {"m0"}
+    assert "100 other posts" in fold.given_up[0].cause
+
+
+def test_a_post_that_is_there_is_not_asked_to_give_up_what_it_has_counted() -> None:
+    fold = Fold(ContextRules(waiting_posts=1))
+    fold.add(PostCreated(post_id="p0", author_id="author", text="text", created_at=moment(5)))
+    for event in likes("m0", ["early", "p0", *(f"p{n}" for n in range(1, 200))]):
+        fold.add(event)
+    fold.add(PostCreated(post_id="p199", author_id="author", text="text", created_at=moment(5)))
+    assert [fold.posts[one].state.counts for one in ("early", "p0", "p199")] == [{}, {"like": 1}, {"like": 1}]
+    assert "early" in {letter.post_id for letter in fold.given_up}
