@@ -4,6 +4,7 @@ Owns the folder, its ports and the Java process. Knows nothing of topics.
 """
 
 import base64
+import os
 import shutil
 import subprocess
 import sys
@@ -107,9 +108,9 @@ class EmbeddedBroker:
         ensure_jars()
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = self._choose_ports()
-        self._properties.write_text(broker_properties(self.folder, ports.port, ports.controller_port, self._more))
-        self._log4j.write_text(log4j_properties(self.folder))
-        self._fencing.write_text(fencing_properties(self.folder, ports.controller_port))
+        self._properties.write_text(broker_properties(ports.port, ports.controller_port, self._more))
+        self._log4j.write_text(log4j_properties())
+        self._fencing.write_text(fencing_properties(ports.controller_port))
         self._fencing_log4j.write_text(fencing_log4j_properties())
         if not (self.folder / "log" / "meta.properties").exists():
             self._format()
@@ -119,6 +120,7 @@ class EmbeddedBroker:
         with (self.folder / "output.log").open("ab") as output:
             process = children.spawn(
                 [*self._fence_first(), *self._command("kafka.Kafka", str(self._properties), jvm=(*_HEAP, *self._jvm))],
+                env=_environment(),
                 cwd=self.folder,
                 output=output,
                 dies_with_parent=dies_with_parent,
@@ -178,7 +180,8 @@ class EmbeddedBroker:
         java = find_java()
         archive = archive_file(java)
         known_classes = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
-        log4j_option = f"-Dlog4j2.configurationFile={log4j or self._log4j}"
+        # Its name alone: log4j would split a path at commas.
+        log4j_option = f"-Dlog4j2.configurationFile={(log4j or self._log4j).name}"
         return [str(java), *_JVM, *known_classes, *jvm, log4j_option, "-cp", f"{ensure_jars()}/*", main, *arguments]
 
     def _format(self) -> None:
@@ -187,7 +190,9 @@ class EmbeddedBroker:
         # With "=", since an id may begin with "-".
         arguments = ("format", f"--cluster-id={cluster_id}", "-c", str(self._properties), "--ignore-formatted")
         command = self._command("kafka.tools.StorageTool", *arguments, jvm=())
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise StartFailed(f"the broker's storage could not be formatted: {(done.stderr or done.stdout).strip()}")
 
@@ -213,6 +218,11 @@ def find_java() -> Path:
     if java is None:
         raise StartFailed("the embedded broker needs Java; install Java 17 or newer, or set kafka.bootstrap_servers")
     return Path(java)
+
+
+def _environment() -> dict[str, str]:
+    """In the C locale Java could open no path with a letter beyond ASCII."""
+    return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def _answers(port: int) -> bool:

@@ -1,7 +1,11 @@
-"""What the embedded broker is told: one node, loopback, a laptop's share of threads and memory."""
+"""What the embedded broker is told: one node, loopback, a laptop's share of threads and memory.
+
+Every path is relative to the folder that the broker is started in. So no file here holds the folder's name, which would
+mean something else in each of them: Java reads properties as Latin-1, Kafka splits `log.dirs` at commas, log4j replaces
+`%d` and `${x}`.
+"""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from streams.kafka import MAX_RECORD_BYTES
@@ -13,10 +17,10 @@ _LOG4J: Final = """\
 status = off
 appender.file.type = RollingFile
 appender.file.name = file
-appender.file.fileName = {folder}/server.log
-appender.file.filePattern = {folder}/server.log.%i
+appender.file.fileName = server.log
+appender.file.filePattern = server.log.%i
 appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = %d %p %c{{1}}: %m%n
+appender.file.layout.pattern = %d %p %c{1}: %m%n
 appender.file.policies.type = Policies
 appender.file.policies.size.type = SizeBasedTriggeringPolicy
 appender.file.policies.size.size = 10MB
@@ -34,7 +38,7 @@ controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-log.dirs={folder}/log
+log.dirs=log
 auto.create.topics.enable=false
 message.max.bytes={max_batch_bytes}
 replica.fetch.max.bytes={max_batch_bytes}
@@ -69,7 +73,7 @@ controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
 listeners=CONTROLLER://127.0.0.1:{controller_port}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT
-log.dirs={folder}/log
+log.dirs=log
 broker.heartbeat.interval.ms=100
 broker.session.timeout.ms=300
 """
@@ -89,17 +93,15 @@ rootLogger.appenderRef.out.ref = out
 """
 
 
-def broker_properties(folder: Path, port: int, controller_port: int, more: Mapping[str, str]) -> str:
+def broker_properties(port: int, controller_port: int, more: Mapping[str, str]) -> str:
     """Of a property that is there twice the last one counts."""
-    ours = _PROPERTIES.format(
-        folder=folder, port=port, controller_port=controller_port, max_batch_bytes=_MAX_BATCH_BYTES
-    )
+    ours = _PROPERTIES.format(port=port, controller_port=controller_port, max_batch_bytes=_MAX_BATCH_BYTES)
     return ours + "".join(f"{name}={value}\n" for name, value in more.items())
 
 
-def fencing_properties(folder: Path, controller_port: int) -> str:
+def fencing_properties(controller_port: int) -> str:
     """Of the same node as a controller alone, which takes the broker's old session for ended at once."""
-    return _FENCING.format(folder=folder, controller_port=controller_port)
+    return _FENCING.format(controller_port=controller_port)
 
 
 def fencing_log4j_properties() -> str:
@@ -107,6 +109,6 @@ def fencing_log4j_properties() -> str:
     return _FENCING_LOG4J
 
 
-def log4j_properties(folder: Path) -> str:
+def log4j_properties() -> str:
     """Warnings to a file in the folder, at most 30 MB."""
-    return _LOG4J.format(folder=folder)
+    return _LOG4J

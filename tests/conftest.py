@@ -22,6 +22,8 @@ from tests.waiting import until
 
 # A test's broker never lives long enough for the second compiler to pay.
 _QUICK: Final = ("-XX:TieredStopAtLevel=1",)
+_ODD_NAME: Final = "p2 ü, räume: %d ${x}#\\u"
+"""Of every broker's data folder: a user may call it anything."""
 
 
 class RunningBroker:
@@ -102,7 +104,7 @@ def _cleaned(broker: RunningBroker) -> RunningBroker:
 def _running_broker() -> Iterator[RunningBroker]:
     # Not pytest's own temporary folder, which it keeps for three runs: a broker's log is large.
     with tempfile.TemporaryDirectory(prefix="nearline-broker-") as folder:
-        running = RunningBroker(EmbeddedBroker(Path(folder) / "kafka", jvm=_QUICK))
+        running = RunningBroker(EmbeddedBroker(Path(folder) / _ODD_NAME / "kafka", jvm=_QUICK))
         try:
             running.start()
             yield running

@@ -52,6 +52,16 @@ def test_a_transaction_that_was_open_at_kill_9_is_ended_everywhere(fresh_broker:
     assert _read(fresh_broker, topic, partitions) == [b"after"] * partitions
 
 
+def test_the_data_is_in_the_folder_whatever_its_name(fresh_broker: RunningBroker) -> None:
+    """The name has a space, a comma, letters beyond ASCII and what means something in Java's properties."""
+    fresh_broker.admin.create_topics([NewTopic("here", 1, 1)])["here"].result(20)
+    _produce(fresh_broker, "here", b"one")
+    assert (fresh_broker.folder / "log" / "here-0").is_dir()
+    assert (fresh_broker.folder / "server.log").is_file()
+    assert list(fresh_broker.data_dir.parent.iterdir()) == [fresh_broker.data_dir]
+    assert list(fresh_broker.data_dir.iterdir()) == [fresh_broker.folder]
+
+
 def test_start_of_a_running_broker_changes_nothing(fresh_broker: RunningBroker) -> None:
     process = fresh_broker.embedded.running()
     assert process is not None
