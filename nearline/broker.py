@@ -170,11 +170,13 @@ class EmbeddedBroker:
 
     def _fence_first(self) -> list[str]:
         """The front of a command: where a broker ran before, its registration is ended before the new one starts."""
-        if not (self.folder / "log" / "__cluster_metadata-0").exists():
+        ports = self._read_ports()
+        if ports is None or not (self.folder / "log" / "__cluster_metadata-0").exists():
             return []
         controller = self._command("kafka.Kafka", str(self._fencing), jvm=(), log4j=self._fencing_log4j)
         output = self.folder / "fencing.log"
-        return [sys.executable, "-m", "nearline.fenced_start", str(output), *controller, "--"]
+        fenced_start = [sys.executable, "-m", "nearline.fenced_start", str(output), str(ports.controller_port)]
+        return [*fenced_start, *controller, "--"]
 
     def _command(self, main: str, *arguments: str, jvm: Sequence[str], log4j: Path | None = None) -> list[str]:
         java = find_java()
@@ -190,9 +192,7 @@ class EmbeddedBroker:
         # With "=", since an id may begin with "-".
         arguments = ("format", f"--cluster-id={cluster_id}", "-c", str(self._properties), "--ignore-formatted")
         command = self._command("kafka.tools.StorageTool", *arguments, jvm=())
-        done = subprocess.run(
-            command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StartFailed(f"the broker's storage could not be formatted: {(done.stderr or done.stdout).strip()}")
 

@@ -84,10 +84,6 @@ appender.out.type = Console
 appender.out.name = out
 appender.out.layout.type = PatternLayout
 appender.out.layout.pattern = %d %p %c{1}: %m%n
-logger.replication.name = org.apache.kafka.controller.ReplicationControlManager
-logger.replication.level = info
-logger.controller.name = org.apache.kafka.controller.QuorumController
-logger.controller.level = debug
 rootLogger.level = warn
 rootLogger.appenderRef.out.ref = out
 """
@@ -105,7 +101,7 @@ def fencing_properties(controller_port: int) -> str:
 
 
 def fencing_log4j_properties() -> str:
-    """To stdout: what `fenced_start` waits for."""
+    """Warnings to stdout."""
     return _FENCING_LOG4J
 
 

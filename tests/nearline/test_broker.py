@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import NewTopic
 
 from nearline.broker import EmbeddedBroker
+from nearline.controller import has_active_broker
 from nearline.errors import StartFailed
 from tests.conftest import RunningBroker
 
@@ -60,6 +62,14 @@ def test_the_data_is_in_the_folder_whatever_its_name(fresh_broker: RunningBroker
     assert (fresh_broker.folder / "server.log").is_file()
     assert list(fresh_broker.data_dir.parent.iterdir()) == [fresh_broker.data_dir]
     assert list(fresh_broker.data_dir.iterdir()) == [fresh_broker.folder]
+
+
+def test_a_running_broker_counts_for_its_controller(fresh_broker: RunningBroker) -> None:
+    """That a killed one counts no more is what every start above has waited for: see `nearline/fenced_start.py`."""
+    ports = json.loads((fresh_broker.folder / "ports.json").read_text())
+    assert has_active_broker(ports["controller_port"])
+    topics = fresh_broker.admin.list_topics(timeout=10).topics
+    assert not [name for name in topics if not name.startswith("__")], "asking must leave nothing behind"
 
 
 def test_start_of_a_running_broker_changes_nothing(fresh_broker: RunningBroker) -> None:
