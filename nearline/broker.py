@@ -125,8 +125,14 @@ class EmbeddedBroker:
                 output=output,
                 dies_with_parent=dies_with_parent,
             )
-        self._pid_file.write_text(str(process.pid))
         self._child = process
+        try:
+            self._pid_file.write_text(str(process.pid))
+        except OSError:
+            # Whoever starts it again must not start a second one beside it.
+            process.kill()
+            process.wait()
+            raise
         return process
 
     def wait_ready(self, timeout_s: float = _START_S) -> None:

@@ -52,15 +52,27 @@ class _Kept:
             if self.process.poll() is not None:
                 self._ended(self.process.returncode, now)
         elif now >= self._due_at:
+            self._start_again(now)
+
+    def _start_again(self, now: float) -> None:
+        """Whatever keeps it from being started, such as too little memory for a fork, can pass: the others go on."""
+        try:
+            self.process = self.part.launch()
+        except Exception as error:
+            log.warning("process cannot be started", part=self.part.name, error=repr(error), again_in_s=self._delay_s)
+            self._wait(now)
+        else:
             self.restarts += 1
             self._started_at = now
-            self.process = self.part.launch()
 
     def _ended(self, status: int, now: float) -> None:
         if now - self._started_at >= STEADY_S:
             self._delay_s = FIRST_DELAY_S
         log.warning("process ended", part=self.part.name, status=status, again_in_s=self._delay_s)
         self.process = None
+        self._wait(now)
+
+    def _wait(self, now: float) -> None:
         self._due_at = now + self._delay_s
         self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
 

@@ -1,5 +1,6 @@
 """The supervisor over small real processes."""
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,36 @@ def test_what_keeps_dying_is_started_less_and_less_often() -> None:
     delays = [round(after - before) for before, after in pairwise(launched)]
     assert delays[:5] == [0, 1, 1, 2, 3], "the first restart is at once, each one waits longer"
     assert set(delays[5:]) == {5}, "and none longer than 5 s"
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError()])
+def test_a_relaunch_that_fails_is_tried_again_and_ends_nobody(failure: Exception) -> None:
+    now = [0.0]
+    tried: list[float] = []
+    part = _part("stage", SLEEPS)
+
+    def launch() -> children.Child:
+        tried.append(now[0])
+        if len(tried) in (2, 3):
+            raise failure
+        return part.launch()
+
+    supervisor = Supervisor(clock=lambda: now[0])
+    supervisor.start(_part("other", SLEEPS))
+    supervisor.start(Part("stage", launch))
+    try:
+        first = psutil.Process(_pid(supervisor, 1))
+        first.kill()
+        first.wait()
+        while len(tried) < 4:
+            supervisor.look()
+            now[0] += 0.1
+        other, stage = supervisor.processes
+    finally:
+        supervisor.drain(["other", "stage"], 0)
+    assert (stage.pid is None, stage.restarts, other.restarts) == (False, 1, 0)
+    delays = [round(after - before, 1) for before, after in pairwise(tried)]
+    assert delays == sorted(set(delays)), "each time it waits longer, as for what keeps dying"
 
 
 def test_drain_asks_first_and_kills_what_does_not_listen(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -109,8 +140,8 @@ def _part(name: str, code: str) -> Part:
     return Part(name, lambda: children.spawn(_python(code), dies_with_parent=True))
 
 
-def _pid(supervisor: Supervisor) -> int:
-    pid = supervisor.processes[0].pid
+def _pid(supervisor: Supervisor, number: int = 0) -> int:
+    pid = supervisor.processes[number].pid
     assert pid is not None
     return pid
 
