@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from schemas import topics
 from schemas.ids import Millis, Offset, Partition
@@ -53,21 +53,35 @@ def export(kafka: KafkaSettings, folder: Path, since_ms: Millis) -> Iterator[int
     covered = {one.place: one.next for one in stretches(folder)}
     with closing(OffsetReader(kafka)) as reader, closing(scanner(kafka)) as consumer:
         places = reader.places(list(topics.INPUTS))
-        starts, ends = reader.starts(places), reader.ends(places)
+        # Not the high watermarks: what an open transaction keeps back cannot be read yet, and must not count as read.
+        starts, ends = reader.starts(places), reader.stable_ends(places)
         with kafka_errors():
             asked = [TopicPartition(*place, since_ms) for place in places]
             answers = consumer.offsets_for_times(asked, timeout=_ASK_S)
         for place, answer in zip(places, answers, strict=True):
             first = covered.get(place, Offset(answer.offset if answer.offset >= 0 else ends[place]))
-            first = max(first, starts[place])
-            records = scan(consumer, place, first, ends[place])
-            while first < ends[place]:
-                some = list(islice(records, _RECORDS))
-                is_last = len(some) < _RECORDS
-                following = ends[place] if is_last else Offset((some[-1].offset() or 0) + 1)
-                _write(folder, Stretch(place, first, following), some)
-                yield len(some)
-                first = following
+            yield from _export_partition(consumer, folder, place, max(first, starts[place]), ends[place])
+
+
+def _export_partition(consumer: Consumer, folder: Path, place: Place, first: Offset, end: Offset) -> Iterator[int]:
+    records = scan(consumer, place, first, end)
+    while first < end:
+        batch = list(islice(records, _RECORDS))
+        is_last = len(batch) < _RECORDS
+        following = min(end, _position(consumer, place)) if is_last else Offset((batch[-1].offset() or 0) + 1)
+        if following > first:
+            _write(folder, Stretch(place, first, following), batch)
+            yield len(batch)
+        if is_last:
+            return
+        first = following
+
+
+def _position(consumer: Consumer, place: Place) -> Offset:
+    """Where the scan has come to: behind control records too, and never past what the broker was ready to send."""
+    with kafka_errors():
+        (at,) = consumer.position([TopicPartition(*place)])
+    return Offset(at.offset)
 
 
 def stretches(folder: Path) -> list[Stretch]:

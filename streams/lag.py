@@ -106,7 +106,12 @@ class OffsetReader:
         """High watermarks, so that what is written but not yet committed by its transaction counts too."""
         return self._list_offsets(places, _LATEST)
 
+    def stable_ends(self, places: Iterable[Place]) -> Offsets:
+        """Last stable offsets: up to there a reader of committed records sees everything, and nothing from there on."""
+        return self._list_offsets(places, _LATEST, IsolationLevel.READ_COMMITTED)
+
     def starts(self, places: Iterable[Place]) -> Offsets:
+        """Log start offsets: what was before is deleted."""
         return self._list_offsets(places, _EARLIEST)
 
     def committed(self, group: str, places: Iterable[Place]) -> dict[Place, Offset | None]:
@@ -163,14 +168,16 @@ class OffsetReader:
             )
         return self._prober
 
-    def _list_offsets(self, places: Iterable[Place], spec: OffsetSpec) -> Offsets:
+    def _list_offsets(
+        self, places: Iterable[Place], spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
+    ) -> Offsets:
         wanted = {TopicPartition(*place): spec for place in places}
         if not wanted:
             return {}
 
         def ask(left_s: float) -> Offsets:
             futures: dict[TopicPartition, Future[Any]] = self._admin.list_offsets(
-                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=left_s
+                wanted, isolation_level=isolation, request_timeout=left_s
             )
             return {_place(one): Offset(future.result().offset) for one, future in futures.items()}
 

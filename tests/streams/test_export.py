@@ -1,20 +1,24 @@
 """Input topics into files: everything once, in stretches, and only what is new the next time."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
 from schemas import topics
-from schemas.ids import Millis
+from schemas.ids import Millis, Offset, Partition
 from streams import export as export_module
 from streams.errors import BadFile
 from streams.export import export, exported, stretches
 from streams.kafka import producer_config
+from streams.lag import OffsetReader, Offsets
+from streams.records import Place
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
-from tests.streams.offsets import made
+from tests.streams.offsets import made, produce, transaction
+from tests.waiting import until
 
 HOUR_MS = 3_600_000
 BEGAN_MS = int(time.time() * 1000) - 100 * HOUR_MS
@@ -50,6 +54,40 @@ def test_a_later_export_adds_what_has_come_since(
     assert values(tmp_path) == list(range(60))
     assert export_all > 10
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.broker
+def test_what_an_open_transaction_keeps_back_is_exported_later(clean_topics: RunningBroker, tmp_path: Path) -> None:
+    """Its record, and those behind it that are committed and cannot be read yet."""
+    kafka = made(clean_topics)
+    produce(kafka, topics.POSTS, 0, 1)
+    transaction(kafka, topics.POSTS, 1, commit=False)
+    producer = transaction(kafka, topics.POSTS, 0, commit=None)
+    produce(kafka, topics.POSTS, 0, 2)
+    assert sum(export(kafka, tmp_path, Millis(0))) == 1
+    producer.commit_transaction(20)
+    reader, place = OffsetReader(kafka), Place(topics.POSTS, Partition(0))
+    until(lambda: reader.stable_ends([place]) == {place: 5}, "the end of the transaction to be in the partition")
+    assert sum(export(kafka, tmp_path, Millis(0))) == 3
+    covered = [(stretch.place.partition, stretch.first, stretch.next) for stretch in stretches(tmp_path)]
+    assert covered == [(0, 0, 1), (0, 1, 5), (1, 0, 2)], "what was taken back is done too"
+
+
+@pytest.mark.broker
+def test_a_file_covers_no_more_than_was_read(
+    clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that is new may know less for a moment than the one that named the end."""
+    kafka = made(clean_topics)
+    produce(kafka, topics.POSTS, 0, 2)
+    ends = OffsetReader.stable_ends
+
+    def promises_more(reader: OffsetReader, places: Iterable[Place]) -> Offsets:
+        return {place: Offset(end + 3) for place, end in ends(reader, places).items()}
+
+    monkeypatch.setattr(OffsetReader, "stable_ends", promises_more)
+    assert sum(export(kafka, tmp_path, Millis(0))) == 2
+    assert [(stretch.first, stretch.next) for stretch in stretches(tmp_path)] == [(0, 2)]
 
 
 @pytest.mark.broker
