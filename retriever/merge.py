@@ -39,6 +39,9 @@ class Merged(NamedTuple):
     tiers: list[Tier]
 
 
+NO_CANDIDATES: Final = Merged([], [], [])
+
+
 def changed_meanwhile(hot: Hits, cold: Hits, revisions: Sequence[Revision | None]) -> list[int]:
     """Rows of the cold hits whose post the hot tier now holds in a newer revision than either search saw. `revisions`
     has that of each cold hit's live or deleted post, None where the tier does not know it."""

@@ -30,9 +30,9 @@ def text_query(request: RetrieveRequest, text: str, encoder: WarmingEncoder, ans
     return Query(vector, _filters(request, None))
 
 
-def member_query(request: RetrieveRequest, member_id: MemberId, members: Members, answer: Answer) -> Query:
+def member_query(request: RetrieveRequest, member_id: MemberId, members: Members, answer: Answer) -> Query | None:
     """
-    cold tier fails, member not seen lately   no vector: member_unavailable, partial
+    cold tier fails, member not seen lately   None: member_unavailable, partial. Any post may be one that the member hid
     cold tier fails, member seen lately       the vector of then; the search will say that the cold tier is missing
     never written, or deleted                 no vector: member_unknown
     neither profile nor history               no vector: member_without_vector
@@ -40,10 +40,10 @@ def member_query(request: RetrieveRequest, member_id: MemberId, members: Members
     """
     with answer.step("member"):
         member, failure = members.find(member_id)
-    filters = _filters(request, member)
     if failure is not None and member is None:
         answer.missing("member_unavailable", failure)
-        return Query(None, filters)
+        return None
+    filters = _filters(request, member)
     if member is None or member.deleted:
         answer.say("member_unknown")
         return Query(None, filters)

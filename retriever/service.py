@@ -12,7 +12,7 @@ from retriever.answer import Answer
 from retriever.encoder import WarmingEncoder
 from retriever.errors import RetrieverUnavailable
 from retriever.members import Members
-from retriever.merge import Merged
+from retriever.merge import NO_CANDIDATES, Merged
 from retriever.queries import Query, member_query, text_query
 from retriever.search import TwoTiers
 from retriever.settings import MAX_IN_FLIGHT
@@ -63,7 +63,7 @@ class Retriever:
         problem = self._hot_problem()
         if problem is not None:
             answer.missing("hot_incomplete", problem)
-        return answer.finish(self._candidates(query, request.k, answer))
+        return answer.finish(NO_CANDIDATES if query is None else self._candidates(query, request.k, answer))
 
     def post(self, post_id: PostId) -> PostResponse:
         """What each tier holds of one post. Raises RetrieverUnavailable."""
@@ -86,7 +86,8 @@ class Retriever:
     def hot_count(self) -> int:
         return self._hot.count()
 
-    def _query(self, request: RetrieveRequest, answer: Answer) -> Query:
+    def _query(self, request: RetrieveRequest, answer: Answer) -> Query | None:
+        """None: no candidate can be given."""
         if request.text is not None:
             return text_query(request, request.text, self._encoder, answer)
         return member_query(request, MemberId(request.member_id or ""), self._members, answer)

@@ -187,14 +187,27 @@ def test_without_the_cold_tier_a_member_seen_lately_gets_the_hot_posts(world: Wo
     assert_partial(answer, "cold_unavailable")
 
 
-def test_without_the_cold_tier_another_member_gets_what_is_trending(world: World) -> None:
-    world.in_cold(member("m"))
-    world.in_hot(post("a"))
-    world.trends(a=2, b=1)
+@pytest.mark.parametrize("failing", [True, "members"])
+def test_a_member_that_cannot_be_read_gets_nothing_that_may_be_hidden(world: World, failing: bool | str) -> None:
+    world.in_cold(member("m", hidden=["hidden"], acted=["liked"]))
+    world.in_hot(post("hidden"), post("liked"), post("own", author="m"))
+    world.trends(hidden=3, liked=2, own=1)
+    world.cold.fails = failing
+    for asked in ({}, {"hide_acted": True}):
+        answer = world.ask(member_id="m", **asked)
+        assert (answer.post_ids, answer.counts) == ([], {"hot": 0, "cold": 0, "trending": 0})
+        assert_partial(answer, "member_unavailable: the tier is down")
+
+
+def test_a_member_seen_lately_gets_nothing_that_is_known_to_be_hidden(world: World) -> None:
+    world.in_cold(member("m", hidden=["hidden"], vector=None))
+    world.in_hot(post("a"), post("hidden"))
+    world.trends(hidden=2, a=1)
+    world.ask(member_id="m")
     world.cold.fails = True
     answer = world.ask(member_id="m")
     assert (answer.post_ids, answer.tiers) == (["a"], ["trending"])
-    assert_partial(answer, "member_unavailable: the tier is down", "trending$", "cold_unavailable")
+    assert_partial(answer, "member_without_vector", "trending$", "cold_unavailable")
 
 
 def test_a_member_deleted_since_is_not_remembered(world: World) -> None:
@@ -203,7 +216,7 @@ def test_a_member_deleted_since_is_not_remembered(world: World) -> None:
     world.in_cold(member("m", revision=2, deleted=True))
     world.ask(member_id="m")
     world.cold.fails = True
-    assert "trending" in world.ask(member_id="m").reasons
+    assert_partial(world.ask(member_id="m"), "member_unavailable")
 
 
 def test_without_any_tier_there_is_no_answer(world: World) -> None:
