@@ -49,8 +49,8 @@ Tier = Literal["hot", "cold", "trending"]
 
 class RetrieveResponse(_Message):
     """Columns of equal length, best first. `partial` says that a part was missing; `reasons` says which and why.
-    A reason also says when the answer does not come from the member's own vector (`member_unknown`, `trending`), and when
-    there is none because nobody can say what the member hid (`member_unavailable`)."""
+    A reason also says when the answer does not come from the member's own vector (`member_unknown`, `trending`), and
+    when it is empty because nobody can say what the member hid (`member_unavailable`)."""
 
     generation: str
     partial: bool
