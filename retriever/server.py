@@ -22,7 +22,8 @@ DRAIN_S: Final = 10
 KEEP_ALIVE_S: Final = 75
 """As long as most proxies and pools of connections keep an idle one."""
 HEAD_S: Final = 10.0
-"""From the first byte of a request, or the opening of a connection, to the end of the headers. Slow lines take one."""
+"""From the first byte of a request, or the opening of a connection, to the end of the headers. Slow lines take one.
+A TLS handshake may take as long again."""
 UNREAD_S: Final = 30.0
 """An answer, or a part of one, that is not taken for so long is given up."""
 
@@ -67,6 +68,65 @@ class _Impatient(H11Protocol):
             self._due = None
 
 
+class _Handshake(asyncio.Protocol):
+    """A connection until it speaks TLS; then it is handed over to HTTP.
+
+    asyncio's own TLS servers wait 60 s for a handshake, and tell uvicorn of the connection only after it: whoever opens
+    many and says nothing would take all the files of the process.
+    """
+
+    def __init__(self, context: ssl.SSLContext, under_way: set["_Handshake"], http: _Impatient) -> None:
+        self._context = context
+        self._under_way = under_way
+        self._http = http
+        self._early: list[bytes] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self._under_way) + len(self._http.connections) >= _max_connections():
+            transport.abort()
+            return
+        self._under_way.add(self)
+        transport.pause_reading()  # until TLS reads
+        self._task = self._http.loop.create_task(self._speak_tls(transport))
+
+    def data_received(self, data: bytes) -> None:
+        """A request that came together with the end of the handshake."""
+        self._early.append(data)
+
+    async def _speak_tls(self, transport: asyncio.Transport) -> None:
+        try:
+            async with asyncio.timeout(HEAD_S):
+                secured = await self._http.loop.start_tls(
+                    transport, self, self._context, server_side=True, ssl_shutdown_timeout=UNREAD_S
+                )
+        except OSError:
+            # Of time, of the network, of TLS: nobody is there who could be told.
+            transport.abort()
+            return
+        finally:
+            self._under_way.discard(self)
+        if secured is not None and not secured.is_closing():
+            self._hand_over(secured)
+
+    def _hand_over(self, secured: asyncio.Transport) -> None:
+        secured.set_protocol(self._http)
+        self._http.connection_made(secured)
+        for data in self._early:
+            self._http.data_received(data)
+
+
+def _secured(context: ssl.SSLContext) -> type[asyncio.Protocol]:
+    """What uvicorn makes for each new connection."""
+    under_way: set[_Handshake] = set()
+
+    class Secured(_Handshake):
+        def __init__(self, **http: Any) -> None:
+            super().__init__(context, under_way, _Impatient(**http))
+
+    return Secured
+
+
 def serve(  # noqa: PLR0917
     app: FastAPI,
     host: str,
@@ -84,11 +144,10 @@ def serve(  # noqa: PLR0917
     server = _Server(
         uvicorn.Config(
             app,
-            http=_Impatient,
+            http=_Impatient if tls is None else _secured(tls),
             log_config=None,
             access_log=False,
             ws="none",
-            ssl_context_factory=_factory(tls),
             timeout_graceful_shutdown=DRAIN_S,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
@@ -96,10 +155,6 @@ def serve(  # noqa: PLR0917
     Thread(target=_end, args=(server, stop), name="stop-server", daemon=True).start()
     on_listening(_url(listening, "http" if tls is None else "https"))
     server.run(sockets=[listening])
-
-
-def _factory(tls: ssl.SSLContext | None) -> Callable[..., ssl.SSLContext] | None:
-    return None if tls is None else lambda *_: tls
 
 
 def _end(server: uvicorn.Server, stop: Event) -> None:

@@ -1,10 +1,12 @@
 """What strangers may cost: places, time and memory. Every one who is refused is told why, and the others go on."""
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import repeat
+from pathlib import Path
 from threading import Event, Semaphore
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ from retriever import limits, server
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
 from schemas.api import RetrieveRequest
+from tests.certificates import certificate
 from tests.retriever.kit import Served, World, member, post
 from tests.waiting import until
 
@@ -149,7 +152,10 @@ class Talk:
         return "".join(heard)
 
     def _piece(self) -> str:
-        return self._socket.recv(10_000).decode()
+        try:
+            return self._socket.recv(10_000).decode()
+        except ConnectionResetError:
+            return ""
 
 
 def _is_whole(answer: str) -> bool:
@@ -217,13 +223,27 @@ class TestSlowClients:
             until(lambda: ask(served, "/v1/hot/positions").status_code == 429, "them to have all places")
             until(lambda: ask(served, "/v1/hot/positions").status_code == 200, "a place to be free again")
 
-    def test_requests_that_take_their_time_are_not_cut(self, served: Served) -> None:
+    def test_requests_that_take_their_time_are_not_cut(
+        self, served: Served, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither by a pause in the body nor by one before the answer, each longer than headers may take."""
+        monkeypatch.setattr(limits, "BODY_S", 60.0)
+        search = Gate(world.cold.tier.search)
+        world.cold.tier.search = search
         body = '{"member_id": "m"}'
-        head = HEAD.replace("1000", str(len(body)))
         with Talk(served) as talk:
-            for piece in (head[:20], head[20:], body[:5], body[5:]):
+            for piece in (HEAD.replace("1000", str(len(body))), body[:5], body[5:]):
                 talk.say(piece)
+                _pause_for_longer_than_headers_may_take(served)
+            search.wait_for(1)
+            search.open()
             assert talk.hear().startswith("HTTP/1.1 200 OK")
+
+
+def _pause_for_longer_than_headers_may_take(served: Served) -> None:
+    """Whoever connects now and says nothing is hung up on when that time is over."""
+    with Talk(served) as silent:
+        assert silent.hear() == ""
 
 
 def test_what_says_that_it_is_too_large_need_not_come(served: Served) -> None:
@@ -260,3 +280,94 @@ def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch
             assert third.drip() == ""
         first.say(LIVE)
         assert "200 OK" in first.hear()
+
+
+@pytest.fixture
+def secured(world: World, tmp_path: Path) -> Iterator[Served]:
+    with Served(world, **certificate(tmp_path, "127.0.0.1").settings()) as served:
+        yield served
+
+
+class TestTlsHandshakes:
+    @pytest.mark.usefixtures("impatient")
+    def test_one_who_says_nothing(self, secured: Served) -> None:
+        with Talk(secured) as talk:
+            assert talk.hear() == ""
+
+    @pytest.mark.usefixtures("impatient")
+    def test_one_who_breaks_off(self, secured: Served) -> None:
+        with Talk(secured) as talk:
+            talk.say("\x16\x03\x01")  # how a greeting begins
+            assert talk.hear() == ""
+
+    def test_one_who_speaks_something_else(self, secured: Served) -> None:
+        with Talk(secured) as talk:
+            talk.say(LIVE)
+            assert "HTTP" not in talk.hear_all()
+
+    def test_they_count_as_connections(self, secured: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "_max_connections", lambda: 3)
+        monkeypatch.setattr(server, "HEAD_S", 60.0)  # else that limit would close them
+        with ExitStack() as silent:
+            for _ in range(2):
+                silent.enter_context(Talk(secured))
+            with TlsTalk(secured) as talk:
+                assert "200 OK" in talk.ask(LIVE)
+                with Talk(secured) as one_too_many:
+                    assert one_too_many.hear() == ""
+                assert "200 OK" in talk.ask(LIVE)
+        until(lambda: _is_let_in(secured), "their places to be free again")
+
+    def test_a_request_may_come_with_the_end_of_the_handshake(self, secured: Served) -> None:
+        with TlsTalk(secured, first=LIVE) as talk:
+            assert "200 OK" in talk.hear()
+
+
+class TlsTalk:
+    """One connection that speaks TLS, piece by piece."""
+
+    def __init__(self, served: Served, first: str = "") -> None:
+        """`first` is sent in one piece with the end of the handshake."""
+        address = urlsplit(served.url)
+        self._socket = socket.create_connection((address.hostname, address.port), 30)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._heard, self._said = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._heard, self._said)
+        self._until_done(self._tls.do_handshake)
+        self._tls.write(first.encode())
+        self._socket.sendall(self._said.read())
+
+    def __enter__(self) -> "TlsTalk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, words: str) -> str:
+        self._tls.write(words.encode())
+        self._socket.sendall(self._said.read())
+        return self.hear()
+
+    def hear(self) -> str:
+        """One whole answer."""
+        heard = ""
+        while not _is_whole(heard):
+            heard += self._until_done(lambda: self._tls.read(10_000)).decode()
+        return heard
+
+    def _until_done(self, step: Callable[[], Any]) -> Any:
+        while True:
+            with suppress(ssl.SSLWantReadError):
+                return step()
+            self._socket.sendall(self._said.read())
+            piece = self._socket.recv(10_000)
+            if piece == b"":
+                raise ConnectionError("the server hung up")
+            self._heard.write(piece)
+
+
+def _is_let_in(served: Served) -> bool:
+    with suppress(ConnectionError), TlsTalk(served) as talk:
+        return "200 OK" in talk.ask(LIVE)
+    return False
