@@ -11,6 +11,8 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from schemas.embeddings import Vector
 
 _WARMING: Final = "the model is still warming up"
+_NOT_LOADED: Final = "the model cannot be loaded; the log of the retriever says why"
+"""The error itself may hold what is not for everybody, such as paths: `/readyz` says this without a key."""
 
 _log = structlog.get_logger(__name__)
 
@@ -67,5 +69,5 @@ class WarmingEncoder:
         try:
             self._encoder = self._load()
         except Exception as error:
-            self._failure = f"the model cannot be loaded: {error}"
-            _log.exception("model not loaded")
+            self._failure = _NOT_LOADED
+            _log.exception("model not loaded", error=str(error))

@@ -74,7 +74,7 @@ class HotFeed:
         # Replaced as a whole by the thread, so that others read one or the other.
         self._offsets: Offsets = {}
         self._goals: Offsets = {}
-        self._failure: str | None = None
+        self._interrupted = False
         self._thread = Thread(target=self._run, name="hot-feed", daemon=True)
 
     def start(self) -> None:
@@ -90,7 +90,9 @@ class HotFeed:
         if self._caught_up.is_set():
             return None
         if not self._goals:
-            return f"the hot feed has not begun to read ({self._failure or 'it is starting'})"
+            # Not the error: `/readyz` says this without a key.
+            why = "; the log of the retriever says why" if self._interrupted else ", it is starting"
+            return f"the hot feed has not begun to read{why}"
         offsets = self._offsets
         left = sum(max(goal - offsets.get(place, 0), 0) for place, goal in self._goals.items())
         return f"the hot tier is catching up, {left} records to go"
@@ -113,8 +115,8 @@ class HotFeed:
                 self._expire_if_due()
                 self._follow()
             except Exception as error:
-                self._failure = _sentence(error)
-                _log.warning("hot feed interrupted", error=self._failure, again_in_s=_RETRY_S)
+                self._interrupted = True
+                _log.warning("hot feed interrupted", error=_sentence(error), again_in_s=_RETRY_S)
                 self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:

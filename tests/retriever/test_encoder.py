@@ -3,6 +3,7 @@
 from typing import Never
 
 import pytest
+from structlog.testing import capture_logs
 
 from encoders.errors import EncodingFailed
 from retriever.encoder import QueryEncoder, WarmingEncoder
@@ -25,11 +26,13 @@ def warmed(encoder: WarmingEncoder) -> WarmingEncoder:
     return encoder
 
 
-def test_a_package_that_cannot_be_loaded_is_named() -> None:
-    encoder = warmed(WarmingEncoder(_no_package))
-    assert encoder.problem == "the model cannot be loaded: no such folder"
-    with pytest.raises(RetrieverUnavailable, match="no such folder"):
+def test_why_a_package_cannot_be_loaded_is_for_the_log_alone() -> None:
+    with capture_logs() as logs:
+        encoder = warmed(WarmingEncoder(_no_package))
+    assert encoder.problem == "the model cannot be loaded; the log of the retriever says why"
+    with pytest.raises(RetrieverUnavailable, match=encoder.problem):
         encoder.encode_text("a")
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("model not loaded", "no such folder")]
 
 
 def test_a_device_that_fails_is_an_outage() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from structlog.testing import capture_logs
 
 from retriever.hot_feed import CONSUMER_OVER, HotFeed
 from retriever.trending import TrendingLists
@@ -208,8 +209,11 @@ def test_the_trending_lists_are_read_whole_and_followed(feeding: Feeding) -> Non
 def test_a_topic_that_is_not_there_yet_is_waited_for(clean_topics: RunningBroker) -> None:
     feeding = Feeding(clean_topics)
     try:
-        feed = feeding.start()
-        until(lambda: "Unknown topic" in (feed.problem or ""), "the feed to say what is missing")
+        with capture_logs() as logs:
+            feed = feeding.start()
+            until(lambda: bool(logs), "the feed to log what is missing")
+        assert "Unknown topic" in logs[0]["error"]
+        assert feed.problem == "the hot feed has not begun to read; the log of the retriever says why"
         assert feed.positions().positions == {}
         feeding.create_topics()
         until(lambda: feed.problem is None, "the feed to catch up")
