@@ -1,5 +1,6 @@
 """The HTTP service. Knows requests, answers and status codes; what they say comes from the retriever and the feed."""
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
@@ -7,11 +8,13 @@ from typing import Annotated, Any, Final
 
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Path, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.exceptions import HTTPException
 
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.guard import HEALTH, ApiKeyGuard
@@ -40,6 +43,7 @@ _LINES_AT_ONCE: Final = 1000
 
 _WRONG: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Failure, "description": "The body cannot be read"},
+    415: {"model": Failure, "description": "The body does not say that it is JSON"},
     422: {"model": Failure, "description": "The field that is wrong"},
 }
 _LATER: Final[dict[int | str, dict[str, Any]]] = {503: {"model": Failure, "description": "No answer now; try again"}}
@@ -66,10 +70,11 @@ def create_app(
 ) -> FastAPI:
     """`status` is called in a thread for each request of /v1/status and may block for seconds."""
     metrics = ServeMetrics(retriever, feed)
-    # No page with docs: it would load scripts from elsewhere. The description itself is at /openapi.json.
+    # No page with docs: it would load scripts from elsewhere.
     app = FastAPI(
         title="nearline retriever",
         version=API_VERSION,
+        openapi_url=None,  # ours is made once, below
         docs_url=None,
         redoc_url=None,
         lifespan=_threads(settings.in_flight + OPERATIONS_IN_FLIGHT),
@@ -82,10 +87,11 @@ def create_app(
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyGuard, key=settings.api_key)
     app.add_exception_handler(RequestValidationError, _wrong_request)
+    app.add_exception_handler(HTTPException, _unreadable)
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RetrieverUnavailable, _unavailable)
     app.add_exception_handler(Exception, _failed)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.include_router(_description(describe(app)))
     return app
 
 
@@ -100,6 +106,17 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for operation in methods.values():
             operation["security"] = [] if path in HEALTH else [{}, {"bearer": []}, {"header": []}]
     return description
+
+
+def _description(description: dict[str, Any]) -> APIRouter:
+    router = APIRouter()
+    body = json.dumps(description).encode()
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(body, media_type=_JSON)
+
+    return router
 
 
 def _health(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
@@ -188,9 +205,27 @@ def _failure(status: int, sentence: str) -> JSONResponse:
     return JSONResponse(Failure(detail=sentence).model_dump(), status)
 
 
-def _wrong_request(_: Request, error: Exception) -> Response:
+def _wrong_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if request.method == "POST" and not _says_json(request):
+        return _failure(415, "the body must be JSON and say so; send content-type: application/json")
     return _failure(422, "; ".join(_field_sentence(one) for one in error.errors()))
+
+
+def _says_json(request: Request) -> bool:
+    kind, _, subtype = request.headers.get("content-type", "").partition(";")[0].strip().lower().partition("/")
+    return kind == "application" and (subtype == "json" or subtype.endswith("+json"))
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    """FastAPI has one sentence for all bodies that it cannot parse."""
+    assert isinstance(error, HTTPException)
+    cause = error.__cause__
+    if isinstance(cause, UnicodeDecodeError):
+        return _failure(400, f"the body is not UTF-8 (position {cause.start}); send JSON in UTF-8")
+    if isinstance(cause, RecursionError):
+        return _failure(400, "the body holds lists or objects inside each other too deep")
+    return await http_exception_handler(request, error)
 
 
 def _field_sentence(error: Any) -> str:

@@ -3,15 +3,39 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    model_validator,
+)
+
+from schemas.times import moment_of
 
 DEFAULT_K = 2000
 MAX_K = 2048
 """Both tiers are bound by it: a GPU's top-k takes no more."""
 MAX_FILTER_IDS = 10_000
 
+_MAX_TIME_CHARS = 64
+
+
+def _moment(value: object) -> datetime:
+    """pydantic alone also takes numbers, and strings of digits, for seconds or milliseconds."""
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or len(value) > _MAX_TIME_CHARS:
+        raise ValueError("give an RFC 3339 time such as 2026-01-05T10:00:00Z")
+    return moment_of(value)
+
+
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _Language = Annotated[str, StringConstraints(min_length=1, max_length=35)]
+_Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 
 
 class _Message(BaseModel):
@@ -29,13 +53,13 @@ class RetrieveRequest(_Message):
 
     member_id: _Id | None = None
     text: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
-    k: int = Field(DEFAULT_K, ge=1, le=MAX_K)
+    k: int = Field(DEFAULT_K, ge=1, le=MAX_K, strict=True)
     languages: list[_Language] = Field(default=[], max_length=100)
-    created_after: AwareDatetime | None = None
+    created_after: _Moment | None = None
     exclude_authors: list[_Id] = Field(default=[], max_length=MAX_FILTER_IDS)
     exclude_posts: list[_Id] = Field(default=[], max_length=MAX_FILTER_IDS)
-    hide_acted: bool = False
-    own_posts: bool = False
+    hide_acted: StrictBool = False
+    own_posts: StrictBool = False
 
     @model_validator(mode="after")
     def _one_query(self) -> "RetrieveRequest":

@@ -23,10 +23,15 @@ def to_rfc3339(micros: Micros) -> str:
 
 def from_rfc3339(text: str) -> Micros:
     """Raises ValueError with one sentence when the text is no RFC 3339 time with a zone."""
+    return to_micros(moment_of(text))
+
+
+def moment_of(text: str) -> datetime:
+    """With its zone. Raises ValueError like `from_rfc3339`."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an RFC 3339 time such as 2026-01-05T10:00:00Z") from None
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no zone; add Z or an offset such as +01:00")
-    return to_micros(moment)
+    return moment

@@ -31,14 +31,12 @@ class _ManyValues(click.Command):
 
 
 def _moment(_: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
-    from datetime import timedelta
-
-    from schemas.times import EPOCH, from_rfc3339
+    from schemas.times import moment_of
 
     if text is None:
         return None
     try:
-        return EPOCH + timedelta(microseconds=from_rfc3339(text))
+        return moment_of(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -93,7 +91,7 @@ def _request(asked: dict[str, Any]) -> RetrieveRequest:
 
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
     try:
-        return RetrieveRequest(**given)
+        return RetrieveRequest.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

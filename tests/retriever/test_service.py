@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,11 +22,12 @@ def world() -> Iterator[World]:
     world.close()
 
 
+RECENTLY = datetime.fromtimestamp(NOW_S - 100, UTC)
 TWO_OF_A_KIND = [
     pytest.param({"languages": ["en", "fr"]}, {"language": "de"}, id="language"),
     pytest.param({"languages": ["en"]}, {"language": None}, id="no language"),
-    pytest.param({"created_after": NOW_S - 100}, {"age_s": 101}, id="created before"),
-    pytest.param({"created_after": NOW_S - 100}, {"age_s": 100}, id="created just then"),
+    pytest.param({"created_after": RECENTLY}, {"age_s": 101}, id="created before"),
+    pytest.param({"created_after": RECENTLY}, {"age_s": 100}, id="created just then"),
     pytest.param({"exclude_authors": ["x", "y"]}, {"author": "y"}, id="author"),
     pytest.param({"exclude_posts": ["out"]}, {}, id="post"),
     pytest.param({}, {"author": "m"}, id="own post"),
