@@ -1,13 +1,12 @@
-"""A feed that makes trouble, and its expected end, computed by a few lines that share no code with the pipeline.
+"""A feed that makes trouble.
 
-Creates, updates, deletes, repeats, stale repeats of deleted posts, activity before its post, bursts on one key. Seeded:
-the same seed gives the same events.
+Posts that are created, updated and deleted, profiles, members who leave, repeats, stale repeats of what is deleted,
+activity before its post and after its member left, bursts on one key. Seeded: the same seed gives the same events.
 """
 
 import random
-from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 Event = dict[str, Any]
 
@@ -31,15 +30,19 @@ _WORDS: Final = (
     "tunnel",
     "saddle",
 )
-_KINDS: Final = {"create": 30, "update": 22, "delete": 8, "repeat": 8, "stale": 6, "burst": 1, "activity": 25}
-_ORDER: Final = {"post.created": 0, "post.updated": 1, "post.deleted": 2}
-
-
-class End(NamedTuple):
-    """What must be there when all is done: the newest event of each live post, and the deleted posts."""
-
-    live: dict[str, Event]
-    deleted: set[str]
+_ACTIONS: Final = ("view", "like", "click", "comment", "hide")
+_INDUSTRIES: Final = ("shipping", "music", "baking")
+_KINDS: Final = {
+    "create": 30,
+    "update": 20,
+    "delete": 8,
+    "repeat": 8,
+    "stale": 6,
+    "burst": 1,
+    "profile": 6,
+    "leave": 1,
+    "activity": 25,
+}
 
 
 class Feed:
@@ -50,9 +53,13 @@ class Feed:
         self._random = random.Random(seed)
         self._at = start
         self._sent: dict[str, list[Event]] = {}
+        """Of each post and each member with a profile."""
+        self._num_posts = 0
         self._live: dict[str, Event] = {}
         self._dead: list[str] = []
         self._announced: list[str] = []
+        self._members = [f"member-{number}" for number in range(_MEMBERS)]
+        self._departed: list[str] = []
 
     def take(self, num_events: int) -> list[Event]:
         """The next ones, about so many."""
@@ -63,8 +70,9 @@ class Feed:
         return self.events[first:]
 
     def _create(self) -> None:
-        number = len(self._sent) + len(self._announced)
-        post_id = self._announced.pop() if self._announced else f"chaos-{number}-{self._random.randrange(10**6)}"
+        self._num_posts += 1
+        new_id = f"chaos-{self._num_posts}-{self._random.randrange(10**6)}"
+        post_id = self._announced.pop() if self._announced else new_id
         now = self._now()
         author = f"author-{self._random.randrange(_AUTHORS)}"
         event = {
@@ -94,6 +102,28 @@ class Feed:
         if self._dead:
             self.events.append(self._random.choice(self._sent[self._random.choice(self._dead)]))
 
+    def _profile(self) -> None:
+        member_id = self._random.choice(self._members)
+        event = {
+            "type": "member.updated",
+            "member_id": member_id,
+            "headline": self._text(),
+            "skills": self._random.sample(_WORDS, 2),
+            "industry": self._random.choice(_INDUSTRIES),
+            "language": "en",
+            "at": self._now(),
+        }
+        self._send(member_id, event)
+
+    def _leave(self) -> None:
+        """For good; another member takes the place."""
+        place = self._random.randrange(len(self._members))
+        member_id = self._members[place]
+        self._members[place] = f"member-{_MEMBERS + len(self._departed)}"
+        self._departed.append(member_id)
+        self._dead.append(member_id)
+        self._send(member_id, {"type": "member.deleted", "member_id": member_id, "at": self._now()})
+
     def _burst(self) -> None:
         if self._live:
             post_id = self._random.choice(list(self._live))
@@ -105,24 +135,25 @@ class Feed:
         self._send(post_id, {**self._live[post_id], **changes})
 
     def _activity(self) -> None:
-        """Sometimes before its post."""
+        """Sometimes before its post, sometimes of a member who has left."""
         if self._random.random() < 0.1 or not self._live:
             post_id = f"chaos-early-{len(self.events)}"
             self._announced.append(post_id)
         else:
             post_id = self._random.choice(list(self._live))
-        member = f"member-{self._random.randrange(_MEMBERS)}"
-        action = self._random.choice(("view", "like", "click", "comment"))
-        event = {"type": "activity", "member_id": member, "post_id": post_id, "action": action, "at": self._now()}
+        left = self._departed and self._random.random() < 0.05
+        member_id = self._random.choice(self._departed if left else self._members)
+        action = self._random.choice(_ACTIONS)
+        event = {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": self._now()}
         self.events.append(event)
 
-    def _send(self, post_id: str, event: Event) -> None:
+    def _send(self, entity_id: str, event: Event) -> None:
         self.events.append(event)
-        self._sent.setdefault(post_id, []).append(event)
+        self._sent.setdefault(entity_id, []).append(event)
         if event["type"] == "post.deleted":
-            self._live.pop(post_id, None)
-        else:
-            self._live[post_id] = event
+            self._live.pop(entity_id, None)
+        elif "post_id" in event:
+            self._live[entity_id] = event
 
     def _text(self) -> str:
         return " ".join(self._random.choices(_WORDS, k=self._random.randint(3, 30))) + f" {len(self.events)}"
@@ -130,16 +161,3 @@ class Feed:
     def _now(self) -> str:
         self._at += _STEP
         return self._at.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def expected_end(events: Iterable[Event]) -> End:
-    """Per post the newest event wins: by time, then created before updated before deleted. No two events of this feed
-    are equal in both, but repeats."""
-    newest: dict[str, tuple[str, int, Event]] = {}
-    for event in events:
-        if event["type"] in _ORDER:
-            mine = (str(event.get("at") or event["created_at"]), _ORDER[event["type"]], event)
-            if event["post_id"] not in newest or mine[:2] > newest[event["post_id"]][:2]:
-                newest[event["post_id"]] = mine
-    live = {post_id: event for post_id, (_, order, event) in newest.items() if order < _ORDER["post.deleted"]}
-    return End(live, set(newest) - set(live))

@@ -1,111 +1,78 @@
-"""Compares both tiers with what must be there."""
+"""What came of a round: everything that a pipeline holds, judged."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import psutil
 
-from nearline.chaos.feed import End
+from nearline.build import package_folder
+from nearline.chaos.expected import End
+from nearline.chaos.findings import Findings, Seen, member_findings, post_findings
+from nearline.chaos.held import Held, collect
+from nearline.chaos.insist import insist
+from nearline.chaos.vectors import OwnVectors, Vectors
+from nearline.connect import Connections
 from nearline.demo.pipeline import Pipeline
-from schemas import topics
-from schemas.contexts import decode_post_context
-from schemas.embeddings import decode_post_embedding
-from schemas.ids import Generation
-from streams import dead_letter_box
-from streams.lag import OffsetReader
-from streams.scan import scan_topic
-from streams.settings import KafkaSettings
+from nearline.settings import instance_settings
 
-_KAFKA_CALL_S: Final = 30.0
-_MAX_COUNTED: Final = 10_000
 _MORE_HANDLES: Final = 100
 """Connections come and go, segments and shards are added; a leak in each fault would be more."""
 
-Revisions = dict[str, int]
-
 
 class Verdict(NamedTuple):
-    """Ids of posts, none where all is well."""
-
-    lost: set[str]
-    """That should be in both tiers and are not."""
-    resurrected: set[str]
-    """That are deleted and in a tier."""
-    older: set[str]
-    """Whose context is not that of the newest event, or whose vector is not that of the newest context."""
-    backwards: set[str]
-    """Whose revision is below one seen before."""
-    repeated: set[str]
-    """Of which a revision was embedded twice."""
+    posts: Findings
+    members: Findings
     dead_letters: int
     handles: set[str]
     """Processes that hold many more open files than at first."""
 
     @property
     def is_good(self) -> bool:
-        return not any(self)
+        return not (self.dead_letters or any(self.columns().values()))
+
+    def columns(self) -> dict[str, set[str]]:
+        """What must be empty, by the names in the table."""
+        kinds = {"posts": self.posts, "members": self.members}
+        named = {
+            f"{kind} {name.replace('_', ' ')}": ids
+            for kind, findings in kinds.items()
+            for name, ids in findings._asdict().items()
+        }
+        return {**named, "handles": self.handles}
 
 
 class Judge:
-    """Remembers the revisions it has seen."""
+    """Remembers the revisions it has seen, and how many files each process held open at first."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._seen: Revisions = {}
+        self._settings = instance_settings(None, pipeline.data_dir)
+        self._vectors = OwnVectors(package_folder(self._settings))
+        self._seen: Seen = {}
         self._handles: dict[str, int] = {}
 
     def judge(self, end: End) -> Verdict:
         """After `nearline wait`."""
-        instance = self._pipeline.instance
-        kafka = KafkaSettings(bootstrap_servers=instance.bootstrap_servers)
-        with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-            found = map(decode_post_context, _values(reader, kafka, topics.POST_CONTEXTS))
-            contexts = {str(context.post_id): context for context in found}
-            repeated = _repeated(reader, kafka, Generation(instance.generation))
-            dead_letters = dead_letter_box.count(kafka, reader, _MAX_COUNTED)
-        with ThreadPoolExecutor(2) as pool:
-            tiers = list(pool.map(self._dump, ("cold", "hot")))
-        lost, resurrected, older, backwards = (set[str]() for _ in range(4))
-        for post_id, event in end.live.items():
-            context = contexts.get(post_id)
-            if context is None or any(post_id not in tier for tier in tiers):
-                lost.add(post_id)
-            elif (context.deleted, context.text) != (False, event["text"]) or any(
-                tier[post_id] != context.revision for tier in tiers
-            ):
-                older.add(post_id)
-        for tier in tiers:
-            resurrected |= end.deleted & tier.keys()
-            backwards |= {post_id for post_id, revision in tier.items() if revision < self._seen.get(post_id, 0)}
-            self._seen.update(tier)
-        return Verdict(lost, resurrected, older, backwards, repeated, dead_letters, self._too_many_handles())
+        return self.compare(end, self.look())
+
+    def look(self) -> Held:
+        """Waits for parts that are away for a moment."""
+        return insist(lambda: collect(Connections(self._settings, lambda: self._pipeline.instance)))
+
+    def compare(self, end: End, held: Held) -> Verdict:
+        return verdict(end, held, self._vectors, self._seen, self._too_many_handles())
 
     def _too_many_handles(self) -> set[str]:
-        found: set[str] = set()
-        for one in self._pipeline.instance.processes:
+        leaking: set[str] = set()
+        for process in self._pipeline.instance.processes:
             with suppress(psutil.Error):
-                handles = psutil.Process(one.pid).num_fds()
-                if handles > self._handles.setdefault(one.name, handles) + _MORE_HANDLES:
-                    found.add(one.name)
-        return found
-
-    def _dump(self, tier: str) -> Revisions:
-        return {one["post_id"]: one["revision"] for one in self._pipeline.lines("dump", "posts", "--tier", tier)}
+                handles = psutil.Process(process.pid).num_fds()
+                if handles > self._handles.setdefault(process.name, handles) + _MORE_HANDLES:
+                    leaking.add(process.name)
+        return leaking
 
 
-def _repeated(reader: OffsetReader, kafka: KafkaSettings, generation: Generation) -> set[str]:
-    seen: set[tuple[str, int]] = set()
-    repeated: set[str] = set()
-    for value in _values(reader, kafka, topics.post_embeddings(generation)):
-        one = decode_post_embedding(value)
-        if (one.post_id, one.revision) in seen:
-            repeated.add(one.post_id)
-        seen.add((one.post_id, one.revision))
-    return repeated
-
-
-def _values(reader: OffsetReader, kafka: KafkaSettings, topic: str) -> Iterator[bytes]:
-    """Of all committed records, each partition in order."""
-    return (value for message in scan_topic(kafka, reader, topic) if (value := message.value()) is not None)
+def verdict(end: End, held: Held, vectors: Vectors, seen: Seen, handles: set[str]) -> Verdict:
+    """Adds to `seen` what is there now."""
+    posts, members = post_findings(end, held, vectors, seen), member_findings(end, held, vectors, seen)
+    return Verdict(posts, members, held.dead_letters, handles)

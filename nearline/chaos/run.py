@@ -14,19 +14,19 @@ from typing import Final
 
 from nearline.build import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
 from nearline.chaos import flaky
+from nearline.chaos.expected import expected_end
 from nearline.chaos.faults import Adversary
-from nearline.chaos.feed import Event, Feed, expected_end
+from nearline.chaos.feed import Event, Feed
+from nearline.chaos.insist import RECOVERY_S, insist
 from nearline.chaos.judge import Judge
 from nearline.chaos.outages import Outages
 from nearline.chaos.table import KILL, Round, Say, sentence
 from nearline.chaos.twice import EncodedTwice
-from nearline.demo.pipeline import CommandFailed, Pipeline
-from nearline.errors import NearlineError, NotRunning
+from nearline.demo.pipeline import Pipeline
+from nearline.errors import NearlineError
 from nearline.runtime import BROKER
 from streams import crash_points
 
-RECOVERY_S: Final = 180.0
-"""A `nearline wait` that takes longer has failed."""
 STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)
 _LOOK_S: Final = 2.0
 """In which every process has written what it does."""
@@ -147,10 +147,10 @@ class Chaos:
 
     def _send(self, events: Sequence[Event]) -> None:
         """Whatever was sent of them before is sent again: a repeat changes nothing."""
-        _insist(lambda: self._pipeline.ingest(events))
+        insist(lambda: self._pipeline.ingest(events))
 
     def _wait(self) -> None:
-        _insist(lambda: self._pipeline.wait(RECOVERY_S))
+        insist(lambda: self._pipeline.wait(RECOVERY_S))
 
     def _strike(self) -> str:
         time.sleep(self._random.uniform(0.0, 2.0))
@@ -196,15 +196,3 @@ def _crash_file(folder: Path) -> Path:
 
 def _cold_faults(folder: Path) -> Path:
     return folder / "cold-faults"
-
-
-def _insist(do: Callable[[], None]) -> None:
-    """A command may meet a part that is just away; the promise is that it works when the part is back."""
-    deadline = time.monotonic() + RECOVERY_S
-    while True:
-        try:
-            return do()
-        except (CommandFailed, NotRunning):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)

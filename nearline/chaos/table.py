@@ -13,7 +13,6 @@ from streams.settings import EncodeSettings
 
 KILL: Final = "kill -9 of a stage"
 """The kind of round for which a time is promised."""
-SETS: Final = ("lost", "resurrected", "older", "backwards", "repeated", "handles")
 _RECOVERY_S: Final = 30.0
 _TWO_BATCHES: Final = 2 * EncodeSettings().batch_records
 
@@ -33,9 +32,10 @@ class Round(NamedTuple):
 
 def figures(rounds: Sequence[Round]) -> list[dict[str, Any]]:
     """Rows as every benchmark writes them."""
+    names = dict.fromkeys(name for one in rounds for name in one.verdict.columns())
     found = [
         _figure("faults", sum(len(one.faults) for one in rounds)),
-        *(_figure(name, sum(len(getattr(one.verdict, name)) for one in rounds), 0) for name in SETS),
+        *(_figure(name, sum(len(one.verdict.columns()[name]) for one in rounds), 0) for name in names),
         _figure("dead letters of outages", max(one.verdict.dead_letters for one in rounds), 0),
     ]
     for kind in dict.fromkeys(one.kind for one in rounds):
@@ -65,7 +65,7 @@ def report(rounds: Sequence[Round], say: Say, json_file: Path | None) -> None:
 
 
 def sentence(verdict: Verdict) -> str:
-    sets = (f"{name}: {sorted(getattr(verdict, name))[:5]}" for name in SETS if getattr(verdict, name))
+    sets = (f"{name}: {sorted(ids)[:5]}" for name, ids in verdict.columns().items() if ids)
     return "; ".join([*sets, f"dead letters: {verdict.dead_letters}"])
 
 

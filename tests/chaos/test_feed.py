@@ -1,10 +1,11 @@
 """The adversary's feed, and the few lines that say what must come of it."""
 
-import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from nearline.chaos.feed import Feed, expected_end
+from nearline.chaos.expected import Entry, Member, expected_end, time_us
+from nearline.chaos.feed import Event, Feed
 from schemas.events import parse_event
+from tests.chaos.lines import line
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -14,16 +15,17 @@ def test_the_same_seed_gives_the_same_events_and_all_of_them_are_good() -> None:
     events = first.take(1_500)
     assert events == second.take(1_500)
     assert Feed(4, START).take(1_500) != events
-    assert {event["type"] for event in events} == {"post.created", "post.updated", "post.deleted", "activity"}
+    of_posts = {"post.created", "post.updated", "post.deleted"}
+    assert {event["type"] for event in events} == {*of_posts, "member.updated", "member.deleted", "activity"}
     for event in events:
-        assert parse_event(_line(event)) is not None
+        assert parse_event(line(event)) is not None
 
 
 def test_it_makes_trouble() -> None:
     feed = Feed(1, START)
     feed.take(3_000)
-    posts = [event for event in feed.events if event["type"] != "activity"]
-    lines = [_line(event) for event in posts]
+    posts = [event for event in feed.events if event["type"].startswith("post.")]
+    lines = [line(event) for event in posts]
     assert len(set(lines)) < len(lines), "repeats"
     created = {event["post_id"]: place for place, event in reversed(list(enumerate(feed.events))) if "text" in event}
     early = [
@@ -34,6 +36,10 @@ def test_it_makes_trouble() -> None:
     assert end.deleted
     last = {event["post_id"]: event["type"] for event in posts}
     assert any(last[post_id] != "post.deleted" for post_id in end.deleted), "a stale repeat after a delete"
+    left = {event["member_id"]: place for place, event in enumerate(feed.events) if event["type"] == "member.deleted"}
+    assert left.keys() == end.departed
+    acted = {e["member_id"]: place for place, e in enumerate(feed.events) if e["type"] == "activity"}
+    assert any(acted.get(member_id, 0) > place for member_id, place in left.items()), "activity of who has left"
 
 
 def test_the_newest_event_wins_whatever_the_order_of_sending() -> None:
@@ -42,9 +48,50 @@ def test_the_newest_event_wins_whatever_the_order_of_sending() -> None:
     deleted = {"type": "post.deleted", "post_id": "p", "at": "2026-01-05T12:00:00Z"}
     back = {**updated, "at": "2026-01-05T13:00:00Z"}
     assert expected_end([updated, created]).live == {"p": updated}
-    assert expected_end([deleted, updated, created]) == ({}, {"p"})
+    end = expected_end([deleted, updated, created])
+    assert (end.live, end.deleted) == ({}, {"p"})
     assert expected_end([back, deleted, created]).live == {"p": back}
 
 
-def _line(event: object) -> bytes:
-    return json.dumps(event).encode()
+def test_what_a_member_must_have() -> None:
+    def post(post_id: str, at: int) -> Event:
+        return {"type": "post.created", "post_id": post_id, "author_id": "w", "text": post_id, "created_at": _at(at)}
+
+    def acts(member_id: str, post_id: str, action: str, at: int) -> Event:
+        return {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": _at(at)}
+
+    events = [
+        *(post("stays", 1), post("goes", 2), {"type": "post.deleted", "post_id": "goes", "at": _at(3)}),
+        *(acts("m", "stays", "like", 4), acts("m", "goes", "click", 5), acts("m", "never-written", "like", 6)),
+        *(acts("m", "goes", "hide", 7), acts("viewer", "stays", "view", 8), acts("gone", "stays", "like", 9)),
+        {"type": "member.updated", "member_id": "m", "headline": "baker", "at": _at(10)},
+        {"type": "member.deleted", "member_id": "gone", "at": _at(11)},
+    ]
+    end = expected_end(events)
+    like = Entry(time_us(_at(4)), "stays", "like")
+    wrote = Entry(time_us(_at(1)), "stays", "wrote")
+    assert end.members["m"] == Member(events[-2], {like}, {like}, {"stays"}, {"stays", "goes"}, {"goes"})
+    assert end.members["w"] == Member(None, {wrote}, {wrote}, set(), set(), set())
+    assert not end.members["viewer"].must_be_there
+    assert end.departed == {"gone"}
+    assert "gone" not in end.members
+
+
+def test_a_full_history_may_have_dropped_what_a_deleted_post_pushed_out() -> None:
+    """49 live posts, then two that are deleted: whether the oldest is still there depends on when they were."""
+    posts = [f"p{number:02}" for number in range(51)]
+    bodies = [
+        {"type": "post.created", "post_id": one, "author_id": "w", "text": "t", "created_at": _at(0)} for one in posts
+    ]
+    likes = [
+        {"type": "activity", "member_id": "m", "post_id": one, "action": "like", "at": _at(number)}
+        for number, one in enumerate(posts)
+    ]
+    deletes = [{"type": "post.deleted", "post_id": one, "at": _at(99)} for one in posts[-2:]]
+    member = expected_end([*bodies, *likes, *deletes]).members["m"]
+    assert {entry.post_id for entry in member.possible} == set(posts[:49])
+    assert {entry.post_id for entry in member.history} == set(posts[1:49])
+
+
+def _at(second: int) -> str:
+    return (START + timedelta(seconds=second)).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,128 @@
+"""What a pipeline holds at one moment: contexts, both tiers, and what it answers.
+
+Collects and judges nothing. Call it when all that was sent is searchable.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Final, NamedTuple, TypeVar
+
+from indexer.tiers import ColdTier, StoredMember, StoredPost
+from nearline.connect import Connections
+from retriever.client import RetrieverClient
+from retriever.errors import RetrieverUnavailable
+from schemas import topics
+from schemas.api import MAX_FILTER_IDS, MAX_K, RetrieveRequest
+from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
+from schemas.embeddings import decode_member_embedding, decode_post_embedding
+from schemas.ids import Kind, MemberId
+from streams import dead_letter_box
+from streams.lag import OffsetReader
+from streams.scan import scan_topic
+
+QUESTIONS: Final = ("harbor winter violin", "copper ledger kettle tunnel pepper")
+"""The hot tier shows no vectors. Scores of two questions tell one vector from another."""
+_KAFKA_CALL_S: Final = 30.0
+_MAX_LETTERS: Final = 10_000
+_IDS_AT_ONCE: Final = 500
+
+_Id = TypeVar("_Id", bound=str)
+_Stored = TypeVar("_Stored", StoredPost, StoredMember)
+
+Scores = dict[str, float]
+"""Of the live posts, by id."""
+
+
+class Held(NamedTuple):
+    """By entity id. Deleted posts are in no tier; `members` has the tombstones too."""
+
+    post_contexts: dict[str, PostContext]
+    member_contexts: dict[str, MemberContext]
+    embedded: dict[Kind, Counter[tuple[str, int]]]
+    """How often each revision of an entity was embedded."""
+    cold_posts: dict[str, StoredPost]
+    hot_posts: dict[str, int]
+    """Revisions."""
+    answers: list[Scores]
+    """To each of the questions, all posts that can be found."""
+    members: dict[str, StoredMember]
+    """In the cold tier: those that have a context or an embedding."""
+    num_members: int
+    """Live ones in the cold tier."""
+    dead_letters: int
+
+
+def collect(connections: Connections) -> Held:
+    """Raises StreamsError, IndexerError, RetrieverError, NearlineError where a part does not answer."""
+    with closing(OffsetReader(connections.kafka, _KAFKA_CALL_S)) as reader:
+        log = _Log(connections, reader)
+        post_contexts = {str(one.post_id): one for one in map(decode_post_context, log.values(topics.POST_CONTEXTS))}
+        member_contexts = {
+            str(one.member_id): one for one in map(decode_member_context, log.values(topics.MEMBER_CONTEXTS))
+        }
+        embedded = log.embedded()
+        dead_letters = dead_letter_box.count(connections.kafka, reader, _MAX_LETTERS)
+    member_ids = sorted(member_contexts.keys() | {member_id for member_id, _ in embedded["member"]})
+    with ThreadPoolExecutor(1) as pool, closing(connections.cold()) as cold, connections.retriever() as client:
+        answers = pool.submit(lambda: [_answer(client, question) for question in QUESTIONS])
+        cold_posts = _cold_posts(cold)
+        members = _in_pieces(cold.members, [MemberId(member_id) for member_id in member_ids])
+        num_members = cold.count("member")
+        scores = answers.result()
+        hot_posts = {post.post_id: post.revision for post in client.hot_posts()}
+    return Held(
+        post_contexts, member_contexts, embedded, cold_posts, hot_posts, scores, members, num_members, dead_letters
+    )
+
+
+class _Log:
+    """The topics of an instance, read from their start."""
+
+    def __init__(self, connections: Connections, reader: OffsetReader) -> None:
+        self._connections = connections
+        self._reader = reader
+
+    def values(self, topic: str) -> Iterator[bytes]:
+        """Of all committed records, each partition in order."""
+        messages = scan_topic(self._connections.kafka, self._reader, topic)
+        return (value for message in messages if (value := message.value()) is not None)
+
+    def embedded(self) -> dict[Kind, Counter[tuple[str, int]]]:
+        generation = self._connections.generation
+        posts = map(decode_post_embedding, self.values(topics.post_embeddings(generation)))
+        members = map(decode_member_embedding, self.values(topics.member_embeddings(generation)))
+        return {
+            "post": Counter((str(one.post_id), int(one.revision)) for one in posts),
+            "member": Counter((str(one.member_id), int(one.revision)) for one in members),
+        }
+
+
+def _cold_posts(cold: ColdTier) -> dict[str, StoredPost]:
+    """Live ones, with their vectors."""
+    ids = list({post.post_id: None for post in cold.scroll_posts()})
+    stored = _in_pieces(lambda some: cold.posts(some, with_vectors=True), ids)
+    return {post_id: post for post_id, post in stored.items() if not post.deleted}
+
+
+def _in_pieces(ask: Callable[[Sequence[_Id]], "list[_Stored | None]"], ids: Sequence[_Id]) -> dict[str, _Stored]:
+    """What is there of these, by id."""
+    held: dict[str, _Stored] = {}
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        some = ids[start : start + _IDS_AT_ONCE]
+        held |= {entity_id: stored for entity_id, stored in zip(some, ask(some), strict=True) if stored is not None}
+    return held
+
+
+def _answer(client: RetrieverClient, question: str) -> Scores:
+    """All posts, a page after the other. Raises RetrieverUnavailable where an answer is not whole yet."""
+    scores: Scores = {}
+    while len(scores) <= MAX_FILTER_IDS:
+        answer = client.retrieve(RetrieveRequest(text=question, k=MAX_K, exclude_posts=list(scores)))
+        if answer.reasons:
+            raise RetrieverUnavailable(f"an answer is not whole: {', '.join(answer.reasons)}")
+        scores |= zip(answer.post_ids, answer.scores, strict=True)
+        if len(answer.post_ids) < MAX_K:
+            return scores
+    raise RetrieverUnavailable(f"more than {MAX_FILTER_IDS:,} posts cannot be looked at; send fewer events")
