@@ -91,7 +91,7 @@ class CpuMatrix:
 class GpuMatrix:
     """Half precision on the device for the scan, full precision beside it for the scores that are given."""
 
-    def __init__(self, num_slots: int, dimension: int, device: str = "cuda") -> None:
+    def __init__(self, num_slots: int, dimension: int, device: str) -> None:
         import torch
 
         self._torch = torch
@@ -126,9 +126,11 @@ def _best(slots: Slots, scores: Scores, k: int) -> Scanned:
 
 def new_matrix(num_slots: int, dimension: int, device: str, threads: int) -> Matrix:
     """`device` as in HotSettings."""
-    if device == "cuda" or (device == "auto" and _has_gpu()):
-        return GpuMatrix(num_slots, dimension)
-    return CpuMatrix(num_slots, dimension, threads)
+    if device == "auto":
+        device = "cuda" if _has_gpu() else "cpu"
+    if device == "cpu":
+        return CpuMatrix(num_slots, dimension, threads)
+    return GpuMatrix(num_slots, dimension, device)
 
 
 def _has_gpu() -> bool:

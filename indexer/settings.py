@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from indexer.devices import Device
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +29,7 @@ class HotSettings(_Settings):
     window_s: float = Field(48 * 3600.0, gt=0)
     capacity: int = Field(200_000, ge=1)
     """Posts. At 128 dimensions 200,000 are 100 MB."""
-    device: str = "auto"
-    """auto, cpu or cuda. auto: a GPU where there is one."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N. auto: a GPU where there is one."""
     threads: int = Field(1, ge=1)
     """Of FAISS on a CPU, for one search."""

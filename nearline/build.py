@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from encoders.packages import ModelPackage
+from indexer.devices import check_presence
 from indexer.tiers import ColdTier, HotTier
 from nearline.cores import encode_threads
 from nearline.errors import BadSettings
@@ -91,6 +92,7 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
     from streams.repeating import repeating
     from streams.transactional import node_id
 
+    check_presence("encode.device", settings.encode.device)
     encoder = Encoder.load(
         package_folder(settings),
         device=_encode_device(settings.encode.device, int(slot)),
@@ -157,6 +159,8 @@ def build_serve(settings: Settings) -> Run:
     from retriever.trending import TrendingLists
     from streams.repeating import repeating
 
+    check_presence("hot.device", settings.hot.device)
+    check_presence("encode.device", settings.encode.device)
     package = ModelPackage.read(package_folder(settings))
     hot = FaissHotTier(package.dimension, settings.hot)
     trending = TrendingLists()

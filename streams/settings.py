@@ -4,6 +4,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from indexer.devices import Device
+
 _RUN_CODE: Final = frozenset(
     ("plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location", "ssl.providers")
 )
@@ -47,7 +49,7 @@ class ContextsSettings(_Settings):
 
 class EncodeSettings(_Settings):
     workers: int = Field(1, ge=1, le=64)
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda or cuda:N. auto: a GPU where there is one."""
     threads: int | None = Field(None, ge=1)
     """That run the model on a CPU. None: the cores less one for everything else, at least one."""
