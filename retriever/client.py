@@ -46,10 +46,11 @@ class RetrieverClient:
         timeout_s: float = TIMEOUT_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`tls` says whom to believe (`retriever/tls.py`); None: the authorities that this machine trusts."""
+        """`tls` says whom to believe (`retriever/tls.py`); None: the authorities that this machine trusts. Raises
+        RetrieverUnavailable for a URL that is none, NotAllowed for a key that no header can carry."""
         self._url = url
         self._timeout_s = timeout_s
-        self._headers = {"X-API-Key": api_key.get_secret_value().encode()} if api_key else {}
+        self._headers = {"X-API-Key": _sendable(api_key)} if api_key else {}
         self._connection, self._prefix = _connection(url, min(timeout_s, _CONNECT_S), tls)
 
     def __enter__(self) -> Self:
@@ -132,12 +133,17 @@ class RetrieverClient:
             raise RetrieverUnavailable(f"the retriever at {self._url} does not answer ({why}); is it up?") from error
         except ValidationError as error:
             raise RetrieverUnavailable(f"what answers at {self._url} is not this version of a retriever") from error
-        except ValueError:
-            # http.client quotes the value, which is the key.
-            raise NotAllowed("the API key holds a character that a header cannot carry, such as a line end") from None
         finally:
             if not whole:
                 self.close()
+
+
+def _sendable(api_key: SecretStr) -> bytes:
+    """Raises NotAllowed. http.client would refuse it too, and quote it."""
+    key = api_key.get_secret_value()
+    if not key.isprintable():
+        raise NotAllowed("the API key holds a character that a header cannot carry, such as a line end")
+    return key.encode()
 
 
 def _connection(url: str, connect_s: float, tls: ssl.SSLContext | None) -> tuple[HTTPConnection, str]:
@@ -147,16 +153,27 @@ def _connection(url: str, connect_s: float, tls: ssl.SSLContext | None) -> tuple
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if host is None or parts.scheme not in ("http", "https"):
+    if host is None or parts.scheme not in ("http", "https") or not _can_be_asked(host, parts.path):
         raise RetrieverUnavailable(f"{url!r} is no address of a retriever; give one such as http://127.0.0.1:8080")
     if parts.scheme == "https":
         return HTTPSConnection(host, port, timeout=connect_s, context=tls), parts.path.rstrip("/")
     return HTTPConnection(host, port, timeout=connect_s), parts.path.rstrip("/")
 
 
+def _can_be_asked(host: str, path: str) -> bool:
+    """Whether name servers and HTTP take these at all."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return path.isascii() and all(text.isprintable() and " " not in text for text in (host, path))
+
+
 def _is_stale(connection: HTTPConnection) -> bool:
     """A server has nothing to say before it is asked, except that it has hung up."""
-    return bool(select.select([connection.sock], [], [], 0)[0])
+    poll = select.poll()  # select() takes no descriptor above 1023
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _lines(answer: HTTPResponse) -> Iterator[bytes]:

@@ -1,10 +1,12 @@
 """The client of the commands: answers as messages, failures as our errors, and nothing heavy imported."""
 
+import os
+import resource
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Thread
 
 import pytest
@@ -124,7 +126,23 @@ def test_a_connection_that_the_server_drops_when_it_is_used_again_is_opened_agai
         thread.join()
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://a", "http://", "http://a:b", "http://[", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8080",
+        "ftp://a",
+        "http://",
+        "http://a:b",
+        "http://[",
+        "",
+        "http://a..b",
+        "http://.a",
+        f"http://{'a' * 64}",
+        "http://a b",
+        "http://a/b c",
+        "http://a/räume",
+    ],
+)
 def test_an_address_that_is_none_is_named(url: str) -> None:
     with pytest.raises(RetrieverUnavailable, match="is no address of a retriever"):
         RetrieverClient(url)
@@ -184,11 +202,23 @@ def test_one_that_never_answers_is_not_waited_for() -> None:
             client.status()
 
 
-def test_a_key_that_no_header_can_carry_is_not_printed(served: Served) -> None:
-    with (
-        RetrieverClient(served.url, SecretStr("top-secret\n")) as client,
-        pytest.raises(NotAllowed) as caught,
-    ):
-        client.status()
-    assert "top-secret" not in str(caught.value)
+def test_more_files_than_select_can_tell_apart_are_no_trouble(served: Served) -> None:
+    """select() knows descriptors up to 1023 alone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard > 1100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while stack.enter_context(open(os.devnull)).fileno() < 1024:
+            pass
+        client = stack.enter_context(RetrieverClient(served.url, KEY))
+        for _ in range(2):
+            assert client.status().generation == "test-0"
+
+
+@pytest.mark.parametrize("value", ["top-secret\n", "top-\rsecret", "top-secret\x00", "top-secret\x7f"])
+def test_a_key_that_no_header_can_carry_is_not_printed(value: str) -> None:
+    with pytest.raises(NotAllowed, match="the API key holds a character that a header cannot carry") as caught:
+        RetrieverClient("http://127.0.0.1:1", SecretStr(value))
+    assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
