@@ -26,6 +26,7 @@ from schemas.hops import MemberAction, PostActivity, decode_member_action, decod
 from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId
 from streams.context_tables import KindForm, KindTables
 from streams.dead_letters import dead_letter_record, unplaced_record
+from streams.misplaced import Misplaced
 from streams.positions import position_cells, refuse_lost_offsets
 from streams.pulse import Beat, no_beat
 from streams.records import Output, Place, offset_of
@@ -89,6 +90,7 @@ class ContextProcessor:
         self._now_us = Micros(0)
         self._outputs: list[Output] = []
         self._notes: Counter[str] = Counter()
+        self._misplaced = Misplaced(kafka.partitions)
         self._said_at = time.monotonic()
         self._apply: dict[str, Callable[[Message], None]] = {
             topics.POSTS: self._apply_post_event,
@@ -160,6 +162,7 @@ class ContextProcessor:
         self._posts.committed(end)
         self._members.committed(end)
         self._say_notes()
+        self._misplaced.say()
 
     def _begin(self) -> None:
         self._now_us = self._clock()
@@ -174,7 +177,11 @@ class ContextProcessor:
 
     def _apply_one(self, record: Message) -> None:
         try:
-            self._apply[record.topic() or ""](record)
+            elsewhere = self._misplaced.sent_on(record)
+            if elsewhere is None:
+                self._apply[record.topic() or ""](record)
+            else:
+                self._outputs.append(elsewhere)
         except BadRecord as error:
             self._notes["dead-letter"] += 1
             self._outputs.append(dead_letter_record(STAGE, record, str(error)))

@@ -15,7 +15,7 @@ from streams.kafka import MAX_RECORD_BYTES
 from streams.records import Output, offset_of, place_of
 
 _STAGE: Final = "contexts"
-_MOST_BYTES: Final = MAX_RECORD_BYTES - 64 * 1024
+LARGEST_BYTES: Final = MAX_RECORD_BYTES - 64 * 1024
 """Of a record in a letter: the cause comes on top, and the letter must fit wherever the record did. Compressed, a
 record of any size may have come in."""
 _KEPT_BYTES: Final = 1024 * 1024
@@ -24,12 +24,17 @@ _KEPT_BYTES: Final = 1024 * 1024
 def dead_letter_record(stage: str, record: Message, cause: str) -> Output:
     """A record that can never succeed. Its key, value and headers stay as they are, unless they do not fit."""
     key, value, own = record.key(), record.value(), headers_of(record)
-    size = len(key or b"") + len(value or b"") + sum(len(name) * 4 + len(held or b"") for name, held in own)
-    if size > _MOST_BYTES:
+    size = size_bytes(key, value, own)
+    if size > LARGEST_BYTES:
         cause = f"{cause}; of its {size} bytes only the first {_KEPT_BYTES} of key and value are kept here"
         key, value, own = key and key[:_KEPT_BYTES], value and value[:_KEPT_BYTES], []
     headers = to_headers(DeadLetterCause(stage, *place_of(record), offset_of(record), cause))
     return _output(key, value, [*own, *headers])
+
+
+def size_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Of a record, at most."""
+    return len(key or b"") + len(value or b"") + sum(len(name) * 4 + len(held or b"") for name, held in headers)
 
 
 def unplaced_record(unplaced: Unplaced) -> Output:

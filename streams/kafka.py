@@ -80,12 +80,12 @@ def producer_config(kafka: KafkaSettings, **over: Any) -> Config:
     """An idempotent producer that puts keys where every other client of Kafka puts them."""
     defaults = {
         "enable.idempotence": True,
-        "partitioner": "murmur2_random",
         "message.max.bytes": MAX_RECORD_BYTES,
         "compression.type": "lz4",
         "linger.ms": 5,
     }
-    return _config(kafka, defaults, over)
+    # Not an option: rows are where this puts their keys.
+    return _config(kafka, defaults, {"partitioner": "murmur2_random", **over})
 
 
 def _config(kafka: KafkaSettings, defaults: Config, over: Config) -> Config:

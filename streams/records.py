@@ -5,7 +5,7 @@ from typing import NamedTuple
 from confluent_kafka import Message
 
 from schemas.dead_letters import Headers
-from schemas.ids import Offset, Partition
+from schemas.ids import Millis, Offset, Partition
 
 
 class Place(NamedTuple):
@@ -24,10 +24,11 @@ def offset_of(record: Message) -> Offset:
 
 
 class Output(NamedTuple):
-    """A record to be sent. Without a partition, the key decides."""
+    """A record to be sent. Without a partition, the key decides; without a timestamp, it is that of the sending."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers | None = None
     partition: Partition | None = None
+    timestamp_ms: Millis | None = None

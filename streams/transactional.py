@@ -265,11 +265,13 @@ class TransactionalLoop:
             self._produce(output, {"on_delivery": self._on_delivery} if number in tracked else {})
 
     def _produce(self, output: Output, options: dict[str, Any]) -> None:
-        topic, key, value, headers, partition = output
+        topic, key, value, headers, partition, timestamp_ms = output
         if headers is not None:
             options["headers"] = headers
         if partition is not None:
             options["partition"] = partition
+        if timestamp_ms is not None:
+            options["timestamp"] = timestamp_ms
         while True:
             try:
                 self._producer.produce(topic, value, key, **options)

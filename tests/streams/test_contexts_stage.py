@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 from confluent_kafka import ConsumerGroupState, Message
+from structlog.testing import capture_logs
 
 from contexts.settings import ContextRules
 from schemas import topics
@@ -296,6 +297,22 @@ def test_workers_that_join_leave_freeze_and_die_lose_and_repeat_nothing(contexts
                 os.kill(frozen.pid, signal.SIGCONT)
                 contexts.send_all(next(parts))
                 contexts.check(world)
+
+
+def test_a_producer_with_another_partitioner_changes_nothing(contexts: Contexts) -> None:
+    """librdkafka's own is the likeliest mistake."""
+    contexts.sender = Sender(contexts.kafka, partitioner="consistent_random")
+    world = World(seed=11, num_actions=200)
+    contexts.send_all(world.sent())
+    with capture_logs() as said, in_thread(contexts.stage().run):
+        contexts.check(world)
+        before = contexts.posts() | contexts.members()
+        contexts.sender.send(topics.REPUBLISH, [(entity_id, None) for entity_id in before])
+        contexts.until_done()
+    for entity_id, published in (contexts.posts() | contexts.members()).items():
+        assert len(published) == len(before[entity_id]) + 1, entity_id
+    warned = [line["topic"] for line in said if "set partitioner=murmur2_random" in line["event"]]
+    assert sorted(warned) == sorted([*topics.INPUTS, topics.REPUBLISH])
 
 
 def test_a_damaged_row_is_restored_from_the_changelog(contexts: Contexts) -> None:
