@@ -16,9 +16,13 @@ from typing import Final
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+from hypothesis import settings
 
 from nearline.broker import EmbeddedBroker
 from tests.waiting import until
+
+settings.register_profile("nearline", deadline=None)  # a busy machine is no failure
+settings.load_profile("nearline")
 
 # A test's broker never lives long enough for the second compiler to pay.
 _QUICK: Final = ("-XX:TieredStopAtLevel=1",)

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 from msgspec import Struct
+from threadpoolctl import threadpool_limits
 
 from encoders.packages import ModelPackage
 from schemas.contexts import MemberContext
@@ -17,7 +18,7 @@ from trainer import baselines
 from trainer.feed import Feed, Task, rows_at
 from trainer.probe import Correlation, probe
 from trainer.ranks import CUTOFFS, Ranks, interval, ndcg, ranks_of, recall, share_better
-from trainer.vectors import FormName, PackageVectors, cut, form_name
+from trainer.vectors import FormName, Matrix, PackageVectors, cut, form_name
 
 LENGTHS: Final = (("0", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20+", 20, 10**9))
 """Of histories, in actions before the cut."""
@@ -93,7 +94,7 @@ class Evaluation:
             members = vectors.members(contexts)
             for dimension in sorted(package.manifest.dimensions, reverse=True):
                 if history == "acted" or dimension == package.dimension:
-                    scores = members.cut(dimension) @ cut(posts, dimension).T
+                    scores = _scores(members.cut(dimension), cut(posts, dimension))
                     is_main = dimension == package.dimension
                     yield self._measured(name, history, scores, dimension, form, is_main=is_main)
         if both_forms:
@@ -101,7 +102,7 @@ class Evaluation:
             vectors = PackageVectors(package, device=device, form=form)
             posts = cut(posts, dimension)  # the form of members changes nothing for them
             for history, contexts in zip(("acted", "wrote"), self._contexts, strict=True):
-                scores = vectors.members(contexts).cut(dimension) @ posts.T
+                scores = _scores(vectors.members(contexts).cut(dimension), posts)
                 yield self._measured(name, history, scores, dimension, form, is_main=False)
 
     def probe(self, package: ModelPackage, *, device: str = "auto") -> list[Correlation]:
@@ -156,6 +157,13 @@ class Evaluation:
             if rows:
                 groups[name] = _figures([ranks[row] for row in rows])
         return Measured(Result(system, history, dimension, form, is_main, groups), ranks)
+
+
+def _scores(members_MD: Matrix, posts_CD: Matrix) -> Matrix:
+    """(M, C), the same whatever number of threads numpy's BLAS has: the figures are part of a package."""
+    with threadpool_limits(1, "blas"):
+        scores_MC: Matrix = members_MD @ posts_CD.T
+        return scores_MC
 
 
 def _figures(ranks: Ranks) -> Figures:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
@@ -24,6 +25,8 @@ _RARENESS: Final = 3
 3; what a mean over tokens lacks is that a rare word says more than all the others."""
 _BOUNDED: Final = 0.8
 """Tokens above this quantile of length are as long as it: Recall@100 of the start alone was 0.21 in place of 0.18."""
+_LEAST: Final = 1e-4
+"""Of the strongest direction's strength. A direction with less is what rounding leaves of texts that say the same."""
 
 
 def new_model(settings: TrainSettings, num_tokens: int, prompts: Sequence[Prompt], seed: int) -> LlamaModel:
@@ -63,21 +66,44 @@ def silence_layers(model: LlamaModel) -> None:
 
 
 def lsi(prompts: Sequence[Prompt], num_tokens: int, hidden: int, seed: int) -> npt.NDArray[np.float32]:
-    """(V, H): the mean over a text's tokens is its latent semantic vector (LSI), the strongest direction first."""
-    counts_PV = _counts(prompts, num_tokens)
+    """(V, H): the mean over a text's tokens is its latent semantic vector (LSI), the strongest direction first.
+
+    The same whatever number of threads numpy's BLAS has: with another one it adds in another order.
+    """
     weighting = TfidfTransformer(sublinear_tf=True)
-    weights_PV = weighting.fit_transform(counts_PV)
-    size = min(hidden, num_tokens - 1, len(prompts) - 1)
-    svd = TruncatedSVD(size, random_state=seed, n_iter=4).fit(weights_PV)
-    # The first direction is what all texts have in common. The root lies between strong directions alone and all alike.
-    words_VH = svd.components_[1:].T / np.sqrt(svd.singular_values_[1:])
-    words_VH *= weighting.idf_[:, None] ** _RARENESS
-    lengths_V = np.linalg.norm(words_VH, axis=1)
-    longest = np.quantile(lengths_V[lengths_V > 0], _BOUNDED)
-    found: npt.NDArray[np.float32] = np.zeros((num_tokens, hidden), dtype=np.float32)
-    found[:, : size - 1] = words_VH / np.maximum(lengths_V, longest)[:, None]
+    with threadpool_limits(1, "blas"):
+        weights_PV = weighting.fit_transform(_counts(prompts, num_tokens))
+        words_VK = latent_words(weights_PV, min(hidden, num_tokens - 1, len(prompts) - 1), seed)
+        words_VK *= weighting.idf_[:, None] ** _RARENESS
+        return _embeddings(words_VK, hidden)
+
+
+def latent_words(weights_PV: csr_matrix, size: int, seed: int) -> npt.NDArray[np.float32]:
+    """(V, K), K = `size` - 1: how much of each direction a token has, without what all texts have in common.
+
+    What they have in common is their mean, wherever it lies among the directions. It need not be the strongest one:
+    where half of the texts share no word with the others, each half has a direction of its own, and both are as strong.
+    """
+    _, strengths_K, directions_KV = randomized_svd(weights_PV, size, n_iter=4, random_state=seed)
+    mean_K = directions_KV @ np.asarray(weights_PV.mean(axis=0)).ravel()
+    mean_K /= np.linalg.norm(mean_K)
+    # The directions again, of what is left of the texts once their mean's is taken out of each: it comes out last.
+    _, rest_K, turns_KK = np.linalg.svd(strengths_K[:, None] * (np.eye(size) - np.outer(mean_K, mean_K)))
+    words_VK = directions_KV.T @ turns_KK[:-1].T
+    known_K = rest_K[:-1] > _LEAST * strengths_K[0]
+    # The root lies between strong directions alone and all alike.
+    scales_K = np.sqrt(rest_K[:-1], out=np.full(size - 1, np.inf), where=known_K)
+    found: npt.NDArray[np.float32] = (words_VK / scales_K).astype(np.float32)
+    return found
+
+
+def _embeddings(words_VK: npt.NDArray[np.float32], hidden: int) -> npt.NDArray[np.float32]:
+    """(V, H): numbers of size one, beside which the optimizer's steps are small."""
+    lengths_V = np.linalg.norm(words_VK, axis=1)
+    longest = np.quantile(lengths_V[lengths_V > 0], _BOUNDED) if lengths_V.any() else 1.0
+    found: npt.NDArray[np.float32] = np.zeros((len(words_VK), hidden), dtype=np.float32)
+    found[:, : words_VK.shape[1]] = words_VK / np.maximum(lengths_V, longest)[:, None]
     found[:, -1] = np.sqrt(np.maximum(1 - (found**2).sum(1), 0))
-    # Numbers of size one: the optimizer's steps are small beside them.
     return found * np.float32(np.sqrt(hidden))
 
 

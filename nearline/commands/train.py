@@ -16,7 +16,13 @@ from nearline.commands._terminal import on_terminal
 @click.option("--tokens", type=click.IntRange(1), default=15_000_000, show_default=True, help="Of training.")
 @click.option("--holdout", type=click.FloatRange(0, 1, max_open=True), default=0.15, show_default=True,
               help="The newest share of the actions: nothing is learned from them.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same gives the same package.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The same gives the same package, on the same processor with as many threads.",
+)
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings of the training, in TOML.")
 @click.option("--id", "package_id", help="Begins the generation's name; else made of the folder's name.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of a training that was ended.")

@@ -122,7 +122,7 @@ def arrivals(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
     return in_order, draw(st.permutations([*in_order, *repeated]))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(arrivals())
 def test_the_end_depends_on_the_events_and_not_on_their_arrival(case: tuple[list[Event], list[Event]]) -> None:
     ordered, arrived = Fold(), Fold()
@@ -133,7 +133,7 @@ def test_the_end_depends_on_the_events_and_not_on_their_arrival(case: tuple[list
     assert arrived.end() == ordered.end()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrivals())
 def test_the_end_is_what_a_few_lines_say(case: tuple[list[Event], list[Event]]) -> None:
     fold = Fold()

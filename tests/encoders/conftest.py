@@ -1,17 +1,19 @@
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import settings
 
 from encoders.encoder import Encoder
 from encoders.packages import ModelPackage
 from tests.packages import make_tiny_package
+from tests.threads import torch_threads
 
-torch.set_num_threads(1)
-settings.register_profile("encoders", deadline=None)  # a busy machine is no failure
-settings.load_profile("encoders")
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")

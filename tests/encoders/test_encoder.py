@@ -14,6 +14,7 @@ from encoders.manifest import MeanForm, PoolingMode, PostTemplate, PromptForm, T
 from encoders.packages import ModelPackage
 from tests.encoders.contexts import entry, member, post
 from tests.packages import WORDS, make_tiny_package
+from tests.threads import torch_threads
 
 
 def vectors(outcomes: list[Outcome]) -> np.ndarray[Any, Any]:
@@ -145,9 +146,11 @@ def test_warm_up_fills_a_text_to_the_limit(encoder: Encoder) -> None:
     assert encoder.stats.tokens - before > encoder.package.manifest.token_limits.post
 
 
-def test_threads_are_torchs(package: ModelPackage) -> None:
-    Encoder.load(package.folder, device="cpu", threads=1)
-    assert torch.get_num_threads() == 1
+def test_where_batches_run_side_by_side_each_has_one_thread_of_torchs(package: ModelPackage) -> None:
+    for threads, of_torch in ((None, 3), (1, 1), (2, 1)):
+        with torch_threads(3):
+            Encoder.load(package.folder, device="cpu", threads=threads)
+            assert torch.get_num_threads() == of_torch
 
 
 def test_limits_that_the_model_cannot_hold_are_refused(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(changes=CHANGES)
 def test_any_order_of_changes_ends_as_in_brute_force(changes: list[tuple[PostId, int, bool, int] | int]) -> None:
     """Upserts, deletes and expiry in a tier of four posts and a window of three hours."""

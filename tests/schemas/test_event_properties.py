@@ -26,7 +26,7 @@ from schemas.times import EPOCH, MICROSECOND, from_rfc3339, to_micros, to_rfc333
 from streams.event_files import shift_times
 from tests.schemas.strategies import EVENTS, NEARLY_EVENTS, TIMES
 
-quick = settings(deadline=None, max_examples=200)
+quick = settings(max_examples=200)
 
 
 @quick

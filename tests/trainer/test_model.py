@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
@@ -11,7 +10,6 @@ from trainer.dataset import NOBODY
 from trainer.loss import LeaveOneOut
 from trainer.model import PackedLlama, pack_features, trainable
 from trainer.settings import TrainSettings
-from trainer.start import lsi
 
 PROMPTS: list[Prompt] = [[5, 6, 7], [9], [5, 6, 7, 8, 9, 10, 11], [3, 4], [8, 8, 8], [2] * 20]
 
@@ -88,12 +86,3 @@ def test_both_losses_are_lower_where_groups_are_alike() -> None:
     unlike = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
     for kind in ("infonce", "bce"):
         assert loss_of(owners, owned, alike, loss=kind) < loss_of(owners, owned, unlike, loss=kind)
-
-
-def test_embeddings_begin_with_words_that_go_together_side_by_side() -> None:
-    rng = np.random.default_rng(0)
-    prompts = [rng.choice([2, 3, 4, 5] if number % 2 else [6, 7, 8, 9], 3).tolist() for number in range(200)]
-    embeddings = lsi(prompts, 12, 4, seed=0)
-    assert np.allclose(np.linalg.norm(embeddings, axis=1), 2)
-    known = embeddings[:, :-1] / np.linalg.norm(embeddings[:, :-1], axis=1, keepdims=True).clip(1e-9)
-    assert known[2] @ known[3] > known[2] @ known[7] + 0.3

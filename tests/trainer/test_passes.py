@@ -1,7 +1,6 @@
 """The passes side by side and transformers' own layers: the same vectors, the same gradients."""
 
 import shutil
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,14 +17,6 @@ from trainer.passes import side_by_side
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 LENGTHS = [70, 33, 33, 32, 31, 17, 16, 16, 7, 6, 5, 2, 1, 1]
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def llama(hidden: int = 128) -> LlamaModel:

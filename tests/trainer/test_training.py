@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sentence_transformers import SentenceTransformer
+from threadpoolctl import threadpool_limits
 
 from encoders.encoder import Encoder
 from encoders.manifest import MANIFEST_FILE
@@ -16,14 +16,17 @@ from encoders.packages import ModelPackage
 from nearline.recorded import read_feed
 from tests.nearline.site import Commands, Ran
 from tests.packages import make_tiny_package
+from tests.threads import torch_threads
 from tests.trainer.kit import events, write_events
 from trainer.dataset import training_data
-from trainer.settings import TrainSettings
+from trainer.settings import TrainSettings, read_settings
 from trainer.training import Plan
+from trainer.training import train as train_package
 
 CONFIG = """
 hidden = 32
 layers = 1
+heads = 1
 vocabulary = 500
 dimensions = [16, 32]
 batch_tokens = 512
@@ -54,20 +57,27 @@ def train(commands: Commands, recorded: Path, out: Path, *more: str | Path, toke
     )  # fmt: skip
 
 
-def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(
-    commands: Commands, recorded: Path, tmp_path: Path
-) -> None:
-    ran = train(commands, recorded, tmp_path / "mine")
-    assert ran.status == 0, ran.err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    encoder = Encoder.load(tmp_path / "mine", device="cpu")
-    assert str(encoder.package.generation) == ran.out.strip()
+@pytest.fixture(scope="module")
+def whole(recorded: Path) -> ModelPackage:
+    """Trained with two threads, while numpy's BLAS has two as well."""
+    feed = read_feed([str(recorded)])
+    plan = Plan(feed.cut(0.15), TOKENS, 0, read_settings(recorded.parent / "train.toml"), "same")
+    with torch_threads(2), threadpool_limits(2, "blas"):
+        package = train_package(feed, plan, recorded.parent / "whole")
+    assert package is not None
+    return package
+
+
+def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(whole: ModelPackage) -> None:
+    assert [path.name for path in whole.folder.parent.glob("*whole*")] == ["whole"]
+    encoder = Encoder.load(whole.folder, device="cpu")
     manifest = encoder.package.manifest
-    stock = SentenceTransformer(str(tmp_path / "mine"), device="cpu", local_files_only=True)
+    stock = SentenceTransformer(str(whole.folder), device="cpu", local_files_only=True)
     text = "flour and yeast in the oven"
     prompt = f"{manifest.special_tokens['text']}{text}"
     assert np.allclose(stock.encode(prompt), encoder.encode_text(text), atol=1e-5)
     record = manifest.training
+    assert record["threads"] == 2
     assert record["counts"]["posts"] < 400
     assert record["seen"]["tokens"] <= TOKENS
     assert record["losses"][-1][1] < record["losses"][0][1]
@@ -78,16 +88,15 @@ def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(
 
 
 def test_the_same_seed_gives_the_same_package_after_a_kill_too(
-    commands: Commands, recorded: Path, tmp_path: Path
+    commands: Commands, recorded: Path, whole: ModelPackage, tmp_path: Path
 ) -> None:
-    whole = train(commands, recorded, tmp_path / "whole", "--id", "same")
+    """It began in a process whose numpy has another number of BLAS threads, which the record does not speak of."""
     killed = tmp_path / "killed"
     config = recorded.parent / "train.toml"
     arguments = [recorded, killed, config, TOKENS, 13]
     child = subprocess.run(
         [sys.executable, "-m", "tests.trainer.training_child", *map(str, arguments)],
-        # Other threads add in another order: a training goes on with as many.
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        env={**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -95,12 +104,15 @@ def test_the_same_seed_gives_the_same_package_after_a_kill_too(
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert not killed.exists()
     assert "go on with --resume" in train(commands, recorded, killed).err
-    assert "other events, settings" in train(commands, recorded, killed, "--resume", "--seed", "1").err
+    refused = train(commands, recorded, killed, "--resume", "--id", "same")
+    assert "other events, settings or versions" in refused.err, "torch has one thread here, not two"
     work = tmp_path / ".killed.training"
     assert (work / "checkpoint-10").is_dir()
     (work / "checkpoint-15").mkdir()  # a kill while it was written
-    ran = train(commands, recorded, killed, "--resume", "--id", "same")
-    assert (ran.status, ran.out) == (whole.status, whole.out) == (0, ran.out), ran.err
+    with torch_threads(2):
+        assert "other events, settings" in train(commands, recorded, killed, "--resume", "--seed", "1").err
+        ran = train(commands, recorded, killed, "--resume", "--id", "same")
+    assert (ran.status, ran.out) == (0, f"{whole.generation}\n"), ran.err
     assert not work.exists()
 
 
