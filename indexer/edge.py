@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from indexer import shards
 from indexer.errors import TierRefused, TierUnavailable
@@ -30,11 +31,15 @@ _WRITE_POINTS: Final = 200
 """At once, before searches may go on: about 8 ms."""
 _REWRITE_S: Final = 30.0
 """In one sweep: a full shard of 128 numbers took 5.0 s, and the index loop waits meanwhile."""
+_LATE: Final = 0.75
+"""Of the time within which deleted vectors must be gone: a warning while there is time to help."""
 _END: Final = object()
 _LOAD_PAGE: Final = 5_000
 _SCROLL_PAGE: Final = 2_000
 _MANIFEST: Final = "cold.json"
 _LOCK: Final = "owner.lock"
+
+log = structlog.get_logger(__name__)
 
 _heads = msgspec.json.Decoder(Head)
 _bodies = msgspec.json.Decoder(tuple[list[str], list[str]])
@@ -58,13 +63,13 @@ class EdgeColdTier:
         """Raises TierRefused for a folder of another generation, TierUnavailable where another process owns it."""
         self._dimension = dimension
         self._clock = clock
-        self._erase_age_s = erase_within_s / 2
+        self._erase_within_s = erase_within_s
         self._lock = Lock()
         self._owner = _own(folder)
         try:
             _claim(folder, generation, dimension, settings)
-            self._posts = _Kind(Shards(folder / "posts", dimension, quantize=settings.quantize))
-            self._members = _Kind(Shards(folder / "members", dimension, quantize=False))
+            self._posts = _Kind(Shards(folder / "posts", dimension, quantize=settings.quantize, clock=clock))
+            self._members = _Kind(Shards(folder / "members", dimension, quantize=False, clock=clock))
         except BaseException:
             os.close(self._owner)
             raise
@@ -125,14 +130,14 @@ class EdgeColdTier:
         return self._of(kind).ledger.live
 
     def sweep(self, older_than_us: Micros) -> int:
-        kinds = (self._posts, self._members)
-        swept = sum(self._sweep(held, older_than_us) for held in kinds)
-        until = time.monotonic() + _REWRITE_S
-        for held in kinds:
-            for place in held.shards.with_erased(self._erase_age_s):
-                if time.monotonic() < until:
-                    self._rewrite(held.shards, place)
+        swept = sum(self._sweep(held, older_than_us) for held in (self._posts, self._members))
+        self._erase()
         return swept
+
+    def oldest_erasure_s(self) -> float:
+        """Seconds since the oldest deletion whose vector is still in the files; 0 if there is none. Any thread."""
+        since = [since for held in (self._posts, self._members) for since in held.shards.erased_since().values()]
+        return max(0.0, (self._clock() - min(since)) / 1e6) if since else 0.0
 
     def close(self) -> None:
         with self._lock:
@@ -148,6 +153,40 @@ class EdgeColdTier:
                 held.shards.remove(numbers)
                 held.ledger.remove(numbers)
         return len(old)
+
+    def _erase(self) -> None:
+        """Writes shards anew until the time is used up, those with the oldest deletion first. One that fails keeps
+        nobody waiting. Raises TierUnavailable for the last that failed."""
+        until = time.monotonic() + _REWRITE_S
+        failure: TierUnavailable | None = None
+        for _, place, held in self._due_for_erasure():
+            try:
+                self._rewrite(held, place)
+            except TierUnavailable as error:
+                failure = error
+            if time.monotonic() >= until:
+                break
+        oldest_s = self.oldest_erasure_s()
+        if oldest_s > _LATE * self._erase_within_s:
+            log.warning(
+                "deleted vectors may stay in the files for longer than kafka.erase_within_s; "
+                "see that sweeps succeed, or give the cold tier a faster disk",
+                oldest_deletion_s=round(oldest_s),
+                erase_within_s=self._erase_within_s,
+            )
+        if failure is not None:
+            raise failure
+
+    def _due_for_erasure(self) -> list[tuple[Micros, int, Shards]]:
+        """When, in which shard and of which kind; the oldest first."""
+        latest = self._clock() - self._erase_within_s / 2 * 1e6
+        due = [
+            (since, place, held.shards)
+            for held in (self._posts, self._members)
+            for place, since in held.shards.erased_since().items()
+            if since <= latest
+        ]
+        return sorted(due, key=lambda one: one[:2])
 
     def _rewrite(self, held: Shards, place: int) -> None:
         with closing(held.rewrite(place)) as steps:
@@ -166,8 +205,10 @@ class _Kind:
     def __init__(self, shards: Shards) -> None:
         self.shards = shards
         self.ledger = Ledger()
+        outdated: list[int] = []
         for page in shards.heads(_LOAD_PAGE):
-            self.ledger.put([number for number, _ in page], [_heads.decode(head) for _, head in page], sure=False)
+            outdated += self.ledger.load([number for number, _ in page], [_heads.decode(head) for _, head in page])
+        shards.remove(outdated, with_vectors=True)
         self.ledger.find_gaps()
 
     def write(self, records: Sequence[IndexRecord], now: Micros) -> None:

@@ -91,6 +91,27 @@ class Ledger:
         if self._state[number] == FREE:
             self._free.append(number)
 
+    def load(self, numbers: Sequence[int], heads: Sequence[Head]) -> list[int]:
+        """Puts what is stored, at the start. Returns numbers whose points are to be removed from the engine.
+
+        After a power cut an entity may be stored at two numbers: its tombstone was swept and it was written again at
+        another number, but only that other shard was flushed. The newest revision counts."""
+        ids = {head.entity_id for head in heads}
+        if len(ids) == len(heads) and self._numbers.keys().isdisjoint(ids):
+            self.put(numbers, heads, sure=False)
+            return []
+        outdated = []
+        for number, head in zip(numbers, heads, strict=True):
+            rival = self._numbers.get(head.entity_id)
+            if rival is not None and self._revision[rival] >= head.revision:
+                outdated.append(number)
+                continue
+            if rival is not None:
+                self.remove([rival])
+                outdated.append(rival)
+            self.put([number], [head], sure=False)
+        return outdated
+
     def put(self, numbers: Sequence[int], heads: Sequence[Head], *, sure: bool) -> None:
         """Column by column: a point costs a microsecond. No entity comes twice."""
         size = max(numbers, default=-1) + 1

@@ -5,14 +5,16 @@ Owns the names beside a shard's folder, and the order of renaming: whenever a ki
 shard. Knows nothing of what is in a shard.
 """
 
+import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from indexer.errors import TierUnavailable
+from indexer.tiers import Clock
+from schemas.ids import Micros
 
 _NEW: Final = ".new"
 _OLD: Final = ".old"
@@ -23,18 +25,25 @@ class ErasedFrom:
     """Shards from which something was deleted since they were written, and when the first of it. Survives a restart: an
     empty file beside the shard has that time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
-        self._since = {int(file.stem): file.stat().st_mtime for file in folder.glob(f"*{_ERASED}")}
+        self._clock = clock
+        self._since = {int(file.stem): Micros(file.stat().st_mtime_ns // 1000) for file in folder.glob(f"*{_ERASED}")}
 
     def note(self, place: int) -> None:
-        """Before the deletion."""
-        if place not in self._since:
-            self._file(place).touch()
-            self._since[place] = time.time()
+        """Before the deletion. Durable before the deletion is, so that a power cut cannot keep a vector for good."""
+        if place in self._since:
+            return
+        now = self._clock()
+        self._file(place).touch()
+        os.utime(self._file(place), ns=(now * 1000, now * 1000))
+        _sync(self._file(place))
+        _sync(self._folder)
+        self._since[place] = now
 
-    def older_than(self, age_s: float) -> list[int]:
-        return sorted(place for place, since in self._since.items() if time.time() - since >= age_s)
+    def since(self) -> dict[int, Micros]:
+        """When the first vector was deleted that a shard's files still have, by shard."""
+        return dict(self._since)
 
     def forget(self, place: int) -> None:
         self._file(place).unlink(missing_ok=True)
@@ -45,14 +54,15 @@ class ErasedFrom:
 
 
 def recover(folder: Path) -> None:
-    """After a kill within `swap` or before it."""
+    """After a kill within `swap` or before it, or a `swap` that failed. What cannot be removed stays for the next
+    `swap` of its shard, which is still to come: until then the shard counts as one with erased vectors."""
     for old in folder.glob(f"*{_OLD}"):
         if old.with_suffix("").exists():
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(old.with_suffix(""))
     for new in folder.glob(f"*{_NEW}"):
-        shutil.rmtree(new)
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager
@@ -72,8 +82,19 @@ def new_folder(folder: Path, place: int) -> Iterator[Path]:
 
 
 def swap(new: Path, current: Path) -> None:
-    """`new` takes the place of `current`, which is no more. Nobody has either of them open."""
+    """`new` takes the place of `current`, which is no more. Nobody has either of them open. After an OSError `recover`
+    makes one of the two the current one."""
     old = current.with_suffix(_OLD)
+    if old.exists():
+        shutil.rmtree(old)
     current.rename(old)
     new.rename(current)
     shutil.rmtree(old)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

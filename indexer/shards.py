@@ -12,7 +12,6 @@ point as a large one, 27 ns, and what does cost, 2 µs a hit, is kept down by as
 import math
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,11 +19,12 @@ import numpy as np
 import qdrant_edge as engine
 
 from indexer import rewriting
-from indexer.errors import TierUnavailable
+from indexer.engine_errors import engine_errors
 from indexer.ledger import Numbers, Passing
 from indexer.rewriting import ErasedFrom
-from indexer.tiers import Scores
+from indexer.tiers import Clock, Scores, wall_clock
 from schemas.embeddings import Vector
+from schemas.ids import Micros
 
 SHARD_POINTS: Final = 65_536
 _SEGMENT_POINTS: Final = 32_768
@@ -73,70 +73,89 @@ class Found(NamedTuple):
 
 
 class Shards:
-    def __init__(self, folder: Path, dimension: int, *, quantize: bool) -> None:
+    def __init__(self, folder: Path, dimension: int, *, quantize: bool, clock: Clock = wall_clock) -> None:
         """Opens what is there, or starts empty. Raises TierUnavailable."""
         self._folder = folder
         self._dimension = dimension
         self._quantize = quantize
         self._shards: list[Any] = []
+        """None for one that a failed rewrite has closed: the next call opens it again."""
         self._written: list[int] = []
         """By shard: points written since its segments were built."""
         self._dirty: set[int] = set()
-        self._erased = ErasedFrom(folder)
-        rewriting.recover(folder)
-        with _engine_errors("opened"):
+        self._erased = ErasedFrom(folder, clock)
+        with engine_errors("opened"):
+            rewriting.recover(folder)
             while (folder / str(len(self._shards))).exists():
                 self._open(len(self._shards))
 
     def close(self) -> None:
-        with _engine_errors("closed"):
+        with engine_errors("closed"):
             for shard in self._shards:
-                shard.close()
+                if shard is not None:
+                    shard.close()
         self._shards = []
 
     def upsert(self, points: Sequence[Point]) -> None:
         for place, mine in _by_shard(points, lambda point: point.number):
-            with _engine_errors("written"):
+            with engine_errors("written"):
                 while place >= len(self._shards):
                     self._open(len(self._shards))
                 if any(point.vector is None for point in mine):
                     self._erased.note(place)
-                self._shards[place].update(engine.UpdateOperation.upsert_points([_to_engine(one) for one in mine]))
+                self._shard(place).update(engine.UpdateOperation.upsert_points([_to_engine(one) for one in mine]))
             self._touched(place, len(mine))
 
-    def remove(self, numbers: Sequence[int]) -> None:
+    def remove(self, numbers: Sequence[int], *, with_vectors: bool = False) -> None:
+        """Points without a vector, unless told that they may have one."""
         for place, mine in _by_shard(numbers, int):
-            with _engine_errors("written"):
-                self._shards[place].update(engine.UpdateOperation.delete_points(list(mine)))
+            with engine_errors("written"):
+                if with_vectors:
+                    self._erased.note(place)
+                self._shard(place).update(engine.UpdateOperation.delete_points(list(mine)))
             self._touched(place, len(mine))
 
-    def with_erased(self, age_s: float) -> list[int]:
-        """Shards from which something was deleted so long ago or longer, and whose files still have its vector."""
-        return self._erased.older_than(age_s)
+    def erased_since(self) -> dict[int, Micros]:
+        """When the first vector was deleted that a shard's files still have, by shard. Any thread."""
+        return self._erased.since()
 
     def rewrite(self, place: int) -> Generator[None, None, None]:
         """Puts a copy of the shard, without what was deleted, in its place. Searches may go on between two steps,
         writes may not. What ends in between has changed nothing. Raises TierUnavailable."""
         with rewriting.new_folder(self._folder, place) as new:
-            with _engine_errors("rewritten"):
-                made = engine.EdgeShard.create(str(new), self._config())
-            with closing(made) as copy:
-                yield from self._copy(self._shards[place], copy)
-                with _engine_errors("flushed"):
+            with engine_errors("rewritten"):
+                copy = engine.EdgeShard.create(str(new), self._config())
+            try:
+                yield from self._copy(self._shard(place), copy)
+                with engine_errors("flushed"):
                     copy.flush()
-            with _engine_errors("rewritten"):
-                self._shards[place].close()
-                rewriting.swap(new, self._folder / str(place))
-                self._shards[place] = engine.EdgeShard.load(str(self._folder / str(place)), self._config())
-            self._written[place] = 0
-            self._dirty.discard(place)
-            self._erased.forget(place)
+            finally:
+                with engine_errors("closed"):
+                    copy.close()
+            with engine_errors("rewritten"):
+                self._replace(place, new)
+                self._erased.forget(place)
+
+    def _replace(self, place: int, new: Path) -> None:
+        """Wherever this fails, the next call opens the shard that is in its place then."""
+        replaced, self._shards[place] = self._shards[place], None
+        replaced.close()
+        rewriting.swap(new, self._folder / str(place))
+        self._dirty.discard(place)
+        self._shard(place)
+
+    def _shard(self, place: int) -> Any:
+        if self._shards[place] is None:
+            with engine_errors("opened"):
+                rewriting.recover(self._folder)
+                self._shards[place], self._written[place] = self._load(place)
+        return self._shards[place]
 
     def _copy(self, shard: Any, copy: Any) -> Iterator[None]:
         offset, unbuilt = None, 0
         while True:
             request = engine.ScrollRequest(offset=offset, limit=_COPIED_POINTS, with_payload=True, with_vector=True)
-            with _engine_errors("rewritten"):
+            with engine_errors("rewritten"):
                 records, offset = shard.scroll(request)
                 found = map(_from_engine, records)
                 points = [_to_engine(Point(one.number, one.vector, one.head, one.body)) for one in found]
@@ -151,10 +170,10 @@ class Shards:
                 return
 
     def flush(self) -> None:
-        with _engine_errors("flushed"):
+        with engine_errors("flushed"):
             while self._dirty:
                 place = next(iter(self._dirty))
-                self._shards[place].flush()
+                self._shard(place).flush()
                 self._dirty.discard(place)
 
     def tidy(self) -> bool:
@@ -162,8 +181,8 @@ class Shards:
         last = len(self._shards) - 1
         for place, written in enumerate(self._written):
             if written >= (_SEGMENT_POINTS if place == last else _CHANGED_POINTS):
-                with _engine_errors("optimised"):
-                    self._shards[place].optimize()
+                with engine_errors("optimised"):
+                    self._shard(place).optimize()
                 self._written[place] = 0
                 self._dirty.add(place)
                 return True
@@ -172,13 +191,13 @@ class Shards:
     def search(self, query_D: Vector, k: int, live: Passing, passing: Passing) -> Found:
         """The k best of the points that pass, by number; `live` are those with a vector. Exact but for the
         quantisation: a shard that may hold more of the best than it was asked for is asked again for all k."""
-        scans = [_Scan(shard, place, live, passing) for place, shard in enumerate(self._shards)]
+        scans = [_Scan(self._shard(place), place, live, passing) for place in range(len(self._shards))]
         scans = [scan for scan in scans if scan.passing]
         if not scans:
             return _NOTHING
         total = sum(scan.passing for scan in scans)
         query = engine.Query.Nearest(query_D.tolist())
-        with _engine_errors("searched"):
+        with engine_errors("searched"):
             for scan in scans:
                 scan.ask(query, _with_slack(k * scan.passing / total))
             best = _merge(scans, k)
@@ -192,18 +211,18 @@ class Shards:
         """Those that are stored."""
         found: dict[int, Stored] = {}
         for place, mine in _by_shard(numbers, int):
-            with _engine_errors("read"):
-                records = self._shards[place].retrieve(list(mine), True, vectors)
+            with engine_errors("read"):
+                records = self._shard(place).retrieve(list(mine), True, vectors)
             found |= {record.id: _from_engine(record) for record in records}
         return found
 
     def heads(self, page: int) -> Iterator[list[tuple[int, str]]]:
-        """Number and head of every point, in pages."""
+        """Number and head of every point, in pages. At the start, when every shard is open."""
         for shard in self._shards:
             offset = None
             while True:
                 request = engine.ScrollRequest(offset=offset, limit=page, with_payload=[_HEAD], with_vector=False)
-                with _engine_errors("read"):
+                with engine_errors("read"):
                     records, offset = shard.scroll(request)
                 yield [(record.id, record.payload[_HEAD]) for record in records]
                 if offset is None:
@@ -218,10 +237,15 @@ class Shards:
             new.mkdir(parents=True)
             engine.EdgeShard.create(str(new), self._config()).close()
             new.rename(folder)
-        shard = engine.EdgeShard.load(str(folder), self._config())
-        state = shard.info()
+        shard, written = self._load(place)
         self._shards.append(shard)
-        self._written.append(max(0, state.points_count - state.indexed_vectors_count))
+        self._written.append(written)
+
+    def _load(self, place: int) -> tuple[Any, int]:
+        """And how many points were written since its segments were built."""
+        shard = engine.EdgeShard.load(str(self._folder / str(place)), self._config())
+        state = shard.info()
+        return shard, max(0, state.points_count - state.indexed_vectors_count)
 
     def _config(self) -> Any:
         quantization = engine.ScalarQuantizationConfig(type=engine.ScalarType.Int8, memory=engine.Memory.Pinned)
@@ -323,19 +347,6 @@ def _to_engine(point: Point) -> Any:
 def _from_engine(record: Any) -> Stored:
     vector = np.array(record.vector, np.float32) if isinstance(record.vector, list) else None
     return Stored(record.id, record.payload[_HEAD], record.payload.get(_BODY), vector)
-
-
-@contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    """The engine raises plain exceptions, and a panic of its own that is no Exception."""
-    try:
-        yield
-    except Exception as error:
-        raise TierUnavailable(f"the embedded cold tier could not be {what}: {error}") from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise TierUnavailable(f"the embedded cold tier could not be {what}: {error}") from error
 
 
 _PARAMS: Final = engine.SearchParams(quantization=engine.QuantizationSearchParams(rescore=True))

@@ -6,8 +6,8 @@ Imports inside the functions, so that each process loads only what it uses: torc
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final
@@ -26,9 +26,11 @@ from streams.pulse import FilePulse, Pulse
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
+    from indexer.edge import EdgeColdTier
     from retriever.hot_feed import HotFeed
     from retriever.service import Retriever
     from retriever.trending import TrendingLists
+    from streams.index_loop import IndexLoop
 
 log = structlog.get_logger(__name__)
 
@@ -129,23 +131,39 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
 
 def build_cold(settings: Settings, pulse: Pulse) -> Run:
     """The embedded engine has one owner, this process; the others ask it over its socket."""
-    from indexer.remote import ColdServer
     from streams.index_loop import IndexLoop
 
     package = ModelPackage.read(package_folder(settings))
-    tier = _own_cold(settings, package)
+    edge = _edge_cold(settings, package) if settings.cold.url is None else None
+    tier = edge or _server_cold(settings, package)
     loop = IndexLoop(
         settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, pulse=pulse
     )
 
     def run(stop: Event) -> None:
-        with closing(tier), ExitStack() as stack:
-            if settings.cold.url is None:
-                server = stack.enter_context(closing(ColdServer(tier, cold_socket(settings.data_dir), loop.freshness)))
-                server.start()
+        with closing(tier), nullcontext() if edge is None else _served_cold(settings, edge, loop):
             loop.run(stop)
 
     return run
+
+
+@contextmanager
+def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") -> Iterator[None]:
+    """The embedded engine for the other processes, and its metrics for Prometheus."""
+    from prometheus_client import CollectorRegistry
+
+    from indexer.metrics import ColdMetrics
+    from indexer.remote import ColdServer
+    from nearline.metrics import served_metrics
+
+    registry = CollectorRegistry()
+    registry.register(ColdMetrics(tier))
+    with (
+        served_metrics(COLD, settings.data_dir, settings.index.metrics_host, registry),
+        closing(ColdServer(tier, cold_socket(settings.data_dir), loop.freshness)) as server,
+    ):
+        server.start()
+        yield
 
 
 def build_serve(settings: Settings) -> Run:
@@ -256,9 +274,7 @@ def _status(
     return lambda: read_status(sources)
 
 
-def _own_cold(settings: Settings, package: ModelPackage) -> ColdTier:
-    if settings.cold.url is not None:
-        return _server_cold(settings, package)
+def _edge_cold(settings: Settings, package: ModelPackage) -> "EdgeColdTier":
     from indexer.edge import EdgeColdTier
 
     own = settings.data_dir / "cold" / package.generation, package.generation, package.dimension, settings.cold

@@ -68,6 +68,8 @@ class EncodeSettings(_Settings):
 class IndexSettings(_Settings):
     batch_records: int = Field(1000, ge=1, le=100_000)
     linger_s: float = Field(0.1, ge=0, le=5)
+    metrics_host: str = "127.0.0.1"
+    """As for encode. The embedded cold tier has metrics."""
 
 
 class TrendingSettings(_Settings):

@@ -65,8 +65,12 @@ def test_status_says_everything(running: Running) -> None:
 
 def test_prometheus_finds_every_process_that_has_metrics(running: Running) -> None:
     files = {file.stem: json.loads(file.read_bytes()) for file in (running.pipeline.data_dir / "metrics").iterdir()}
-    assert set(files) == {"encode-0", "serve"}
-    for name, counter in (("encode-0", "nearline_encode_tokens_total"), ("serve", "nearline_hot_posts")):
+    assert set(files) == {"encode-0", "cold", "serve"}
+    for name, counter in (
+        ("encode-0", "nearline_encode_tokens_total"),
+        ("cold", "nearline_cold_oldest_erasure_seconds"),
+        ("serve", "nearline_hot_posts"),
+    ):
         (group,) = files[name]
         assert group["labels"] == {"process": name}
         with urllib.request.urlopen(f"http://{group['targets'][0]}/metrics", timeout=30) as answer:

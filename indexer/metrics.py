@@ -1,0 +1,24 @@
+"""What Prometheus sees of the embedded cold tier."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from indexer.edge import EdgeColdTier
+
+
+class ColdMetrics(Collector):
+    """Asked when Prometheus asks."""
+
+    def __init__(self, tier: "EdgeColdTier") -> None:
+        self._tier = tier
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "nearline_cold_oldest_erasure_seconds",
+            "Since the oldest deletion whose vector is still in the files; must stay below kafka.erase_within_s",
+            value=self._tier.oldest_erasure_s(),
+        )
