@@ -1,7 +1,7 @@
 """The embedded cold tier for the other processes of one machine, over a Unix socket that only its user may open.
 
-`ColdServer` runs in the process that owns the tier, `RemoteColdTier` anywhere else. Knows frames and connections; what
-is in them is `wire.py`, what they mean is the tier's.
+`ColdServer` runs in the process that owns the tier, `RemoteColdTier` anywhere else. They only read: the owner alone
+writes. Knows frames and connections; what is in them is `wire.py`, what they mean is the tier's.
 """
 
 import os
@@ -19,9 +19,9 @@ import structlog
 from indexer import wire
 from indexer.errors import IndexerError, TierRefused, TierUnavailable
 from indexer.freshness import Freshness, FreshnessWindow
-from indexer.tiers import NO_FILTERS, ColdTier, Filters, Hits, IndexRecord, StoredMember, StoredPost
+from indexer.tiers import NO_FILTERS, ColdReader, Filters, Hits, StoredMember, StoredPost
 from schemas.embeddings import Vector
-from schemas.ids import Kind, MemberId, Micros, PostId
+from schemas.ids import Kind, MemberId, PostId
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ _IDLE_CONNECTIONS: Final = 16
 class ColdServer:
     """One thread per connection; the tier serves many threads."""
 
-    def __init__(self, tier: ColdTier, socket_path: Path, freshness: FreshnessWindow | None = None) -> None:
+    def __init__(self, tier: ColdReader, socket_path: Path, freshness: FreshnessWindow | None = None) -> None:
         self._tier = tier
         self._path = socket_path
         self._freshness = freshness or FreshnessWindow()
@@ -118,7 +118,7 @@ class ColdServer:
             yield wire.encode_answer(page)
         yield wire.encode_answer([])
 
-    def _answer(self, request: wire.Request) -> Any:  # noqa: PLR0911 - one case for each method of the tier
+    def _answer(self, request: wire.Request) -> Any:
         tier = self._tier
         match request:
             case wire.Search():
@@ -131,14 +131,6 @@ class ColdServer:
                 return [None if one is None else wire.pack_member(one) for one in tier.members(request.ids)]
             case wire.Count():
                 return tier.count(request.kind)
-            case wire.WritePosts():
-                return tier.write("post", [IndexRecord(*record) for record in request.records])
-            case wire.WriteMembers():
-                return tier.write("member", [IndexRecord(*record) for record in request.records])
-            case wire.Flush():
-                return tier.flush()
-            case wire.Sweep():
-                return tier.sweep(request.older_than_us)
             case wire.AskFreshness():
                 return self._freshness.summary()
             case _:
@@ -146,7 +138,7 @@ class ColdServer:
 
 
 class RemoteColdTier:
-    """The methods say what `ColdTier` says; TierUnavailable also where the owner is gone or silent for `timeout_s`.
+    """The methods say what `ColdReader` says; TierUnavailable also where the owner is gone or silent for `timeout_s`.
     A restarted owner is found again by the next call."""
 
     def __init__(self, socket_path: Path, timeout_s: float) -> None:
@@ -155,12 +147,6 @@ class RemoteColdTier:
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._closed = False
-
-    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
-        return self._ask(wire.write_request(kind, list(records)), int)
-
-    def flush(self) -> None:
-        self._ask(wire.Flush(), type(None))
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
         return wire.unpack_hits(self._ask(wire.search_request(query_D, k, filters), wire.Found))
@@ -182,9 +168,6 @@ class RemoteColdTier:
 
     def count(self, kind: Kind) -> int:
         return self._ask(wire.Count(kind), int)
-
-    def sweep(self, older_than_us: Micros) -> int:
-        return self._ask(wire.Sweep(older_than_us), int)
 
     def freshness(self) -> Freshness:
         """Of the index loop that fills the tier."""

@@ -73,27 +73,9 @@ class StoredMember(NamedTuple):
     vector: Vector | None
 
 
-class ColdTier(Protocol):
-    """The whole corpus of one generation, posts and members.
-
-    `write` and `flush` and `sweep` are called by the index loop alone, from one thread; the rest from many threads.
-    Everything may block; a failing engine or server raises TierUnavailable, and the caller calls again with the
-    same arguments, so every method is idempotent. TierRefused names the record and means that nothing of the call was
-    applied.
-    """
-
-    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
-        """Applies records of one kind in the order given; several of one entity may be among them.
-
-        A record whose revision is not above the stored one (a tombstone's included) changes nothing. A deleted
-        embedding becomes a tombstone that searches skip: a point without a vector. Returns how many changed
-        something; an owner that was just started counts a repeated record once more. Durable only after `flush`.
-        """
-        ...
-
-    def flush(self) -> None:
-        """Returns when all that was written before survives a kill -9 and, on one machine, a power cut."""
-        ...
+class ColdReader(Protocol):
+    """The whole corpus of one generation, posts and members, to be read. Many threads call it. Everything may block; a
+    failing engine or server raises TierUnavailable, and the caller calls again with the same arguments."""
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
         """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 4096. Scores are
@@ -116,12 +98,30 @@ class ColdTier(Protocol):
         """Live entities."""
         ...
 
+    def close(self) -> None: ...
+
+
+class ColdTier(ColdReader, Protocol):
+    """With what its one owner does, the index loop, from one thread. Every method is idempotent. TierRefused names the
+    record and means that nothing of the call was applied."""
+
+    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+        """Applies records of one kind in the order given; several of one entity may be among them.
+
+        A record whose revision is not above the stored one (a tombstone's included) changes nothing. A deleted
+        embedding becomes a tombstone that searches skip: a point without a vector. Returns how many changed
+        something; an owner that was just started counts a repeated record once more. Durable only after `flush`.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Returns when all that was written before survives a kill -9 and, on one machine, a power cut."""
+        ...
+
     def sweep(self, older_than_us: Micros) -> int:
         """Removes tombstones written before that time, and from the files the vectors of what was deleted half of
         `erase_within_s` ago or earlier (a server does that in its own time). Returns how many tombstones."""
         ...
-
-    def close(self) -> None: ...
 
 
 class HotTier(Protocol):

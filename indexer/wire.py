@@ -10,9 +10,9 @@ import numpy as np
 from msgspec import Struct
 
 from indexer.errors import IndexerError, TierRefused, TierUnavailable
-from indexer.tiers import Filters, Hits, IndexRecord, StoredMember, StoredPost
-from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, pack_vector, unpack_vector
-from schemas.ids import Kind, MemberId, Micros, Offset, Partition, PostId, Revision
+from indexer.tiers import Filters, Hits, StoredMember, StoredPost
+from schemas.embeddings import Vector, pack_vector, unpack_vector
+from schemas.ids import Kind, MemberId, Micros, PostId, Revision
 
 
 class Search(Struct, tag="search"):
@@ -41,25 +41,10 @@ class Count(Struct, tag="count"):
     kind: Kind
 
 
-class WritePosts(Struct, tag="write_posts"):
-    records: list[tuple[PostEmbedding, Partition, Offset]]
-
-
-class WriteMembers(Struct, tag="write_members"):
-    records: list[tuple[MemberEmbedding, Partition, Offset]]
-
-
-class Flush(Struct, tag="flush"): ...
-
-
-class Sweep(Struct, tag="sweep"):
-    older_than_us: Micros
-
-
 class AskFreshness(Struct, tag="freshness"): ...
 
 
-Request = Search | Posts | Members | Scroll | Count | WritePosts | WriteMembers | Flush | Sweep | AskFreshness
+Request = Search | Posts | Members | Scroll | Count | AskFreshness
 
 
 class Failure(Struct, tag="failure"):
@@ -178,16 +163,3 @@ def pack_member(member: StoredMember) -> WireMember:
 
 def unpack_member(member: WireMember) -> StoredMember:
     return StoredMember(*member[:5], unpack_vector(member[5]))
-
-
-def write_request(kind: Kind, records: list[IndexRecord]) -> WritePosts | WriteMembers:
-    """Raises TierRefused where a record is of the other kind."""
-    posts = [(one.embedding, one.partition, one.offset) for one in records if isinstance(one.embedding, PostEmbedding)]
-    members = [
-        (one.embedding, one.partition, one.offset) for one in records if isinstance(one.embedding, MemberEmbedding)
-    ]
-    if kind == "post" and not members:
-        return WritePosts(posts)
-    if kind == "member" and not posts:
-        return WriteMembers(members)
-    raise TierRefused("a batch holds records of one kind")

@@ -16,7 +16,7 @@ import structlog
 
 from encoders.packages import ModelPackage
 from indexer.devices import check_presence
-from indexer.tiers import ColdTier, HotTier
+from indexer.tiers import ColdReader, ColdTier, HotTier
 from nearline.cores import encode_threads
 from nearline.errors import BadSettings
 from nearline.instance import read_instance
@@ -207,7 +207,7 @@ def build_serve(settings: Settings) -> Run:
     return run
 
 
-def reader_cold(settings: Settings, package: ModelPackage) -> ColdTier:
+def reader_cold(settings: Settings, package: ModelPackage) -> ColdReader:
     """The cold tier as everyone but its owner sees it."""
     if settings.cold.url is not None:
         return _server_cold(settings, package)

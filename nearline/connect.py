@@ -19,7 +19,7 @@ from streams.settings import KafkaSettings
 if TYPE_CHECKING:
     import ssl
 
-    from indexer.tiers import ColdTier
+    from indexer.tiers import ColdReader
     from nearline.status import HotReport, Sources
     from retriever.client import RetrieverClient
     from schemas.api import ProcessStatus
@@ -74,7 +74,7 @@ class Connections:
             return tls.believing_only(serve.certificate_file)
         return tls.believing_authorities(serve.ca_file)
 
-    def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdTier":
+    def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdReader":
         """Close it. Raises NotRunning, NotReady, IndexerError."""
         if self.settings.cold.url is not None:
             from indexer.qdrant import QdrantColdTier

@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from indexer.freshness import Freshness
-from indexer.tiers import ColdTier
+from indexer.tiers import ColdReader
 from schemas.api import (
     ColdStatus,
     FreshnessStatus,
@@ -63,7 +63,7 @@ class Sources(NamedTuple):
     generation: Generation | None
     kafka: Callable[[], KafkaSettings]
     hot: Callable[[], HotReport]
-    cold: Callable[[], AbstractContextManager[ColdTier]]
+    cold: Callable[[], AbstractContextManager[ColdReader]]
 
 
 class _Streams(NamedTuple):
@@ -168,7 +168,7 @@ def _unknown_stages(generation: Generation | None) -> list[StageStatus]:
     ]
 
 
-def _ask_cold(cold: Callable[[], AbstractContextManager[ColdTier]]) -> _Cold:
+def _ask_cold(cold: Callable[[], AbstractContextManager[ColdReader]]) -> _Cold:
     with cold() as tier:
         status = ColdStatus(posts=tier.count("post"), members=tier.count("member"))
         fresh = tier.freshness() if isinstance(tier, KnowsFreshness) else None

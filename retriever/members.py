@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Final, NamedTuple
 
 from indexer.errors import IndexerError
-from indexer.tiers import ColdTier, StoredMember
+from indexer.tiers import ColdReader, StoredMember
 from schemas.ids import MemberId
 
 KEPT_MEMBERS: Final = 500
@@ -30,7 +30,7 @@ class FoundMember(NamedTuple):
 class Members:
     """Any thread may ask."""
 
-    def __init__(self, cold: ColdTier, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cold: ColdReader, clock: Callable[[], float] = time.monotonic) -> None:
         self._cold = cold
         self._clock = clock
         self._lock = Lock()

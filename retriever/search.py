@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from indexer.errors import IndexerError
-from indexer.tiers import ColdTier, Filters, Hits, HotTier, StoredPost
+from indexer.tiers import ColdReader, Filters, Hits, HotTier, StoredPost
 from retriever.answer import Answer
 from retriever.errors import RetrieverUnavailable
 from retriever.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, merge, reaches_past
@@ -27,7 +27,7 @@ T = TypeVar("T")
 class TwoTiers:
     """Any thread may search. The hot tier is searched by the caller's thread, the cold one by a thread of the pool."""
 
-    def __init__(self, cold: ColdTier, hot: HotTier, threads: int) -> None:
+    def __init__(self, cold: ColdReader, hot: HotTier, threads: int) -> None:
         self._cold = cold
         self._hot = hot
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cold-search")

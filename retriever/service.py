@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from indexer.errors import IndexerError
-from indexer.tiers import ColdTier, HotTier, StoredPost
+from indexer.tiers import ColdReader, HotTier, StoredPost
 from retriever.answer import Answer
 from retriever.encoder import WarmingEncoder
 from retriever.errors import RetrieverUnavailable
@@ -28,7 +28,7 @@ class Retriever:
     def __init__(
         self,
         generation: Generation,
-        cold: ColdTier,
+        cold: ColdReader,
         hot: HotTier,
         *,
         encoder: WarmingEncoder,

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Final, NamedTuple, TypeVar
 
-from indexer.tiers import ColdTier, StoredMember, StoredPost
+from indexer.tiers import ColdReader, StoredMember, StoredPost
 from nearline.connect import Connections
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
@@ -99,7 +99,7 @@ class _Log:
         }
 
 
-def _cold_posts(cold: ColdTier) -> dict[str, StoredPost]:
+def _cold_posts(cold: ColdReader) -> dict[str, StoredPost]:
     """Live ones, with their vectors."""
     ids = list({post.post_id: None for post in cold.scroll_posts()})
     stored = _in_pieces(lambda some: cold.posts(some, with_vectors=True), ids)

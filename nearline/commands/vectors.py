@@ -10,7 +10,7 @@ from nearline.commands._terminal import print_json
 from nearline.settings import Settings
 
 if TYPE_CHECKING:
-    from indexer.tiers import ColdTier, StoredMember, StoredPost
+    from indexer.tiers import ColdReader, StoredMember, StoredPost
 
 _AT_ONCE = 500
 
@@ -44,7 +44,7 @@ def vectors(*, kind: str, ids: tuple[str, ...], settings: Settings, instance: In
         raise NearlineError(f"the cold tier has no vector of {kind} {', '.join(missing)}")
 
 
-def _ask(tier: "ColdTier", kind: str, ids: tuple[str, ...]) -> "list[StoredPost | None] | list[StoredMember | None]":
+def _ask(tier: "ColdReader", kind: str, ids: tuple[str, ...]) -> "list[StoredPost | None] | list[StoredMember | None]":
     from schemas.ids import MemberId, PostId
 
     if kind == "post":

@@ -108,8 +108,18 @@ def cold_tier(kind: str, folder: Path, clock: Clock, dimension: int = DIMENSION)
                 return
             with closing(ColdServer(edge, folder / "cold.sock")) as server:
                 server.start()
-                with closing(RemoteColdTier(folder / "cold.sock", timeout_s=30)) as remote:
+                with closing(WrittenByItsOwner(edge, folder / "cold.sock")) as remote:
                     yield remote
+
+
+class WrittenByItsOwner(RemoteColdTier):
+    """What the owner of a tier writes, and another process reads."""
+
+    def __init__(self, owner: ColdTier, socket_path: Path) -> None:
+        super().__init__(socket_path, timeout_s=30)
+        self.write = owner.write
+        self.flush = owner.flush
+        self.sweep = owner.sweep
 
 
 def local_qdrant(clock: Clock, dimension: int) -> "QdrantColdTier":

@@ -6,12 +6,15 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from multiprocessing.connection import Client
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from indexer import wire
 from indexer.brute import BruteColdTier
-from indexer.errors import TierUnavailable
+from indexer.errors import TierRefused, TierUnavailable
 from indexer.freshness import Freshness, FreshnessWindow
 from indexer.remote import ColdServer, RemoteColdTier
 from indexer.tiers import NO_FILTERS, Filters, Hits
@@ -166,10 +169,30 @@ def test_a_closed_client_says_so(owned: BruteColdTier, path: Path, remote: Remot
 def test_what_is_no_request_is_answered_and_the_server_lives(
     owned: BruteColdTier, path: Path, remote: RemoteColdTier
 ) -> None:
-    from multiprocessing.connection import Client
-
     with serving(owned, path):
         with Client(str(path), "AF_UNIX") as stranger:
             stranger.send_bytes(b"hello")
             assert b"not a request" in stranger.recv_bytes()
         assert remote.count("post") == 5000
+
+
+@pytest.mark.parametrize(
+    "request_of_old",
+    [
+        {"type": "flush"},
+        {"type": "sweep", "older_than_us": 1},
+        {"type": "write_posts", "records": []},
+        {"type": "write_members", "records": []},
+    ],
+    ids=lambda one: one["type"],
+)
+def test_nobody_writes_over_the_socket(
+    owned: BruteColdTier, path: Path, monkeypatch: pytest.MonkeyPatch, request_of_old: dict[str, object]
+) -> None:
+    """A second writer would break the order of revisions."""
+    for name in ("write", "flush", "sweep"):
+        monkeypatch.setattr(owned, name, lambda *_: pytest.fail("a client wrote"))
+    with serving(owned, path), Client(str(path), "AF_UNIX") as stranger:
+        stranger.send_bytes(msgspec.msgpack.encode(request_of_old))
+        with pytest.raises(TierRefused, match="not a request to the cold tier"):
+            wire.decode_answer(stranger.recv_bytes(), int)
