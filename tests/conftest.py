@@ -4,7 +4,7 @@ Which fixture to take:
 - `broker`: one broker for the whole session. Start it never, break it never. For tests with topic and group names of
   their own, or together with `clean_topics` for tests that use the fixed names.
 - `clean_topics`: an empty `broker` for this one test, in a fraction of a second.
-- `fresh_broker`: a broker for one module (some 5 s of two cores): for tests that stop, kill or restart it.
+- `fresh_broker`: the same, for tests that stop, kill or restart it; it runs again when the test is over.
 """
 
 import tempfile
@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import settings
 
 from nearline.broker import EmbeddedBroker
+from tests.order import ModulesTogether, ordered
 from tests.waiting import until
 
 settings.register_profile("nearline", deadline=None)  # a busy machine is no failure
@@ -28,6 +29,16 @@ settings.load_profile("nearline")
 _QUICK: Final = ("-XX:TieredStopAtLevel=1",)
 _ODD_NAME: Final = "p2 ü, räume: %d ${x}#\\u"
 """Of every broker's data folder: a user may call it anything."""
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = ordered(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ModulesTogether:
+    return ModulesTogether(config, log)
 
 
 class RunningBroker:
@@ -73,21 +84,22 @@ class RunningBroker:
 @pytest.fixture(scope="session")
 def broker() -> Iterator[RunningBroker]:
     """A real broker, shared by the session."""
-    yield from _running_broker()
-
-
-@pytest.fixture(scope="module")
-def modules_broker() -> Iterator[RunningBroker]:
-    """Use `fresh_broker`: this one has the topics of the module's other tests."""
-    yield from _running_broker()
+    # Not pytest's own temporary folder, which it keeps for three runs: a broker's log is large.
+    with tempfile.TemporaryDirectory(prefix="nearline-broker-") as folder:
+        running = RunningBroker(EmbeddedBroker(Path(folder) / _ODD_NAME / "kafka", jvm=_QUICK))
+        try:
+            running.start()
+            yield running
+        finally:
+            running.stop()
 
 
 @pytest.fixture
-def fresh_broker(modules_broker: RunningBroker) -> RunningBroker:
-    """A real broker of this module alone, which its tests may stop, kill and start; without any topic or group."""
-    if not modules_broker.embedded.serves():  # the last test failed before it started it again
-        modules_broker.start()
-    return _cleaned(modules_broker)
+def fresh_broker(broker: RunningBroker) -> Iterator[RunningBroker]:
+    """The session's broker without any topic or group, which this test may stop, kill and start."""
+    yield _cleaned(broker)
+    if not broker.embedded.serves():
+        broker.start()
 
 
 @pytest.fixture
@@ -103,17 +115,6 @@ def _cleaned(broker: RunningBroker) -> RunningBroker:
     _delete_groups(broker.admin)
     _delete_topics(broker.admin)
     return broker
-
-
-def _running_broker() -> Iterator[RunningBroker]:
-    # Not pytest's own temporary folder, which it keeps for three runs: a broker's log is large.
-    with tempfile.TemporaryDirectory(prefix="nearline-broker-") as folder:
-        running = RunningBroker(EmbeddedBroker(Path(folder) / _ODD_NAME / "kafka", jvm=_QUICK))
-        try:
-            running.start()
-            yield running
-        finally:
-            running.stop()
 
 
 def _delete_topics(admin: AdminClient) -> None:

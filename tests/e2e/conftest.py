@@ -1,4 +1,5 @@
-"""One running pipeline for all end-to-end tests: `nearline up` on a temporary folder with the demo's package.
+"""One running pipeline for all end-to-end tests: `nearline up` on a temporary folder with the demo's package. It ends
+with the last test of this folder, as it takes its share of the cores also while nobody asks.
 
 A small world is in it from the start. Tests add entities of their own, named by `unique`, and never change those of
 the world, except by what leaves them as they are.
@@ -16,6 +17,7 @@ import pytest
 from nearline.demo.pipeline import Pipeline
 from nearline.demo.world import Event, World, WorldSize, make_world, write_world
 from retriever.client import RetrieverClient
+from tests.commands import QuickPipeline
 
 SIZE = WorldSize(posts=1_200, members=100, activity=6_000)
 ENVIRONMENT = {"NEARLINE_TRENDING__INTERVAL_S": "0.5"}
@@ -27,20 +29,20 @@ class Running(NamedTuple):
     file: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running() -> Iterator[Running]:
     world = make_world(11, datetime.now(UTC) - timedelta(seconds=1), SIZE)
     with tempfile.TemporaryDirectory(prefix="nearline-e2e-") as folder:
         file = Path(folder) / "world.jsonl"
         with file.open("w", encoding="utf-8") as out:
             write_world(world, out)
-        with Pipeline(Path(folder) / "data", environment=ENVIRONMENT) as pipeline:
+        with QuickPipeline(Path(folder) / "data", environment=ENVIRONMENT) as pipeline:
             pipeline.run("ingest", file)
             pipeline.wait()
             yield Running(pipeline, world, file)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pipeline(running: Running) -> Pipeline:
     return running.pipeline
 

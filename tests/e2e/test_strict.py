@@ -27,6 +27,7 @@ from streams.scan import scan_topic
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
 from tests.certificates import certificate
+from tests.commands import QuickPipeline
 from tests.e2e.conftest import acted, created, moment, profile
 from tests.strict_broker import PASSWORD, StrictBroker
 from tests.waiting import until
@@ -80,7 +81,7 @@ def pipeline(folder: Path, kafka: KafkaSettings) -> Iterator[Pipeline]:
         "NEARLINE_KAFKA__OPTIONS": options,
         "NEARLINE_TRENDING__INTERVAL_S": "0.5",
     }
-    with Pipeline(folder / "data", environment=environment) as running:
+    with QuickPipeline(folder / "data", environment=environment) as running:
         yield running
 
 

@@ -1,0 +1,61 @@
+"""Commands of nearline, run in this process as the console script runs them: a process of its own costs a second of a
+core, most of it imports. Each command has one test somewhere that starts it as a user does."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest.mock import patch
+
+from nearline import cli
+from nearline.demo.pipeline import Pipeline
+
+
+def run_command(
+    arguments: Sequence[str | Path], *, given: str = "", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What `nearline ARGUMENTS` leaves behind, with `given` as its stdin and `environment` beside ours."""
+    words = ["nearline", *map(str, arguments)]
+    out, err = _Text(), _Text()
+    with _replaced(words, given, environment or {}), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return subprocess.CompletedProcess(words, status, out.value(), err.value())
+
+
+class QuickPipeline(Pipeline):
+    """A pipeline whose commands run here; `nearline up` and what it starts are processes as ever."""
+
+    def attempt(
+        self, *arguments: str | Path, given: str | None = None, timeout_s: float = 0.0
+    ) -> subprocess.CompletedProcess[str]:
+        """pytest's time limit is the only one."""
+        return run_command(arguments, given=given or "", environment=self._environment)
+
+
+class _Text(io.TextIOWrapper):
+    """Text with a `buffer` of bytes beneath, as stdin and stdout have."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(io.BytesIO(text.encode()), encoding="utf-8", write_through=True)
+
+    def value(self) -> str:
+        buffer = self.buffer
+        assert isinstance(buffer, io.BytesIO)
+        return buffer.getvalue().decode()
+
+
+@contextmanager
+def _replaced(words: list[str], given: str, environment: Mapping[str, str]) -> Iterator[None]:
+    stdin = _Text(given)
+    with (
+        patch.object(sys, "argv", words),
+        patch.object(sys, "stdin", stdin),
+        patch.dict(os.environ, environment, clear=False),
+    ):
+        yield

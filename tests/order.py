@@ -1,0 +1,36 @@
+"""In which order tests run, and with two workers (`pytest -n 2`) on which of them.
+
+All of `tests/e2e` runs together: its pipeline takes its share of the cores until the last of them is over. A module
+stays on one worker, for what its tests share. What takes longest begins first, so that no worker waits for the other
+at the end; the rest keeps its order, shuffled or not.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
+
+TOGETHER: Final = "tests/e2e/"
+LONGEST: Final = (TOGETHER, "tests/chaos/", "tests/nearline/test_up.py", "tests/streams/test_contexts_stage.py")
+
+
+class ModulesTogether(LoadScopeScheduling):
+    """For pytest-xdist: what a worker takes at once is a module, or all of `TOGETHER`."""
+
+    def __init__(self, config: pytest.Config, log: object = None) -> None:
+        config.option.loadscopereorder = False
+        super().__init__(config, log)  # type: ignore[arg-type]
+
+    def _split_scope(self, nodeid: str) -> str:
+        return TOGETHER if nodeid.startswith(TOGETHER) else nodeid.partition("::")[0]
+
+
+def ordered(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The longest first."""
+    return sorted(items, key=lambda item: _rank(item.nodeid))
+
+
+def _rank(nodeid: str) -> int:
+    ranks = (rank for rank, start in enumerate(LONGEST) if nodeid.startswith(start))
+    return next(ranks, len(LONGEST))
