@@ -23,7 +23,7 @@ setup: .venv/installed
 	@touch $@
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --durations=20
 
 # Lint, format, types, and which folder imports which.
 check: setup
