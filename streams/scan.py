@@ -4,7 +4,7 @@ Gives committed records only. Applies nothing and remembers nothing.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from typing import Final
 
@@ -21,6 +21,7 @@ from streams.settings import KafkaSettings
 _BATCH: Final = 1000
 _QUIET_S: Final = 5.0
 _WAIT_S: Final = 0.02
+OFFSETS_TIMEOUT_S: Final = 5.0
 _FIRST_STRETCH: Final = 1000
 _GROWTH: Final = 4
 
@@ -61,23 +62,56 @@ def scan_topic(kafka: KafkaSettings, reader: OffsetReader, topic: str) -> Iterat
 
 
 def newest_value(kafka: KafkaSettings, topic: str, key: bytes) -> bytes | None:
-    """The newest record of a key in a compacted topic, None where there is none. Raises StreamsError.
+    """The newest record of a key in a compacted topic, None where there is none. Raises StreamsError."""
+    return newest_values(kafka, topic, [key]).get(key)
 
-    Looks from the end in stretches that grow: what was changed last is found first, and at worst the whole partition is
-    read once.
+
+def newest_values(
+    kafka: KafkaSettings,
+    topic: str,
+    keys: Iterable[bytes],
+    *,
+    max_offsets: int | None = None,
+    timeout_s: float = OFFSETS_TIMEOUT_S,
+) -> dict[bytes, bytes]:
+    """The newest record of each of these keys in a compacted topic; without those that have none. Raises StreamsError.
+
+    Looks from the ends in stretches that grow: what was changed last is found first, and at worst the keys' partitions
+    are read once, or `max_offsets` at the ends of all of them together. `timeout_s` is for asking where the ends are.
     """
-    with closing(OffsetReader(kafka)) as reader:
-        places = reader.places([topic])
-        if not places:
-            return None
-        place = places[partition_of(key, len(places))]
-        start, stop = reader.starts([place])[place], reader.ends([place])[place]
-    stretch = _FIRST_STRETCH
+    with closing(OffsetReader(kafka, timeout_s)) as reader:
+        keys_by_place = _by_place(keys, reader.places([topic]))
+        starts, ends = reader.starts(keys_by_place), reader.ends(keys_by_place)
+    newest: dict[bytes, bytes | None] = {}
     with closing(scanner(kafka)) as consumer:
-        while stop > start:
-            begin = max(start, Offset(stop - stretch))
-            found = [one.value() for one in scan(consumer, place, begin, stop) if one.key() == key]
-            if found:
-                return found[-1]
-            stop, stretch = begin, stretch * _GROWTH
-    return None
+        for place, wanted in keys_by_place.items():
+            start, stop = starts[place], ends[place]
+            if max_offsets is not None:
+                start = max(start, Offset(stop - max_offsets // len(keys_by_place)))
+            newest |= _newest_in(consumer, place, wanted, start, stop)
+    return {key: value for key, value in newest.items() if value is not None}
+
+
+def _by_place(keys: Iterable[bytes], places: Sequence[Place]) -> dict[Place, set[bytes]]:
+    by_place: dict[Place, set[bytes]] = {}
+    for key in keys if places else ():
+        by_place.setdefault(places[partition_of(key, len(places))], set()).add(key)
+    return by_place
+
+
+def _newest_in(
+    consumer: Consumer, place: Place, keys: Set[bytes], start: Offset, stop: Offset
+) -> dict[bytes, bytes | None]:
+    """Of one partition's records in [start, stop); None for what was deleted."""
+    newest: dict[bytes, bytes | None] = {}
+    stretch = _FIRST_STRETCH
+    while stop > start and len(newest) < len(keys):
+        begin = max(start, Offset(stop - stretch))
+        older: dict[bytes, bytes | None] = {}
+        for message in scan(consumer, place, begin, stop):
+            key = message.key()
+            if key is not None and key in keys:
+                older[key] = message.value()
+        newest = {**older, **newest}
+        stop, stretch = begin, stretch * _GROWTH
+    return newest

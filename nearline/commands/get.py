@@ -22,12 +22,15 @@ _ABSENT: dict[str, Any] = {"present": False, "revision": None, "deleted": None}
 def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instance: InstanceReader) -> None:
     """Print a post's or a member's newest context, and how each tier holds it.
 
+    Where nothing is known of it, not even that it was deleted, the exit status is 1.
+
     \b
     Example:
       nearline get post p1
       nearline get member m1 --json
     """
     from nearline.connect import Connections
+    from nearline.errors import NearlineError
 
     connections = Connections(settings, instance)
     tiers = _post_tiers(connections, entity_id) if kind == "post" else _member_tiers(connections, entity_id)
@@ -36,6 +39,8 @@ def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instanc
         print_json(found)
     else:
         _print(found)
+    if found["context"] is None and not any(found[tier]["present"] for tier in ("cold", "hot")):
+        raise NearlineError(f"there is no {kind} {entity_id}, neither a context nor a vector")
 
 
 def _context(connections: "Connections", kind: str, entity_id: str) -> Any:

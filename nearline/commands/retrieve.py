@@ -1,7 +1,7 @@
 """`nearline retrieve`: the candidates of a member or a text."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -10,6 +10,16 @@ from nearline.commands._terminal import print_json, print_table
 from nearline.settings import Settings
 from schemas.api import DEFAULT_K, MAX_K, RetrieveRequest, RetrieveResponse
 
+if TYPE_CHECKING:
+    from nearline.connect import Connections
+
+Texts = dict[str, str]
+"""By post id."""
+
+_MAX_CONTEXTS: Final = 100_000
+"""Read for the texts at most: about a second, and some 100 MB."""
+_TEXTS_TIMEOUT_S: Final = 2.0
+_START_CHARS: Final = 60
 _MANY: Final = ("--language", "--exclude-author", "--exclude-post")
 
 
@@ -52,9 +62,16 @@ def _moment(_: click.Context, parameter: click.Parameter, text: str | None) -> d
 @click.option("--hide-acted", is_flag=True, help="Leave out what the member acted on.")
 @click.option("--own-posts", is_flag=True, help="Keep the member's own posts in.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--show-text/--no-text", default=None, help="Texts of the posts. Default: the start of each, and none in JSON."
+)
 @instance_options
-def retrieve(*, as_json: bool, settings: Settings, instance: InstanceReader, **asked: Any) -> None:
+def retrieve(
+    *, as_json: bool, show_text: bool | None, settings: Settings, instance: InstanceReader, **asked: Any
+) -> None:
     """Print the candidates of a member or a text, best first.
+
+    Their texts are read from the newest 100,000 post contexts. In JSON they are whole, null where there is none.
 
     \b
     Example:
@@ -65,22 +82,30 @@ def retrieve(*, as_json: bool, settings: Settings, instance: InstanceReader, **a
 
     if (asked["member_id"] is None) == (asked["text"] is None):
         raise click.UsageError("give exactly one of --member and --text")
-    with Connections(settings, instance).retriever() as client:
+    connections = Connections(settings, instance)
+    with connections.retriever() as client:
         answer = client.retrieve(_request(asked))
+    with_texts = not as_json if show_text is None else show_text
+    texts = _texts(connections, answer.post_ids) if with_texts and answer.post_ids else None
     if as_json:
-        print_json(as_objects(answer))
+        print_json(as_objects(answer, texts))
     else:
-        _print(answer)
+        _print(answer, texts)
 
 
-def as_objects(answer: RetrieveResponse) -> dict[str, Any]:
+def as_objects(answer: RetrieveResponse, texts: Texts | None = None) -> dict[str, Any]:
     """The columns of the HTTP answer as one object for each candidate."""
     columns = zip(answer.post_ids, answer.scores, answer.tiers, strict=True)
+    candidates: list[dict[str, Any]] = [
+        {"post_id": post_id, "score": score, "tier": tier} for post_id, score, tier in columns
+    ]
+    if texts is not None:
+        candidates = [{**candidate, "text": texts.get(candidate["post_id"])} for candidate in candidates]
     return {
         "generation": answer.generation,
         "partial": answer.partial,
         "reasons": answer.reasons,
-        "candidates": [{"post_id": post_id, "score": score, "tier": tier} for post_id, score, tier in columns],
+        "candidates": candidates,
         "counts": {"hot": 0, "cold": 0, **answer.counts},
         "timings_ms": answer.timings_ms,
     }
@@ -97,9 +122,47 @@ def _request(asked: dict[str, Any]) -> RetrieveRequest:
         raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _print(answer: RetrieveResponse) -> None:
+def _texts(connections: "Connections", post_ids: list[str]) -> Texts:
+    """Of those posts that have one; a note on stderr says of how many none was found, or why none can be."""
+    from nearline.errors import NearlineError
+    from schemas import topics
+    from schemas.contexts import decode_post_context
+    from schemas.errors import BadRecord
+    from streams.errors import StreamsError
+    from streams.scan import newest_values
+
+    keys = [post_id.encode() for post_id in post_ids]
+    try:
+        bodies = newest_values(
+            connections.kafka, topics.POST_CONTEXTS, keys, max_offsets=_MAX_CONTEXTS, timeout_s=_TEXTS_TIMEOUT_S
+        )
+        texts = {key.decode(): decode_post_context(body).text for key, body in bodies.items()}
+    except (NearlineError, StreamsError, BadRecord) as error:
+        click.echo(f"nearline: the texts cannot be shown: {error}", err=True)
+        return {}
+    missing = len(set(post_ids) - texts.keys())
+    if missing:
+        posts = "1 post" if missing == 1 else f"{missing:,} posts"
+        click.echo(f"nearline: no text of {posts} is among the newest {_MAX_CONTEXTS:,} contexts", err=True)
+    return texts
+
+
+def _start(text: str | None) -> str | None:
+    """Fits on a line, and cannot move the cursor of a terminal."""
+    line = " ".join((text or "").split())
+    visible = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+    return f"{visible[: _START_CHARS - 1]}…" if len(visible) > _START_CHARS else visible or None
+
+
+def _print(answer: RetrieveResponse, texts: Texts | None) -> None:
     columns = zip(answer.post_ids, answer.scores, answer.tiers, strict=True)
-    print_table(("rank", "score", "tier", "post"), ((at, s, t, p) for at, (p, s, t) in enumerate(columns, 1)))
+    rows: list[tuple[object, ...]] = [(rank, score, tier, post) for rank, (post, score, tier) in enumerate(columns, 1)]
+    header = ("rank", "score", "tier", "post")
+    if texts is None:
+        print_table(header, rows)
+    else:
+        starts = [_start(texts.get(post_id)) for post_id in answer.post_ids]
+        print_table((*header, "text"), [(*row, start) for row, start in zip(rows, starts, strict=True)])
     counts = ", ".join(f"{number} {tier}" for tier, number in answer.counts.items())
     total_ms = answer.timings_ms.get("total")
     took = "" if total_ms is None else f" in {total_ms:.1f} ms"

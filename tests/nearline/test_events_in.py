@@ -172,17 +172,51 @@ def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: Site, run: Run
         context = PostContext(PostId("p1"), Revision(revision), Micros(5), text="hello")
         producer.produce(topics.POST_CONTEXTS, encode_context(context), b"p1")
     producer.flush(20)
-    place.world.in_cold(post("p1", revision=2), member("m1"))
+    place.world.in_cold(post("p1", revision=2), member("m1"), post("gone", deleted=True))
     found = run("get", "post", "p1", "--json").json
     assert list(found) == ["context", "cold", "hot"]
     assert (found["context"]["revision"], found["context"]["text"]) == (2, "hello")
     assert found["cold"].items() >= {"present": True, "revision": 2, "deleted": False}.items()
     assert not found["hot"]["present"]
-    nobody = run("get", "member", "nobody", "--json").json
+    nobody = run("get", "member", "nobody", "--json")
     absent = {"present": False, "revision": None, "deleted": None}
-    assert nobody == {"context": None, "cold": absent, "hot": absent}
+    assert nobody.lines == [{"context": None, "cold": absent, "hot": absent}]
+    assert (nobody.status, nobody.err) == (1, "nearline: there is no member nobody, neither a context nor a vector\n")
+    assert run("get", "post", "p2").status == run("vectors", "post", "p2").status == 1
+    assert run("get", "post", "gone").status == 0, "a tombstone is something"
     assert run("get", "member", "m1", "--json").json["cold"]["present"]
     assert "hello" in run("get", "post", "p1").out
+
+
+def send_texts(kafka: KafkaSettings, **texts: str) -> None:
+    producer = Producer(producer_config(kafka))
+    for post_id, text in texts.items():
+        context = PostContext(PostId(post_id), Revision(1), Micros(5), text=text)
+        producer.produce(topics.POST_CONTEXTS, encode_context(context), post_id.encode())
+    producer.flush(20)
+
+
+def test_candidates_come_with_the_start_of_their_texts(kafka: KafkaSettings, place: Site, run: Runner) -> None:
+    world = place.world
+    world.in_cold(member("m1"), *(post(name, score) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7))))
+    send_texts(kafka, a="two\nlines, \x1b[31mred\x9b and " + "x" * 100, b="short")
+    ran = run("retrieve", "--member", "m1")
+    assert ran.out.splitlines()[0].split() == ["rank", "score", "tier", "post", "text"]
+    texts = [line.split(maxsplit=4)[4] for line in ran.out.splitlines()[1:4]]
+    assert texts[0].startswith("two lines, \N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} and xxx")
+    assert (len(texts[0]), texts[0][-2:]) == (60, "x…")
+    assert texts[1:] == ["short", "-"]
+    assert ran.err == "nearline: no text of 1 post is among the newest 100,000 contexts\n"
+    assert run("retrieve", "--member", "m1", "-k", "2").err == ""
+
+
+def test_candidates_in_json_come_with_whole_texts_when_asked(kafka: KafkaSettings, place: Site, run: Runner) -> None:
+    place.world.in_cold(member("m1"), post("a", 0.9), post("b", 0.8))
+    send_texts(kafka, a="two\nlines " * 20)
+    plain = run("retrieve", "--member", "m1", "--json").json["candidates"]
+    assert [list(one) for one in plain] == [["post_id", "score", "tier"]] * 2
+    full = run("retrieve", "--member", "m1", "--json", "--show-text").json["candidates"]
+    assert [one["text"] for one in full] == ["two\nlines " * 20, None]
 
 
 def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) -> None:

@@ -70,9 +70,21 @@ def test_every_filter_reaches_the_retriever(ask: Asker) -> None:
 
 
 def test_people_get_a_table(ask: Asker) -> None:
-    printed = ask("retrieve", "--member", "m", "-k", "1").out.splitlines()
+    ran = ask("retrieve", "--member", "m", "-k", "1", "--no-text")
+    printed = ran.out.splitlines()
     assert printed[0].split() == ["rank", "score", "tier", "post"]
     assert printed[1].split() == ["1", "0.900", "hot", "a"]
+    assert ran.err == ""
+
+
+def test_texts_that_cannot_be_read_cost_a_note_and_nothing_else(ask: Asker) -> None:
+    ran = ask("retrieve", "--member", "m", "-k", "1")
+    printed = ran.out.splitlines()
+    assert printed[0].split() == ["rank", "score", "tier", "post", "text"]
+    assert printed[1].split() == ["1", "0.900", "hot", "a", "-"]
+    assert ran.status == 0
+    assert ran.err.startswith("nearline: the texts cannot be shown: ")
+    assert ran.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

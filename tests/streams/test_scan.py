@@ -12,7 +12,7 @@ from streams.kafka import producer_config
 from streams.lag import OffsetReader
 from streams.partitions import partition_of
 from streams.records import Place
-from streams.scan import newest_value, scan, scanner
+from streams.scan import newest_value, newest_values, scan, scanner
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made, transaction
 
@@ -51,6 +51,14 @@ def test_the_newest_record_of_a_key_is_found(clean_topics: RunningBroker, monkey
     assert newest_value(kafka, topics.POST_CONTEXTS, b"old") == b"1"
     assert newest_value(kafka, topics.POST_CONTEXTS, b"never") is None
     assert newest_value(kafka, "no-such-topic", b"old") is None
+    keys = [b"old", b"twice", b"k7", b"never"]
+    newest = newest_values(kafka, topics.POST_CONTEXTS, keys)
+    assert newest == {b"old": b"1", b"twice": b"2", b"k7": b"x"}
+    assert newest_values(kafka, topics.POST_CONTEXTS, keys, max_offsets=20) == {b"twice": b"2"}, "the others are old"
+    assert newest_values(kafka, topics.POST_CONTEXTS, []) == {}
+    producer.produce(topics.POST_CONTEXTS, None, b"twice")
+    producer.flush(20)
+    assert newest_values(kafka, topics.POST_CONTEXTS, keys[:2]) == {b"old": b"1"}
 
 
 @pytest.mark.broker
