@@ -1,8 +1,10 @@
 """Settings of the tiers. Read by `nearline/settings.py`; nothing here looks at the environment."""
 
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from indexer.devices import Device
 
@@ -11,8 +13,14 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _url(url: str | None) -> str | None:
+    if url is not None and not re.match(r"https?://[^/]", url):
+        raise ValueError("begin it with http:// or https:// and a host, such as https://qdrant:6333")
+    return url
+
+
 class ColdSettings(_Settings):
-    url: str | None = Field(None, pattern=r"^https?://[^/]")
+    url: Annotated[str | None, AfterValidator(_url)] = None
     """A Qdrant server or cluster, such as https://qdrant:6333. None: the embedded engine."""
     grpc_port: int = Field(6334, ge=1, le=65535)
     """Of the server in `url`; all but its name comes this way."""

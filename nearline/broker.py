@@ -5,6 +5,7 @@ Owns the folder, its ports and the Java process. Knows nothing of topics.
 
 import base64
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from nearline.broker_config import (
     fencing_properties,
     log4j_properties,
 )
+from nearline.data_folder import make_data_folder
 from nearline.errors import StartFailed
 from nearline.kafka_jars import archive_file, ensure_jars
 from nearline.ports import free_ports, is_free, listens
@@ -67,7 +69,8 @@ class EmbeddedBroker:
         """Known after `prepare`, and from then on also while it is down. Raises StartFailed before."""
         ports = self._read_ports()
         if ports is None:
-            raise StartFailed(f"no broker was ever started in {self.folder}; run: nearline broker start")
+            command = f"nearline broker start --data-dir {shlex.quote(str(self.folder.parent))}"
+            raise StartFailed(f"no broker was ever started in {self.folder}; run: {command}")
         return f"127.0.0.1:{ports.port}"
 
     def start(self, *, dies_with_parent: bool = False) -> None:
@@ -103,10 +106,10 @@ class EmbeddedBroker:
         return ports is not None and listens(ports.port) and _answers(ports.port)
 
     def prepare(self) -> None:
-        """Jars, ports, configuration and formatted storage, whatever of it is not there. Raises StartFailed."""
+        """Jars, ports, configuration and formatted storage, whatever is not there. Raises StartFailed, BadSettings."""
         find_java()
         ensure_jars()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_data_folder(self.folder)
         ports = self._choose_ports()
         self._properties.write_text(broker_properties(ports.port, ports.controller_port, self._more))
         self._log4j.write_text(log4j_properties())

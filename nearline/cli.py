@@ -75,12 +75,27 @@ def main() -> NoReturn:
 def _sentence(error: Exception) -> str:
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx is not None else "nearline"
-        return f"{_one_line(error.format_message()).rstrip('.')}; see: {path} --help"
+        return f"{_usage(error)}; see: {path} --help"
     if isinstance(error, click.ClickException):
         return _one_line(error.format_message())
     if _is_a_bug(error):
         return f"{type(error).__name__}: {_one_line(str(error))} (NEARLINE_LOG_LEVEL=debug shows where)"
     return _one_line(str(error))
+
+
+def _usage(error: click.UsageError) -> str:
+    sentence = _one_line(error.format_message()).rstrip(".")
+    wanted = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
+    if isinstance(wanted, click.IntRange | click.FloatRange):
+        # Click calls a word "not a valid integer range".
+        return f"{sentence.partition(': ')[0]}: give {_range(wanted)}"
+    return sentence
+
+
+def _range(wanted: click.IntRange | click.FloatRange) -> str:
+    low = f"{'above' if wanted.min_open else 'from'} {wanted.min}" if wanted.min is not None else ""
+    high = f"{'below' if wanted.max_open else 'up to'} {wanted.max}" if wanted.max is not None else ""
+    return " ".join(filter(None, ("a whole number" if isinstance(wanted, click.IntRange) else "a number", low, high)))
 
 
 def _is_a_bug(error: Exception) -> bool:

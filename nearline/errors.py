@@ -8,6 +8,7 @@ NearlineError     printed as one sentence; exit status 1
 └── StartFailed   a process of the instance could not be started
 """
 
+import shlex
 from pathlib import Path
 
 
@@ -26,7 +27,9 @@ class AlreadyRuns(NearlineError):
 
 class NotRunning(NearlineError):
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(f"nothing runs on {data_dir}; start it with: nearline up --data-dir {data_dir}")
+        super().__init__(
+            f"nothing runs on {data_dir}; start it with: nearline up --data-dir {shlex.quote(str(data_dir))}"
+        )
 
 
 class NotReady(NearlineError):

@@ -16,6 +16,7 @@ import structlog
 
 from nearline import log
 from nearline.build import SERVE, build
+from nearline.failures import report
 from nearline.settings import read_of_parent
 from streams import crash_points
 
@@ -39,9 +40,7 @@ def main(name: str, data_dir: Path) -> int:
         _on_signals(stop.set)
         run(stop)
     except Exception as error:
-        # What our packages raise says all in its sentence; for anything else the place matters.
-        ours = type(error).__module__.endswith(".errors")
-        _log.error("cannot go on", error=str(error), exc_info=not ours)
+        report(error, name, data_dir)
         return 1
     _log.info("stopped")
     return 0

@@ -23,7 +23,9 @@ from nearline import children
 from nearline.broker import EmbeddedBroker
 from nearline.build import COLD, cold_socket, package_folder, process_names
 from nearline.cores import child_environment
+from nearline.data_folder import make_data_folder
 from nearline.errors import AlreadyRuns, NotRunning
+from nearline.failures import failures_folder, reason_of
 from nearline.instance import Instance, instance_file, read_last_instance, write_instance
 from nearline.metrics import targets_folder
 from nearline.readiness import Probe, listening_port
@@ -34,6 +36,7 @@ from retriever import tls
 from schemas.topics import core_topics, generation_topics
 from streams.closing_segments import close_segments
 from streams.errors import KafkaUnavailable
+from streams.kafka_options import check_options
 from streams.pulse import pulse_folder
 from streams.repeating import repeating
 from streams.topics import ensure_topics
@@ -61,7 +64,8 @@ def run_up(settings: Settings) -> None:
 
     Raises NearlineError, PackageError, StreamsError, BadCertificate.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    check_options(settings.kafka)
+    make_data_folder(settings.data_dir)
     with _locked(settings.data_dir):
         # Nothing of an earlier run may be left: two owners of one folder would spoil it.
         end_leftovers(settings.data_dir)
@@ -110,7 +114,7 @@ class Runtime:
         self._ensure_topics()
         # 2. Everything else, in any order: what finds another part missing tries again.
         for name in process_names(self._settings):
-            self._supervisor.start(Part(name, self._launcher(name)))
+            self._supervisor.start(Part(name, self._launcher(name), reason_of(self._settings.data_dir, name)))
         self._publish()
 
     def _start_broker(self, broker: EmbeddedBroker) -> None:
@@ -218,7 +222,7 @@ def _is_child(command: list[str], data_dir: Path) -> bool:
 def _forget(data_dir: Path) -> None:
     instance_file(data_dir).unlink(missing_ok=True)
     forget_children(data_dir)
-    for folder in (targets_folder(data_dir), pulse_folder(data_dir)):
+    for folder in (targets_folder(data_dir), pulse_folder(data_dir), failures_folder(data_dir)):
         shutil.rmtree(folder, ignore_errors=True)
     socket_file = cold_socket(data_dir)
     socket_file.unlink(missing_ok=True)

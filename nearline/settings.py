@@ -6,12 +6,13 @@ Checked at start; a wrong key or value ends the start with one sentence that nam
 import functools
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from contexts.settings import ContextRules
 from indexer.settings import ColdSettings, HotSettings
@@ -29,10 +30,17 @@ _OTHER_VARIABLES: Final = frozenset(
 )
 
 
+def _readable(path: Path) -> Path:
+    """JSON and Java take no other names."""
+    if not re.fullmatch("[^\0\ud800-\udfff]+", str(path)):
+        raise ValueError("its name must be text in UTF-8")
+    return path
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data_dir: Path = Path(".nearline")
+    data_dir: Annotated[Path, AfterValidator(_readable)] = Path(".nearline")
     package: Path | None = None
     """The model package's folder. None: the demo's package."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -198,13 +206,16 @@ def _merge(under: Layer, over: Layer) -> Layer:
 
 def _sentence(error: ValidationError, layers: Mapping[str, Layer]) -> str:
     """Names key, place and mend, and never the value: it may be a secret."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     path = tuple(str(part) for part in first["loc"])
+    if "key" in first.get("ctx", {}):
+        path = (*path, first["ctx"]["key"])  # what is wrong with a section shows in one of its keys
     place = next((words for words, layer in reversed(list(layers.items())) if _holds(layer, path)), "")
     name = f"{'.'.join(path)} {place}".strip()
     if first["type"] == "extra_forbidden":
         return f"{name} is no setting; {_known(_section(path))}"
-    return f"{name} is wrong: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name} is wrong: {message[:1].lower()}{message[1:]}"
 
 
 def _holds(layer: Layer, path: tuple[str, ...]) -> bool:

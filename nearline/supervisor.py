@@ -18,15 +18,18 @@ LONGEST_DELAY_S: Final = 5.0
 """A stage leaves its process on an outage; so this is how long it may take to come back after one."""
 STEADY_S: Final = 30.0
 """What ran for so long is started again without delay, as if for the first time."""
+SAID_AFTER: Final = 3
+"""Ends at the start for the same reason: what happens twice may pass."""
 
 log = structlog.get_logger(__name__)
 
 
 class Part(NamedTuple):
-    """A process to be kept: its name, and how it is started."""
+    """A process to be kept: its name, how it is started, and why the one with a pid has ended, if it said so."""
 
     name: str
     launch: Callable[[], children.Child]
+    reason: Callable[[int], str | None] = lambda _: None
 
 
 class _Kept:
@@ -40,6 +43,8 @@ class _Kept:
         self._started_at = clock()
         self._delay_s = FIRST_DELAY_S
         self._due_at = 0.0
+        self._reason: str | None = None
+        self._same_reason = 0
 
     @property
     def info(self) -> ProcessInfo:
@@ -50,7 +55,7 @@ class _Kept:
         now = self._clock()
         if self.process is not None:
             if self.process.poll() is not None:
-                self._ended(self.process.returncode, now)
+                self._ended(self.process, now)
         elif now >= self._due_at:
             self._start_again(now)
 
@@ -65,12 +70,20 @@ class _Kept:
             self.restarts += 1
             self._started_at = now
 
-    def _ended(self, status: int, now: float) -> None:
+    def _ended(self, process: children.Child, now: float) -> None:
         if now - self._started_at >= STEADY_S:
-            self._delay_s = FIRST_DELAY_S
-        log.warning("process ended", part=self.part.name, status=status, again_in_s=self._delay_s)
+            self._delay_s, self._same_reason = FIRST_DELAY_S, 0
+        log.warning("process ended", part=self.part.name, status=process.returncode, again_in_s=self._delay_s)
+        self._count(self.part.reason(process.pid) or f"it ended with status {process.returncode}")
         self.process = None
         self._wait(now)
+
+    def _count(self, reason: str) -> None:
+        """Says once what ends it at its start again and again."""
+        self._same_reason = self._same_reason + 1 if reason == self._reason else 1
+        self._reason = reason
+        if self._same_reason == SAID_AFTER:
+            log.error(f"{self.part.name} has ended {SAID_AFTER} times at its start: {reason}", part=self.part.name)
 
     def _wait(self, now: float) -> None:
         self._due_at = now + self._delay_s

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 MAX_IN_FLIGHT: Final = 64
 
@@ -51,6 +52,9 @@ class ServeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
-        if (self.certificate_file is None) != (self.private_key_file is None):
-            raise ValueError("give both certificate_file and private_key_file, or neither")
+        files = {"certificate_file": self.certificate_file, "private_key_file": self.private_key_file}
+        alone = [name for name, file in files.items() if file is not None]
+        if len(alone) == 1:
+            sentence = "give both certificate_file and private_key_file, or neither"
+            raise PydanticCustomError("one_of_two", sentence, {"key": alone[0]})
         return self

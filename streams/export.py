@@ -7,6 +7,7 @@ when it is whole, so an export that was killed loses at most one file a partitio
 """
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -99,7 +100,8 @@ def exported(folder: Path) -> Iterator[bytes]:
     """The values of all records. Raises BadFile."""
     found = stretches(folder)
     if not found:
-        raise BadFile(f"{folder} holds no exported events; make some with: nearline export --out {folder}")
+        command = f"nearline export --out {shlex.quote(str(folder))}"
+        raise BadFile(f"{folder} holds no exported events; make some with: {command}")
     for stretch in found:
         try:
             values = pq.read_table(folder / stretch.file_name, columns=["value"])["value"]

@@ -1,16 +1,15 @@
 """A Faust app that uses Kafka as our other clients do: the same servers and rights, nothing created on the side."""
 
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import faust
 from faust.types.auth import CredentialsT
 
-from streams.errors import KafkaRefused
 from streams.faust_records import read_past_strange_headers
 from streams.kafka import client_config
+from streams.kafka_options import check_for_trending, sasl_mechanism, security_protocol, ssl_context
 from streams.settings import KafkaSettings
 
 
@@ -40,63 +39,15 @@ def new_app(group: str, kafka: KafkaSettings, folder: Path) -> faust.App:
 
 
 def credentials(options: Mapping[str, Any]) -> CredentialsT | None:
-    """librdkafka's names of what Faust asks for in its own way. None: neither TLS nor SASL. Raises KafkaRefused for
-    what has no counterpart there: trending would else talk to the broker in another way than all others."""
-    protocol = str(options.get("security.protocol", "plaintext")).lower()
-    for name in options:
-        if name.startswith(("ssl.", "sasl.", "enable.ssl.")) and name not in _TRANSLATED:
-            known = ", ".join(sorted(_TRANSLATED))
-            raise KafkaRefused(f"kafka.options: trending does not know {name}; of these it knows {known}")
-    context = _ssl_context(options) if protocol.endswith("ssl") else None
+    """librdkafka's names of what Faust asks for in its own way. None: neither TLS nor SASL. Raises KafkaRefused."""
+    check_for_trending(options)
+    protocol = security_protocol(options)
+    context = ssl_context(options) if protocol.endswith("ssl") else None
     if protocol.startswith("sasl"):
         return faust.SASLCredentials(
-            mechanism=_mechanism(options),
+            mechanism=sasl_mechanism(options),
             username=options.get("sasl.username"),
             password=options.get("sasl.password"),
             ssl_context=context,
         )
     return faust.SSLCredentials(context) if context else None
-
-
-def _mechanism(options: Mapping[str, Any]) -> str:
-    mechanism = str(options.get("sasl.mechanism") or options.get("sasl.mechanisms") or "PLAIN").upper()
-    if mechanism not in _MECHANISMS:
-        raise KafkaRefused(
-            f"kafka.options: trending cannot use sasl.mechanism {mechanism}; use {', '.join(_MECHANISMS)}"
-        )
-    return mechanism
-
-
-def _ssl_context(options: Mapping[str, Any]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"), cadata=options.get("ssl.ca.pem"))
-        if certificate := options.get("ssl.certificate.location"):
-            context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
-    except OSError as error:
-        raise KafkaRefused(
-            f"kafka.options: a file of ssl.ca, ssl.certificate or ssl.key cannot be read: {error}"
-        ) from error
-    if str(options.get("ssl.endpoint.identification.algorithm", "https")).lower() == "none":
-        context.check_hostname = False
-    if str(options.get("enable.ssl.certificate.verification", "true")).lower() == "false":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-_TRANSLATED: Final = frozenset(
-    (
-        "sasl.mechanism",
-        "sasl.mechanisms",
-        "sasl.username",
-        "sasl.password",
-        "ssl.ca.location",
-        "ssl.ca.pem",
-        "ssl.certificate.location",
-        "ssl.key.location",
-        "ssl.key.password",
-        "ssl.endpoint.identification.algorithm",
-        "enable.ssl.certificate.verification",
-    )
-)

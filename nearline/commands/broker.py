@@ -1,5 +1,6 @@
 """`nearline broker`: the embedded broker alone."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -66,7 +67,8 @@ def status(data_dir: Path | None, config: Path | None) -> None:
     embedded = EmbeddedBroker(_folder(load_settings(config, data_dir)))
     process = embedded.running()
     if process is None:
-        raise NearlineError(f"no broker runs in {embedded.folder}; start it with: nearline broker start")
+        command = f"nearline broker start --data-dir {shlex.quote(str(embedded.folder.parent))}"
+        raise NearlineError(f"no broker runs in {embedded.folder}; start it with: {command}")
     if not embedded.serves():
         raise NearlineError(f"the broker (pid {process.pid}) runs and does not serve; see {embedded.folder}/server.log")
     click.echo(f"{embedded.bootstrap_servers} pid {process.pid} log {embedded.folder}/server.log")

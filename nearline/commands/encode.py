@@ -88,9 +88,11 @@ def _read(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 def _encoder(settings: Settings) -> _Sides:
     from encoders.encoder import Encoder
+    from indexer.devices import check_presence
     from nearline.build import package_folder
     from nearline.cores import encode_threads
 
+    check_presence("encode.device", settings.encode.device)
     encoder = Encoder.load(
         package_folder(settings),
         device=settings.encode.device,

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from nearline.cli import cli
+from tests.nearline.site import Commands
 
 
 def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -43,6 +44,43 @@ def test_an_error_is_one_sentence_and_status_1(arguments: list[str], sentence: s
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["up", "--port", "abc"],
+            "Invalid value for '--port': give a whole number from 0 up to 65535; see: nearline up",
+        ),
+        (["up", "--port", "70000"], "Invalid value for '--port': give a whole number from 0 up to 65535; see"),
+        (["up", "--data-dir", "/proc/x"], "data_dir: /proc/x cannot be made or written (No such file or directory)"),
+        (["broker", "start", "--data-dir", "/proc/x"], "data_dir: /proc/x/kafka cannot be made or written"),
+        (["broker", "status", "--data-dir", "a b"], "start it with: nearline broker start --data-dir '/"),
+        (["status", "--data-dir", "a b"], "start it with: nearline up --data-dir '/"),
+        (["export", "--data-dir", "a b", "--out", "o"], "start it with: nearline up --data-dir '/"),
+    ],
+)
+def test_an_error_says_what_to_do(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = Commands(monkeypatch, capsys)(*arguments)
+    assert (ran.status, ran.out, len(ran.err.splitlines())) == (1, "", 1), ran.err
+    assert sentence in ran.err
+
+
+def test_a_wrong_option_of_kafka_ends_up_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NEARLINE_KAFKA__OPTIONS", '{"security.protocl": "ssl"}')
+    ran = Commands(monkeypatch, capsys)("up", "--data-dir", tmp_path / "data")
+    assert (ran.status, ran.err) == (1, 'nearline: kafka.options: No such configuration property: "security.protocl"\n')
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_group_alone_shows_its_help(tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ def test_a_wrong_variable_is_named(name: str, value: str, sentence: str, monkeyp
             "[serve]\nport = 70000\n",
             r"serve.port in .*wrong.toml is wrong: input should be less than or equal to 65535",
         ),
+        (
+            "[encode]\ndevice = 'gpu'\n",
+            r"encode.device in .*wrong.toml is wrong: give auto, cpu, cuda, or cuda:N such as",
+        ),
+        ("[cold]\nurl = 'qdrant:6333'\n", r"cold.url in .*wrong.toml is wrong: begin it with http:// or https://"),
+        ('data_dir = "a\\u0000b"\n', r"data_dir in .*wrong.toml is wrong: its name must be text in UTF-8"),
         ("[serve\n", r"the configuration .*wrong.toml is not TOML"),
     ],
 )
@@ -78,6 +84,16 @@ def test_a_wrong_file_is_named(body: str, sentence: str, tmp_path: Path) -> None
     file.write_text(body)
     with pytest.raises(BadSettings, match=sentence):
         load_settings(file)
+
+
+def test_what_is_wrong_with_a_section_is_said_of_its_key(tmp_path: Path) -> None:
+    """A flag for another key of the section must not be blamed."""
+    file = tmp_path / "wrong.toml"
+    file.write_text("[serve]\nprivate_key_file = 'k.pem'\n")
+    with pytest.raises(
+        BadSettings, match=r"serve.private_key_file in .*wrong.toml is wrong: give both certificate_file"
+    ):
+        load_settings(file, serve__port=0)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -120,7 +136,10 @@ def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
     [
         ({"api_key": ""}, "serve.api_key as a flag is wrong: .* at least one character"),
         ({"api_key": "hunter2\n"}, "serve.api_key as a flag is wrong: .* without line ends"),
-        ({"certificate_file": "c.pem"}, "serve as a flag is wrong: .* both certificate_file and private_key_file"),
+        (
+            {"certificate_file": "c.pem"},
+            "serve.certificate_file as a flag is wrong: give both certificate_file and private_key_file",
+        ),
         ({"in_flight": 0}, "serve.in_flight as a flag is wrong"),
     ],
 )

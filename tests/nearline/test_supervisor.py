@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from nearline import children
-from nearline.supervisor import Part, Supervisor
+from nearline.supervisor import STEADY_S, Part, Supervisor
 from tests.waiting import until
 
 SLEEPS = "import time; time.sleep(600)"
@@ -83,6 +84,43 @@ def test_a_relaunch_that_fails_is_tried_again_and_ends_nobody(failure: Exception
     assert (stage.pid is None, stage.restarts, other.restarts) == (False, 1, 0)
     delays = [round(after - before, 1) for before, after in pairwise(tried)]
     assert delays == sorted(set(delays)), "each time it waits longer, as for what keeps dying"
+
+
+def test_what_ends_a_process_at_its_start_three_times_is_said_once() -> None:
+    reasons = iter(["no model", "no GPU", "no GPU", "no GPU", "no GPU", None, None])
+    ends = [0.0]
+
+    def launch() -> children.Child:
+        child = children.spawn(_python(LEAVES), dies_with_parent=True)
+        child.wait()
+        return child
+
+    supervisor = Supervisor(clock=lambda: ends[0])
+    with structlog.testing.capture_logs() as log:
+        supervisor.start(Part("encode-0", launch, lambda _: next(reasons)))
+        while supervisor.processes[0].restarts < 6:
+            supervisor.look()
+            ends[0] += 0.1
+    said = [line["event"] for line in log if line["log_level"] == "error"]
+    assert said == ["encode-0 has ended 3 times at its start: no GPU"]
+
+
+def test_what_ends_a_process_after_a_long_time_is_no_failure_to_start() -> None:
+    now = [0.0]
+
+    def launch() -> children.Child:
+        child = children.spawn(_python(LEAVES), dies_with_parent=True)
+        child.wait()
+        now[0] += STEADY_S
+        return child
+
+    supervisor = Supervisor(clock=lambda: now[0])
+    with structlog.testing.capture_logs() as log:
+        supervisor.start(Part("encode-0", launch))
+        while supervisor.processes[0].restarts < 4:
+            supervisor.look()
+            now[0] += STEADY_S
+    assert [line for line in log if line["log_level"] == "error"] == []
 
 
 def test_drain_asks_first_and_kills_what_does_not_listen(supervisor: Supervisor, tmp_path: Path) -> None:

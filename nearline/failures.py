@@ -1,0 +1,67 @@
+"""Why a process could not go on: said by itself in `DATA/failures/NAME.json`, read by `nearline up`."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+log = structlog.get_logger(__name__)
+
+
+class _Failure(Struct, frozen=True):
+    """The last one of a process of this name."""
+
+    pid: int
+    sentence: str
+
+
+def failures_folder(data_dir: Path) -> Path:
+    return data_dir / "failures"
+
+
+def report(error: Exception, process: str, data_dir: Path) -> None:
+    """Into the log, and to `nearline up`: call it in the process that ends with it.
+
+    What our packages raise says all in its sentence; for anything else the place matters, the first time.
+    """
+    ours = type(error).__module__.endswith(".errors")
+    sentence = str(error) if ours else f"{type(error).__name__}: {error}"
+    last = _read(data_dir, process)
+    is_new = last is None or last.sentence != sentence
+    log.error("cannot go on", error=str(error), exc_info=error if is_new and not ours else None)
+    with suppress(OSError):  # the data folder is being taken away, or the disk is full
+        _write(data_dir, process, _Failure(os.getpid(), sentence))
+
+
+def reason_of(data_dir: Path, process: str) -> Callable[[int], str | None]:
+    """Asked with a pid of this process: why it has ended, or None where it did not say."""
+
+    def reason(pid: int) -> str | None:
+        failure = _read(data_dir, process)
+        return " ".join(failure.sentence.split()) if failure is not None and failure.pid == pid else None
+
+    return reason
+
+
+def _write(data_dir: Path, process: str, failure: _Failure) -> None:
+    """Whole or not at all."""
+    file = _file(data_dir, process)
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.encode(failure))
+    temporary.replace(file)
+
+
+def _read(data_dir: Path, process: str) -> _Failure | None:
+    try:
+        return msgspec.json.decode(_file(data_dir, process).read_bytes(), type=_Failure)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _file(data_dir: Path, process: str) -> Path:
+    return failures_folder(data_dir) / f"{process}.json"

@@ -1,0 +1,107 @@
+"""Checks `kafka.options` before any process starts. Talks to no broker.
+
+librdkafka refuses wrong names and values only when a client is made, and trending's client knows fewer of them.
+"""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from streams.errors import KafkaRefused
+from streams.kafka import client_config, consumer_config, producer_config
+from streams.settings import KafkaSettings
+
+_NOBODY: Final = "127.0.0.1:1"
+"""The embedded broker's address is not known before it has started, and nobody is asked anything."""
+
+
+def check_options(kafka: KafkaSettings) -> None:
+    """Raises KafkaRefused, which names the option."""
+    if not kafka.options:
+        return
+    named = kafka.model_copy(update={"bootstrap_servers": kafka.bootstrap_servers or _NOBODY})
+    check_for_trending(client_config(named))
+    try:
+        AdminClient(client_config(named))
+        Producer(producer_config(named))
+        Consumer(consumer_config(named, "never-joined")).close()
+    except KafkaException as error:
+        raise KafkaRefused(f"kafka.options: {error.args[0].str().strip()}") from None
+    except (TypeError, ValueError) as error:
+        raise KafkaRefused(f"kafka.options: {error}") from None
+
+
+def check_for_trending(options: Mapping[str, Any]) -> None:
+    """Raises KafkaRefused for what has no counterpart in Faust: it would talk to the broker in another way."""
+    for name in options:
+        if name.startswith(("ssl.", "sasl.", "enable.ssl.")) and name not in _TRANSLATED:
+            known = ", ".join(sorted(_TRANSLATED))
+            raise KafkaRefused(f"kafka.options: trending does not know {name}; of these it knows {known}")
+    protocol = security_protocol(options)
+    if protocol.startswith("sasl"):
+        sasl_mechanism(options)
+    if protocol.endswith("ssl"):
+        ssl_context(options)
+
+
+def security_protocol(options: Mapping[str, Any]) -> str:
+    return str(options.get("security.protocol", "plaintext")).lower()
+
+
+def sasl_mechanism(options: Mapping[str, Any]) -> str:
+    """Raises KafkaRefused."""
+    mechanism = str(options.get("sasl.mechanism") or options.get("sasl.mechanisms") or "PLAIN").upper()
+    if mechanism not in _MECHANISMS:
+        raise KafkaRefused(
+            f"kafka.options: trending cannot use sasl.mechanism {mechanism}; use {', '.join(_MECHANISMS)}"
+        )
+    return mechanism
+
+
+def ssl_context(options: Mapping[str, Any]) -> ssl.SSLContext:
+    """Raises KafkaRefused."""
+    _read_files(options)
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"), cadata=options.get("ssl.ca.pem"))
+        if certificate := options.get("ssl.certificate.location"):
+            context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
+    except OSError as error:
+        raise KafkaRefused(f"kafka.options: ssl.ca, ssl.certificate or ssl.key does not serve: {error}") from error
+    if str(options.get("ssl.endpoint.identification.algorithm", "https")).lower() == "none":
+        context.check_hostname = False
+    if str(options.get("enable.ssl.certificate.verification", "true")).lower() == "false":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _read_files(options: Mapping[str, Any]) -> None:
+    """The ssl module would not say which one it could not read."""
+    for name in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
+        try:
+            if name in options:
+                Path(options[name]).read_bytes()
+        except OSError as error:
+            raise KafkaRefused(f"kafka.options: {name} {options[name]} cannot be read: {error.strerror}") from error
+
+
+_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_TRANSLATED: Final = frozenset(
+    (
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.password",
+        "ssl.ca.location",
+        "ssl.ca.pem",
+        "ssl.certificate.location",
+        "ssl.key.location",
+        "ssl.key.password",
+        "ssl.endpoint.identification.algorithm",
+        "enable.ssl.certificate.verification",
+    )
+)

@@ -1,0 +1,34 @@
+import pytest
+
+from streams.errors import KafkaRefused
+from streams.kafka_options import check_options
+from streams.settings import KafkaSettings
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"security.protocl": "ssl"}, 'No such configuration property: "security.protocl"'),
+        ({"security.protocol": "sl"}, 'Invalid value "sl" for configuration property "security.protocol"'),
+        ({"linger.ms": "-5"}, "value -5 is outside allowed range"),
+        ({"security.protocol": "sasl_ssl", "sasl.mechanism": "PLAIN"}, "sasl.username and sasl.password must be set"),
+        ({"acks": "1"}, "`acks` must be set to `all`"),
+        ({"max.poll.interval.ms": "10"}, "must be >= `session.timeout.ms`"),
+        ({"error_cb": "no function"}, "error_cb"),
+        ({"ssl.keystore.location": "k"}, "trending does not know ssl.keystore.location"),
+        ({"security.protocol": "ssl", "ssl.ca.location": "/none.pem"}, "cannot be read"),
+    ],
+)
+def test_an_option_that_is_wrong_for_any_client_is_named(options: dict[str, str], sentence: str) -> None:
+    for servers in (None, "broker:9092"):
+        with pytest.raises(KafkaRefused) as caught:
+            check_options(KafkaSettings.model_validate({"bootstrap_servers": servers, "options": options}))
+        assert str(caught.value).startswith("kafka.options: ")
+        assert sentence in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_options_that_every_client_takes_are_taken() -> None:
+    check_options(KafkaSettings())
+    options = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN", "sasl.username": "u"}
+    check_options(KafkaSettings.model_validate({"options": {**options, "sasl.password": "p", "linger.ms": "1"}}))
