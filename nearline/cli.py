@@ -94,7 +94,7 @@ def _usage(error: click.UsageError) -> str:
 
 def _range(wanted: click.IntRange | click.FloatRange) -> str:
     low = f"{'above' if wanted.min_open else 'from'} {wanted.min}" if wanted.min is not None else ""
-    high = f"{'below' if wanted.max_open else 'up to'} {wanted.max}" if wanted.max is not None else ""
+    high = f"{'below' if wanted.max_open else 'to'} {wanted.max}" if wanted.max is not None else ""
     return " ".join(filter(None, ("a whole number" if isinstance(wanted, click.IntRange) else "a number", low, high)))
 
 
