@@ -10,42 +10,114 @@ from streams import crash_points
 
 SOURCES = Path(__file__).parent.parent.parent
 PACKAGES = ("streams", "indexer", "retriever", "nearline")
-STAGES = (
-    "streams/transactional.py",
-    "streams/index_loop.py",
-    "streams/index_records.py",
-    "streams/delivery.py",
-    "streams/trending.py",
-    "retriever/hot_feed.py",
-)
-"""Where effects follow each other."""
 EFFECTS = {
-    *("begin_transaction", "produce", "flush", "send_offsets_to_transaction", "commit_transaction", "committed"),
-    *("commit", "store_offsets", "write", "upsert", "delete", "remove", "sweep", "send", "send_and_wait", "ack"),
+    *("produce", "produce_batch", "begin_transaction", "commit_transaction", "abort_transaction", "commit"),
+    *("send_offsets_to_transaction", "store_offsets", "alter_consumer_group_offsets", "committed"),
+    *("create_topics", "delete_topics", "create_partitions", "delete_records", "delete_consumer_groups"),
+    *("deliver", "incremental_alter_configs", "alter_configs", "send", "send_and_wait", "send_soon", "ack"),
+    *("write", "put", "delete", "remove", "flush", "upsert", "sweep", "destroy", "upsert_points", "delete_points"),
 }
-IDLE = "only offsets of control records: a crash repeats nothing"
-APPROXIMATE = "a crash may cost or repeat a few events of scores that decay anyway"
-IN_MEMORY = "nothing of the hot tier outlives the process"
+"""Methods by which anything reaches the broker, the rows or a tier. Whoever only names one counts too."""
 NAMED = {
-    "transactional._begin: begin_transaction": "transaction.begun",
-    "transactional._transact: commit_transaction": "transaction.committed",
-    "transactional._transact: committed": "transaction.rows-written",
-    "transactional._produce: produce": "transaction.outputs-sent",
-    "transactional._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
-    "transactional._commit_offsets: commit_transaction": IDLE,
-    "transactional._offsets: committed": "it only asks",
-    "index_records._write: write": "index.indexed",
-    "index_records._flush: flush": "index.flushed",
-    "delivery._hand_over: produce": "index.dead-lettered",
-    "delivery.deliver: flush": "index.dead-lettered",
-    "index_loop._store: store_offsets": "index.stored",
-    "index_loop._revoked: commit": "index.committed",
-    "index_loop._sweep_now_and_then: sweep": "removes what nobody sees; nothing follows that stands on it",
-    "trending.count: ack": APPROXIMATE,
-    "trending._write_lists: send": APPROXIMATE,
-    "hot_feed._upsert: upsert": IN_MEMORY,
+    "streams.transactional._begin: begin_transaction": "transaction.begun",
+    "streams.transactional._produce: produce": "transaction.outputs-sent",
+    "streams.transactional._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
+    "streams.transactional._transact: commit_transaction": "transaction.committed",
+    "streams.transactional._transact: committed": "transaction.rows-written",
+    "streams.index_records._write: write": "index.indexed",
+    "streams.index_records._flush: flush": "index.flushed",
+    "streams.index_loop._bury: deliver": "index.dead-lettered",
+    "streams.index_loop._store: store_offsets": "index.stored",
+    "streams.index_loop._revoked: commit": "index.committed",
 }
-"""Each effect of a stage: the place behind it where the adversary lets the process leave, or why there is none."""
+"""The place, in the same file, right behind the effect, where the adversary lets the process leave."""
+WITHIN = {
+    "transaction.rows-written": {
+        "streams.contexts_processor.committed: committed",
+        "streams.context_tables.committed: committed",
+        "streams.tables.committed: write",
+        "streams.rows.write: delete",
+        "streams.rows.write: put",
+        "streams.rows.write: write",
+    },
+    "index.indexed": {
+        "indexer.remote._answer: write",
+        "indexer.edge.write: write",
+        "indexer.edge.write: put",
+        "indexer.edge.write: upsert",
+        "indexer.shards.upsert: upsert_points",
+        "indexer.qdrant._upsert: upsert",
+    },
+    "index.flushed": {"indexer.remote._answer: flush", "indexer.edge.flush: flush", "indexer.shards.flush: flush"},
+    "index.dead-lettered": {"streams.delivery._hand_over: produce", "streams.delivery.deliver: flush"},
+}
+"""Effects that are a part of a named one."""
+NEEDLESS = {
+    "it only asks": {
+        "streams.transactional._offsets: committed",
+        "streams.commit_watch.waiting: committed",
+        "streams.lag._committed: committed",
+        "streams.lag.committed: committed",
+        "streams.rebuild.rebuild_offsets: committed",
+        "streams.wait._group_step: committed",
+    },
+    "only offsets of control records: a crash repeats nothing": {
+        "streams.transactional._commit_offsets: commit_transaction",
+    },
+    "a crash may cost or repeat a few events of scores that decay anyway": {
+        "streams.trending.count: ack",
+        "streams.trending._write_lists: send",
+    },
+    "nothing of it outlives the process": {
+        "retriever.hot_feed._apply: put",
+        "retriever.hot_feed._upsert: upsert",
+        "indexer.hot._apply: put",
+        "indexer.hot._erase: put",
+        "indexer.edge.__init__: put",
+    },
+    "removes what nobody sees; nothing follows that stands on it": {
+        "streams.index_loop._sweep_now_and_then: sweep",
+        "indexer.remote._answer: sweep",
+        "indexer.edge._sweep: remove",
+        "indexer.shards.remove: delete_points",
+        "indexer.qdrant.sweep: delete",
+        "streams.rows.shed: flush",
+        "streams.rows.remove_abandoned: destroy",
+        "streams.rows._open: destroy",
+    },
+    "a copy that takes the old one's place only when it is whole": {
+        "indexer.shards._copy: upsert_points",
+        "indexer.shards.rewrite: flush",
+    },
+    "rows before the first record, restored from the changelog as often as needed": {
+        "streams.restore._take_in: write",
+    },
+    "records without an effect, for the broker to close its segments": {
+        "streams.closing_segments.close_segments: abort_transaction",
+        "streams.closing_segments.close_segments: begin_transaction",
+        "streams.closing_segments.close_segments: flush",
+        "streams.closing_segments.close_segments: produce",
+    },
+    "a command: who runs it sees that it did not end, and runs it again": {
+        "nearline.ingest._send: send",
+        "streams.ingest._produce: produce",
+        "streams.ingest.close: flush",
+        "streams.event_files.open_events: write",
+        "streams.republish._produce: produce",
+        "streams.republish.send_all: flush",
+        "streams.rebuild._commit_once: alter_consumer_group_offsets",
+    },
+    "topics as they should be, made sure of at every start": {
+        "streams.topics._create: create_topics",
+        "streams.topics._bring_up_to_date: incremental_alter_configs",
+    },
+    "words for people": {
+        "nearline.cli.main: flush",
+        "nearline.process.: flush",
+        "streams.crash_points.point: write",
+    },
+}
+"""Effects without a place to leave behind them, by the reason why there is none."""
 
 
 def test_every_name_is_known_and_every_known_name_is_somewhere() -> None:
@@ -59,32 +131,49 @@ def test_every_name_is_known_and_every_known_name_is_somewhere() -> None:
 
 
 def test_every_effect_has_a_name() -> None:
-    """A new one stands in no line above. Give it a crash point, or say there why it needs none."""
-    found = {effect for file in STAGES for effect in _effects(SOURCES / file)}
-    assert found == set(NAMED)
-    places = {place for place in NAMED.values() if " " not in place}
-    assert places == set(crash_points.NAMES)
+    """A new one, in whatever file, stands in no line above. Give it a crash point, or say there why it needs none."""
+    without_one = set().union(*WITHIN.values(), *NEEDLESS.values())
+    listed = NAMED.keys() | without_one
+    effects = {effect for package in PACKAGES for file in _files(package) for effect in _effects(file)}
+    assert effects - listed == set(), "effects that nobody has looked at"
+    assert listed - effects == set(), "effects that are not there any more"
+    assert NAMED.keys() & without_one == set()
+    assert set(NAMED.values()) == set(crash_points.NAMES)
+    assert WITHIN.keys() <= set(NAMED.values())
 
 
-def _effects(file: Path) -> set[str]:
-    functions = [
-        node
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    return {
-        f"{file.stem}.{_innermost(functions, call).name}: {call.func.attr}"
-        for function in functions
-        for call in ast.walk(function)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in EFFECTS
-    }
+def test_a_name_stands_in_the_file_of_its_effect() -> None:
+    for effect, name in NAMED.items():
+        package, module, _ = effect.split(".", 2)
+        (file,) = (file for file in _files(package) if file.stem == module)
+        assert f'point("{name}")' in file.read_text(), effect
 
 
-def _innermost(
-    functions: list[ast.FunctionDef | ast.AsyncFunctionDef], call: ast.Call
-) -> ast.FunctionDef | ast.AsyncFunctionDef:
-    around = [one for one in functions if one.lineno <= call.lineno <= (one.end_lineno or one.lineno)]
-    return max(around, key=lambda function: function.lineno)
+def test_an_effect_in_a_new_file_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "streams" / "new" / "forwarder.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("class Forwarder:\n    async def forward(self):\n        send = self._producer.produce\n")
+    assert _effects(file, tmp_path) == {"streams.forwarder.forward: produce"}
+
+
+def _files(package: str) -> list[Path]:
+    """Without what only plays an adversary or a user."""
+    others = (SOURCES / "nearline" / "chaos", SOURCES / "nearline" / "demo")
+    return [file for file in (SOURCES / package).rglob("*.py") if not any(map(file.is_relative_to, others))]
+
+
+def _effects(file: Path, root: Path = SOURCES) -> set[str]:
+    """`folder.module.function: method`."""
+    tree = ast.parse(file.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in EFFECTS]
+    module = f"{file.relative_to(root).parts[0]}.{file.stem}"
+    return {f"{module}.{_innermost(functions, name)}: {name.attr}" for name in names}
+
+
+def _innermost(functions: list[ast.FunctionDef | ast.AsyncFunctionDef], name: ast.Attribute) -> str:
+    around = [one for one in functions if one.lineno <= name.lineno <= (one.end_lineno or one.lineno)]
+    return max(around, key=lambda function: function.lineno).name if around else ""
 
 
 def test_a_stage_leaves_as_often_as_the_file_says(tmp_path: Path) -> None:
