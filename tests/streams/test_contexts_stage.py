@@ -259,13 +259,15 @@ def test_a_batch_that_is_too_much_for_one_transaction_becomes_several(
 
 
 @pytest.mark.timeout(240)
-def test_a_death_at_every_crash_point_loses_and_repeats_nothing(contexts: Contexts) -> None:
+def test_two_deaths_at_every_crash_point_lose_and_repeat_nothing(contexts: Contexts) -> None:
+    """The second on the first pass after the restart, with what the first left behind."""
     world = World()
     parts = slices(world.sent(), len(POINTS) + 1)
     for number, name in enumerate(POINTS):
         contexts.send_all(next(parts))
-        with contexts.worker(crash=f"transaction.{name}:3") as dying:
-            assert dying.wait(60) == CRASHED, name
+        for passes in (3, 1):
+            with contexts.worker(crash=f"transaction.{name}:{passes}") as dying:
+                assert dying.wait(60) == CRASHED, name
         if number % 2:
             # The rows are only a copy.
             shutil.rmtree(contexts.folder / "rows")

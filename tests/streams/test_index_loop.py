@@ -222,19 +222,25 @@ def test_sigterm_loses_nothing_and_repeats_nothing(index: Index) -> None:
     assert len(tier.received) == 500 - done
 
 
-def test_kill_9_and_a_crash_between_any_two_effects_lose_nothing(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    """All at once, because the group of a dead process waits six seconds for it."""
-    places = ["index.indexed:2", "index.flushed:2", "index.dead-lettered:2", "index.stored:2", "killed"]
+def test_kill_9_and_two_crashes_between_any_two_effects_lose_nothing(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    """The second on the first pass after the restart. All places at once, because the group of a dead process waits six
+    seconds for it."""
+    places = ["index.indexed", "index.flushed", "index.dead-lettered", "index.stored", "killed"]
     lives = [Index(clean_topics, tmp_path / str(number)) for number in range(len(places))]
-    with ExitStack() as stack:
-        children = []
-        for index, place in zip(lives, places, strict=True):
-            Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
-            index.send_posts(range(200))
-            children.append(stack.enter_context(index.child(place)))
-        until(lives[-1].journal.exists, "the first flush", timeout_s=90)
-        children[-1].kill()
-        assert [process.wait(90) for process in children] == [EXIT_STATUS] * 4 + [-signal.SIGKILL]
+    for index in lives:
+        Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
+        index.send_posts(range(200))
+    for passes in (2, 1):
+        with ExitStack() as stack:
+            children = [
+                stack.enter_context(index.child(f"{place}:{passes}"))
+                for index, place in zip(lives, places, strict=True)
+            ]
+            until(lives[-1].journal.exists, "the first flush", timeout_s=90)
+            children[-1].kill()
+            assert [process.wait(90) for process in children] == [EXIT_STATUS] * 4 + [-signal.SIGKILL]
     with ExitStack() as stack:
         for index in lives:
             stack.enter_context(in_thread(index.loop(JournalTier(index.journal)).run))
@@ -244,3 +250,20 @@ def test_kill_9_and_a_crash_between_any_two_effects_lose_nothing(clean_topics: R
         assert set(index.durable()) == {f"p{n}" for n in range(200)}
         # At least once: a letter may be there twice, and never not at all.
         assert {key for key, _ in index.own_dead_letters()} == {b"garbage"}
+
+
+def test_a_crash_while_its_partitions_are_given_back_loses_nothing(clean_topics: RunningBroker, tmp_path: Path) -> None:
+    """What was committed then is not read again."""
+    index = Index(clean_topics, tmp_path)
+    for numbers in (range(100), range(100, 150)):
+        index.send_posts(numbers)
+        with index.child("index.committed:1") as process:
+            until(lambda: len(_lines(index)) >= numbers.stop, "all of it to be flushed", timeout_s=60)  # noqa: B023
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == EXIT_STATUS
+    index.until_no_lag()
+    assert set(index.durable()) == {f"p{n}" for n in range(150)}
+
+
+def _lines(index: Index) -> list[str]:
+    return index.journal.read_text().splitlines() if index.journal.exists() else []
