@@ -31,10 +31,10 @@ STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)
 _LOOK_S: Final = 2.0
 """In which every process has written what it does."""
 _FAULTS_A_ROUND: Final = 3
-_CRASHES: Final = 2
+CRASHES: Final = 2
 _A_FEW: Final = 20
 """Events that make all stages work."""
-_PASSING: Final = {"transaction": (CONTEXTS, ENCODE), "index": (COLD,)}
+PASSING: Final = {"transaction": (CONTEXTS, ENCODE), "index": (COLD,)}
 """Which stages pass the crash points of a group."""
 _ON_STOP: Final = frozenset(("index.committed",))
 """Only passed when partitions are given back: elsewhere a thread of the client commits."""
@@ -70,12 +70,12 @@ class Chaos:
 
     def crash_point(self, name: str, num_events: int) -> None:
         """Every process that passes there leaves, and again on the first pass after its restart."""
-        stages = _PASSING[name.partition(".")[0]]
-        crash_points.write_file(self._crash_file, name, dict.fromkeys(stages, _CRASHES))
+        stages = PASSING[name.partition(".")[0]]
+        crash_points.write_file(self._crash_file, name, dict.fromkeys(stages, CRASHES))
         self._adversary.terminate_all(stages)
 
         def strike() -> list[str]:
-            for _ in range(_CRASHES if name in _ON_STOP else 0):
+            for _ in range(CRASHES if name in _ON_STOP else 0):
                 # Who has just started has nothing to give back yet.
                 self._send(self.feed.take(_A_FEW))
                 self._wait()

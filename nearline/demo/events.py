@@ -24,6 +24,8 @@ from streams.event_files import open_events
 
 HOT_POSTS: Final = 3_000
 """That the hot window shall hold, or half of what there is."""
+_SHORTEST_WINDOW_S: Final = 600.0
+"""Longer than it takes to send and index a file whose events are all of the same minute."""
 _RECENT_ACTIONS: Final = 5_000
 _POSITIVE: Final = frozenset({"click", "like", "comment", "share", "follow"})
 
@@ -57,7 +59,7 @@ class Facts:
         """Back from the newest event, so that it holds some thousand of the newest posts."""
         wanted = min(HOT_POSTS, (len(self.created_us) + 1) // 2)
         newest = heapq.nlargest(wanted, self.created_us.values())
-        return max(60.0, (self.newest_us - newest[-1]) / 1e6) if newest else 48 * 3600.0
+        return max(_SHORTEST_WINDOW_S, (self.newest_us - newest[-1]) / 1e6) if newest else 48 * 3600.0
 
     def newest_post(self) -> str | None:
         return max(self.created_us, key=lambda post_id: (self.created_us[post_id], post_id), default=None)

@@ -19,7 +19,7 @@ import click
 from nearline.demo.events import read_facts
 from nearline.demo.job import Input, Job
 from nearline.demo.pipeline import Pipeline
-from nearline.demo.world import DEMO_SIZE, make_world, write_world
+from nearline.demo.world import DEMO_SIZE, WorldSize, make_world, write_world
 from nearline.errors import NearlineError
 from retriever.errors import RetrieverError
 from streams.errors import StreamsError
@@ -27,10 +27,9 @@ from streams.errors import StreamsError
 SEED: Final = 7
 
 
-def _input(events: Path | None, folder: Path) -> Input:
-    if events is not None:
-        return Input(events, read_facts(events), None)
-    world = make_world(SEED, datetime.now(UTC) - timedelta(seconds=1))
+def made_up(folder: Path, size: WorldSize = DEMO_SIZE) -> Input:
+    """A world of its own, written into the folder."""
+    world = make_world(SEED, datetime.now(UTC) - timedelta(seconds=1), size)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "world.jsonl"
     with file.open("w", encoding="utf-8") as out:
@@ -52,7 +51,7 @@ def demo(events: Path | None, package: Path | None, data_dir: Path | None) -> No
     """Raises NearlineError with what went wrong."""
     began = time.monotonic()
     with _folder(data_dir) as folder:
-        given = _input(events, folder)
+        given = made_up(folder) if events is None else Input(events, read_facts(events), None)
         _introduce(given, events)
         environment = {"NEARLINE_HOT__WINDOW_S": str(given.facts.hot_window_s)}
         pipeline = Pipeline(folder, package=package, environment=environment)

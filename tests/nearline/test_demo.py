@@ -1,0 +1,97 @@
+"""`make demo` in its three forms. The job on a made-up world of known truth is in `tests/e2e/test_demo.py`."""
+
+import gzip
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from nearline.demo.events import read_facts
+from nearline.demo.run import made_up
+from nearline.demo.world import WorldSize, json_lines, make_world
+from tests.nearline.running import processes_of
+from tests.packages import make_tiny_package
+
+ROOT = Path(__file__).parent.parent.parent
+NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ([], ""),
+        (["EVENTS=my events.jsonl.gz"], ' --events "my events.jsonl.gz"'),
+        (["PACKAGE=my package"], ' --package "my package"'),
+        (["EVENTS=e.jsonl", "PACKAGE=p"], ' --events "e.jsonl" --package "p"'),
+    ],
+)
+def test_make_demo_passes_on_what_it_is_given(given: list[str], arguments: str) -> None:
+    command = ["make", "--no-print-directory", "-n", "demo", *given]
+    # Of a `make test` around this.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    runs = done.stdout.splitlines()[-1].split(" -m ", 1)[1]
+    assert " ".join(runs.split()) == f"nearline.demo.run{arguments}"
+
+
+def test_the_plain_form_makes_a_world_and_knows_its_truth(tmp_path: Path) -> None:
+    made = made_up(tmp_path / "data", WorldSize(posts=200, members=20, activity=600))
+    assert made.truth is not None
+    gone = set(made.truth.deleted_posts)
+    assert made.facts.created_us.keys() == made.truth.subject_of.keys() - gone
+    assert made.facts.newest_post() not in gone
+    assert set(made.facts.busiest_members(2)) <= made.truth.interests.keys()
+
+
+def test_a_file_whose_events_are_all_of_one_minute_stays_in_the_hot_tier(tmp_path: Path) -> None:
+    file = tmp_path / "minute.jsonl"
+    file.write_text("".join(json_lines(make_world(3, NOW, WorldSize(60, 6, 60, days=1 / 1440)).events)))
+    assert read_facts(file).hot_window_s == 600.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, because sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="nearline-test-demo-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.broker
+@pytest.mark.timeout(600)
+def test_a_file_of_events_and_another_package(folder: Path) -> None:
+    """A whole pipeline for one test: the command promises to start it, show what came of it, and leave nothing."""
+    events, package, temporary = folder / "events.jsonl.gz", folder / "package", folder / "tmp"
+    make_tiny_package(package, dimension=32)
+    temporary.mkdir()
+    world = make_world(3, NOW, WorldSize(posts=120, members=10, activity=600, days=2))
+    events.write_bytes(gzip.compress("".join(json_lines(world.events)).encode()))
+    command = [sys.executable, "-m", "nearline.demo.run", "--events", str(events), "--package", str(package)]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    said = done.stdout
+    assert f"events.jsonl.gz: {len(world.events)} events" in said.replace(",", "")
+    assert "1. All of it is searchable after" in said
+    assert "2. A fresh post is retrievable" in said
+    assert "3. Two members, what they acted on" in said
+    assert "Of the best" not in said, "nobody knows the truth of a file"
+    assert "was in both tiers and is deleted: it is gone" in said
+    assert "Dead letters: 0." in said
+    lags = [line.split()[-1] for line in said.partition("5. Lag")[2].splitlines() if line.startswith("     ")]
+    assert len(lags) > 5
+    assert set(lags) == {"0"}
+    assert "no process is left" in said
+    assert processes_of(temporary) == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nearline.demo.run", "--events", str(tmp_path / "nothing.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "nothing.jsonl' does not exist" in done.stderr
