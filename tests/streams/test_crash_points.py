@@ -41,14 +41,13 @@ WITHIN = {
         "streams.rows.write: write",
     },
     "index.indexed": {
-        "indexer.remote._answer: write",
         "indexer.edge.write: write",
         "indexer.edge.write: put",
         "indexer.edge.write: upsert",
         "indexer.shards.upsert: upsert_points",
         "indexer.qdrant._upsert: upsert",
     },
-    "index.flushed": {"indexer.remote._answer: flush", "indexer.edge.flush: flush", "indexer.shards.flush: flush"},
+    "index.flushed": {"indexer.edge.flush: flush", "indexer.shards.flush: flush"},
     "index.dead-lettered": {"streams.delivery._hand_over: produce", "streams.delivery.deliver: flush"},
 }
 """Effects that are a part of a named one."""
@@ -73,11 +72,11 @@ NEEDLESS = {
         "retriever.hot_feed._upsert: upsert",
         "indexer.hot._apply: put",
         "indexer.hot._erase: put",
-        "indexer.edge.__init__: put",
+        "indexer.ledger.load: put",
+        "indexer.ledger.load: remove",
     },
     "removes what nobody sees; nothing follows that stands on it": {
         "streams.index_loop._sweep_now_and_then: sweep",
-        "indexer.remote._answer: sweep",
         "indexer.edge._sweep: remove",
         "indexer.shards.remove: delete_points",
         "indexer.qdrant.sweep: delete",
@@ -88,6 +87,9 @@ NEEDLESS = {
     "a copy that takes the old one's place only when it is whole": {
         "indexer.shards._copy: upsert_points",
         "indexer.shards.rewrite: flush",
+    },
+    "the older of two points of one entity, at every start as long as it is there": {
+        "indexer.edge.__init__: remove",
     },
     "rows before the first record, restored from the changelog as often as needed": {
         "streams.restore._take_in: write",
