@@ -35,8 +35,8 @@ BUDGET_S: Final = 4.0
 _HOT_S: Final = 2.5
 _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 0.3
-_MAX_COUNTED: Final = 2_000
-"""Dead letters that are counted one by one."""
+_COUNT_S: Final = 1.0
+"""For dead letters, which are counted one by one."""
 
 _T = TypeVar("_T")
 
@@ -69,6 +69,7 @@ class Sources(NamedTuple):
 class _Streams(NamedTuple):
     stages: list[StageStatus]
     dead_letters: int
+    problems: list[str]
 
 
 class _Cold(NamedTuple):
@@ -123,6 +124,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     cold = asked_cold.answer(deadline, problems)
     if hot is not None:
         problems += hot.readiness.problems
+    problems += streams.problems if streams is not None else []
     return StatusResponse(
         ready=hot is not None and hot.readiness.ready,
         generation=generation,
@@ -144,9 +146,11 @@ def _generation(hot: HotReport | None) -> Generation | None:
 
 def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: Callable[[], HotReport | None]) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-        dead_letters = dead_letter_box.count(kafka, reader, _MAX_COUNTED)
+        count = dead_letter_box.count(kafka, reader, _COUNT_S)
+        at_most = f"dead letters: at most {count.number}, there was no time to count them"
+        problems = [] if count.exact else [at_most]
         lags = read_lags(reader, stage_reads(generation), _PROBE_S, lambda: _hot_offsets(hot()))
-        return _Streams([_stage(lag) for lag in lags], dead_letters)
+        return _Streams([_stage(lag) for lag in lags], count.number, problems)
 
 
 def _hot_offsets(hot: HotReport | None) -> Offsets | None:

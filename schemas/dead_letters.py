@@ -1,12 +1,37 @@
-"""A dead letter: the original key and value, with where it came from and why it can never succeed in its headers."""
+"""A dead letter: the original key and value, with where it came from and why it can never succeed in its headers.
 
-from typing import Final, NamedTuple
+A mark is a record behind a letter, in the same partition, that says what became of it. Its key is the letter's id.
+"""
+
+from typing import Final, Literal, NamedTuple, get_args
 
 from schemas.ids import Offset, Partition
 
 Headers = list[tuple[str, bytes]]
 
+Fate = Literal["replayed", "dropped"]
+"""What an operator did with a letter."""
+
 _PREFIX: Final = "dead-letter-"
+_MARK: Final = _PREFIX + "mark"
+_STAGE: Final = _PREFIX + "stage"
+
+
+class DeadLetterId(NamedTuple):
+    """The letter's own place in the topic of dead letters, written `partition:offset`."""
+
+    partition: Partition
+    offset: Offset
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
+
+class Mark(NamedTuple):
+    """`letter` is None where the key is no id."""
+
+    letter: DeadLetterId | None
+    fate: Fate
 
 
 class DeadLetterCause(NamedTuple):
@@ -38,6 +63,26 @@ def from_headers(headers: Headers | None) -> DeadLetterCause:
         Offset(_number(found.get("offset", ""))),
         found.get("cause", ""),
     )
+
+
+def parse_id(text: str) -> DeadLetterId | None:
+    """None for what is no id."""
+    partition, colon, offset = text.partition(":")
+    found = DeadLetterId(Partition(_number(partition)), Offset(_number(offset)))
+    return found if colon and min(found) >= 0 else None
+
+
+def mark_headers(fate: Fate) -> Headers:
+    return [(_MARK, fate.encode())]
+
+
+def read_mark(key: bytes | None, headers: Headers) -> Mark | None:
+    """None for a letter. A record that died may carry the header of a mark; it carries its stage too."""
+    found = dict(headers)
+    if _MARK not in found or _STAGE in found:
+        return None
+    fate: Fate = next((fate for fate in get_args(Fate) if fate.encode() == found[_MARK]), "dropped")
+    return Mark(parse_id((key or b"").decode("utf-8", "replace")), fate)
 
 
 def _number(text: str) -> int:

@@ -1,37 +1,30 @@
-"""The dead letters as an operator sees them: read, and sent back.
+"""The dead letters as an operator sees them: those that nobody has sent back or dropped.
 
-Owns what "sent back" means for a record of each topic. Knows nothing of why a stage gave up but the letter's words.
+Owns which letters are left, and which of them somebody means. Knows nothing of why a stage gave up but the letter's
+words. A partition is read twice: the marks stand behind their letters, and the letters may be large.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, Message
 
-from schemas import topics
-from schemas.dead_letters import DeadLetterCause, Headers, from_headers, without_cause
+from schemas import dead_letters, topics
+from schemas.dead_letters import DeadLetterCause, DeadLetterId, Fate, Headers, from_headers, read_mark, without_cause
 from schemas.headers import headers_of
 from schemas.ids import Millis, Offset, Partition
-from streams.errors import KafkaRefused, NoSuchDeadLetter
+from streams.errors import NoSuchDeadLetter
 from streams.lag import OffsetReader, Offsets
-from streams.records import Output, Place
-from streams.republish import republish_record, send_all
-from streams.scan import scan, scan_topic, scanner
+from streams.records import Place, offset_of
+from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
 
-_SENT_BACK_AS_THEY_ARE: Final = frozenset((*topics.INPUTS, *topics.HOPS, topics.REPUBLISH))
-"""What only the context stage reads. A record of a later topic may be older than what is there now, so its entity is
-published again instead."""
+_COUNT_S: Final = 1.0
 
-
-class DeadLetterId(NamedTuple):
-    """The letter's own place in the topic of dead letters, written `partition:offset`."""
-
-    partition: Partition
-    offset: Offset
-
-    def __str__(self) -> str:
-        return f"{self.partition}:{self.offset}"
+_Marked = dict[Offset, Fate]
+"""Of one partition: what became of which letter."""
 
 
 class DeadLetter(NamedTuple):
@@ -45,55 +38,111 @@ class DeadLetter(NamedTuple):
     headers: Headers
 
 
+class Selection(NamedTuple):
+    """Which letters somebody means: all that fulfil every condition that is not None."""
+
+    ids: tuple[DeadLetterId, ...] | None = None
+    cause: str | None = None
+    """A part of the cause's sentence."""
+    before_ms: Millis | None = None
+
+
+ALL: Final = Selection()
+
+
+class LetterCount(NamedTuple):
+    """Where it is not exact, there are at most so many."""
+
+    number: int
+    exact: bool
+
+
 def parse_id(text: str) -> DeadLetterId:
     """Raises NoSuchDeadLetter."""
-    partition, colon, offset = text.partition(":")
-    if not (colon and partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
+    found = dead_letters.parse_id(text)
+    if found is None:
         raise NoSuchDeadLetter(f"{text!r} is no id of a dead letter; take one from: nearline dead-letters list")
-    return DeadLetterId(Partition(int(partition)), Offset(int(offset)))
+    return found
 
 
-def count(kafka: KafkaSettings, reader: OffsetReader, exact_up_to: int = 5_000) -> int:
-    """Letters in the topic. Above `exact_up_to` by offsets alone, control records of transactions included."""
+def count(kafka: KafkaSettings, reader: OffsetReader, within_s: float = _COUNT_S) -> LetterCount:
+    """Letters that are left. By offsets alone where that takes longer: marks, and the control records of transactions,
+    are counted then. Raises StreamsError."""
     starts, ends = _stretches(reader)
-    estimate = sum(ends[place] - starts[place] for place in ends)
-    return estimate if not 0 < estimate <= exact_up_to else sum(1 for _ in letters(kafka, reader))
+    deadline = time.monotonic() + within_s
+    number = 0
+    with closing(scanner(kafka)) as consumer:
+        for place in ends:
+            marked: set[Offset] = set()
+            for message in scan(consumer, place, starts[place], ends[place]):
+                if time.monotonic() > deadline:
+                    return LetterCount(sum(ends[place] - starts[place] for place in ends), exact=False)
+                if (mark := _mark(message)) is None:
+                    number += 1
+                else:
+                    marked.add(mark[0])
+            number -= sum(offset >= starts[place] for offset in marked)
+    return LetterCount(number, exact=True)
 
 
-def letters(kafka: KafkaSettings, reader: OffsetReader) -> Iterator[DeadLetter]:
-    """All that are kept, by partition and offset. Raises StreamsError."""
-    return map(_letter, scan_topic(kafka, reader, topics.DEAD_LETTERS))
-
-
-def chosen(kafka: KafkaSettings, reader: OffsetReader, ids: Iterable[DeadLetterId]) -> list[DeadLetter]:
-    """In the order asked. Raises NoSuchDeadLetter, StreamsError."""
+def letters(
+    kafka: KafkaSettings, reader: OffsetReader, wanted: Selection = ALL, *, to_the_end_s: float | None = None
+) -> Iterator[DeadLetter]:
+    """Those that are left, by partition and offset. `to_the_end_s`: see `scan`. Raises NoSuchDeadLetter for an id that
+    is not there, before any letter comes; StreamsError."""
     starts, ends = _stretches(reader)
-    consumer = scanner(kafka)
-    try:
-        return [_one(consumer, starts, ends, wanted) for wanted in ids]
-    finally:
-        consumer.close()
+    with closing(scanner(kafka)) as consumer:
+        marked = {place: _marked(consumer, place, starts[place], ends[place], to_the_end_s) for place in ends}
+        if wanted.ids is not None:
+            chosen = [_one(consumer, starts, ends, marked, one) for one in dict.fromkeys(wanted.ids)]
+            yield from (letter for letter in chosen if _is_meant(letter, wanted))
+            return
+        for place in ends:
+            for letter in _left(consumer, place, starts[place], ends[place], marked[place]):
+                if _is_meant(letter, wanted):
+                    yield letter
 
 
-def send_back(kafka: KafkaSettings, found: Iterable[DeadLetter]) -> int:
-    """Returns how many were sent. The letters stay: sent back twice is sent twice. Raises StreamsError."""
-    return send_all(kafka, map(way_back, found))
+def first_left(kafka: KafkaSettings, reader: OffsetReader, to_the_end_s: float) -> Offsets:
+    """For each partition the offset before which no letter is left. Raises StreamsError."""
+    starts, ends = _stretches(reader)
+    with closing(scanner(kafka)) as consumer:
+        found = {}
+        for place in ends:
+            marked = _marked(consumer, place, starts[place], ends[place], to_the_end_s)
+            left = _left(consumer, place, starts[place], ends[place], marked)
+            first = next(left, None)
+            found[place] = ends[place] if first is None else first.id.offset
+        return found
 
 
-def way_back(letter: DeadLetter) -> Output:
-    """The record that gives this letter another chance. Raises KafkaRefused where nothing can."""
-    if letter.cause.topic in _SENT_BACK_AS_THEY_ARE:
-        return Output(letter.cause.topic, letter.key, letter.value, letter.headers)
-    if letter.key is None:
-        raise KafkaRefused(f"the dead letter {letter.id} has no key, so nothing can be published again for it")
-    return republish_record(letter.key)
+def _is_meant(letter: DeadLetter, wanted: Selection) -> bool:
+    return (wanted.cause is None or wanted.cause in letter.cause.cause) and (
+        wanted.before_ms is None or letter.died_ms < wanted.before_ms
+    )
 
 
-def _one(consumer: Consumer, starts: Offsets, ends: Offsets, wanted: DeadLetterId) -> DeadLetter:
+def _marked(consumer: Consumer, place: Place, start: Offset, end: Offset, to_the_end_s: float | None) -> _Marked:
+    messages = scan(consumer, place, start, end, to_the_end_s=to_the_end_s)
+    return dict(mark for message in messages if (mark := _mark(message)) is not None)
+
+
+def _left(consumer: Consumer, place: Place, start: Offset, end: Offset, marked: _Marked) -> Iterator[DeadLetter]:
+    for message in scan(consumer, place, start, end):
+        if _mark(message) is None and offset_of(message) not in marked:
+            yield _letter(message)
+
+
+def _one(
+    consumer: Consumer, starts: Offsets, ends: Offsets, marked: dict[Place, _Marked], wanted: DeadLetterId
+) -> DeadLetter:
     place = Place(topics.DEAD_LETTERS, wanted.partition)
+    if (fate := marked.get(place, {}).get(wanted.offset)) is not None:
+        raise NoSuchDeadLetter(f"the dead letter {wanted} is {fate} already; see: nearline dead-letters list")
     if starts.get(place, wanted.offset + 1) <= wanted.offset < ends.get(place, 0):
         for message in scan(consumer, place, wanted.offset, Offset(wanted.offset + 1)):
-            return _letter(message)
+            if _mark(message) is None:
+                return _letter(message)
     raise NoSuchDeadLetter(f"there is no dead letter {wanted}; see: nearline dead-letters list")
 
 
@@ -102,10 +151,23 @@ def _stretches(reader: OffsetReader) -> tuple[Offsets, Offsets]:
     return reader.starts(places), reader.ends(places)
 
 
+def _headers(message: Message) -> Headers:
+    return [(name, value) for name, value in headers_of(message) if isinstance(value, bytes)]
+
+
+def _mark(message: Message) -> tuple[Offset, Fate] | None:
+    """None for a letter. The offset is -1 for a mark of nothing."""
+    mark = read_mark(message.key(), _headers(message))
+    if mark is None:
+        return None
+    own = mark.letter is not None and mark.letter.partition == message.partition()
+    return (mark.letter.offset if own and mark.letter is not None else Offset(-1)), mark.fate
+
+
 def _letter(message: Message) -> DeadLetter:
-    headers = [(name, value) for name, value in headers_of(message) if isinstance(value, bytes)]
+    headers = _headers(message)
     return DeadLetter(
-        DeadLetterId(Partition(message.partition() or 0), Offset(message.offset() or 0)),
+        DeadLetterId(Partition(message.partition() or 0), offset_of(message)),
         Millis(message.timestamp()[1]),
         from_headers(headers),
         message.key(),

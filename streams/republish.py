@@ -39,7 +39,7 @@ def send_all(kafka: KafkaSettings, records: Iterable[Output], timeout_s: float =
     producer = Producer(producer_config(kafka, **over))
     num_sent = 0
     for record in records:
-        _produce(producer, record, timeout_s)
+        produce(producer, record, timeout_s)
         num_sent += 1
     waiting = producer.flush(timeout_s + 1)
     if failures:
@@ -49,7 +49,7 @@ def send_all(kafka: KafkaSettings, records: Iterable[Output], timeout_s: float =
     return num_sent
 
 
-def _produce(producer: Producer, record: Output, timeout_s: float) -> None:
+def produce(producer: Producer, record: Output, timeout_s: float) -> None:
     headers: list[tuple[str, str | bytes | None]] = [*(record.headers or [])]
     partition = _ANY_PARTITION if record.partition is None else record.partition
     while True:

@@ -31,25 +31,33 @@ def scanner(kafka: KafkaSettings) -> Consumer:
     return Consumer(consumer_config(kafka, "nearline-scan", **{"enable.partition.eof": True, "fetch.wait.max.ms": 10}))
 
 
-def scan(consumer: Consumer, place: Place, start: Offset, end: Offset) -> Iterator[Message]:
-    """The records in [start, end) that are there and committed now. Raises StreamsError."""
+def scan(
+    consumer: Consumer, place: Place, start: Offset, end: Offset, *, to_the_end_s: float | None = None
+) -> Iterator[Message]:
+    """The records in [start, end) that are there and committed now. With `to_the_end_s` it goes on to `end`, and waits
+    so long for transactions that are still open there. Raises StreamsError."""
     if start >= end:
         return
+    quiet_s = max(_QUIET_S, to_the_end_s or 0.0)
     with kafka_errors():
         consumer.assign([TopicPartition(*place, start)])
-        quiet_at = time.monotonic() + _QUIET_S
+        quiet_at = time.monotonic() + quiet_s
         while time.monotonic() < quiet_at:
             # It waits for a whole batch, or for the whole time.
             messages = consumer.consume(_BATCH, _WAIT_S)
-            quiet_at = time.monotonic() + _QUIET_S if messages else quiet_at
             for message in messages:
                 error = message.error()
-                if (message.offset() or 0) >= end or (error is not None and error.code() == KafkaError._PARTITION_EOF):
+                if (message.offset() or 0) >= end:
                     return
-                if error is not None:
+                if error is None:
+                    yield message
+                elif error.code() != KafkaError._PARTITION_EOF:
                     raise translate(error)
-                yield message
-    raise KafkaUnavailable(f"the broker sent nothing of {place[0]} for {_QUIET_S:.0f} s")
+                elif to_the_end_s is None:
+                    return
+            # Not before: who takes the messages may take its time.
+            quiet_at = time.monotonic() + quiet_s if messages else quiet_at
+    raise KafkaUnavailable(f"the broker sent nothing of {place[0]} for {quiet_s:.0f} s, or a transaction there is open")
 
 
 def scan_topic(kafka: KafkaSettings, reader: OffsetReader, topic: str) -> Iterator[Message]:

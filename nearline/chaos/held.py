@@ -25,7 +25,7 @@ from streams.scan import scan_topic
 QUESTIONS: Final = ("harbor winter violin", "copper ledger kettle tunnel pepper")
 """The hot tier shows no vectors. Scores of two questions tell one vector from another."""
 _KAFKA_CALL_S: Final = 30.0
-_MAX_LETTERS: Final = 10_000
+_COUNT_S: Final = 60.0
 _IDS_AT_ONCE: Final = 500
 
 _Id = TypeVar("_Id", bound=str)
@@ -63,7 +63,7 @@ def collect(connections: Connections) -> Held:
             str(one.member_id): one for one in map(decode_member_context, log.values(topics.MEMBER_CONTEXTS))
         }
         embedded = log.embedded()
-        dead_letters = dead_letter_box.count(connections.kafka, reader, _MAX_LETTERS)
+        dead_letters = dead_letter_box.count(connections.kafka, reader, _COUNT_S).number
     member_ids = sorted(member_contexts.keys() | {member_id for member_id, _ in embedded["member"]})
     with ThreadPoolExecutor(1) as pool, closing(connections.cold()) as cold, connections.retriever() as client:
         answers = pool.submit(lambda: [_answer(client, question) for question in QUESTIONS])

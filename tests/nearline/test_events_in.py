@@ -219,22 +219,64 @@ def test_candidates_in_json_come_with_whole_texts_when_asked(kafka: KafkaSetting
     assert [one["text"] for one in full] == ["two\nlines " * 20, None]
 
 
-def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) -> None:
+def die(kafka: KafkaSettings, *causes: str, key: bytes | None = b"p1") -> list[DeadLetterCause]:
+    """One letter each, in partition 1."""
     producer = Producer(producer_config(kafka))
-    cause = DeadLetterCause("contexts", topics.POSTS, Partition(1), Offset(7), "text: too long")
-    headers: list[tuple[str, str | bytes | None]] = [*to_headers(cause)]
-    producer.produce(topics.DEAD_LETTERS, b'{"a":1}', b"p1", partition=1, headers=headers)
+    made = [DeadLetterCause("contexts", topics.POSTS, Partition(1), Offset(7), cause) for cause in causes]
+    for cause in made:
+        headers: list[tuple[str, str | bytes | None]] = [*to_headers(cause)]
+        producer.produce(topics.DEAD_LETTERS, b'{"a":1}', key, partition=1, headers=headers)
     producer.flush(20)
+    return made
+
+
+def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) -> None:
+    assert run("dead-letters", "list").out == "there is no dead letter\n"
+    (cause,) = die(kafka, "text: too long")
     listed = run("dead-letters", "list", "--json").lines
     assert [one.pop("at")[:2] for one in listed] == ["20"]
-    assert listed == [{"id": "1:0", **cause._asdict()}]
-    assert "too long" in run("dead-letters", "list").out
-    assert run("dead-letters", "show", "1:0").json["value"] == '{"a":1}'
-    assert run("dead-letters", "show", "1:1").status == 1
+    assert listed == [{"id": "1:0", **cause._asdict(), "key": "p1"}]
+    assert run("dead-letters", "show", "1:0", "--json").json["value"] == '{"a":1}'
+    assert 'value      {"a":1}\n' in run("dead-letters", "show", "1:0").out
+    assert run("dead-letters", "show", "1:1").err.startswith("nearline: there is no dead letter 1:1")
     assert run("dead-letters", "replay", "1:0").out == "1 sent back\n"
-    assert run("dead-letters", "replay", "--all").out == "1 sent back\n"
-    assert run("dead-letters", "replay").status == 1
-    assert arrived(kafka, topics.POSTS) == [(b"p1", b'{"a":1}')] * 2
+    assert run("dead-letters", "replay", "1:0").status == 1
+    assert run("dead-letters", "replay", "--all").out == "0 sent back\n"
+    assert arrived(kafka, topics.POSTS) == [(b"p1", b'{"a":1}')]
+    assert run("status", "--json").json["dead_letters"] == 0
+
+
+def test_dead_letters_are_summed_up_by_cause_and_paged(kafka: KafkaSettings, run: Runner) -> None:
+    die(kafka, *(f"the key b'{number}' disagrees with the body; use 'p'" for number in range(40)))
+    die(kafka, "text is empty", key=b"\x1b[2J" + b"x" * 100)
+    out = run("dead-letters", "list").out
+    first, *_ = lines = out.splitlines()
+    assert first.split() == ["letters", "stage", "topic", "cause"]
+    assert lines[1].split(maxsplit=3) == ["40", "contexts", "posts", "the key b… disagrees with the body; use …"]
+    assert lines[2].split(maxsplit=3) == ["1", "contexts", "posts", "text is empty"]
+    assert [line.split()[0] for line in lines[5:-1]] == [f"1:{number}" for number in range(20)]
+    assert lines[-1] == "and 21 more: nearline dead-letters list --after 1:19"
+    last = run("dead-letters", "list", "--after", "1:38", "--limit", "2").out.splitlines()[-2:]
+    assert [line.split()[0] for line in last] == ["1:39", "1:40"]
+    assert last[1].isprintable()
+    assert "\\x1b[2Jxxx" in last[1]
+    assert len(run("dead-letters", "list", "--json").lines) == 41
+    found = run("dead-letters", "list", "--json", "--limit", "1", "--cause", "empty").lines
+    assert [one["id"] for one in found] == ["1:40"]
+
+
+def test_dead_letters_are_dropped_by_cause_age_and_id(kafka: KafkaSettings, run: Runner) -> None:
+    die(kafka, "text is empty", "text is empty", "other", "more", "more")
+    assert run("dead-letters", "drop").err.startswith("nearline: say which dead letters")
+    assert run("dead-letters", "drop", "--all", "1:0").status == 1
+    assert "'soon' is no age; write one such as 90s" in run("dead-letters", "drop", "--older-than", "soon").err
+    assert run("dead-letters", "drop", "--older-than", "1h").out == "0 dropped\n"
+    assert run("dead-letters", "drop", "--cause", "empty").out == "2 dropped\n"
+    assert run("dead-letters", "drop", "1:2").out == "1 dropped\n"
+    assert run("status", "--json").json["dead_letters"] == 2
+    assert run("dead-letters", "drop", "--older-than", "0s").out == "2 dropped\n"
+    assert run("dead-letters", "list").out == "there is no dead letter\n"
+    assert arrived(kafka, topics.POSTS) == []
 
 
 def test_status_shows_the_lag_of_every_stage(run: Runner, tmp_path: Path) -> None:

@@ -212,8 +212,7 @@ def test_no_command_that_only_asks_loads_a_model_or_a_search_library() -> None:
     imports = "; ".join(f"import nearline.commands.{name}" for name in LIGHT)
     # What they import when they are called.
     parts = "import nearline.connect, nearline.status, nearline.examine, streams.wait, streams.ingest, indexer.remote"
-    code = (
-        f"import sys; {imports}; {parts}, retriever.client, streams.dead_letter_box; print({heavy} & set(sys.modules))"
-    )
+    parts += ", retriever.client, streams.dead_letter_marks"
+    code = f"import sys; {imports}; {parts}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -1,15 +1,17 @@
-"""Dead letters as an operator sees them, and the way back of each kind."""
+"""Dead letters as an operator sees them: those that nobody has sent back or dropped."""
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
 from schemas import topics
-from schemas.dead_letters import DeadLetterCause, to_headers
+from schemas.dead_letters import DeadLetterCause, DeadLetterId, Headers, mark_headers, read_mark, to_headers
 from schemas.ids import Millis, Offset, Partition
-from streams.dead_letter_box import DeadLetter, DeadLetterId, chosen, count, letters, parse_id, send_back, way_back
+from streams.dead_letter_box import ALL, DeadLetter, LetterCount, Selection, count, letters, parse_id
+from streams.dead_letter_marks import way_back
 from streams.errors import KafkaRefused, NoSuchDeadLetter
 from streams.kafka import producer_config
 from streams.lag import OffsetReader
@@ -62,16 +64,23 @@ def reader(kafka: KafkaSettings) -> Iterator[OffsetReader]:
         yield reader
 
 
-def die(kafka: KafkaSettings, topic: str, value: bytes, partition: int = 0) -> None:
+def die(kafka: KafkaSettings, topic: str, value: bytes, partition: int = 0, own: Headers | None = None) -> None:
+    put(kafka, partition, b"p1", value, [*(own or [("own", b"1")]), *to_headers(cause(topic))])
+
+
+def put(kafka: KafkaSettings, partition: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
     producer = Producer(producer_config(kafka))
-    headers: list[tuple[str, str | bytes | None]] = [("own", b"1"), *to_headers(cause(topic))]
-    producer.produce(topics.DEAD_LETTERS, value, b"p1", partition=partition, headers=headers)
+    producer.produce(topics.DEAD_LETTERS, value, key, partition=partition, headers=list[tuple[str, Any]](headers))
     assert producer.flush(20) == 0
+
+
+def ids(kafka: KafkaSettings, reader: OffsetReader, wanted: Selection = ALL) -> list[str]:
+    return [str(letter.id) for letter in letters(kafka, reader, wanted)]
 
 
 @pytest.mark.broker
 def test_letters_are_listed_with_their_cause(kafka: KafkaSettings, reader: OffsetReader) -> None:
-    assert count(kafka, reader) == 0
+    assert count(kafka, reader) == LetterCount(0, exact=True)
     die(kafka, topics.POSTS, b"one", 1)
     die(kafka, topics.ACTIVITY, b"two", 0)
     found = list(letters(kafka, reader))
@@ -85,25 +94,52 @@ def test_letters_are_listed_with_their_cause(kafka: KafkaSettings, reader: Offse
 
 
 @pytest.mark.broker
-def test_the_count_is_exact_in_spite_of_transactions(kafka: KafkaSettings, reader: OffsetReader) -> None:
+def test_the_count_is_exact_in_spite_of_transactions_and_marks(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for committed in (True, False):
         transaction(kafka, topics.DEAD_LETTERS, 0, commit=committed)
     die(kafka, topics.POSTS, b"one")
-    assert count(kafka, reader) == 2
-    assert count(kafka, reader, exact_up_to=1) >= 3
+    put(kafka, 0, b"0:0", None, mark_headers("dropped"))
+    assert count(kafka, reader) == LetterCount(1, exact=True)
+    without_time = count(kafka, reader, within_s=-1)
+    assert not without_time.exact
+    assert without_time.number >= 4, "a bound, by offsets"
 
 
 @pytest.mark.broker
-def test_chosen_ones_are_sent_back(kafka: KafkaSettings, reader: OffsetReader) -> None:
+def test_what_is_marked_is_left_out(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    for number in range(4):
+        die(kafka, topics.POSTS, b"%d" % number, number % 2)
+    put(kafka, 0, b"0:1", None, mark_headers("replayed"))
+    put(kafka, 0, b"0:1", None, mark_headers("replayed"))
+    put(kafka, 0, b"1:0", None, mark_headers("dropped"))  # of another partition: read by nobody
+    put(kafka, 0, b"no id", None, mark_headers("dropped"))
+    assert ids(kafka, reader) == ["0:0", "1:0", "1:1"]
+    assert count(kafka, reader) == LetterCount(3, exact=True)
+    with pytest.raises(NoSuchDeadLetter, match="the dead letter 0:1 is replayed already"):
+        ids(kafka, reader, Selection((parse_id("1:0"), parse_id("0:1"))))
+
+
+@pytest.mark.broker
+def test_a_record_with_a_marks_header_is_a_letter_when_it_dies(kafka: KafkaSettings, reader: OffsetReader) -> None:
     die(kafka, topics.POSTS, b"one")
-    die(kafka, topics.POSTS, b"two")
-    found = chosen(kafka, reader, [parse_id("0:1")])
-    assert send_back(kafka, found) == 1
-    assert sent(kafka, reader, topics.POSTS) == [(b"p1", b"two")]
-    with pytest.raises(NoSuchDeadLetter, match="there is no dead letter 0:2"):
-        chosen(kafka, reader, [parse_id("0:2")])
-    with pytest.raises(NoSuchDeadLetter, match="there is no dead letter 9:0"):
-        chosen(kafka, reader, [parse_id("9:0")])
+    die(kafka, topics.POSTS, b"two", own=mark_headers("dropped"))
+    assert ids(kafka, reader) == ["0:0", "0:1"]
+    assert read_mark(b"0:0", mark_headers("dropped")) == (DeadLetterId(Partition(0), Offset(0)), "dropped")
+
+
+@pytest.mark.broker
+def test_letters_are_chosen_by_id_cause_and_age(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    for number in range(3):
+        die(kafka, topics.POSTS, b"%d" % number)
+    (_, second, _) = letters(kafka, reader)
+    wanted = tuple(map(parse_id, ("0:2", "0:0", "0:2")))
+    assert ids(kafka, reader, Selection(wanted)) == ["0:2", "0:0"]
+    assert ids(kafka, reader, Selection(cause="too long")) == ["0:0", "0:1", "0:2"]
+    assert ids(kafka, reader, Selection(cause="too short")) == []
+    assert "0:2" not in ids(kafka, reader, Selection(before_ms=second.died_ms))
+    for missing in ("0:3", "9:0"):
+        with pytest.raises(NoSuchDeadLetter, match=f"there is no dead letter {missing}"):
+            ids(kafka, reader, Selection((parse_id(missing),)))
 
 
 def sent(kafka: KafkaSettings, reader: OffsetReader, topic: str) -> list[tuple[bytes | None, bytes | None]]:

@@ -1,0 +1,142 @@
+"""Letters that are sent back or dropped: each once, whatever ends in between."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from confluent_kafka import Producer
+
+from schemas import topics
+from schemas.dead_letters import to_headers
+from streams import dead_letter_marks, scan
+from streams.dead_letter_box import ALL, LetterCount, Selection, count, letters, parse_id
+from streams.dead_letter_marks import Marked, clear, drop, replay
+from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
+from streams.lag import OffsetReader
+from streams.settings import KafkaSettings
+from tests.conftest import RunningBroker
+from tests.streams.offsets import made, transaction
+from tests.streams.test_dead_letter_box import cause, die, ids, put, sent
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def kafka(clean_topics: RunningBroker) -> KafkaSettings:
+    return made(clean_topics)
+
+
+@pytest.fixture
+def reader(kafka: KafkaSettings) -> Iterator[OffsetReader]:
+    with closing(OffsetReader(kafka)) as reader:
+        yield reader
+
+
+class DiesBeforeItsCommit(Producer):
+    """Everything has been sent, and nobody ends the transaction."""
+
+    def commit_transaction(self, *_: object) -> None:
+        assert self.flush(20) == 0
+        raise SystemExit("killed")
+
+    def abort_transaction(self, *_: object) -> None:
+        pass
+
+
+def test_what_is_sent_back_is_sent_once(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    for number in range(3):
+        die(kafka, topics.POSTS, b"%d" % number)
+    assert replay(kafka, reader, Selection((parse_id("0:1"),))) == Marked(1, 0)
+    assert sent(kafka, reader, topics.POSTS) == [(b"p1", b"1")]
+    with pytest.raises(NoSuchDeadLetter, match="0:1 is replayed already"):
+        replay(kafka, reader, Selection((parse_id("0:1"),)))
+    assert replay(kafka, reader, ALL) == Marked(2, 0)
+    assert replay(kafka, reader, ALL) == Marked(0, 0)
+    assert sorted(sent(kafka, reader, topics.POSTS)) == [(b"p1", b"%d" % number) for number in range(3)]
+    assert count(kafka, reader) == LetterCount(0, exact=True)
+
+
+def test_what_is_dropped_is_sent_nowhere(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    for number in range(3):
+        die(kafka, topics.POSTS, b"%d" % number)
+    assert drop(kafka, reader, Selection((parse_id("0:1"),))) == 1
+    assert ids(kafka, reader) == ["0:0", "0:2"]
+    assert drop(kafka, reader, ALL) == 2
+    assert sent(kafka, reader, topics.POSTS) == []
+    assert ids(kafka, reader) == []
+
+
+def test_many_letters_take_several_transactions(
+    kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letter_marks, "_BATCH_LETTERS", 2)
+    for number in range(5):
+        die(kafka, topics.POSTS, b"%d" % number)
+    assert drop(kafka, reader, ALL) == 5
+    assert ids(kafka, reader) == []
+
+
+def test_a_command_that_is_killed_before_its_commit_has_sent_nothing(
+    kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(kafka, topics.POSTS, b"one")
+    with monkeypatch.context() as killed:
+        killed.setattr(dead_letter_marks, "Producer", DiesBeforeItsCommit)
+        with pytest.raises(SystemExit):
+            replay(kafka, reader, ALL)
+    assert ids(kafka, reader) == ["0:0"]
+    assert replay(kafka, reader, ALL) == Marked(1, 0)
+    assert sent(kafka, reader, topics.POSTS) == [(b"p1", b"one")]
+
+
+def test_of_two_commands_one_is_fenced(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    die(kafka, topics.POSTS, b"one")
+    (letter,) = letters(kafka, reader)
+    slow = dead_letter_marks._producer(kafka)
+    assert replay(kafka, reader, ALL) == Marked(1, 0)
+    with pytest.raises(Fenced, match="another command marks dead letters"):
+        dead_letter_marks._commit(slow, [dead_letter_marks.way_back(letter)])
+    assert sent(kafka, reader, topics.POSTS) == [(b"p1", b"one")]
+
+
+def test_letters_in_a_stages_open_transaction_are_waited_for(
+    kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another command has marked may stand behind them."""
+    die(kafka, topics.POSTS, b"one")
+    stage = transaction(kafka, topics.DEAD_LETTERS, 0, commit=None)
+    assert ids(kafka, reader) == ["0:0"]
+    monkeypatch.setattr(scan, "_QUIET_S", 0.5)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(dead_letter_marks, "_TO_THE_END_S", 0.5)
+        with pytest.raises(KafkaUnavailable, match="a transaction there is open"):
+            drop(kafka, reader, ALL)
+    stage.commit_transaction(20)
+    assert drop(kafka, reader, ALL) == 2
+
+
+def test_a_letter_without_a_key_stays_and_the_others_go(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    for key in (None, b"p1"):
+        put(kafka, 0, key, b"v", to_headers(cause(topics.POST_CONTEXTS)))
+    with pytest.raises(KafkaRefused, match="0:0 has no key"):
+        replay(kafka, reader, Selection((parse_id("0:1"), parse_id("0:0"))))
+    assert sent(kafka, reader, topics.REPUBLISH) == []
+    assert replay(kafka, reader, ALL) == Marked(1, 1)
+    assert sent(kafka, reader, topics.REPUBLISH) == [(b"p1", None)]
+    assert ids(kafka, reader) == ["0:0"]
+
+
+def test_what_lies_before_the_first_letter_is_deleted(kafka: KafkaSettings, reader: OffsetReader) -> None:
+    for number in range(4):
+        die(kafka, topics.POSTS, b"%d" % number, 0)
+    die(kafka, topics.POSTS, b"other", 1)
+    drop(kafka, reader, Selection(tuple(map(parse_id, ("0:0", "0:1", "0:3")))))
+    clear(kafka, reader)
+    assert [reader.starts([place])[place] for place in reader.places([topics.DEAD_LETTERS])] == [2, 0]
+    assert ids(kafka, reader) == ["0:2", "1:0"]
+    assert count(kafka, reader) == LetterCount(2, exact=True)
+    drop(kafka, reader, ALL)
+    clear(kafka, reader)
+    places = reader.places([topics.DEAD_LETTERS])
+    assert reader.starts(places) == reader.ends(places)
+    clear(kafka, reader)
