@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -14,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.languages import LANGUAGE, MAX_LANGUAGE_CHARS, is_language
 from schemas.times import moment_of
 
 DEFAULT_K = 2000
@@ -33,8 +35,19 @@ def _moment(value: object) -> datetime:
     return moment_of(value)
 
 
+def _tag(language: str) -> str:
+    if not is_language(language):
+        raise ValueError("is no language tag; send one such as en or pt-BR")
+    return language
+
+
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-_Language = Annotated[str, StringConstraints(min_length=1, max_length=35)]
+_Language = Annotated[
+    str,
+    StringConstraints(max_length=MAX_LANGUAGE_CHARS),
+    AfterValidator(_tag),
+    Field(json_schema_extra={"pattern": LANGUAGE}),
+]
 _Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 
 

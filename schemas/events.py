@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import re
 from datetime import datetime
 from typing import Annotated, Final, Literal, NamedTuple, get_args
 
@@ -14,6 +13,7 @@ from msgspec import Meta, Struct
 from schemas import topics
 from schemas.errors import BadRecord
 from schemas.ids import MAX_ID_BYTES, MAX_TEXT_CHARS, Micros, Millis
+from schemas.languages import LANGUAGE, MAX_LANGUAGE_CHARS, is_language
 from schemas.times import END, EPOCH, to_micros
 
 Action = Literal["view", "dwell", "click", "like", "comment", "share", "follow", "hide", "impression"]
@@ -24,12 +24,9 @@ MAX_FUTURE_US: Final = 24 * 3600 * 1_000_000
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 _Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS, extra_json_schema={"minLength": 1, "pattern": r"\S"})]
 _Short = Annotated[str, Meta(max_length=1_000)]
-_LANGUAGE: Final = r"^[a-z]{2,3}(-[A-Za-z0-9]{1,8})*$"
-"""The shape of a language tag (BCP 47) that begins with a code of ISO 639. Filters compare tags letter by letter."""
-_Language = Annotated[str, Meta(max_length=35, extra_json_schema={"pattern": _LANGUAGE})]
+_Language = Annotated[str, Meta(max_length=MAX_LANGUAGE_CHARS, extra_json_schema={"pattern": LANGUAGE})]
 _Time = Annotated[datetime, Meta(tz=True)]
 _UpdateTime = Annotated[datetime, Meta(tz=True, description="not before created_at")]
-_is_language = re.compile(_LANGUAGE).fullmatch
 
 
 class EventOrder(NamedTuple):
@@ -58,7 +55,7 @@ class _Event(Struct, frozen=True, tag_field="type"):
                 raise ValueError(f"{name} is before 1970 or after 9998; send the real time")
 
     def _check_language(self, language: str | None) -> None:
-        if language is not None and not _is_language(language):
+        if language is not None and not is_language(language):
             raise ValueError("language is no language tag; send one such as en or pt-BR, or leave it out")
 
 

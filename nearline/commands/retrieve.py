@@ -119,7 +119,8 @@ def _request(asked: dict[str, Any]) -> RetrieveRequest:
         return RetrieveRequest.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        sentence = first["msg"].removeprefix("Value error, ")
+        raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {sentence}") from None
 
 
 def _texts(connections: "Connections", post_ids: list[str]) -> Texts:

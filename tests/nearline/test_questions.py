@@ -93,6 +93,7 @@ def test_texts_that_cannot_be_read_cost_a_note_and_nothing_else(ask: Asker) -> N
         ((), "give exactly one of --member and --text"),
         (("--member", "m", "--text", "x"), "give exactly one of --member and --text"),
         (("--text", "x", "--created-after", "noon"), "is not an RFC 3339 time"),
+        (("--text", "x", "--language", "english"), "languages.0: is no language tag; send one such as en or pt-BR"),
         (("--text", "x", "-k", "2049"), "give a whole number from 1 to 2048"),
         (("--text", ""), "text: "),
         (("--text", "  "), "text: there is nothing to encode"),
