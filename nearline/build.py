@@ -3,9 +3,7 @@
 Imports inside the functions, so that each process loads only what it uses: torch in encode and serve, FAISS in serve.
 """
 
-import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +15,7 @@ import structlog
 from encoders.packages import ModelPackage
 from indexer.devices import check_presence
 from indexer.tiers import ColdReader, ColdTier, HotTier
+from nearline.cold_socket import cold_socket
 from nearline.cores import encode_threads
 from nearline.errors import BadSettings
 from nearline.instance import read_instance
@@ -44,8 +43,6 @@ Run = Callable[[Event], None]
 """Runs the process until the event is set."""
 
 _FORGET_EVERY_S: Final = 60.0
-_MAX_SOCKET_PATH: Final = 100
-"""The kernel takes 107 bytes."""
 
 
 def process_names(settings: Settings) -> list[str]:
@@ -214,15 +211,6 @@ def reader_cold(settings: Settings, package: ModelPackage) -> ColdReader:
     from indexer.remote import RemoteColdTier
 
     return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)
-
-
-def cold_socket(data_dir: Path) -> Path:
-    """In the data folder; in a folder of ours among the temporary ones where that path is too long for a socket."""
-    socket = data_dir / "cold.sock"
-    if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
-        return socket
-    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"nearline-{os.getuid()}" / f"{digest}.sock"
 
 
 def package_folder(settings: Settings) -> Path:

@@ -5,13 +5,20 @@ import socket
 import ssl
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
+
+import structlog
 
 from nearline.errors import StartFailed
 from nearline.ports import free_ports
+from retriever import tls
+from retriever.errors import BadCertificate
 
 _EVERY_S: Final = 0.5
 _TIMEOUT_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 class Probe:
@@ -20,9 +27,11 @@ class Probe:
     One that is slow to answer is what it was before: on a busy machine that is no reason to hide where it listens.
     """
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """`tls`: it speaks HTTPS."""
-        self._tls = tls
+    def __init__(self, host: str, port: int, certificate: Path | None = None) -> None:
+        """`certificate`: the file of its own, where it speaks HTTPS. Raises BadCertificate."""
+        self._certificate = certificate
+        self._tls = None if certificate is None else tls.believing_only(certificate)
+        self._is_believed = True
         self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self._port = port
         self._due_at = 0.0
@@ -47,13 +56,27 @@ class Probe:
         connection = self._connection()
         try:
             connection.request("GET", "/readyz")
-            return connection.getresponse().status
+            status = connection.getresponse().status
+            self._is_believed = True
+            return status
         except TimeoutError:
             raise
+        except ssl.SSLCertVerificationError as error:
+            self._disbelieve(error)
+            return None
         except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()
+
+    def _disbelieve(self, error: ssl.SSLCertVerificationError) -> None:
+        """Says so once. The file may have been renewed, and the retriever started again since: reads it again."""
+        if self._is_believed:
+            log.warning("the certificate at the retriever's port is not believed", reason=error.verify_message)
+        self._is_believed = False
+        if self._certificate is not None:
+            with suppress(BadCertificate):
+                self._tls = tls.believing_only(self._certificate)
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls is None:

@@ -21,7 +21,8 @@ import structlog
 from encoders.packages import ModelPackage
 from nearline import children
 from nearline.broker import EmbeddedBroker
-from nearline.build import COLD, cold_socket, package_folder, process_names
+from nearline.build import COLD, package_folder, process_names
+from nearline.cold_socket import cold_socket
 from nearline.cores import child_environment
 from nearline.data_folder import make_data_folder
 from nearline.errors import AlreadyRuns, NotRunning
@@ -85,8 +86,7 @@ class Runtime:
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
         self._topics = (*core_topics(), *generation_topics(package.generation))
         self._supervisor = Supervisor()
-        believed = tls.believing_anyone() if settings.serve.scheme == "https" else None
-        self._probe = Probe(settings.serve.host, settings.serve.port, believed)
+        self._probe = Probe(settings.serve.host, settings.serve.port, settings.serve.certificate_file)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._written: Instance | None = None
         self._starting = True

@@ -55,14 +55,6 @@ def believing_only(certificate: Path) -> ssl.SSLContext:
     return context
 
 
-def believing_anyone() -> ssl.SSLContext:
-    """For who asks its own child on its own port and tells it nothing."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _read(field: str, path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -1,0 +1,37 @@
+"""Where the cold process listens: a Unix socket that only the instance's user may open."""
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from nearline.errors import BadSettings
+
+_MAX_SOCKET_PATH: Final = 100
+"""The kernel takes 107 bytes."""
+
+
+def cold_socket(data_dir: Path) -> Path:
+    """In the data folder; in a folder of ours among the temporary ones where that path is too long for a socket.
+
+    Raises BadSettings where the folder among the temporary ones is not ours alone.
+    """
+    socket = data_dir / "cold.sock"
+    if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
+        return socket
+    folder = Path(tempfile.gettempdir()) / f"nearline-{os.getuid()}"
+    _make_private(folder)
+    return folder / f"{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}.sock"
+
+
+def _make_private(folder: Path) -> None:
+    """Anybody may make a folder of this name first, and then put sockets of their own into it."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
+        raise BadSettings(
+            f"{folder} belongs to somebody else or is open to others, and sockets are kept there; remove it, or give a "
+            "data folder with a shorter path with --data-dir"
+        )
