@@ -1,7 +1,7 @@
 # Needs Linux, Python 3.11 to 3.13, Java 17 or newer and Maven; all else is installed into .venv and a cache folder.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup test check demo bench chaos fuzz clean
+.PHONY: setup test test-qdrant check demo bench chaos fuzz clean
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
@@ -24,6 +24,12 @@ setup: .venv/installed
 
 test: setup
 	$(BIN)/pytest -n 2 --durations=20
+
+# The cold tier's tests on a Qdrant server: NEARLINE_TEST_QDRANT_URL=http://host:6333 make test-qdrant
+test-qdrant: export NEARLINE_TEST_QDRANT_URL ?= http://127.0.0.1:6333
+test-qdrant: export NEARLINE_TEST_QDRANT_GRPC_PORT ?= 6334
+test-qdrant: setup
+	$(BIN)/pytest tests/indexer -k qdrant
 
 # Lint, format, types, and which folder imports which.
 check: setup

@@ -1,6 +1,6 @@
 """Posts, members and vectors for tests of the tiers."""
 
-import warnings
+import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -99,7 +99,7 @@ def cold_tier(kind: str, folder: Path, clock: Clock, dimension: int = DIMENSION)
     if kind == "brute":
         yield BruteColdTier(dimension, clock)
     elif kind == "qdrant":
-        with closing(local_qdrant(clock, dimension)) as tier:
+        with qdrant(clock, dimension) as tier:
             yield tier
     else:
         with closing(EdgeColdTier(folder / "cold", GENERATION, dimension, ColdSettings(), clock)) as edge:
@@ -122,15 +122,15 @@ class WrittenByItsOwner(RemoteColdTier):
         self.sweep = owner.sweep
 
 
-def local_qdrant(clock: Clock, dimension: int) -> "QdrantColdTier":
-    """The client's own mode without a server: right for the calls, not for their speed."""
-    from qdrant_client import QdrantClient
-
+@contextmanager
+def qdrant(clock: Clock, dimension: int) -> Iterator["QdrantColdTier"]:
+    """Of a generation that nobody has used before."""
     from indexer.qdrant import QdrantColdTier
+    from tests.indexer.qdrant_server import QdrantServer
 
-    tier = QdrantColdTier(ColdSettings(), GENERATION, dimension, clock, QdrantClient(":memory:"))
-    with warnings.catch_warnings():
-        # It says that it ignores payload indexes; the first call makes them.
-        warnings.simplefilter("ignore", UserWarning)
-        tier.count("post")
-    return tier
+    generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
+    with (
+        QdrantServer() as server,
+        closing(QdrantColdTier(server.settings(), generation, dimension, clock)) as tier,
+    ):
+        yield tier

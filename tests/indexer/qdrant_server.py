@@ -1,24 +1,31 @@
 """A Qdrant server that can be told to fail, in this process, on a real port.
 
-It plays the few answers that the cold tier needs. Where NEARLINE_TEST_QDRANT_URL names a real server, it only stands in
-front of that one and hands on what it is asked.
+It answers what the cold tier asks from the client's own mode without a server. Where NEARLINE_TEST_QDRANT_URL names a
+real server (and NEARLINE_TEST_QDRANT_GRPC_PORT its port, if not 6334), it only stands in front of that one and hands on
+what it is asked.
+
+`python -m tests.indexer.qdrant_server` runs one until stdin closes, and prints its gRPC port.
 """
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
-from typing import Any, Final, Self
+from threading import Event, Lock
+from typing import Any, Final, Self, cast
 from urllib.parse import urlsplit
 
 import grpc
 from qdrant_client import grpc as wire
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+from qdrant_client.local.qdrant_local import QdrantLocal
 
+from indexer.settings import ColdSettings
 from tests.certificates import Certificate
-from tests.indexer.kit import DIMENSION
 
-REAL: Final = "NEARLINE_TEST_QDRANT_URL"
+REAL_URL: Final = "NEARLINE_TEST_QDRANT_URL"
+REAL_GRPC_PORT: Final = "NEARLINE_TEST_QDRANT_GRPC_PORT"
 HOST: Final = "127.0.0.1"
 KEY: Final = "a-key-of-qdrant-that-nobody-may-see"
 
@@ -33,12 +40,10 @@ class QdrantServer:
         self._credentials = certificate and grpc.ssl_server_credentials(
             [(certificate.private_key_file.read_bytes(), certificate.certificate_file.read_bytes())]
         )
-        self._upstream = _upstream()
+        self._backend = _RealServer() if REAL_URL in os.environ else _Memory()
         self._stopped = Event()
         self.faults: list[tuple[str, Fault]] = []
         """The next one waits for a call of that name; the others for it."""
-        self.points: dict[str, dict[str, Any]] = {}
-        """Of each collection, by id."""
         with socket.socket() as free:
             free.bind((HOST, 0))
             self.grpc_port: int = free.getsockname()[1]
@@ -47,14 +52,17 @@ class QdrantServer:
     def url(self) -> str:
         return f"{'https' if self._credentials else 'http'}://{HOST}:1"
 
+    def settings(self, **over: Any) -> ColdSettings:
+        """Of a tier that may ask this server."""
+        return ColdSettings.model_validate({"url": self.url, "grpc_port": self.grpc_port, "api_key": KEY, **over})
+
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        if self._upstream is not None:
-            self._upstream.close()
+        self._backend.close()
 
     def start(self) -> None:
         self._stopped.clear()
@@ -84,33 +92,119 @@ class QdrantServer:
         name = method.removeprefix("/qdrant.")
         if self.faults and self.faults[0][0] == name:
             self.faults.pop(0)[1](self, context)
-        if self._upstream is not None:
-            return bytes(self._upstream.unary_unary(method)(body, timeout=10))
-        return bytes(self._play(name, body).SerializeToString())
+        try:
+            return self._backend.answer(name, body)
+        except grpc.RpcError as error:
+            refusal = cast(grpc.Call, error)
+            context.abort(refusal.code(), refusal.details())
+        except ValueError as error:
+            context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        raise AssertionError("abort raises")
 
-    def _play(self, name: str, body: bytes) -> Any:
-        match name:
-            case "Collections/CollectionExists":
-                return wire.CollectionExistsResponse(result=wire.CollectionExists(exists=True))
-            case "Collections/Get":
-                return _collection()
-            case "Points/Get":
-                asked = wire.GetPoints.FromString(body)
-                held = self.points.get(asked.collection_name, {})
-                points = [held[one.uuid] for one in asked.ids if one.uuid in held]
-                return wire.GetResponse(result=[_with(point, asked.with_payload) for point in points])
-            case "Points/Upsert":
-                sent = wire.UpsertPoints.FromString(body)
-                for point in sent.points:
-                    kept = wire.RetrievedPoint(id=point.id, payload=point.payload)
-                    self.points.setdefault(sent.collection_name, {})[point.id.uuid] = kept
+
+class _RealServer:
+    """Hands on what it is asked, and removes the collections that were made this way. Raises RpcError."""
+
+    def __init__(self) -> None:
+        port = os.environ.get(REAL_GRPC_PORT, "6334")
+        self._channel = grpc.insecure_channel(f"{urlsplit(os.environ[REAL_URL]).hostname}:{port}")
+        self._made: set[str] = set()
+
+    def close(self) -> None:
+        for name in self._made:
+            self.answer("Collections/Delete", wire.DeleteCollection(collection_name=name).SerializeToString())
+        self._channel.close()
+
+    def answer(self, name: str, body: bytes) -> bytes:
+        if name == "Collections/Create":
+            self._made.add(wire.CreateCollection.FromString(body).collection_name)
+        # A server without a key looks at none; the stand-in in another process wants its own.
+        return bytes(self._channel.unary_unary(f"/qdrant.{name}")(body, timeout=10, metadata=[("api-key", KEY)]))
+
+
+class _Memory:
+    """Answers from the client's own mode without a server: right for the calls, not for their speed. Raises
+    ValueError where a collection is missing."""
+
+    def __init__(self) -> None:
+        self._local = QdrantLocal(":memory:")
+        self._lock = Lock()
+
+    def close(self) -> None:
+        self._local.close()
+
+    def answer(self, name: str, body: bytes) -> bytes:
+        service, call = name.split("/")
+        with self._lock:
+            answer = self._of_collections(call, body) if service == "Collections" else self._of_points(call, body)
+        return bytes(answer.SerializeToString())
+
+    def _of_collections(self, call: str, body: bytes) -> Any:
+        match call:
+            case "CollectionExists":
+                exists = self._local.collection_exists(wire.CollectionExistsRequest.FromString(body).collection_name)
+                return wire.CollectionExistsResponse(result=wire.CollectionExists(exists=exists))
+            case "Create":
+                asked = wire.CreateCollection.FromString(body)
+                vectors = GrpcToRest.convert_vectors_config(asked.vectors_config)
+                self._local.create_collection(asked.collection_name, vectors)
+                return wire.CollectionOperationResponse(result=True)
+            case "Delete":
+                self._local.delete_collection(wire.DeleteCollection.FromString(body).collection_name)
+                return wire.CollectionOperationResponse(result=True)
+            case "Get":
+                held = self._local.get_collection(wire.GetCollectionInfoRequest.FromString(body).collection_name)
+                return _collection(held.config.params.vectors.size)
+        raise AssertionError(f"{call} is not played")
+
+    def _of_points(self, call: str, body: bytes) -> Any:
+        match call:
+            case "Get":
+                return self._get(wire.GetPoints.FromString(body))
+            case "Upsert":
+                return self._upsert(wire.UpsertPoints.FromString(body))
+            case "Delete":
+                asked = wire.DeletePoints.FromString(body)
+                self._local.delete(asked.collection_name, GrpcToRest.convert_points_selector(asked.points))
                 return _updated()
-            case "Points/CreateFieldIndex":
+            case "Count":
+                return self._count(wire.CountPoints.FromString(body))
+            case "Scroll":
+                return self._scroll(wire.ScrollPoints.FromString(body))
+            case "Query":
+                return self._query(wire.QueryPoints.FromString(body))
+            case "CreateFieldIndex":
                 return _updated()
-            case "Points/Count":
-                counted = self.points.get(wire.CountPoints.FromString(body).collection_name, {})
-                return wire.CountResponse(result=wire.CountResult(count=len(counted)))
-        raise AssertionError(f"{name} is not played")
+        raise AssertionError(f"{call} is not played")
+
+    def _get(self, asked: Any) -> Any:
+        ids = [GrpcToRest.convert_point_id(point_id) for point_id in asked.ids]
+        records = self._local.retrieve(asked.collection_name, ids, **_wanted(asked))
+        return wire.GetResponse(result=[RestToGrpc.convert_record(record) for record in records])
+
+    def _upsert(self, asked: Any) -> Any:
+        points = [GrpcToRest.convert_point_struct(point) for point in asked.points]
+        self._local.upsert(asked.collection_name, points, update_filter=_filter(asked, "update_filter"))
+        return _updated()
+
+    def _count(self, asked: Any) -> Any:
+        count = self._local.count(asked.collection_name, _filter(asked, "filter"))
+        return wire.CountResponse(result=wire.CountResult(count=count.count))
+
+    def _scroll(self, asked: Any) -> Any:
+        offset = GrpcToRest.convert_point_id(asked.offset) if asked.HasField("offset") else None
+        options = {"scroll_filter": _filter(asked, "filter"), "limit": asked.limit, "offset": offset}
+        records, following = self._local.scroll(asked.collection_name, **options, **_wanted(asked))
+        found = [RestToGrpc.convert_record(record) for record in records]
+        if following is None:
+            return wire.ScrollResponse(result=found)
+        return wire.ScrollResponse(result=found, next_page_offset=RestToGrpc.convert_extended_point_id(following))
+
+    def _query(self, asked: Any) -> Any:
+        query = GrpcToRest.convert_query(asked.query)
+        options = {"query_filter": _filter(asked, "filter"), "limit": asked.limit}
+        found = self._local.query_points(asked.collection_name, query, **options, **_wanted(asked))
+        return wire.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in found.points])
 
 
 class _Every(grpc.GenericRpcHandler):
@@ -122,17 +216,25 @@ class _Every(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(lambda body, context: self._answer(method, body, context))
 
 
-def _with(point: Any, wanted: Any) -> Any:
-    fields = set(wanted.include.fields) or set(point.payload)
-    return wire.RetrievedPoint(id=point.id, payload={name: point.payload[name] for name in fields})
+def _filter(asked: Any, name: str) -> Any:
+    return GrpcToRest.convert_filter(getattr(asked, name)) if asked.HasField(name) else None
+
+
+def _wanted(asked: Any) -> dict[str, Any]:
+    return {
+        "with_payload": GrpcToRest.convert_with_payload_selector(asked.with_payload),
+        "with_vectors": GrpcToRest.convert_with_vectors_selector(asked.with_vectors)
+        if asked.HasField("with_vectors")
+        else False,
+    }
 
 
 def _updated() -> Any:
     return wire.PointsOperationResponse(result=wire.UpdateResult(operation_id=1, status=wire.UpdateStatus.Completed))
 
 
-def _collection() -> Any:
-    vectors = wire.VectorsConfig(params=wire.VectorParams(size=DIMENSION, distance=wire.Distance.Dot))
+def _collection(dimension: int) -> Any:
+    vectors = wire.VectorsConfig(params=wire.VectorParams(size=dimension, distance=wire.Distance.Dot))
     params = wire.CollectionParams(shard_number=1, vectors_config=vectors)
     config = wire.CollectionConfig(
         params=params,
@@ -147,7 +249,11 @@ def _collection() -> Any:
     return wire.GetCollectionInfoResponse(result=found)
 
 
-def _upstream() -> grpc.Channel | None:
-    """The real server's gRPC port is the usual one."""
-    url = os.environ.get(REAL)
-    return grpc.insecure_channel(f"{urlsplit(url).hostname}:6334") if url else None
+def main() -> None:
+    with QdrantServer() as server:
+        print(server.grpc_port, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -29,9 +29,6 @@ from tests.indexer.kit import (
 
 KINDS = ["brute", "edge", "remote", "qdrant"]
 
-# The client's own mode without a server says what it leaves out.
-pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
-
 
 @pytest.fixture
 def clock() -> SetClock:
@@ -234,7 +231,7 @@ WRITES = st.lists(
 
 
 @pytest.mark.parametrize("kind", ["edge", "qdrant"])
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=WRITES)
 def test_any_order_and_any_repeats_end_as_in_brute_force(
     kind: str, tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[PostId, int, bool]]]

@@ -1,7 +1,7 @@
 """What only a Qdrant server has: an old owner that wakes up, a server that is away, a collection of another size."""
 
 import socket
-import warnings
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -10,25 +10,25 @@ import pytest
 from qdrant_client import QdrantClient
 
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.qdrant import QdrantColdTier
+from indexer.qdrant import QdrantColdTier, _connect
 from indexer.settings import ColdSettings
-from schemas.ids import PostId
-from tests.indexer.kit import DIMENSION, GENERATION, NOW, SetClock, deleted_post, post, records, vectors
+from schemas.ids import Generation, PostId
+from tests.indexer.kit import DIMENSION, NOW, SetClock, deleted_post, post, records, vectors
+from tests.indexer.qdrant_server import QdrantServer
 
-pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
+GENERATION = Generation(f"test-{uuid.uuid4().hex[:8]}")
+"""Others may test on the same server."""
 
 
 @pytest.fixture
 def client() -> Iterator[QdrantClient]:
-    with closing(QdrantClient(":memory:")) as made:
+    with QdrantServer() as server, closing(_connect(server.settings())) as made:
         yield made
 
 
 def make(client: QdrantClient, dimension: int | None = DIMENSION) -> QdrantColdTier:
     tier = QdrantColdTier(ColdSettings(), GENERATION, dimension, SetClock(), client)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        tier.count("post")
+    tier.count("post")
     return tier
 
 
@@ -117,7 +117,7 @@ def test_a_server_that_is_away_makes_the_tier_unavailable() -> None:
 
 def test_a_collection_of_another_dimension_is_refused(client: QdrantClient) -> None:
     make(client)
-    with pytest.raises(TierUnavailable, match="nearline-posts-demo-0123abcd does not hold vectors of 32"):
+    with pytest.raises(TierUnavailable, match=f"nearline-posts-{GENERATION} does not hold vectors of 32"):
         make(client, dimension=32)
 
 

@@ -62,9 +62,9 @@ def server() -> Iterator[QdrantServer]:
 @contextmanager
 def connected(server: QdrantServer, **over: Any) -> Iterator[QdrantColdTier]:
     """To a generation that nobody has used before."""
-    given = {"url": server.url, "grpc_port": server.grpc_port, "api_key": KEY, "timeout_s": TIMEOUT_S, **over}
     generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
-    with closing(QdrantColdTier(ColdSettings.model_validate(given), generation, DIMENSION, SetClock())) as tier:
+    settings = server.settings(**{"timeout_s": TIMEOUT_S, **over})
+    with closing(QdrantColdTier(settings, generation, DIMENSION, SetClock())) as tier:
         yield tier
 
 
