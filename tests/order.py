@@ -12,7 +12,13 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 TOGETHER: Final = "tests/e2e/"
-LONGEST: Final = (TOGETHER, "tests/chaos/", "tests/nearline/test_up.py", "tests/streams/test_contexts_stage.py")
+LONGEST: Final = (
+    TOGETHER,
+    "tests/chaos/",
+    "tests/nearline/test_up.py",
+    "tests/nearline/test_demo.py",
+    "tests/streams/test_contexts_stage.py",
+)
 
 
 class ModulesTogether(LoadScopeScheduling):
