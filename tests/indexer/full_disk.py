@@ -19,7 +19,7 @@ MORE_BATCHES = 2
 
 
 def main(folder: Path) -> int:
-    if not _mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)):
+    if not _mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)):
         return REFUSED
     durable = _write_until_full(folder / "cold")
     print(f"full after {len(durable)} batches", flush=True)
@@ -45,7 +45,7 @@ def main(folder: Path) -> int:
 def _write_until_full(folder: Path) -> list[int]:
     """Batches that were durable. The writer ends by itself, by an error or by a signal."""
     command = [sys.executable, "-m", "tests.indexer.killed_writer", str(folder), "0", "unswept"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     print(f"the writer ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
     return [int(line) for line in done.stdout.splitlines()]
 

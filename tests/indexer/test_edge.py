@@ -442,7 +442,7 @@ def test_a_full_disk_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
         pytest.skip("there is no unshare here, so no disk of its own for this test")
     own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
     command = [*own_mounts, sys.executable, "-m", "tests.indexer.full_disk", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
     if done.returncode == full_disk.REFUSED or "unshare" in done.stderr:
         pytest.skip("mounting is refused here")
     assert done.returncode == 0, done.stdout + done.stderr
