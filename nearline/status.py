@@ -24,7 +24,7 @@ from schemas.api import (
     TiersStatus,
 )
 from schemas.ids import Generation, Offset, Partition
-from streams import dead_letter_box
+from streams import dead_letter_box, unread
 from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
 from streams.records import Place
 from streams.settings import KafkaSettings
@@ -150,6 +150,7 @@ def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: Calla
         at_most = f"dead letters: at most {count.number}, there was no time to count them"
         problems = [] if count.exact else [at_most]
         lags = read_lags(reader, stage_reads(generation), _PROBE_S, lambda: _hot_offsets(hot()))
+        problems += [unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
         return _Streams([_stage(lag) for lag in lags], count.number, problems)
 
 
@@ -161,7 +162,14 @@ def _hot_offsets(hot: HotReport | None) -> Offsets | None:
 
 def _stage(lag: Lag) -> StageStatus:
     age_s = None if lag.oldest_ms is None else max(0.0, time.time() - lag.oldest_ms / 1000)
-    return StageStatus(stage=lag.stage, group=lag.group, topic=lag.topic, lag=lag.records, oldest_age_s=age_s)
+    return StageStatus(
+        stage=lag.stage,
+        group=lag.group,
+        topic=lag.topic,
+        lag=lag.records,
+        oldest_age_s=age_s,
+        deleted_unread={int(partition): number for partition, number in lag.deleted.items()},
+    )
 
 
 def _unknown_stages(generation: Generation | None) -> list[StageStatus]:

@@ -165,13 +165,17 @@ class ProcessStatus(_Message):
 
 
 class StageStatus(_Message):
-    """`lag` in records; `oldest_age_s` is the age of the oldest record not yet done, None where there is no lag."""
+    """`lag` in records; `oldest_age_s` is the age of the oldest record not yet done, None where there is no lag.
+
+    `deleted_unread` says by partition how many records retention deleted before the stage had read them, at most.
+    """
 
     stage: str
     group: str
     topic: str
     lag: int | None
     oldest_age_s: float | None
+    deleted_unread: dict[int, int] = {}
 
 
 class ColdStatus(_Message):

@@ -9,14 +9,14 @@ from threading import Event
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from indexer.errors import TierUnavailable
 from indexer.freshness import FreshnessWindow
 from indexer.tiers import ColdTier
 from schemas import topics
 from schemas.headers import origin_ms
-from schemas.ids import Generation, Micros, Partition
+from schemas.ids import Generation, Micros, Offset, Partition
 from streams.crash_points import point
 from streams.delivery import DeadLetterDelivery
 from streams.errors import StreamsError
@@ -26,6 +26,8 @@ from streams.patience import Patience
 from streams.pulse import NO_PULSE, Pulse
 from streams.records import Place
 from streams.settings import IndexSettings, KafkaSettings
+from streams.starts import NO_RESET, find_starts
+from streams.unread import read_committed, to_commit
 from streams.verdicts import Verdict
 
 log = structlog.get_logger()
@@ -33,6 +35,7 @@ log = structlog.get_logger()
 IDLE_S: Final = 0.2
 """How long a step waits for its first record; a stop is seen after it."""
 COMMIT_EVERY_MS: Final = 500
+CALL_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
 
 
@@ -62,6 +65,7 @@ class IndexLoop:
         self._sweep_at = time.monotonic() + self._sweep_every_s
         self._held: list[Message] = []
         self._owned: set[Place] = set()
+        self._deleted: dict[Place, int] = {}
         self._stored: dict[tuple[str, int], int] = {}
 
     def run(self, stop: Event) -> None:
@@ -155,8 +159,12 @@ class IndexLoop:
             if place.offset >= 0 and self._stored.get((place.topic, place.partition)) != place.offset
         ]
         if moved:
-            consumer.store_offsets(offsets=moved)
+            consumer.store_offsets(offsets=[self._to_commit(at) for at in moved])
             self._stored.update({(place.topic, place.partition): place.offset for place in moved})
+
+    def _to_commit(self, at: TopicPartition) -> TopicPartition:
+        place = _place(at)
+        return to_commit(place, Offset(at.offset), self._deleted.get(place, 0))
 
     def _sweep_now_and_then(self) -> None:
         if time.monotonic() < self._sweep_at:
@@ -169,9 +177,13 @@ class IndexLoop:
         else:
             log.info("tombstones swept", tombstones=swept)
 
-    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Those that are added: cooperative-sticky leaves the others where they are."""
         self._forget(partitions)
+        committed = read_committed(consumer.committed(partitions, timeout=CALL_S))
+        starts = find_starts(self._kafka, self._group, committed, CALL_S)
+        consumer.incremental_assign([TopicPartition(*place, start.first) for place, start in starts.items()])
+        self._deleted.update({place: start.deleted for place, start in starts.items()})
         self._owned.update(map(_place, partitions))
         self._pulse.owns(self._owned)
 
@@ -205,6 +217,7 @@ class IndexLoop:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "enable.auto.commit": True,
                 "auto.commit.interval.ms": COMMIT_EVERY_MS,
+                **NO_RESET,
             },
         )
 
@@ -217,7 +230,7 @@ def _is_record(message: Message) -> bool:
     error = message.error()
     if error is None:
         return True
-    if error.fatal():
+    if error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
         raise translate(error)
     log.warning("the consumer reports an error and goes on", error=str(translate(error)))
     return False

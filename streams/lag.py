@@ -20,6 +20,7 @@ from streams.errors import KafkaUnavailable
 from streams.kafka import admin, consumer_config, kafka_errors, translate
 from streams.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
+from streams.unread import Committed, deleted_since, read_committed
 
 _PROBE_FETCH_BYTES: Final = 16 * 1024
 """One record of a partition is enough; the broker sends at least one whole batch."""
@@ -54,13 +55,15 @@ class FirstRecord(NamedTuple):
 
 
 class Lag(NamedTuple):
-    """`records` not yet done, None when unknown; `oldest_ms` is the timestamp of the first of them."""
+    """`records` not yet done, None when unknown; `oldest_ms` is the timestamp of the first of them. `deleted` is how
+    many records of each partition were deleted before they were read, at most, where any were."""
 
     stage: str
     group: str
     topic: str
     records: int | None
     oldest_ms: Millis | None
+    deleted: Mapping[Partition, int]
 
 
 def stage_reads(generation: Generation | None) -> list[StageReads]:
@@ -116,10 +119,14 @@ class OffsetReader:
 
     def committed(self, group: str, places: Iterable[Place]) -> dict[Place, Offset | None]:
         """None where the group has committed nothing."""
+        return {place: at.offset for place, at in self.progress(group, places).items()}
+
+    def progress(self, group: str, places: Iterable[Place]) -> dict[Place, Committed]:
+        """Also how many records were deleted before the group had read them."""
         asker = self._asker(group)
         wanted = [TopicPartition(*place) for place in places]
-        found = self._ask(lambda left_s: asker.committed(wanted, timeout=left_s))
-        return {_place(one): Offset(one.offset) if one.offset >= 0 else None for one in found}
+        found = self._ask(lambda left_s: asker.committed(wanted, timeout=left_s)) if wanted else []
+        return read_committed(found)
 
     def get_ready(self, groups: Iterable[str]) -> None:
         """Has the clients of these groups find their coordinators at the same time, in the background."""
@@ -217,20 +224,29 @@ def read_lags(
     lags = []
     for read in reads:
         own = [place for place in places if place[0] in read.topics]
-        done = going_on_at(_committed(reader, read, own, hot_feed), starts)
+        progress = _progress(reader, read, own, hot_feed)
+        done = going_on_at({place: at.offset for place, at in progress.items()}, starts)
         doubtful = {place: offset for place, offset in done.items() if offset < ends[place]}
         firsts = reader.first_records(doubtful, ends, probe_s) if doubtful else {}
-        lags += [_topic_lag(read, name, done, ends, firsts) for name in read.topics]
+        deleted = deleted_unread(progress, starts) if read.group else {}
+        lags += [_topic_lag(read, name, done, ends, firsts, deleted=deleted) for name in read.topics]
     return lags
 
 
-def _committed(
+def deleted_unread(progress: Mapping[Place, Committed], starts: Offsets) -> dict[Place, int]:
+    """How many records of each partition a group will never read, at most, where there are any: those that it has
+    counted, and those that were deleted since it committed last."""
+    found = {place: at.deleted + deleted_since(at.offset, starts[place]) for place, at in progress.items()}
+    return {place: number for place, number in found.items() if number}
+
+
+def _progress(
     reader: OffsetReader, read: StageReads, places: list[Place], hot_feed: Callable[[], Offsets | None]
-) -> dict[Place, Offset | None]:
+) -> dict[Place, Committed]:
     if read.group:
-        return reader.committed(read.group, places) if places else {}
+        return reader.progress(read.group, places)
     offsets = hot_feed()
-    return {} if offsets is None else {place: offsets.get(place) for place in places}
+    return {} if offsets is None else {place: Committed(offsets.get(place), 0) for place in places}
 
 
 def going_on_at(committed: Mapping[Place, Offset | None], starts: Offsets) -> Offsets:
@@ -239,11 +255,17 @@ def going_on_at(committed: Mapping[Place, Offset | None], starts: Offsets) -> Of
 
 
 def _topic_lag(
-    read: StageReads, topic: str, done: Offsets, ends: Offsets, firsts: Mapping[Place, FirstRecord | None]
+    read: StageReads,
+    topic: str,
+    done: Offsets,
+    ends: Offsets,
+    firsts: Mapping[Place, FirstRecord | None],
+    *,
+    deleted: Mapping[Place, int],
 ) -> Lag:
     own = [place for place in done if place[0] == topic]
     if not own:
-        return Lag(read.stage, read.group, topic, None, None)
+        return Lag(read.stage, read.group, topic, None, None, {})
     behind = [place for place in own if done[place] < ends[place] and firsts.get(place, True) is not None]
     seen = [first.timestamp_ms for place in behind if (first := firsts.get(place)) is not None]
     return Lag(
@@ -252,6 +274,7 @@ def _topic_lag(
         topic,
         sum(ends[place] - done[place] for place in behind),
         min(seen, default=None),
+        {place.partition: number for place, number in deleted.items() if place.topic == topic},
     )
 
 

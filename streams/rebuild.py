@@ -1,24 +1,24 @@
-"""Brings the offsets of a lost context group back from what its rows have counted.
+"""Brings the offsets of a lost context group back from what its rows have counted, and says what nothing brings back.
 
 Then it goes on where it was and counts nothing twice. Rows need nothing: they are restored from the same changelogs.
 """
 
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from typing import Final
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from schemas import topics
-from schemas.ids import Offset
+from schemas.ids import Offset, Partition
 from streams.errors import Fenced, KafkaUnavailable
 from streams.kafka import admin, kafka_errors, translate
-from streams.lag import OffsetReader
+from streams.lag import OffsetReader, deleted_unread, stage_reads
 from streams.positions import CHANGELOG_OF, LETTER, read_position
 from streams.records import Place
 from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
+from streams.unread import sentence, to_commit
 
 _CALL_S: Final = 20.0
 _PAUSE_S: Final = 0.1
@@ -28,11 +28,25 @@ def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place
     """Commits them and returns those that were behind. Workers that are refused and started again do not disturb it.
     Raises KafkaUnavailable when workers hold the group all the time."""
     counted = _read_counted(kafka)
-    committed = OffsetReader(kafka, _CALL_S).committed(topics.CONTEXTS_GROUP, counted)
-    behind = {place: offset for place, offset in counted.items() if (committed.get(place) or 0) < offset}
+    committed = OffsetReader(kafka, _CALL_S).progress(topics.CONTEXTS_GROUP, counted)
+    behind = {place: offset for place, offset in counted.items() if (committed[place].offset or 0) < offset}
     if behind:
-        _commit(kafka, behind, timeout_s)
+        _commit(
+            kafka, [to_commit(place, offset, committed[place].deleted) for place, offset in behind.items()], timeout_s
+        )
     return behind
+
+
+def never_read(kafka: KafkaSettings) -> list[str]:
+    """A sentence for each topic of which records were deleted before the stage had read them. Raises StreamsError."""
+    with closing(OffsetReader(kafka, _CALL_S)) as reader:
+        (contexts,) = (read for read in stage_reads(None) if read.group == topics.CONTEXTS_GROUP)
+        places = reader.places(contexts.topics)
+        deleted = deleted_unread(reader.progress(contexts.group, places), reader.starts(places))
+    by_topic: dict[str, dict[Partition, int]] = {}
+    for place, number in deleted.items():
+        by_topic.setdefault(place.topic, {})[place.partition] = number
+    return [sentence(contexts.group, topic, of_topic) for topic, of_topic in by_topic.items()]
 
 
 def _read_counted(kafka: KafkaSettings) -> dict[Place, Offset]:
@@ -49,7 +63,7 @@ def _read_counted(kafka: KafkaSettings) -> dict[Place, Offset]:
     return counted
 
 
-def _commit(kafka: KafkaSettings, offsets: Mapping[Place, Offset], timeout_s: float) -> None:
+def _commit(kafka: KafkaSettings, offsets: list[TopicPartition], timeout_s: float) -> None:
     """The broker takes them only while the group has no member."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -63,9 +77,9 @@ def _commit(kafka: KafkaSettings, offsets: Mapping[Place, Offset], timeout_s: fl
             return
 
 
-def _commit_once(kafka: KafkaSettings, offsets: Mapping[Place, Offset]) -> None:
+def _commit_once(kafka: KafkaSettings, offsets: list[TopicPartition]) -> None:
     group = topics.CONTEXTS_GROUP
-    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place, offset) for place, offset in offsets.items()])
+    wanted = ConsumerGroupTopicPartitions(group, offsets)
     client = admin(kafka)
     with kafka_errors():
         done = client.alter_consumer_group_offsets([wanted], request_timeout=_CALL_S)[group].result()

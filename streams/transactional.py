@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.ids import Offset, Partition
 from streams.crash_points import point
@@ -23,6 +23,8 @@ from streams.kafka import consumer_config, kafka_errors, producer_config, say_re
 from streams.pulse import NO_PULSE, Pulse
 from streams.records import Output, Place, offset_of, place_of
 from streams.settings import KafkaSettings
+from streams.starts import NO_RESET, find_starts
+from streams.unread import read_committed, to_commit
 
 _IDLE_S: Final = 0.1
 """How long a turn waits for a first record. Timers are looked at once a turn."""
@@ -123,6 +125,7 @@ class TransactionalLoop:
         self._pulse = pulse
         self._batch: list[Message] = []
         self._committed: dict[Place, Offset | None] = {}
+        self._deleted: dict[Place, int] = {}
         self._delivered: dict[Place, Offset] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -154,7 +157,8 @@ class TransactionalLoop:
 
     def _new_consumer(self) -> Consumer:
         # Range keeps equal partition numbers of all topics together.
-        consumer = Consumer(consumer_config(self._kafka, self._group, **{"partition.assignment.strategy": "range"}))
+        own = {"partition.assignment.strategy": "range", **NO_RESET}
+        consumer = Consumer(consumer_config(self._kafka, self._group, **own))
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
         return consumer
 
@@ -248,7 +252,7 @@ class TransactionalLoop:
         return {place: offset for place, offset in self._committed.items() if offset is not None}
 
     def _send_offsets(self, offsets: Mapping[Place, Offset]) -> None:
-        positions = [TopicPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
+        positions = [to_commit(place, offset, self._deleted.get(place, 0)) for place, offset in offsets.items()]
         self._producer.send_offsets_to_transaction(positions, self._consumer.consumer_group_metadata(), _CALL_S)
 
     def _send(self, outputs: Sequence[Output]) -> None:
@@ -288,18 +292,13 @@ class TransactionalLoop:
         for at in found:
             if at.error is not None:
                 raise KafkaException(at.error)
-        self._committed = {
-            Place(at.topic, Partition(at.partition)): Offset(at.offset) if at.offset >= 0 else None for at in found
-        }
+        starts = find_starts(self._kafka, self._group, read_committed(found), _CALL_S)
+        self._committed = {place: start.committed for place, start in starts.items()}
+        self._deleted = {place: start.deleted for place, start in starts.items()}
         log.info("assigned", group=self._group, num_partitions=len(found))
         self._pulse.owns(self._committed)
         self._processor.assigned(self._committed)
-        consumer.assign(
-            [
-                TopicPartition(place.topic, place.partition, OFFSET_BEGINNING if offset is None else offset)
-                for place, offset in self._committed.items()
-            ]
-        )
+        consumer.assign([TopicPartition(*place, start.first) for place, start in starts.items()])
 
     def _offsets(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Waits for offsets in transactions that are not ended yet: another worker's last commit is counted."""

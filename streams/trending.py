@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -20,14 +20,18 @@ from schemas.errors import BadRecord
 from schemas.events import Activity, decode_event, event_time_us
 from schemas.ids import Micros, Millis, Partition, PostId
 from schemas.trending import encode_trending
-from streams.commit_watch import CommitWatch
+from streams.commit_watch import CALL_TIMEOUT_S, CommitWatch
 from streams.errors import StreamsError
 from streams.faust_client import new_app
+from streams.faust_commits import commit_with_metadata
+from streams.lag import OffsetReader
 from streams.pulse import NO_PULSE, Pulse
 from streams.records import Place
 from streams.settings import KafkaSettings, TrendingSettings
+from streams.starts import Start, find_starts
 from streams.trending_lists import last_lists, list_key
 from streams.trending_scores import TrendingScores
+from streams.unread import commit_metadata
 
 log = structlog.get_logger()
 
@@ -56,7 +60,9 @@ class TrendingStage:
         self._kafka = kafka
         self._settings = settings
         self._scores: dict[Partition, TrendingScores] = {}
+        self._deleted: dict[Place, int] = {}
         self._skipped = 0
+        commit_with_metadata(lambda place: commit_metadata(self._deleted.get(place, 0)))
         self._app = new_app(topics.TRENDING_GROUP, kafka, folder)
         # Raw: a codec's error would commit past the message, so we read it ourselves.
         self._lists = self._app.topic(topics.TRENDING, key_serializer="raw", value_serializer="raw")
@@ -144,10 +150,19 @@ class TrendingStage:
         if not new:
             return
         stored = await asyncio.to_thread(last_lists, self._kafka, new)
+        starts = await asyncio.to_thread(self._find_starts, [Place(topics.ACTIVITY, partition) for partition in new])
+        # Before anything of them is acknowledged: from then on what is committed says this too.
+        self._deleted.update({place: start.deleted for place, start in starts.items()})
         for partition in new:
             self._scores[partition] = TrendingScores(partition, self._settings)
         for each in stored:
             self._scores[Partition(each.partition)].load(each)
+
+    def _find_starts(self, places: list[Place]) -> dict[Place, Start]:
+        """Faust goes on there by itself; this says what it passes over."""
+        with closing(OffsetReader(self._kafka, CALL_TIMEOUT_S)) as reader:
+            committed = reader.progress(topics.TRENDING_GROUP, places)
+        return find_starts(self._kafka, topics.TRENDING_GROUP, committed, CALL_TIMEOUT_S)
 
     def _count(self, message: Any) -> None:
         scores = self._scores.get(message.partition)

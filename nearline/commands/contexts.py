@@ -22,14 +22,17 @@ def rebuild(settings: Settings, instance: InstanceReader) -> None:
     """Bring back the offsets of a lost consumer group from what the rows have counted.
 
     The stage refuses to go on without them, because it would count events twice. Nothing is counted again and nothing
-    is lost.
+    is lost. Records that retention deleted before they were read cannot be brought back: they are named, with the mend.
 
     \b
     Example:
       nearline contexts rebuild
     """
     from nearline.connect import Connections
-    from streams.rebuild import rebuild_offsets
+    from streams.rebuild import never_read, rebuild_offsets
 
-    mended = rebuild_offsets(Connections(settings, instance).kafka)
-    click.echo(f"{len(mended)} offsets brought back" if mended else "nothing was lost")
+    kafka = Connections(settings, instance).kafka
+    mended = rebuild_offsets(kafka)
+    click.echo(f"{len(mended)} offsets brought back" if mended else "no offset was lost")
+    for sentence in never_read(kafka):
+        click.echo(sentence)

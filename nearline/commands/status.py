@@ -40,8 +40,8 @@ def _print(answer: "StatusResponse") -> None:
     print_table(("process", "pid", "restarts"), ((one.name, one.pid, one.restarts) for one in answer.processes))
     click.echo()
     print_table(
-        ("stage", "topic", "lag", "oldest_s"),
-        ((one.stage, one.topic, one.lag, one.oldest_age_s) for one in answer.stages),
+        ("stage", "topic", "lag", "oldest_s", "deleted_unread"),
+        ((one.stage, one.topic, one.lag, one.oldest_age_s, sum(one.deleted_unread.values())) for one in answer.stages),
     )
     click.echo()
     cold, hot, fresh = answer.tiers.cold, answer.tiers.hot, answer.freshness_s

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from schemas import topics
 from schemas.ids import Generation
@@ -11,6 +12,7 @@ from streams.lag import OffsetReader
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
+from tests.waiting import until
 
 GENERATION = Generation("g-1")
 
@@ -46,6 +48,27 @@ def transaction(kafka: KafkaSettings, topic: str, partition: int, *, commit: boo
 def commit(broker: RunningBroker, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
     wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
     broker.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])[group].result(20)
+
+
+def delete_before(broker: RunningBroker, topic: str, partition: int, offset: int) -> None:
+    """As retention would: the log begins there. A topic that is only compacted is never shortened, so it is not any
+    more."""
+    delete = [ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=delete)
+    broker.admin.incremental_alter_configs([resource])[resource].result(20)
+    place = TopicPartition(topic, partition, offset)
+
+    def deleted() -> bool:
+        try:
+            broker.admin.delete_records([place])[place].result(20)
+        except KafkaException as error:
+            # The policy takes a moment to reach the partition.
+            if error.args[0].code() != KafkaError.POLICY_VIOLATION:
+                raise
+            return False
+        return True
+
+    until(deleted, f"{topic} to begin at {offset}")
 
 
 def commit_all(broker: RunningBroker, kafka: KafkaSettings, group: str, *names: str) -> None:

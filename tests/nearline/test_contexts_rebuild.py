@@ -1,0 +1,79 @@
+"""What an operator sees of a context stage that has lost its offsets, or records: `contexts rebuild` and `status`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contexts.settings import ContextRules
+from schemas import topics
+from streams.contexts_stage import ContextStage
+from streams.settings import ContextsSettings, KafkaSettings
+from tests.conftest import RunningBroker
+from tests.nearline.site import Commands, Site, site
+from tests.streams.offsets import delete_before, made, produce
+from tests.streams.stage_kit import in_thread, until_no_lag
+
+pytestmark = pytest.mark.broker
+
+SENTENCE = (
+    "activity: up to 3 records (3 of partition 1) were deleted before the group contexts had read them; counts and "
+    "histories may be wrong; rebuild them from your own record of those events: nearline ingest FILE"
+)
+
+
+@pytest.fixture
+def kafka(clean_topics: RunningBroker) -> KafkaSettings:
+    return made(clean_topics)
+
+
+@pytest.fixture
+def place(kafka: KafkaSettings) -> Iterator[Site]:
+    with site(str(kafka.bootstrap_servers)) as place:
+        yield place
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(monkeypatch, capsys)
+
+
+def work_off(kafka: KafkaSettings, folder: Path) -> None:
+    with in_thread(ContextStage(kafka, ContextsSettings(interval_s=0), ContextRules(), folder, "0").run):
+        until_no_lag(kafka, topics.CONTEXTS_GROUP, topics.INPUTS)
+
+
+def test_the_offsets_of_a_lost_group_come_back(
+    run: Commands, place: Site, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    produce(kafka, topics.POSTS, 0, 3)
+    produce(kafka, topics.MEMBERS, 1, 2)
+    work_off(kafka, tmp_path)
+    group = topics.CONTEXTS_GROUP
+    clean_topics.admin.delete_consumer_groups([group])[group].result(20)
+    rebuild = "contexts", "rebuild", "--data-dir", place.data_dir
+    ran = run(*rebuild)
+    assert (ran.status, ran.out) == (0, "2 offsets brought back\n")
+    assert run(*rebuild).out == "no offset was lost\n"
+    work_off(kafka, tmp_path)
+
+
+def test_records_that_were_deleted_unread_are_named(
+    run: Commands, place: Site, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    produce(kafka, topics.ACTIVITY, 1, 2)
+    work_off(kafka, tmp_path)
+    produce(kafka, topics.ACTIVITY, 1, 5)
+    delete_before(clean_topics, topics.ACTIVITY, 1, 5)
+    work_off(kafka, tmp_path)
+    assert run("contexts", "rebuild", "--data-dir", place.data_dir).out == f"no offset was lost\n{SENTENCE}\n"
+    status = "status", "--data-dir", place.data_dir
+    answer = run(*status, "--json").json
+    assert SENTENCE in answer["problems"]
+    by_stage = {(one["stage"], one["topic"]): one["deleted_unread"] for one in answer["stages"]}
+    assert by_stage["contexts", topics.ACTIVITY] == {"1": 3}
+    assert by_stage["contexts", topics.POSTS] == by_stage["trending", topics.ACTIVITY] == {}
+    printed = run(*status).out
+    assert f"problem: {SENTENCE}" in printed
+    (row,) = (line.split() for line in printed.splitlines() if line.split()[:2] == ["contexts", topics.ACTIVITY])
+    assert row[-1] == "3"

@@ -1,0 +1,202 @@
+"""What retention deletes before a stage has read it is counted, said and remembered, and no other gap is."""
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple, cast
+
+import pytest
+from confluent_kafka import TopicPartition
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from contexts.settings import ContextRules
+from schemas import topics
+from schemas.ids import Offset, Partition
+from streams.contexts_stage import ContextStage
+from streams.encode_metrics import EncodeMetrics
+from streams.encode_stage import EncodeStage
+from streams.errors import KafkaUnavailable
+from streams.index_loop import IndexLoop
+from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
+from streams.records import Place
+from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
+from streams.unread import Committed, read_committed, sentence, to_commit
+from tests.conftest import RunningBroker
+from tests.streams.hash_encoder import HashEncoder
+from tests.streams.journal_tier import JournalTier
+from tests.streams.offsets import GENERATION, commit, delete_before, made, produce, transaction
+from tests.streams.stage_kit import child, in_thread, read_all
+from tests.waiting import until
+
+Run = Callable[[Event], None]
+
+
+class Stage(NamedTuple):
+    """A stage, and one of the partitions that it reads. Nothing that is sent there is good: it makes dead letters."""
+
+    name: str
+    group: str
+    place: Place
+    start: Callable[[KafkaSettings, Path], Run]
+
+
+def contexts(kafka: KafkaSettings, folder: Path) -> Run:
+    return ContextStage(kafka, ContextsSettings(interval_s=0), ContextRules(), folder, "0").run
+
+
+def encode(kafka: KafkaSettings, _: Path) -> Run:
+    metrics = EncodeMetrics(CollectorRegistry())
+    return EncodeStage(kafka, EncodeSettings(interval_s=0), HashEncoder(), GENERATION, "0", metrics=metrics).run
+
+
+def index(kafka: KafkaSettings, folder: Path) -> Run:
+    tier = cast(Any, JournalTier(folder / "journal"))
+    return IndexLoop(kafka, IndexSettings(linger_s=0.01), tier, GENERATION, 3600).run
+
+
+def first_of(topic: str) -> Place:
+    return Place(topic, Partition(0))
+
+
+STAGES = [
+    Stage("contexts", topics.CONTEXTS_GROUP, first_of(topics.ACTIVITY_BY_POST), contexts),
+    Stage("encode", topics.encode_group(GENERATION), first_of(topics.POST_CONTEXTS), encode),
+    Stage("index", topics.index_group(GENERATION), first_of(topics.post_embeddings(GENERATION)), index),
+]
+
+
+class Seen:
+    """What the broker says of one partition of a group."""
+
+    def __init__(self, broker: RunningBroker, kafka: KafkaSettings, stage: str, group: str, place: Place) -> None:
+        self._broker = broker
+        self._kafka = kafka
+        self._stage = stage
+        self._group = group
+        self._place = place
+
+    def send(self, number: int) -> None:
+        produce(self._kafka, *self._place, number)
+
+    def delete_before(self, offset: int) -> None:
+        delete_before(self._broker, *self._place, offset)
+
+    def until_committed(self, offset: int, deleted: int) -> None:
+        with closing(OffsetReader(self._kafka)) as reader:
+            wanted = {self._place: Committed(Offset(offset), deleted)}
+            until(lambda: reader.progress(self._group, [self._place]) == wanted, f"{self._stage} to commit {wanted}")
+
+    def lag(self) -> Lag:
+        with closing(OffsetReader(self._kafka)) as reader:
+            lags = read_lags(reader, stage_reads(GENERATION), 5.0)
+        return next(lag for lag in lags if (lag.stage, lag.topic) == (self._stage, self._place.topic))
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
+def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
+    clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    kafka = made(clean_topics)
+    seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
+    seen.send(2)
+    with in_thread(stage.start(kafka, tmp_path)):
+        seen.until_committed(2, 0)
+    seen.send(5)
+    seen.delete_before(5)
+    assert seen.lag()[3:4] + seen.lag()[5:] == (2, {0: 3}), "seen also while the stage is down"
+    with monkeypatch.context() as patched:
+        # Retention may also come after the stage has looked: then the client stands where nothing is any more.
+        patched.setattr(OffsetReader, "starts", nothing_deleted)
+        with pytest.raises(KafkaUnavailable, match="AUTO_OFFSET_RESET"):
+            stage.start(kafka, tmp_path)(Event())
+    with capture_logs() as logs, in_thread(stage.start(kafka, tmp_path)):
+        seen.until_committed(7, 3)
+    (said,) = (entry for entry in logs if entry["event"] == "records were deleted before they were read")
+    assert (said["topic"], said["partition"], said["records_at_most"]) == (stage.place.topic, 0, 3)
+    seen.send(1)
+    with in_thread(stage.start(kafka, tmp_path)):
+        seen.until_committed(8, 3)
+    assert seen.lag()[3:] == (0, None, {0: 3})
+
+
+@pytest.mark.broker
+def test_trending_counts_it_too(clean_topics: RunningBroker, tmp_path: Path) -> None:
+    kafka = made(clean_topics)
+    seen = Seen(clean_topics, kafka, "trending", topics.TRENDING_GROUP, first_of(topics.ACTIVITY))
+    arguments = str(kafka.bootstrap_servers), "0.2", str(tmp_path)
+    seen.send(2)
+    with child("tests.streams.trending_child", *arguments):
+        seen.until_committed(2, 0)
+    seen.send(5)
+    seen.delete_before(5)
+    with child("tests.streams.trending_child", *arguments):
+        seen.until_committed(7, 3)
+        seen.send(1)
+        seen.until_committed(8, 3)
+
+
+def nothing_deleted(_: OffsetReader, places: Iterable[Place]) -> Offsets:
+    return dict.fromkeys(places, Offset(0))
+
+
+@pytest.mark.broker
+def test_markers_aborted_records_and_a_log_that_never_was_read_are_no_loss(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    kafka = made(clean_topics)
+    stage = STAGES[1]
+    seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
+    seen.send(3)
+    seen.delete_before(2)
+    transaction(kafka, *stage.place, commit=False)
+    with in_thread(stage.start(kafka, tmp_path)):
+        seen.until_committed(5, 0)
+    transaction(kafka, *stage.place, commit=True)
+    with in_thread(stage.start(kafka, tmp_path)):
+        seen.until_committed(7, 0)
+    assert seen.lag()[3:] == (0, None, {})
+
+
+@pytest.mark.broker
+def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    """After a power cut the group may have committed more than there is. It goes on at the end."""
+    kafka = made(clean_topics)
+    stage = STAGES[0]
+    seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
+    seen.send(3)
+    commit(clean_topics, stage.group, {stage.place: 5})
+    with capture_logs() as logs, in_thread(stage.start(kafka, tmp_path)):
+        until(lambda: any("lost its newest" in entry["event"] for entry in logs), "the stage to have looked")
+        seen.send(1)
+        seen.until_committed(4, 0)
+    assert len(read_all(kafka, topics.DEAD_LETTERS)) == 1, "only the record that came afterwards"
+
+
+def test_metadata_of_somebody_else_says_nothing() -> None:
+    place = first_of(topics.POSTS)
+    for text in ("", "deleted-unread=;", "deleted-unread=x;", "deleted-unread=-1;", "deleted-unread=7", "7;"):
+        assert read_committed([TopicPartition(*place, 3, text)]) == {place: Committed(Offset(3), 0)}
+    assert read_committed([TopicPartition(*place, 3, "deleted-unread=7;12;")]) == {place: Committed(Offset(3), 7)}
+    assert read_committed([to_commit(place, Offset(3), 4)]) == {place: Committed(Offset(3), 4)}
+    assert read_committed([TopicPartition(*place)]) == {place: Committed(None, 0)}
+
+
+@pytest.mark.parametrize(
+    ("group", "topic", "consequence"),
+    [
+        (topics.CONTEXTS_GROUP, topics.ACTIVITY, "counts and histories may be wrong; rebuild them"),
+        (topics.CONTEXTS_GROUP, topics.ACTIONS_BY_MEMBER, "nearline ingest FILE"),
+        (topics.TRENDING_GROUP, topics.ACTIVITY, "trending lists are short of them"),
+        (topics.encode_group(GENERATION), topics.POST_CONTEXTS, "missing until their posts and members change again"),
+    ],
+)
+def test_the_sentence_names_topic_partitions_number_and_what_follows(group: str, topic: str, consequence: str) -> None:
+    said = sentence(group, topic, {Partition(3): 5, Partition(0): 2})
+    start = f"{topic}: up to 7 records (2 of partition 0, 5 of partition 3) were deleted before the group {group} had"
+    assert said.startswith(start)
+    assert consequence in said
