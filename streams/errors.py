@@ -2,7 +2,8 @@
 StreamsError
 ├── KafkaUnavailable   infrastructure: the broker cannot do it now; wait, or leave the process and be started again
 ├── KafkaRefused       the request can never succeed as it is: a missing topic, a denied right, a wrong setting
-│   └── TopicMismatch  a topic exists with another number of partitions than the settings say
+│   ├── TopicMismatch  a topic exists with another number of partitions than the settings say
+│   └── NotLetIn       the broker and this client do not trust each other: a password, a certificate
 ├── Fenced             another worker has taken over; what this one still does must not count
 ├── RowsUnavailable    the files of the rows cannot be opened, written or compacted
 │   └── RowsThrownAway damaged rows were removed; the next start restores them
@@ -36,6 +37,10 @@ class TopicMismatch(KafkaRefused):
             f"the topic {topic} has {found} partitions and kafka.partitions is {wanted}; set it to {found}, "
             "or use a broker without this topic"
         )
+
+
+class NotLetIn(KafkaRefused):
+    """Says why, as the client does. Names the setting."""
 
 
 class Fenced(StreamsError):

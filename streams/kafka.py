@@ -3,7 +3,7 @@
 Every client of this project is made from these dictionaries. Knows no topic and no record.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ _REFUSED: Final = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     )
 )
+_NOT_LET_IN: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 _FENCED: Final = frozenset(
     (
         KafkaError._FENCED,
@@ -100,12 +101,24 @@ def _config(kafka: KafkaSettings, defaults: Config, over: Config) -> Config:
 
 def say_refused(error: KafkaError) -> None:
     """A wrong password and a certificate that is not believed look like an outage to whoever waits for an answer."""
-    if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+    if error.code() in _NOT_LET_IN:
         log.warning("the broker and this client do not trust each other; see kafka.options", error=error.str())
 
 
-def admin(kafka: KafkaSettings) -> AdminClient:
-    return AdminClient(client_config(kafka))
+class Refusals:
+    """Remembers why the broker does not let a client in: an `error_cb`, called when the client is polled."""
+
+    def __init__(self) -> None:
+        self.newest: str | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        say_refused(error)
+        if error.code() in _NOT_LET_IN:
+            self.newest = error.str()
+
+
+def admin(kafka: KafkaSettings, error_cb: Callable[[KafkaError], None] = say_refused) -> AdminClient:
+    return AdminClient(client_config(kafka, error_cb=error_cb))
 
 
 def translate(error: KafkaError | KafkaException) -> StreamsError:

@@ -16,8 +16,8 @@ from confluent_kafka.admin import OffsetSpec
 
 from schemas import topics
 from schemas.ids import Generation, Millis, Offset, Partition
-from streams.errors import KafkaUnavailable
-from streams.kafka import admin, consumer_config, kafka_errors, translate
+from streams.errors import KafkaUnavailable, NotLetIn
+from streams.kafka import Refusals, admin, consumer_config, kafka_errors, translate
 from streams.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
 from streams.unread import Committed, deleted_since, read_committed
@@ -82,11 +82,13 @@ def stage_reads(generation: Generation | None) -> list[StageReads]:
 
 
 class OffsetReader:
-    """Asks the broker for offsets. One thread; every method may block up to `timeout_s` and raises StreamsError."""
+    """Asks the broker for offsets. One thread; every method may block up to `timeout_s` and raises StreamsError:
+    NotLetIn where the broker did not let it in all that time."""
 
     def __init__(self, kafka: KafkaSettings, timeout_s: float = 5.0) -> None:
         self._timeout_s = timeout_s
-        self._admin = admin(kafka)
+        self._refusals = Refusals()
+        self._admin = admin(kafka, self._refusals)
         self._kafka = kafka
         self._askers: dict[str, Consumer] = {}
         self._prober: Consumer | None = None
@@ -192,15 +194,21 @@ class OffsetReader:
 
     def _ask(self, ask: Callable[[float], _T]) -> _T:
         """A leader that has just moved, a coordinator that loads: such a no is a yes a moment later."""
+        self._refusals.newest = None
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:
                 with kafka_errors():
                     return ask(max(_PAUSE_S, deadline - time.monotonic()))
-            except KafkaUnavailable:
+            except KafkaUnavailable as error:
+                self._admin.poll(0)
                 # A client that has seen a broker before its restart may never learn the new epochs of its leaders.
-                self._admin = admin(self._kafka)
+                self._admin = admin(self._kafka, self._refusals)
                 if time.monotonic() + _PAUSE_S > deadline:
+                    if self._refusals.newest is not None:
+                        raise NotLetIn(
+                            f"the broker does not let this client in: {self._refusals.newest}; mend kafka.options"
+                        ) from error
                     raise
                 time.sleep(_PAUSE_S)
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from schemas import topics
 from schemas.ids import Generation, Offset, Partition
-from streams.errors import KafkaRefused, RetrieverSilent, StillBehind, StreamsError
+from streams.errors import KafkaRefused, NotLetIn, RetrieverSilent, StillBehind, StreamsError
 from streams.lag import OffsetReader, Offsets, going_on_at
 from streams.records import Place
 from streams.republish import flush_record, send_all
@@ -18,6 +18,9 @@ from streams.settings import KafkaSettings
 
 _LOOK_EVERY_S: Final = 0.1
 _PROBE_S: Final = 1.0
+_ANSWER_S: Final = 5.0
+_REFUSED_LOOKS: Final = 2
+"""In a row. A broker that is just going away may break off a handshake, once."""
 
 _T = TypeVar("_T")
 
@@ -48,18 +51,22 @@ class Wait:
         generation: Generation,
         hot_positions: Positions,
         tell: Callable[[Progress], None] = lambda _: None,
+        *,
         timeout_s: float = 300.0,
+        answer_s: float = _ANSWER_S,
     ) -> None:
+        """`answer_s` is given to the broker for each answer."""
         self._kafka = kafka
         self._generation = generation
         self._hot_positions = hot_positions
         self._tell = tell
         self._deadline = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
-        self._reader = OffsetReader(kafka)
+        self._reader = OffsetReader(kafka, answer_s)
 
     def run(self) -> None:
-        """Returns when all that was sent before the call is searchable. Raises StillBehind when the time is up."""
+        """Returns when all that was sent before the call is searchable. Raises StillBehind when the time is up, and
+        NotLetIn where the broker refuses the login or is not trusted."""
         try:
             # 1. the input and the two hops, in the order in which each makes records for the next
             for names in (topics.INPUTS, (topics.ACTIVITY_BY_POST,), (topics.ACTIONS_BY_MEMBER,)):
@@ -119,10 +126,14 @@ class Wait:
         self._retry(step, lambda: send_all(self._kafka, [flush_record(partition) for _, partition in places]))
 
     def _retry(self, step: _Step, ask: Callable[[], _T]) -> _T:
+        refused = 0
         while True:
             try:
                 return ask()
             except StreamsError as error:
+                refused = refused + 1 if isinstance(error, NotLetIn) else 0
+                if refused == _REFUSED_LOOKS:
+                    raise
                 for topic in step.topics:
                     self._tell(Progress(step.stage, topic, None))
                 self._sleep(f"{step.stage} cannot be seen: {error}")

@@ -37,7 +37,7 @@ def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> Non
     hot = _HotFeed(connections)
     try:
         tell = _draw if on_terminal() else _ignore
-        Wait(connections.kafka, connections.generation, hot.positions, tell, timeout).run()
+        Wait(connections.kafka, connections.generation, hot.positions, tell, timeout_s=timeout).run()
     finally:
         hot.close()
         if on_terminal():

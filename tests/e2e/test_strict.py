@@ -21,11 +21,12 @@ from schemas import topics
 from schemas.api import RetrieveRequest
 from schemas.ids import Generation
 from schemas.topics import TopicSpec, core_topics, generation_topics
-from streams.errors import KafkaUnavailable
+from streams.errors import KafkaUnavailable, NotLetIn
 from streams.lag import OffsetReader
 from streams.scan import scan_topic
 from streams.settings import KafkaSettings
 from streams.topics import ensure_topics
+from streams.wait import Wait
 from tests.certificates import certificate
 from tests.commands import QuickPipeline
 from tests.e2e.conftest import acted, created, moment, profile
@@ -117,6 +118,16 @@ def test_whoever_is_not_trusted_is_told_so_and_gets_nothing(
         ensure_topics(settings, [TopicSpec("strict", "events")], timeout_s=2)
     assert any("see kafka.options" in one["event"] for one in said), said
     assert not any(secret in f"{caught.value}{said}" for secret in (PASSWORD, "guessed"))
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SSL"])
+def test_a_wait_with_a_wrong_password_ends_and_says_so(broker: StrictBroker, protocol: str, tmp_path: Path) -> None:
+    """It took it for an outage, and waited for five minutes."""
+    strangers = {"ssl.ca.location": str(certificate(tmp_path, "stranger").ca_file)}
+    wrong = strangers if protocol == "SSL" else {"sasl.password": "guessed"}
+    settings = KafkaSettings.model_validate(broker.settings(protocol, **wrong))
+    with pytest.raises(NotLetIn, match=r"does not let this client in: .*; mend kafka\.options"):
+        Wait(settings, Generation("g"), dict, timeout_s=60, answer_s=1).run()
 
 
 def test_nothing_of_what_is_deleted_is_left(pipeline: Pipeline, kafka: KafkaSettings, folder: Path) -> None:

@@ -26,7 +26,7 @@ class Waiting:
         self.looks: list[Progress] = []
         self.hot: dict[Partition, Offset] | None = {}
         self.error: StreamsError | None = None
-        wait = Wait(kafka, GENERATION, lambda: self.hot, self.looks.append, timeout_s)
+        wait = Wait(kafka, GENERATION, lambda: self.hot, self.looks.append, timeout_s=timeout_s)
         self._thread = threading.Thread(target=self._run, args=(wait,))
         self._thread.start()
 
