@@ -1,12 +1,21 @@
 """The running instance of a data folder: one small JSON file that `nearline up` writes and every command reads."""
 
+import fcntl
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Final
 
 import msgspec
 from msgspec import Struct
 
-from nearline.errors import NotRunning
+from nearline.errors import AlreadyRuns, NotRunning
+
+_LOOKED_AT_S: Final = 1.0
+"""Whoever looks whether the folder is locked holds the lock for a moment."""
+_PAUSE_S: Final = 0.02
 
 
 class ProcessInfo(Struct, frozen=True):
@@ -55,10 +64,42 @@ def read_last_instance(data_dir: Path) -> Instance:
 def read_instance(data_dir: Path) -> Instance:
     """Raises NotRunning when there is none, or when its supervisor is gone."""
     instance = read_last_instance(data_dir)
-    try:
-        os.kill(instance.supervisor_pid, 0)
-    except ProcessLookupError:
-        raise NotRunning(data_dir) from None
-    except PermissionError:
-        pass
+    if not _is_locked(data_dir):
+        raise NotRunning(data_dir)
     return instance
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """One `nearline up` for one folder, and the sign that it runs: a pid may be given out again, and the lock ends with
+    the process, however it ends. Raises AlreadyRuns."""
+    deadline = time.monotonic() + _LOOKED_AT_S
+    with _lock_file(data_dir).open("w") as file:
+        while not _take(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise AlreadyRuns(data_dir)
+            time.sleep(_PAUSE_S)
+        yield
+
+
+def _is_locked(data_dir: Path) -> bool:
+    try:
+        with _lock_file(data_dir).open() as file:
+            return not _take(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True  # another account's, and it has written `instance.json`
+
+
+def _take(file: IO[str], kind: int) -> bool:
+    """Kept until the file is closed."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_file(data_dir: Path) -> Path:
+    return data_dir / "lock"

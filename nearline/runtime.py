@@ -3,14 +3,13 @@
 Owns the order of starting and draining, and `instance.json`. What runs inside a process is `nearline/build.py`.
 """
 
-import fcntl
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -25,9 +24,9 @@ from nearline.build import COLD, package_folder, process_names
 from nearline.cold_socket import cold_socket
 from nearline.cores import child_environment
 from nearline.data_folder import make_data_folder
-from nearline.errors import AlreadyRuns, NotRunning
+from nearline.errors import NotRunning
 from nearline.failures import failures_folder, reason_of
-from nearline.instance import Instance, instance_file, read_last_instance, write_instance
+from nearline.instance import Instance, instance_file, locked, read_last_instance, write_instance
 from nearline.metrics import targets_folder
 from nearline.readiness import Probe, listening_port
 from nearline.settings import Settings, forget_children, write_for_children
@@ -67,7 +66,7 @@ def run_up(settings: Settings) -> None:
     """
     check_options(settings.kafka)
     make_data_folder(settings.data_dir)
-    with _locked(settings.data_dir):
+    with locked(settings.data_dir):
         # Nothing of an earlier run may be left: two owners of one folder would spoil it.
         end_leftovers(settings.data_dir)
         package = ModelPackage.load(package_folder(settings).absolute())
@@ -230,14 +229,3 @@ def _forget(data_dir: Path) -> None:
         # Among the temporary files; others of ours may be there.
         with suppress(OSError):
             socket_file.parent.rmdir()
-
-
-@contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """One `up` for one folder. The lock ends with the process, however it ends."""
-    with (data_dir / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRuns(data_dir) from None
-        yield

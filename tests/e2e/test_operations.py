@@ -18,6 +18,7 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
+STAGE_KEYS = {"stage", "group", "topic", "lag", "oldest_age_s", "deleted_unread"}
 SEARCHABLE_S = 20.0
 """Seconds where the machine is ours; tests share it."""
 
@@ -52,7 +53,7 @@ def test_status_says_everything(running: Running) -> None:
     assert set(processes) == {"broker", "contexts-0", "trending", "encode-0", "cold", "serve"}
     assert all(psutil.pid_exists(process["pid"]) and process["restarts"] == 0 for process in processes.values())
     assert {stage["stage"] for stage in status["stages"]} == {"contexts", "trending", "encode", "index", "hot-feed"}
-    assert all(set(stage) == {"stage", "group", "topic", "lag", "oldest_age_s"} for stage in status["stages"])
+    assert all(set(stage) == STAGE_KEYS for stage in status["stages"])
     behind = {stage["topic"]: stage["lag"] for stage in status["stages"] if stage["stage"] != "trending"}
     assert set(behind.values()) == {0}, behind
     live = len(running.world.truth.subject_of) - len(running.world.truth.deleted_posts)

@@ -17,7 +17,7 @@ import pytest
 from indexer.freshness import FreshnessWindow
 from indexer.remote import ColdServer
 from nearline import cli
-from nearline.instance import Instance, ProcessInfo, write_instance
+from nearline.instance import Instance, ProcessInfo, locked, write_instance
 from tests.retriever.kit import GENERATION, Served, World
 
 NOBODY = "127.0.0.1:1"
@@ -90,5 +90,6 @@ def site(bootstrap_servers: str = NOBODY) -> Iterator[Site]:
             processes=[ProcessInfo("broker", 1, 0), ProcessInfo("serve", 2, 3)],
             started_at="2026-01-05T10:00:00Z",
         )
+        stack.enter_context(locked(data_dir))
         write_instance(data_dir, instance)
         yield Site(data_dir, world, instance)

@@ -141,7 +141,7 @@ def test_status_says_what_it_knows_while_the_broker_is_away(ask: Asker) -> None:
         {"name": "serve", "pid": 2, "restarts": 3},
     ]
     assert {one["lag"] for one in answer["stages"]} == {None}
-    assert list(answer["stages"][0]) == ["stage", "group", "topic", "lag", "oldest_age_s"]
+    assert list(answer["stages"][0]) == ["stage", "group", "topic", "lag", "oldest_age_s", "deleted_unread"]
     assert answer["tiers"] == {"cold": {"posts": 4, "members": 1}, "hot": {"posts": 3}}
     assert answer["freshness_s"] == {"p50": 0.5, "p99": 0.5}
     assert answer["dead_letters"] is None

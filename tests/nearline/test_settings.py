@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from nearline.errors import BadSettings
-from nearline.instance import Instance, write_instance
+from nearline.instance import Instance, locked, write_instance
 from nearline.settings import Settings, instance_settings, load_settings, read_of_parent, write_for_children
 
 
@@ -168,9 +168,12 @@ def test_children_read_what_their_parent_wrote_and_nobody_else_does(tmp_path: Pa
 def test_commands_take_the_settings_of_what_runs_and_not_of_what_was_killed(tmp_path: Path) -> None:
     write_for_children(load_settings(None, tmp_path, serve__api_key="hunter2"))
     assert instance_settings(None, tmp_path).serve.api_key is None, "nothing runs there"
+    # A pid that somebody has: pids are given out again.
     _write_instance(tmp_path, supervisor_pid=1)
-    assert instance_settings(None, tmp_path).serve.api_key == SecretStr("hunter2")
-    assert instance_settings(None, tmp_path, serve__api_key="own").serve.api_key == SecretStr("own")
+    assert instance_settings(None, tmp_path).serve.api_key is None, "it was killed"
+    with locked(tmp_path):
+        assert instance_settings(None, tmp_path).serve.api_key == SecretStr("hunter2")
+        assert instance_settings(None, tmp_path, serve__api_key="own").serve.api_key == SecretStr("own")
 
 
 def test_settings_made_in_code_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
