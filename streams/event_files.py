@@ -56,11 +56,16 @@ class Survey(NamedTuple):
 
 
 class EventFile:
-    """An open file of events, plain or gzipped, that can be read from the start again and again."""
+    """An open file of events, plain or gzipped, that can be read from the start again and again.
+
+    What is appended to it after it was read to its end for the first time is not there.
+    """
 
     def __init__(self, name: str, stream: BinaryIO) -> None:
         self.name = name
         self._stream = stream
+        self._num_bytes: int | None = None
+        """Unpacked."""
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Line numbers from 1 with their bytes, blank lines left out. Raises BadFile when it cannot be read.
@@ -71,13 +76,30 @@ class EventFile:
         is_gzip = self._stream.read(2) == _GZIP_MAGIC
         self._stream.seek(0)
         stream = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=self._stream))) if is_gzip else self._stream
+        bounded = _Bounded(cast(BinaryIO, stream), sys.maxsize if self._num_bytes is None else self._num_bytes)
         try:
-            yield from _lines(stream)
+            yield from _lines(bounded)
         except (OSError, EOFError, zlib.error) as error:
             raise BadFile(f"{self.name} cannot be read to its end: {error}") from error
+        self._num_bytes = bounded.num_read
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+class _Bounded:
+    """The first bytes of a stream."""
+
+    def __init__(self, stream: BinaryIO, num_bytes: int) -> None:
+        self._stream = stream
+        self._num_left = num_bytes
+        self.num_read = 0
+
+    def readline(self, most: int) -> bytes:
+        line = self._stream.readline(min(most, self._num_left))
+        self._num_left -= len(line)
+        self.num_read += len(line)
+        return line
+
+
+def _lines(stream: _Bounded) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,21 @@ def test_standard_input_is_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(GOOD))))
     found, _ = look("-")
     assert found.num_events == 2
+
+
+@pytest.mark.parametrize("more", [b"\n" + GOOD[0], b"}"], ids=["a line", "the rest of a line"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
+def test_what_is_appended_after_the_look_is_not_sent(
+    tmp_path: Path, more: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    """Nobody has checked it, and a shift to now would take it into the future."""
+    path = tmp_path / "growing.jsonl"
+    path.write_bytes(pack(b"\n".join([*GOOD, GOOD[0][:-1]])))
+    with open_events(str(path)) as file:
+        assert survey(file, None, lambda *_: None)[:2] == (2, 1)
+        with path.open("ab") as growing:
+            growing.write(pack(more))
+        assert [one.value for one in events(file, None)] == GOOD
 
 
 def test_a_shift_moves_every_time_by_one_constant() -> None:
