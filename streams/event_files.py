@@ -76,7 +76,7 @@ class EventFile:
         is_gzip = self._stream.read(2) == _GZIP_MAGIC
         self._stream.seek(0)
         stream = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=self._stream))) if is_gzip else self._stream
-        bounded = _Bounded(cast(BinaryIO, stream), sys.maxsize if self._num_bytes is None else self._num_bytes)
+        bounded = _Bounded(stream, sys.maxsize if self._num_bytes is None else self._num_bytes)
         try:
             yield from _lines(bounded)
         except (OSError, EOFError, zlib.error) as error:

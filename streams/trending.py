@@ -183,12 +183,13 @@ class TrendingStage:
     async def _write_lists(self) -> None:
         """Returns when the broker has them. A list that only time has changed is not written again."""
         now_us = Micros(time.time_ns() // 1000)
+        # All at once: whatever awaits gives partitions time to come and go.
+        lists = [scores.take_list(now_us) for scores in self._scores.values() if scores.changed]
         sent = [
             await self._lists.send(
-                key=list_key(partition), value=encode_trending(scores.take_list(now_us)), partition=partition
+                key=list_key(Partition(each.partition)), value=encode_trending(each), partition=each.partition
             )
-            for partition, scores in self._scores.items()
-            if scores.changed
+            for each in lists
         ]
         for future in sent:
             await future

@@ -15,7 +15,7 @@ from schemas.errors import BadRecord
 from schemas.ids import Partition
 from schemas.trending import TrendingList, decode_trending
 from streams.errors import KafkaUnavailable
-from streams.kafka import consumer_config, kafka_errors
+from streams.kafka import consumer_config, kafka_errors, translate
 from streams.settings import KafkaSettings
 
 log = structlog.get_logger()
@@ -48,6 +48,8 @@ def _last_list(consumer: Consumer, partition: Partition) -> TrendingList | None:
     message = consumer.poll(CALL_TIMEOUT_S)
     if message is None:
         raise KafkaUnavailable(f"the newest list of partition {partition} of {topics.TRENDING} cannot be read")
+    if (failure := message.error()) is not None:
+        raise translate(failure)
     try:
         return decode_trending(message.value() or b"")
     except BadRecord as error:

@@ -1,0 +1,69 @@
+"""The trending stage where no broker is needed: what changes while it writes, and an answer that is an error."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import Consumer, KafkaError
+
+from schemas.ids import Micros, Partition, PostId
+from schemas.trending import decode_trending
+from streams.errors import KafkaRefused
+from streams.pulse import NO_PULSE
+from streams.settings import KafkaSettings, TrendingSettings
+from streams.trending import TrendingStage
+from streams.trending_lists import _last_list
+from streams.trending_scores import TrendingScores
+
+SETTINGS = TrendingSettings()
+
+
+def scores(partition: int) -> TrendingScores:
+    counted = TrendingScores(Partition(partition), SETTINGS)
+    counted.add(PostId("p"), "like", Micros(1))
+    return counted
+
+
+def test_a_partition_that_comes_while_lists_are_written_ends_nothing(tmp_path: Path) -> None:
+    """Sending waits, and the agent goes on meanwhile: it takes partitions over."""
+    stage = TrendingStage(KafkaSettings(bootstrap_servers="127.0.0.1:1"), SETTINGS, tmp_path, NO_PULSE)
+    stage._scores = {Partition(number): scores(number) for number in range(2)}
+    written: list[int] = []
+
+    class Topic:
+        async def send(self, *, value: bytes, **_: Any) -> asyncio.Future[None]:
+            written.append(decode_trending(value).partition)
+            stage._scores[Partition(len(written) + 1)] = scores(len(written) + 1)
+            done = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
+
+    stage._lists = cast(Any, Topic())
+    asyncio.run(stage._write_lists())
+    assert written == [0, 1]
+    asyncio.run(stage._write_lists())
+    assert written == [0, 1, 2, 3], "what came meanwhile is written the next time"
+
+
+def test_an_error_is_no_list() -> None:
+    """It was taken for a list that cannot be read, and the scores began from nothing."""
+
+    class Message:
+        def error(self) -> KafkaError:
+            return KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+        def value(self) -> bytes:
+            return b"Broker: Topic authorization failed"
+
+    class Answers:
+        def get_watermark_offsets(self, *_: Any, **__: Any) -> tuple[int, int]:
+            return 0, 1
+
+        def assign(self, _: Any) -> None: ...
+
+        def poll(self, _: float) -> Message:
+            return Message()
+
+    with pytest.raises(KafkaRefused, match="authorization"):
+        _last_list(cast(Consumer, Answers()), Partition(0))
