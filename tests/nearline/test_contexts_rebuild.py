@@ -8,6 +8,7 @@ import pytest
 from contexts.settings import ContextRules
 from schemas import topics
 from streams.contexts_stage import ContextStage
+from streams.partitions import partition_of
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.nearline.site import Commands, Site, site
@@ -46,8 +47,8 @@ def work_off(kafka: KafkaSettings, folder: Path) -> None:
 def test_the_offsets_of_a_lost_group_come_back(
     run: Commands, place: Site, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
-    produce(kafka, topics.POSTS, 0, 3)
-    produce(kafka, topics.MEMBERS, 1, 2)
+    produce(kafka, topics.POSTS, partition_of(b"k", kafka.partitions), 3)
+    produce(kafka, topics.MEMBERS, partition_of(b"k", kafka.partitions), 2)
     work_off(kafka, tmp_path)
     group = topics.CONTEXTS_GROUP
     clean_topics.admin.delete_consumer_groups([group])[group].result(20)
