@@ -11,6 +11,7 @@ from contexts.cells import Cells
 from schemas.contexts import Context, encode_context
 from schemas.ids import Micros, Millis, Offset, Partition, Revision
 from schemas.topics import ORIGIN_HEADER
+from streams.kept_rows import KeptRows
 from streams.records import Output
 from streams.rows import TablePartition
 from streams.tables import RowForm, Table
@@ -45,14 +46,15 @@ class KindForm(NamedTuple, Generic[_Row]):
 class KindTables(Generic[_Row]):
     """One thread."""
 
-    def __init__(self, form: KindForm[_Row]) -> None:
+    def __init__(self, form: KindForm[_Row], kept: KeptRows) -> None:
         self.form = form
+        self._kept = kept
         self._tables: dict[Partition, Table[_Row]] = {}
         # With the timestamp of the oldest event behind it; None: it was put off, and says nothing about freshness.
         self._wanted: dict[tuple[Partition, str], Millis | None] = {}
 
     def open(self, stored: TablePartition) -> None:
-        self._tables[stored.partition] = Table(stored, self.form.rows)
+        self._tables[stored.partition] = Table(stored, self.form.rows, self._kept)
 
     def close(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:

@@ -26,6 +26,7 @@ from schemas.hops import MemberAction, PostActivity, decode_member_action, decod
 from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId
 from streams.context_tables import KindForm, KindTables
 from streams.dead_letters import dead_letter_record, unplaced_record
+from streams.kept_rows import KeptRows
 from streams.misplaced import Misplaced
 from streams.positions import position_cells, refuse_lost_offsets
 from streams.pulse import Beat, no_beat
@@ -84,8 +85,9 @@ class ContextProcessor:
         self._due_at_once = due_at_once
         self._clock = now_us
         self._beat = beat
-        self._posts = KindTables(post_form(rules))
-        self._members = KindTables(member_form(rules))
+        kept = KeptRows()
+        self._posts = KindTables(post_form(rules), kept)
+        self._members = KindTables(member_form(rules), kept)
         # Of the batch in work.
         self._now_us = Micros(0)
         self._outputs: list[Output] = []

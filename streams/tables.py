@@ -3,22 +3,19 @@
 A batch changes rows in memory only; `cells` says what has to be sent to the changelog, and only `committed` writes.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from itertools import starmap
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from contexts.cells import DUE, Cells, Due, GetCell, due_cell, read_due_cell
 from contexts.errors import DamagedRow
 from schemas.ids import Micros, Offset
 from streams.due import DueIndex
 from streams.errors import RowsUnavailable
+from streams.kept_rows import KeptRows
 from streams.rows import TablePartition
 
 _Row = TypeVar("_Row")
-
-_ROWS_KEPT: Final = 2_000
-"""Decoded rows that stay in memory, for each partition of each table; a member's is some 25 kB with a full history."""
 
 
 class RowForm(NamedTuple, Generic[_Row]):
@@ -34,10 +31,10 @@ class Table(Generic[_Row]):
     """One thread. Raises RowsThrownAway where rows are found to be damaged: nothing of the batch in work is kept then,
     and the process must leave."""
 
-    def __init__(self, stored: TablePartition, form: RowForm[_Row]) -> None:
+    def __init__(self, stored: TablePartition, form: RowForm[_Row], kept: KeptRows) -> None:
         self.stored = stored
         self._form = form
-        self._recent: OrderedDict[str, _Row] = OrderedDict()
+        self._kept = kept
         self._before: dict[str, _Row] = {}
         self._after: dict[str, _Row] = {}
         self._cells: Cells = {}
@@ -50,7 +47,7 @@ class Table(Generic[_Row]):
         """As the batch in work has left it. An entity that is not known has an empty row."""
         row = self._after.get(entity_id)
         if row is None:
-            row = self._recent.get(entity_id)
+            row = self._kept.get(self.stored.place, entity_id)
             if row is None:
                 row = self._load(entity_id)
             self._before[entity_id] = self._after[entity_id] = row
@@ -97,11 +94,9 @@ class Table(Generic[_Row]):
             if key.startswith(DUE):
                 self.due.set(*read_due_cell(key, value))
         for entity_id, row in self._after.items():
-            self._recent[entity_id] = row
-            self._recent.move_to_end(entity_id)
-        while len(self._recent) > _ROWS_KEPT:
-            self._recent.popitem(last=False)
+            self._kept.keep(self.stored.place, entity_id, row)
         self._before, self._after, self._cells = {}, {}, {}
 
     def close(self) -> None:
+        self._kept.forget(self.stored.place)
         self.stored.close()

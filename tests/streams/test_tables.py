@@ -7,6 +7,7 @@ import pytest
 from schemas.ids import Offset, Partition
 from streams.contexts_processor import member_form
 from streams.errors import RowsThrownAway, RowsUnavailable
+from streams.kept_rows import KeptRows
 from streams.records import Place
 from streams.rows import TablePartition
 from streams.tables import Table
@@ -20,13 +21,13 @@ def stored(folder: Path) -> TablePartition:
 
 
 def test_cells_without_the_offset_of_their_changelog_are_no_committed_batch(tmp_path: Path) -> None:
-    table = Table(stored(tmp_path), member_form(RULES).rows)
+    table = Table(stored(tmp_path), member_form(RULES).rows, KeptRows())
     table["m"] = member_step(table["m"], acts("like")).row
     assert table.cells({})
     with pytest.raises(RowsUnavailable, match="cells of changelog-2 were committed and their offset was not said"):
         table.committed(None)
     table.close()
-    table = Table(stored(tmp_path), member_form(RULES).rows)
+    table = Table(stored(tmp_path), member_form(RULES).rows, KeptRows())
     assert table["m"].history.entries() == []
     assert table.cells({}) == {}
     table.committed(None)
@@ -38,7 +39,25 @@ def test_a_row_that_cannot_be_read_takes_its_partition_along(tmp_path: Path, key
     damaged = stored(tmp_path)
     damaged.write({key: b"junk"}, Offset(1))
     with pytest.raises(RowsThrownAway, match="'m' cannot be read"):
-        Table(damaged, member_form(RULES).rows)["m"]
+        Table(damaged, member_form(RULES).rows, KeptRows())["m"]
     restored = stored(tmp_path)
     assert restored.position == 0
     restored.close()
+
+
+def test_all_tables_of_a_process_share_one_budget_of_rows(tmp_path: Path) -> None:
+    kept = KeptRows(budget_rows=3)
+    places = [Place("changelog", Partition(number)) for number in range(2)]
+    first, second = (Table(TablePartition(tmp_path, place, b"id"), member_form(RULES).rows, kept) for place in places)
+    for table, entity_id in ((first, "a"), (first, "b"), (second, "a"), (first, "a"), (second, "c")):
+        table[entity_id] = member_step(table[entity_id], acts("like", at_s=len(entity_id))).row
+        table.committed(Offset(1) if table.cells({}) else None)
+
+    def in_memory() -> list[tuple[int, str]]:
+        return [(n, name) for n, place in enumerate(places) for name in "abc" if kept.get(place, name) is not None]
+
+    assert in_memory() == [(0, "a"), (1, "a"), (1, "c")]
+    assert len(first["b"].history.entries()) == 1, "it is loaded again"
+    second.close()
+    assert in_memory() == [(0, "a")], "whoever has the partition now changes its rows"
+    first.close()
