@@ -3,14 +3,20 @@
 import json
 import random
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from nearline.demo.pipeline import Pipeline
-from schemas.events import PostDeleted, event_order, parse_event
+from schemas.contexts import PostContext, decode_post_context
+from schemas.topics import POST_CONTEXTS
+from streams.lag import OffsetReader
+from streams.scan import scan_topic
+from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running, created, moment
+from tests.event_oracle import newest
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -30,15 +36,19 @@ def test_shuffled_and_repeated_events_end_in_the_newest(pipeline: Pipeline, uniq
     pipeline.wait()
     live = {tier: _dump(pipeline, tier) for tier in ("cold", "hot")}
     for history in histories:
-        newest = _newest(history)
-        post_id = newest["post_id"]
-        lives = newest["type"] != "post.deleted"
+        winner = _newest(history)
+        post_id = winner["post_id"]
+        lives = winner["type"] != "post.deleted"
         assert (post_id in live["cold"]) == lives, f"cold tier after {history}"
-        in_window = lives and newest["created_at"] > moment(timedelta(hours=47))
+        in_window = lives and winner["created_at"] > moment(timedelta(hours=47))
         assert (post_id in live["hot"]) == in_window, f"hot tier after {history}"
         if lives:
-            assert live["cold"][post_id]["author_id"] == newest["author_id"]
-    _texts_are_the_newest(pipeline, [_newest(history) for history in histories])
+            assert live["cold"][post_id]["author_id"] == winner["author_id"]
+    contexts = _contexts(pipeline)
+    for winner in map(_newest, histories):
+        context = contexts[winner["post_id"]]
+        assert context.deleted == (winner["type"] == "post.deleted")
+        assert context.text == winner.get("text", ""), winner
 
 
 def test_a_file_sent_twice_brings_nothing_back(running: Running) -> None:
@@ -85,22 +95,17 @@ def _history(post_id: str, rng: random.Random) -> list[dict[str, Any]]:
     return history
 
 
-def _newest(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """By the design's order, on the bodies as they were sent."""
-    return max(history, key=lambda event: event_order(parse_event(_body(event)), _body(event)))
+def _newest(history: list[dict[str, Any]]) -> dict[str, str]:
+    """Of the bodies as they were sent: `ingest` sends a line as it is."""
+    return newest([json.dumps(event).encode() for event in history])
 
 
-def _body(event: dict[str, Any]) -> bytes:
-    return json.dumps(event).encode()
-
-
-def _texts_are_the_newest(pipeline: Pipeline, newest: list[dict[str, Any]]) -> None:
-    """A few by `nearline get`; the vectors of all are in the test of one truth."""
-    for event in newest[:4]:
-        context = pipeline.ask("get", "post", event["post_id"])["context"]
-        deleted = isinstance(parse_event(_body(event)), PostDeleted)
-        assert context["deleted"] is deleted
-        assert context["text"] == event.get("text", "")
+def _contexts(pipeline: Pipeline) -> dict[str, PostContext]:
+    """The newest of every post. The vectors are in the test of one truth."""
+    kafka = KafkaSettings(bootstrap_servers=pipeline.instance.bootstrap_servers)
+    with closing(OffsetReader(kafka)) as reader:
+        found = [decode_post_context(one.value() or b"") for one in scan_topic(kafka, reader, POST_CONTEXTS)]
+    return {context.post_id: context for context in sorted(found, key=lambda context: context.revision)}
 
 
 def _dump(pipeline: Pipeline, tier: str) -> dict[str, Any]:

@@ -40,6 +40,8 @@ _PIECE_BYTES: Final = 4 * 1024 * 1024
 RAW: Final = (*topics.INPUTS, topics.DEAD_LETTERS)
 POST_TEXT: Final = "zirconium-quokka-31415"
 HEADLINE: Final = "marzipan-ocelot-27182"
+DWELL_MS: Final = 5_926_535_897_932_384_626
+"""Of the activity that waits: in hops and rows eight bytes that no compression makes shorter."""
 QUICK: Final = {
     # The broker looks every five minutes and waits half a minute after its start; that is well within a day.
     "log.retention.check.interval.ms": "500",
@@ -137,6 +139,7 @@ def test_nothing_of_what_is_deleted_is_left(pipeline: Pipeline, kafka: KafkaSett
         "the member's headline": [HEADLINE.encode()],
         "the post's vector": _as_stored(_vector(pipeline, "post", "planted")),
         "the member's vector": _as_stored(_vector(pipeline, "member", "leaver")),
+        "the member's waiting action": [struct.pack(">Q", DWELL_MS)],
     }
     # Else it would prove nothing that they are not found later.
     found = {name: _places(folder, forms) for name, forms in marks.items()}
@@ -144,7 +147,9 @@ def test_nothing_of_what_is_deleted_is_left(pipeline: Pipeline, kafka: KafkaSett
         found["the post's text"]
     )
     assert {"contexts-member-changelog", "member-contexts"} <= found["the member's headline"]
-    assert all("rows" in found[name] for name in ("the post's text", "the member's headline")), found
+    assert "contexts-post-changelog" in found["the member's waiting action"]
+    in_rows = "the post's text", "the member's headline", "the member's waiting action"
+    assert all("rows" in found[name] for name in in_rows), found
     assert all("cold" in found[name] for name in ("the post's vector", "the member's vector")), found
     embedding_topics = [spec.name for spec in generation_topics(pipeline.instance.generation)]
     assert embedding_topics[0] in found["the post's vector"]
@@ -176,7 +181,7 @@ def _plant(pipeline: Pipeline) -> None:
             created("planted", f"once upon a time a {POST_TEXT} sang", author_id="author"),
             created("kept", "history of a stayer", author_id="author"),
             acted("leaver", "planted"),
-            acted("leaver", "not-there-yet"),
+            acted("leaver", "not-there-yet", "dwell") | {"dwell_ms": DWELL_MS},
             acted("stayer", "planted", "share"),
             acted("stayer", "kept"),
         ]
