@@ -103,7 +103,7 @@ def up(
 def data_folder() -> Iterator[Path]:
     """Gone afterwards; pytest would keep the broker's log of three runs."""
     with tempfile.TemporaryDirectory(prefix="nearline-up-") as folder:
-        yield Path(folder) / "data"
+        yield Path(folder) / "räume, 2"
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
