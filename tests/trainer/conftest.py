@@ -1,8 +1,10 @@
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from tests.threads import torch_threads
+from tests.trainer.forks import Forks
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -15,3 +17,9 @@ def one_thread() -> Iterator[None]:
 def two_threads() -> Iterator[None]:
     with torch_threads(2):
         yield
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    with closing(Forks()) as forks:
+        yield forks

@@ -1,4 +1,4 @@
-"""One of two processes as `torchrun` starts them: checks the loss, then trains: `ROOT EVENTS OUT CONFIG`.
+"""One of two processes as `torchrun` would start them: checks the loss, then trains: `ROOT EVENTS OUT CONFIG`.
 
 What came of it is written to ROOT, a file for each rank.
 """

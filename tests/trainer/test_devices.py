@@ -1,32 +1,37 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 from encoders.packages import ModelPackage
 from tests.trainer.devices_child import ROWS, loss_of
+from tests.trainer.forks import Forks, Run, output_of
 from tests.trainer.kit import events, write_events
 from tests.trainer.test_training import CONFIG
 
 
-def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_path: Path) -> None:
+def as_launched(port: int, rank: int) -> dict[str, str]:
+    """What `torchrun` and `accelerate launch` tell each of two processes, while they keep a store at this port."""
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    more = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True", "ACCELERATE_USE_CPU": "true"}
+    # Without the kernels, which would be compiled first: the batches are the same.
+    return {name: str(value) for name, value in {**ranks, **more, "CXX": "no-such-compiler"}.items()}
+
+
+def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_path: Path, forks: Forks) -> None:
     """Two processes of CPU stand for two GPUs."""
     recorded = write_events(tmp_path / "events.jsonl", events(200))
     (tmp_path / "train.toml").write_text(CONFIG)
     out = tmp_path / "out" / "package"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = [tmp_path, recorded, out, tmp_path / "train.toml"]
-    ran = subprocess.run(
-        [*launch, "-m", "tests.trainer.devices_child", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+    arguments = [str(one) for one in (tmp_path, recorded, out, tmp_path / "train.toml")]
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    children = [
+        Run("tests.trainer.devices_child", arguments, str(tmp_path / f"output-{rank}"), as_launched(store.port, rank))
+        for rank in range(2)
+    ]
+    statuses = forks.run(*children)
+    outputs = [output_of(child) for child in children]
+    assert statuses == [0, 0], outputs
     found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
     assert [one["processes"] for one in found] == [2, 2]
     for kind in ("infonce", "bce"):
@@ -39,6 +44,7 @@ def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_pat
         assert torch.allclose(mean, weights.grad, atol=1e-5), "what accelerate makes of both is the whole's"
     package = ModelPackage.load(out)
     assert [path.name for path in out.parent.iterdir()] == ["package"]
-    assert ran.stdout.splitlines() == [str(package.generation)]
+    lines = [line for output in outputs for line in output.splitlines()]
+    assert lines.count(str(package.generation)) == 1
     record = package.manifest.training
     assert record["losses"][-1][0] == record["seen"]["steps"] // 2 // 5 * 5, "each took every second batch"

@@ -1,25 +1,22 @@
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.trainer import full_disk_child
+from tests.trainer.forks import Forks, Run, output_of
+from tests.trainer.full_disk_child import REFUSED
 from tests.trainer.kit import events, write_events
 from tests.trainer.test_training import CONFIG
 
 
-def test_a_full_disk_is_one_sentence_and_training_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    if shutil.which("unshare") is None:
-        pytest.skip("there is no unshare here, so no disk of its own for this test")
+def test_a_full_disk_is_one_sentence_and_training_goes_on_when_there_is_room(tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "train.toml").write_text(CONFIG)
     recorded = write_events(tmp_path / "events.jsonl", events())
-    own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
-    arguments = [tmp_path / "disk", recorded, tmp_path / "train.toml"]
-    command = [*own_mounts, sys.executable, "-m", "tests.trainer.full_disk_child", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == full_disk_child.REFUSED or "unshare" in done.stderr:
-        pytest.skip("mounting is refused here")
-    assert done.returncode == 0, done.stdout + done.stderr
+    arguments = [str(one) for one in (tmp_path / "disk", recorded, tmp_path / "train.toml")]
+    # Without the kernels, which would be compiled first: the disk is the same.
+    without_kernels = {"CXX": "no-such-compiler"}
+    child = Run("tests.trainer.full_disk_child", arguments, str(tmp_path / "output"), without_kernels)
+    (status,) = forks.run(child)
+    if status == REFUSED:
+        pytest.skip(f"a disk of its own for this test is refused here: {output_of(child)}")
+    assert status == 0, output_of(child)

@@ -1,8 +1,5 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from nearline.recorded import read_feed
 from tests.nearline.site import Commands, Ran
 from tests.packages import make_tiny_package
 from tests.threads import torch_threads
+from tests.trainer.forks import Forks, Run, output_of
 from tests.trainer.kit import events, write_events
 from trainer.dataset import training_data
 from trainer.settings import TrainSettings, read_settings
@@ -88,20 +86,14 @@ def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(w
 
 
 def test_the_same_seed_gives_the_same_package_after_a_kill_too(
-    commands: Commands, recorded: Path, whole: ModelPackage, tmp_path: Path
+    commands: Commands, forks: Forks, recorded: Path, whole: ModelPackage, tmp_path: Path
 ) -> None:
-    """It began in a process whose numpy has another number of BLAS threads, which the record does not speak of."""
+    """It began in a process whose BLAS has one thread, not two; the record does not speak of them."""
     killed = tmp_path / "killed"
     config = recorded.parent / "train.toml"
-    arguments = [recorded, killed, config, TOKENS, 13]
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.trainer.training_child", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
+    arguments = [str(one) for one in (recorded, killed, config, TOKENS, 13)]
+    child = Run("tests.trainer.training_child", arguments, str(tmp_path / "output"))
+    assert forks.run(child) == [-signal.SIGKILL], output_of(child)
     assert not killed.exists()
     assert "go on with --resume" in train(commands, recorded, killed).err
     refused = train(commands, recorded, killed, "--resume", "--id", "same")
@@ -163,14 +155,15 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(commands: Commands, record
     bad = make_tiny_package(tmp_path / "bad", hidden=32, layers=1).folder
     (bad / "tokenizer.json").write_text("{}")
     out = tmp_path / "out" / "package"
-    for arguments, words in (
+    refusals: tuple[tuple[list[str | Path], str], ...] = (
         (["--events", tmp_path / "cut.jsonl"], "cut.jsonl:1200: the record is not valid JSON"),
         (["--events", tmp_path / "posts.jsonl"], "no positive action"),
         (["--events", tmp_path / "missing.jsonl"], "cannot be opened"),
         (["--events", recorded, "--from", tmp_path / "bert"], "type bert; only llama"),
         (["--events", recorded, "--from", bad], "tokenizer.json is not the file that was recorded"),
         (["--events", recorded, "--config", tmp_path / "typo.toml"], "tokens_of_batch"),
-    ):
+    )
+    for arguments, words in refusals:
         ran = commands("train", "--out", out, "--tokens", "1000", *arguments)
         assert ran.status == 1
         assert words in ran.err

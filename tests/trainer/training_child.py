@@ -1,8 +1,10 @@
-"""Trains as `nearline train` does, and kills itself at a step: `python -m ... EVENTS OUT CONFIG TOKENS STEP`."""
+"""Trains as `nearline train` does with two threads, and kills itself at a step: `... EVENTS OUT CONFIG TOKENS STEP`."""
 
 import os
 import signal
 import sys
+
+import torch
 
 from nearline import cli
 from trainer.collator import Collator
@@ -19,6 +21,7 @@ if __name__ == "__main__":
             os.kill(os.getpid(), signal.SIGKILL)
         return _collate(*arguments)  # type: ignore[arg-type]
 
+    torch.set_num_threads(2)
     Collator.__call__ = dying  # type: ignore[method-assign, assignment]
     sys.argv = ["nearline", "train", "--events", events, "--out", out, "--config", config, "--tokens", tokens]
     cli.main()
