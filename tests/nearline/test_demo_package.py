@@ -18,7 +18,7 @@ from schemas.contexts import HistoryEntry, MemberContext, PostContext
 from schemas.ids import MemberId, Micros, PostId, Revision
 
 PACKAGE = Path(nearline.demo.__file__).parent / "package"
-BEST = 50
+BEST = 25
 POSITIVE = {"click", "like", "comment", "share", "follow"}
 
 Vectors = npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="module")
 def world() -> World:
     """Of a seed that training has not seen."""
-    return make_world(23, datetime(2026, 1, 8, tzinfo=UTC), WorldSize(posts=1_500, members=120, activity=6_000))
+    return make_world(23, datetime(2026, 1, 8, tzinfo=UTC), WorldSize(posts=800, members=70, activity=3_500))
 
 
 def test_the_package_is_small_enough_to_be_committed() -> None:

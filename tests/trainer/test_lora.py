@@ -38,9 +38,14 @@ def trained(feed: Feed, start: ModelPackage | None, out: Path, *, resume: bool =
     return package
 
 
-def test_adapters_alone_learn_and_are_merged_into_the_matrices(feed: Feed, start: ModelPackage, tmp_path: Path) -> None:
-    package = trained(feed, start, tmp_path / "lora")
-    before, after = (load_file(one.folder / WEIGHTS_FILE) for one in (start, package))
+@pytest.fixture(scope="module")
+def whole(feed: Feed, start: ModelPackage, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """Trained without a stop."""
+    return trained(feed, start, tmp_path_factory.mktemp("lora") / "whole")
+
+
+def test_adapters_alone_learn_and_are_merged_into_the_matrices(start: ModelPackage, whole: ModelPackage) -> None:
+    before, after = (load_file(one.folder / WEIGHTS_FILE) for one in (start, whole))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "_proj" in name} | {"embed_tokens.weight"}
@@ -51,17 +56,16 @@ def test_adapters_alone_learn_and_are_merged_into_the_matrices(feed: Feed, start
     vocabulary = json.loads((start.folder / "tokenizer.json").read_bytes())["added_tokens"]
     special = {one["id"] for one in vocabulary if one["content"] in start.manifest.special_tokens.values()}
     assert set(rows) == special
-    encoder = Encoder.load(package.folder, device="cpu")
-    stock = SentenceTransformer(str(package.folder), device="cpu", local_files_only=True)
-    prompt = f"{package.manifest.special_tokens['text']}a long walk"
+    encoder = Encoder.load(whole.folder, device="cpu")
+    stock = SentenceTransformer(str(whole.folder), device="cpu", local_files_only=True)
+    prompt = f"{whole.manifest.special_tokens['text']}a long walk"
     assert np.allclose(stock.encode(prompt), encoder.encode_text("a long walk"), atol=1e-5)
-    assert package.manifest.training["losses"][-1][1] < package.manifest.training["losses"][0][1]
+    assert whole.manifest.training["losses"][-1][1] < whole.manifest.training["losses"][0][1]
 
 
 def test_it_goes_on_from_a_checkpoint_of_adapters_to_the_same_weights(
-    feed: Feed, start: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    feed: Feed, start: ModelPackage, whole: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = trained(feed, start, tmp_path / "whole")
     collate, calls = Collator.__call__, [0]
 
     def failing(*arguments: object) -> object:

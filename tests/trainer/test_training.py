@@ -17,6 +17,7 @@ from tests.threads import torch_threads
 from tests.trainer.forks import Forks, Run, output_of
 from tests.trainer.kit import events, write_events
 from trainer.dataset import training_data
+from trainer.feed import Feed
 from trainer.settings import TrainSettings, read_settings
 from trainer.training import Plan
 from trainer.training import train as train_package
@@ -56,17 +57,27 @@ def train(commands: Commands, recorded: Path, out: Path, *more: str | Path, toke
 
 
 @pytest.fixture(scope="module")
-def whole(recorded: Path) -> ModelPackage:
+def feed(recorded: Path) -> Feed:
+    return read_feed([str(recorded)])
+
+
+@pytest.fixture(scope="module")
+def plan(recorded: Path, feed: Feed) -> Plan:
+    return Plan(feed.cut(0.15), TOKENS, 0, read_settings(recorded.parent / "train.toml"), "same")
+
+
+@pytest.fixture(scope="module")
+def whole(recorded: Path, feed: Feed, plan: Plan) -> ModelPackage:
     """Trained with two threads, while numpy's BLAS has two as well."""
-    feed = read_feed([str(recorded)])
-    plan = Plan(feed.cut(0.15), TOKENS, 0, read_settings(recorded.parent / "train.toml"), "same")
     with torch_threads(2), threadpool_limits(2, "blas"):
         package = train_package(feed, plan, recorded.parent / "whole")
     assert package is not None
     return package
 
 
-def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(whole: ModelPackage) -> None:
+def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(
+    feed: Feed, plan: Plan, whole: ModelPackage
+) -> None:
     assert [path.name for path in whole.folder.parent.glob("*whole*")] == ["whole"]
     encoder = Encoder.load(whole.folder, device="cpu")
     manifest = encoder.package.manifest
@@ -75,7 +86,9 @@ def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(w
     prompt = f"{manifest.special_tokens['text']}{text}"
     assert np.allclose(stock.encode(prompt), encoder.encode_text(text), atol=1e-5)
     record = manifest.training
-    assert record["threads"] == 2
+    with torch_threads(2):
+        planned = plan.record(training_data(feed, plan.cut_us))
+    assert {name: record[name] for name in planned} == json.loads(json.dumps(planned))
     assert record["counts"]["posts"] < 400
     assert record["seen"]["tokens"] <= TOKENS
     assert record["losses"][-1][1] < record["losses"][0][1]
@@ -118,9 +131,8 @@ def test_training_goes_on_from_a_package(commands: Commands, recorded: Path, tmp
     assert package.manifest.files["model.safetensors"] != start.manifest.files["model.safetensors"]
 
 
-def test_tokens_are_dropped_unless_a_package_is_the_start(recorded: Path) -> None:
+def test_tokens_are_dropped_unless_a_package_is_the_start(feed: Feed) -> None:
     """Words in their order are what it knows."""
-    feed = read_feed([str(recorded)])
     data = training_data(feed, feed.cut(0.15))
     chosen, given = TrainSettings(), TrainSettings(token_dropout=0.1)
     plans = [
