@@ -89,6 +89,7 @@ def make_tiny_package(
     member_form: MemberForm | None = None,
     templates: Templates | None = None,
     token_limits: TokenLimits | None = None,
+    training: dict[str, Any] | None = None,
     **config: Any,
 ) -> ModelPackage:
     """Vectors of `dimension` numbers (`hidden` unless said otherwise); members by the form `mean` unless said so."""
@@ -109,6 +110,7 @@ def make_tiny_package(
         token_limits=token_limits or TokenLimits(post=128, member=256),
         precision=precision,
         member_form=form,
+        training=training or {},
     )
     return write_package(folder, manifest, tiny_model(len(tokenizer), hidden, layers, seed, **config), tokenizer)
 

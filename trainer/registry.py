@@ -8,24 +8,31 @@ same names. Owns the layout and its order; refuses to know why a package is good
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import obstore
 from msgspec import Struct
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
 from encoders.manifest import MANIFEST_FILE, read_manifest
 from encoders.packages import ModelPackage
 from trainer.errors import BadRegistry
 
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
 _PACKAGES: Final = "packages"
 _PUBLISHED: Final = "published"
+_RETRIES: Final = 4
+_RETRY_TIME: Final = timedelta(seconds=30)
+"""Not obstore's three minutes: that long it would look for credentials where there are none."""
 
 
 class Publication(Struct, frozen=True):
@@ -45,18 +52,31 @@ class Registry:
 
     def __init__(self, place: str) -> None:
         """`place`: a folder, or a URL such as s3://bucket/path, gs:// or az://, whose credentials obstore finds in the
-        environment."""
+        environment. A folder is made by the first package that is published to it."""
         self.place = place
+        self._folder = None if "://" in place else Path(place).absolute()
+        self._opened: ObjectStore | None = None
+
+    def exists(self) -> bool:
+        """Of an object store, whatever is in it."""
+        return self._folder is None or self._folder.exists()
+
+    def refuse_published(self, generation: str) -> None:
+        """Raises BadRegistry where this generation is published: the name holds the package's digest, so it is the
+        same package."""
+        if not self.exists():
+            return
         with self._translated():
-            if "://" in place:
-                self._store = from_url(place)
-            else:
-                self._store = LocalStore(Path(place).absolute(), mkdir=True)
+            try:
+                obstore.head(self._store, _record(generation))
+            except FileNotFoundError:
+                return
+        raise _published(self.place, generation)
 
     def publish(self, package: ModelPackage, gate: dict[str, Any]) -> Publication:
         """1. every file; 2. nearline.json; 3. the publication. A crash between any two leaves no package."""
         generation = str(package.generation)
-        self._refuse_published(generation)
+        self.refuse_published(generation)
         publication = Publication(
             generation,
             package.digest,
@@ -65,6 +85,8 @@ class Registry:
             package.manifest.training,
         )
         with self._translated():
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
             for name in (*sorted(package.manifest.files), MANIFEST_FILE):
                 obstore.put(self._store, f"{_PACKAGES}/{generation}/{name}", package.folder / name)
             body = msgspec.json.format(msgspec.json.encode(publication), indent=1)
@@ -102,17 +124,28 @@ class Registry:
             file.write_bytes(self._get(generation, name))
         return ModelPackage.load(folder)
 
-    def _refuse_published(self, generation: str) -> None:
-        with self._translated():
-            try:
-                obstore.head(self._store, _record(generation))
-            except FileNotFoundError:
-                return
-        raise _published(self.place, generation)
+    @property
+    def _store(self) -> "ObjectStore":
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
+
+    def _open(self) -> "ObjectStore":
+        if self._folder is not None:
+            if not self._folder.exists():
+                raise BadRegistry(
+                    f"there is no registry {self.place}; mend the path, or make one with: nearline models publish"
+                )
+            return LocalStore(self._folder)
+        return from_url(self.place, retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIME})
 
     def _read(self, path: str) -> Publication:
         with self._translated():
-            body = bytes(obstore.get(self._store, path).bytes())
+            try:
+                body = bytes(obstore.get(self._store, path).bytes())
+            except FileNotFoundError as error:
+                name = path.removeprefix(f"{_PUBLISHED}/").removesuffix(".json")
+                raise BadRegistry(f"{name} is not published in {self.place}; see: nearline models list") from error
         try:
             return msgspec.json.decode(body, type=Publication)
         except msgspec.DecodeError as error:
@@ -120,16 +153,29 @@ class Registry:
 
     def _get(self, generation: str, name: str) -> bytes:
         with self._translated():
-            return bytes(obstore.get(self._store, f"{_PACKAGES}/{generation}/{name}").bytes())
+            try:
+                return bytes(obstore.get(self._store, f"{_PACKAGES}/{generation}/{name}").bytes())
+            except FileNotFoundError as error:
+                raise _damaged(self.place, generation, name) from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        """By the kinds of obstore's errors. What the store itself says of it is in the first line, or in the XML that
+        S3's protocol answers with."""
         try:
             yield
-        except FileNotFoundError as error:
-            raise BadRegistry(f"the registry {self.place} does not hold this: {_first_line(error)}") from error
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+            raise BadRegistry(f"the registry {self.place} does not let us: {_said(error)}; {self._rights()}") from error
         except (BaseError, OSError, ValueError) as error:
-            raise BadRegistry(f"the registry {self.place} cannot be used: {_first_line(error)}") from error
+            raise BadRegistry(f"the registry {self.place} cannot be used: {_said(error)}; {self._mend()}") from error
+
+    def _rights(self) -> str:
+        return "check who owns the folder" if self._folder is not None else "check the credentials in the environment"
+
+    def _mend(self) -> str:
+        if self._folder is not None:
+            return "name a folder that can be written"
+        return "name s3://BUCKET/PATH, gs:// or az://, and check bucket, endpoint and credentials in the environment"
 
 
 def _record(generation: str) -> str:
@@ -144,5 +190,9 @@ def _damaged(place: str, generation: str, name: str) -> BadRegistry:
     return BadRegistry(f"{place}: {name} of {generation} is not the file that was published; do not serve it")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _said(error: Exception) -> str:
+    """One line."""
+    text = str(error)
+    message = re.search("<Message>([^<]+)</Message>", text)
+    line = text.partition("\n")[0].partition(": <?xml")[0].strip()
+    return f"{line} ({message[1]})" if message else line

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from nearline.commands._terminal import print_json, print_table
 
@@ -18,6 +19,9 @@ _registry = click.option(
     envvar="NEARLINE_REGISTRY",
     help="A folder, or a URL: s3://, gs://, az://. Environment: NEARLINE_REGISTRY.",
 )
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
 @click.group()
@@ -36,7 +40,8 @@ def models() -> None:
 @_registry
 @click.option("--events", multiple=True, help="JSON lines, or .gz, newer than the packages' training.")
 @click.option("--force", metavar="REASON", help="Publish without a comparison; the reason is kept.")
-def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str | None) -> None:
+@_as_json
+def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str | None, as_json: bool) -> None:
     """Publish the package in FOLDER, if it finds more than the one published last.
 
     It must have the higher Recall@100 in 95 % of a paired bootstrap, over actions that are newer than what both
@@ -52,9 +57,15 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
     if bool(events) == bool(force and force.strip()):
         raise click.UsageError("give --events to compare with, or --force with a reason")
     package = ModelPackage.load(folder)
-    found = Registry(registry)
-    gate = {"forced": force} if force else _gate(package, found, events)
-    print_json(found.publish(package, gate))
+    target = Registry(registry)
+    # Before the comparison, which takes minutes and finds that it is no better than itself.
+    target.refuse_published(str(package.generation))
+    gate = {"forced": force} if force else _gate(package, target, events)
+    publication = target.publish(package, gate)
+    if as_json:
+        print_json(publication)
+    else:
+        click.echo(f"{publication.generation} is published in {registry}: {_why(publication.gate)}")
 
 
 def _gate(package: "ModelPackage", registry: "Registry", events: tuple[str, ...]) -> dict[str, Any]:
@@ -62,11 +73,21 @@ def _gate(package: "ModelPackage", registry: "Registry", events: tuple[str, ...]
     from trainer.gate import compare
 
     feed = read_feed(events)
-    published = registry.publications()
+    published = registry.publications() if registry.exists() else []
     if not published:
         return compare(package, None, feed)
     with tempfile.TemporaryDirectory(prefix="nearline-models-") as folder:
         return compare(package, registry.fetch(published[-1].generation, Path(folder)), feed)
+
+
+def _why(gate: dict[str, Any]) -> str:
+    """One line, from what the gate found."""
+    if "forced" in gate:
+        return f"without a comparison, because: {gate['forced']}"
+    return (
+        f"Recall@{gate['recall_at']} {gate['recall']:.3f}, {gate['against']} has {gate['recall_before']:.3f}; "
+        f"better in {gate['share_better']:.0%} of the resamples; {gate['members']} members, from {gate['from']} on"
+    )
 
 
 @models.command("list")
@@ -81,17 +102,26 @@ def list_(*, registry: str) -> None:
     from trainer.registry import Registry
 
     rows = [
-        (one.generation, one.published_at, one.gate.get("recall"), one.gate.get("forced"))
-        for one in Registry(registry).publications()
+        (
+            publication.generation,
+            publication.published_at,
+            publication.gate.get("recall"),
+            publication.gate.get("forced"),
+        )
+        for publication in Registry(registry).publications()
     ]
+    if not rows:
+        click.echo(f"nothing is published in {registry}")
+        return
     print_table(("generation", "published", "R@100", "forced because"), rows)
 
 
 @models.command()
 @click.argument("generation")
 @_registry
-def show(*, generation: str, registry: str) -> None:
-    """Show what is known of a published package, its training included, as JSON.
+@_as_json
+def show(*, generation: str, registry: str, as_json: bool) -> None:
+    """Show what is known of a published package, its training included.
 
     \b
     Example:
@@ -99,7 +129,20 @@ def show(*, generation: str, registry: str) -> None:
     """
     from trainer.registry import Registry
 
-    print_json(Registry(registry).show(generation))
+    publication = Registry(registry).show(generation)
+    if as_json:
+        print_json(publication)
+        return
+    facts = {
+        "generation": publication.generation,
+        "published": publication.published_at,
+        "why": _why(publication.gate),
+        "digest": publication.digest,
+        **{f"training {name}": value for name, value in publication.training.items()},
+    }
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.ljust(width)}  {value if isinstance(value, str) else msgspec.json.encode(value).decode()}")
 
 
 @models.command()
@@ -114,7 +157,7 @@ def verify(*, generation: str | None, registry: str) -> None:
     """
     from trainer.registry import Registry
 
-    found = Registry(registry)
-    for name in [generation] if generation else [one.generation for one in found.publications()]:
-        found.verify(name)
+    source = Registry(registry)
+    for name in [generation] if generation else [publication.generation for publication in source.publications()]:
+        source.verify(name)
         click.echo(f"{name} is whole")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from encoders.manifest import TokenLimits
 from tests.nearline.site import Commands
 from tests.packages import make_tiny_package
 from tests.trainer.kit import events, write_events
@@ -21,14 +22,67 @@ def test_publish_compares_and_a_reason_is_kept(commands: Commands, tmp_path: Pat
     refused = commands("models", "publish", folder, "--registry", registry, "--events", recorded)
     assert refused.status == 1
     assert "--force REASON" in refused.err
-    assert commands("models", "list", "--registry", registry).out.split() == [
-        "generation", "published", "R@100", "forced", "because"
-    ]  # fmt: skip
+    assert not registry.exists()
     forced = commands("models", "publish", folder, "--registry", registry, "--force", "the first one")
-    generation = forced.json["generation"]
+    generation = forced.out.split()[0]
+    assert forced.out == (f"{generation} is published in {registry}: without a comparison, because: the first one\n")
     assert "the first one" in commands("models", "list", "--registry", registry).out
-    assert commands("models", "show", generation, "--registry", registry).json["gate"] == {"forced": "the first one"}
+    shown = commands("models", "show", generation, "--registry", registry)
+    assert "why         without a comparison, because: the first one\n" in shown.out
+    as_json = commands("models", "show", generation, "--registry", registry, "--json").json
+    assert (as_json["generation"], as_json["gate"]) == (generation, {"forced": "the first one"})
     assert commands("models", "verify", "--registry", registry).out == f"{generation} is whole\n"
+
+
+def test_the_same_package_is_told_before_it_is_compared(commands: Commands, tmp_path: Path) -> None:
+    folder, registry = make_tiny_package(tmp_path / "tiny").folder, tmp_path / "registry"
+    commands("models", "publish", folder, "--registry", registry, "--force", "the first one")
+    # There is nothing to compare with: the events are not read.
+    again = commands("models", "publish", folder, "--registry", registry, "--events", tmp_path / "nothing")
+    assert (again.status, again.out) == (1, "")
+    assert again.err.endswith(f"is published in {registry} already; a package never changes\n")
+
+
+def test_a_missing_registry_is_said_and_an_empty_one_too(commands: Commands, tmp_path: Path) -> None:
+    missing = commands("models", "list", "--registry", tmp_path / "modles")
+    assert (missing.status, missing.out) == (1, "")
+    assert missing.err.startswith(f"nearline: there is no registry {tmp_path / 'modles'}; mend the path")
+    assert not (tmp_path / "modles").exists()
+    assert commands("models", "list", "--registry", tmp_path).out == f"nothing is published in {tmp_path}\n"
+
+
+def test_publish_compares_with_the_package_that_serves(commands: Commands, tmp_path: Path) -> None:
+    """The one that serves reads the first token of a text, so that the other one finds more."""
+    recorded = write_events(tmp_path / "events.jsonl", events())
+    until = {"until": "2026-01-09T00:00:00Z"}
+    blind = TokenLimits(post=3, member=16)
+    serving = make_tiny_package(tmp_path / "serving", token_limits=blind, training=until)
+    worse = make_tiny_package(tmp_path / "worse", token_limits=blind, seed=1)
+    better = make_tiny_package(tmp_path / "better")
+    registry = ("--registry", tmp_path / "registry")
+    assert commands("models", "publish", serving.folder, *registry, "--force", "the first one").status == 0
+    refused = commands("models", "publish", worse.folder, *registry, "--events", recorded)
+    assert (refused.status, refused.out) == (1, "")
+    assert f"and that of {serving.generation} is" in refused.err
+    gate = commands("models", "publish", better.folder, *registry, "--events", recorded, "--json").json["gate"]
+    assert gate["against"].startswith(str(serving.generation))
+    assert (gate["from"], gate["recall"] > gate["recall_before"]) == (until["until"], True)
+    assert len(commands("models", "list", *registry).out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("which", ["serving", "new"])
+def test_publish_wants_actions_newer_than_both_trainings(commands: Commands, tmp_path: Path, which: str) -> None:
+    recorded = write_events(tmp_path / "events.jsonl", events(num_posts=10))
+    until = {"until": "2027-01-01T00:00:00Z"}
+    serving = make_tiny_package(tmp_path / "serving", training=until if which == "serving" else None)
+    new = make_tiny_package(tmp_path / "new", seed=1, training=until if which == "new" else None)
+    registry = ("--registry", tmp_path / "registry")
+    assert commands("models", "publish", serving.folder, *registry, "--force", "the first one").status == 0
+    ran = commands("models", "publish", new.folder, *registry, "--events", recorded)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == (
+        "nearline: no action is newer than 2027-01-01T00:00:00Z, until when a package was trained; give newer events\n"
+    )
 
 
 def test_evaluate_prints_writes_and_draws(commands: Commands, tmp_path: Path) -> None:

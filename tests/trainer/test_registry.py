@@ -1,12 +1,22 @@
+"""One contract for a registry in a folder and in an object store: a real S3 server, in this process."""
+
+import json
+import logging
+import os
 import signal
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import obstore
 import pytest
+from moto.server import ThreadedMotoServer
 
 from encoders.packages import ModelPackage
 from tests.packages import make_tiny_package
+from trainer import registry as registry_module
 from trainer.errors import BadRegistry
 from trainer.registry import Registry
 
@@ -18,64 +28,129 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
     return make_tiny_package(tmp_path_factory.mktemp("packages") / "one")
 
 
-def child(place: Path, package: ModelPackage, *writes: int) -> subprocess.Popen[str]:
-    arguments = [place, package.folder, *writes]
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")):
+        pass
+    yield url
+    server.stop()
+
+
+def environment(endpoint: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+    }
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a registry that is not there yet."""
+    if request.param == "folder":
+        return str(tmp_path / "registry")
+    request.getfixturevalue("s3")
+    return f"s3://bucket/{tmp_path.name}"
+
+
+def child(place: str, package: ModelPackage, *kills: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.trainer.publishing_child", *map(str, arguments)],
+        [sys.executable, "-m", "tests.trainer.publishing_child", place, str(package.folder), *kills],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def test_what_is_published_is_listed_shown_and_whole(tmp_path: Path, package: ModelPackage) -> None:
-    registry = Registry(str(tmp_path / "registry"))
-    assert registry.publications() == []
+def test_what_is_published_is_listed_shown_and_whole(place: str, tmp_path: Path, package: ModelPackage) -> None:
+    registry = Registry(place)
     publication = registry.publish(package, FORCED)
     assert registry.publications() == [publication]
     assert registry.show(str(package.generation)).gate == FORCED
     registry.verify(str(package.generation))
     assert registry.fetch(str(package.generation), tmp_path / "copy").digest == package.digest
+
+
+def test_a_folder_is_served_from_as_it_is(tmp_path: Path, package: ModelPackage) -> None:
+    Registry(str(tmp_path / "registry")).publish(package, FORCED)
     assert ModelPackage.load(tmp_path / "registry" / "packages" / str(package.generation)).digest == package.digest
 
 
-def test_a_package_is_published_once(tmp_path: Path, package: ModelPackage) -> None:
-    registry = Registry(str(tmp_path))
+def test_a_package_is_published_once(place: str, package: ModelPackage) -> None:
+    registry = Registry(place)
     registry.publish(package, FORCED)
     with pytest.raises(BadRegistry, match=r"published in .* already"):
         registry.publish(package, {"forced": "another reason"})
     assert [one.gate for one in registry.publications()] == [FORCED]
 
 
-def test_a_damaged_file_is_found(tmp_path: Path, package: ModelPackage) -> None:
-    registry = Registry(str(tmp_path))
+def test_of_two_that_saw_nothing_published_the_store_takes_one(
+    place: str, package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registry, "refuse_published", lambda *_: None)
+    registry = Registry(place)
     registry.publish(package, FORCED)
-    file = tmp_path / "packages" / str(package.generation) / "tokenizer.json"
-    file.write_bytes(file.read_bytes().replace(b"a", b"b", 1))
+    with pytest.raises(BadRegistry, match=r"published in .* already"):
+        registry.publish(package, {"forced": "another reason"})
+    assert [one.gate for one in registry.publications()] == [FORCED]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda body: body.replace(b"a", b"b", 1), lambda body: body[:-1], None], ids=["changed", "cut", "gone"]
+)
+def test_a_damaged_file_is_found(
+    place: str, tmp_path: Path, package: ModelPackage, damage: Callable[[bytes], bytes] | None
+) -> None:
+    registry = Registry(place)
+    registry.publish(package, FORCED)
+    file = f"packages/{package.generation}/tokenizer.json"
+    if damage is None:
+        obstore.delete(registry._store, file)
+    else:
+        obstore.put(registry._store, file, damage(bytes(obstore.get(registry._store, file).bytes())))
     with pytest.raises(BadRegistry, match=r"tokenizer\.json of .* is not the file that was published"):
         registry.verify(str(package.generation))
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadRegistry, match="nothing-00000000"):
-        Registry(str(tmp_path)).show("nothing-00000000")
+def test_what_is_not_published_is_named(place: str, package: ModelPackage) -> None:
+    registry = Registry(place)
+    registry.publish(package, FORCED)
+    for ask in (registry.show, registry.verify):
+        with pytest.raises(BadRegistry, match=r"nothing-00000000 is not published in .*; see: nearline models list"):
+            ask("nothing-00000000")
 
 
 def test_one_that_is_killed_at_any_write_publishes_nothing_and_the_next_one_does(
-    tmp_path: Path, package: ModelPackage
+    place: str, package: ModelPackage
 ) -> None:
-    num_writes = len(package.manifest.files) + 2
-    children = {writes: child(tmp_path / str(writes), package, writes) for writes in (0, 1, num_writes - 1)}
-    for writes, process in children.items():
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        registry = Registry(str(tmp_path / str(writes)))
-        assert registry.publications() == []
+    """Before every write, and of a folder also within every one."""
+    out, err = child(place, package, "kills").communicate()
+    kills = [json.loads(line) for line in out.splitlines()]
+    assert {kill["write"] for kill in kills} == set(range(len(package.manifest.files) + 2)), err
+    for kill in kills:
+        assert os.WTERMSIG(kill["status"]) == (signal.SIGXFSZ if kill["within"] else signal.SIGKILL), kill
+        registry = Registry(kill["place"])
+        assert not registry.exists() or registry.publications() == [], kill
         registry.publish(package, FORCED)
         registry.verify(str(package.generation))
+        assert len(registry.publications()) == 1
 
 
-def test_of_two_at_once_one_publishes(tmp_path: Path, package: ModelPackage) -> None:
-    publishers = [child(tmp_path, package) for _ in range(3)]
+def test_of_three_at_once_one_publishes(tmp_path: Path, package: ModelPackage) -> None:
+    publishers = [child(str(tmp_path), package) for _ in range(3)]
     said = [publisher.communicate()[1] for publisher in publishers]
     assert sorted(publisher.returncode for publisher in publishers) == [0, 1, 1], said
     registry = Registry(str(tmp_path))
@@ -83,7 +158,43 @@ def test_of_two_at_once_one_publishes(tmp_path: Path, package: ModelPackage) -> 
     registry.verify(str(package.generation))
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_folder_is_said_and_not_made(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path / "registri"))
+    for ask in (registry.publications, lambda: registry.show("p-0"), lambda: registry.verify("p-0")):
+        with pytest.raises(BadRegistry, match=r"there is no registry .*registri; mend the path, or make one"):
+            ask()
+    assert not (tmp_path / "registri").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_sentence(tmp_path: Path, package: ModelPackage) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadRegistry, match="cannot be used"):
-        Registry(str(tmp_path / "file"))
+    registry = Registry(str(tmp_path / "file"))
+    for use in (registry.publications, lambda: registry.publish(package, FORCED)):
+        with pytest.raises(BadRegistry, match=r"file cannot be used: .*; name a folder that can be written") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("s3")
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://no-such-bucket/models", "The specified bucket does not exist"),
+        ("ftp://bucket/models", "Unable to recognise URL"),
+        ("s3://", "Unable to recognise URL"),
+    ],
+)
+def test_a_wrong_object_store_is_one_sentence(url: str, words: str, package: ModelPackage) -> None:
+    registry = Registry(url)
+    for use in (registry.publications, lambda: registry.publish(package, FORCED)):
+        with pytest.raises(BadRegistry, match=f"the registry {url} cannot be used: .*{words}.*; name s3://") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+def test_an_object_store_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment("http://127.0.0.1:1").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(registry_module, "_RETRIES", 0)
+    with pytest.raises(BadRegistry, match=r"error sending request; name s3://.*, and check bucket, endpoint and cred"):
+        Registry("s3://bucket/models").publications()
