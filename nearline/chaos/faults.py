@@ -17,7 +17,7 @@ _Process = tuple[str, int]
 
 _LONGEST_FREEZE_S: Final = 20.0
 """Longer than a consumer's session and a transaction may last: whoever wakes is a zombie."""
-_RESTART_S: Final = 120.0
+_RESTART_S: Final = 300.0
 _LOOK_EVERY_S: Final = 0.1
 
 

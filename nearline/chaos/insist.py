@@ -10,7 +10,7 @@ from nearline.errors import NotReady, NotRunning
 from retriever.errors import RetrieverUnavailable
 from streams.errors import KafkaUnavailable
 
-RECOVERY_S: Final = 180.0
+RECOVERY_S: Final = 300.0
 """What is not back by then has failed."""
 _PAUSE_S: Final = 0.5
 _AWAY: Final = (CommandFailed, NotRunning, NotReady, TierUnavailable, RetrieverUnavailable, KafkaUnavailable)
