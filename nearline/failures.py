@@ -12,42 +12,44 @@ from msgspec import Struct
 log = structlog.get_logger(__name__)
 
 
-class _Failure(Struct, frozen=True):
+class Failure(Struct, frozen=True):
     """The last one of a process of this name."""
 
     pid: int
     sentence: str
+    at_start: bool
+    """Before it was put together, however long that took."""
 
 
 def failures_folder(data_dir: Path) -> Path:
     return data_dir / "failures"
 
 
-def report(error: Exception, process: str, data_dir: Path) -> None:
+def report(error: Exception, process: str, data_dir: Path, *, at_start: bool) -> None:
     """Into the log, and to `nearline up`: call it in the process that ends with it.
 
     What our packages raise says all in its sentence; for anything else the place matters, the first time.
     """
     ours = type(error).__module__.endswith(".errors")
-    sentence = str(error) if ours else f"{type(error).__name__}: {error}"
+    sentence = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
     last = _read(data_dir, process)
     is_new = last is None or last.sentence != sentence
     log.error("cannot go on", error=str(error), exc_info=error if is_new and not ours else None)
     with suppress(OSError):  # the data folder is being taken away, or the disk is full
-        _write(data_dir, process, _Failure(os.getpid(), sentence))
+        _write(data_dir, process, Failure(os.getpid(), sentence, at_start))
 
 
-def reason_of(data_dir: Path, process: str) -> Callable[[int], str | None]:
-    """Asked with a pid of this process: why it has ended, or None where it did not say."""
+def failure_of(data_dir: Path, process: str) -> Callable[[int], Failure | None]:
+    """Asked with a pid of this process that has ended: None where it said nothing."""
 
-    def reason(pid: int) -> str | None:
-        failure = _read(data_dir, process)
-        return " ".join(failure.sentence.split()) if failure is not None and failure.pid == pid else None
+    def failure(pid: int) -> Failure | None:
+        last = _read(data_dir, process)
+        return last if last is not None and last.pid == pid else None
 
-    return reason
+    return failure
 
 
-def _write(data_dir: Path, process: str, failure: _Failure) -> None:
+def _write(data_dir: Path, process: str, failure: Failure) -> None:
     """Whole or not at all."""
     file = _file(data_dir, process)
     file.parent.mkdir(exist_ok=True)
@@ -56,9 +58,9 @@ def _write(data_dir: Path, process: str, failure: _Failure) -> None:
     temporary.replace(file)
 
 
-def _read(data_dir: Path, process: str) -> _Failure | None:
+def _read(data_dir: Path, process: str) -> Failure | None:
     try:
-        return msgspec.json.decode(_file(data_dir, process).read_bytes(), type=_Failure)
+        return msgspec.json.decode(_file(data_dir, process).read_bytes(), type=Failure)
     except (OSError, msgspec.DecodeError):
         return None
 

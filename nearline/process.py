@@ -31,6 +31,7 @@ def main(name: str, data_dir: Path) -> int:
     crash_points.arm_from(os.environ, name.partition("-")[0])
     settings = read_of_parent(data_dir)
     log.configure(name, settings.log_level)
+    at_start = True
     try:
         run = build(name, settings)
         collect_rarely()
@@ -38,9 +39,10 @@ def main(name: str, data_dir: Path) -> int:
             share_quickly()
         stop = Event()
         _on_signals(stop.set)
+        at_start = False
         run(stop)
     except Exception as error:
-        report(error, name, data_dir)
+        report(error, name, data_dir, at_start=at_start)
         return 1
     _log.info("stopped")
     return 0

@@ -25,7 +25,7 @@ from nearline.cold_socket import cold_socket
 from nearline.cores import child_environment
 from nearline.data_folder import make_data_folder
 from nearline.errors import NotRunning
-from nearline.failures import failures_folder, reason_of
+from nearline.failures import failure_of, failures_folder
 from nearline.instance import Instance, instance_file, locked, read_last_instance, write_instance
 from nearline.metrics import targets_folder
 from nearline.readiness import Probe, listening_port
@@ -113,7 +113,7 @@ class Runtime:
         self._ensure_topics()
         # 2. Everything else, in any order: what finds another part missing tries again.
         for name in process_names(self._settings):
-            self._supervisor.start(Part(name, self._launcher(name), reason_of(self._settings.data_dir, name)))
+            self._supervisor.start(Part(name, self._launcher(name), failure_of(self._settings.data_dir, name)))
         self._publish()
 
     def _start_broker(self, broker: EmbeddedBroker) -> None:

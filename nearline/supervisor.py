@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from nearline import children
+from nearline.failures import Failure
 from nearline.instance import ProcessInfo
 
 FIRST_DELAY_S: Final = 0.2
@@ -29,7 +30,7 @@ class Part(NamedTuple):
 
     name: str
     launch: Callable[[], children.Child]
-    reason: Callable[[int], str | None] = lambda _: None
+    failure: Callable[[int], Failure | None] = lambda _: None
 
 
 class _Kept:
@@ -71,10 +72,15 @@ class _Kept:
             self._started_at = now
 
     def _ended(self, process: children.Child, now: float) -> None:
-        if now - self._started_at >= STEADY_S:
-            self._delay_s, self._same_reason = FIRST_DELAY_S, 0
+        was_steady = now - self._started_at >= STEADY_S
+        if was_steady:
+            self._delay_s = FIRST_DELAY_S
         log.warning("process ended", part=self.part.name, status=process.returncode, again_in_s=self._delay_s)
-        self._count(self.part.reason(process.pid) or f"it ended with status {process.returncode}")
+        failure = self.part.failure(process.pid)
+        if was_steady and not (failure and failure.at_start):
+            self._same_reason = 0
+        else:
+            self._count(failure.sentence if failure else f"it ended with status {process.returncode}")
         self.process = None
         self._wait(now)
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from nearline import children
 from nearline.errors import BadSettings
-from nearline.failures import reason_of, report
+from nearline.failures import Failure, failure_of, report
 from nearline.settings import Settings, write_for_children
 from nearline.supervisor import Part, Supervisor
 from tests.waiting import until
@@ -22,7 +22,7 @@ def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) ->
         part = Part(
             "encode-7",
             lambda: children.spawn(command, output=output, dies_with_parent=True),
-            reason_of(tmp_path, "encode-7"),
+            failure_of(tmp_path, "encode-7"),
         )
         supervisor.start(part)
 
@@ -43,14 +43,14 @@ def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) ->
 def test_the_place_of_an_unknown_error_is_shown_once(tmp_path: Path) -> None:
     with capture_logs() as log:
         for error in (RuntimeError("a"), RuntimeError("a"), RuntimeError("b"), BadSettings("c")):
-            report(error, "encode-0", tmp_path)
+            report(error, "encode-0", tmp_path, at_start=False)
     assert [line["exc_info"] is not None for line in log] == [True, False, True, False]
 
 
-def test_the_reason_of_another_process_is_not_taken_for_its_own(tmp_path: Path) -> None:
-    reason = reason_of(tmp_path, "encode-0")
-    assert reason(os.getpid()) is None
-    report(RuntimeError("several\nlines"), "encode-0", tmp_path)
-    assert reason(os.getpid()) == "RuntimeError: several lines"
-    assert reason(os.getpid() + 1) is None
-    assert reason_of(tmp_path, "cold")(os.getpid()) is None
+def test_the_failure_of_another_process_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    failure = failure_of(tmp_path, "encode-0")
+    assert failure(os.getpid()) is None
+    report(RuntimeError("several\nlines"), "encode-0", tmp_path, at_start=True)
+    assert failure(os.getpid()) == Failure(os.getpid(), "RuntimeError: several lines", at_start=True)
+    assert failure(os.getpid() + 1) is None
+    assert failure_of(tmp_path, "cold")(os.getpid()) is None
