@@ -1,6 +1,7 @@
 """What may enter the pipeline, and the sentence for what may not."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from schemas import topics
 from schemas.errors import BadRecord
 from schemas.events import (
+    EVENT_TYPES,
     Activity,
     MemberUpdated,
     PostCreated,
@@ -16,6 +18,7 @@ from schemas.events import (
     event_order,
     event_topic,
     parse_event,
+    unknown_fields,
 )
 from schemas.ids import Millis
 from schemas.times import from_rfc3339
@@ -126,6 +129,14 @@ def test_a_language_is_a_tag(tag: str | None) -> None:
 
 def test_a_post_may_be_updated_in_the_moment_of_its_creation() -> None:
     assert isinstance(parse_event(body(UPDATED, at=CREATED["created_at"])), PostUpdated)
+
+
+def test_the_events_of_the_readme_are_events() -> None:
+    readme = Path(__file__).parent.parent.parent / "README.md"
+    lines = [line for line in readme.read_bytes().splitlines() if line.startswith(b'{"type"')]
+    kinds = {type(event) for event in map(parse_event, lines)}
+    assert kinds == set(EVENT_TYPES)
+    assert not any(unknown_fields(parse_event(line), line) for line in lines)
 
 
 def test_a_good_record_passes() -> None:
