@@ -19,6 +19,7 @@ from encoders.layers import PackedLayer
 from encoders.manifest import PostTemplate, Precision, Templates
 from encoders.packages import ModelPackage
 from encoders.steps import choose_steps
+from tests.encoders.test_model import one_by_one, worst_distance
 from tests.packages import WORDS, make_tiny_package
 
 CPU = torch.device("cpu")
@@ -26,8 +27,12 @@ BY_HAND = choose_steps(LlamaConfig(), CPU, compiled=False)
 LENGTHS = [40, 17, 17, 16, 7, 6, 5, 2, 1]
 QUERIES, KEYS, SIZE = 4, 2, 64
 
+PROMISED: dict[Precision, float] = {"fp32": 1e-6, "bf16": 3e-3}
+"""1 - cosine to the same weights in fp64."""
+
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-both = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+both = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2**-8)])
+"""In bf16 the kernels count in float32 and round once."""
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +69,11 @@ def attended(kernels: Kernels | None, qkv: Tensor, lengths: list[int], rows: int
 @both
 def test_norm_and_gate(kernels: Kernels, dtype: torch.dtype, tolerance: float) -> None:
     hidden = numbers(dtype, 7, 96) * 30
-    torch.testing.assert_close(
-        kernels.normed(hidden, 1e-5), BY_HAND.normed(hidden, 1e-5), rtol=tolerance, atol=tolerance
-    )
+    expected = BY_HAND.normed(hidden.float(), 1e-5)
+    torch.testing.assert_close(kernels.normed(hidden, 1e-5).float(), expected, rtol=tolerance, atol=2e-6)
     gate_up = numbers(dtype, 7, 192) * 30
-    torch.testing.assert_close(
-        kernels.gated(gate_up), BY_HAND.gated(gate_up.clone(), F.silu), rtol=tolerance, atol=tolerance
-    )
+    expected = BY_HAND.gated(gate_up.float(), F.silu)
+    torch.testing.assert_close(kernels.gated(gate_up).float(), expected, rtol=tolerance, atol=2e-6)
 
 
 @both
@@ -81,10 +84,10 @@ def test_attention_of_all_lengths(kernels: Kernels, dtype: torch.dtype, toleranc
     qkv = numbers(dtype, rows, QUERIES + 2 * KEYS, SIZE)
     key, value = numbers(dtype, 2, 1, KEYS, max(prefix_tokens, 1), SIZE)
     prefix = [(key, value)] if prefix_tokens else None
-    expected = attended(None, qkv, LENGTHS, rows, prefix)
+    expected = attended(None, qkv.float(), LENGTHS, rows, prefix and [(key.float(), value.float())])
     for _ in range(2):
         found = attended(kernels, qkv, LENGTHS, rows, prefix)
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=2e-6)
 
 
 @both
@@ -128,10 +131,13 @@ def test_an_encoder_with_kernels_gives_the_same_vectors(tmp_path: Path, precisio
     layer = compiled._model._model.layers[0]
     assert isinstance(layer, PackedLayer)
     assert layer._steps.kernels is not None
-    tolerance = 1e-5 if precision == "fp32" else 0.03
+    prompts = plain.prompts(texts)
+    exact = one_by_one(plain.package, prompts, "mean")
     for share in (True, False):
-        ours, theirs = (np.stack(one.encode_texts(texts, share_prefix=share)) for one in (compiled, plain))
-        assert ours == pytest.approx(theirs, abs=tolerance)
+        ours, theirs = (one.encode_texts(texts, share_prefix=share) for one in (compiled, plain))
+        assert worst_distance(ours, exact) < PROMISED[precision]
+        assert worst_distance(theirs, exact) < PROMISED[precision]
+        assert worst_distance(ours, [torch.tensor(vector) for vector in theirs]) < PROMISED[precision]
 
 
 def test_sizes_that_fit_no_kernel_are_done_by_hand(tmp_path: Path) -> None:

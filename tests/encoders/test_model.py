@@ -66,7 +66,7 @@ def one_by_one(package: ModelPackage, prompts: Sequence[list[int]], pooling: Poo
 
 def worst_distance(vectors: Sequence[Vector | Unencodable], reference: Sequence[Tensor]) -> float:
     both = zip(vectors, reference, strict=True)
-    return max(1 - float(np.asarray(vector, dtype=np.float64) @ expected.numpy()) for vector, expected in both)
+    return max(abs(1 - float(np.asarray(vector, dtype=np.float64) @ expected.numpy())) for vector, expected in both)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
