@@ -13,13 +13,16 @@ from streams.index_loop import IndexLoop
 from streams.settings import IndexSettings, KafkaSettings
 from tests.streams.journal_tier import JournalTier
 
+SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
+"""Whoever comes next waits for a dead process's partitions as long as this."""
+
 
 def main(bootstrap_servers: str, generation: str, journal: str, crash: str = "") -> None:
     arm_from({VARIABLE: crash})
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     loop = IndexLoop(
-        KafkaSettings(bootstrap_servers=bootstrap_servers),
+        KafkaSettings.model_validate({"bootstrap_servers": bootstrap_servers, "options": SESSION}),
         IndexSettings(batch_records=50, linger_s=0.02),
         cast(Any, JournalTier(Path(journal))),
         Generation(generation),

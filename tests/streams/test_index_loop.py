@@ -225,8 +225,8 @@ def test_sigterm_loses_nothing_and_repeats_nothing(index: Index) -> None:
 def test_kill_9_and_two_crashes_between_any_two_effects_lose_nothing(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
-    """The second on the first pass after the restart. All places at once, because the group of a dead process waits six
-    seconds for it."""
+    """The second on the first pass after the restart. All places at once, because the group of a dead process waits for
+    it for a while."""
     places = ["index.indexed", "index.flushed", "index.dead-lettered", "index.stored", "killed"]
     lives = [Index(clean_topics, tmp_path / str(number)) for number in range(len(places))]
     for index in lives:
