@@ -125,10 +125,15 @@ class OffsetReader:
 
     def progress(self, group: str, places: Iterable[Place]) -> dict[Place, Committed]:
         """Also how many records were deleted before the group had read them."""
-        asker = self._asker(group)
         wanted = [TopicPartition(*place) for place in places]
-        found = self._ask(lambda left_s: asker.committed(wanted, timeout=left_s)) if wanted else []
-        return read_committed(found)
+        if not wanted:
+            return {}
+        try:
+            return read_committed(self._ask(lambda left_s: self._asker(group).committed(wanted, timeout=left_s)))
+        except KafkaUnavailable:
+            # One that has asked for a group before a kill may wait for that coordinator for good (librdkafka 5511).
+            self._askers.pop(group).close()
+            raise
 
     def get_ready(self, groups: Iterable[str]) -> None:
         """Has the clients of these groups find their coordinators at the same time, in the background."""
