@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
@@ -21,6 +22,7 @@ from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
 from streams.errors import KafkaUnavailable
 from streams.kafka import consumer_config, producer_config
+from streams.lag import OffsetReader
 from streams.records import Place
 from streams.restore import restore, topic_ids
 from streams.rows import TablePartition
@@ -39,6 +41,8 @@ pytestmark = pytest.mark.broker
 
 BROKERS_CHECK_S = 1.0
 """For transactions whose time is up; the embedded broker is told so."""
+FROZEN_S = 4.0
+"""For each of three questions: together more than the sessions of workers (2 s) and of the broker (9 s)."""
 JOIN_S = 8.0
 """A session of two seconds, a rebalance and a restore, on a machine that others use too."""
 
@@ -57,6 +61,28 @@ def test_two_workers_outlive_a_broker_that_stops_and_one_that_is_killed(
             end()
             fresh_broker.start()
         contexts.send_all(next(parts))
+        contexts.check(world)
+
+
+@pytest.mark.timeout(240)
+def test_a_broker_that_freezes_and_thaws_is_waited_out(fresh_broker: RunningBroker, tmp_path: Path) -> None:
+    """It holds its connections and answers nobody, for longer than any session lasts."""
+    contexts, world = Contexts(fresh_broker, tmp_path), World(seed=11, num_actions=400)
+    early, amid, late = slices(world.sent(), 3)
+    with in_thread(lambda stop: _keep_running(contexts, ("a", "b"), stop)):
+        contexts.send_all(early)
+        contexts.until_done()
+        contexts.send_all(amid)
+        frozen = fresh_broker.embedded.running()
+        assert frozen is not None
+        frozen.suspend()
+        try:
+            for _ in range(3):
+                with closing(OffsetReader(contexts.kafka, FROZEN_S)) as reader, pytest.raises(KafkaUnavailable):
+                    reader.places([topics.POSTS])
+        finally:
+            frozen.resume()
+        contexts.send_all(late)
         contexts.check(world)
 
 
