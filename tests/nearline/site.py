@@ -4,7 +4,6 @@ What a command is given and what it prints is all real; only the stages are miss
 """
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import pytest
 
 from indexer.freshness import FreshnessWindow
 from indexer.remote import ColdServer
-from nearline import cli
 from nearline.instance import Instance, ProcessInfo, locked, write_instance
+from tests.commands import run_command
 from tests.retriever.kit import GENERATION, Served, World
 
 NOBODY = "127.0.0.1:1"
@@ -54,17 +52,9 @@ class Site(NamedTuple):
 class Commands:
     """Runs commands in this process, as the console script does."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
     def __call__(self, *arguments: str | Path) -> Ran:
-        self._monkeypatch.setattr(sys, "argv", ["nearline", *map(str, arguments)])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = self._capsys.readouterr()
-        return Ran(int(ended.value.code or 0), printed.out, printed.err)
+        done = run_command(arguments)
+        return Ran(done.returncode, done.stdout, done.stderr)
 
 
 @contextmanager

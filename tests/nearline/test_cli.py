@@ -66,19 +66,18 @@ def test_an_error_says_what_to_do(
     sentence: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ran = Commands(monkeypatch, capsys)(*arguments)
+    ran = Commands()(*arguments)
     assert (ran.status, ran.out, len(ran.err.splitlines())) == (1, "", 1), ran.err
     assert sentence in ran.err
 
 
 def test_a_wrong_option_of_kafka_ends_up_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NEARLINE_KAFKA__OPTIONS", '{"security.protocl": "ssl"}')
-    ran = Commands(monkeypatch, capsys)("up", "--data-dir", tmp_path / "data")
+    ran = Commands()("up", "--data-dir", tmp_path / "data")
     assert (ran.status, ran.err) == (1, 'nearline: kafka.options: No such configuration property: "security.protocl"\n')
     assert list(tmp_path.iterdir()) == []
 

@@ -35,8 +35,8 @@ def place(kafka: KafkaSettings) -> Iterator[Site]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(monkeypatch, capsys)
+def run() -> Commands:
+    return Commands()
 
 
 def work_off(kafka: KafkaSettings, folder: Path) -> None:

@@ -52,8 +52,8 @@ def place(kafka: KafkaSettings) -> Iterator[Site]:
 
 
 @pytest.fixture
-def run(place: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Runner":
-    return Runner(Commands(monkeypatch, capsys), place)
+def run(place: Site) -> "Runner":
+    return Runner(Commands(), place)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from tests.trainer.kit import events, write_events
 
 @pytest.mark.broker
 def test_the_trainers_feed_of_what_was_exported_is_that_of_the_file(
-    clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
-    run = Commands(monkeypatch, capsys)
+    run = Commands()
     kafka = made(clean_topics)
     config = tmp_path / "nearline.toml"
     config.write_text(f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n')

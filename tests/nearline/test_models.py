@@ -10,8 +10,8 @@ from tests.trainer.kit import events, write_events
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(monkeypatch, capsys)
+def commands() -> Commands:
+    return Commands()
 
 
 def test_publish_compares_and_a_reason_is_kept(commands: Commands, tmp_path: Path) -> None:

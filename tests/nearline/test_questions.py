@@ -27,8 +27,8 @@ def place() -> Iterator[Site]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(monkeypatch, capsys)
+def run() -> Commands:
+    return Commands()
 
 
 @pytest.fixture

@@ -45,8 +45,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(monkeypatch, capsys)
+def commands() -> Commands:
+    return Commands()
 
 
 def train(commands: Commands, recorded: Path, out: Path, *more: str | Path, tokens: int = TOKENS) -> Ran:
