@@ -36,6 +36,7 @@ from nearline.ports import free_ports, is_free, listens
 _START_S: Final = 60.0
 _STOP_S: Final = 10.0
 
+_TEMPORARY: Final = "tmp"
 _HEAP: Final = ("-Xms256m", "-Xmx512m", "-XX:+AlwaysPreTouch")
 """So many from the start: a heap of 128 MB grew for an hour, while the histograms of Kafka's metrics fill up."""
 _JVM: Final = (
@@ -45,6 +46,8 @@ _JVM: Final = (
     "-Xshare:auto",
     "-XX:-UsePerfData",
     "-Djava.awt.headless=true",
+    # Native libraries of codecs are unpacked here; a broker that is killed would leave them in the machine's own.
+    f"-Djava.io.tmpdir={_TEMPORARY}",
 )
 
 
@@ -110,6 +113,8 @@ class EmbeddedBroker:
         find_java()
         ensure_jars()
         make_data_folder(self.folder)
+        shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
+        (self.folder / _TEMPORARY).mkdir()
         ports = self._choose_ports()
         self._properties.write_text(broker_properties(ports.port, ports.controller_port, self._more))
         self._log4j.write_text(log4j_properties())

@@ -11,11 +11,14 @@ from threading import Event, Thread
 from typing import Any, Final
 
 import h11
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retriever.errors import CannotListen
+
+log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 10
 """Requests in hand may take this long after a stop."""
@@ -100,9 +103,11 @@ class _Handshake(asyncio.Protocol):
                 secured = await self._http.loop.start_tls(
                     transport, self, self._context, server_side=True, ssl_shutdown_timeout=UNREAD_S
                 )
-        except OSError:
+        except Exception as error:
             # Of time, of the network, of TLS: nobody is there who could be told.
             transport.abort()
+            if not isinstance(error, OSError):
+                log.warning("a TLS handshake failed in an unusual way", exc_info=error)
             return
         finally:
             self._under_way.discard(self)

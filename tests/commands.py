@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -18,6 +19,7 @@ def run_command(
     arguments: Sequence[str | Path], *, given: str = "", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """What `nearline ARGUMENTS` leaves behind, with `given` as its stdin and `environment` beside ours."""
+    assert threading.current_thread() is threading.main_thread(), "what is replaced is replaced for all threads"
     words = ["nearline", *map(str, arguments)]
     out, err = _Text(), _Text()
     with _replaced(words, given, environment or {}), redirect_stdout(out), redirect_stderr(err):

@@ -7,6 +7,7 @@ Which fixture to take:
 - `fresh_broker`: the same, for tests that stop, kill or restart it; it runs again when the test is over.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
@@ -19,11 +20,18 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import settings
 
 from nearline.broker import EmbeddedBroker
+from nearline.ports import RANGE_VARIABLE
 from tests.order import ModulesTogether, ordered
 from tests.waiting import until
 
 settings.register_profile("nearline", deadline=None)  # a busy machine is no failure
 settings.load_profile("nearline")
+
+# A range for each worker, so that none takes a port which another one has found free.
+_PORTS_OF_WORKER: Final = 3_000
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    first = 20_000 + int(worker.removeprefix("gw")) % 4 * _PORTS_OF_WORKER
+    os.environ[RANGE_VARIABLE] = f"{first}-{first + _PORTS_OF_WORKER - 1}"
 
 # A test's broker never lives long enough for the second compiler to pay.
 _QUICK: Final = ("-XX:TieredStopAtLevel=1",)

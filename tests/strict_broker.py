@@ -21,8 +21,8 @@ class StrictBroker:
 
     def __init__(self, folder: Path, properties: Mapping[str, str]) -> None:
         self.certified = certificate(folder, HOST)
-        self.ports = dict(zip(("SASL_PLAINTEXT", "SSL", "SASL_SSL"), free_ports(3), strict=True))
-        plain, controller = free_ports(2)
+        plain, controller, *doors = free_ports(5)
+        self.ports = dict(zip(("SASL_PLAINTEXT", "SSL", "SASL_SSL"), doors, strict=True))
         (folder / "kafka").mkdir()
         (folder / "kafka" / "ports.json").write_text(json.dumps({"port": plain, "controller_port": controller}))
         self.embedded = EmbeddedBroker(

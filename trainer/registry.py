@@ -59,7 +59,8 @@ class Registry:
 
     def exists(self) -> bool:
         """Of an object store, whatever is in it."""
-        return self._folder is None or self._folder.exists()
+        with self._translated():
+            return self._folder is None or self._folder.exists()
 
     def refuse_published(self, generation: str) -> None:
         """Raises BadRegistry where this generation is published: the name holds the package's digest, so it is the

@@ -86,9 +86,10 @@ class Plan:
         return (_DROPOUT if self.start is None else 0.0) if chosen is None else chosen
 
     def record(self, data: TrainingData) -> dict[str, Any]:
-        """What a package says of its training. The same record on the same kind of processor gives the same package,
-        file for file, also after a kill: sums are rounded in another order only by other `threads` (torch's), other
-        `versions`, or with `kernels` and without. BLAS's number of threads changes nothing, so it is not in here."""
+        """What a package says of its training. The same record, of the same events and on the same kind of
+        processor, gives the same package, file for file, also after a kill: sums are rounded in another order only by
+        other `threads` (torch's), other `versions`, or with `kernels` and without. BLAS's number of threads changes
+        nothing, so it is not in here."""
         return {
             "until": to_rfc3339(self.cut_us),
             "from": to_rfc3339(Micros(int(data.created_us[0]))),

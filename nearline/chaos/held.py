@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from indexer.tiers import ColdReader, StoredMember, StoredPost
 from nearline.connect import Connections
+from nearline.errors import NearlineError
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
 from schemas import topics
@@ -19,6 +20,7 @@ from schemas.contexts import MemberContext, PostContext, decode_member_context, 
 from schemas.embeddings import decode_member_embedding, decode_post_embedding
 from schemas.ids import Kind, MemberId
 from streams import dead_letter_box
+from streams.errors import KafkaUnavailable
 from streams.lag import OffsetReader
 from streams.scan import scan_topic
 
@@ -63,7 +65,7 @@ def collect(connections: Connections) -> Held:
             str(one.member_id): one for one in map(decode_member_context, log.values(topics.MEMBER_CONTEXTS))
         }
         embedded = log.embedded()
-        dead_letters = dead_letter_box.count(connections.kafka, reader, _COUNT_S).number
+        dead_letters = _count_dead_letters(connections, reader)
     member_ids = sorted(member_contexts.keys() | {member_id for member_id, _ in embedded["member"]})
     with ThreadPoolExecutor(1) as pool, closing(connections.cold()) as cold, connections.retriever() as client:
         answers = pool.submit(lambda: [_answer(client, question) for question in QUESTIONS])
@@ -73,8 +75,23 @@ def collect(connections: Connections) -> Held:
         scores = answers.result()
         hot_posts = {post.post_id: post.revision for post in client.hot_posts()}
     return Held(
-        post_contexts, member_contexts, embedded, cold_posts, hot_posts, scores, members, num_members, dead_letters
+        post_contexts,
+        member_contexts,
+        embedded,
+        cold_posts,
+        hot_posts,
+        scores,
+        members,
+        num_members,
+        dead_letters,
     )
+
+
+def _count_dead_letters(connections: Connections, reader: OffsetReader) -> int:
+    letters = dead_letter_box.count(connections.kafka, reader, _COUNT_S)
+    if not letters.exact:
+        raise KafkaUnavailable(f"the dead letters could not be counted within {_COUNT_S:.0f} s")
+    return letters.number
 
 
 class _Log:
@@ -125,4 +142,4 @@ def _answer(client: RetrieverClient, question: str) -> Scores:
         scores |= zip(answer.post_ids, answer.scores, strict=True)
         if len(answer.post_ids) < MAX_K:
             return scores
-    raise RetrieverUnavailable(f"more than {MAX_FILTER_IDS:,} posts cannot be looked at; send fewer events")
+    raise NearlineError(f"more than {MAX_FILTER_IDS:,} posts cannot be looked at; send fewer events")

@@ -11,7 +11,7 @@ from nearline.demo.events import read_facts
 from nearline.demo.job import DemoFailed, Input, Job
 from nearline.demo.pipeline import Pipeline
 from nearline.demo.world import Truth, WorldSize, json_lines, make_world
-from tests.e2e.conftest import Running, moment
+from tests.e2e.conftest import ENVIRONMENT, Running, moment
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -43,7 +43,9 @@ def made_up(running: Running, tmp_path: Path) -> Input:
 
 def test_the_demos_job_shows_what_it_promises(pipeline: Pipeline, made_up: Input) -> None:
     said: list[str] = []
-    Job(pipeline, made_up, said.append).run()
+    # Its commands are processes: it runs two at a time.
+    commands = Pipeline(pipeline.data_dir, environment=ENVIRONMENT)
+    Job(commands, made_up, said.append).run()
     text = "\n".join(said)
     steps = ("1. All of it is searchable", "2. A fresh post is retrievable", "3. Two members", "4. demo-p", "5. Lag of")
     assert [step for step in steps if step not in text] == []

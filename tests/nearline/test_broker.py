@@ -57,11 +57,13 @@ def test_a_transaction_that_was_open_at_kill_9_is_ended_everywhere(fresh_broker:
 def test_the_data_is_in_the_folder_whatever_its_name(fresh_broker: RunningBroker) -> None:
     """The name has a space, a comma, letters beyond ASCII and what means something in Java's properties."""
     fresh_broker.admin.create_topics([NewTopic("here", 1, 1)])["here"].result(20)
-    _produce(fresh_broker, "here", b"one")
+    _produce(fresh_broker, "here", b"long enough to be compressed" * 100)
     assert (fresh_broker.folder / "log" / "here-0").is_dir()
     assert (fresh_broker.folder / "server.log").is_file()
     assert list(fresh_broker.data_dir.parent.iterdir()) == [fresh_broker.data_dir]
     assert list(fresh_broker.data_dir.iterdir()) == [fresh_broker.folder]
+    unpacked = fresh_broker.folder / "tmp"
+    assert list(unpacked.glob("liblz4*.so")), "a killed broker would leave its codecs among the machine's own files"
 
 
 def test_a_running_broker_counts_for_its_controller(fresh_broker: RunningBroker) -> None:
@@ -110,7 +112,7 @@ def _command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _produce(broker: RunningBroker, topic: str, value: bytes, partition: int = 0) -> None:
-    producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "compression.type": "lz4"})
     producer.produce(topic, value, partition=partition)
     assert producer.flush(20) == 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
 
 from schemas import topics
 from schemas.ids import Partition
@@ -73,7 +73,12 @@ class Trending:
         group, client = topics.TRENDING_GROUP, admin(self.kafka)
 
         def settled() -> bool:
-            found = client.describe_consumer_groups([group])[group].result(20)
+            try:
+                found = client.describe_consumer_groups([group])[group].result(20)
+            except KafkaException as error:
+                # A broker's first group makes it wait for its offsets topic.
+                assert error.args[0].retriable(), error
+                return False
             owners = [member for member in found.members if member.assignment.topic_partitions]
             return found.state == ConsumerGroupState.STABLE and len(owners) == number
 

@@ -7,6 +7,7 @@ time; it answers with their exit statuses. A run is a module of the tests as `py
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,29 +24,39 @@ class Run(NamedTuple):
 
 
 class Forks:
-    """Ends the process with `close`; its forks have ended by then."""
+    """The process starts with the first run. `close` ends it and whatever it has forked."""
 
     def __init__(self) -> None:
-        # One thread: a process with more should not fork.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.trainer.forks"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-        )
+        self._process: subprocess.Popen[str] | None = None
 
     def run(self, *runs: Run) -> list[int]:
-        """The exit status of each; a signal's number is negative."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([run._asdict() for run in runs]) + "\n")
-        self._process.stdin.flush()
-        statuses: list[int] = json.loads(self._process.stdout.readline())
+        """The exit status of each; a signal's number is negative. When one fails, the others are killed. A run that is
+        cut short, as by pytest's time limit, ends them all: the next one has a process of its own."""
+        process = self._process = self._process or _start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps([run._asdict() for run in runs]) + "\n")
+            process.stdin.flush()
+            statuses: list[int] = json.loads(process.stdout.readline())
+        except BaseException:
+            self.close()
+            raise
         return statuses
 
     def close(self) -> None:
-        with self._process:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        if self._process is not None:
+            process, self._process = self._process, None
+            with process:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _start() -> subprocess.Popen[str]:
+    # One thread: a process with more should not fork. A group of its own, to be killed with all its forks.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.trainer.forks"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True, start_new_session=True)
 
 
 def _serve() -> None:
@@ -53,9 +64,20 @@ def _serve() -> None:
     import trainer.training  # noqa: F401
 
     for line in sys.stdin:
-        forked = [_forked(Run(**run)) for run in json.loads(line)]
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in forked]
-        print(json.dumps(statuses), flush=True)
+        print(json.dumps(_statuses([_forked(Run(**run)) for run in json.loads(line)])), flush=True)
+
+
+def _statuses(pids: Sequence[int]) -> list[int]:
+    """When all have ended. Those that would wait for one that has failed are killed."""
+    statuses: dict[int, int] = {}
+    while len(statuses) < len(pids):
+        pid, status = os.wait()
+        statuses[pid] = os.waitstatus_to_exitcode(status)
+        if statuses[pid] != 0:
+            for other in pids:
+                if other not in statuses:
+                    os.kill(other, signal.SIGKILL)
+    return [statuses[pid] for pid in pids]
 
 
 def _forked(run: Run) -> int:

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import obstore
 import pytest
 from moto.server import ThreadedMotoServer
@@ -33,12 +33,14 @@ def endpoint() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")):
-        pass
-    yield url
-    server.stop()
+    try:
+        host, port = server.get_host_and_port()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NO_PROXY", host)
+            httpx.put(f"http://{host}:{port}/bucket").raise_for_status()
+            yield f"http://{host}:{port}"
+    finally:
+        server.stop()
 
 
 def environment(endpoint: str) -> dict[str, str]:
