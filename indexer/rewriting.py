@@ -2,7 +2,7 @@
 and its log.
 
 Owns the names beside a shard's folder, and the order of renaming: whenever a kill comes, the next start finds one whole
-shard. Knows nothing of what is in a shard.
+shard. Of what is in a shard it knows the name of one file.
 """
 
 import os
@@ -19,6 +19,8 @@ from schemas.ids import Micros
 _NEW: Final = ".new"
 _OLD: Final = ".old"
 _ERASED: Final = ".erased"
+_ENGINE_CONFIG: Final = "edge_config.json"
+"""Every shard has this file. The engine opens an empty folder too, as a shard without points."""
 
 
 class ErasedFrom:
@@ -54,15 +56,25 @@ class ErasedFrom:
 
 
 def recover(folder: Path) -> None:
-    """After a kill within `swap` or before it, or a `swap` that failed. What cannot be removed stays for the next
-    `swap` of its shard, which is still to come: until then the shard counts as one with erased vectors."""
+    """At the start, when no shard is open and no copy is made: after a kill within `swap` or before it."""
     for old in folder.glob(f"*{_OLD}"):
-        if old.with_suffix("").exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.rename(old.with_suffix(""))
+        recover_shard(folder, int(old.stem))
     for new in folder.glob(f"*{_NEW}"):
         shutil.rmtree(new, ignore_errors=True)
+
+
+def recover_shard(folder: Path, place: int) -> None:
+    """After a `swap` of this shard that failed. Touches no copy, since one of another shard may be in the making. An
+    old shard that cannot be removed stays for the next `swap`, which is still to come: until then the shard counts as
+    one with erased vectors."""
+    current = folder / str(place)
+    old = current.with_suffix(_OLD)
+    if not old.exists():
+        return
+    if current.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.rename(current)
 
 
 @contextmanager
@@ -82,8 +94,10 @@ def new_folder(folder: Path, place: int) -> Iterator[Path]:
 
 
 def swap(new: Path, current: Path) -> None:
-    """`new` takes the place of `current`, which is no more. Nobody has either of them open. After an OSError `recover`
-    makes one of the two the current one."""
+    """`new` takes the place of `current`, which is no more. Nobody has either of them open. After an OSError
+    `recover_shard` makes one of the two the current one; a `new` that is not whole is refused with one."""
+    if not (new / _ENGINE_CONFIG).exists():
+        raise FileNotFoundError(f"{new} has no {_ENGINE_CONFIG}, so it is no whole copy")
     old = current.with_suffix(_OLD)
     if old.exists():
         shutil.rmtree(old)

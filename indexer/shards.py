@@ -122,11 +122,12 @@ class Shards:
     def rewrite(self, place: int) -> Generator[None, None, None]:
         """Puts a copy of the shard, without what was deleted, in its place. Searches may go on between two steps,
         writes may not. What ends in between has changed nothing. Raises TierUnavailable."""
+        shard = self._shard(place)
         with rewriting.new_folder(self._folder, place) as new:
             with engine_errors("rewritten"):
                 copy = engine.EdgeShard.create(str(new), self._config())
             try:
-                yield from self._copy(self._shard(place), copy)
+                yield from self._copy(shard, copy)
                 with engine_errors("flushed"):
                     copy.flush()
             finally:
@@ -147,7 +148,7 @@ class Shards:
     def _shard(self, place: int) -> Any:
         if self._shards[place] is None:
             with engine_errors("opened"):
-                rewriting.recover(self._folder)
+                rewriting.recover_shard(self._folder, place)
                 self._shards[place], self._written[place] = self._load(place)
         return self._shards[place]
 

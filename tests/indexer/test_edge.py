@@ -1,5 +1,6 @@
 """What only the embedded cold tier has: shards, segments, one owner, and a folder that survives a kill."""
 
+import collections
 import contextlib
 import errno
 import shutil
@@ -25,10 +26,10 @@ from indexer.edge import EdgeColdTier
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.metrics import ColdMetrics
 from indexer.settings import ColdSettings
-from indexer.shards import Shards
+from indexer.shards import Point, Shards
 from indexer.tiers import Filters
 from schemas.embeddings import Vector
-from schemas.ids import Generation, Kind, Micros, PostId
+from schemas.ids import Generation, Kind, MemberId, Micros, PostId
 from tests.indexer import full_disk, killed_writer
 from tests.indexer.kit import (
     DIMENSION,
@@ -234,6 +235,62 @@ def test_a_shard_whose_renewal_fails_goes_on_and_is_renewed_later(
         assert len(list((tmp_path / "posts").iterdir())) == 3, "each shard is there once, and nothing else"
     with contextlib.closing(open_tier(tmp_path)) as again:
         same_hits(again.search(query, 300), plain.search(query, 300))
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("step", ["first rename", "second rename", "removal", "opening"])
+def test_a_shard_that_nobody_asked_since_its_renewal_failed_is_renewed_by_the_next_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    with contextlib.closing(open_tier(tmp_path, erase_within_s=0)) as tier:
+        gone = member("m")
+        tier.write("member", records(gone, member("other", 2), deleted_member("m", 2)))
+        with monkeypatch.context() as broken:
+            _break(broken, step)
+            with pytest.raises(TierUnavailable, match="for this test"):
+                tier.sweep(Micros(0))
+        tier.sweep(Micros(0))
+        assert _with_erased(tmp_path) == set()
+        assert not _in_files(tmp_path, np.frombuffer(gone.vector, "<f4"))
+        assert [held and held.deleted for held in tier.members([MemberId("m"), MemberId("other")])] == [True, False]
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("step", ["first rename", "second rename", "removal", "opening"])
+def test_a_shard_is_opened_again_while_another_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The first shard is closed since its renewal failed; a search opens it between two steps of the second's."""
+    points = [Point(number, vector, f"head {number}", "body") for number, vector in enumerate(vectors(100))]
+    with contextlib.closing(Shards(tmp_path, DIMENSION, quantize=False)) as held:
+        held.upsert(points)
+        held.remove([0, 70], with_vectors=True)
+        with monkeypatch.context() as broken:
+            _break(broken, step)
+            with pytest.raises(TierUnavailable, match="for this test"):
+                collections.deque(held.rewrite(0))
+        copying = held.rewrite(1)
+        next(copying)
+        assert held.get([1], vectors=False).keys() == {1}
+        collections.deque(copying)
+        assert set(held.erased_since()) == {0}
+        assert held.get(range(100), vectors=False).keys() == set(range(100)) - {0, 70}
+        collections.deque(held.rewrite(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def test_a_copy_that_is_not_whole_takes_no_shards_place(tmp_path: Path) -> None:
+    new, current = tmp_path / "0.new", tmp_path / "0"
+    for folder in (new, current):
+        folder.mkdir()
+    (current / "edge_config.json").write_text("whole")
+    with pytest.raises(FileNotFoundError, match=r"edge_config\.json"):
+        rewriting.swap(new, current)
+    assert [path.name for path in current.iterdir()] == ["edge_config.json"]
+    (new / "edge_config.json").write_text("new")
+    rewriting.swap(new, current)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    assert (current / "edge_config.json").read_text() == "new"
 
 
 def _break(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
