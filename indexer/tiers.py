@@ -142,7 +142,7 @@ class HotTier(Protocol):
         ...
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 2048. What is
+        """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 4096. What is
         upserted or expired meanwhile is seen whole or not at all, with its own score and revision."""
         ...
 

@@ -68,11 +68,12 @@ def merge(hot: Hits, cold: Hits, hot_now: HotNow, k: int) -> Merged:
     return Merged([ids[row] for row in rows], scores[order].tolist(), tiers)
 
 
-def reaches_past(merged: Merged, cold: Hits, asked: int, k: int) -> bool:
-    """Whether a cold post below the last cold hit could still belong into the answer: too many copies were hidden."""
-    if len(cold.post_ids) < asked:
+def reaches_past(merged: Merged, hits: Hits, asked: int, k: int) -> bool:
+    """Whether a post below the last hit of a tier could still belong into the answer: too many of the hits were hidden
+    or replaced."""
+    if len(hits.post_ids) < asked:
         return False
-    return len(merged.post_ids) < k or merged.scores[-1] < float(cold.scores[-1])
+    return len(merged.post_ids) < k or merged.scores[-1] < float(hits.scores[-1])
 
 
 def _newer_than_hot(hot: Hits, cold: Hits, changed_rows: set[int]) -> list[int]:

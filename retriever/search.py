@@ -16,9 +16,10 @@ from retriever.trending import TrendingPost
 from schemas.embeddings import Vector
 from schemas.ids import PostId
 
-COLD_MARGIN: Final = 96
-"""Asked of the cold tier beyond k: posts that changed within the last seconds lose their cold copy."""
-MAX_COLD_K: Final = 4096
+TIER_MARGIN: Final = 96
+"""Asked of each tier beyond k: posts that changed within the last seconds lose their cold copy, and those that changed
+while the searches ran lose their hot one."""
+MAX_TIER_K: Final = 4096
 _NEITHER: Final = "neither tier can answer now; try again"
 
 T = TypeVar("T")
@@ -38,20 +39,22 @@ class TwoTiers:
 
     def nearest(self, vector_D: Vector, query: Query, k: int, answer: Answer) -> Merged:
         """The best k by score. Raises RetrieverUnavailable when neither tier answers."""
-        asked = min(k + COLD_MARGIN, MAX_COLD_K)
+        asked = min(k + TIER_MARGIN, MAX_TIER_K)
         hot, cold = self._both(
             answer,
-            lambda: self._hot.search(vector_D, k, query.filters),
+            lambda: self._hot.search(vector_D, asked, query.filters),
             lambda: self._cold.search(vector_D, asked, query.filters),
         )
+        hot = hot or NO_HITS
         if cold is None:
-            return merge(hot or NO_HITS, NO_HITS, UNCHANGED, k)
-        merged = self._merge(vector_D, query, hot or NO_HITS, cold, k, answer)
-        if not reaches_past(merged, cold, asked, k):
+            return merge(hot, NO_HITS, UNCHANGED, k)
+        merged = self._merge(vector_D, query, hot, cold, k, answer)
+        if not any(reaches_past(merged, hits, asked, k) for hits in (hot, cold)):
             return merged
-        with answer.step("cold"):
-            more = _try(lambda: self._cold.search(vector_D, MAX_COLD_K, query.filters), "cold_unavailable", answer)
-        return merged if more is None else self._merge(vector_D, query, hot or NO_HITS, more, k, answer)
+        # Both: more hits of one tier may replace more of the other's.
+        more_hot = _timed("hot", lambda: self._hot.search(vector_D, MAX_TIER_K, query.filters), answer)
+        more_cold = _timed("cold", lambda: self._cold.search(vector_D, MAX_TIER_K, query.filters), answer)
+        return self._merge(vector_D, query, more_hot or hot, more_cold or cold, k, answer)
 
     def trending(self, posts: Sequence[TrendingPost], query: Query, k: int, answer: Answer) -> Merged:
         """The first k that a tier holds alive and that the filters let through, in the order given."""
@@ -74,13 +77,8 @@ class TwoTiers:
 
     def _both(self, answer: Answer, ask_hot: Callable[[], T], ask_cold: Callable[[], T]) -> tuple[T | None, T | None]:
         """Raises RetrieverUnavailable when both fail; None for the one that fails."""
-
-        def timed(name: str, ask: Callable[[], T]) -> T | None:
-            with answer.step(name):
-                return _try(ask, f"{name}_unavailable", answer)
-
-        asking: Future[T | None] = self._pool.submit(timed, "cold", ask_cold)
-        hot = timed("hot", ask_hot)
+        asking: Future[T | None] = self._pool.submit(_timed, "cold", ask_cold, answer)
+        hot = _timed("hot", ask_hot, answer)
         cold = asking.result()
         if hot is None and cold is None:
             raise RetrieverUnavailable(_NEITHER)
@@ -109,6 +107,12 @@ def _scored(query_D: Vector, posts: Sequence[StoredPost]) -> Hits:
     if not vectors:
         return NO_HITS
     return Hits([post.post_id for post in posts], np.stack(vectors) @ query_D, [post.revision for post in posts])
+
+
+def _timed(tier: str, ask: Callable[[], T], answer: Answer) -> T | None:
+    """As a step of the answer. None where the tier fails, which is then said in the answer."""
+    with answer.step(tier):
+        return _try(ask, f"{tier}_unavailable", answer)
 
 
 def _try(ask: Callable[[], T], what: str, answer: Answer) -> T | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from indexer.tiers import Hits
@@ -106,6 +106,15 @@ def test_too_many_hidden_copies_are_noticed() -> None:
     assert reaches_past(low, cold, asked=3, k=2), "d may be better than h"
 
 
+def test_too_many_replaced_hot_hits_are_noticed() -> None:
+    hot, cold = hits(Copy("a", 0.9), Copy("b", 0.8)), hits(Copy("a", 0.9), Copy("c", 0.7))
+    merged = merge(hot, cold, hot_now(hot, cold, a=2), 1)
+    assert not reaches_past(merged, hot, asked=2, k=1), "b takes the place of a"
+    merged = merge(hot, cold, hot_now(hot, cold, a=2), 2)
+    assert reaches_past(merged, hot, asked=2, k=2), "the third of the hot tier may be better than c"
+    assert not reaches_past(merged, hot, asked=3, k=2), "the hot tier had no more"
+
+
 class Version(NamedTuple):
     """What one revision of a post is: a score that the filters let through, or None (they do not, or it is deleted)."""
 
@@ -137,15 +146,45 @@ _histories = st.dictionaries(
     max_size=10,
 )
 
+_changed_meanwhile = st.builds(
+    History,
+    st.tuples(*[st.integers(1, 7).map(lambda eighths: eighths / 8)] * 2, st.none()).map(list),
+    st.just(1),
+    st.integers(0, 2),
+    st.integers(1, 3),
+)
+_full_histories = st.fixed_dictionaries(dict.fromkeys("abcdef", _changed_meanwhile))
+"""Most posts are in both tiers, and many are deleted before the hot tier is looked at again."""
 
-def obvious(histories: dict[str, History]) -> list[tuple[float, str, str]]:
-    """(-score, post id, tier), for every post that a search shows. Later looks at the hot tier reach only what the cold
-    search shows."""
+
+class Looks(NamedTuple):
+    """The hits of both searches, as far down as they were asked for."""
+
+    hot: Hits
+    cold: Hits
+
+
+def searched(histories: dict[str, History], hot_asked: int, cold_asked: int) -> Looks:
+    def best(revision_of: Callable[[History], int], asked: int) -> Hits:
+        looks = {post_id: history.at(revision_of(history)) for post_id, history in histories.items()}
+        found = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks.items() if look.score))
+        return Hits(found.post_ids[:asked], found.scores[:asked], found.revisions[:asked])
+
+    return Looks(
+        best(lambda history: history.hot_search, hot_asked), best(lambda history: history.cold_search, cold_asked)
+    )
+
+
+def obvious(histories: dict[str, History], looks: Looks) -> list[tuple[float, str, str]]:
+    """(-score, post id, tier), for every post that a search shows, or would if it were asked for more. Later looks at
+    the hot tier reach only what the cold search shows."""
     answer = []
     for post_id, history in histories.items():
-        hot, cold = history.at(history.hot_search), history.at(history.cold_search)
+        unseen = post_id not in {*looks.hot.post_ids, *looks.cold.post_ids}
+        hot = history.at(history.hot_search) if unseen or post_id in looks.hot.post_ids else NO_VERSION
+        cold = history.at(history.cold_search) if unseen or post_id in looks.cold.post_ids else NO_VERSION
         shown_hot, shown_cold = (version if version.score is not None else NO_VERSION for version in (hot, cold))
-        later = history.at(history.hot_later) if shown_cold.score is not None else NO_VERSION
+        later = history.at(history.hot_later) if post_id in looks.cold.post_ids else NO_VERSION
         newest, tier = max(
             (later, 0, "hot"),
             (shown_cold, 1, "cold"),
@@ -157,19 +196,47 @@ def obvious(histories: dict[str, History]) -> list[tuple[float, str, str]]:
     return sorted(answer)
 
 
-@settings(deadline=None)
-@given(_histories, st.integers(1, 12))
-def test_of_every_post_the_newest_revision_counts(histories: dict[str, History], k: int) -> None:
-    def found(revision_of: Callable[[History], int]) -> Hits:
-        looks = {post_id: history.at(revision_of(history)) for post_id, history in histories.items()}
-        return hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks.items() if look.score))
-
-    hot, cold = found(lambda history: history.hot_search), found(lambda history: history.cold_search)
+def merged_of(histories: dict[str, History], looks: Looks, k: int) -> Merged:
+    hot, cold = looks
     revisions = {post_id: history.hot_later for post_id, history in histories.items() if history.hot_later}
     now = hot_now(hot, cold, **revisions)
     later = ((cold.post_ids[row], histories[cold.post_ids[row]]) for row in now.changed_rows)
-    looks = ((post_id, history.at(history.hot_later)) for post_id, history in later)
-    changed = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks if look.score))
-    merged = merge(hot, cold, now._replace(changed=changed), k)
-    answer = list(zip([-score for score in merged.scores], merged.post_ids, merged.tiers, strict=True))
-    assert answer == obvious(histories)[:k]
+    newest = ((post_id, history.at(history.hot_later)) for post_id, history in later)
+    changed = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in newest if look.score))
+    return merge(hot, cold, now._replace(changed=changed), k)
+
+
+def ranked(merged: Merged) -> list[tuple[float, str, str]]:
+    return list(zip([-score for score in merged.scores], merged.post_ids, merged.tiers, strict=True))
+
+
+@settings(deadline=None)
+@given(_histories, st.integers(1, 12))
+def test_of_every_post_the_newest_revision_counts(histories: dict[str, History], k: int) -> None:
+    looks = searched(histories, len(histories), len(histories))
+    assert ranked(merged_of(histories, looks, k)) == obvious(histories, looks)[:k]
+
+
+DELETED_MEANWHILE: Final = {
+    "a": History([0.875, None, None], hot_search=1, cold_search=1, hot_later=2),
+    "h": History([0.75, None, None], hot_search=1, cold_search=0, hot_later=1),
+    "b": History([0.5, None, None], hot_search=0, cold_search=1, hot_later=0),
+}
+
+
+@settings(deadline=None)
+@example(histories=DELETED_MEANWHILE, k=1, hot_margin=0, cold_margin=4)
+@given(histories=_full_histories, k=st.integers(1, 3), hot_margin=st.integers(0, 4), cold_margin=st.integers(0, 4))
+def test_no_hit_that_was_not_asked_for_is_better_than_the_answer(
+    histories: dict[str, History], k: int, hot_margin: int, cold_margin: int
+) -> None:
+    """Unless `reaches_past` says so, and then both tiers are asked again. Of equal scores at the cut any may come."""
+    asked = k + hot_margin, k + cold_margin
+    looks = searched(histories, *asked)
+    merged = merged_of(histories, looks, k)
+    if any(reaches_past(merged, part, part_asked, k) for part, part_asked in zip(looks, asked, strict=True)):
+        looks = searched(histories, len(histories), len(histories))
+        merged = merged_of(histories, looks, k)
+    expected = obvious(histories, looks)
+    assert set(ranked(merged)) <= set(expected)
+    assert [-score for score in merged.scores] == [score for score, _, _ in expected[:k]]

@@ -1,14 +1,16 @@
 """What a member gets: filters in both tiers, which copy of a post counts, and what is said when a part is missing."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from indexer.tiers import Hits
+from retriever import search
 from retriever.errors import RequestRefused, RetrieverUnavailable
+from retriever.search import TIER_MARGIN
 from schemas.api import RetrieveResponse
 from schemas.embeddings import PostEmbedding
 from schemas.ids import PostId
@@ -284,6 +286,19 @@ CAME_IN_MEANWHILE = [
 ]
 
 
+def they_come_after_the_search(
+    world: World, monkeypatch: pytest.MonkeyPatch, meanwhile: Sequence[PostEmbedding]
+) -> None:
+    ask = world.hot.tier.search
+
+    def search_before_they_come(*query: Any) -> Hits:
+        hits: Hits = ask(*query)
+        world.in_hot(*meanwhile)
+        return hits
+
+    monkeypatch.setattr(world.hot.tier, "search", search_before_they_come)
+
+
 @pytest.mark.parametrize(("before", "meanwhile", "answered"), CAME_IN_MEANWHILE)
 def test_a_post_that_the_hot_tier_gets_after_its_search_is_answered_as_it_is_then(
     world: World,
@@ -294,15 +309,21 @@ def test_a_post_that_the_hot_tier_gets_after_its_search_is_answered_as_it_is_the
 ) -> None:
     world.in_cold(member("m"), post("a", 0.9, revision=1 if not before else 2), post("b", 0.5))
     world.in_hot(*before)
-    search = world.hot.tier.search
-
-    def search_before_they_come(*query: Any) -> Hits:
-        hits: Hits = search(*query)
-        world.in_hot(*meanwhile)
-        return hits
-
-    monkeypatch.setattr(world.hot.tier, "search", search_before_they_come)
+    they_come_after_the_search(world, monkeypatch, meanwhile)
     answer = world.ask(member_id="m", languages=["en"])
     assert list(zip(answer.post_ids, answer.scores, answer.tiers, strict=True)) == [
         (post_id, pytest.approx(score), tier) for post_id, score, tier in answered
     ]
+
+
+@pytest.mark.parametrize("margin", [0, TIER_MARGIN])
+def test_the_next_hot_post_takes_the_place_of_one_deleted_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch, margin: int
+) -> None:
+    """Not one of the cold tier that is worse than it; also where the hot tier must be asked again for it."""
+    monkeypatch.setattr(search, "TIER_MARGIN", margin)
+    world.in_cold(member("m"), post("a", 0.9), post("b", 0.5))
+    world.in_hot(post("a", 0.9), post("h", 0.8))
+    they_come_after_the_search(world, monkeypatch, [post("a", revision=2, deleted=True)])
+    answer = world.ask(member_id="m", k=1)
+    assert (answer.post_ids, answer.tiers, answer.partial) == (["h"], ["hot"], False)
