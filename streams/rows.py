@@ -42,6 +42,13 @@ for an hour of quiet load."""
 _CACHE_BYTES: Final = 4 * 1024 * 1024
 """Of all tables of a process; the engine's own would be 32 MB for each, which an hour fills too. What is not in it is
 mostly in the kernel's."""
+_OPEN_FILES: Final = 40
+"""Of one table. The engine's own is without an end, and the tables of a laptop have together what a process is usually
+allowed: 1024."""
+_DAMAGE: Final = ("Corruption: ", "IO error: No such file or directory: ")
+"""How the engine begins to say that its files are damaged or gone. rocksdict gives its errors as text only."""
+_WANT: Final = ("Too many open files", "No space left on device", "Cannot allocate memory")
+"""What the machine is short of, also where the engine calls what follows from it a corruption."""
 _position = struct.Struct(">q")
 
 log = structlog.get_logger(__name__)
@@ -51,8 +58,8 @@ class TablePartition:
     """`place` is its changelog partition; `log_id` the changelog's own id, which no topic made later has."""
 
     def __init__(self, folder: Path, place: Place, log_id: bytes) -> None:
-        """Opens what is there, and throws away what cannot be opened or is of another changelog. Raises
-        RowsUnavailable when another process has it open."""
+        """Opens what is there, and throws away what is damaged or of another changelog. Raises RowsUnavailable when
+        another process has it open, or the machine is short of files or space."""
         self.place = place
         self._log_id = log_id
         self._folder = folder / f"{place.topic}-{place.partition}"
@@ -70,16 +77,16 @@ class TablePartition:
         return self.place.partition
 
     def get(self, key: bytes) -> bytes | None:
-        """Raises RowsThrownAway."""
+        """Raises RowsThrownAway, or RowsUnavailable where they are sound and cannot be read now."""
         try:
             value: bytes | None = self._db.get(key)
         # rocksdict raises nothing narrower.
         except Exception as error:
-            raise self.throw_away(error) from error
+            raise self._unreadable(error) from error
         return value
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Raises RowsThrownAway."""
+        """Raises RowsThrownAway, or RowsUnavailable where they are sound and cannot be read now."""
         # Not the engine's `items`: they end at a damaged block as if nothing came after it.
         cells: Any = self._db.iter()
         cells.seek(prefix)
@@ -90,7 +97,7 @@ class TablePartition:
             cells.status()
         except Exception as error:
             del cells
-            raise self.throw_away(error) from error
+            raise self._unreadable(error) from error
 
     def write(self, cells: Mapping[bytes, bytes | None], position: Offset) -> None:
         """Whole or not at all. `position` is the next changelog offset that is not in here. Raises RowsThrownAway, or
@@ -120,6 +127,12 @@ class TablePartition:
         return RowsThrownAway(
             f"the rows in {self._folder} were damaged ({cause}); they are thrown away, and restored at the next start"
         )
+
+    def _unreadable(self, error: Exception) -> RowsUnavailable:
+        return self.throw_away(error) if _is_damage(error) else self._unavailable("read", error)
+
+    def _unavailable(self, done: str, error: Exception) -> RowsUnavailable:
+        return RowsUnavailable(f"the rows in {self._folder} cannot be {done}: {error}; {_mend(error)}")
 
     def is_stale(self, age_s: float) -> bool:
         """Nobody has owned it for so long, or a little less: that of which nothing is left in the changelog may still
@@ -175,17 +188,27 @@ class TablePartition:
         return zip((None, *cuts), (*cuts, None), strict=True)
 
     def _open(self) -> Rdict:
-        """What cannot be opened, and is in nobody's hands, is thrown away."""
+        """What is damaged, and is in nobody's hands, is thrown away. Whatever else the engine says can pass, and says
+        nothing about the rows."""
         try:
             return self._open_engine()
-        except RowsUnavailable as error:
-            try:
-                # The engine refuses it where somebody has them open.
-                Rdict.destroy(str(self._folder))
-            except Exception:
-                raise error from None
-            self._discard(error)
-        return self._open_engine()
+        # rocksdict raises nothing narrower.
+        except Exception as error:
+            if not _is_damage(error):
+                raise self._unavailable("opened", error) from error
+            self._destroy(error)
+        try:
+            return self._open_engine()
+        except Exception as error:
+            raise self._unavailable("opened", error) from error
+
+    def _destroy(self, damage: Exception) -> None:
+        try:
+            # The engine refuses it where somebody has them open.
+            Rdict.destroy(str(self._folder))
+        except Exception as error:
+            raise self._unavailable("removed", error) from damage
+        self._discard(damage)
 
     def _discard(self, cause: Exception) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -197,17 +220,11 @@ class TablePartition:
         options.create_if_missing(True)
         options.set_write_buffer_size(_UNWRITTEN_BYTES)
         options.set_keep_log_file_num(2)
+        options.set_max_open_files(_OPEN_FILES)
         blocks = BlockBasedOptions()
         blocks.set_block_cache(_cache())
         options.set_block_based_table_factory(blocks)
-        try:
-            opened = Rdict(str(self._folder), options)
-        # rocksdict raises nothing narrower.
-        except Exception as error:
-            raise RowsUnavailable(
-                f"the rows in {self._folder} cannot be opened ({error}); end the process that has them open, "
-                "or remove the folder: they are restored"
-            ) from error
+        opened = Rdict(str(self._folder), options)
         if not (self._folder / _SHED).exists():
             (self._folder / _SHED).touch()
         return opened
@@ -232,6 +249,22 @@ def remove_abandoned(folder: Path, age_s: float) -> None:
             with suppress(Exception):
                 Rdict.destroy(str(shed.parent))
                 shutil.rmtree(shed.parent)
+
+
+def _is_damage(error: Exception) -> bool:
+    said = str(error)
+    return said.startswith(_DAMAGE) and not any(want in said for want in _WANT)
+
+
+def _mend(error: Exception) -> str:
+    said = str(error)
+    if "Too many open files" in said:
+        return "allow the process more files (ulimit -n)"
+    if "No space left on device" in said:
+        return "make room on that disk"
+    if "/LOCK" in said:
+        return "end the process that has them open"
+    return "see to that disk and who may read it, or remove the folder: the rows are restored"
 
 
 def _count(file: Path) -> int:

@@ -72,7 +72,7 @@ NEEDLESS = {
         "indexer.qdrant.sweep: delete",
         "streams.rows.shed: flush",
         "streams.rows.remove_abandoned: destroy",
-        "streams.rows._open: destroy",
+        "streams.rows._destroy: destroy",
     },
     "a copy that takes the old one's place only when it is whole": {
         "indexer.shards._copy: upsert_points",

@@ -1,11 +1,15 @@
+import os
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from schemas.ids import Offset, Partition
+from streams import rows
 from streams.errors import RowsThrownAway, RowsUnavailable
 from streams.records import Place
 from streams.rows import TablePartition, remove_abandoned
@@ -33,6 +37,23 @@ class Full:
 
     def write(self, _: object) -> None:
         raise Exception("no space")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+
+class Refusing:
+    """The engine where nothing can be opened or read."""
+
+    def __init__(self, db: Any, said: str) -> None:
+        self._db = db
+        self._said = said
+
+    def get(self, _: object) -> None:
+        raise Exception(self._said)
+
+    def __call__(self, *_: object) -> None:
+        raise Exception(self._said)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._db, name)
@@ -66,7 +87,7 @@ def test_rows_of_a_changelog_that_was_made_anew_are_thrown_away(tmp_path: Path) 
 
 def test_rows_that_another_has_open_are_refused_with_the_mend(tmp_path: Path) -> None:
     table = opened(tmp_path)
-    with pytest.raises(RowsUnavailable, match="remove the folder"):
+    with pytest.raises(RowsUnavailable, match="end the process that has them open"):
         opened(tmp_path)
     table.close()
 
@@ -204,17 +225,100 @@ def test_rows_that_cannot_be_written_and_are_sound_stay(tmp_path: Path, monkeypa
     table.close()
 
 
-@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST-*", "*.sst"])
-def test_rows_that_cannot_be_opened_are_thrown_away_and_counted(tmp_path: Path, name: str) -> None:
+def _junk(file: Path) -> None:
+    file.write_bytes(b"junk")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("CURRENT", _junk), ("MANIFEST-*", _junk), ("*.sst", _junk), ("MANIFEST-*", Path.unlink), ("*.sst", Path.unlink)],
+)
+def test_rows_whose_files_are_damaged_or_gone_are_thrown_away_and_counted(
+    tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
     for times in ("1", "2"):
         table = opened(tmp_path)
         table.write({b"a": b"1"}, Offset(5))
         table._db.flush()
         table.close()
         for file in tmp_path.rglob(name):
-            file.write_bytes(b"junk")
+            damage(file)
         _restored_anew(tmp_path)
         assert (tmp_path / "thrown-away").read_text() == times
+
+
+def test_rows_without_the_file_that_names_the_current_ones_are_restored(tmp_path: Path) -> None:
+    table = opened(tmp_path)
+    table.write({b"a": b"1"}, Offset(5))
+    table.close()
+    (tmp_path / "changelog-2" / "CURRENT").unlink()
+    _restored_anew(tmp_path)
+
+
+def _stay(folder: Path) -> None:
+    assert not (folder / "thrown-away").exists()
+    table = opened(folder)
+    assert (table.position, table.get(b"a")) == (5, b"1")
+    table.close()
+
+
+@contextmanager
+def few_files(spare: int) -> Iterator[None]:
+    """Only so many more can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as next_free:
+        limit = next_free.fileno() + spare
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_rows_stay_where_a_process_may_open_too_few_files(tmp_path: Path) -> None:
+    """Whichever file it is that cannot be opened."""
+    table = opened(tmp_path)
+    table.write({b"a": b"1"}, Offset(5))
+    table._db.flush()
+    table.close()
+    refusals = []
+    for spare in range(14):
+        with few_files(spare):
+            try:
+                opened(tmp_path).close()
+            except RowsUnavailable as error:
+                refusals.append(str(error))
+        _stay(tmp_path)
+    assert len(refusals) >= 5
+    assert all("allow the process more files (ulimit -n)" in refusal for refusal in refusals)
+
+
+@pytest.mark.parametrize(
+    ("said", "mend"),
+    [
+        ("IO error: No space left on device: While appending to file: /rows/000011.sst", "make room on that disk"),
+        ("No space left on device (os error 28)", "make room on that disk"),
+        ("Corruption: IO error: While open a file: /rows/000011.sst: Too many open files", "ulimit -n"),
+        ("IO error: While lock file: /rows/LOCK: Resource temporarily unavailable", "end the process that has them"),
+        ("IO error: While pread: /rows/000011.sst: Input/output error", "or remove the folder: the rows are restored"),
+    ],
+)
+def test_what_says_nothing_about_the_rows_throws_none_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, mend: str
+) -> None:
+    """And its owner may let them go the moment after."""
+    table = opened(tmp_path)
+    table.write({b"a": b"1"}, Offset(5))
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "_db", Refusing(table._db, said))
+        with pytest.raises(RowsUnavailable, match=mend):
+            table.get(b"a")
+    table.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "Rdict", Refusing(rows.Rdict, said))
+        with pytest.raises(RowsUnavailable, match=mend):
+            opened(tmp_path)
+    _stay(tmp_path)
 
 
 def _in_files(folder: Path) -> set[bytes]:
