@@ -7,7 +7,18 @@ import numpy as np
 from indexer.errors import TierRefused
 from indexer.records import check, stored_member, stored_post
 from indexer.settings import HotSettings
-from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, IndexRecord, StoredMember, StoredPost, wall_clock
+from indexer.tiers import (
+    NO_FILTERS,
+    Beat,
+    Clock,
+    Filters,
+    Hits,
+    IndexRecord,
+    StoredMember,
+    StoredPost,
+    no_beat,
+    wall_clock,
+)
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector
 from schemas.ids import Kind, MemberId, Micros, PostId, Revision
 
@@ -53,7 +64,7 @@ class BruteColdTier:
     def count(self, kind: Kind) -> int:
         return sum(not entity.deleted for entity in self._of(kind).values())
 
-    def sweep(self, older_than_us: Micros) -> int:
+    def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         swept = 0
         kinds: tuple[Kind, ...] = ("post", "member")
         for kind in kinds:
@@ -62,6 +73,7 @@ class BruteColdTier:
             for key in old:
                 del held[key]
             swept += len(old)
+            beat()
         return swept
 
     def close(self) -> None: ...

@@ -23,7 +23,18 @@ from indexer.ledger import Head, Ledger
 from indexer.records import check, in_order, newest
 from indexer.settings import ColdSettings
 from indexer.shards import Point, Shards, Stored
-from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, IndexRecord, StoredMember, StoredPost, wall_clock
+from indexer.tiers import (
+    NO_FILTERS,
+    Beat,
+    Clock,
+    Filters,
+    Hits,
+    IndexRecord,
+    StoredMember,
+    StoredPost,
+    no_beat,
+    wall_clock,
+)
 from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, unpack_vector
 from schemas.ids import Generation, Kind, MemberId, Micros, PostId, Revision
 
@@ -129,9 +140,9 @@ class EdgeColdTier:
     def count(self, kind: Kind) -> int:
         return self._of(kind).ledger.live
 
-    def sweep(self, older_than_us: Micros) -> int:
-        swept = sum(self._sweep(held, older_than_us) for held in (self._posts, self._members))
-        self._erase()
+    def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
+        swept = sum(self._sweep(held, older_than_us, beat) for held in (self._posts, self._members))
+        self._erase(beat)
         return swept
 
     def oldest_erasure_s(self) -> float:
@@ -145,23 +156,24 @@ class EdgeColdTier:
             self._members.shards.close()
             os.close(self._owner)
 
-    def _sweep(self, held: "_Kind", older_than_us: Micros) -> int:
+    def _sweep(self, held: "_Kind", older_than_us: Micros, beat: Beat) -> int:
         old = held.ledger.tombstones(older_than_us)
         for start in range(0, len(old), _WRITE_POINTS):
             with self._lock:
                 numbers = old[start : start + _WRITE_POINTS]
                 held.shards.remove(numbers)
                 held.ledger.remove(numbers)
+            beat()
         return len(old)
 
-    def _erase(self) -> None:
+    def _erase(self, beat: Beat) -> None:
         """Writes shards anew until the time is used up, those with the oldest deletion first. One that fails keeps
         nobody waiting. Raises TierUnavailable for the last that failed."""
         until = time.monotonic() + _REWRITE_S
         failure: TierUnavailable | None = None
         for _, place, held in self._due_for_erasure():
             try:
-                self._rewrite(held, place)
+                self._rewrite(held, place, beat)
             except TierUnavailable as error:
                 failure = error
             if time.monotonic() >= until:
@@ -188,12 +200,13 @@ class EdgeColdTier:
         ]
         return sorted(due, key=lambda one: one[:2])
 
-    def _rewrite(self, held: Shards, place: int) -> None:
+    def _rewrite(self, held: Shards, place: int, beat: Beat) -> None:
         with closing(held.rewrite(place)) as steps:
             ended = False
             while not ended:
                 with self._lock:
                     ended = next(steps, _END) is _END
+                beat()
 
     def _of(self, kind: Kind) -> "_Kind":
         return self._posts if kind == "post" else self._members

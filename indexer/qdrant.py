@@ -21,7 +21,18 @@ from indexer.errors import TierRefused, TierUnavailable
 from indexer.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.records import check, in_order, newest
 from indexer.settings import ColdSettings
-from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, IndexRecord, StoredMember, StoredPost, wall_clock
+from indexer.tiers import (
+    NO_FILTERS,
+    Beat,
+    Clock,
+    Filters,
+    Hits,
+    IndexRecord,
+    StoredMember,
+    StoredPost,
+    no_beat,
+    wall_clock,
+)
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Kind, MemberId, Micros, Offset, Partition, PostId, Revision
 
@@ -131,7 +142,7 @@ class QdrantColdTier:
         with self._errors():
             return self._client.count(self._names[kind], count_filter=LIVE).count
 
-    def sweep(self, older_than_us: Micros) -> int:
+    def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         old = models.Filter(
             must=[
                 models.FieldCondition(key="deleted", match=models.MatchValue(value=True)),
@@ -143,6 +154,7 @@ class QdrantColdTier:
             for name in self._names.values():
                 swept += self._client.count(name, count_filter=old).count
                 self._client.delete(name, models.FilterSelector(filter=old))
+                beat()
         return swept
 
     def close(self) -> None:

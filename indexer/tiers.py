@@ -18,8 +18,16 @@ Clock = Callable[[], Micros]
 """Now, in microseconds since 1970."""
 
 
+Beat = Callable[[], None]
+"""Called again and again by work that takes long: it still goes on."""
+
+
 def wall_clock() -> Micros:
     return Micros(time.time_ns() // 1000)
+
+
+def no_beat() -> None:
+    """Nobody looks."""
 
 
 class Filters(NamedTuple):
@@ -118,9 +126,10 @@ class ColdTier(ColdReader, Protocol):
         """Returns when all that was written before survives a kill -9 and, on one machine, a power cut."""
         ...
 
-    def sweep(self, older_than_us: Micros) -> int:
+    def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         """Removes tombstones written before that time, and from the files the vectors of what was deleted half of
-        `erase_within_s` ago or earlier (a server does that in its own time). Returns how many tombstones."""
+        `erase_within_s` ago or earlier (a server does that in its own time). May take minutes, and calls `beat` after
+        each step. Returns how many tombstones."""
         ...
 
 

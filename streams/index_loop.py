@@ -170,8 +170,10 @@ class IndexLoop:
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + self._sweep_every_s
+        older_than_us = Micros(time.time_ns() // 1000 - self._tombstones_kept_s * 1_000_000)
+        self._pulse.beat()
         try:
-            swept = self._tier.sweep(Micros(time.time_ns() // 1000 - self._tombstones_kept_s * 1_000_000))
+            swept = self._tier.sweep(older_than_us, self._pulse.beat)
         except TierUnavailable as error:
             log.warning("the cold tier cannot sweep now", error=str(error))
         else:

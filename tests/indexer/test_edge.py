@@ -206,6 +206,20 @@ def test_the_vector_of_a_deleted_post_leaves_the_files(tmp_path: Path) -> None:
         assert tier.search(victim.vector, 1).post_ids == ["p0070"]
 
 
+def test_the_renewal_of_a_large_shard_says_again_and_again_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its process is taken for one that stands still and killed, again and again, and nothing is ever erased."""
+    monkeypatch.setattr(shards, "_COPIED_POINTS", 10)
+    with contextlib.closing(open_tier(tmp_path, erase_within_s=0)) as tier:
+        fill(tier, 100)
+        tier.write("post", records(deleted_post("p0070", 2), first=100))
+        still_to_erase: list[int] = []
+        tier.sweep(Micros(0), lambda: still_to_erase.append(len(_with_erased(tmp_path))))
+    assert still_to_erase[:10] == [1] * 10, "once for each 10 of 100 points"
+    assert still_to_erase[-1] == 0
+
+
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("step", ["first rename", "second rename", "removal", "opening"])
 def test_a_shard_whose_renewal_fails_goes_on_and_is_renewed_later(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.tiers import IndexRecord
+from indexer.tiers import Beat, IndexRecord, no_beat
 from schemas.ids import Kind, Micros
 
 
@@ -43,8 +43,9 @@ class JournalTier:
             os.fsync(file.fileno())
         self._lines.clear()
 
-    def sweep(self, older_than_us: Micros) -> int:
+    def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         self.swept += 1
+        beat()
         return 0
 
     def _apply(self, record: IndexRecord) -> bool:

@@ -191,9 +191,12 @@ def test_freshness_counts_from_the_origin(index: Index) -> None:
 
 
 def test_tombstones_are_swept_now_and_then(index: Index) -> None:
-    tier = JournalTier(index.journal)
-    with in_thread(index.loop(tier, sweep_every_s=0.05).run):
+    """A sweep that takes minutes is no loop that stands still: the loop is at work, and says so."""
+    tier, pulse = JournalTier(index.journal), HeardPulse()
+    with in_thread(index.loop(tier, sweep_every_s=0.05, pulse=pulse).run):
         until(lambda: tier.swept >= 2, "two sweeps")
+    before_each_and_within = 2 * tier.swept
+    assert all(pulse.beats.acquire(blocking=False) for _ in range(before_each_and_within))
 
 
 def test_two_loops_share_the_partitions_and_one_takes_over(index: Index) -> None:
