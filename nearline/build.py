@@ -18,6 +18,7 @@ from indexer.tiers import ColdReader, ColdTier, HotTier
 from nearline.cold_socket import cold_socket
 from nearline.cores import encode_threads
 from nearline.errors import BadSettings
+from nearline.failures import Beginnings
 from nearline.instance import read_instance
 from nearline.settings import Settings
 from schemas.api import ProcessStatus, Readiness, StatusResponse
@@ -41,6 +42,7 @@ SERVE: Final = "serve"
 
 Run = Callable[[Event], None]
 """Runs the process until the event is set."""
+Report = Callable[[Exception], None]
 
 _FORGET_EVERY_S: Final = 60.0
 
@@ -52,16 +54,20 @@ def process_names(settings: Settings) -> list[str]:
     return [*contexts, TRENDING, *encode, COLD, SERVE]
 
 
-def build(name: str, settings: Settings) -> Run:
-    """Of one process by its name, such as `contexts-0`. Raises BadSettings."""
+def build(name: str, settings: Settings, beginnings: Beginnings, report: Report) -> Run:
+    """Of one process by its name, such as `contexts-0`. `beginnings` hear of each part that is at work, and `report` is
+    called where the process leaves without raising. Raises BadSettings."""
     stage, _, slot = name.partition("-")
-    pulse = FilePulse(settings.data_dir, name)
+
+    def pulse(loop: str = "loop") -> Pulse:
+        return FilePulse(settings.data_dir, name, loop, beginnings.expect(loop))
+
     builders: dict[str, Callable[[], Run]] = {
-        CONTEXTS: lambda: build_contexts(settings, slot, pulse),
-        TRENDING: lambda: build_trending(settings, pulse),
-        ENCODE: lambda: build_encode(settings, slot, lambda loop: FilePulse(settings.data_dir, name, loop)),
-        COLD: lambda: build_cold(settings, pulse),
-        SERVE: lambda: build_serve(settings),
+        CONTEXTS: lambda: build_contexts(settings, slot, pulse()),
+        TRENDING: lambda: build_trending(settings, pulse(), report),
+        ENCODE: lambda: build_encode(settings, slot, pulse),
+        COLD: lambda: build_cold(settings, pulse()),
+        SERVE: lambda: build_serve(settings, beginnings.expect(SERVE)),
     }
     if name not in process_names(settings):
         raise BadSettings(f"{name} is no process; there are: {', '.join(process_names(settings))}")
@@ -74,10 +80,11 @@ def build_contexts(settings: Settings, slot: str, pulse: Pulse) -> Run:
     return ContextStage(settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot, pulse=pulse).run
 
 
-def build_trending(settings: Settings, pulse: Pulse) -> Run:
+def build_trending(settings: Settings, pulse: Pulse, report: Report) -> Run:
     from streams.trending import run_trending
 
-    return lambda stop: run_trending(settings.kafka, settings.trending, settings.data_dir / TRENDING, stop, pulse)
+    folder = settings.data_dir / TRENDING
+    return lambda stop: run_trending(settings.kafka, settings.trending, folder, stop, pulse=pulse, report=report)
 
 
 def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -> Run:
@@ -163,7 +170,7 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
         yield
 
 
-def build_serve(settings: Settings) -> Run:
+def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
     from indexer.hot import FaissHotTier
     from nearline.metrics import announce, withdraw
     from retriever.app import create_app
@@ -192,6 +199,7 @@ def build_serve(settings: Settings) -> Run:
         log.info("listening", url=url)
         port = int(url.rpartition(":")[2])
         announce(SERVE, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
+        has_begun()
 
     def run(stop: Event) -> None:
         with closing(cold), closing(retriever):

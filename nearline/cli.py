@@ -12,9 +12,8 @@ from typing import Final, NoReturn
 import click
 
 from nearline import argv, commands
+from nearline.errors import is_ours
 
-_PACKAGES: Final = ("schemas", "contexts", "encoders", "indexer", "streams", "retriever", "trainer", "nearline")
-_OURS: Final = frozenset(f"{package}.errors" for package in _PACKAGES)
 _INTERRUPTED: Final = 130
 _SECRET: Final = ("--api-key",)
 """Options whose values nobody else may see."""
@@ -99,9 +98,8 @@ def _range(wanted: click.IntRange | click.FloatRange) -> str:
 
 
 def _is_a_bug(error: Exception) -> bool:
-    """Errors of our packages and of the system say all by themselves. Told by module names, to import none of them."""
-    expected = isinstance(error, OSError | click.ClickException)
-    return not expected and not any(base.__module__ in _OURS for base in type(error).__mro__)
+    """Errors of our packages and of the system say all by themselves."""
+    return not is_ours(error) and not isinstance(error, OSError | click.ClickException)
 
 
 def _one_line(text: str) -> str:

@@ -9,6 +9,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from nearline.errors import is_ours
+
 log = structlog.get_logger(__name__)
 
 
@@ -18,7 +20,25 @@ class Failure(Struct, frozen=True):
     pid: int
     sentence: str
     at_start: bool
-    """Before it was put together, however long that took."""
+    """Before it was at work, however long that took."""
+
+
+class Beginnings:
+    """The parts of a process that are still to begin, each named when it is made. Called from any thread."""
+
+    def __init__(self) -> None:
+        self._awaited: set[str] = set()
+        self._begun: set[str] = set()
+
+    def expect(self, part: str) -> Callable[[], None]:
+        """The part calls what it gets when it is at work, once or more often."""
+        self._awaited.add(part)
+        return lambda: self._begun.add(part)
+
+    @property
+    def at_start(self) -> bool:
+        """Some part, or all, are not at work yet."""
+        return not self._awaited or self._begun != self._awaited
 
 
 def failures_folder(data_dir: Path) -> Path:
@@ -30,13 +50,19 @@ def report(error: Exception, process: str, data_dir: Path, *, at_start: bool) ->
 
     What our packages raise says all in its sentence; for anything else the place matters, the first time.
     """
-    ours = type(error).__module__.endswith(".errors")
-    sentence = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
+    ours = is_ours(error)
+    sentence = _sentence(error)
     last = _read(data_dir, process)
     is_new = last is None or last.sentence != sentence
     log.error("cannot go on", error=str(error), exc_info=error if is_new and not ours else None)
     with suppress(OSError):  # the data folder is being taken away, or the disk is full
         _write(data_dir, process, Failure(os.getpid(), sentence, at_start))
+
+
+def _sentence(error: Exception) -> str:
+    text, name = " ".join(str(error).split()), type(error).__name__
+    # Those of aiokafka begin with their name.
+    return text if is_ours(error) or text.startswith(name) else f"{name}: {text}"
 
 
 def failure_of(data_dir: Path, process: str) -> Callable[[int], Failure | None]:

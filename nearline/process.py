@@ -16,7 +16,7 @@ import structlog
 
 from nearline import log
 from nearline.build import SERVE, build
-from nearline.failures import report
+from nearline.failures import Beginnings, report
 from nearline.settings import read_of_parent
 from streams import crash_points
 
@@ -31,18 +31,21 @@ def main(name: str, data_dir: Path) -> int:
     crash_points.arm_from(os.environ, name.partition("-")[0])
     settings = read_of_parent(data_dir)
     log.configure(name, settings.log_level)
-    at_start = True
+    beginnings = Beginnings()
+
+    def report_end(error: Exception) -> None:
+        report(error, name, data_dir, at_start=beginnings.at_start)
+
     try:
-        run = build(name, settings)
+        run = build(name, settings, beginnings, report_end)
         collect_rarely()
         if name == SERVE:
             share_quickly()
         stop = Event()
         _on_signals(stop.set)
-        at_start = False
         run(stop)
     except Exception as error:
-        report(error, name, data_dir, at_start=at_start)
+        report_end(error)
         return 1
     _log.info("stopped")
     return 0

@@ -8,6 +8,7 @@ StreamsError
 ├── RowsUnavailable    the files of the rows cannot be opened, written or compacted
 │   └── RowsThrownAway damaged rows were removed; the next start restores them
 ├── OffsetsLost        rows are there and the group's offsets are not: counting on would count twice
+├── TrendingStuck      Faust stands still, or has crashed without a reason; the next process goes on
 ├── BadFile            a file of events cannot be opened or read to its end
 ├── NotDelivered       the broker refused events that were sent to it for good
 ├── RetrieverSilent    the hot feed cannot be asked how far it is; it can pass
@@ -27,6 +28,10 @@ class KafkaUnavailable(StreamsError):
 
 class KafkaRefused(StreamsError):
     """The broker says no, and will say no again. Names the topic or the setting."""
+
+
+class TrendingStuck(StreamsError):
+    """Says what Faust did not do."""
 
 
 class TopicMismatch(KafkaRefused):

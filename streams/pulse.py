@@ -65,26 +65,38 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 class FilePulse(Pulse):
-    def __init__(self, data_dir: Path, process: str, loop: str = "loop") -> None:
+    def __init__(
+        self, data_dir: Path, process: str, loop: str = "loop", has_begun: Callable[[], None] = no_beat
+    ) -> None:
+        """`has_begun` is called when the loop comes round with the partitions that its group has given it: then it
+        has been let in everywhere, and its state is restored."""
         self._file = pulse_folder(data_dir) / process / loop
+        self._has_begun = has_begun
+        self._has_joined = False
 
     def start(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (_TURNED, _WORKED):
             _marker(self._file, suffix).touch()
-        self.owns(())
+        self._say(())
 
     def owns(self, places: Collection[Place]) -> None:
+        self._has_joined = True
+        self._say(places)
+
+    def turn(self) -> None:
+        _touch(_marker(self._file, _TURNED))
+        if self._has_joined:
+            self._has_begun()
+
+    def beat(self) -> None:
+        _touch(_marker(self._file, _WORKED))
+
+    def _say(self, places: Collection[Place]) -> None:
         temporary = self._file.parent / f".{self._file.name}"
         with suppress(FileNotFoundError):  # the data folder is being taken away
             temporary.write_bytes(msgspec.json.encode(_Said(os.getpid(), sorted(places))))
             temporary.replace(self._file)
-
-    def turn(self) -> None:
-        _touch(_marker(self._file, _TURNED))
-
-    def beat(self) -> None:
-        _touch(_marker(self._file, _WORKED))
 
 
 def pulse_folder(data_dir: Path) -> Path:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -21,7 +21,7 @@ from schemas.events import Activity, decode_event, event_time_us
 from schemas.ids import Micros, Millis, Partition, PostId
 from schemas.trending import encode_trending
 from streams.commit_watch import CALL_TIMEOUT_S, CommitWatch
-from streams.errors import StreamsError
+from streams.errors import StreamsError, TrendingStuck
 from streams.faust_client import new_app
 from streams.faust_commits import commit_with_metadata
 from streams.lag import OffsetReader
@@ -43,25 +43,41 @@ WATCH_EVERY_S: Final = 10.0
 STOP_S: Final = 10.0
 EXIT_STATUS: Final = 70
 
+Report = Callable[[Exception], None]
+
+
+def _log_error(error: Exception) -> None:
+    log.error("trending cannot go on", exc_info=error)
+
 
 def run_trending(
-    kafka: KafkaSettings, settings: TrendingSettings, folder: Path, stop: threading.Event, pulse: Pulse = NO_PULSE
+    kafka: KafkaSettings,
+    settings: TrendingSettings,
+    folder: Path,
+    stop: threading.Event,
+    *,
+    pulse: Pulse = NO_PULSE,
+    report: Report = _log_error,
 ) -> None:
-    """Returns when `stop` is set and the lists are written. Leaves the process where it cannot go on. `folder` is
-    Faust's own."""
-    asyncio.run(TrendingStage(kafka, settings, folder, pulse).run(stop))
+    """Returns when `stop` is set and the lists are written. Where it cannot go on, it calls `report` with the reason
+    and leaves the process. `folder` is Faust's own."""
+    asyncio.run(TrendingStage(kafka, settings, folder, pulse, report).run(stop))
 
 
 class TrendingStage:
     """Everything runs in one event loop; `activity` arrives through one agent for all partitions of this worker."""
 
-    def __init__(self, kafka: KafkaSettings, settings: TrendingSettings, folder: Path, pulse: Pulse) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, settings: TrendingSettings, folder: Path, pulse: Pulse, report: Report = _log_error
+    ) -> None:
         self._pulse = pulse
+        self._report = report
         self._kafka = kafka
         self._settings = settings
         self._scores: dict[Partition, TrendingScores] = {}
         self._deleted: dict[Place, int] = {}
         self._skipped = 0
+        self._is_member = False
         commit_with_metadata(lambda place: commit_metadata(self._deleted.get(place, 0)))
         self._app = new_app(topics.TRENDING_GROUP, kafka, folder)
         # Raw: a codec's error would commit past the message, so we read it ourselves.
@@ -75,7 +91,7 @@ class TrendingStage:
         async def count(stream: Any) -> None:
             # Not take(): it acknowledges a batch even when the body raises.
             async for events in stream.noack_take(BATCH_EVENTS, within=BATCH_S):
-                with _no_way_on("counting activity"):
+                with self._no_way_on("counting activity"):
                     await self._take_over({Partition(event.message.partition) for event in events})
                     for event in events:
                         self._count(event.message)
@@ -83,7 +99,7 @@ class TrendingStage:
                         await stream.ack(event)
 
         async def write() -> None:
-            with _no_way_on("writing the trending lists"):
+            with self._no_way_on("writing the trending lists"):
                 await self._write_lists()
 
         self._app.timer(self._settings.interval_s)(write)
@@ -91,18 +107,20 @@ class TrendingStage:
         @self._app.on_partitions_assigned.connect
         async def assigned(*arguments: Any, **_: Any) -> None:
             _sender, assigned = arguments
+            self._is_member = True
             self._keep({Partition(place.partition) for place in assigned})
             self._pulse.owns([Place(topics.ACTIVITY, Partition(place.partition)) for place in assigned])
 
         @self._app.on_partitions_revoked.connect
         async def revoked(*_: Any, **__: Any) -> None:
-            """All of them, before every rebalance."""
-            self._pulse.owns(())
+            """All of them, before every rebalance; also before the first, when no group has let us in yet."""
+            if self._is_member:
+                self._pulse.owns(())
 
     async def run(self, stop: threading.Event) -> None:
         watch = CommitWatch(self._kafka, topics.TRENDING_GROUP, STALLED_LOOKS)
         self._pulse.start()
-        with _no_way_on("running Faust"):
+        with self._no_way_on("running Faust"):
             self._app.finalize()
             await self._app.start()
             await self._until(stop, watch)
@@ -115,7 +133,7 @@ class TrendingStage:
         watch_at = time.monotonic() + WATCH_EVERY_S
         while not stop.is_set():
             if self._app.crashed:
-                _leave(f"Faust crashed: {self._app.crash_reason!r}")
+                self._leave(_crash_reason(self._app), "running Faust")
             if time.monotonic() >= watch_at:
                 await self._look(watch)
                 watch_at = time.monotonic() + WATCH_EVERY_S
@@ -130,13 +148,29 @@ class TrendingStage:
             log.warning("whether trending moves is not known", error=str(error))
             return
         if stalled:
-            _leave(f"no commit for {STALLED_LOOKS * WATCH_EVERY_S:.0f} s on {stalled}")
+            waited_s = STALLED_LOOKS * WATCH_EVERY_S
+            self._leave(TrendingStuck(f"no commit for {waited_s:.0f} s on {stalled}"), "watching Faust")
 
     async def _stop_app(self) -> None:
         try:
             await asyncio.wait_for(self._app.stop(), STOP_S)
         except TimeoutError:
-            _leave(f"Faust did not stop within {STOP_S:.0f} s")
+            self._leave(TrendingStuck(f"Faust did not stop within {STOP_S:.0f} s"), "stopping Faust")
+
+    @contextmanager
+    def _no_way_on(self, doing: str) -> Iterator[None]:
+        """An exception that leaves an agent freezes its commits and hangs the stop, so the process leaves at once."""
+        try:
+            yield
+        except Exception as error:
+            self._leave(error, doing)
+
+    def _leave(self, reason: Exception, doing: str) -> NoReturn:
+        log.error("the trending stage leaves, to be started again", doing=doing, reason=repr(reason))
+        try:
+            self._report(reason)
+        finally:
+            os._exit(EXIT_STATUS)
 
     def _keep(self, partitions: Collection[Partition]) -> None:
         """A rebalance hands out everything anew; what stays here keeps its scores."""
@@ -198,16 +232,6 @@ class TrendingStage:
             self._skipped = 0
 
 
-@contextmanager
-def _no_way_on(doing: str) -> Iterator[None]:
-    """An exception that leaves an agent freezes its commits and hangs the stop, so the process leaves at once."""
-    try:
-        yield
-    except Exception as error:
-        log.exception("trending cannot go on", doing=doing)
-        _leave(f"{doing}: {error!r}")
-
-
-def _leave(reason: str) -> NoReturn:
-    log.error("the trending stage leaves, to be started again", reason=reason)
-    os._exit(EXIT_STATUS)
+def _crash_reason(app: Any) -> Exception:
+    reason = app.crash_reason
+    return reason if isinstance(reason, Exception) else TrendingStuck(f"Faust crashed: {reason!r}")

@@ -6,6 +6,7 @@ import pytest
 
 from indexer.errors import NoSuchDevice
 from nearline.build import build
+from nearline.failures import Beginnings
 from nearline.settings import load_settings
 
 
@@ -13,4 +14,4 @@ from nearline.settings import load_settings
 def test_a_gpu_that_is_not_there_is_one_sentence(process: str, setting: str, tmp_path: Path) -> None:
     settings = load_settings(None, tmp_path, **{f"{setting}__device": "cuda:99"})
     with pytest.raises(NoSuchDevice, match=rf"^{setting}\.device is cuda:99, but .* give auto or cpu$"):
-        build(process, settings)
+        build(process, settings, Beginnings(), lambda _: None)

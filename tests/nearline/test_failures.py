@@ -3,14 +3,27 @@
 import os
 import sys
 from pathlib import Path
+from threading import Event
 
+import pytest
+from aiokafka.errors import NodeNotReadyError
 from structlog.testing import capture_logs
 
 from nearline import children
+from nearline.build import build
 from nearline.errors import BadSettings
-from nearline.failures import Failure, failure_of, report
+from nearline.failures import Beginnings, Failure, failure_of, report
+from nearline.ports import free_ports
 from nearline.settings import Settings, write_for_children
 from nearline.supervisor import Part, Supervisor
+from schemas.topics import core_topics
+from streams import transactional
+from streams.errors import KafkaUnavailable
+from streams.settings import KafkaSettings
+from streams.topics import ensure_topics
+from streams.trending import EXIT_STATUS
+from tests.conftest import RunningBroker
+from tests.streams.stage_kit import in_thread
 from tests.waiting import until
 
 
@@ -40,11 +53,66 @@ def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) ->
     )
 
 
+def test_trending_says_why_it_leaves(tmp_path: Path) -> None:
+    """Faust raises nothing through its agents, so that it leaves by itself."""
+    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}")
+    write_for_children(Settings(data_dir=tmp_path, kafka=kafka))
+    command = [sys.executable, "-m", "nearline.process", "trending", str(tmp_path)]
+    with (tmp_path / "output").open("wb") as output:
+        process = children.spawn(command, output=output, dies_with_parent=True)
+    try:
+        assert process.wait(120) == EXIT_STATUS
+    finally:
+        process.kill()
+    failure = failure_of(tmp_path, "trending")(process.pid)
+    assert failure is not None, (tmp_path / "output").read_text()
+    assert failure.sentence.startswith("KafkaConnectionError: Unable to bootstrap")
+    assert failure.at_start
+
+
+def test_a_worker_that_waits_in_vain_for_kafka_is_still_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactional, "_CALL_S", 0.1)
+    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}")
+    beginnings = Beginnings()
+    run = build("contexts-0", Settings(data_dir=tmp_path, kafka=kafka), beginnings, lambda _: None)
+    with pytest.raises(KafkaUnavailable):
+        run(Event())
+    assert beginnings.at_start
+
+
+@pytest.mark.broker
+def test_a_worker_with_partitions_is_past_its_start(clean_topics: RunningBroker, tmp_path: Path) -> None:
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)
+    ensure_topics(kafka, core_topics())
+    beginnings = Beginnings()
+    with in_thread(build("contexts-0", Settings(data_dir=tmp_path, kafka=kafka), beginnings, lambda _: None)):
+        until(lambda: not beginnings.at_start, "the worker to get its partitions", 60)
+
+
+def test_a_process_is_at_its_start_until_each_of_its_parts_has_begun() -> None:
+    beginnings = Beginnings()
+    assert beginnings.at_start, "no part is there yet"
+    posts, members = beginnings.expect("post"), beginnings.expect("member")
+    for begin in (posts, posts):
+        begin()
+        assert beginnings.at_start
+    members()
+    assert not beginnings.at_start
+
+
 def test_the_place_of_an_unknown_error_is_shown_once(tmp_path: Path) -> None:
     with capture_logs() as log:
-        for error in (RuntimeError("a"), RuntimeError("a"), RuntimeError("b"), BadSettings("c")):
+        for error in (
+            RuntimeError("a"),
+            RuntimeError("a"),
+            RuntimeError("b"),
+            BadSettings("c"),
+            NodeNotReadyError("d"),
+        ):
             report(error, "encode-0", tmp_path, at_start=False)
-    assert [line["exc_info"] is not None for line in log] == [True, False, True, False]
+    assert [line["exc_info"] is not None for line in log] == [True, False, True, False, True]
 
 
 def test_the_failure_of_another_process_is_not_taken_for_its_own(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError
 from schemas.ids import Micros, Partition, PostId
 from schemas.trending import decode_trending
 from streams.errors import KafkaRefused
-from streams.pulse import NO_PULSE
+from streams.pulse import NO_PULSE, FilePulse
 from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending import TrendingStage
 from streams.trending_lists import _last_list
@@ -44,6 +44,23 @@ def test_a_partition_that_comes_while_lists_are_written_ends_nothing(tmp_path: P
     assert written == [0, 1]
     asyncio.run(stage._write_lists())
     assert written == [0, 1, 2, 3], "what came meanwhile is written the next time"
+
+
+def test_who_waits_to_be_let_in_by_its_group_is_still_at_its_start(tmp_path: Path) -> None:
+    """Faust says that partitions are revoked before it has ever asked for some."""
+    begun: list[str] = []
+    pulse = FilePulse(tmp_path, "trending", has_begun=lambda: begun.append("begun"))
+    stage = TrendingStage(KafkaSettings(bootstrap_servers="127.0.0.1:1"), SETTINGS, tmp_path, pulse)
+
+    async def tell(signal: Any) -> None:
+        await signal.send(set())
+        pulse.turn()
+
+    pulse.start()
+    asyncio.run(tell(stage._app.on_partitions_revoked))
+    assert begun == []
+    asyncio.run(tell(stage._app.on_partitions_assigned))
+    assert begun == ["begun"]
 
 
 def test_an_error_is_no_list() -> None:

@@ -29,7 +29,7 @@ def main(bootstrap_servers: str, interval_s: str, data_dir: str, broken: str = "
     settings = TrendingSettings(interval_s=float(interval_s), half_life_s=1e9)
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
     with tempfile.TemporaryDirectory() as folder:
-        trending.run_trending(kafka, settings, Path(folder), stop, FilePulse(Path(data_dir), str(os.getpid())))
+        trending.run_trending(kafka, settings, Path(folder), stop, pulse=FilePulse(Path(data_dir), str(os.getpid())))
 
 
 if __name__ == "__main__":
