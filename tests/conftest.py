@@ -38,6 +38,14 @@ _QUICK: Final = ("-XX:TieredStopAtLevel=1",)
 _ODD_NAME: Final = "p2 ü, räume: %d ${x}#\\u"
 """Of every broker's data folder: a user may call it anything."""
 
+NO_COORDINATOR_YET: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._WAIT_COORD,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
+"""What a broker that has just started answers about a group, for a moment."""
+
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -145,11 +153,11 @@ def _groups(admin: AdminClient) -> list[str]:
 
 
 def _delete_group(admin: AdminClient, name: str) -> bool:
-    """False while it has live members."""
+    """False while it has live members, or its coordinator is not there yet."""
     try:
         admin.delete_consumer_groups([name])[name].result(20)
     except KafkaException as error:
-        if error.args[0].code() == KafkaError.NON_EMPTY_GROUP:
+        if error.args[0].code() in (KafkaError.NON_EMPTY_GROUP, *NO_COORDINATOR_YET):
             return False
         if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
             raise

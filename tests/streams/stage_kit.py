@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Message, Producer, TopicPartition
 
 from schemas.embeddings import MemberEmbedding, PostEmbedding, pack_vector
 from schemas.ids import Generation, MemberId, Micros, Partition, PostId, Revision
 from streams.errors import KafkaUnavailable
-from streams.kafka import client_config, kafka_errors, producer_config
+from streams.kafka import admin, client_config, kafka_errors, producer_config
 from streams.lag import OffsetReader
 from streams.pulse import Pulse
 from streams.records import Place, offset_of, place_of
@@ -137,6 +137,22 @@ class HeardPulse(Pulse):
 
 def all_places(kafka: KafkaSettings, *topics: str) -> set[Place]:
     return {Place(topic, Partition(number)) for topic in topics for number in range(kafka.partitions)}
+
+
+def until_workers_share(kafka: KafkaSettings, group: str, number: int) -> None:
+    """Until so many members of the group own its partitions."""
+
+    def settled() -> bool:
+        # A new client each time: one that has asked too early may wait for that coordinator for good.
+        client = admin(kafka)
+        try:
+            group_now = client.describe_consumer_groups([group], request_timeout=5)[group].result(10)
+        except (KafkaException, TimeoutError):
+            return False  # a broker's first group makes it wait for its offsets topic
+        owners = [member for member in group_now.members if member.assignment.topic_partitions]
+        return group_now.state == ConsumerGroupState.STABLE and len(owners) == number
+
+    until(settled, f"{number} workers to share the partitions", 60, every_s=0.2)
 
 
 @contextmanager

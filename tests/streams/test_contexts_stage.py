@@ -13,7 +13,7 @@ from threading import Event
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import ConsumerGroupState, Message
+from confluent_kafka import Message
 from structlog.testing import capture_logs
 
 from contexts.settings import ContextRules
@@ -39,7 +39,7 @@ from streams.transactional import Positions, Processed
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED, SESSION
 from tests.streams.context_world import Sent, World, slices
-from tests.streams.stage_kit import HeardPulse, Sender, all_places, child, in_thread, read_all
+from tests.streams.stage_kit import HeardPulse, Sender, all_places, child, in_thread, read_all, until_workers_share
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -378,11 +378,4 @@ def _lose_group(contexts: Contexts) -> None:
 
 
 def _until_members(contexts: Contexts, number: int) -> None:
-    group = topics.CONTEXTS_GROUP
-
-    def settled() -> bool:
-        found = contexts.broker.admin.describe_consumer_groups([group])[group].result(20)
-        owners = [member for member in found.members if member.assignment.topic_partitions]
-        return found.state == ConsumerGroupState.STABLE and len(owners) == number
-
-    until(settled, f"{number} workers to share the partitions", every_s=0.1)
+    until_workers_share(contexts.kafka, topics.CONTEXTS_GROUP, number)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from schemas import topics
 from schemas.ids import Partition
@@ -18,7 +18,7 @@ from schemas.topics import TopicSpec
 from schemas.trending import TrendingList, decode_trending
 from streams.commit_watch import CommitWatch
 from streams.errors import KafkaUnavailable
-from streams.kafka import admin, consumer_config
+from streams.kafka import consumer_config
 from streams.pulse import read_signs
 from streams.records import Place
 from streams.settings import KafkaSettings
@@ -27,7 +27,7 @@ from streams.trending import EXIT_STATUS
 from streams.trending_lists import last_lists
 from streams.trending_scores import WEIGHTS
 from tests.conftest import RunningBroker
-from tests.streams.stage_kit import Sender, all_places, child, lag, read_all, until_no_lag
+from tests.streams.stage_kit import Sender, all_places, child, lag, read_all, until_no_lag, until_workers_share
 from tests.streams.strange_headers import send_strange
 from tests.waiting import until
 
@@ -69,20 +69,7 @@ class Trending:
         return sorted(place for sign in signs for place in sign.owned)
 
     def until_members(self, number: int) -> None:
-        """So many workers share the partitions."""
-        group, client = topics.TRENDING_GROUP, admin(self.kafka)
-
-        def settled() -> bool:
-            try:
-                found = client.describe_consumer_groups([group])[group].result(20)
-            except KafkaException as error:
-                # A broker's first group makes it wait for its offsets topic.
-                assert error.args[0].retriable(), error
-                return False
-            owners = [member for member in found.members if member.assignment.topic_partitions]
-            return found.state == ConsumerGroupState.STABLE and len(owners) == number
-
-        until(settled, f"{number} workers to share the partitions", 60, every_s=0.1)
+        until_workers_share(self.kafka, topics.TRENDING_GROUP, number)
 
     def lists(self) -> dict[int, TrendingList]:
         """The newest list of each partition, as the retriever sees them."""
