@@ -118,6 +118,7 @@ class Recording:
         self.recorded = Recorded()
         self.assigned = processor.assigned
         self.revoked = processor.revoked
+        self.set_back = processor.set_back
         self.committed = processor.committed
 
     def ahead(self, records: Sequence[Message]) -> list[Output] | None:
@@ -150,6 +151,9 @@ class EmptyApply:
 
     def revoked(self, places: Sequence[Place]) -> None:
         pass
+
+    def set_back(self, positions: Mapping[Place, Offset]) -> list[Output]:
+        return []
 
     def ahead(self, records: Sequence[Message]) -> list[Output] | None:
         return None

@@ -131,6 +131,11 @@ class ContextProcessor:
             # Not before ours are open.
             remove_abandoned(self._folder.parent, 2 * age_s)
 
+    def set_back(self, positions: Mapping[Place, Offset]) -> list[Output]:
+        """The rows have counted so far: else the next start would take the group's offsets for lost."""
+        self._begin()
+        return self._finish(positions)
+
     def ahead(self, records: Sequence[Message]) -> list[Output] | None:
         """Due publications and waiting actions whose time is up, so many of each partition at once."""
         self._begin()

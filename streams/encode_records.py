@@ -110,6 +110,10 @@ class EncodeRecords:
     def revoked(self, places: Sequence[Place]) -> None:
         """No state to give back."""
 
+    def set_back(self, positions: Mapping[Place, Offset]) -> list[Output]:
+        """Nothing is counted."""
+        return []
+
     def ahead(self, records: Sequence[Message]) -> list[Output] | None:
         """Nothing is ever due without a record."""
         return None

@@ -26,7 +26,7 @@ from streams.patience import Patience
 from streams.pulse import NO_PULSE, Pulse
 from streams.records import Place
 from streams.settings import IndexSettings, KafkaSettings
-from streams.starts import NO_RESET, find_starts
+from streams.starts import NO_RESET, find_starts, set_back
 from streams.unread import read_committed, to_commit
 from streams.verdicts import Verdict
 
@@ -186,6 +186,11 @@ class IndexLoop:
         starts = find_starts(self._kafka, self._group, committed, CALL_S)
         consumer.incremental_assign([TopicPartition(*place, start.first) for place, start in starts.items()])
         self._deleted.update({place: start.deleted for place, start in starts.items()})
+        if lost := set_back(starts):
+            consumer.commit(
+                offsets=[to_commit(place, offset, self._deleted[place]) for place, offset in lost.items()],
+                asynchronous=False,
+            )
         self._owned.update(map(_place, partitions))
         self._pulse.owns(self._owned)
 

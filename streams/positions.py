@@ -45,7 +45,8 @@ def read_position(key: bytes, value: bytes, partition: Partition) -> tuple[Place
 
 def refuse_lost_offsets(table: TablePartition, committed: Mapping[Place, Offset | None]) -> None:
     """Raises OffsetsLost when the group would read again what the rows have counted. The group may be ahead: it also
-    commits control records."""
+    commits control records. It is never behind because the broker has lost records: the transaction that sets its
+    offsets back sets these back too."""
     for key, value in table.scan(LETTER):
         place, counted = read_position(key, value, table.partition)
         offset = committed.get(place)

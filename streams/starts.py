@@ -28,6 +28,18 @@ class Start(NamedTuple):
     committed: Offset | None
     deleted: int
 
+    @property
+    def set_back(self) -> Offset | None:
+        """Where reading goes on after the broker has lost its newest records; None: it has lost none. To be committed
+        before anything else: other records will take the places of the lost ones, and what was committed would pass
+        over them."""
+        return Offset(self.first) if self.committed is not None and self.first < self.committed else None
+
+
+def set_back(starts: Mapping[Place, Start]) -> dict[Place, Offset]:
+    """Those that are, and where to."""
+    return {place: start.set_back for place, start in starts.items() if start.set_back is not None}
+
 
 def find_starts(
     kafka: KafkaSettings, group: str, committed: Mapping[Place, Committed], timeout_s: float

@@ -23,7 +23,7 @@ from streams.kafka import consumer_config, kafka_errors, producer_config, say_re
 from streams.pulse import NO_PULSE, Pulse
 from streams.records import Output, Place, offset_of, place_of
 from streams.settings import KafkaSettings
-from streams.starts import NO_RESET, find_starts
+from streams.starts import NO_RESET, find_starts, set_back
 from streams.unread import read_committed, to_commit
 
 _IDLE_S: Final = 0.1
@@ -59,6 +59,11 @@ class Processor(Protocol):
 
     def revoked(self, places: Sequence[Place]) -> None:
         """These partitions are no longer ours. No transaction is open, and none of their records is in process."""
+        ...
+
+    def set_back(self, positions: Mapping[Place, Offset]) -> list[Output]:
+        """The broker has lost its newest records of these partitions: they are read from these offsets again, whatever
+        was counted. The outputs of the transaction that commits so. Called before any other work on them."""
         ...
 
     def ahead(self, records: Sequence[Message]) -> list[Output] | None:
@@ -126,6 +131,7 @@ class TransactionalLoop:
         self._batch: list[Message] = []
         self._committed: dict[Place, Offset | None] = {}
         self._deleted: dict[Place, int] = {}
+        self._set_back: dict[Place, Offset] = {}
         self._delivered: dict[Place, Offset] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -165,6 +171,9 @@ class TransactionalLoop:
     def _turn(self) -> None:
         self._pulse.turn()
         records = self._collect()
+        if self._set_back:
+            self._transact(self._processor.set_back(self._set_back), self._set_back)
+            self._set_back = {}
         self._ahead(records)
         if not records and (moved := self._moved(())):
             # Only control records: no reader is behind, and so no lag should be shown.
@@ -295,6 +304,7 @@ class TransactionalLoop:
         starts = find_starts(self._kafka, self._group, read_committed(found), _CALL_S)
         self._committed = {place: start.committed for place, start in starts.items()}
         self._deleted = {place: start.deleted for place, start in starts.items()}
+        self._set_back = set_back(starts)
         log.info("assigned", group=self._group, num_partitions=len(found))
         self._pulse.owns(self._committed)
         self._processor.assigned(self._committed)
@@ -316,6 +326,7 @@ class TransactionalLoop:
         self._batch = [record for record in self._batch if (record.topic(), record.partition()) not in lost]
         for place in lost:
             self._committed.pop(place, None)
+            self._set_back.pop(place, None)
         log.info("revoked", group=self._group, num_partitions=len(lost))
         self._pulse.owns(self._committed)
         self._processor.revoked(list(lost))

@@ -47,7 +47,13 @@ def transaction(kafka: KafkaSettings, topic: str, partition: int, *, commit: boo
 
 def commit(broker: RunningBroker, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
     wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-    broker.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])[group].result(20)
+
+    def taken() -> bool:
+        request = broker.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])
+        return all(at.error is None for at in request[group].result(20).topic_partitions)
+
+    # A broker's first group makes it wait for its offsets topic.
+    until(taken, f"the broker to take offsets of {group}")
 
 
 def delete_before(broker: RunningBroker, topic: str, partition: int, offset: int) -> None:

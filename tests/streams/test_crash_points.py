@@ -49,6 +49,9 @@ WITHIN = {
 }
 """Effects in other files that are done before the process passes this place."""
 NEEDLESS = {
+    "nothing of the partition was read yet; the next start does it again": {
+        "streams.index_loop._assigned: commit",
+    },
     "only offsets of control records: a crash repeats nothing": {
         "streams.transactional._commit_offsets: commit_transaction",
     },

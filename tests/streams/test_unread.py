@@ -7,7 +7,7 @@ from threading import Event
 from typing import Any, NamedTuple, cast
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -19,7 +19,9 @@ from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
 from streams.errors import KafkaUnavailable
 from streams.index_loop import IndexLoop
+from streams.kafka import producer_config
 from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
+from streams.positions import CHANGELOG_OF, position_cells
 from streams.records import Place
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
 from streams.unread import Committed, read_committed, sentence, to_commit
@@ -175,6 +177,34 @@ def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
         seen.send(1)
         seen.until_committed(4, 0)
     assert len(read_all(kafka, topics.DEAD_LETTERS)) == 1, "only the record that came afterwards"
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
+def test_what_takes_the_places_of_lost_records_while_the_stage_is_down_is_read(
+    clean_topics: RunningBroker, tmp_path: Path, stage: Stage
+) -> None:
+    """The stage was started and stopped before they came, and they are more than were lost."""
+    kafka = made(clean_topics)
+    seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
+    seen.send(3)
+    commit(clean_topics, stage.group, {stage.place: 5})
+    if stage.group == topics.CONTEXTS_GROUP:
+        _have_counted(kafka, stage.place, Offset(5))
+    with in_thread(stage.start(kafka, tmp_path)):
+        seen.until_committed(3, 0)
+    seen.send(4)
+    with in_thread(stage.start(kafka, tmp_path)):
+        seen.until_committed(7, 0)
+    assert len(read_all(kafka, topics.DEAD_LETTERS)) == 4
+
+
+def _have_counted(kafka: KafkaSettings, place: Place, offset: Offset) -> None:
+    changelog = CHANGELOG_OF[place.topic]
+    (cell,) = position_cells({place: offset}, changelog)[place.partition].items()
+    producer = Producer(producer_config(kafka))
+    producer.produce(changelog, cell[1], cell[0], partition=place.partition)
+    assert producer.flush(20) == 0
 
 
 def test_metadata_of_somebody_else_says_nothing() -> None:
