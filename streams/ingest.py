@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas import topics
 from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
 from streams.event_files import InputEvent
-from streams.kafka import Config, admin, kafka_errors, producer_config, translate
+from streams.kafka import Config, admin, kafka_errors, new_producer, translate
 from streams.settings import KafkaSettings
 
 _POLL_EVERY: Final = 500
@@ -39,21 +39,16 @@ class EventSender:
         self._num_failed = 0
         self._first_failure = ""
         self.num_sent = 0
-        self._producer = Producer(
-            producer_config(
-                kafka,
-                **{
-                    # A paced feed sends a few requests a second and not one an event.
-                    "linger.ms": int(_PACE_S * 1000),
-                    "message.timeout.ms": 0,  # an outage is waited out, however long
-                    "queue.buffering.max.kbytes": _QUEUE_KBYTES,
-                    "delivery.report.only.error": True,
-                    "on_delivery": self._delivered,
-                    "error_cb": self._error,
-                    **(options or {}),
-                },
-            )
-        )
+        own = {
+            # A paced feed sends a few requests a second and not one an event.
+            "linger.ms": int(_PACE_S * 1000),
+            "message.timeout.ms": 0,  # an outage is waited out, however long
+            "queue.buffering.max.kbytes": _QUEUE_KBYTES,
+            "delivery.report.only.error": True,
+            "on_delivery": self._delivered,
+            "error_cb": self._error,
+        }
+        self._producer = new_producer(kafka, **{**own, **(options or {})})
 
     def __enter__(self) -> Self:
         return self

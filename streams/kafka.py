@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, StreamsError
@@ -118,7 +118,32 @@ class Refusals:
 
 
 def admin(kafka: KafkaSettings, error_cb: Callable[[KafkaError], None] = say_refused) -> AdminClient:
-    return AdminClient(client_config(kafka, error_cb=error_cb))
+    """Raises KafkaRefused for a wrong option, and so do `new_consumer` and `new_producer`."""
+    with _options_named():
+        return AdminClient(client_config(kafka, error_cb=error_cb))
+
+
+def new_consumer(kafka: KafkaSettings, group: str, **over: Any) -> Consumer:
+    """Made by `consumer_config`. Close it."""
+    with _options_named():
+        return Consumer(consumer_config(kafka, group, **over))
+
+
+def new_producer(kafka: KafkaSettings, **over: Any) -> Producer:
+    """Made by `producer_config`."""
+    with _options_named():
+        return Producer(producer_config(kafka, **over))
+
+
+@contextmanager
+def _options_named() -> Iterator[None]:
+    """A client that is made asks nobody, so what it refuses is in its options."""
+    try:
+        yield
+    except KafkaException as error:
+        raise KafkaRefused(f"kafka.options: {error.args[0].str().strip()}") from None
+    except (TypeError, ValueError) as error:
+        raise KafkaRefused(f"kafka.options: {error}") from None
 
 
 def translate(error: KafkaError | KafkaException) -> StreamsError:

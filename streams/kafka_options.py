@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, Producer
-from confluent_kafka.admin import AdminClient
-
 from streams.errors import KafkaRefused
-from streams.kafka import client_config, consumer_config, producer_config
+from streams.kafka import admin, client_config, new_consumer, new_producer
 from streams.settings import KafkaSettings
 
 _NOBODY: Final = "127.0.0.1:1"
@@ -25,14 +22,9 @@ def check_options(kafka: KafkaSettings) -> None:
         return
     named = kafka.model_copy(update={"bootstrap_servers": kafka.bootstrap_servers or _NOBODY})
     check_for_trending(client_config(named))
-    try:
-        AdminClient(client_config(named))
-        Producer(producer_config(named))
-        Consumer(consumer_config(named, "never-joined")).close()
-    except KafkaException as error:
-        raise KafkaRefused(f"kafka.options: {error.args[0].str().strip()}") from None
-    except (TypeError, ValueError) as error:
-        raise KafkaRefused(f"kafka.options: {error}") from None
+    admin(named)
+    new_producer(named)
+    new_consumer(named, "never-joined").close()
 
 
 def check_for_trending(options: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import OffsetSpec
 from schemas import topics
 from schemas.ids import Generation, Millis, Offset, Partition
 from streams.errors import KafkaUnavailable, NotLetIn
-from streams.kafka import Refusals, admin, consumer_config, kafka_errors, translate
+from streams.kafka import Refusals, admin, kafka_errors, new_consumer, translate
 from streams.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
 from streams.unread import Committed, deleted_since, read_committed
@@ -94,8 +94,8 @@ class OffsetReader:
         self._prober: Consumer | None = None
 
     def close(self) -> None:
-        for consumer in (*self._askers.values(), *([self._prober] if self._prober is not None else [])):
-            consumer.close()
+        for client in (*self._askers.values(), *([self._prober] if self._prober is not None else [])):
+            client.close()
 
     def places(self, names: Iterable[str]) -> list[Place]:
         """All partitions of those of these topics that exist."""
@@ -162,24 +162,18 @@ class OffsetReader:
         into its time-out and librdkafka 2.16 may then crash. And not read_committed: it would wait for open
         transactions, and what is committed is known without them."""
         if group not in self._askers:
-            config = consumer_config(self._kafka, group, **{"isolation.level": "read_uncommitted"})
-            self._askers[group] = Consumer(config)
+            self._askers[group] = new_consumer(self._kafka, group, **{"isolation.level": "read_uncommitted"})
         return self._askers[group]
 
     def _probe_consumer(self) -> Consumer:
         if self._prober is None:
-            self._prober = Consumer(
-                consumer_config(
-                    self._kafka,
-                    "nearline-lag",
-                    **{
-                        "enable.partition.eof": True,
-                        "fetch.message.max.bytes": _PROBE_FETCH_BYTES,
-                        "queued.max.messages.kbytes": 1024,
-                        "fetch.wait.max.ms": 10,
-                    },
-                )
-            )
+            own = {
+                "enable.partition.eof": True,
+                "fetch.message.max.bytes": _PROBE_FETCH_BYTES,
+                "queued.max.messages.kbytes": 1024,
+                "fetch.wait.max.ms": 10,
+            }
+            self._prober = new_consumer(self._kafka, "nearline-lag", **own)
         return self._prober
 
     def _list_offsets(

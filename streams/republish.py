@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from schemas import topics
 from schemas.ids import Partition
 from streams.errors import KafkaUnavailable, StreamsError
-from streams.kafka import producer_config, translate
+from streams.kafka import new_producer, translate
 from streams.records import Output
 from streams.settings import KafkaSettings
 
@@ -36,7 +36,7 @@ def send_all(kafka: KafkaSettings, records: Iterable[Output], timeout_s: float =
             failures.append(translate(error))
 
     over = {"message.timeout.ms": int(timeout_s * 1000), "on_delivery": delivered}
-    producer = Producer(producer_config(kafka, **over))
+    producer = new_producer(kafka, **over)
     num_sent = 0
     for record in records:
         produce(producer, record, timeout_s)

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
-from streams.kafka import consumer_config, kafka_errors, translate
+from streams.kafka import kafka_errors, new_consumer, translate
 from streams.lag import OffsetReader
 from streams.partitions import partition_of
 from streams.records import Place
@@ -28,7 +28,7 @@ _GROWTH: Final = 4
 
 def scanner(kafka: KafkaSettings) -> Consumer:
     """A consumer for `scan`. Close it."""
-    return Consumer(consumer_config(kafka, "nearline-scan", **{"enable.partition.eof": True, "fetch.wait.max.ms": 10}))
+    return new_consumer(kafka, "nearline-scan", **{"enable.partition.eof": True, "fetch.wait.max.ms": 10})
 
 
 def scan(

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +85,45 @@ def test_texts_that_cannot_be_read_cost_a_note_and_nothing_else(ask: Asker) -> N
     assert ran.status == 0
     assert ran.err.startswith("nearline: the texts cannot be shown: ")
     assert ran.err.count("\n") == 1
+
+
+WRONG_OPTION = 'kafka.options: No such configuration property: "security.protocl"'
+
+
+@pytest.fixture
+def with_wrong_option(run: Commands, place: Site, tmp_path: Path) -> Callable[..., Ran]:
+    config = tmp_path / "own.toml"
+    config.write_text('[kafka]\nbootstrap_servers = "127.0.0.1:1"\noptions = {"security.protocl" = "ssl"}\n')
+    return lambda *arguments: run(*arguments, "--data-dir", place.data_dir, "--config", config)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("wait",),
+        ("dead-letters", "list"),
+        ("dead-letters", "drop", "--all"),
+        ("contexts", "rebuild"),
+        ("get", "post", "a"),
+        ("ingest",),
+        ("export", "--out"),
+    ],
+)
+def test_a_wrong_option_of_kafka_is_one_sentence(
+    with_wrong_option: Callable[..., Ran], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text("")
+    paths = {"ingest": [file], "export": [tmp_path / "out"]}
+    ran = with_wrong_option(*command, *paths.get(command[0], []))
+    assert (ran.status, ran.err) == (1, f"nearline: {WRONG_OPTION}\n")
+
+
+def test_a_wrong_option_of_kafka_costs_status_and_candidates_one_part(with_wrong_option: Callable[..., Ran]) -> None:
+    assert f"broker: {WRONG_OPTION}" in with_wrong_option("status", "--json").json["problems"]
+    ran = with_wrong_option("retrieve", "--member", "m", "-k", "1")
+    assert ran.out.splitlines()[1].split() == ["1", "0.900", "hot", "a", "-"]
+    assert ran.err == f"nearline: the texts cannot be shown: {WRONG_OPTION}\n"
 
 
 @pytest.mark.parametrize(
