@@ -107,6 +107,12 @@ class OffsetReader:
             for number in sorted(found[name].partitions)
         ]
 
+    def generations(self) -> list[Generation]:
+        """Those whose embeddings the broker has."""
+        found = self._ask(lambda left_s: self._admin.list_topics(timeout=left_s).topics)
+        prefix = topics.post_embeddings(Generation(""))
+        return [Generation(name.removeprefix(prefix)) for name in sorted(found) if name.startswith(prefix)]
+
     def ends(self, places: Iterable[Place]) -> Offsets:
         """High watermarks, so that what is written but not yet committed by its transaction counts too."""
         return self._list_offsets(places, _LATEST)

@@ -31,9 +31,8 @@ def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place
     committed = OffsetReader(kafka, _CALL_S).progress(topics.CONTEXTS_GROUP, counted)
     behind = {place: offset for place, offset in counted.items() if (committed[place].offset or 0) < offset}
     if behind:
-        _commit(
-            kafka, [to_commit(place, offset, committed[place].deleted) for place, offset in behind.items()], timeout_s
-        )
+        offsets = [to_commit(place, offset, committed[place].deleted) for place, offset in behind.items()]
+        set_offsets(kafka, topics.CONTEXTS_GROUP, offsets, timeout_s)
     return behind
 
 
@@ -63,22 +62,23 @@ def _read_counted(kafka: KafkaSettings) -> dict[Place, Offset]:
     return counted
 
 
-def _commit(kafka: KafkaSettings, offsets: list[TopicPartition], timeout_s: float) -> None:
-    """The broker takes them only while the group has no member."""
+def set_offsets(kafka: KafkaSettings, group: str, offsets: list[TopicPartition], timeout_s: float) -> None:
+    """The broker takes them only while the group has no member. Raises KafkaUnavailable when it always has one."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            _commit_once(kafka, offsets)
+            _set_once(kafka, group, offsets)
         except (KafkaUnavailable, Fenced) as error:
             if time.monotonic() > deadline:
-                raise KafkaUnavailable(f"the offsets cannot be set while workers run; stop them ({error})") from error
+                raise KafkaUnavailable(
+                    f"the offsets of the group {group} cannot be set while workers run; stop them ({error})"
+                ) from error
             time.sleep(_PAUSE_S)
         else:
             return
 
 
-def _commit_once(kafka: KafkaSettings, offsets: list[TopicPartition]) -> None:
-    group = topics.CONTEXTS_GROUP
+def _set_once(kafka: KafkaSettings, group: str, offsets: list[TopicPartition]) -> None:
     wanted = ConsumerGroupTopicPartitions(group, offsets)
     client = admin(kafka)
     with kafka_errors():

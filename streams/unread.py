@@ -63,11 +63,12 @@ def deleted_since(committed: Offset | None, log_start: Offset) -> int:
 
 
 def sentence(group: str, topic: str, deleted: Mapping[Partition, int]) -> str:
-    """For an operator: what was deleted of a topic before the group had read it, and what follows from it."""
+    """For an operator: what was deleted of a topic before the group had read it, what follows from it, and what ends
+    it being said."""
     partitions = ", ".join(f"{number} of partition {partition}" for partition, number in sorted(deleted.items()))
     return (
         f"{topic}: up to {sum(deleted.values())} records ({partitions}) were deleted before the group {group} had read "
-        f"them; {consequence(group, topic)}"
+        f"them; {consequence(group, topic)}; then, or to let it be, stop the workers and run: nearline acknowledge"
     )
 
 

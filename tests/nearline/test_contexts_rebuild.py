@@ -1,4 +1,5 @@
-"""What an operator sees of a context stage that has lost its offsets, or records: `contexts rebuild` and `status`."""
+"""What an operator sees of a context stage that has lost its offsets, or records: `contexts rebuild`, `status`
+and `acknowledge`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,20 +7,22 @@ from pathlib import Path
 import pytest
 
 from contexts.settings import ContextRules
+from nearline.instance import locked
 from schemas import topics
 from streams.contexts_stage import ContextStage
 from streams.partitions import partition_of
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.nearline.site import Commands, Site, site
-from tests.streams.offsets import delete_before, made, produce
+from tests.streams.offsets import commit, delete_before, made, produce
 from tests.streams.stage_kit import in_thread, until_no_lag
 
 pytestmark = pytest.mark.broker
 
 SENTENCE = (
     "activity: up to 3 records (3 of partition 1) were deleted before the group contexts had read them; counts and "
-    "histories may be wrong; rebuild them from your own record of those events: nearline ingest FILE"
+    "histories may be wrong; rebuild them from your own record of those events: nearline ingest FILE; then, or to let "
+    "it be, stop the workers and run: nearline acknowledge"
 )
 
 
@@ -78,3 +81,39 @@ def test_records_that_were_deleted_unread_are_named(
     assert f"problem: {SENTENCE}" in printed
     (row,) = (line.split() for line in printed.splitlines() if line.split()[:2] == ["contexts", topics.ACTIVITY])
     assert row[-1] == "3"
+
+
+def test_an_operator_acknowledges_it_and_it_is_said_no_more(
+    run: Commands, place: Site, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    produce(kafka, topics.ACTIVITY, 1, 2)
+    work_off(kafka, tmp_path)
+    produce(kafka, topics.ACTIVITY, 1, 5)
+    commit(clean_topics, topics.TRENDING_GROUP, {(topics.ACTIVITY, 1): 4})
+    delete_before(clean_topics, topics.ACTIVITY, 1, 5)
+    work_off(kafka, tmp_path)
+    acknowledge = "acknowledge", "--data-dir", clean_topics.data_dir
+    assert run(*acknowledge).out.splitlines() == [
+        "activity: 3 records that the group contexts never read are acknowledged",
+        "activity: 1 records that the group trending never read are acknowledged",
+    ]
+    assert run(*acknowledge).out == "no stage has missed a record\n"
+    answer = run("status", "--data-dir", place.data_dir, "--json").json
+    assert answer["problems"] == []
+    assert all(one["deleted_unread"] == {} for one in answer["stages"])
+    produce(kafka, topics.ACTIVITY, 1, 1)
+    work_off(kafka, tmp_path)
+    assert run("contexts", "rebuild", "--data-dir", place.data_dir).out == "no offset was lost\n"
+
+
+def test_an_embedded_broker_runs_only_to_acknowledge(run: Commands, fresh_broker: RunningBroker) -> None:
+    made(fresh_broker)
+    acknowledge = "acknowledge", "--data-dir", fresh_broker.data_dir
+    with locked(fresh_broker.data_dir):
+        assert run(*acknowledge).err.startswith("nearline: another nearline up runs on")
+    assert run(*acknowledge).status == 0
+    assert fresh_broker.embedded.serves(), "it was running before"
+    fresh_broker.stop()
+    ran = run(*acknowledge)
+    assert (ran.status, ran.out, ran.err) == (0, "no stage has missed a record\n", "")
+    assert fresh_broker.embedded.running() is None

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Offset, Partition
+from streams.acknowledge import Acknowledged, acknowledge_deleted
 from streams.contexts_stage import ContextStage
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
@@ -121,7 +122,14 @@ def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
     seen.send(1)
     with in_thread(stage.start(kafka, tmp_path)):
         seen.until_committed(8, 3)
+        with pytest.raises(KafkaUnavailable, match=f"the group {stage.group} cannot be set while workers run"):
+            list(acknowledge_deleted(kafka, timeout_s=0.0))
     assert seen.lag()[3:] == (0, None, {0: 3})
+    assert list(acknowledge_deleted(kafka)) == [Acknowledged(stage.group, stage.place.topic, 3)]
+    assert seen.lag()[3:] == (0, None, {})
+    seen.send(1)
+    with in_thread(stage.start(kafka, tmp_path)):
+        seen.until_committed(9, 0)
 
 
 @pytest.mark.broker
@@ -138,6 +146,8 @@ def test_trending_counts_it_too(clean_topics: RunningBroker, tmp_path: Path) -> 
         seen.until_committed(7, 3)
         seen.send(1)
         seen.until_committed(8, 3)
+    assert list(acknowledge_deleted(kafka)) == [Acknowledged(topics.TRENDING_GROUP, topics.ACTIVITY, 3)]
+    seen.until_committed(8, 0)
 
 
 def nothing_deleted(_: OffsetReader, places: Iterable[Place]) -> Offsets:
@@ -230,3 +240,4 @@ def test_the_sentence_names_topic_partitions_number_and_what_follows(group: str,
     start = f"{topic}: up to 7 records (2 of partition 0, 5 of partition 3) were deleted before the group {group} had"
     assert said.startswith(start)
     assert consequence in said
+    assert said.endswith("stop the workers and run: nearline acknowledge")

@@ -1,0 +1,49 @@
+"""Forgets how many records were deleted before a group had read them, once an operator knows and has made it good.
+
+The number is in the metadata of the group's offsets, so it is set with them, for all generations. Who has it in memory,
+a worker, would commit it again: the broker refuses while the group has members.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Final, NamedTuple
+
+from schemas.ids import Offset
+from streams.lag import OffsetReader, StageReads, deleted_unread, stage_reads
+from streams.rebuild import set_offsets
+from streams.settings import KafkaSettings
+from streams.unread import to_commit
+
+_ASK_S: Final = 20.0
+_EMPTY_S: Final = 10.0
+"""A worker that was killed is a member for its session's 6 s."""
+
+
+class Acknowledged(NamedTuple):
+    group: str
+    topic: str
+    number: int
+
+
+def acknowledge_deleted(kafka: KafkaSettings, timeout_s: float = _EMPTY_S) -> Iterator[Acknowledged]:
+    """Each group is done when it is yielded. Where a group stands before the first record that is left, it is put
+    there, as its stage would be. Raises KafkaUnavailable when a group has members for `timeout_s`; StreamsError."""
+    with closing(OffsetReader(kafka, _ASK_S)) as reader:
+        for read in _groups(reader):
+            places = reader.places(read.topics)
+            progress, starts = reader.progress(read.group, places), reader.starts(places)
+            deleted = deleted_unread(progress, starts)
+            if not deleted:
+                continue
+            offsets = {place: Offset(max(starts[place], progress[place].offset or 0)) for place in deleted}
+            set_offsets(kafka, read.group, [to_commit(place, offsets[place], 0) for place in deleted], timeout_s)
+            by_topic: Counter[str] = Counter()
+            for place, number in deleted.items():
+                by_topic[place.topic] += number
+            yield from (Acknowledged(read.group, topic, number) for topic, number in by_topic.items())
+
+
+def _groups(reader: OffsetReader) -> Iterable[StageReads]:
+    reads = [read for generation in (None, *reader.generations()) for read in stage_reads(generation)]
+    return {read.group: read for read in reads if read.group}.values()
