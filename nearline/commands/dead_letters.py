@@ -1,6 +1,7 @@
 """`nearline dead-letters`: what could not be done, sending it back, and putting it away."""
 
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json, print_table, printable, time_of
@@ -134,11 +136,23 @@ def list_(
                 if number == limit:
                     break
         else:
-            _print_letters(found, behind, limit or _PAGE)
+            _print_letters(found, behind, limit or _PAGE, _given_options())
 
 
-def _print_letters(letters: "Iterator[DeadLetter]", behind: Any, limit: int) -> None:
-    """The sums are of all of them."""
+def _given_options() -> str:
+    """Those on the command line but `--after`, for the same command again, quoted for a shell."""
+    ctx = click.get_current_context()
+    words: list[str] = []
+    for param in ctx.command.params:
+        name = param.name or ""
+        if name != "after" and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            value = ctx.params[name]
+            words += [param.opts[0], f"{value:.0f}s" if isinstance(param.type, _Age) else str(value)]
+    return shlex.join(words)
+
+
+def _print_letters(letters: "Iterator[DeadLetter]", behind: Any, limit: int, options: str) -> None:
+    """The sums are of all of them. `options` are those of the command that prints the next page."""
     sums: Counter[tuple[str, str, str]] = Counter()
     page: list[dict[str, Any]] = []
     num_more = 0
@@ -164,7 +178,8 @@ def _print_letters(letters: "Iterator[DeadLetter]", behind: Any, limit: int) -> 
     chars = (40, 40, 20, 40, _KEY_CHARS, _CAUSE_CHARS)
     print_table(header, [_shown([row[name] for name in header], chars) for row in page])
     if num_more:
-        click.echo(f"and {num_more} more: nearline dead-letters list --after {page[-1]['id']}")
+        command = f"nearline dead-letters list --after {page[-1]['id']} {options}"
+        click.echo(f"and {num_more} more: {command.rstrip()}")
 
 
 @dead_letters.command()

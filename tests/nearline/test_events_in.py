@@ -1,6 +1,7 @@
 """The commands that talk to the broker: ingest, wait, get, dead-letters, and what status says of the stages."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -257,7 +258,7 @@ def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) 
     assert run("status", "--json").json["dead_letters"] == 0
 
 
-def test_dead_letters_are_summed_up_by_cause_and_paged(kafka: KafkaSettings, run: Runner) -> None:
+def test_dead_letters_are_summed_up_by_cause_and_paged(kafka: KafkaSettings, place: Site, run: Runner) -> None:
     die(kafka, *(f"the key b'{number}' disagrees with the body; use 'p'" for number in range(40)))
     die(kafka, "text is empty", key=b"\x1b[2J" + b"x" * 100)
     out = run("dead-letters", "list").out
@@ -266,7 +267,14 @@ def test_dead_letters_are_summed_up_by_cause_and_paged(kafka: KafkaSettings, run
     assert lines[1].split(maxsplit=3) == ["40", "contexts", "posts", "the key b… disagrees with the body; use …"]
     assert lines[2].split(maxsplit=3) == ["1", "contexts", "posts", "text is empty"]
     assert [line.split()[0] for line in lines[5:-1]] == [f"1:{number}" for number in range(20)]
-    assert lines[-1] == "and 21 more: nearline dead-letters list --after 1:19"
+    folder = str(place.data_dir)
+    assert lines[-1] == f"and 21 more: nearline dead-letters list --after 1:19 --data-dir {folder}"
+    filters = "--cause", "the key b'", "--older-than", "0s", "--limit", "15"
+    more = run("dead-letters", "list", *filters).out.splitlines()[-1]
+    assert more.startswith("and 25 more: ")
+    _, *again = shlex.split(more.removeprefix("and 25 more: "))
+    assert again == ["dead-letters", "list", "--after", "1:14", *filters, "--data-dir", folder]
+    assert Commands()(*again).out.splitlines()[-1].startswith("and 10 more: nearline dead-letters list --after 1:29 ")
     last = run("dead-letters", "list", "--after", "1:38", "--limit", "2").out.splitlines()[-2:]
     assert [line.split()[0] for line in last] == ["1:39", "1:40"]
     assert last[1].isprintable()
