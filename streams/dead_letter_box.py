@@ -98,7 +98,7 @@ def letters(
             yield from (letter for letter in chosen if _is_meant(letter, wanted))
             return
         for place in ends:
-            for letter in _left(consumer, place, starts[place], ends[place], marked[place]):
+            for letter in _left(consumer, place, starts[place], ends[place], marked[place], to_the_end_s):
                 if _is_meant(letter, wanted):
                     yield letter
 
@@ -110,7 +110,7 @@ def first_left(kafka: KafkaSettings, reader: OffsetReader, to_the_end_s: float) 
         found = {}
         for place in ends:
             marked = _marked(consumer, place, starts[place], ends[place], to_the_end_s)
-            left = _left(consumer, place, starts[place], ends[place], marked)
+            left = _left(consumer, place, starts[place], ends[place], marked, to_the_end_s)
             first = next(left, None)
             found[place] = ends[place] if first is None else first.id.offset
         return found
@@ -127,8 +127,10 @@ def _marked(consumer: Consumer, place: Place, start: Offset, end: Offset, to_the
     return dict(mark for message in messages if (mark := _mark(message)) is not None)
 
 
-def _left(consumer: Consumer, place: Place, start: Offset, end: Offset, marked: _Marked) -> Iterator[DeadLetter]:
-    for message in scan(consumer, place, start, end):
+def _left(
+    consumer: Consumer, place: Place, start: Offset, end: Offset, marked: _Marked, to_the_end_s: float | None
+) -> Iterator[DeadLetter]:
+    for message in scan(consumer, place, start, end, to_the_end_s=to_the_end_s):
         if _mark(message) is None and offset_of(message) not in marked:
             yield _letter(message)
 

@@ -146,4 +146,6 @@ def sent(kafka: KafkaSettings, reader: OffsetReader, topic: str) -> list[tuple[b
     places = [Place(*place) for place in reader.places([topic])]
     ends = reader.ends(places)
     with closing(scanner(kafka)) as consumer:
-        return [(m.key(), m.value()) for place in places for m in scan(consumer, place, Offset(0), ends[place])]
+        # The markers of a transaction that was committed just now may not be there yet.
+        records = (m for place in places for m in scan(consumer, place, Offset(0), ends[place], to_the_end_s=20.0))
+        return [(record.key(), record.value()) for record in records]

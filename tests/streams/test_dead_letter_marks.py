@@ -4,15 +4,17 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Message, Producer
 
 from schemas import topics
 from schemas.dead_letters import to_headers
-from streams import dead_letter_marks, scan
+from schemas.ids import Offset
+from streams import dead_letter_box, dead_letter_marks, scan
 from streams.dead_letter_box import ALL, LetterCount, Selection, count, letters, parse_id
 from streams.dead_letter_marks import Marked, clear, drop, replay
 from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
 from streams.lag import OffsetReader
+from streams.records import Place
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made, transaction
@@ -140,3 +142,22 @@ def test_what_lies_before_the_first_letter_is_deleted(kafka: KafkaSettings, read
     places = reader.places([topics.DEAD_LETTERS])
     assert reader.starts(places) == reader.ends(places)
     clear(kafka, reader)
+
+
+def test_an_end_that_is_said_too_early_deletes_no_letter(
+    kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition may say its end below the one that was asked for; then only who waits for that one reads on."""
+    die(kafka, topics.POSTS, b"one")
+
+    def too_early(
+        consumer: Consumer, place: Place, start: Offset, end: Offset, *, to_the_end_s: float | None = None
+    ) -> Iterator[Message]:
+        return iter(()) if to_the_end_s is None else scan.scan(consumer, place, start, end, to_the_end_s=to_the_end_s)
+
+    with monkeypatch.context() as early:
+        early.setattr(dead_letter_box, "scan", too_early)
+        clear(kafka, reader)
+        assert ids(kafka, reader) == []
+        assert len(list(letters(kafka, reader, to_the_end_s=5.0))) == 1, "nor is it missed by who means all letters"
+    assert ids(kafka, reader) == ["0:0"]
