@@ -25,6 +25,7 @@ from schemas.api import (
 )
 from schemas.ids import Generation, Offset, Partition
 from streams import dead_letter_box, unread
+from streams.dead_letter_box import LetterCount
 from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
 from streams.records import Place
 from streams.settings import KafkaSettings
@@ -37,6 +38,8 @@ _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 0.3
 _COUNT_S: Final = 1.0
 """For dead letters, which are counted one by one."""
+_CLOSE_S: Final = 0.2
+"""And the clients that counted them are closed."""
 
 _T = TypeVar("_T")
 
@@ -68,7 +71,6 @@ class Sources(NamedTuple):
 
 class _Streams(NamedTuple):
     stages: list[StageStatus]
-    dead_letters: int
     problems: list[str]
 
 
@@ -119,6 +121,8 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     streams = _Question("broker", lambda: _ask_streams(sources.kafka(), generation, hot_so_far)).answer(
         deadline, problems
     )
+    # After the lags and apart from them, which matter more.
+    letters = _ask_letters(sources.kafka, deadline, problems) if streams is not None else None
     hot = asked_hot.answer(hot_deadline, problems)
     processes = asked_processes.answer(deadline, problems) or []
     cold = asked_cold.answer(deadline, problems)
@@ -134,7 +138,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
             cold=cold.status if cold is not None else ColdStatus(posts=None, members=None),
             hot=HotStatus(posts=hot.positions.posts if hot is not None else None),
         ),
-        dead_letters=streams.dead_letters if streams is not None else None,
+        dead_letters=letters,
         freshness_s=_freshness(cold, hot),
         problems=problems,
     )
@@ -146,12 +150,24 @@ def _generation(hot: HotReport | None) -> Generation | None:
 
 def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: Callable[[], HotReport | None]) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-        count = dead_letter_box.count(kafka, reader, _COUNT_S)
-        at_most = f"dead letters: at most {count.number}, there was no time to count them"
-        problems = [] if count.exact else [at_most]
         lags = read_lags(reader, stage_reads(generation), _PROBE_S, lambda: _hot_offsets(hot()))
-        problems += [unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
-        return _Streams([_stage(lag) for lag in lags], count.number, problems)
+        problems = [unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
+        return _Streams([_stage(lag) for lag in lags], problems)
+
+
+def _ask_letters(kafka: Callable[[], KafkaSettings], deadline: float, problems: list[str]) -> int | None:
+    within_s = max(0.0, min(_COUNT_S, deadline - time.monotonic() - _CLOSE_S))
+
+    def ask() -> LetterCount:
+        with closing(OffsetReader(kafka(), _KAFKA_CALL_S)) as reader:
+            return dead_letter_box.count(kafka(), reader, within_s)
+
+    count = _Question("dead letters", ask).answer(deadline, problems)
+    if count is None:
+        return None
+    if not count.exact:
+        problems.append(f"dead letters: at most {count.number}, there was no time to count them")
+    return count.number
 
 
 def _hot_offsets(hot: HotReport | None) -> Offsets | None:

@@ -14,6 +14,7 @@ from schemas import topics
 from schemas.errors import BadRecord
 from schemas.ids import MAX_ID_BYTES, MAX_TEXT_CHARS, Micros, Millis
 from schemas.languages import LANGUAGE, MAX_LANGUAGE_CHARS, is_language
+from schemas.printable import printable
 from schemas.times import END, EPOCH, to_micros
 
 Action = Literal["view", "dwell", "click", "like", "comment", "share", "follow", "hide", "impression"]
@@ -232,7 +233,7 @@ def unknown_fields(event: Event, body: bytes) -> list[str]:
         names = _fields_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []  # what is in them can be passed over and not be read
-    return [_shown(name) for name in names if name != "type" and name not in event.__struct_fields__]
+    return [printable(name, _SHOWN_CHARS) for name in names if name != "type" and name not in event.__struct_fields__]
 
 
 def decode_event(topic: str, key: bytes | None, body: bytes | None, timestamp_ms: Millis) -> Event:
@@ -257,12 +258,7 @@ def _sentence(error: msgspec.ValidationError) -> str:
     what a stranger sent: any length, line ends, what moves a terminal's cursor."""
     text, _, path = str(error).rpartition(" - at ")
     if not text:
-        return _shown(str(error))
+        return printable(str(error), _SHOWN_CHARS)
     field = path.strip("`").removeprefix("$").lstrip(".")
-    sentence = f"{field}: {_shown(text)}" if field else _shown(text)
+    sentence = f"{field}: {printable(text, _SHOWN_CHARS)}" if field else printable(text, _SHOWN_CHARS)
     return f"{sentence}; {_MENDS[field]}" if field in _MENDS else sentence
-
-
-def _shown(text: str) -> str:
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: _SHOWN_CHARS + 1])
-    return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…"

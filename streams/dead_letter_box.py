@@ -15,13 +15,15 @@ from schemas import dead_letters, topics
 from schemas.dead_letters import DeadLetterCause, DeadLetterId, Fate, Headers, from_headers, read_mark, without_cause
 from schemas.headers import headers_of
 from schemas.ids import Millis, Offset, Partition
-from streams.errors import NoSuchDeadLetter
+from streams.errors import KafkaUnavailable, NoSuchDeadLetter
 from streams.lag import OffsetReader, Offsets
 from streams.records import Place, offset_of
 from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
 
 _COUNT_S: Final = 1.0
+_MOST_COUNTED: Final = 200_000
+"""Offsets. A second is not enough to read more."""
 
 _Marked = dict[Offset, Fate]
 """Of one partition: what became of which letter."""
@@ -66,23 +68,35 @@ def parse_id(text: str) -> DeadLetterId:
 
 
 def count(kafka: KafkaSettings, reader: OffsetReader, within_s: float = _COUNT_S) -> LetterCount:
-    """Letters that are left. By offsets alone where that takes longer: marks, and the control records of transactions,
-    are counted then. Raises StreamsError."""
-    starts, ends = _stretches(reader)
+    """Letters that are left. By offsets alone where that takes longer, or would for certain: marks, and the control
+    records of transactions, are counted then. Raises StreamsError."""
     deadline = time.monotonic() + within_s
-    number = 0
+    starts, ends = _stretches(reader)
+    at_most = LetterCount(sum(ends[place] - starts[place] for place in ends), exact=False)
+    if at_most.number > _MOST_COUNTED:
+        return at_most
     with closing(scanner(kafka)) as consumer:
-        for place in ends:
-            marked: set[Offset] = set()
-            for message in scan(consumer, place, starts[place], ends[place]):
-                if time.monotonic() > deadline:
-                    return LetterCount(sum(ends[place] - starts[place] for place in ends), exact=False)
-                if (mark := _mark(message)) is None:
-                    number += 1
-                else:
-                    marked.add(mark[0])
-            number -= sum(offset >= starts[place] for offset in marked)
-    return LetterCount(number, exact=True)
+        try:
+            numbers = [_count_left(consumer, place, starts[place], ends[place], deadline) for place in ends]
+        except KafkaUnavailable:
+            if time.monotonic() < deadline:
+                raise
+            return at_most
+    return LetterCount(sum(numbers), exact=True)
+
+
+def _count_left(consumer: Consumer, place: Place, start: Offset, end: Offset, deadline: float) -> int:
+    """Only letters that are seen count: `clear` may delete some meanwhile, and leaves their marks. Raises
+    KafkaUnavailable at the deadline."""
+    seen: set[Offset] = set()
+    marked: set[Offset] = set()
+    for message in scan(consumer, place, start, end, deadline=deadline):
+        mark = _mark(message)
+        if mark is None:
+            seen.add(offset_of(message))
+        else:
+            marked.add(mark[0])
+    return len(seen - marked)
 
 
 def letters(
@@ -98,7 +112,8 @@ def letters(
             yield from (letter for letter in chosen if _is_meant(letter, wanted))
             return
         for place in ends:
-            for letter in _left(consumer, place, starts[place], ends[place], marked[place], to_the_end_s):
+            messages = scan(consumer, place, starts[place], ends[place], to_the_end_s=to_the_end_s)
+            for letter in _left(messages, marked[place]):
                 if _is_meant(letter, wanted):
                     yield letter
 
@@ -110,8 +125,8 @@ def first_left(kafka: KafkaSettings, reader: OffsetReader, to_the_end_s: float) 
         found = {}
         for place in ends:
             marked = _marked(consumer, place, starts[place], ends[place], to_the_end_s)
-            left = _left(consumer, place, starts[place], ends[place], marked, to_the_end_s)
-            first = next(left, None)
+            messages = scan(consumer, place, starts[place], ends[place], to_the_end_s=to_the_end_s)
+            first = next(_left(messages, marked), None)
             found[place] = ends[place] if first is None else first.id.offset
         return found
 
@@ -127,10 +142,8 @@ def _marked(consumer: Consumer, place: Place, start: Offset, end: Offset, to_the
     return dict(mark for message in messages if (mark := _mark(message)) is not None)
 
 
-def _left(
-    consumer: Consumer, place: Place, start: Offset, end: Offset, marked: _Marked, to_the_end_s: float | None
-) -> Iterator[DeadLetter]:
-    for message in scan(consumer, place, start, end, to_the_end_s=to_the_end_s):
+def _left(messages: Iterator[Message], marked: _Marked) -> Iterator[DeadLetter]:
+    for message in messages:
         if _mark(message) is None and offset_of(message) not in marked:
             yield _letter(message)
 

@@ -128,7 +128,11 @@ def _commit(producer: Producer, outputs: Iterable[Output]) -> None:
                 produce(producer, output, _CALL_S)
             producer.commit_transaction(_CALL_S)
     except Fenced as error:
-        raise Fenced("another command marks dead letters at the same time; see what is left, and try again") from error
+        # The broker's answer is the same for both.
+        raise Fenced(
+            "another command marks dead letters at the same time, or one transaction took longer than its "
+            f"{_TRANSACTION_MS / 1000:.0f} s; see what is left, and try again"
+        ) from error
     except BaseException:
         # Not left open: whoever reads these topics would wait for its end.
         with suppress(KafkaException):

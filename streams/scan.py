@@ -3,6 +3,7 @@
 Gives committed records only. Applies nothing and remembers nothing.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import closing
@@ -32,17 +33,24 @@ def scanner(kafka: KafkaSettings) -> Consumer:
 
 
 def scan(
-    consumer: Consumer, place: Place, start: Offset, end: Offset, *, to_the_end_s: float | None = None
+    consumer: Consumer,
+    place: Place,
+    start: Offset,
+    end: Offset,
+    *,
+    to_the_end_s: float | None = None,
+    deadline: float = math.inf,
 ) -> Iterator[Message]:
     """The records in [start, end) that are there and committed now. With `to_the_end_s` it goes on to `end`, and waits
-    so long for transactions that are still open there. Raises StreamsError."""
+    so long for transactions that are still open there. Raises KafkaUnavailable where not all are read by the
+    `deadline`, a time of `time.monotonic`; StreamsError."""
     if start >= end:
         return
     quiet_s = max(_QUIET_S, to_the_end_s or 0.0)
     with kafka_errors():
         consumer.assign([TopicPartition(*place, start)])
         quiet_at = time.monotonic() + quiet_s
-        while time.monotonic() < quiet_at:
+        while time.monotonic() < min(quiet_at, deadline):
             # It waits for a whole batch, or for the whole time.
             messages = consumer.consume(_BATCH, _WAIT_S)
             for message in messages:
@@ -57,6 +65,8 @@ def scan(
                     return
             # Not before: who takes the messages may take its time.
             quiet_at = time.monotonic() + quiet_s if messages else quiet_at
+    if time.monotonic() >= deadline:
+        raise KafkaUnavailable(f"there was no time to read {place[0]} to its end")
     raise KafkaUnavailable(f"the broker sent nothing of {place[0]} for {quiet_s:.0f} s, or a transaction there is open")
 
 

@@ -298,9 +298,6 @@ class TransactionalLoop:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         found = self._offsets(consumer, partitions)
-        for at in found:
-            if at.error is not None:
-                raise KafkaException(at.error)
         starts = find_starts(self._kafka, self._group, read_committed(found), _CALL_S)
         self._committed = {place: start.committed for place, start in starts.items()}
         self._deleted = {place: start.deleted for place, start in starts.items()}

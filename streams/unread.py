@@ -13,6 +13,7 @@ from confluent_kafka import TopicPartition
 
 from schemas import topics
 from schemas.ids import Offset, Partition
+from streams.kafka import translate
 from streams.records import Place
 
 _METADATA: Final = re.compile(rb"deleted-unread=(\d+);")
@@ -27,7 +28,12 @@ class Committed(NamedTuple):
 
 
 def read_committed(found: Iterable[TopicPartition]) -> dict[Place, Committed]:
-    """What the broker answers. Metadata of somebody else says nothing."""
+    """What the broker answers. Metadata of somebody else says nothing. Raises StreamsError where it does not know a
+    partition's offset now, which is not the same as none."""
+    found = list(found)
+    for at in found:
+        if at.error is not None:
+            raise translate(at.error)
     return {
         Place(at.topic, Partition(at.partition)): Committed(Offset(at.offset) if at.offset >= 0 else None, _deleted(at))
         for at in found

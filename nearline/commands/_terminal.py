@@ -33,12 +33,6 @@ def time_of(timestamp_ms: Millis) -> str:
     return to_rfc3339(Micros(timestamp_ms * 1000))
 
 
-def printable(text: str, most_chars: int) -> str:
-    """What a stranger sent, cut, without what moves a terminal's cursor."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: most_chars + 1])
-    return shown if len(shown) <= most_chars else f"{shown[: most_chars - 1]}…"
-
-
 def on_terminal() -> bool:
     """Whether progress may be drawn; it goes to stderr."""
     return sys.stderr.isatty()

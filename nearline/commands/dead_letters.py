@@ -13,9 +13,10 @@ import click
 from click.core import ParameterSource
 
 from nearline.commands._options import InstanceReader, instance_options
-from nearline.commands._terminal import print_json, print_table, printable, time_of
+from nearline.commands._terminal import print_json, print_table, time_of
 from nearline.settings import Settings
 from schemas.ids import Millis
+from schemas.printable import printable
 
 if TYPE_CHECKING:
     from streams.dead_letter_box import DeadLetter, Selection

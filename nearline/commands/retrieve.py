@@ -9,6 +9,7 @@ from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json, print_table
 from nearline.settings import Settings
 from schemas.api import DEFAULT_K, MAX_K, RetrieveRequest, RetrieveResponse
+from schemas.printable import printable
 
 if TYPE_CHECKING:
     from nearline.connect import Connections
@@ -149,10 +150,8 @@ def _texts(connections: "Connections", post_ids: list[str]) -> Texts:
 
 
 def _start(text: str | None) -> str | None:
-    """Fits on a line, and cannot move the cursor of a terminal."""
-    line = " ".join((text or "").split())
-    visible = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
-    return f"{visible[: _START_CHARS - 1]}…" if len(visible) > _START_CHARS else visible or None
+    """Fits on a line."""
+    return printable(" ".join((text or "").split()), _START_CHARS) or None
 
 
 def _print(answer: RetrieveResponse, texts: Texts | None) -> None:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from confluent_kafka import Producer
@@ -16,6 +16,8 @@ from schemas.contexts import PostContext, encode_context
 from schemas.dead_letters import DeadLetterCause, to_headers
 from schemas.events import event_time_us, parse_event
 from schemas.ids import Micros, Offset, Partition, PostId, Revision
+from streams import dead_letter_box
+from streams.errors import KafkaUnavailable
 from streams.kafka import producer_config
 from streams.lag import OffsetReader
 from streams.settings import KafkaSettings
@@ -214,7 +216,7 @@ def test_candidates_come_with_the_start_of_their_texts(kafka: KafkaSettings, pla
     ran = run("retrieve", "--member", "m1")
     assert ran.out.splitlines()[0].split() == ["rank", "score", "tier", "post", "text"]
     texts = [line.split(maxsplit=4)[4] for line in ran.out.splitlines()[1:4]]
-    assert texts[0].startswith("two lines, \N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} and xxx")
+    assert texts[0].startswith("two lines, \\x1b[31mred\\x9b and xxx")
     assert (len(texts[0]), texts[0][-2:]) == (60, "x…")
     assert texts[1:] == ["short", "-"]
     assert ran.err == "nearline: no text of 1 post is among the newest 100,000 contexts\n"
@@ -310,3 +312,14 @@ def test_status_shows_the_lag_of_every_stage(run: Runner, tmp_path: Path) -> Non
     assert stages["trending", "activity"]["lag"] == 1
     assert (stages["encode", "post-contexts"]["lag"], stages["encode", "post-contexts"]["oldest_age_s"]) == (0, None)
     assert (answer["ready"], answer["dead_letters"], answer["problems"]) == (True, 0, [])
+
+
+@pytest.mark.usefixtures("patient")
+def test_dead_letters_that_cannot_be_counted_leave_the_lags_known(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def uncounted(*_: object) -> NoReturn:
+        raise KafkaUnavailable("the broker sent nothing")
+
+    monkeypatch.setattr(dead_letter_box, "count", uncounted)
+    answer = run("status", "--json").json
+    assert {one["lag"] for one in answer["stages"] if one["stage"] != "hot-feed"} == {0}
+    assert (answer["dead_letters"], answer["problems"]) == (None, ["dead letters: the broker sent nothing"])

@@ -1,25 +1,27 @@
 """Dead letters as an operator sees them: those that nobody has sent back or dropped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Message, Producer
 
 from schemas import topics
 from schemas.dead_letters import DeadLetterCause, DeadLetterId, Headers, mark_headers, read_mark, to_headers
 from schemas.ids import Millis, Offset, Partition
+from streams import dead_letter_box
+from streams import scan as scan_module
 from streams.dead_letter_box import ALL, DeadLetter, LetterCount, Selection, count, letters, parse_id
 from streams.dead_letter_marks import way_back
-from streams.errors import KafkaRefused, NoSuchDeadLetter
-from streams.kafka import producer_config
-from streams.lag import OffsetReader
+from streams.errors import KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
+from streams.kafka import consumer_config, producer_config
+from streams.lag import OffsetReader, Offsets
 from streams.records import Output, Place
 from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
-from tests.streams.offsets import made, transaction
+from tests.streams.offsets import delete_before, made, transaction
 
 
 def cause(topic: str, stage: str = "contexts") -> DeadLetterCause:
@@ -103,6 +105,55 @@ def test_the_count_is_exact_in_spite_of_transactions_and_marks(kafka: KafkaSetti
     without_time = count(kafka, reader, within_s=-1)
     assert not without_time.exact
     assert without_time.number >= 4, "a bound, by offsets"
+
+
+class Silent(Consumer):
+    """The broker sends nothing."""
+
+    def consume(self, *_: object, **__: object) -> list[Message]:
+        return []
+
+
+@pytest.mark.broker
+def test_a_count_ends_in_time_whatever_the_broker_does(
+    kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(kafka, topics.POSTS, b"one")
+    monkeypatch.setattr(dead_letter_box, "scanner", lambda kafka: Silent(consumer_config(kafka, "silent")))
+    assert count(kafka, reader, within_s=0.05) == LetterCount(1, exact=False)
+    monkeypatch.setattr(scan_module, "_QUIET_S", 0.05)
+    with pytest.raises(KafkaUnavailable, match="sent nothing"):
+        count(kafka, reader, within_s=60.0)
+
+
+@pytest.mark.broker
+def test_too_many_to_be_counted_are_not_read(
+    kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letter_box, "_MOST_COUNTED", 2)
+    for number in range(3):
+        assert count(kafka, reader) == LetterCount(number, exact=True)
+        die(kafka, topics.POSTS, b"one")
+    assert count(kafka, reader) == LetterCount(3, exact=False)
+
+
+@pytest.mark.broker
+def test_letters_that_are_deleted_meanwhile_are_not_taken_off(
+    kafka: KafkaSettings, clean_topics: RunningBroker
+) -> None:
+    class LooksTooEarly(OffsetReader):
+        def starts(self, places: Iterable[Place]) -> Offsets:
+            return dict.fromkeys(places, Offset(0))
+
+    for _ in range(2):
+        die(kafka, topics.POSTS, b"one")
+        put(kafka, 0, b"0:0", None, mark_headers("dropped"))
+    delete_before(clean_topics, topics.DEAD_LETTERS, 0, 1)
+    with closing(LooksTooEarly(kafka)) as early:
+        assert count(kafka, early) == LetterCount(1, exact=True)
+    delete_before(clean_topics, topics.DEAD_LETTERS, 0, 3)
+    with closing(LooksTooEarly(kafka)) as early:
+        assert count(kafka, early) == LetterCount(0, exact=True)
 
 
 @pytest.mark.broker

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -25,6 +26,7 @@ from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
 from streams.positions import CHANGELOG_OF, position_cells
 from streams.records import Place
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
+from streams.transactional import Processor, TransactionalLoop
 from streams.unread import Committed, read_committed, sentence, to_commit
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import HashEncoder
@@ -224,6 +226,30 @@ def test_metadata_of_somebody_else_says_nothing() -> None:
     assert read_committed([TopicPartition(*place, 3, "deleted-unread=7;12;")]) == {place: Committed(Offset(3), 7)}
     assert read_committed([to_commit(place, Offset(3), 4)]) == {place: Committed(Offset(3), 4)}
     assert read_committed([TopicPartition(*place)]) == {place: Committed(None, 0)}
+
+
+class Unknowing:
+    """A consumer whose broker does not tell one partition's offset now."""
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[Any]:
+        error = KafkaError(KafkaError.NOT_COORDINATOR)
+        return [SimpleNamespace(topic=at.topic, partition=at.partition, offset=-1001, error=error) for at in partitions]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
+def test_an_offset_that_is_not_told_is_not_taken_for_none(tmp_path: Path, stage: Stage) -> None:
+    """Everything would be read again, or counted twice."""
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    consumer, partitions = cast(Consumer, Unknowing()), [TopicPartition(*stage.place)]
+    if stage.name == "index":
+        loop = IndexLoop(kafka, IndexSettings(), cast(Any, JournalTier(tmp_path / "journal")), GENERATION, 3600)
+        assign = loop._assigned
+    else:
+        processor = cast(Processor, None)
+        options = {"transactional_id": "t", "batch_records": lambda: 1, "interval_s": 0.0}
+        assign = TransactionalLoop(kafka, processor, group=stage.group, topics=[], **cast(Any, options))._on_assign
+    with pytest.raises(KafkaUnavailable, match="NOT_COORDINATOR"):
+        assign(consumer, partitions)
 
 
 @pytest.mark.parametrize(
