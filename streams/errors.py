@@ -7,6 +7,7 @@ StreamsError
 ├── Fenced             another worker has taken over; what this one still does must not count
 ├── RowsUnavailable    the files of the rows cannot be opened, written or compacted
 │   └── RowsThrownAway damaged rows were removed; the next start restores them
+├── ChangelogDamaged   a piece that cannot be read is in the changelog itself; no restoring mends that
 ├── OffsetsLost        rows are there and the group's offsets are not: counting on would count twice
 ├── TrendingStuck      Faust stands still, or has crashed without a reason; the next process goes on
 ├── BadFile            a file of events cannot be opened or read to its end
@@ -58,6 +59,16 @@ class RowsUnavailable(StreamsError):
 
 class RowsThrownAway(RowsUnavailable):
     """Names the folder and the damage. Nothing is lost: the changelog is the truth."""
+
+
+class ChangelogDamaged(StreamsError):
+    """Names the changelog, its partition, the piece and the mend."""
+
+    def __init__(self, topic: str, partition: int, cause: Exception) -> None:
+        super().__init__(
+            f"the changelog {topic}-{partition} itself has a piece that cannot be read ({cause}), so that restoring "
+            "the rows brings it back; start the version of nearline that wrote it, or bring the topic back from a copy"
+        )
 
 
 class OffsetsLost(StreamsError):

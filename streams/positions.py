@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from contexts.cells import Cells
+from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import OffsetsLost
@@ -17,6 +18,8 @@ from streams.rows import TablePartition
 
 LETTER: Final = b"o"
 """Of the cells with positions; contexts/cells.py has the other letters."""
+_POSITIONS: Final = "positions"
+"""All of a partition are read at once."""
 _offset = struct.Struct(">q")
 
 CHANGELOG_OF: Final = {
@@ -39,16 +42,21 @@ def position_cells(positions: Mapping[Place, Offset], changelog: str) -> dict[Pa
 
 
 def read_position(key: bytes, value: bytes, partition: Partition) -> tuple[Place, Offset]:
-    """What a cell with the letter of positions says."""
-    return Place(key[len(LETTER) :].decode(), partition), Offset(_offset.unpack(value)[0])
+    """What a cell with the letter of positions says. Raises DamagedRow."""
+    try:
+        topic = key[len(LETTER) :].decode()
+        (offset,) = _offset.unpack(value)
+    except (struct.error, UnicodeDecodeError) as error:
+        input_name = key[len(LETTER) :].decode(errors="replace")
+        raise DamagedRow(f"the position in {input_name} cannot be read: {error}") from error
+    return Place(topic, partition), Offset(offset)
 
 
 def refuse_lost_offsets(table: TablePartition, committed: Mapping[Place, Offset | None]) -> None:
-    """Raises OffsetsLost when the group would read again what the rows have counted. The group may be ahead: it also
-    commits control records. It is never behind because the broker has lost records: the transaction that sets its
-    offsets back sets these back too."""
-    for key, value in table.scan(LETTER):
-        place, counted = read_position(key, value, table.partition)
+    """Raises RowsThrownAway or ChangelogDamaged where a position cannot be read, and OffsetsLost when the group would
+    read again what the rows have counted. The group may be ahead: it also commits control records. It is never behind
+    because the broker has lost records: the transaction that sets its offsets back sets these back too."""
+    for place, counted in _counted(table):
         offset = committed.get(place)
         if offset is None or offset < counted:
             raise OffsetsLost(
@@ -56,3 +64,12 @@ def refuse_lost_offsets(table: TablePartition, committed: Mapping[Place, Offset 
                 f"(it has {'none' if offset is None else offset}, the rows have counted up to {counted}) and would "
                 "count events twice; bring them back with: nearline contexts rebuild"
             )
+
+
+def _counted(table: TablePartition) -> list[tuple[Place, Offset]]:
+    try:
+        positions = [read_position(key, value, table.partition) for key, value in table.scan(LETTER)]
+    except DamagedRow as error:
+        raise table.damaged(_POSITIONS, error) from error
+    table.read_well(_POSITIONS)
+    return positions

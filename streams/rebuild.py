@@ -9,9 +9,10 @@ from typing import Final
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
+from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.errors import Fenced, KafkaUnavailable
+from streams.errors import ChangelogDamaged, Fenced, KafkaUnavailable
 from streams.kafka import admin, kafka_errors, translate
 from streams.lag import OffsetReader, deleted_unread, stage_reads
 from streams.positions import CHANGELOG_OF, LETTER, read_position
@@ -26,7 +27,8 @@ _PAUSE_S: Final = 0.1
 
 def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place, Offset]:
     """Commits them and returns those that were behind. Workers that are refused and started again do not disturb it.
-    Raises KafkaUnavailable when workers hold the group all the time."""
+    Raises KafkaUnavailable when workers hold the group all the time, ChangelogDamaged where a position in there cannot
+    be read."""
     counted = _read_counted(kafka)
     committed = OffsetReader(kafka, _CALL_S).progress(topics.CONTEXTS_GROUP, counted)
     behind = {place: offset for place, offset in counted.items() if (committed[place].offset or 0) < offset}
@@ -52,14 +54,22 @@ def _read_counted(kafka: KafkaSettings) -> dict[Place, Offset]:
     reader = OffsetReader(kafka, _CALL_S)
     places = reader.places(sorted(set(CHANGELOG_OF.values())))
     starts, ends = reader.starts(places), reader.ends(places)
-    counted: dict[Place, Offset] = {}
+    # Of a position that was written again only the last counts.
+    cells: dict[tuple[Place, bytes], bytes] = {}
     with closing(scanner(kafka)) as consumer:
         for place in places:
             for record in scan(consumer, place, starts[place], ends[place]):
                 key, value = record.key(), record.value()
                 if key is not None and value is not None and key.startswith(LETTER):
-                    counted.update([read_position(key, value, place[1])])
-    return counted
+                    cells[place, key] = value
+    return dict(_position(place, key, value) for (place, key), value in cells.items())
+
+
+def _position(changelog: Place, key: bytes, value: bytes) -> tuple[Place, Offset]:
+    try:
+        return read_position(key, value, changelog.partition)
+    except DamagedRow as error:
+        raise ChangelogDamaged(*changelog, error) from error
 
 
 def set_offsets(kafka: KafkaSettings, group: str, offsets: list[TopicPartition], timeout_s: float) -> None:

@@ -27,7 +27,7 @@ from rocksdict import (
 )
 
 from schemas.ids import Offset, Partition
-from streams.errors import RowsThrownAway, RowsUnavailable
+from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable, StreamsError
 from streams.records import Place
 
 _STANDING: Final = b"\0standing"
@@ -36,6 +36,8 @@ _SHED: Final = "last-shed"
 """A file in the folder; its time is that of the last `shed`."""
 _THROWN_AWAY: Final = "thrown-away"
 """A file beside the folders; it says how often one of them was thrown away."""
+_DAMAGED: Final = ".damaged"
+"""Ends the name of a file beside a folder: the pieces for which it was thrown away, and that were not read since."""
 _UNWRITTEN_BYTES: Final = 1024 * 1024
 """What a table holds in memory before it goes to a file. A laptop has eight of them; with 16 MB each their process grew
 for an hour of quiet load."""
@@ -64,6 +66,8 @@ class TablePartition:
         self._log_id = log_id
         self._folder = folder / f"{place.topic}-{place.partition}"
         self._folder.parent.mkdir(parents=True, exist_ok=True)
+        self._note = self._folder.with_name(self._folder.name + _DAMAGED)
+        self._noted = frozenset(self._note.read_text().splitlines() if self._note.exists() else ())
         self._shedding = Lock()
         self._closed = False
         self._db = self._open()
@@ -118,6 +122,27 @@ class TablePartition:
             raise RowsUnavailable(f"the rows in {self._folder} cannot be written: {error}") from error
         self.position = position
 
+    def damaged(self, piece: str, cause: Exception) -> StreamsError:
+        """Gives the error to be raised where the caller cannot read `piece`, which the engine can. Thrown away and
+        restored once, and it is still so: then it is the changelog that is damaged, and the rows are kept as they are.
+        """
+        if ascii(piece) in self._noted:
+            return ChangelogDamaged(*self.place, cause)
+        error = self.throw_away(cause)
+        self._keep_note(self._noted | {ascii(piece)})
+        return error
+
+    def read_well(self, piece: str) -> None:
+        """Whenever it is damaged again, it is so anew."""
+        if self._noted:
+            self._keep_note(self._noted - {ascii(piece)})
+
+    def _keep_note(self, pieces: frozenset[str]) -> None:
+        if pieces == self._noted:
+            return
+        self._noted = pieces
+        self._note.write_text("".join(f"{piece}\n" for piece in sorted(pieces)))
+
     def throw_away(self, cause: Exception) -> RowsThrownAway:
         """Removes what is here and gives the error to be raised: rows are restored at a start, when no record is in
         work."""
@@ -144,6 +169,7 @@ class TablePartition:
         with suppress(Exception):
             self._db.close()
         shutil.rmtree(self._folder)
+        self._keep_note(frozenset())
         self._db = self._open()
         self.position = Offset(0)
 

@@ -5,7 +5,7 @@ A batch changes rows in memory only; `cells` says what has to be sent to the cha
 
 from collections.abc import Callable
 from itertools import starmap
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from contexts.cells import DUE, Cells, Due, GetCell, due_cell, read_due_cell
 from contexts.errors import DamagedRow
@@ -16,6 +16,8 @@ from streams.kept_rows import KeptRows
 from streams.rows import TablePartition
 
 _Row = TypeVar("_Row")
+_DUE_TIMES: Final = "due times"
+"""All of a partition are read at once."""
 
 
 class RowForm(NamedTuple, Generic[_Row]):
@@ -28,8 +30,8 @@ class RowForm(NamedTuple, Generic[_Row]):
 
 
 class Table(Generic[_Row]):
-    """One thread. Raises RowsThrownAway where rows are found to be damaged: nothing of the batch in work is kept then,
-    and the process must leave."""
+    """One thread. Raises RowsThrownAway where rows are found to be damaged, ChangelogDamaged where they are so again:
+    nothing of the batch in work is kept then, and the process must leave."""
 
     def __init__(self, stored: TablePartition, form: RowForm[_Row], kept: KeptRows) -> None:
         self.stored = stored
@@ -41,7 +43,8 @@ class Table(Generic[_Row]):
         try:
             self.due = DueIndex(form.due_us, starmap(read_due_cell, stored.scan(DUE)))
         except DamagedRow as error:
-            raise stored.throw_away(error) from error
+            raise stored.damaged(_DUE_TIMES, error) from error
+        stored.read_well(_DUE_TIMES)
 
     def __getitem__(self, entity_id: str) -> _Row:
         """As the batch in work has left it. An entity that is not known has an empty row."""
@@ -54,10 +57,13 @@ class Table(Generic[_Row]):
         return row
 
     def _load(self, entity_id: str) -> _Row:
+        piece = f"row {entity_id}"
         try:
-            return self._form.load(entity_id, self.stored.get)
+            row = self._form.load(entity_id, self.stored.get)
         except DamagedRow as error:
-            raise self.stored.throw_away(error) from error
+            raise self.stored.damaged(piece, error) from error
+        self.stored.read_well(piece)
+        return row
 
     def __setitem__(self, entity_id: str, row: _Row) -> None:
         """Only after the row was asked for in this batch."""

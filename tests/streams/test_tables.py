@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.contexts_processor import member_form
-from streams.errors import RowsThrownAway, RowsUnavailable
+from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable
 from streams.kept_rows import KeptRows
+from streams.positions import LETTER, refuse_lost_offsets
 from streams.records import Place
 from streams.rows import TablePartition
 from streams.tables import Table
@@ -43,6 +45,52 @@ def test_a_row_that_cannot_be_read_takes_its_partition_along(tmp_path: Path, key
     restored = stored(tmp_path)
     assert restored.position == 0
     restored.close()
+
+
+@pytest.mark.parametrize(("key", "what"), [(b"sm", "a piece of the row of 'm'"), (b"dm", "the due time of 'm'")])
+def test_a_piece_that_a_restored_partition_has_again_is_the_changelogs(tmp_path: Path, key: bytes, what: str) -> None:
+    """Else each start would restore it all, meet it and throw it all away."""
+    for error, said in [(RowsThrownAway, f"{what} cannot be read"), *[(ChangelogDamaged, f"changelog-2.*{what}")] * 2]:
+        restored = stored(tmp_path)
+        restored.write({key: b"junk"}, Offset(7))
+        with pytest.raises(error, match=said):
+            Table(restored, member_form(RULES).rows, KeptRows())["m"]
+        restored.close()
+    kept = stored(tmp_path)
+    assert kept.position == 7
+    kept.close()
+
+
+@pytest.mark.parametrize("key", [b"sm", b"dm"])
+def test_a_piece_that_was_read_since_may_be_damaged_anew(tmp_path: Path, key: bytes) -> None:
+    for _ in range(2):
+        damaged = stored(tmp_path)
+        damaged.write({key: b"junk", b"sn": b"junk"}, Offset(1))
+        with pytest.raises(RowsThrownAway):
+            Table(damaged, member_form(RULES).rows, KeptRows())["m"]
+        table = Table(stored(tmp_path), member_form(RULES).rows, KeptRows())
+        assert table["m"].history.entries() == []
+        table.close()
+
+
+def test_a_changelog_that_was_made_anew_has_none_of_the_old_ones_damage(tmp_path: Path) -> None:
+    for log_id in (b"id", b"another"):
+        damaged = TablePartition(tmp_path, PLACE, log_id)
+        damaged.write({b"sm": b"junk"}, Offset(1))
+        with pytest.raises(RowsThrownAway):
+            Table(damaged, member_form(RULES).rows, KeptRows())["m"]
+        restored = TablePartition(tmp_path, PLACE, log_id)
+        restored.write({b"a": b"1"}, Offset(1))
+        restored.close()
+
+
+def test_a_damaged_position_is_restored_and_in_the_changelog_itself_said(tmp_path: Path) -> None:
+    for error in (RowsThrownAway, ChangelogDamaged):
+        damaged = stored(tmp_path)
+        damaged.write({LETTER + topics.MEMBERS.encode(): b"short"}, Offset(1))
+        with pytest.raises(error, match="the position in members cannot be read"):
+            refuse_lost_offsets(damaged, {})
+        damaged.close()
 
 
 def test_all_tables_of_a_process_share_one_budget_of_rows(tmp_path: Path) -> None:
