@@ -7,7 +7,6 @@ Its pulse is in DATA_DIR, under its pid. `broken`: reading an activity raises wh
 import os
 import signal
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,8 +27,9 @@ def main(bootstrap_servers: str, interval_s: str, data_dir: str, broken: str = "
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = TrendingSettings(interval_s=float(interval_s), half_life_s=1e9)
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
-    with tempfile.TemporaryDirectory() as folder:
-        trending.run_trending(kafka, settings, Path(folder), stop, pulse=FilePulse(Path(data_dir), str(os.getpid())))
+    pulse = FilePulse(Path(data_dir), str(os.getpid()))
+    # Not a temporary folder: whoever is killed, or leaves at once, gives none back.
+    trending.run_trending(kafka, settings, Path(data_dir) / f"faust-{os.getpid()}", stop, pulse=pulse)
 
 
 if __name__ == "__main__":
