@@ -44,6 +44,18 @@ def test_a_link_to_a_folder_is_refused(temporary: Path) -> None:
         cold_socket(_LONG)
 
 
+@pytest.mark.parametrize("thing", ["a file", "a link to nothing"])
+def test_what_is_no_folder_is_refused(temporary: Path, thing: str) -> None:
+    folder = cold_socket(_LONG).parent
+    folder.rmdir()
+    if thing == "a file":
+        folder.touch(mode=0o600)
+    else:
+        folder.symlink_to(temporary / "nothing")
+    with pytest.raises(BadSettings, match=r"sockets are kept there; remove it, or give a data folder"):
+        cold_socket(_LONG)
+
+
 def test_a_folder_of_somebody_else_is_refused(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = cold_socket(_LONG).parent
     theirs = folder.stat().st_uid + 1
