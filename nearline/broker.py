@@ -13,10 +13,12 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 import msgspec
 import psutil
+import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
@@ -35,6 +37,8 @@ from nearline.ports import free_ports, is_free, listens
 
 _START_S: Final = 60.0
 _STOP_S: Final = 10.0
+_SLOW_S: Final = 30.0
+_ASK_EVERY_S: Final = 0.5
 
 _TEMPORARY: Final = "tmp"
 _HEAP: Final = ("-Xms256m", "-Xmx512m", "-XX:+AlwaysPreTouch")
@@ -49,6 +53,8 @@ _JVM: Final = (
     # Native libraries of codecs are unpacked here; a broker that is killed would leave them in the machine's own.
     f"-Djava.io.tmpdir={_TEMPORARY}",
 )
+
+log = structlog.get_logger(__name__)
 
 
 class _Ports(Struct, frozen=True):
@@ -143,6 +149,13 @@ class EmbeddedBroker:
             raise
         return process
 
+    def launch_watched(self) -> children.Child:
+        """Starts it as a child that dies with this process, without waiting. Where it does not serve in time, that is
+        logged once, by a thread that ends when the broker serves or ends."""
+        process = self.launch(dies_with_parent=True)
+        Thread(target=self._say_if_slow, args=(process,), name="slow-broker", daemon=True).start()
+        return process
+
     def wait_ready(self, timeout_s: float = _START_S) -> None:
         """Returns when it serves. Raises StartFailed when it ended or takes too long."""
         deadline = time.monotonic() + timeout_s
@@ -152,6 +165,15 @@ class EmbeddedBroker:
             if time.monotonic() > deadline:
                 raise StartFailed(f"the broker does not serve after {timeout_s:.0f} s; see {self.folder}/server.log")
             time.sleep(0.1)
+
+    def _say_if_slow(self, process: children.Child) -> None:
+        say_at = time.monotonic() + _SLOW_S
+        while process.poll() is None and not self.serves():
+            if time.monotonic() >= say_at:
+                output = self.folder / "output.log"
+                log.warning(f"the broker does not serve after {_SLOW_S:.0f} s; what it waits for is in {output}")
+                return
+            time.sleep(_ASK_EVERY_S)
 
     def _reap(self) -> None:
         """Takes note of the end of a process that this object launched."""

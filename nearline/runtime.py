@@ -119,7 +119,7 @@ class Runtime:
     def _start_broker(self, broker: EmbeddedBroker) -> None:
         log.info("starting the broker", folder=str(broker.folder))
         broker.prepare()
-        self._supervisor.start(Part(BROKER, lambda: broker.launch(dies_with_parent=True)))
+        self._supervisor.start(Part(BROKER, broker.launch_watched))
         broker.wait_ready()
         kafka = self._settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         self._settings = self._settings.model_copy(update={"kafka": kafka})

@@ -3,6 +3,7 @@
 import errno
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ import psutil
 import pytest
 import structlog
 
-from nearline import children
+from nearline import broker, children
 from nearline.failures import Failure
 from nearline.supervisor import LONGEST_DELAY_S, STEADY_S, Part, Supervisor
 from tests.waiting import until
@@ -103,6 +104,39 @@ def test_who_does_not_say_why_it_ends_at_its_start_is_named_with_its_status() ->
 @pytest.mark.parametrize("failure", [None, Failure(1, "an outage", at_start=False)])
 def test_what_ends_a_process_after_a_long_time_is_no_failure_to_start(failure: Failure | None) -> None:
     assert _errors_of_restarts(4, STEADY_S, lambda _: failure) == []
+
+
+def test_a_broker_that_does_not_serve_is_named_after_each_launch(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fence that waits says so in the broker's own log alone."""
+    monkeypatch.setattr(broker, "_SLOW_S", 0.0)
+
+    class SleepingBroker(broker.EmbeddedBroker):
+        def launch(self, *, dies_with_parent: bool) -> children.Child:
+            return children.spawn(_python(SLEEPS), dies_with_parent=dies_with_parent)
+
+    sentence = f"the broker does not serve after 0 s; what it waits for is in {tmp_path / 'output.log'}"
+    with structlog.testing.capture_logs() as log:
+
+        def until_said(times: int) -> None:
+            until(lambda: [line["event"] for line in log].count(sentence) == times, "the broker to be named")
+
+        supervisor.start(Part("broker", SleepingBroker(tmp_path).launch_watched))
+        until_said(1)
+        first = _pid(supervisor)
+        psutil.Process(first).kill()
+        _until_running_again(supervisor, first)
+        until_said(2)
+
+
+def test_a_broker_that_ends_is_watched_no_longer(tmp_path: Path) -> None:
+    class LeavingBroker(broker.EmbeddedBroker):
+        def launch(self, *, dies_with_parent: bool) -> children.Child:
+            return children.spawn(_python(LEAVES), dies_with_parent=dies_with_parent)
+
+    LeavingBroker(tmp_path).launch_watched().wait(60)
+    until(lambda: "slow-broker" not in [thread.name for thread in threading.enumerate()], "the watch to end")
 
 
 def _errors_of_restarts(number: int, lives_s: float, failure: Callable[[int], Failure | None]) -> list[str]:
