@@ -55,6 +55,7 @@ def test_the_demos_job_shows_what_it_promises(pipeline: Pipeline, made_up: Input
     # Other tests go on without its posts.
     posts = [*made_up.facts.created_us, "demo-fresh"]
     pipeline.ingest([{"type": "post.deleted", "post_id": post_id, "at": moment()} for post_id in posts])
+    pipeline.wait()
 
 
 def test_what_is_not_there_ends_the_demo(pipeline: Pipeline, made_up: Input) -> None:
