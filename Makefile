@@ -23,7 +23,7 @@ setup: .venv/installed
 	@touch $@
 
 test: setup
-	$(BIN)/pytest -n 2 --durations=20
+	$(BIN)/pytest -n 3 --durations=20
 
 # The cold tier's tests on a Qdrant server: NEARLINE_TEST_QDRANT_URL=http://host:6333 make test-qdrant
 test-qdrant: export NEARLINE_TEST_QDRANT_URL ?= http://127.0.0.1:6333

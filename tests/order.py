@@ -1,4 +1,4 @@
-"""In which order tests run, and with two workers (`pytest -n 2`) on which of them.
+"""In which order tests run, and with several workers (`pytest -n 3`) on which of them.
 
 All of `tests/e2e` runs together: its pipeline takes its share of the cores until the last of them is over. A module
 stays on one worker, for what its tests share. What takes longest begins first, so that no worker waits for the other

@@ -100,7 +100,7 @@ NEEDLESS = {
         "streams.event_files.open_events: write",
         "streams.republish.produce: produce",
         "streams.republish.send_all: flush",
-        "streams.rebuild._commit_once: alter_consumer_group_offsets",
+        "streams.rebuild._set_once: alter_consumer_group_offsets",
         "streams.dead_letter_marks.clear: delete_records",
     },
     "a command's transaction, of all or nothing: no offsets and no rows stand on it": {
