@@ -120,7 +120,7 @@ class EmbeddedBroker:
         ensure_jars()
         make_data_folder(self.folder)
         shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
-        (self.folder / _TEMPORARY).mkdir()
+        (self.folder / _TEMPORARY).mkdir(exist_ok=True)
         ports = self._choose_ports()
         self._properties.write_text(broker_properties(ports.port, ports.controller_port, self._more))
         self._log4j.write_text(log4j_properties())

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Final, NamedTuple
 
+from confluent_kafka import TopicPartition
+
 from schemas.ids import Offset
 from streams.lag import OffsetReader, StageReads, deleted_unread, stage_reads
 from streams.rebuild import set_offsets
@@ -31,17 +33,26 @@ def acknowledge_deleted(kafka: KafkaSettings, timeout_s: float = _EMPTY_S) -> It
     there, as its stage would be. Raises KafkaUnavailable when a group has members for `timeout_s`; StreamsError."""
     with closing(OffsetReader(kafka, _ASK_S)) as reader:
         for read in _groups(reader):
-            places = reader.places(read.topics)
-            progress, starts = reader.progress(read.group, places), reader.starts(places)
-            deleted = deleted_unread(progress, starts)
-            if not deleted:
-                continue
-            offsets = {place: Offset(max(starts[place], progress[place].offset or 0)) for place in deleted}
-            set_offsets(kafka, read.group, [to_commit(place, offsets[place], 0) for place in deleted], timeout_s)
-            by_topic: Counter[str] = Counter()
-            for place, number in deleted.items():
-                by_topic[place.topic] += number
+            by_topic = _acknowledge(kafka, reader, read, timeout_s)
             yield from (Acknowledged(read.group, topic, number) for topic, number in by_topic.items())
+
+
+def _acknowledge(kafka: KafkaSettings, reader: OffsetReader, read: StageReads, timeout_s: float) -> Counter[str]:
+    """Numbers of records by topic."""
+    by_topic: Counter[str] = Counter()
+
+    def acknowledged() -> list[TopicPartition]:
+        by_topic.clear()
+        places = reader.places(read.topics)
+        progress, starts = reader.progress(read.group, places), reader.starts(places)
+        deleted = deleted_unread(progress, starts)
+        for place, number in deleted.items():
+            by_topic[place.topic] += number
+        return [to_commit(place, Offset(max(starts[place], progress[place].offset or 0)), 0) for place in deleted]
+
+    if acknowledged():
+        set_offsets(kafka, read.group, acknowledged, timeout_s)
+    return by_topic
 
 
 def _groups(reader: OffsetReader) -> Iterable[StageReads]:

@@ -22,8 +22,8 @@ from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
 
 _COUNT_S: Final = 1.0
-_MOST_COUNTED: Final = 200_000
-"""Offsets. A second is not enough to read more."""
+_MOST_COUNTED_A_SECOND: Final = 200_000
+"""Offsets. Nobody reads more."""
 
 _Marked = dict[Offset, Fate]
 """Of one partition: what became of which letter."""
@@ -73,7 +73,7 @@ def count(kafka: KafkaSettings, reader: OffsetReader, within_s: float = _COUNT_S
     deadline = time.monotonic() + within_s
     starts, ends = _stretches(reader)
     at_most = LetterCount(sum(ends[place] - starts[place] for place in ends), exact=False)
-    if at_most.number > _MOST_COUNTED:
+    if at_most.number > _MOST_COUNTED_A_SECOND * within_s:
         return at_most
     with closing(scanner(kafka)) as consumer:
         try:

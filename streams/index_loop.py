@@ -187,10 +187,10 @@ class IndexLoop:
         consumer.incremental_assign([TopicPartition(*place, start.first) for place, start in starts.items()])
         self._deleted.update({place: start.deleted for place, start in starts.items()})
         if lost := set_back(starts):
-            consumer.commit(
-                offsets=[to_commit(place, offset, self._deleted[place]) for place, offset in lost.items()],
-                asynchronous=False,
-            )
+            offsets = [to_commit(place, offset, self._deleted[place]) for place, offset in lost.items()]
+            for at in consumer.commit(offsets=offsets, asynchronous=False):
+                if at.error is not None:
+                    raise translate(at.error)
         self._owned.update(map(_place, partitions))
         self._pulse.owns(self._owned)
 

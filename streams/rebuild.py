@@ -4,10 +4,11 @@ Then it goes on where it was and counts nothing twice. Rows need nothing: they a
 """
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
 
 from contexts.errors import DamagedRow
 from schemas import topics
@@ -29,13 +30,21 @@ def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place
     """Commits them and returns those that were behind. Workers that are refused and started again do not disturb it.
     Raises KafkaUnavailable when workers hold the group all the time, ChangelogDamaged where a position in there cannot
     be read."""
-    counted = _read_counted(kafka)
-    committed = OffsetReader(kafka, _CALL_S).progress(topics.CONTEXTS_GROUP, counted)
-    behind = {place: offset for place, offset in counted.items() if (committed[place].offset or 0) < offset}
-    if behind:
-        offsets = [to_commit(place, offset, committed[place].deleted) for place, offset in behind.items()]
-        set_offsets(kafka, topics.CONTEXTS_GROUP, offsets, timeout_s)
-    return behind
+    with closing(OffsetReader(kafka, _CALL_S)) as reader:
+
+        def behind() -> list[TopicPartition]:
+            counted = _read_counted(kafka, reader)
+            committed = reader.progress(topics.CONTEXTS_GROUP, counted)
+            return [
+                to_commit(place, offset, committed[place].deleted)
+                for place, offset in counted.items()
+                if (committed[place].offset or 0) < offset
+            ]
+
+        if not behind():
+            return {}
+        done = set_offsets(kafka, topics.CONTEXTS_GROUP, behind, timeout_s)
+    return {Place(at.topic, Partition(at.partition)): Offset(at.offset) for at in done}
 
 
 def never_read(kafka: KafkaSettings) -> list[str]:
@@ -50,8 +59,7 @@ def never_read(kafka: KafkaSettings) -> list[str]:
     return [sentence(contexts.group, topic, of_topic) for topic, of_topic in by_topic.items()]
 
 
-def _read_counted(kafka: KafkaSettings) -> dict[Place, Offset]:
-    reader = OffsetReader(kafka, _CALL_S)
+def _read_counted(kafka: KafkaSettings, reader: OffsetReader) -> dict[Place, Offset]:
     places = reader.places(sorted(set(CHANGELOG_OF.values())))
     starts, ends = reader.starts(places), reader.ends(places)
     # Of a position that was written again only the last counts.
@@ -72,12 +80,18 @@ def _position(changelog: Place, key: bytes, value: bytes) -> tuple[Place, Offset
         raise ChangelogDamaged(*changelog, error) from error
 
 
-def set_offsets(kafka: KafkaSettings, group: str, offsets: list[TopicPartition], timeout_s: float) -> None:
-    """The broker takes them only while the group has no member. Raises KafkaUnavailable when it always has one."""
+def set_offsets(
+    kafka: KafkaSettings, group: str, offsets: Callable[[], list[TopicPartition]], timeout_s: float
+) -> list[TopicPartition]:
+    """Only while the group has no member. `offsets` is asked when the last one has left, with what it committed then;
+    they are returned. Raises KafkaUnavailable when the group always has a member."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            _set_once(kafka, group, offsets)
+            _refuse_members(kafka, group)
+            wanted = offsets()
+            if wanted:
+                _set_once(kafka, group, wanted)
         except (KafkaUnavailable, Fenced) as error:
             if time.monotonic() > deadline:
                 raise KafkaUnavailable(
@@ -85,7 +99,15 @@ def set_offsets(kafka: KafkaSettings, group: str, offsets: list[TopicPartition],
                 ) from error
             time.sleep(_PAUSE_S)
         else:
-            return
+            return wanted
+
+
+def _refuse_members(kafka: KafkaSettings, group: str) -> None:
+    client = admin(kafka)
+    with kafka_errors():
+        described = client.describe_consumer_groups([group], request_timeout=_CALL_S)[group].result()
+    if described.state not in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
+        raise KafkaUnavailable("the group has members")
 
 
 def _set_once(kafka: KafkaSettings, group: str, offsets: list[TopicPartition]) -> None:

@@ -66,7 +66,7 @@ class TablePartition:
         self._log_id = log_id
         self._folder = folder / f"{place.topic}-{place.partition}"
         self._folder.parent.mkdir(parents=True, exist_ok=True)
-        self._note = self._folder.with_name(self._folder.name + _DAMAGED)
+        self._note = _note_beside(self._folder)
         self._noted = frozenset(self._note.read_text().splitlines() if self._note.exists() else ())
         self._shedding = Lock()
         self._closed = False
@@ -275,6 +275,11 @@ def remove_abandoned(folder: Path, age_s: float) -> None:
             with suppress(Exception):
                 Rdict.destroy(str(shed.parent))
                 shutil.rmtree(shed.parent)
+                _note_beside(shed.parent).unlink(missing_ok=True)
+
+
+def _note_beside(folder: Path) -> Path:
+    return folder.with_name(folder.name + _DAMAGED)
 
 
 def _is_damage(error: Exception) -> bool:
