@@ -1,5 +1,6 @@
 """Reads `NEARLINE_*` with pydantic-settings. Not in `nearline/settings.py`, because importing that takes time."""
 
+import os
 from typing import Any
 
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
@@ -19,7 +20,8 @@ def read_environment() -> dict[str, Any]:
     try:
         return EnvSettingsSource(_Environment)()
     except SettingsError as error:
-        name = str(error).partition('"')[2].partition('"')[0]
+        section = PREFIX + str(error).partition('"')[2].partition('"')[0].upper()
+        names = [name for name in os.environ if name.upper().partition("__")[0] == section]
         raise BadSettings(
-            f"{PREFIX}{name.upper()} in the environment is not JSON; write {{...}} or one value a key"
+            f"{' or '.join(sorted(names))} in the environment is not JSON; write {{...}} or one value a key"
         ) from None

@@ -51,6 +51,7 @@ def test_the_data_folder_is_absolute_and_may_come_from_anywhere(
         ("NEARLINE_KAFKA__PARTITIONS", "many", "kafka.partitions in the environment is wrong: input should be a valid"),
         ("NEARLINE_KAFKA__PARTITIONS", "0", "kafka.partitions in the environment is wrong: input should be greater"),
         ("NEARLINE_KAFKA", "3 partitions", "NEARLINE_KAFKA in the environment is not JSON"),
+        ("NEARLINE_KAFKA__OPTIONS", "{bad", "NEARLINE_KAFKA__OPTIONS in the environment is not JSON"),
         ("NEARLINE_HOT__DEVICE", "gpu", "hot.device in the environment is wrong: .*give auto, cpu, cuda, or"),
         ("NEARLINE_ENCODE__DEVICE", "cuda:", "encode.device in the environment is wrong: .*give auto, cpu, cuda, or"),
         ("NEARLINE_LOG_LEVEL", "loud", "log_level in the environment is wrong: input should be 'debug', 'info'"),
