@@ -1,6 +1,6 @@
 """Dead letters as an operator sees them: those that nobody has sent back or dropped."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
@@ -21,7 +21,7 @@ from streams.records import Output, Place
 from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
-from tests.streams.offsets import delete_before, made, transaction
+from tests.streams.offsets import delete_before, transaction
 
 
 def cause(topic: str, stage: str = "contexts") -> DeadLetterCause:
@@ -53,17 +53,6 @@ def test_without_a_key_there_is_no_way_back() -> None:
 def test_what_is_no_id_is_said(text: str) -> None:
     with pytest.raises(NoSuchDeadLetter, match="no id of a dead letter"):
         parse_id(text)
-
-
-@pytest.fixture
-def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return made(clean_topics)
-
-
-@pytest.fixture
-def reader(kafka: KafkaSettings) -> Iterator[OffsetReader]:
-    with closing(OffsetReader(kafka)) as reader:
-        yield reader
 
 
 def die(kafka: KafkaSettings, topic: str, value: bytes, partition: int = 0, own: Headers | None = None) -> None:

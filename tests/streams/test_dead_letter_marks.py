@@ -1,7 +1,6 @@
 """Letters that are sent back or dropped: each once, whatever ends in between."""
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer
@@ -16,23 +15,11 @@ from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, NoSuchDeadLet
 from streams.lag import OffsetReader
 from streams.records import Place
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.offsets import made, transaction
+from tests.streams.offsets import transaction
 from tests.streams.test_dead_letter_box import cause, die, ids, put, sent
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker
-
-
-@pytest.fixture
-def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return made(clean_topics)
-
-
-@pytest.fixture
-def reader(kafka: KafkaSettings) -> Iterator[OffsetReader]:
-    with closing(OffsetReader(kafka)) as reader:
-        yield reader
 
 
 class DiesBeforeItsCommit(Producer):

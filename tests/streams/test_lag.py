@@ -1,7 +1,6 @@
 """Lag is what a stage still has to do: control records and retention are not."""
 
 import time
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -13,24 +12,13 @@ from streams.lag import Lag, OffsetReader, read_lags, stage_reads
 from streams.records import Place
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
-from tests.streams.offsets import GENERATION, commit, commit_all, made, produce, transaction
+from tests.streams.offsets import GENERATION, commit, commit_all, produce, transaction
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker
 
 CONTEXTS = topics.POST_CONTEXTS
 ENCODE = topics.encode_group(GENERATION)
-
-
-@pytest.fixture
-def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return made(clean_topics)
-
-
-@pytest.fixture
-def reader(kafka: KafkaSettings) -> Iterator[OffsetReader]:
-    with closing(OffsetReader(kafka)) as reader:
-        yield reader
 
 
 def lag_of(reader: OffsetReader, stage: str, topic: str) -> Lag:

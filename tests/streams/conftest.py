@@ -1,0 +1,22 @@
+"""For tests of what reads topics: all topics of one generation on the session's broker, and who asks for offsets."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from streams.lag import OffsetReader
+from streams.settings import KafkaSettings
+from tests.conftest import RunningBroker
+from tests.streams.offsets import made
+
+
+@pytest.fixture
+def kafka(clean_topics: RunningBroker) -> KafkaSettings:
+    return made(clean_topics)
+
+
+@pytest.fixture
+def reader(kafka: KafkaSettings) -> Iterator[OffsetReader]:
+    with closing(OffsetReader(kafka)) as reader:
+        yield reader
