@@ -30,12 +30,12 @@ from schemas.events import Activity, Event, PostCreated, event_key, event_topic
 from schemas.ids import Micros, Offset
 from streams.contexts_processor import CHANGELOGS, READS, ContextProcessor
 from streams.contexts_stage import DUE_AT_ONCE
-from streams.kafka import producer_config
+from streams.kafka.clients import producer_config
+from streams.kafka.records import Output, Place
+from streams.kafka.topics import ensure_topics
+from streams.kafka.transactional_loop import Positions, Processed, Processor, TransactionalLoop
 from streams.lag import OffsetReader
-from streams.records import Output, Place
 from streams.settings import ContextsSettings, KafkaSettings
-from streams.topics import ensure_topics
-from streams.transactional import Positions, Processed, Processor, TransactionalLoop
 
 MEMBERS: Final = 1_000
 POSTS: Final = 5_000
@@ -252,7 +252,7 @@ def _until(condition: Callable[[], bool], worker: threading.Thread) -> None:
 
 
 def _forget_topics(kafka: KafkaSettings) -> None:
-    from streams.kafka import admin
+    from streams.kafka.clients import admin
 
     client = admin(kafka)
     for deleted in client.delete_consumer_groups([topics.CONTEXTS_GROUP]).values():

@@ -8,7 +8,7 @@ mean something else in each of them: Java reads properties as Latin-1, Kafka spl
 from collections.abc import Mapping
 from typing import Final
 
-from streams.kafka import MAX_RECORD_BYTES
+from streams.kafka.clients import MAX_RECORD_BYTES
 
 # Each topic of ours says so too; this is for the broker's own limits on fetches.
 _MAX_BATCH_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024

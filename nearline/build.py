@@ -22,7 +22,7 @@ from nearline.failures import Beginnings
 from nearline.instance import read_instance
 from nearline.settings import Settings
 from schemas.api import ProcessStatus, Readiness, StatusResponse
-from streams.pulse import FilePulse, Pulse
+from streams.kafka.heartbeat import FilePulse, Pulse
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
@@ -95,8 +95,8 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
     from nearline.metrics import served_metrics
     from streams.encode_metrics import EncodeMetrics
     from streams.encode_stage import EncodeStage
-    from streams.repeating import repeating
-    from streams.transactional import node_id
+    from streams.kafka.periodic import repeating
+    from streams.kafka.transactional_loop import node_id
 
     check_presence("encode.device", settings.encode.device)
     encoder = Encoder.load(
@@ -179,7 +179,7 @@ def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
     from retriever.service import Retriever
     from retriever.tls import shown
     from retriever.trending import TrendingLists
-    from streams.repeating import repeating
+    from streams.kafka.periodic import repeating
 
     check_presence("hot.device", settings.hot.device)
     check_presence("encode.device", settings.encode.device)
@@ -230,7 +230,7 @@ def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending:
     from confluent_kafka import Consumer
 
     from retriever.hot_feed import CONSUMER_OVER, HotFeed
-    from streams.kafka import consumer_config
+    from streams.kafka.clients import consumer_config
 
     # The client wants a group's name. This one commits nothing and asks no group for partitions.
     config = consumer_config(settings.kafka, "hot-feed", **CONSUMER_OVER)

@@ -152,7 +152,7 @@ def _asked(what: str, ask: Callable[[], str]) -> Finding:
 
 
 def _ask_broker(connections: Connections) -> str:
-    from streams.kafka import admin, kafka_errors
+    from streams.kafka.clients import admin, kafka_errors
 
     with kafka_errors():
         found = admin(connections.kafka).list_topics(timeout=_ANSWER_S)

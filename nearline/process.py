@@ -18,7 +18,7 @@ from nearline import log
 from nearline.build import SERVE, build
 from nearline.failures import Beginnings, report
 from nearline.settings import read_of_parent
-from streams import crash_points
+from streams.kafka import crash_points
 
 _log = structlog.get_logger(__name__)
 

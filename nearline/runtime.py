@@ -34,13 +34,13 @@ from nearline.stalls import Stalls
 from nearline.supervisor import Part, Supervisor
 from retriever import tls
 from schemas.topics import core_topics, generation_topics
-from streams.closing_segments import close_segments
 from streams.errors import KafkaUnavailable
-from streams.kafka_options import check_options
-from streams.pulse import pulse_folder
-from streams.repeating import repeating
-from streams.topics import ensure_topics
-from streams.transactional import node_id
+from streams.kafka.closing_segments import close_segments
+from streams.kafka.heartbeat import pulse_folder
+from streams.kafka.options import check_options
+from streams.kafka.periodic import repeating
+from streams.kafka.topics import ensure_topics
+from streams.kafka.transactional_loop import node_id
 
 BROKER: Final = "broker"
 

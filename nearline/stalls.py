@@ -1,6 +1,6 @@
 """Sees processes that stand still: frozen, or alive with a loop that does nothing.
 
-A loop is judged by the partitions that it owns, and by what it says itself (`streams/pulse.py`):
+A loop is judged by the partitions that it owns, and by what it says itself (`streams/kafka/heartbeat.py`):
 
 - it owns a partition with something to read, commits nothing of it, and does not say that it is at work;
 - or it has not come round for so long that its consumer group has put it out, whatever it owned.
@@ -24,11 +24,11 @@ from nearline import children
 from nearline.build import COLD
 from nearline.instance import ProcessInfo
 from schemas.ids import Generation, Offset
-from streams.commit_watch import CommitWatch, Unchanged
 from streams.errors import StreamsError
+from streams.kafka.commit_watch import CommitWatch, Unchanged
+from streams.kafka.heartbeat import Sign, read_signs
+from streams.kafka.records import Place
 from streams.lag import NO_GROUP, stage_reads
-from streams.pulse import Sign, read_signs
-from streams.records import Place
 from streams.settings import KafkaSettings
 
 _LOOKS: Final = 6

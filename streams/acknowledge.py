@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 from confluent_kafka import TopicPartition
 
 from schemas.ids import Offset
+from streams.kafka.unread import to_commit
 from streams.lag import OffsetReader, StageReads, deleted_unread, stage_reads
 from streams.rebuild import set_offsets
 from streams.settings import KafkaSettings
-from streams.unread import to_commit
 
 _ASK_S: Final = 20.0
 _EMPTY_S: Final = 10.0

@@ -11,8 +11,8 @@ from contexts.cells import Cells
 from schemas.contexts import Context, encode_context
 from schemas.ids import Micros, Millis, Offset, Partition, Revision
 from schemas.topics import ORIGIN_HEADER
+from streams.kafka.records import Output
 from streams.kept_rows import KeptRows
-from streams.records import Output
 from streams.rows import TablePartition
 from streams.tables import RowForm, Table
 

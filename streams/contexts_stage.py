@@ -9,10 +9,10 @@ from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Micros
 from streams.contexts_processor import CHANGELOGS, READS, STAGE, ContextProcessor
-from streams.pulse import NO_PULSE, Pulse
-from streams.repeating import repeating
+from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.periodic import repeating
+from streams.kafka.transactional_loop import TransactionalLoop, node_id
 from streams.settings import ContextsSettings, KafkaSettings
-from streams.transactional import TransactionalLoop, node_id
 
 ROWS_FOLDER: Final = "rows"
 DUE_AT_ONCE: Final = 1000

@@ -14,9 +14,9 @@ from schemas import topics
 from schemas.dead_letters import Fate, mark_headers
 from streams.dead_letter_box import DeadLetter, Selection, first_left, letters
 from streams.errors import Fenced, KafkaRefused
-from streams.kafka import admin, kafka_errors, producer_config
+from streams.kafka.clients import admin, kafka_errors, producer_config
+from streams.kafka.records import Output
 from streams.lag import OffsetReader
-from streams.records import Output
 from streams.republish import produce, republish_record
 from streams.settings import KafkaSettings
 

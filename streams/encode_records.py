@@ -19,12 +19,12 @@ from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, encode
 from schemas.errors import BadRecord
 from schemas.headers import origin_ms, with_origin
 from schemas.ids import Generation, Kind, Offset
-from streams.dead_letters import dead_letter_record
 from streams.encode_metrics import EncodeMetrics
 from streams.errors import Stopped
-from streams.pulse import Beat, no_beat
-from streams.records import Output, Place
-from streams.transactional import Positions, Processed
+from streams.kafka.dead_letters import dead_letter_record
+from streams.kafka.heartbeat import Beat, no_beat
+from streams.kafka.records import Output, Place
+from streams.kafka.transactional_loop import Positions, Processed
 
 log = structlog.get_logger()
 

@@ -16,9 +16,9 @@ from schemas.ids import Generation, Kind
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_records import STAGE, EncodeRecords, StageEncoder
 from streams.errors import Stopped
-from streams.pulse import NO_PULSE, Pulse
+from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import EncodeSettings, KafkaSettings
-from streams.transactional import TransactionalLoop
 
 
 class _Source(NamedTuple):

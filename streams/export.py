@@ -21,10 +21,10 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from schemas import topics
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import BadFile
-from streams.kafka import kafka_errors
+from streams.kafka.clients import kafka_errors
+from streams.kafka.reading import scan, scanner
+from streams.kafka.records import Place
 from streams.lag import OffsetReader
-from streams.records import Place
-from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
 
 _RECORDS: Final = 100_000

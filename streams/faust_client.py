@@ -8,8 +8,8 @@ import faust
 from faust.types.auth import CredentialsT
 
 from streams.faust_records import read_past_strange_headers
-from streams.kafka import client_config
-from streams.kafka_options import check_for_trending, sasl_mechanism, security_protocol, ssl_context
+from streams.kafka.clients import client_config
+from streams.kafka.options import check_for_trending, sasl_mechanism, security_protocol, ssl_context
 from streams.settings import KafkaSettings
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 
 from schemas.ids import Partition
-from streams.records import Place
+from streams.kafka.records import Place
 
 Metadata = Callable[[Place], str]
 """Called in the thread of Faust's consumer."""

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Any, Final
 
-from streams.records import Place
+from streams.kafka.records import Place
 
 ROWS_KEPT: Final = 16_000
 """However many partitions there are. A member's is some 25 kB with a full history: at most 400 MB."""

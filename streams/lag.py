@@ -17,10 +17,10 @@ from confluent_kafka.admin import OffsetSpec
 from schemas import topics
 from schemas.ids import Generation, Millis, Offset, Partition
 from streams.errors import KafkaUnavailable, NotLetIn
-from streams.kafka import Refusals, admin, kafka_errors, new_consumer, translate
-from streams.records import Place, offset_of, place_of
+from streams.kafka.clients import Refusals, admin, kafka_errors, new_consumer, translate
+from streams.kafka.records import Place, offset_of, place_of
+from streams.kafka.unread import Committed, deleted_since, read_committed
 from streams.settings import KafkaSettings
-from streams.unread import Committed, deleted_since, read_committed
 
 _PROBE_FETCH_BYTES: Final = 16 * 1024
 """One record of a partition is enough; the broker sends at least one whole batch."""

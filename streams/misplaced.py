@@ -15,9 +15,9 @@ from schemas import topics
 from schemas.errors import BadRecord
 from schemas.headers import headers_of
 from schemas.ids import Millis
-from streams.dead_letters import LARGEST_BYTES, size_bytes
-from streams.partitions import partition_of
-from streams.records import Output
+from streams.kafka.dead_letters import LARGEST_BYTES, size_bytes
+from streams.kafka.partitions import partition_of
+from streams.kafka.records import Output
 
 _MOVED: Final = frozenset((topics.POSTS, topics.MEMBERS, topics.REPUBLISH))
 """An activity is only counted: it goes to the partition of its post in any case."""

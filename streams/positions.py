@@ -13,7 +13,7 @@ from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import OffsetsLost
-from streams.records import Place
+from streams.kafka.records import Place
 from streams.rows import TablePartition
 
 LETTER: Final = b"o"

@@ -14,13 +14,13 @@ from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import ChangelogDamaged, Fenced, KafkaUnavailable
-from streams.kafka import admin, kafka_errors, translate
+from streams.kafka.clients import admin, kafka_errors, translate
+from streams.kafka.reading import scan, scanner
+from streams.kafka.records import Place
+from streams.kafka.unread import sentence, to_commit
 from streams.lag import OffsetReader, deleted_unread, stage_reads
 from streams.positions import CHANGELOG_OF, LETTER, read_position
-from streams.records import Place
-from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
-from streams.unread import sentence, to_commit
 
 _CALL_S: Final = 20.0
 _PAUSE_S: Final = 0.1

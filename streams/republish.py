@@ -11,8 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from schemas import topics
 from schemas.ids import Partition
 from streams.errors import KafkaUnavailable, StreamsError
-from streams.kafka import new_producer, translate
-from streams.records import Output
+from streams.kafka.clients import new_producer, translate
+from streams.kafka.records import Output
 from streams.settings import KafkaSettings
 
 _ANY_PARTITION: Final = -1

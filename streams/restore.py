@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicCollection, Topi
 
 from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
-from streams.kafka import admin, consumer_config, kafka_errors, translate
+from streams.kafka.clients import admin, consumer_config, kafka_errors, translate
+from streams.kafka.heartbeat import Beat, no_beat
+from streams.kafka.records import Place, offset_of, place_of
 from streams.lag import OffsetReader
-from streams.pulse import Beat, no_beat
-from streams.records import Place, offset_of, place_of
 from streams.rows import TablePartition
 from streams.settings import KafkaSettings
 

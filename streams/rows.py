@@ -28,7 +28,7 @@ from rocksdict import (
 
 from schemas.ids import Offset, Partition
 from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable, StreamsError
-from streams.records import Place
+from streams.kafka.records import Place
 
 _STANDING: Final = b"\0standing"
 """Sorts before every cell, and is none."""

@@ -20,18 +20,18 @@ from schemas.errors import BadRecord
 from schemas.events import Activity, decode_event, event_time_us
 from schemas.ids import Micros, Millis, Partition, PostId
 from schemas.trending import encode_trending
-from streams.commit_watch import CALL_TIMEOUT_S, CommitWatch
 from streams.errors import StreamsError, TrendingStuck
 from streams.faust_client import new_app
 from streams.faust_commits import commit_with_metadata
+from streams.kafka.commit_watch import CALL_TIMEOUT_S, CommitWatch
+from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.records import Place
+from streams.kafka.starts import Start, find_starts
+from streams.kafka.unread import commit_metadata
 from streams.lag import OffsetReader
-from streams.pulse import NO_PULSE, Pulse
-from streams.records import Place
 from streams.settings import KafkaSettings, TrendingSettings
-from streams.starts import Start, find_starts
 from streams.trending_lists import last_lists, list_key
 from streams.trending_scores import TrendingScores
-from streams.unread import commit_metadata
 
 log = structlog.get_logger()
 

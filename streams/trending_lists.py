@@ -15,7 +15,7 @@ from schemas.errors import BadRecord
 from schemas.ids import Partition
 from schemas.trending import TrendingList, decode_trending
 from streams.errors import KafkaUnavailable
-from streams.kafka import consumer_config, kafka_errors, translate
+from streams.kafka.clients import consumer_config, kafka_errors, translate
 from streams.settings import KafkaSettings
 
 log = structlog.get_logger()

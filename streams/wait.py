@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, TypeVar
 from schemas import topics
 from schemas.ids import Generation, Offset, Partition
 from streams.errors import KafkaRefused, NotLetIn, RetrieverSilent, StillBehind, StreamsError
+from streams.kafka.records import Place
 from streams.lag import OffsetReader, Offsets, going_on_at
-from streams.records import Place
 from streams.republish import flush_record, send_all
 from streams.settings import KafkaSettings
 

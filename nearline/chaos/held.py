@@ -21,8 +21,8 @@ from schemas.embeddings import decode_member_embedding, decode_post_embedding
 from schemas.ids import Kind, MemberId
 from streams import dead_letter_box
 from streams.errors import KafkaUnavailable
+from streams.kafka.reading import scan_topic
 from streams.lag import OffsetReader
-from streams.scan import scan_topic
 
 QUESTIONS: Final = ("harbor winter violin", "copper ledger kettle tunnel pepper")
 """The hot tier shows no vectors. Scores of two questions tell one vector from another."""

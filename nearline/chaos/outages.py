@@ -15,7 +15,7 @@ from nearline.demo.pipeline import Pipeline
 from nearline.errors import NearlineError
 from nearline.runtime import BROKER
 from schemas.topics import CONTEXTS_GROUP
-from streams.kafka import admin
+from streams.kafka.clients import admin
 from streams.settings import KafkaSettings
 
 _LOOK_EVERY_S: Final = 0.2

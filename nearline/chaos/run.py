@@ -25,7 +25,7 @@ from nearline.chaos.twice import EncodedTwice
 from nearline.demo.pipeline import Pipeline
 from nearline.errors import NearlineError
 from nearline.runtime import BROKER
-from streams import crash_points
+from streams.kafka import crash_points
 
 STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)
 _LOOK_S: Final = 2.0

@@ -9,8 +9,8 @@ from nearline.demo.pipeline import Pipeline
 from nearline.metrics import addresses
 from schemas import topics
 from schemas.ids import Generation
+from streams.kafka.reading import scan, scanner
 from streams.lag import OffsetReader, Offsets
-from streams.scan import scan, scanner
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 30.0

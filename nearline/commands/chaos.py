@@ -25,7 +25,7 @@ def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file:
     from nearline.chaos.run import STAGES, chaos_on
     from nearline.chaos.table import report
     from nearline.runtime import BROKER
-    from streams.crash_points import NAMES
+    from streams.kafka.crash_points import NAMES
 
     names = NAMES if crash_points else ()
     if not names and not faults:

@@ -47,7 +47,7 @@ def _context(connections: "Connections", kind: str, entity_id: str) -> Any:
     import msgspec
 
     from schemas import topics
-    from streams.scan import newest_value
+    from streams.kafka.reading import newest_value
 
     topic = topics.POST_CONTEXTS if kind == "post" else topics.MEMBER_CONTEXTS
     body = newest_value(connections.kafka, topic, entity_id.encode())

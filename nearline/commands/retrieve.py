@@ -131,7 +131,7 @@ def _texts(connections: "Connections", post_ids: list[str]) -> Texts:
     from schemas.contexts import decode_post_context
     from schemas.errors import BadRecord
     from streams.errors import StreamsError
-    from streams.scan import newest_values
+    from streams.kafka.reading import newest_values
 
     keys = [post_id.encode() for post_id in post_ids]
     try:

@@ -12,8 +12,8 @@ import pytest
 from nearline.demo.pipeline import Pipeline
 from schemas.contexts import PostContext, decode_post_context
 from schemas.topics import POST_CONTEXTS
+from streams.kafka.reading import scan_topic
 from streams.lag import OffsetReader
-from streams.scan import scan_topic
 from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running, created, moment
 from tests.event_oracle import newest

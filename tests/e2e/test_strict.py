@@ -22,10 +22,10 @@ from schemas.api import RetrieveRequest
 from schemas.ids import Generation
 from schemas.topics import TopicSpec, core_topics, generation_topics
 from streams.errors import KafkaUnavailable, NotLetIn
+from streams.kafka.reading import scan_topic
+from streams.kafka.topics import ensure_topics
 from streams.lag import OffsetReader
-from streams.scan import scan_topic
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from streams.wait import Wait
 from tests.certificates import certificate
 from tests.commands import QuickPipeline

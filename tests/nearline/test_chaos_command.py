@@ -15,7 +15,7 @@ from nearline.chaos.judge import Verdict
 from nearline.chaos.table import Round
 from nearline.cli import cli
 from nearline.runtime import BROKER
-from streams import crash_points
+from streams.kafka import crash_points
 
 NOTHING = Findings(*(set[str]() for _ in Findings._fields))
 GOOD = Round("random faults", ["a fault"], 1.0, Verdict(NOTHING, NOTHING, 0, set()))

@@ -10,7 +10,7 @@ from contexts.settings import ContextRules
 from nearline.instance import locked
 from schemas import topics
 from streams.contexts_stage import ContextStage
-from streams.partitions import partition_of
+from streams.kafka.partitions import partition_of
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.nearline.site import Commands, Site, site

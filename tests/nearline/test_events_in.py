@@ -18,10 +18,10 @@ from schemas.events import event_time_us, parse_event
 from schemas.ids import Micros, Offset, Partition, PostId, Revision
 from streams import dead_letter_box
 from streams.errors import KafkaUnavailable
-from streams.kafka import producer_config
+from streams.kafka.clients import producer_config
+from streams.kafka.topics import ensure_topics
 from streams.lag import OffsetReader
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from tests.bad_input import ACCEPTED, bodies
 from tests.conftest import RunningBroker
 from tests.nearline.site import Commands, Ran, Site, site

@@ -17,10 +17,10 @@ from nearline.ports import free_ports
 from nearline.settings import Settings, write_for_children
 from nearline.supervisor import Part, Supervisor
 from schemas.topics import core_topics
-from streams import transactional
 from streams.errors import KafkaUnavailable
+from streams.kafka import transactional_loop as transactional
+from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from streams.trending import EXIT_STATUS
 from tests.conftest import RunningBroker
 from tests.streams.stage_kit import in_thread

@@ -14,11 +14,11 @@ from nearline.instance import ProcessInfo
 from nearline.stalls import Stalls
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.commit_watch import CommitWatch
 from streams.errors import KafkaUnavailable
+from streams.kafka.commit_watch import CommitWatch
+from streams.kafka.heartbeat import FilePulse
+from streams.kafka.records import Place
 from streams.lag import Offsets
-from streams.pulse import FilePulse
-from streams.records import Place
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.nearline.site import NOBODY

@@ -19,9 +19,9 @@ from schemas.embeddings import PostEmbedding, encode_embedding, pack_vector
 from schemas.ids import Generation, Micros, PostId
 from schemas.topics import TopicSpec
 from schemas.trending import TrendingEntry, TrendingList, encode_trending
-from streams.kafka import admin, consumer_config, producer_config
+from streams.kafka.clients import admin, consumer_config, producer_config
+from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
 from tests.retriever.kit import NOW_S, WINDOW_S, Fallible, new_hot, post, vector_with
 from tests.waiting import until

@@ -9,8 +9,8 @@ from threading import Event
 
 from contexts.settings import ContextRules
 from streams.contexts_stage import ContextStage
-from streams.crash_points import VARIABLE, arm_from
 from streams.errors import StreamsError
+from streams.kafka.crash_points import VARIABLE, arm_from
 from streams.settings import ContextsSettings, KafkaSettings
 
 REFUSED = 3

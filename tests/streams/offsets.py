@@ -7,10 +7,10 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from schemas import topics
 from schemas.ids import Generation
-from streams.kafka import producer_config
+from streams.kafka.clients import producer_config
+from streams.kafka.topics import ensure_topics
 from streams.lag import OffsetReader
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
 from tests.waiting import until
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-from streams.transactional import TransactionalLoop
+from streams.kafka.transactional_loop import TransactionalLoop
 from tests.streams import context_child
 
 begin = TransactionalLoop._begin

@@ -13,10 +13,10 @@ from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Messag
 from schemas.embeddings import MemberEmbedding, PostEmbedding, pack_vector
 from schemas.ids import Generation, MemberId, Micros, Partition, PostId, Revision
 from streams.errors import KafkaUnavailable
-from streams.kafka import admin, client_config, kafka_errors, producer_config
+from streams.kafka.clients import admin, client_config, kafka_errors, producer_config
+from streams.kafka.heartbeat import Pulse
+from streams.kafka.records import Place, offset_of, place_of
 from streams.lag import OffsetReader
-from streams.pulse import Pulse
-from streams.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
 from tests.waiting import until
 

@@ -14,7 +14,7 @@ from schemas import topics
 from schemas.hops import PostActivity, encode_hop
 from schemas.ids import MemberId, Micros, Offset, Partition
 from streams.contexts_processor import CHANGELOGS, ContextProcessor
-from streams.records import Output, Place
+from streams.kafka.records import Output, Place
 from streams.rows import TablePartition
 from streams.settings import KafkaSettings
 

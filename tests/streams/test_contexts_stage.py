@@ -25,17 +25,17 @@ from streams import contexts_processor
 from streams.contexts_processor import READS, ContextProcessor
 from streams.contexts_stage import ContextStage
 from streams.errors import OffsetsLost, RowsThrownAway
+from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.partitions import partition_of
+from streams.kafka.records import Place
+from streams.kafka.topics import ensure_topics
+from streams.kafka.transactional_loop import Positions, Processed
 from streams.lag import OffsetReader
-from streams.partitions import partition_of
-from streams.pulse import NO_PULSE, Pulse
 from streams.rebuild import rebuild_offsets
-from streams.records import Place
 from streams.republish import flush_record, republish_record, send_all
 from streams.restore import topic_ids
 from streams.rows import TablePartition
 from streams.settings import ContextsSettings, KafkaSettings
-from streams.topics import ensure_topics
-from streams.transactional import Positions, Processed
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED, SESSION
 from tests.streams.context_world import Sent, World, slices

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from streams import crash_points
+from streams.kafka import crash_points
 
 SOURCES = Path(__file__).parent.parent.parent
 PACKAGES = ("streams", "indexer", "retriever", "nearline")
@@ -19,10 +19,10 @@ EFFECTS = {
 }
 """Methods by which anything reaches the broker, the rows or a tier. Whoever only names one counts too."""
 NAMED = {
-    "streams.transactional._begin: begin_transaction": "transaction.begun",
-    "streams.transactional._produce: produce": "transaction.outputs-sent",
-    "streams.transactional._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
-    "streams.transactional._transact: commit_transaction": "transaction.committed",
+    "streams.kafka.transactional_loop._begin: begin_transaction": "transaction.begun",
+    "streams.kafka.transactional_loop._produce: produce": "transaction.outputs-sent",
+    "streams.kafka.transactional_loop._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
+    "streams.kafka.transactional_loop._transact: commit_transaction": "transaction.committed",
     "streams.index_records._write: write": "index.indexed",
     "streams.index_records._flush: flush": "index.flushed",
     "streams.index_loop._bury: deliver": "index.dead-lettered",
@@ -45,7 +45,7 @@ WITHIN = {
         "indexer.qdrant._upsert: upsert",
     },
     "index.flushed": {"indexer.edge.flush: flush", "indexer.shards.flush: flush"},
-    "index.dead-lettered": {"streams.delivery._hand_over: produce", "streams.delivery.deliver: flush"},
+    "index.dead-lettered": {"streams.kafka.sending._hand_over: produce", "streams.kafka.sending.deliver: flush"},
 }
 """Effects in other files that are done before the process passes this place."""
 NEEDLESS = {
@@ -53,7 +53,7 @@ NEEDLESS = {
         "streams.index_loop._assigned: commit",
     },
     "only offsets of control records: a crash repeats nothing": {
-        "streams.transactional._commit_offsets: commit_transaction",
+        "streams.kafka.transactional_loop._commit_offsets: commit_transaction",
     },
     "a crash may cost or repeat a few events of scores that decay anyway": {
         "streams.trending.count: ack",
@@ -88,10 +88,10 @@ NEEDLESS = {
         "streams.restore._take_in: write",
     },
     "records without an effect, for the broker to close its segments": {
-        "streams.closing_segments.close_segments: abort_transaction",
-        "streams.closing_segments.close_segments: begin_transaction",
-        "streams.closing_segments.close_segments: flush",
-        "streams.closing_segments.close_segments: produce",
+        "streams.kafka.closing_segments.close_segments: abort_transaction",
+        "streams.kafka.closing_segments.close_segments: begin_transaction",
+        "streams.kafka.closing_segments.close_segments: flush",
+        "streams.kafka.closing_segments.close_segments: produce",
     },
     "a command: who runs it sees that it did not end, and runs it again": {
         "nearline.ingest._send: send",
@@ -109,13 +109,13 @@ NEEDLESS = {
         "streams.dead_letter_marks._commit: commit_transaction",
     },
     "topics as they should be, made sure of at every start": {
-        "streams.topics._create: create_topics",
-        "streams.topics._bring_up_to_date: incremental_alter_configs",
+        "streams.kafka.topics._create: create_topics",
+        "streams.kafka.topics._bring_up_to_date: incremental_alter_configs",
     },
     "words for people": {
         "nearline.cli.main: flush",
         "nearline.process.: flush",
-        "streams.crash_points.point: write",
+        "streams.kafka.crash_points.point: write",
     },
 }
 """Effects without a place to leave behind them, by the reason why there is none."""
@@ -144,16 +144,15 @@ def test_every_effect_has_a_name() -> None:
 
 def test_a_name_stands_in_the_file_of_its_effect() -> None:
     for effect, name in NAMED.items():
-        package, module, _ = effect.split(".", 2)
-        (file,) = (file for file in _files(package) if file.stem == module)
-        assert f'point("{name}")' in file.read_text(), effect
+        module = effect.partition(":")[0].rpartition(".")[0]
+        assert f'point("{name}")' in (SOURCES / module.replace(".", "/")).with_suffix(".py").read_text(), effect
 
 
 def test_an_effect_in_a_new_file_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "streams" / "new" / "forwarder.py"
     file.parent.mkdir(parents=True)
     file.write_text("class Forwarder:\n    async def forward(self):\n        send = self._producer.produce\n")
-    assert _effects(file, tmp_path) == {"streams.forwarder.forward: produce"}
+    assert _effects(file, tmp_path) == {"streams.new.forwarder.forward: produce"}
 
 
 def _files(package: str) -> list[Path]:
@@ -163,11 +162,11 @@ def _files(package: str) -> list[Path]:
 
 
 def _effects(file: Path, root: Path = SOURCES) -> set[str]:
-    """`folder.module.function: method`."""
+    """`folder.module.function: method`, as an import names the module."""
     tree = ast.parse(file.read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in EFFECTS]
-    module = f"{file.relative_to(root).parts[0]}.{file.stem}"
+    module = ".".join(file.relative_to(root).with_suffix("").parts)
     return {f"{module}.{_innermost(functions, name)}: {name.attr}" for name in names}
 
 
@@ -186,7 +185,7 @@ def test_a_stage_leaves_as_often_as_the_file_says(tmp_path: Path) -> None:
 
 def _status(file: Path, stage: str) -> int:
     code = (
-        "import os; from streams.crash_points import arm_from, point; "
+        "import os; from streams.kafka.crash_points import arm_from, point; "
         f"arm_from(os.environ, {stage!r}); point('index.stored'); point('index.flushed')"
     )
     environment = {"PATH": "", crash_points.FILE_VARIABLE: str(file)}

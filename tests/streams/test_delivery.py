@@ -8,10 +8,10 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from schemas import topics
-from streams import delivery
-from streams.delivery import DeadLetterDelivery
 from streams.errors import KafkaUnavailable
-from streams.kafka import producer_config
+from streams.kafka import sending as delivery
+from streams.kafka.clients import producer_config
+from streams.kafka.sending import DeadLetterDelivery
 from streams.republish import republish_record, send_all
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker

@@ -19,9 +19,9 @@ from schemas.ids import MemberId, Micros, PostId, Revision
 from schemas.topics import TopicSpec
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
-from streams.pulse import NO_PULSE, Pulse
+from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.topics import ensure_topics
 from streams.settings import EncodeSettings, KafkaSettings
-from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import POISON, HashEncoder, Prepared, vector_of
 from tests.streams.stage_kit import (

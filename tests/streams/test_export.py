@@ -12,9 +12,9 @@ from schemas.ids import Millis, Offset, Partition
 from streams import export as export_module
 from streams.errors import BadFile
 from streams.export import export, exported, stretches
-from streams.kafka import producer_config
+from streams.kafka.clients import producer_config
+from streams.kafka.records import Place
 from streams.lag import OffsetReader, Offsets
-from streams.records import Place
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made, produce, transaction

@@ -8,9 +8,9 @@ import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from streams.index_loop import IndexLoop
+from streams.kafka.transactional_loop import TransactionalLoop
 from streams.patience import Patience
 from streams.settings import IndexSettings, KafkaSettings
-from streams.transactional import TransactionalLoop
 from tests.streams.journal_tier import JournalTier
 from tests.streams.stage_kit import new_generation
 

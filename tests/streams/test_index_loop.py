@@ -18,12 +18,12 @@ from schemas.embeddings import encode_embedding
 from schemas.ids import Generation
 from schemas.topics import TopicSpec
 from streams import patience
-from streams.crash_points import EXIT_STATUS
-from streams.delivery import DeadLetterDelivery
 from streams.errors import KafkaUnavailable
 from streams.index_loop import IndexLoop
+from streams.kafka.crash_points import EXIT_STATUS
+from streams.kafka.sending import DeadLetterDelivery
+from streams.kafka.topics import ensure_topics
 from streams.settings import IndexSettings, KafkaSettings
-from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
 from tests.streams.journal_tier import JournalTier
 from tests.streams.stage_kit import (

@@ -10,9 +10,9 @@ from schemas import topics
 from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
 from streams.event_files import InputEvent
 from streams.ingest import EventSender, check_topics
-from streams.kafka import consumer_config
+from streams.kafka.clients import consumer_config
+from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
 from tests.waiting import until
 

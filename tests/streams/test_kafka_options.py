@@ -1,7 +1,7 @@
 import pytest
 
 from streams.errors import KafkaRefused
-from streams.kafka_options import check_options
+from streams.kafka.options import check_options
 from streams.settings import KafkaSettings
 
 

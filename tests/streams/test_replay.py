@@ -16,7 +16,7 @@ from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import PostEmbedding, decode_post_embedding, pack_vector
 from streams.dead_letter_box import ALL, DeadLetter, letters
 from streams.dead_letter_marks import Marked, replay
-from streams.kafka import producer_config
+from streams.kafka.clients import producer_config
 from streams.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker

@@ -9,8 +9,8 @@ from confluent_kafka import Producer
 
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.kafka import producer_config
-from streams.records import Place
+from streams.kafka.clients import producer_config
+from streams.kafka.records import Place
 from streams.restore import restore
 from streams.rows import TablePartition
 from tests.conftest import RunningBroker

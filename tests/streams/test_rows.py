@@ -11,7 +11,7 @@ import pytest
 from schemas.ids import Offset, Partition
 from streams import rows
 from streams.errors import RowsThrownAway, RowsUnavailable
-from streams.records import Place
+from streams.kafka.records import Place
 from streams.rows import TablePartition, remove_abandoned
 from tests.waiting import until
 

@@ -7,12 +7,12 @@ from confluent_kafka import Producer
 
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams import scan as scan_module
-from streams.kafka import producer_config
+from streams.kafka import reading as scan_module
+from streams.kafka.clients import producer_config
+from streams.kafka.partitions import partition_of
+from streams.kafka.reading import newest_value, newest_values, scan, scanner
+from streams.kafka.records import Place
 from streams.lag import OffsetReader
-from streams.partitions import partition_of
-from streams.records import Place
-from streams.scan import newest_value, newest_values, scan, scanner
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made, transaction
 

@@ -8,9 +8,9 @@ from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.contexts_processor import member_form
 from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable
+from streams.kafka.records import Place
 from streams.kept_rows import KeptRows
 from streams.positions import LETTER, refuse_lost_offsets
-from streams.records import Place
 from streams.rows import TablePartition
 from streams.tables import Table
 from tests.contexts.kit import RULES, acts, member_step

@@ -9,14 +9,14 @@ from confluent_kafka.admin import ConfigResource, ResourceType
 from schemas import topics
 from schemas.ids import Partition
 from schemas.topics import TopicSpec
-from streams.closing_segments import close_segments
 from streams.errors import KafkaRefused, TopicMismatch
-from streams.kafka import consumer_config, producer_config
+from streams.kafka.clients import consumer_config, producer_config
+from streams.kafka.closing_segments import close_segments
+from streams.kafka.reading import scan_topic
+from streams.kafka.records import Place
+from streams.kafka.topics import ensure_topics
 from streams.lag import OffsetReader
-from streams.records import Place
-from streams.scan import scan_topic
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from tests.conftest import RunningBroker
 from tests.waiting import until
 

@@ -16,13 +16,13 @@ from schemas.ids import Partition
 from schemas.times import to_rfc3339
 from schemas.topics import TopicSpec
 from schemas.trending import TrendingList, decode_trending
-from streams.commit_watch import CommitWatch
 from streams.errors import KafkaUnavailable
-from streams.kafka import consumer_config
-from streams.pulse import read_signs
-from streams.records import Place
+from streams.kafka.clients import consumer_config
+from streams.kafka.commit_watch import CommitWatch
+from streams.kafka.heartbeat import read_signs
+from streams.kafka.records import Place
+from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from streams.topics import ensure_topics
 from streams.trending import EXIT_STATUS
 from streams.trending_lists import last_lists
 from streams.trending_scores import WEIGHTS

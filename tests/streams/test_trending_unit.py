@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError
 from schemas.ids import Micros, Partition, PostId
 from schemas.trending import decode_trending
 from streams.errors import KafkaRefused
-from streams.pulse import NO_PULSE, FilePulse
+from streams.kafka.heartbeat import NO_PULSE, FilePulse
 from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending import TrendingStage
 from streams.trending_lists import _last_list

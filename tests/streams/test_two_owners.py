@@ -17,17 +17,17 @@ from nearline import children
 from nearline.supervisor import Part, Supervisor
 from schemas import topics
 from schemas.ids import Partition
-from streams import transactional
 from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
 from streams.errors import KafkaUnavailable
-from streams.kafka import consumer_config, producer_config
+from streams.kafka import transactional_loop as transactional
+from streams.kafka.clients import consumer_config, producer_config
+from streams.kafka.records import Place
+from streams.kafka.transactional_loop import TRANSACTION_MS
 from streams.lag import OffsetReader
-from streams.records import Place
 from streams.restore import restore, topic_ids
 from streams.rows import TablePartition
 from streams.settings import EncodeSettings
-from streams.transactional import TRANSACTION_MS
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED
 from tests.streams.context_world import World, slices

@@ -22,13 +22,13 @@ from streams.encode_metrics import EncodeMetrics
 from streams.encode_stage import EncodeStage
 from streams.errors import KafkaUnavailable
 from streams.index_loop import IndexLoop
-from streams.kafka import producer_config
+from streams.kafka.clients import producer_config
+from streams.kafka.records import Place
+from streams.kafka.transactional_loop import Processor, TransactionalLoop
+from streams.kafka.unread import Committed, read_committed, sentence, to_commit
 from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
 from streams.positions import CHANGELOG_OF, position_cells
-from streams.records import Place
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
-from streams.transactional import Processor, TransactionalLoop
-from streams.unread import Committed, read_committed, sentence, to_commit
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import HashEncoder
 from tests.streams.journal_tier import JournalTier

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from streams import trending
-from streams.pulse import FilePulse
+from streams.kafka.heartbeat import FilePulse
 from streams.settings import KafkaSettings, TrendingSettings
 
 

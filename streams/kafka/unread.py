@@ -13,8 +13,8 @@ from confluent_kafka import TopicPartition
 
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.kafka import translate
-from streams.records import Place
+from streams.kafka.clients import translate
+from streams.kafka.records import Place
 
 _METADATA: Final = re.compile(rb"deleted-unread=(\d+);")
 

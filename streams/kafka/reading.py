@@ -13,10 +13,10 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
-from streams.kafka import kafka_errors, new_consumer, translate
+from streams.kafka.clients import kafka_errors, new_consumer, translate
+from streams.kafka.partitions import partition_of
+from streams.kafka.records import Place
 from streams.lag import OffsetReader
-from streams.partitions import partition_of
-from streams.records import Place
 from streams.settings import KafkaSettings
 
 _BATCH: Final = 1000

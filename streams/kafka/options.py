@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streams.errors import KafkaRefused
-from streams.kafka import admin, client_config, new_consumer, new_producer
+from streams.kafka.clients import admin, client_config, new_consumer, new_producer
 from streams.settings import KafkaSettings
 
 _NOBODY: Final = "127.0.0.1:1"

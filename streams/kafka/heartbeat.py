@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from streams.records import Place
+from streams.kafka.records import Place
 
 Beat = Callable[[], None]
 

@@ -8,10 +8,10 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING
 
 from schemas.ids import Offset
+from streams.kafka.records import Place
+from streams.kafka.unread import Committed, consequence, deleted_since
 from streams.lag import OffsetReader, Offsets
-from streams.records import Place
 from streams.settings import KafkaSettings
-from streams.unread import Committed, consequence, deleted_since
 
 NO_RESET: Final = {"auto.offset.reset": "error"}
 """For consumers that start where this module says. The client would else go on at the earliest record that is left,

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from schemas.topics import TopicSpec
 from streams.errors import KafkaUnavailable, TopicMismatch
-from streams.kafka import MAX_RECORD_BYTES, admin, kafka_errors
+from streams.kafka.clients import MAX_RECORD_BYTES, admin, kafka_errors
 from streams.settings import KafkaSettings
 
 _WEEK_MS: Final = 7 * 24 * 3600 * 1000

@@ -11,8 +11,8 @@ from schemas.dead_letters import DeadLetterCause, Headers, to_headers
 from schemas.events import Activity, event_key
 from schemas.headers import headers_of
 from schemas.times import EPOCH, MICROSECOND
-from streams.kafka import MAX_RECORD_BYTES
-from streams.records import Output, offset_of, place_of
+from streams.kafka.clients import MAX_RECORD_BYTES
+from streams.kafka.records import Output, offset_of, place_of
 
 _STAGE: Final = "contexts"
 LARGEST_BYTES: Final = MAX_RECORD_BYTES - 64 * 1024

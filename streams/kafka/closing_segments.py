@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from schemas.topics import TopicSpec
 from streams.errors import KafkaUnavailable
-from streams.kafka import kafka_errors, producer_config
+from streams.kafka.clients import kafka_errors, producer_config
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

@@ -8,10 +8,10 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from streams.dead_letters import dead_letter_record
 from streams.errors import KafkaUnavailable, StreamsError
-from streams.kafka import translate
-from streams.records import Output
+from streams.kafka.clients import translate
+from streams.kafka.dead_letters import dead_letter_record
+from streams.kafka.records import Output
 
 DELIVERY_TIMEOUT_S: Final = 30.0
 _ROOM_S: Final = 0.1

@@ -17,14 +17,14 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.ids import Offset, Partition
-from streams.crash_points import point
 from streams.errors import KafkaUnavailable, StreamsError
-from streams.kafka import consumer_config, kafka_errors, producer_config, say_refused, translate
-from streams.pulse import NO_PULSE, Pulse
-from streams.records import Output, Place, offset_of, place_of
+from streams.kafka.clients import consumer_config, kafka_errors, producer_config, say_refused, translate
+from streams.kafka.crash_points import point
+from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.records import Output, Place, offset_of, place_of
+from streams.kafka.starts import NO_RESET, find_starts, set_back
+from streams.kafka.unread import read_committed, to_commit
 from streams.settings import KafkaSettings
-from streams.starts import NO_RESET, find_starts, set_back
-from streams.unread import read_committed, to_commit
 
 _IDLE_S: Final = 0.1
 """How long a turn waits for a first record. Timers are looked at once a turn."""
