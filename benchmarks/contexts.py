@@ -28,8 +28,8 @@ from nearline.process import collect_rarely
 from schemas import topics
 from schemas.events import Activity, Event, PostCreated, event_key, event_topic
 from schemas.ids import Micros, Offset
-from streams.contexts_processor import CHANGELOGS, READS, ContextProcessor
-from streams.contexts_stage import DUE_AT_ONCE
+from streams.contexts.processor import CHANGELOGS, READS, ContextProcessor
+from streams.contexts.stage import DUE_AT_ONCE
 from streams.kafka.clients import producer_config
 from streams.kafka.records import Output, Place
 from streams.kafka.topics import ensure_topics

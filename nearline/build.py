@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retriever.hot_feed import HotFeed
     from retriever.service import Retriever
     from retriever.trending import TrendingLists
-    from streams.index_loop import IndexLoop
+    from streams.index.loop import IndexLoop
 
 log = structlog.get_logger(__name__)
 
@@ -75,13 +75,13 @@ def build(name: str, settings: Settings, beginnings: Beginnings, report: Report)
 
 
 def build_contexts(settings: Settings, slot: str, pulse: Pulse) -> Run:
-    from streams.contexts_stage import ContextStage
+    from streams.contexts.stage import ContextStage
 
     return ContextStage(settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot, pulse=pulse).run
 
 
 def build_trending(settings: Settings, pulse: Pulse, report: Report) -> Run:
-    from streams.trending import run_trending
+    from streams.trending.stage import run_trending
 
     folder = settings.data_dir / TRENDING
     return lambda stop: run_trending(settings.kafka, settings.trending, folder, stop, pulse=pulse, report=report)
@@ -93,8 +93,8 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
     from encoders.encoder import Encoder
     from encoders.metrics import EncoderMetrics
     from nearline.metrics import served_metrics
-    from streams.encode_metrics import EncodeMetrics
-    from streams.encode_stage import EncodeStage
+    from streams.encode.metrics import EncodeMetrics
+    from streams.encode.stage import EncodeStage
     from streams.kafka.periodic import repeating
     from streams.kafka.transactional_loop import node_id
 
@@ -135,7 +135,7 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
 
 def build_cold(settings: Settings, pulse: Pulse) -> Run:
     """The embedded engine has one owner, this process; the others ask it over its socket."""
-    from streams.index_loop import IndexLoop
+    from streams.index.loop import IndexLoop
 
     package = ModelPackage.read(package_folder(settings))
     edge = _edge_cold(settings, package) if settings.cold.url is None else None

@@ -29,7 +29,7 @@ def rebuild(settings: Settings, instance: InstanceReader) -> None:
       nearline contexts rebuild
     """
     from nearline.connect import Connections
-    from streams.rebuild import never_read, rebuild_offsets
+    from streams.contexts.rebuild import never_read, rebuild_offsets
 
     kafka = Connections(settings, instance).kafka
     mended = rebuild_offsets(kafka)

@@ -49,7 +49,7 @@ from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId, Rev
 from schemas.times import to_micros
 from schemas.trending import decode_trending, encode_trending
 from streams.dead_letter_box import parse_id
-from streams.encode_records import _embedding
+from streams.encode.records import _embedding
 from streams.errors import NoSuchDeadLetter
 from streams.event_files import _times, shift_times
 from tests.fuzz.parts import fuzzed_prompts

@@ -9,7 +9,7 @@ import pytest
 from contexts.settings import ContextRules
 from nearline.instance import locked
 from schemas import topics
-from streams.contexts_stage import ContextStage
+from streams.contexts.stage import ContextStage
 from streams.kafka.partitions import partition_of
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker

@@ -21,7 +21,7 @@ from streams.errors import KafkaUnavailable
 from streams.kafka import transactional_loop as transactional
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from streams.trending import EXIT_STATUS
+from streams.trending.stage import EXIT_STATUS
 from tests.conftest import RunningBroker
 from tests.streams.stage_kit import in_thread
 from tests.waiting import until

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 
 from contexts.settings import ContextRules
-from streams.contexts_stage import ContextStage
+from streams.contexts.stage import ContextStage
 from streams.errors import StreamsError
 from streams.kafka.crash_points import VARIABLE, arm_from
 from streams.settings import ContextsSettings, KafkaSettings

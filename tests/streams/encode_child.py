@@ -8,8 +8,8 @@ from threading import Event
 from prometheus_client import CollectorRegistry
 
 from schemas.ids import Generation
-from streams.encode_metrics import EncodeMetrics
-from streams.encode_stage import EncodeStage
+from streams.encode.metrics import EncodeMetrics
+from streams.encode.stage import EncodeStage
 from streams.kafka.crash_points import VARIABLE, arm_from
 from streams.settings import EncodeSettings, KafkaSettings
 from tests.streams.hash_encoder import HashEncoder

@@ -8,7 +8,7 @@ from threading import Event
 from typing import Any, cast
 
 from schemas.ids import Generation
-from streams.index_loop import IndexLoop
+from streams.index.loop import IndexLoop
 from streams.kafka.crash_points import VARIABLE, arm_from
 from streams.settings import IndexSettings, KafkaSettings
 from tests.streams.journal_tier import JournalTier

@@ -13,9 +13,9 @@ from contexts.settings import ContextRules
 from schemas import topics
 from schemas.hops import PostActivity, encode_hop
 from schemas.ids import MemberId, Micros, Offset, Partition
-from streams.contexts_processor import CHANGELOGS, ContextProcessor
+from streams.contexts.processor import CHANGELOGS, ContextProcessor
+from streams.contexts.rows import TablePartition
 from streams.kafka.records import Output, Place
-from streams.rows import TablePartition
 from streams.settings import KafkaSettings
 
 DAY_US = 24 * 3600 * 1_000_000

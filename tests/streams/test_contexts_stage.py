@@ -21,9 +21,12 @@ from schemas import topics
 from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.dead_letters import DeadLetterCause, Headers, from_headers
 from schemas.ids import Partition
-from streams import contexts_processor
-from streams.contexts_processor import READS, ContextProcessor
-from streams.contexts_stage import ContextStage
+from streams.contexts import processor as contexts_processor
+from streams.contexts.processor import READS, ContextProcessor
+from streams.contexts.rebuild import rebuild_offsets
+from streams.contexts.restore import topic_ids
+from streams.contexts.rows import TablePartition
+from streams.contexts.stage import ContextStage
 from streams.errors import OffsetsLost, RowsThrownAway
 from streams.kafka.heartbeat import NO_PULSE, Pulse
 from streams.kafka.partitions import partition_of
@@ -31,10 +34,7 @@ from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
 from streams.kafka.transactional_loop import Positions, Processed
 from streams.lag import OffsetReader
-from streams.rebuild import rebuild_offsets
 from streams.republish import flush_record, republish_record, send_all
-from streams.restore import topic_ids
-from streams.rows import TablePartition
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED, SESSION

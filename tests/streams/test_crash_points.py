@@ -23,19 +23,19 @@ NAMED = {
     "streams.kafka.transactional_loop._produce: produce": "transaction.outputs-sent",
     "streams.kafka.transactional_loop._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
     "streams.kafka.transactional_loop._transact: commit_transaction": "transaction.committed",
-    "streams.index_records._write: write": "index.indexed",
-    "streams.index_records._flush: flush": "index.flushed",
-    "streams.index_loop._bury: deliver": "index.dead-lettered",
-    "streams.index_loop._store: store_offsets": "index.stored",
-    "streams.index_loop._revoked: commit": "index.committed",
+    "streams.index.records._write: write": "index.indexed",
+    "streams.index.records._flush: flush": "index.flushed",
+    "streams.index.loop._bury: deliver": "index.dead-lettered",
+    "streams.index.loop._store: store_offsets": "index.stored",
+    "streams.index.loop._revoked: commit": "index.committed",
 }
 """The place, in the same file, right behind the effect, where the adversary lets the process leave."""
 WITHIN = {
     "transaction.rows-written": {
-        "streams.tables.committed: write",
-        "streams.rows.write: delete",
-        "streams.rows.write: put",
-        "streams.rows.write: write",
+        "streams.contexts.tables.committed: write",
+        "streams.contexts.rows.write: delete",
+        "streams.contexts.rows.write: put",
+        "streams.contexts.rows.write: write",
     },
     "index.indexed": {
         "indexer.edge.write: write",
@@ -50,15 +50,15 @@ WITHIN = {
 """Effects in other files that are done before the process passes this place."""
 NEEDLESS = {
     "nothing of the partition was read yet; the next start does it again": {
-        "streams.index_loop._assigned: commit",
+        "streams.index.loop._assigned: commit",
     },
     "only offsets of control records: a crash repeats nothing": {
         "streams.kafka.transactional_loop._commit_offsets: commit_transaction",
     },
     "a crash may cost or repeat a few events of scores that decay anyway": {
-        "streams.trending.count: ack",
-        "streams.faust_commits.commit_with_metadata: commit",
-        "streams.trending._write_lists: send",
+        "streams.trending.stage.count: ack",
+        "streams.trending.faust_commits.commit_with_metadata: commit",
+        "streams.trending.stage._write_lists: send",
     },
     "nothing of it outlives the process": {
         "retriever.hot_feed._apply: put",
@@ -69,13 +69,13 @@ NEEDLESS = {
         "indexer.ledger.load: remove",
     },
     "removes what nobody sees; nothing follows that stands on it": {
-        "streams.index_loop._sweep_now_and_then: sweep",
+        "streams.index.loop._sweep_now_and_then: sweep",
         "indexer.edge._sweep: remove",
         "indexer.shards.remove: delete_points",
         "indexer.qdrant.sweep: delete",
-        "streams.rows.shed: flush",
-        "streams.rows.remove_abandoned: destroy",
-        "streams.rows._destroy: destroy",
+        "streams.contexts.rows.shed: flush",
+        "streams.contexts.rows.remove_abandoned: destroy",
+        "streams.contexts.rows._destroy: destroy",
     },
     "a copy that takes the old one's place only when it is whole": {
         "indexer.shards._copy: upsert_points",
@@ -85,7 +85,7 @@ NEEDLESS = {
         "indexer.edge.__init__: remove",
     },
     "rows before the first record, restored from the changelog as often as needed": {
-        "streams.restore._take_in: write",
+        "streams.contexts.restore._take_in: write",
     },
     "records without an effect, for the broker to close its segments": {
         "streams.kafka.closing_segments.close_segments: abort_transaction",
@@ -100,7 +100,7 @@ NEEDLESS = {
         "streams.event_files.open_events: write",
         "streams.republish.produce: produce",
         "streams.republish.send_all: flush",
-        "streams.rebuild._set_once: alter_consumer_group_offsets",
+        "streams.contexts.rebuild._set_once: alter_consumer_group_offsets",
         "streams.dead_letter_marks.clear: delete_records",
     },
     "a command's transaction, of all or nothing: no offsets and no rows stand on it": {

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from contexts.cells import Due
 from schemas.ids import Micros
-from streams.due import DueIndex
+from streams.contexts.due import DueIndex
 
 WAITS_US = 4
 

@@ -17,8 +17,8 @@ from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_member_embedding, decode_post_embedding, pack_vector
 from schemas.ids import MemberId, Micros, PostId, Revision
 from schemas.topics import TopicSpec
-from streams.encode_metrics import EncodeMetrics
-from streams.encode_stage import EncodeStage
+from streams.encode.metrics import EncodeMetrics
+from streams.encode.stage import EncodeStage
 from streams.kafka.heartbeat import NO_PULSE, Pulse
 from streams.kafka.topics import ensure_topics
 from streams.settings import EncodeSettings, KafkaSettings

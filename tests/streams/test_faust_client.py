@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from streams.errors import KafkaRefused
-from streams.faust_client import credentials, new_app
 from streams.settings import KafkaSettings
+from streams.trending.faust_app import credentials, new_app
 
 
 def test_plain_connections_need_no_credentials() -> None:

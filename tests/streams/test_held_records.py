@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from streams.index_loop import IndexLoop
+from streams.index.loop import IndexLoop
+from streams.index.outage_wait import Patience
 from streams.kafka.transactional_loop import TransactionalLoop
-from streams.patience import Patience
 from streams.settings import IndexSettings, KafkaSettings
 from tests.streams.journal_tier import JournalTier
 from tests.streams.stage_kit import new_generation

@@ -17,9 +17,9 @@ from schemas.dead_letters import from_headers
 from schemas.embeddings import encode_embedding
 from schemas.ids import Generation
 from schemas.topics import TopicSpec
-from streams import patience
 from streams.errors import KafkaUnavailable
-from streams.index_loop import IndexLoop
+from streams.index import outage_wait as patience
+from streams.index.loop import IndexLoop
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.sending import DeadLetterDelivery
 from streams.kafka.topics import ensure_topics

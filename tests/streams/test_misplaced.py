@@ -8,11 +8,11 @@ from structlog.testing import capture_logs
 
 from schemas import topics
 from schemas.errors import BadRecord
-from streams import misplaced
+from streams.contexts import misplaced
+from streams.contexts.misplaced import Misplaced
 from streams.kafka.clients import producer_config
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Output
-from streams.misplaced import Misplaced
 from streams.settings import KafkaSettings
 
 NUM_PARTITIONS = 4

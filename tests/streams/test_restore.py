@@ -9,10 +9,10 @@ from confluent_kafka import Producer
 
 from schemas import topics
 from schemas.ids import Offset, Partition
+from streams.contexts.restore import restore
+from streams.contexts.rows import TablePartition
 from streams.kafka.clients import producer_config
 from streams.kafka.records import Place
-from streams.restore import restore
-from streams.rows import TablePartition
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made
 

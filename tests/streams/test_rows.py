@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from schemas.ids import Offset, Partition
-from streams import rows
+from streams.contexts import rows
+from streams.contexts.rows import TablePartition, remove_abandoned
 from streams.errors import RowsThrownAway, RowsUnavailable
 from streams.kafka.records import Place
-from streams.rows import TablePartition, remove_abandoned
 from tests.waiting import until
 
 PLACE = Place("changelog", Partition(2))

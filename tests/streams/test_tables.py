@@ -6,13 +6,13 @@ import pytest
 
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.contexts_processor import member_form
+from streams.contexts.counted_offsets import LETTER, refuse_lost_offsets
+from streams.contexts.kept_rows import KeptRows
+from streams.contexts.processor import member_form
+from streams.contexts.rows import TablePartition
+from streams.contexts.tables import Table
 from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable
 from streams.kafka.records import Place
-from streams.kept_rows import KeptRows
-from streams.positions import LETTER, refuse_lost_offsets
-from streams.rows import TablePartition
-from streams.tables import Table
 from tests.contexts.kit import RULES, acts, member_step
 
 PLACE = Place("changelog", Partition(2))

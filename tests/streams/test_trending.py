@@ -23,9 +23,9 @@ from streams.kafka.heartbeat import read_signs
 from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from streams.trending import EXIT_STATUS
-from streams.trending_lists import last_lists
-from streams.trending_scores import WEIGHTS
+from streams.trending.lists import last_lists
+from streams.trending.scores import WEIGHTS
+from streams.trending.stage import EXIT_STATUS
 from tests.conftest import RunningBroker
 from tests.streams.stage_kit import Sender, all_places, child, lag, read_all, until_no_lag, until_workers_share
 from tests.streams.strange_headers import send_strange

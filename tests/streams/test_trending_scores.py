@@ -2,7 +2,7 @@ import pytest
 
 from schemas.ids import Micros, Partition, PostId
 from streams.settings import TrendingSettings
-from streams.trending_scores import KEPT_PER_LISTED, WEIGHTS, TrendingScores
+from streams.trending.scores import KEPT_PER_LISTED, WEIGHTS, TrendingScores
 
 HOUR_US = 3_600_000_000
 NOW = Micros(1_767_607_200_000_000)

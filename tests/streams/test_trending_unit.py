@@ -12,9 +12,9 @@ from schemas.trending import decode_trending
 from streams.errors import KafkaRefused
 from streams.kafka.heartbeat import NO_PULSE, FilePulse
 from streams.settings import KafkaSettings, TrendingSettings
-from streams.trending import TrendingStage
-from streams.trending_lists import _last_list
-from streams.trending_scores import TrendingScores
+from streams.trending.lists import _last_list
+from streams.trending.scores import TrendingScores
+from streams.trending.stage import TrendingStage
 
 SETTINGS = TrendingSettings()
 

@@ -17,16 +17,16 @@ from nearline import children
 from nearline.supervisor import Part, Supervisor
 from schemas import topics
 from schemas.ids import Partition
-from streams.encode_metrics import EncodeMetrics
-from streams.encode_stage import EncodeStage
+from streams.contexts.restore import restore, topic_ids
+from streams.contexts.rows import TablePartition
+from streams.encode.metrics import EncodeMetrics
+from streams.encode.stage import EncodeStage
 from streams.errors import KafkaUnavailable
 from streams.kafka import transactional_loop as transactional
 from streams.kafka.clients import consumer_config, producer_config
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import TRANSACTION_MS
 from streams.lag import OffsetReader
-from streams.restore import restore, topic_ids
-from streams.rows import TablePartition
 from streams.settings import EncodeSettings
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED

@@ -17,17 +17,17 @@ from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.acknowledge import Acknowledged, acknowledge_deleted
-from streams.contexts_stage import ContextStage
-from streams.encode_metrics import EncodeMetrics
-from streams.encode_stage import EncodeStage
+from streams.contexts.counted_offsets import CHANGELOG_OF, position_cells
+from streams.contexts.stage import ContextStage
+from streams.encode.metrics import EncodeMetrics
+from streams.encode.stage import EncodeStage
 from streams.errors import KafkaUnavailable
-from streams.index_loop import IndexLoop
+from streams.index.loop import IndexLoop
 from streams.kafka.clients import producer_config
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import Processor, TransactionalLoop
 from streams.kafka.unread import Committed, read_committed, sentence, to_commit
 from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
-from streams.positions import CHANGELOG_OF, position_cells
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import HashEncoder

@@ -11,9 +11,9 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from streams import trending
 from streams.kafka.heartbeat import FilePulse
 from streams.settings import KafkaSettings, TrendingSettings
+from streams.trending import stage as trending
 
 
 def surprise(*_: Any) -> NoReturn:

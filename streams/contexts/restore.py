@@ -13,12 +13,12 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, Message, TopicCollection, TopicPartition
 
 from schemas.ids import Offset
+from streams.contexts.rows import TablePartition
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import admin, consumer_config, kafka_errors, translate
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.records import Place, offset_of, place_of
 from streams.lag import OffsetReader
-from streams.rows import TablePartition
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

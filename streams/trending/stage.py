@@ -21,8 +21,6 @@ from schemas.events import Activity, decode_event, event_time_us
 from schemas.ids import Micros, Millis, Partition, PostId
 from schemas.trending import encode_trending
 from streams.errors import StreamsError, TrendingStuck
-from streams.faust_client import new_app
-from streams.faust_commits import commit_with_metadata
 from streams.kafka.commit_watch import CALL_TIMEOUT_S, CommitWatch
 from streams.kafka.heartbeat import NO_PULSE, Pulse
 from streams.kafka.records import Place
@@ -30,8 +28,10 @@ from streams.kafka.starts import Start, find_starts
 from streams.kafka.unread import commit_metadata
 from streams.lag import OffsetReader
 from streams.settings import KafkaSettings, TrendingSettings
-from streams.trending_lists import last_lists, list_key
-from streams.trending_scores import TrendingScores
+from streams.trending.faust_app import new_app
+from streams.trending.faust_commits import commit_with_metadata
+from streams.trending.lists import last_lists, list_key
+from streams.trending.scores import TrendingScores
 
 log = structlog.get_logger()
 

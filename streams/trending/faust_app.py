@@ -7,10 +7,10 @@ from typing import Any
 import faust
 from faust.types.auth import CredentialsT
 
-from streams.faust_records import read_past_strange_headers
 from streams.kafka.clients import client_config
 from streams.kafka.options import check_for_trending, sasl_mechanism, security_protocol, ssl_context
 from streams.settings import KafkaSettings
+from streams.trending.faust_records import read_past_strange_headers
 
 
 def new_app(group: str, kafka: KafkaSettings, folder: Path) -> faust.App:

@@ -18,7 +18,9 @@ from schemas import topics
 from schemas.headers import origin_ms
 from schemas.ids import Generation, Micros, Offset, Partition
 from streams.errors import StreamsError
-from streams.index_records import IndexRecords
+from streams.index.outage_wait import Patience
+from streams.index.records import IndexRecords
+from streams.index.verdicts import Verdict
 from streams.kafka.clients import consumer_config, kafka_errors, producer_config, translate
 from streams.kafka.crash_points import point
 from streams.kafka.heartbeat import NO_PULSE, Pulse
@@ -26,9 +28,7 @@ from streams.kafka.records import Place
 from streams.kafka.sending import DeadLetterDelivery
 from streams.kafka.starts import NO_RESET, find_starts, set_back
 from streams.kafka.unread import read_committed, to_commit
-from streams.patience import Patience
 from streams.settings import IndexSettings, KafkaSettings
-from streams.verdicts import Verdict
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from typing import Final
 from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Micros
-from streams.contexts_processor import CHANGELOGS, READS, STAGE, ContextProcessor
+from streams.contexts.processor import CHANGELOGS, READS, STAGE, ContextProcessor
 from streams.kafka.heartbeat import NO_PULSE, Pulse
 from streams.kafka.periodic import repeating
 from streams.kafka.transactional_loop import TransactionalLoop, node_id

@@ -19,7 +19,7 @@ from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, encode
 from schemas.errors import BadRecord
 from schemas.headers import origin_ms, with_origin
 from schemas.ids import Generation, Kind, Offset
-from streams.encode_metrics import EncodeMetrics
+from streams.encode.metrics import EncodeMetrics
 from streams.errors import Stopped
 from streams.kafka.dead_letters import dead_letter_record
 from streams.kafka.heartbeat import Beat, no_beat

@@ -13,13 +13,13 @@ from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, To
 from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
+from streams.contexts.counted_offsets import CHANGELOG_OF, LETTER, read_position
 from streams.errors import ChangelogDamaged, Fenced, KafkaUnavailable
 from streams.kafka.clients import admin, kafka_errors, translate
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Place
 from streams.kafka.unread import sentence, to_commit
 from streams.lag import OffsetReader, deleted_unread, stage_reads
-from streams.positions import CHANGELOG_OF, LETTER, read_position
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

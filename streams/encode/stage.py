@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from schemas import topics
 from schemas.ids import Generation, Kind
-from streams.encode_metrics import EncodeMetrics
-from streams.encode_records import STAGE, EncodeRecords, StageEncoder
+from streams.encode.metrics import EncodeMetrics
+from streams.encode.records import STAGE, EncodeRecords, StageEncoder
 from streams.errors import Stopped
 from streams.kafka.heartbeat import NO_PULSE, Pulse
 from streams.kafka.transactional_loop import TransactionalLoop

@@ -12,9 +12,9 @@ from contexts.cells import Cells
 from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
+from streams.contexts.rows import TablePartition
 from streams.errors import OffsetsLost
 from streams.kafka.records import Place
-from streams.rows import TablePartition
 
 LETTER: Final = b"o"
 """Of the cells with positions; contexts/cells.py has the other letters."""

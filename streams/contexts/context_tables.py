@@ -11,10 +11,10 @@ from contexts.cells import Cells
 from schemas.contexts import Context, encode_context
 from schemas.ids import Micros, Millis, Offset, Partition, Revision
 from schemas.topics import ORIGIN_HEADER
+from streams.contexts.kept_rows import KeptRows
+from streams.contexts.rows import TablePartition
+from streams.contexts.tables import RowForm, Table
 from streams.kafka.records import Output
-from streams.kept_rows import KeptRows
-from streams.rows import TablePartition
-from streams.tables import RowForm, Table
 
 
 class _State(Protocol):

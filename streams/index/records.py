@@ -14,8 +14,8 @@ from indexer.tiers import ColdTier, IndexRecord
 from schemas import topics
 from schemas.errors import BadRecord
 from schemas.ids import Generation, Kind, Offset, Partition
+from streams.index.verdicts import OK, RETRY, Verdict, dead
 from streams.kafka.crash_points import point
-from streams.verdicts import OK, RETRY, Verdict, dead
 
 log = structlog.get_logger()
 

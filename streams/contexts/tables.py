@@ -10,10 +10,10 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from contexts.cells import DUE, Cells, Due, GetCell, due_cell, read_due_cell
 from contexts.errors import DamagedRow
 from schemas.ids import Micros, Offset
-from streams.due import DueIndex
+from streams.contexts.due import DueIndex
+from streams.contexts.kept_rows import KeptRows
+from streams.contexts.rows import TablePartition
 from streams.errors import RowsUnavailable
-from streams.kept_rows import KeptRows
-from streams.rows import TablePartition
 
 _Row = TypeVar("_Row")
 _DUE_TIMES: Final = "due times"

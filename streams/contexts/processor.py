@@ -24,18 +24,18 @@ from schemas.events import Activity, Event, MemberEvent, PostEvent, decode_event
 from schemas.headers import headers_of, origin_ms
 from schemas.hops import MemberAction, PostActivity, decode_member_action, decode_post_activity, encode_hop
 from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId
-from streams.context_tables import KindForm, KindTables
+from streams.contexts.context_tables import KindForm, KindTables
+from streams.contexts.counted_offsets import position_cells, refuse_lost_offsets
+from streams.contexts.kept_rows import KeptRows
+from streams.contexts.misplaced import Misplaced
+from streams.contexts.restore import restore, topic_ids
+from streams.contexts.rows import TablePartition, remove_abandoned
+from streams.contexts.tables import RowForm
 from streams.kafka.dead_letters import dead_letter_record, unplaced_record
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.records import Output, Place, offset_of
 from streams.kafka.transactional_loop import Positions, Processed
-from streams.kept_rows import KeptRows
-from streams.misplaced import Misplaced
-from streams.positions import position_cells, refuse_lost_offsets
-from streams.restore import restore, topic_ids
-from streams.rows import TablePartition, remove_abandoned
 from streams.settings import KafkaSettings
-from streams.tables import RowForm
 
 STAGE: Final = "contexts"
 READS: Final = (*topics.INPUTS, *topics.HOPS, topics.REPUBLISH)
