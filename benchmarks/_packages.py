@@ -25,7 +25,7 @@ from encoders.manifest import (
 from encoders.writer import write_package
 from nearline.demo.world import WorldSize, make_world
 from schemas.events import PostCreated, parse_event
-from streams.event_files import open_events
+from streams.operate.event_files import open_events
 
 DIMENSION: Final = 128
 _HEAD: Final = 64

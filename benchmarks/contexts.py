@@ -34,7 +34,7 @@ from streams.kafka.clients import producer_config
 from streams.kafka.records import Output, Place
 from streams.kafka.topics import ensure_topics
 from streams.kafka.transactional_loop import Positions, Processed, Processor, TransactionalLoop
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from streams.settings import ContextsSettings, KafkaSettings
 
 MEMBERS: Final = 1_000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nearline.errors import BadRecording
 from schemas.errors import BadRecord
 from schemas.events import parse_event
-from streams.event_files import open_events
+from streams.operate.event_files import open_events
 
 if TYPE_CHECKING:
     from trainer.feed import Feed, Timed
@@ -38,7 +38,7 @@ def _of_file(name: str) -> "Iterator[Timed]":
 
 def _exported(folder: Path) -> "Iterator[Timed]":
     """Records that were dead letters in the pipeline are none of the feed."""
-    from streams.export import exported
+    from streams.operate.export import exported
     from trainer.feed import timed
 
     for body in exported(folder):

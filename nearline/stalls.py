@@ -28,7 +28,7 @@ from streams.errors import StreamsError
 from streams.kafka.commit_watch import CommitWatch, Unchanged
 from streams.kafka.heartbeat import Sign, read_signs
 from streams.kafka.records import Place
-from streams.lag import NO_GROUP, stage_reads
+from streams.operate.lag import NO_GROUP, stage_reads
 from streams.settings import KafkaSettings
 
 _LOOKS: Final = 6

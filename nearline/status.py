@@ -24,11 +24,11 @@ from schemas.api import (
     TiersStatus,
 )
 from schemas.ids import Generation, Offset, Partition
-from streams import dead_letter_box
-from streams.dead_letter_box import LetterCount
 from streams.kafka import unread
 from streams.kafka.records import Place
-from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
+from streams.operate import dead_letter_box
+from streams.operate.dead_letter_box import LetterCount
+from streams.operate.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
 from streams.settings import KafkaSettings
 
 BUDGET_S: Final = 4.0

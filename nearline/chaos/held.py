@@ -19,10 +19,10 @@ from schemas.api import MAX_FILTER_IDS, MAX_K, RetrieveRequest
 from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.embeddings import decode_member_embedding, decode_post_embedding
 from schemas.ids import Kind, MemberId
-from streams import dead_letter_box
 from streams.errors import KafkaUnavailable
 from streams.kafka.reading import scan_topic
-from streams.lag import OffsetReader
+from streams.operate import dead_letter_box
+from streams.operate.lag import OffsetReader
 
 QUESTIONS: Final = ("harbor winter violin", "copper ledger kettle tunnel pepper")
 """The hot tier shows no vectors. Scores of two questions tell one vector from another."""

@@ -10,7 +10,7 @@ from nearline.metrics import addresses
 from schemas import topics
 from schemas.ids import Generation
 from streams.kafka.reading import scan, scanner
-from streams.lag import OffsetReader, Offsets
+from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 30.0

@@ -19,8 +19,8 @@ from schemas.ids import Millis
 from schemas.printable import printable
 
 if TYPE_CHECKING:
-    from streams.dead_letter_box import DeadLetter, Selection
-    from streams.lag import OffsetReader
+    from streams.operate.dead_letter_box import DeadLetter, Selection
+    from streams.operate.lag import OffsetReader
     from streams.settings import KafkaSettings
 
 P = ParamSpec("P")
@@ -125,7 +125,7 @@ def list_(
       nearline dead-letters list
       nearline dead-letters list --cause "24 h past" --older-than 7d --json
     """
-    from streams.dead_letter_box import letters, parse_id
+    from streams.operate.dead_letter_box import letters, parse_id
 
     behind = None if after is None else parse_id(after)
     with _broker(settings, instance) as broker:
@@ -194,7 +194,7 @@ def show(*, letter_id: str, as_json: bool, settings: Settings, instance: Instanc
     Example:
       nearline dead-letters show 0:12
     """
-    from streams.dead_letter_box import letters
+    from streams.operate.dead_letter_box import letters
 
     with _broker(settings, instance) as broker:
         (letter,) = letters(*broker, _wanted((letter_id,), None, None))
@@ -222,7 +222,7 @@ def replay(*, wanted: "Selection", settings: Settings, instance: InstanceReader)
       nearline dead-letters replay --cause "24 h past"
       nearline dead-letters replay --all
     """
-    from streams.dead_letter_marks import replay
+    from streams.operate.dead_letter_marks import replay
 
     with _broker(settings, instance) as broker:
         num_sent, num_stuck = replay(*broker, wanted)
@@ -245,7 +245,7 @@ def drop(*, wanted: "Selection", settings: Settings, instance: InstanceReader) -
       nearline dead-letters drop 0:12
       nearline dead-letters drop --cause "text is empty" --older-than 7d
     """
-    from streams.dead_letter_marks import drop
+    from streams.operate.dead_letter_marks import drop
 
     with _broker(settings, instance) as broker:
         click.echo(f"{drop(*broker, wanted)} dropped")
@@ -254,8 +254,8 @@ def drop(*, wanted: "Selection", settings: Settings, instance: InstanceReader) -
 
 def _clear(broker: _Broker) -> None:
     """The marks hold without it."""
-    from streams.dead_letter_marks import clear
     from streams.errors import StreamsError
+    from streams.operate.dead_letter_marks import clear
 
     try:
         clear(*broker)
@@ -266,7 +266,7 @@ def _clear(broker: _Broker) -> None:
 @contextmanager
 def _broker(settings: Settings, instance: InstanceReader) -> Iterator[_Broker]:
     from nearline.connect import Connections
-    from streams.lag import OffsetReader
+    from streams.operate.lag import OffsetReader
 
     kafka = Connections(settings, instance).kafka
     with closing(OffsetReader(kafka)) as reader:
@@ -274,7 +274,7 @@ def _broker(settings: Settings, instance: InstanceReader) -> Iterator[_Broker]:
 
 
 def _wanted(letter_ids: tuple[str, ...], cause: str | None, older_than_s: float | None) -> "Selection":
-    from streams.dead_letter_box import Selection, parse_id
+    from streams.operate.dead_letter_box import Selection, parse_id
 
     before_ms = None if older_than_s is None else Millis(int((time.time() - older_than_s) * 1000))
     return Selection(tuple(map(parse_id, letter_ids)) or None, cause, before_ms)

@@ -28,7 +28,7 @@ def export(*, out: Path, since: str | None, settings: Settings, instance: Instan
     from nearline.connect import Connections
     from schemas.ids import Millis
     from schemas.times import from_rfc3339
-    from streams.export import export
+    from streams.operate.export import export
 
     try:
         since_ms = Millis(from_rfc3339(since) // 1000 if since else 0)

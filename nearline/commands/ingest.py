@@ -12,7 +12,7 @@ from nearline.settings import Settings
 
 if TYPE_CHECKING:
     from schemas.ids import Micros
-    from streams.event_files import EventFile, Survey
+    from streams.operate.event_files import EventFile, Survey
     from streams.settings import KafkaSettings
 
 
@@ -62,7 +62,7 @@ def ingest(
     """
     from nearline.connect import Connections
     from nearline.errors import NearlineError
-    from streams.event_files import open_events
+    from streams.operate.event_files import open_events
 
     kafka = Connections(settings, instance).kafka
     with ExitStack() as stack:
@@ -80,7 +80,7 @@ def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> l
     from nearline.errors import NearlineError
     from schemas.events import MAX_FUTURE_US
     from schemas.ids import Micros
-    from streams.event_files import survey
+    from streams.operate.event_files import survey
 
     now_us = Micros(time.time_ns() // 1000)
     latest_us = None if shift_to_now else Micros(now_us + MAX_FUTURE_US)
@@ -138,8 +138,8 @@ def _shifts(settings: Settings, files: "list[EventFile]", surveys: "list[Survey]
 def _send(kafka: "KafkaSettings", looked: list[_Looked], rate: float | None) -> None:
     from tqdm import tqdm
 
-    from streams.event_files import events
-    from streams.ingest import EventSender, wait_for_topics
+    from streams.operate.event_files import events
+    from streams.operate.ingest import EventSender, wait_for_topics
 
     started = time.monotonic()
     wait_for_topics(kafka, _say_outage)

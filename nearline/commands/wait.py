@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nearline.connect import Connections
     from retriever.client import RetrieverClient
     from schemas.ids import Offset, Partition
-    from streams.wait import Progress
+    from streams.operate.wait import Progress
 
 
 @click.command()
@@ -30,7 +30,7 @@ def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> Non
       nearline ingest events.jsonl && nearline wait --timeout 60
     """
     from nearline.connect import Connections
-    from streams.wait import Wait
+    from streams.operate.wait import Wait
 
     started = time.monotonic()
     connections = Connections(settings, instance)

@@ -20,7 +20,7 @@ from schemas.events import (
 )
 from schemas.ids import Micros
 from schemas.times import to_micros
-from streams.event_files import open_events
+from streams.operate.event_files import open_events
 
 HOT_POSTS: Final = 3_000
 """That the hot window shall hold, or half of what there is."""

@@ -24,8 +24,8 @@ from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
 from schemas import topics
 from schemas.api import RetrieveRequest, RetrieveResponse, StatusResponse
-from streams.event_files import InputEvent
-from streams.ingest import EventSender
+from streams.operate.event_files import InputEvent
+from streams.operate.ingest import EventSender
 
 _LOOK_EVERY_S: Final = 3.0
 _LOOK_AGAIN: Final = 0.05

@@ -19,7 +19,7 @@ from streams.kafka.clients import admin, kafka_errors, translate
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Place
 from streams.kafka.unread import sentence, to_commit
-from streams.lag import OffsetReader, deleted_unread, stage_reads
+from streams.operate.lag import OffsetReader, deleted_unread, stage_reads
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

@@ -18,7 +18,7 @@ from streams.errors import KafkaUnavailable
 from streams.kafka.clients import admin, consumer_config, kafka_errors, translate
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.records import Place, offset_of, place_of
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

@@ -16,7 +16,7 @@ from streams.errors import KafkaUnavailable
 from streams.kafka.clients import kafka_errors, new_consumer, translate
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 
 _BATCH: Final = 1000

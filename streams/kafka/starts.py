@@ -10,7 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING
 from schemas.ids import Offset
 from streams.kafka.records import Place
 from streams.kafka.unread import Committed, consequence, deleted_since
-from streams.lag import OffsetReader, Offsets
+from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 
 NO_RESET: Final = {"auto.offset.reset": "error"}

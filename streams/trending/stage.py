@@ -26,7 +26,7 @@ from streams.kafka.heartbeat import NO_PULSE, Pulse
 from streams.kafka.records import Place
 from streams.kafka.starts import Start, find_starts
 from streams.kafka.unread import commit_metadata
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending.faust_app import new_app
 from streams.trending.faust_commits import commit_with_metadata

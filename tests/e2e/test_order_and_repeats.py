@@ -13,7 +13,7 @@ from nearline.demo.pipeline import Pipeline
 from schemas.contexts import PostContext, decode_post_context
 from schemas.topics import POST_CONTEXTS
 from streams.kafka.reading import scan_topic
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running, created, moment
 from tests.event_oracle import newest

@@ -24,9 +24,9 @@ from schemas.topics import TopicSpec, core_topics, generation_topics
 from streams.errors import KafkaUnavailable, NotLetIn
 from streams.kafka.reading import scan_topic
 from streams.kafka.topics import ensure_topics
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
+from streams.operate.wait import Wait
 from streams.settings import KafkaSettings
-from streams.wait import Wait
 from tests.certificates import certificate
 from tests.commands import QuickPipeline
 from tests.e2e.conftest import acted, created, moment, profile

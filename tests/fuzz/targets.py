@@ -48,10 +48,10 @@ from schemas.hops import MemberAction, PostActivity, decode_member_action, decod
 from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId, Revision
 from schemas.times import to_micros
 from schemas.trending import decode_trending, encode_trending
-from streams.dead_letter_box import parse_id
 from streams.encode.records import _embedding
 from streams.errors import NoSuchDeadLetter
-from streams.event_files import _times, shift_times
+from streams.operate.dead_letter_box import parse_id
+from streams.operate.event_files import _times, shift_times
 from tests.fuzz.parts import fuzzed_prompts
 from tests.fuzz.service import service
 from tests.fuzz.taken import member_context, post_context, text

@@ -9,7 +9,7 @@ from schemas import topics
 from schemas.ids import Generation
 from streams.kafka.clients import producer_config
 from streams.kafka.topics import ensure_topics
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.waiting import until

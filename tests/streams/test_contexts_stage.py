@@ -33,8 +33,8 @@ from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
 from streams.kafka.transactional_loop import Positions, Processed
-from streams.lag import OffsetReader
-from streams.republish import flush_record, republish_record, send_all
+from streams.operate.lag import OffsetReader
+from streams.operate.republish import flush_record, republish_record, send_all
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED, SESSION

@@ -10,15 +10,15 @@ from confluent_kafka import Consumer, Message, Producer
 from schemas import topics
 from schemas.dead_letters import DeadLetterCause, DeadLetterId, Headers, mark_headers, read_mark, to_headers
 from schemas.ids import Millis, Offset, Partition
-from streams import dead_letter_box
-from streams.dead_letter_box import ALL, DeadLetter, LetterCount, Selection, count, letters, parse_id
-from streams.dead_letter_marks import way_back
 from streams.errors import KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
 from streams.kafka import reading as scan_module
 from streams.kafka.clients import consumer_config, producer_config
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Output, Place
-from streams.lag import OffsetReader, Offsets
+from streams.operate import dead_letter_box
+from streams.operate.dead_letter_box import ALL, DeadLetter, LetterCount, Selection, count, letters, parse_id
+from streams.operate.dead_letter_marks import way_back
+from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import delete_before, transaction

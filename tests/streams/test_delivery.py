@@ -12,7 +12,7 @@ from streams.errors import KafkaUnavailable
 from streams.kafka import sending as delivery
 from streams.kafka.clients import producer_config
 from streams.kafka.sending import DeadLetterDelivery
-from streams.republish import republish_record, send_all
+from streams.operate.republish import republish_record, send_all
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made

@@ -16,7 +16,7 @@ from schemas.events import event_time_us, parse_event, unknown_fields
 from schemas.ids import Micros
 from schemas.times import from_rfc3339
 from streams.errors import BadFile
-from streams.event_files import MAX_LINE_BYTES, MOST_UNKNOWN, Survey, events, open_events, shift_times, survey
+from streams.operate.event_files import MAX_LINE_BYTES, MOST_UNKNOWN, Survey, events, open_events, shift_times, survey
 
 CREATED: dict[str, Any] = {
     "type": "post.created",

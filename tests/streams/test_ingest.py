@@ -8,10 +8,10 @@ from confluent_kafka import Consumer
 
 from schemas import topics
 from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
-from streams.event_files import InputEvent
-from streams.ingest import EventSender, check_topics
 from streams.kafka.clients import consumer_config
 from streams.kafka.topics import ensure_topics
+from streams.operate.event_files import InputEvent
+from streams.operate.ingest import EventSender, check_topics
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.waiting import until

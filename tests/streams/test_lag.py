@@ -9,7 +9,7 @@ from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable
 from streams.kafka.records import Place
-from streams.lag import Lag, OffsetReader, read_lags, stage_reads
+from streams.operate.lag import Lag, OffsetReader, read_lags, stage_reads
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import GENERATION, commit, commit_all, produce, transaction

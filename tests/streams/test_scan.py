@@ -12,7 +12,7 @@ from streams.kafka.clients import producer_config
 from streams.kafka.partitions import partition_of
 from streams.kafka.reading import newest_value, newest_values, scan, scanner
 from streams.kafka.records import Place
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made, transaction
 

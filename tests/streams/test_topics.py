@@ -15,7 +15,7 @@ from streams.kafka.closing_segments import close_segments
 from streams.kafka.reading import scan_topic
 from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.waiting import until

@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.acknowledge import Acknowledged, acknowledge_deleted
 from streams.contexts.counted_offsets import CHANGELOG_OF, position_cells
 from streams.contexts.stage import ContextStage
 from streams.encode.metrics import EncodeMetrics
@@ -27,7 +26,8 @@ from streams.kafka.clients import producer_config
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import Processor, TransactionalLoop
 from streams.kafka.unread import Committed, read_committed, sentence, to_commit
-from streams.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
+from streams.operate.acknowledge import Acknowledged, acknowledge_deleted
+from streams.operate.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import HashEncoder

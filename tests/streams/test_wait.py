@@ -7,9 +7,9 @@ import pytest
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import StillBehind, StreamsError
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
+from streams.operate.wait import Progress, Wait
 from streams.settings import KafkaSettings
-from streams.wait import Progress, Wait
 from tests.conftest import RunningBroker
 from tests.streams.offsets import GENERATION, commit_all, made, produce
 from tests.waiting import until

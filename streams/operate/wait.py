@@ -12,8 +12,8 @@ from schemas import topics
 from schemas.ids import Generation, Offset, Partition
 from streams.errors import KafkaRefused, NotLetIn, RetrieverSilent, StillBehind, StreamsError
 from streams.kafka.records import Place
-from streams.lag import OffsetReader, Offsets, going_on_at
-from streams.republish import flush_record, send_all
+from streams.operate.lag import OffsetReader, Offsets, going_on_at
+from streams.operate.republish import flush_record, send_all
 from streams.settings import KafkaSettings
 
 _LOOK_EVERY_S: Final = 0.1

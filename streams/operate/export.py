@@ -24,7 +24,7 @@ from streams.errors import BadFile
 from streams.kafka.clients import kafka_errors
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Place
-from streams.lag import OffsetReader
+from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 
 _RECORDS: Final = 100_000

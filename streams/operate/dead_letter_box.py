@@ -18,7 +18,7 @@ from schemas.ids import Millis, Offset, Partition
 from streams.errors import KafkaUnavailable, NoSuchDeadLetter
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Place, offset_of
-from streams.lag import OffsetReader, Offsets
+from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 
 _COUNT_S: Final = 1.0

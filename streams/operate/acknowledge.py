@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition
 from schemas.ids import Offset
 from streams.contexts.rebuild import set_offsets
 from streams.kafka.unread import to_commit
-from streams.lag import OffsetReader, StageReads, deleted_unread, stage_reads
+from streams.operate.lag import OffsetReader, StageReads, deleted_unread, stage_reads
 from streams.settings import KafkaSettings
 
 _ASK_S: Final = 20.0

@@ -12,8 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from schemas import topics
 from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
-from streams.event_files import InputEvent
 from streams.kafka.clients import Config, admin, kafka_errors, new_producer, translate
+from streams.operate.event_files import InputEvent
 from streams.settings import KafkaSettings
 
 _POLL_EVERY: Final = 500
