@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from nearline.demo.pipeline import Pipeline
+from nearline.pipeline import Pipeline
 from schemas.contexts import PostContext
 from schemas.ids import Micros, PostId, Revision
 from streams.settings import EncodeSettings

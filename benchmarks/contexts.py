@@ -23,8 +23,8 @@ from confluent_kafka import Message, Producer
 
 from benchmarks._table import Figure, report
 from contexts.settings import ContextRules
-from nearline.broker import EmbeddedBroker
-from nearline.process import collect_rarely
+from nearline.broker.embedded import EmbeddedBroker
+from nearline.up.process import collect_rarely
 from schemas import topics
 from schemas.events import Activity, Event, PostCreated, event_key, event_topic
 from schemas.ids import Micros, Offset

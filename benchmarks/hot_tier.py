@@ -19,7 +19,7 @@ from benchmarks._vectors import draw, post, posts
 from indexer.hot import FaissHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import wall_clock
-from nearline.process import collect_rarely, share_quickly
+from nearline.up.process import collect_rarely, share_quickly
 from schemas.embeddings import PostEmbedding, Vector
 from schemas.ids import Micros
 

@@ -19,7 +19,7 @@ from benchmarks._vectors import draw, posts
 from indexer.edge import EdgeColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord, wall_clock
-from nearline.process import collect_rarely
+from nearline.up.process import collect_rarely
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Offset, Partition
 

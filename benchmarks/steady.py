@@ -25,8 +25,8 @@ import psutil
 from benchmarks._packages import texts
 from benchmarks._table import Figure, report
 from nearline.chaos.flaky import VARIABLE, write_faults
-from nearline.demo.pipeline import Pipeline
-from nearline.runtime import BROKER
+from nearline.pipeline import Pipeline
+from nearline.up.runtime import BROKER
 from retriever.errors import RetrieverError
 from schemas.api import RetrieveRequest
 

@@ -26,7 +26,7 @@ from benchmarks._table import Figure, report
 from encoders.manifest import PoolingMode
 from encoders.packages import ModelPackage
 from encoders.prompts import Prompt
-from nearline.recorded import read_feed
+from nearline.commands._recorded import read_feed
 from schemas.ids import Micros
 from trainer.checkpoints import work_folder
 from trainer.dataset import training_data

@@ -1,4 +1,4 @@
-"""Settings of the tiers. Read by `nearline/settings.py`; nothing here looks at the environment."""
+"""Settings of the tiers. Read by `nearline/settings/settings.py`; nothing here looks at the environment."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings of the retriever. Read by `nearline/settings.py`; nothing here looks at the environment."""
+"""Settings of the retriever. Read by `nearline/settings/settings.py`; nothing here looks at the environment."""
 
 import os
 from pathlib import Path

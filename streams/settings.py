@@ -1,4 +1,4 @@
-"""Settings of the stages. Read by `nearline/settings.py`; nothing here looks at the environment."""
+"""Settings of the stages. Read by `nearline/settings/settings.py`; nothing here looks at the environment."""
 
 from typing import Annotated, Final
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from nearline import cli
-from nearline.demo.pipeline import Pipeline
+from nearline.pipeline import Pipeline
 
 
 def run_command(

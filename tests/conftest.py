@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from hypothesis import settings
 
-from nearline.broker import EmbeddedBroker
+from nearline.broker.embedded import EmbeddedBroker
 from nearline.ports import RANGE_VARIABLE
 from tests.order import ModulesTogether, ordered
 from tests.waiting import until

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from nearline.broker import EmbeddedBroker
+from nearline.broker.embedded import EmbeddedBroker
 from nearline.ports import free_ports
 from tests.certificates import Certificate, certificate
 

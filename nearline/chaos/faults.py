@@ -9,8 +9,8 @@ from typing import Final
 
 import psutil
 
-from nearline.demo.pipeline import Pipeline
 from nearline.errors import StartFailed
+from nearline.pipeline import Pipeline
 
 _Process = tuple[str, int]
 """Name and pid."""

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Final, NamedTuple, TypeVar
 
 from indexer.tiers import ColdReader, StoredMember, StoredPost
-from nearline.connect import Connections
+from nearline.ask.connect import Connections
 from nearline.errors import NearlineError
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from indexer.errors import TierUnavailable
-from nearline.demo.pipeline import CommandFailed
 from nearline.errors import NotReady, NotRunning
+from nearline.pipeline import CommandFailed
 from retriever.errors import RetrieverUnavailable
 from streams.errors import KafkaUnavailable
 

@@ -5,15 +5,15 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from nearline.build import package_folder
+from nearline.ask.connect import Connections
 from nearline.chaos.expected import End
 from nearline.chaos.findings import Findings, Seen, member_findings, post_findings
 from nearline.chaos.held import Held, collect
 from nearline.chaos.insist import insist
 from nearline.chaos.vectors import OwnVectors, Vectors
-from nearline.connect import Connections
-from nearline.demo.pipeline import Pipeline
-from nearline.settings import instance_settings
+from nearline.pipeline import Pipeline
+from nearline.settings.settings import instance_settings
+from nearline.up.build import package_folder
 
 _MORE_HANDLES: Final = 100
 """Connections come and go, segments and shards are added; a leak in each fault would be more."""

@@ -8,12 +8,12 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from nearline.build import CONTEXTS
 from nearline.chaos.faults import Adversary
 from nearline.chaos.flaky import write_faults
-from nearline.demo.pipeline import Pipeline
 from nearline.errors import NearlineError
-from nearline.runtime import BROKER
+from nearline.pipeline import Pipeline
+from nearline.up.build import CONTEXTS
+from nearline.up.runtime import BROKER
 from schemas.topics import CONTEXTS_GROUP
 from streams.kafka.clients import admin
 from streams.settings import KafkaSettings

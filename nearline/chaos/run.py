@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from nearline.build import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
 from nearline.chaos import flaky
 from nearline.chaos.expected import expected_end
 from nearline.chaos.faults import Adversary
@@ -22,9 +21,10 @@ from nearline.chaos.judge import Judge
 from nearline.chaos.outages import Outages
 from nearline.chaos.table import KILL, Round, Say, sentence
 from nearline.chaos.twice import EncodedTwice
-from nearline.demo.pipeline import Pipeline
 from nearline.errors import NearlineError
-from nearline.runtime import BROKER
+from nearline.pipeline import Pipeline
+from nearline.up.build import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
+from nearline.up.runtime import BROKER
 from streams.kafka import crash_points
 
 STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)

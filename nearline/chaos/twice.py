@@ -5,8 +5,8 @@ import urllib.request
 from contextlib import closing
 from typing import Final
 
-from nearline.demo.pipeline import Pipeline
-from nearline.metrics import addresses
+from nearline.pipeline import Pipeline
+from nearline.up.metrics import addresses
 from schemas import topics
 from schemas.ids import Generation
 from streams.kafka.reading import scan, scanner

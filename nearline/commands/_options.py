@@ -7,8 +7,8 @@ from typing import ParamSpec, TypeVar
 
 import click
 
-from nearline.instance import Instance, read_instance
-from nearline.settings import Settings, instance_settings
+from nearline.settings.instance import Instance, read_instance
+from nearline.settings.settings import Settings, instance_settings
 
 P = ParamSpec("P")
 R = TypeVar("R")

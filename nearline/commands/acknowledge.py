@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nearline.commands._options import InstanceReader, instance_options
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
     from streams.settings import KafkaSettings
@@ -40,8 +40,8 @@ def acknowledge(*, settings: Settings, instance: InstanceReader) -> None:
 @contextmanager
 def _broker(settings: Settings) -> Iterator["KafkaSettings"]:
     """The one that is configured, or the embedded one without anything else. Raises AlreadyRuns, StartFailed."""
-    from nearline.broker import EmbeddedBroker
-    from nearline.instance import locked
+    from nearline.broker.embedded import EmbeddedBroker
+    from nearline.settings.instance import locked
 
     if settings.kafka.bootstrap_servers is not None:
         yield settings.kafka

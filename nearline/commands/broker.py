@@ -7,7 +7,7 @@ import click
 
 from nearline.commands._options import place_options
 from nearline.errors import NearlineError
-from nearline.settings import Settings, load_settings
+from nearline.settings.settings import Settings, load_settings
 
 
 @click.group()
@@ -31,7 +31,7 @@ def start(data_dir: Path | None, config: Path | None) -> None:
     Example:
       nearline broker start --data-dir /tmp/try
     """
-    from nearline.broker import EmbeddedBroker
+    from nearline.broker.embedded import EmbeddedBroker
 
     embedded = EmbeddedBroker(_folder(load_settings(config, data_dir)))
     embedded.start()
@@ -47,7 +47,7 @@ def stop(data_dir: Path | None, config: Path | None) -> None:
     Example:
       nearline broker stop --data-dir /tmp/try
     """
-    from nearline.broker import EmbeddedBroker
+    from nearline.broker.embedded import EmbeddedBroker
 
     stopped = EmbeddedBroker(_folder(load_settings(config, data_dir))).stop()
     click.echo("stopped" if stopped else "not running")
@@ -62,7 +62,7 @@ def status(data_dir: Path | None, config: Path | None) -> None:
     Example:
       nearline broker status --data-dir /tmp/try
     """
-    from nearline.broker import EmbeddedBroker
+    from nearline.broker.embedded import EmbeddedBroker
 
     embedded = EmbeddedBroker(_folder(load_settings(config, data_dir)))
     process = embedded.running()

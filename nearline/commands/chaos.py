@@ -24,7 +24,7 @@ def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file:
     """
     from nearline.chaos.run import STAGES, chaos_on
     from nearline.chaos.table import report
-    from nearline.runtime import BROKER
+    from nearline.up.runtime import BROKER
     from streams.kafka.crash_points import NAMES
 
     names = NAMES if crash_points else ()

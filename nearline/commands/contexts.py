@@ -3,7 +3,7 @@
 import click
 
 from nearline.commands._options import InstanceReader, instance_options
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 
 
 @click.group()
@@ -28,7 +28,7 @@ def rebuild(settings: Settings, instance: InstanceReader) -> None:
     Example:
       nearline contexts rebuild
     """
-    from nearline.connect import Connections
+    from nearline.ask.connect import Connections
     from streams.contexts.rebuild import never_read, rebuild_offsets
 
     kafka = Connections(settings, instance).kafka

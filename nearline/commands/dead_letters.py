@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json, print_table, time_of
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 from schemas.ids import Millis
 from schemas.printable import printable
 
@@ -265,7 +265,7 @@ def _clear(broker: _Broker) -> None:
 
 @contextmanager
 def _broker(settings: Settings, instance: InstanceReader) -> Iterator[_Broker]:
-    from nearline.connect import Connections
+    from nearline.ask.connect import Connections
     from streams.operate.lag import OffsetReader
 
     kafka = Connections(settings, instance).kafka

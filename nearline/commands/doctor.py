@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from nearline.commands._options import place_options
-from nearline.settings import instance_settings
+from nearline.settings.settings import instance_settings
 
 
 @click.command()
@@ -19,7 +19,7 @@ def doctor(*, data_dir: Path | None, config: Path | None) -> None:
     Example:
       nearline doctor
     """
-    from nearline import examine
+    from nearline.ask import doctor as examine
 
     findings = examine.everything(instance_settings(config, data_dir))
     width = max(len(one.what) for one in findings)

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from nearline.commands._options import place_options
-from nearline.settings import Settings, instance_settings
+from nearline.settings.settings import Settings, instance_settings
 
 if TYPE_CHECKING:
     from encoders.errors import Outcome
@@ -89,8 +89,8 @@ def _read(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 def _encoder(settings: Settings) -> _Sides:
     from encoders.encoder import Encoder
     from indexer.devices import check_presence
-    from nearline.build import package_folder
-    from nearline.cores import encode_threads
+    from nearline.up.build import package_folder
+    from nearline.up.cores import encode_threads
 
     check_presence("encode.device", settings.encode.device)
     encoder = Encoder.load(
@@ -105,7 +105,7 @@ def _encoder(settings: Settings) -> _Sides:
 def _renderer(settings: Settings) -> _Sides:
     from encoders.packages import ModelPackage
     from encoders.rendering import Renderer
-    from nearline.build import package_folder
+    from nearline.up.build import package_folder
 
     renderer = Renderer(ModelPackage.load(package_folder(settings)))
     return _Sides(renderer.posts, renderer.members)

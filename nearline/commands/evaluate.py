@@ -46,7 +46,7 @@ def evaluate(
     from tqdm import tqdm
 
     from encoders.packages import ModelPackage
-    from nearline.recorded import read_feed
+    from nearline.commands._recorded import read_feed
     from trainer.evaluation import Evaluation, report
     from trainer.feed import task_at
 

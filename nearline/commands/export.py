@@ -6,7 +6,7 @@ import click
 
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import on_terminal
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 
 
 @click.command()
@@ -25,7 +25,7 @@ def export(*, out: Path, since: str | None, settings: Settings, instance: Instan
     """
     from tqdm import tqdm
 
-    from nearline.connect import Connections
+    from nearline.ask.connect import Connections
     from schemas.ids import Millis
     from schemas.times import from_rfc3339
     from streams.operate.export import export

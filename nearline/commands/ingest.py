@@ -8,7 +8,7 @@ import click
 
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import on_terminal
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
     from schemas.ids import Micros
@@ -60,7 +60,7 @@ def ingest(
       nearline ingest events.jsonl.gz
       zcat old/*.gz | nearline ingest --shift-to-now --rate 500 -
     """
-    from nearline.connect import Connections
+    from nearline.ask.connect import Connections
     from nearline.errors import NearlineError
     from streams.operate.event_files import open_events
 
@@ -122,7 +122,7 @@ class _Report:
 
 def _shifts(settings: Settings, files: "list[EventFile]", surveys: "list[Survey]", now_us: int) -> list[int]:
     """What is remembered of a file holds; all the others move by one constant."""
-    from nearline.shifts import Shift, Shifts, shift_to
+    from nearline.commands._shifts import Shift, Shifts, shift_to
 
     shifts = Shifts(settings.data_dir)
     remembered = [shifts.find(found.digest) for found in surveys]

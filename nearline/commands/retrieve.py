@@ -7,12 +7,12 @@ import click
 
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json, print_table
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 from schemas.api import DEFAULT_K, MAX_K, RetrieveRequest, RetrieveResponse
 from schemas.printable import printable
 
 if TYPE_CHECKING:
-    from nearline.connect import Connections
+    from nearline.ask.connect import Connections
 
 Texts = dict[str, str]
 """By post id."""
@@ -79,7 +79,7 @@ def retrieve(
       nearline retrieve --member m1 -k 10
       nearline retrieve --text "kafka on a laptop" --language en de --created-after 2026-01-05T10:00:00Z --json
     """
-    from nearline.connect import Connections
+    from nearline.ask.connect import Connections
 
     if (asked["member_id"] is None) == (asked["text"] is None):
         raise click.UsageError("give exactly one of --member and --text")

@@ -6,7 +6,7 @@ import click
 
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_table
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
     from schemas.api import StatusResponse
@@ -25,8 +25,8 @@ def status(*, as_json: bool, settings: Settings, instance: InstanceReader) -> No
       nearline status
       nearline status --json
     """
-    from nearline.connect import Connections
-    from nearline.status import read_status
+    from nearline.ask.connect import Connections
+    from nearline.ask.status import read_status
 
     answer = read_status(Connections(settings, instance).status_sources())
     if as_json:

@@ -33,8 +33,8 @@ def up(
       nearline up --data-dir /tmp/try --port 0
     """
     from nearline import log
-    from nearline.runtime import run_up
-    from nearline.settings import load_settings
+    from nearline.settings.settings import load_settings
+    from nearline.up.runtime import run_up
 
     settings = load_settings(config, data_dir, package=package, serve__port=port, serve__api_key=api_key)
     log.configure("up", settings.log_level)

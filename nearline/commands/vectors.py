@@ -7,7 +7,7 @@ import click
 
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
     from indexer.tiers import ColdReader, StoredMember, StoredPost
@@ -28,7 +28,7 @@ def vectors(*, kind: str, ids: tuple[str, ...], settings: Settings, instance: In
     Example:
       nearline vectors post p1 p2
     """
-    from nearline.connect import Connections
+    from nearline.ask.connect import Connections
     from nearline.errors import NearlineError
 
     missing = []

@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from nearline.connect import Connections
+from nearline.ask.connect import Connections
 from nearline.demo.events import Facts, read_texts
-from nearline.demo.pipeline import COMMAND_S, Pipeline
 from nearline.demo.quality import PRECISION_AT, precision
 from nearline.demo.world import Truth
 from nearline.errors import NearlineError
-from nearline.settings import instance_settings
+from nearline.pipeline import COMMAND_S, Pipeline
+from nearline.settings.settings import instance_settings
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
 from schemas import topics

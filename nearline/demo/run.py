@@ -18,9 +18,9 @@ import click
 
 from nearline.demo.events import read_facts
 from nearline.demo.job import Input, Job
-from nearline.demo.pipeline import Pipeline
 from nearline.demo.world import DEMO_SIZE, WorldSize, make_world, write_world
 from nearline.errors import NearlineError
+from nearline.pipeline import Pipeline
 from retriever.errors import RetrieverError
 from streams.errors import StreamsError
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from nearline.demo.pipeline import Pipeline
 from nearline.demo.world import Event, World, WorldSize, make_world, write_world
+from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from tests.commands import QuickPipeline
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from nearline.demo.pipeline import Pipeline
 from nearline.demo.quality import precision
+from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
 from tests.e2e.conftest import SIZE, Running, created, moment

@@ -9,8 +9,8 @@ import pytest
 
 from nearline.demo.events import read_facts
 from nearline.demo.job import DemoFailed, Input, Job
-from nearline.demo.pipeline import Pipeline
 from nearline.demo.world import Truth, WorldSize, json_lines, make_world
+from nearline.pipeline import Pipeline
 from tests.e2e.conftest import ENVIRONMENT, Running, moment
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]

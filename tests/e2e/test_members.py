@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nearline.demo.pipeline import Pipeline
+from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
 from tests.e2e.conftest import Running, acted, created, moment, profile

@@ -10,7 +10,7 @@ import pytest
 
 from indexer.remote import RemoteColdTier
 from indexer.tiers import StoredMember, StoredPost
-from nearline.demo.pipeline import Pipeline
+from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas import topics
 from schemas.api import RetrieveRequest

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nearline.demo.pipeline import Pipeline
+from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
 from tests.e2e.conftest import Running, created, moment

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nearline.demo.pipeline import Pipeline
+from nearline.pipeline import Pipeline
 from schemas.contexts import PostContext, decode_post_context
 from schemas.topics import POST_CONTEXTS
 from streams.kafka.reading import scan_topic

@@ -16,7 +16,7 @@ import pytest
 from psutil import Process
 from structlog.testing import capture_logs
 
-from nearline.demo.pipeline import Pipeline
+from nearline.pipeline import Pipeline
 from schemas import topics
 from schemas.api import RetrieveRequest
 from schemas.ids import Generation

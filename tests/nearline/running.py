@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from nearline.errors import NotRunning
-from nearline.instance import Instance, read_instance
+from nearline.settings.instance import Instance, read_instance
 from tests.waiting import until
 
 START_S = 300.0

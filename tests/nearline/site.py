@@ -14,7 +14,7 @@ import msgspec
 
 from indexer.freshness import FreshnessWindow
 from indexer.remote import ColdServer
-from nearline.instance import Instance, ProcessInfo, locked, write_instance
+from nearline.settings.instance import Instance, ProcessInfo, locked, write_instance
 from tests.commands import run_command
 from tests.retriever.kit import GENERATION, Served, World
 

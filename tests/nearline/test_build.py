@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import NoSuchDevice
-from nearline.build import build
-from nearline.failures import Beginnings
-from nearline.settings import load_settings
+from nearline.settings.settings import load_settings
+from nearline.up.build import build
+from nearline.up.failures import Beginnings
 
 
 @pytest.mark.parametrize(("process", "setting"), [("serve", "hot"), ("serve", "encode"), ("encode-0", "encode")])

@@ -14,7 +14,7 @@ from nearline.chaos.findings import Findings
 from nearline.chaos.judge import Verdict
 from nearline.chaos.table import Round
 from nearline.cli import cli
-from nearline.runtime import BROKER
+from nearline.up.runtime import BROKER
 from streams.kafka import crash_points
 
 NOTHING = Findings(*(set[str]() for _ in Findings._fields))

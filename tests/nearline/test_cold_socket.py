@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from nearline.cold_socket import cold_socket
 from nearline.errors import BadSettings
+from nearline.up.cold_socket import cold_socket
 
 _LONG = Path("/data") / ("long" * 30)
 

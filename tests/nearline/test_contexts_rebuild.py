@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contexts.settings import ContextRules
-from nearline.instance import locked
+from nearline.settings.instance import locked
 from schemas import topics
 from streams.contexts.stage import ContextStage
 from streams.kafka.partitions import partition_of

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 from confluent_kafka import Producer
 
-from nearline import status
+from nearline.ask import status
 from schemas import topics
 from schemas.contexts import PostContext, encode_context
 from schemas.dead_letters import DeadLetterCause, to_headers

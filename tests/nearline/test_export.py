@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nearline.recorded import read_feed
+from nearline.commands._recorded import read_feed
 from tests.conftest import RunningBroker
 from tests.nearline.site import Commands
 from tests.streams.offsets import made

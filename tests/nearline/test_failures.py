@@ -10,12 +10,12 @@ from aiokafka.errors import NodeNotReadyError
 from structlog.testing import capture_logs
 
 from nearline import children
-from nearline.build import build
 from nearline.errors import BadSettings
-from nearline.failures import Beginnings, Failure, failure_of, report
 from nearline.ports import free_ports
-from nearline.settings import Settings, write_for_children
-from nearline.supervisor import Part, Supervisor
+from nearline.settings.settings import Settings, write_for_children
+from nearline.up.build import build
+from nearline.up.failures import Beginnings, Failure, failure_of, report
+from nearline.up.supervisor import Part, Supervisor
 from schemas.topics import core_topics
 from streams.errors import KafkaUnavailable
 from streams.kafka import transactional_loop as transactional
@@ -29,7 +29,7 @@ from tests.waiting import until
 
 def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) -> None:
     write_for_children(Settings(data_dir=tmp_path))
-    command = [sys.executable, "-m", "nearline.process", "encode-7", str(tmp_path)]
+    command = [sys.executable, "-m", "nearline.up.process", "encode-7", str(tmp_path)]
     supervisor = Supervisor()
     with capture_logs() as log, (tmp_path / "output").open("wb") as output:
         part = Part(
@@ -57,7 +57,7 @@ def test_trending_says_why_it_leaves(tmp_path: Path) -> None:
     """Faust raises nothing through its agents, so that it leaves by itself."""
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}")
     write_for_children(Settings(data_dir=tmp_path, kafka=kafka))
-    command = [sys.executable, "-m", "nearline.process", "trending", str(tmp_path)]
+    command = [sys.executable, "-m", "nearline.up.process", "trending", str(tmp_path)]
     with (tmp_path / "output").open("wb") as output:
         process = children.spawn(command, output=output, dies_with_parent=True)
     try:

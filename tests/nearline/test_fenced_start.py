@@ -15,8 +15,8 @@ from aiokafka.errors import InvalidReplicationFactorError, NoError, NotControlle
 from aiokafka.protocol.admin import CreateTopicsRequest_v2, CreateTopicsResponse_v2
 from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
 
-from nearline import fenced_start
-from nearline.controller import Unsure, has_active_broker
+from nearline.broker import fenced_start
+from nearline.broker.controller import Unsure, has_active_broker
 from nearline.ports import free_ports
 from tests.waiting import until
 
@@ -130,7 +130,7 @@ class _Ran(NamedTuple):
 
 def _run(folder: Path, port: int, controller: str) -> _Ran:
     python = [sys.executable, "-c"]
-    command = [sys.executable, "-m", "nearline.fenced_start", str(folder / "output"), str(port)]
+    command = [sys.executable, "-m", "nearline.broker.fenced_start", str(folder / "output"), str(port)]
     with subprocess.Popen(
         [*command, *python, controller, "--", *python, _BROKER],
         stdout=subprocess.PIPE,

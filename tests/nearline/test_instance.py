@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from nearline.errors import AlreadyRuns, NotRunning
-from nearline.instance import Instance, locked, read_instance, read_last_instance, write_instance
+from nearline.settings.instance import Instance, locked, read_instance, read_last_instance, write_instance
 
 INSTANCE = Instance(os.getpid(), "127.0.0.1:1", "g", "p", None, None, False, [], "2026-01-05T10:00:00Z")
 HOLDS = """
 import sys
 from pathlib import Path
-from nearline.instance import locked
+from nearline.settings.instance import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

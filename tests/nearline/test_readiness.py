@@ -10,8 +10,8 @@ from threading import Event, Thread
 import pytest
 from structlog.testing import capture_logs
 
-from nearline import readiness
-from nearline.readiness import Probe
+from nearline.up import readiness
+from nearline.up.readiness import Probe
 from tests.certificates import Certificate, certificate
 
 

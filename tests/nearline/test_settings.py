@@ -6,8 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from nearline.errors import BadSettings
-from nearline.instance import Instance, locked, write_instance
-from nearline.settings import Settings, instance_settings, load_settings, read_of_parent, write_for_children
+from nearline.settings.instance import Instance, locked, write_instance
+from nearline.settings.settings import Settings, instance_settings, load_settings, read_of_parent, write_for_children
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nearline.shifts import Shift, Shifts, shift_to
+from nearline.commands._shifts import Shift, Shifts, shift_to
 from schemas.times import from_rfc3339
 
 

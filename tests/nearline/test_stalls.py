@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nearline.instance import ProcessInfo
-from nearline.stalls import Stalls
+from nearline.settings.instance import ProcessInfo
+from nearline.up.stalls import Stalls
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable

@@ -12,9 +12,10 @@ import psutil
 import pytest
 import structlog
 
-from nearline import broker, children
-from nearline.failures import Failure
-from nearline.supervisor import LONGEST_DELAY_S, STEADY_S, Part, Supervisor
+from nearline import children
+from nearline.broker import embedded as broker
+from nearline.up.failures import Failure
+from nearline.up.supervisor import LONGEST_DELAY_S, STEADY_S, Part, Supervisor
 from tests.waiting import until
 
 SLEEPS = "import time; time.sleep(600)"

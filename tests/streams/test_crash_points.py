@@ -114,7 +114,7 @@ NEEDLESS = {
     },
     "words for people": {
         "nearline.cli.main: flush",
-        "nearline.process.: flush",
+        "nearline.up.process.: flush",
         "streams.kafka.crash_points.point: write",
     },
 }

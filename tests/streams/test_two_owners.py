@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from nearline import children
-from nearline.supervisor import Part, Supervisor
+from nearline.up.supervisor import Part, Supervisor
 from schemas import topics
 from schemas.ids import Partition
 from streams.contexts.restore import restore, topic_ids
@@ -121,7 +121,7 @@ def test_a_dead_workers_open_transaction_holds_nobody_up_for_longer_than_its_tim
 def test_offsets_in_a_transaction_that_does_not_end_are_said_to_be_so(
     clean_topics: RunningBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kafka may forget one (see `nearline/fenced_start.py`): then somebody must look for it."""
+    """Kafka may forget one (see `nearline/broker/fenced_start.py`): then somebody must look for it."""
     monkeypatch.setattr(transactional, "_CALL_S", 2.0)
     encode = Encode(clean_topics)
     group = topics.encode_group(encode.generation)

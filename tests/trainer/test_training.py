@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from encoders.encoder import Encoder
 from encoders.manifest import MANIFEST_FILE
 from encoders.packages import ModelPackage
-from nearline.recorded import read_feed
+from nearline.commands._recorded import read_feed
 from tests.nearline.site import Commands, Ran
 from tests.packages import make_tiny_package
 from tests.threads import torch_threads

@@ -15,12 +15,12 @@ import structlog
 from encoders.packages import ModelPackage
 from indexer.devices import check_presence
 from indexer.tiers import ColdReader, ColdTier, HotTier
-from nearline.cold_socket import cold_socket
-from nearline.cores import encode_threads
 from nearline.errors import BadSettings
-from nearline.failures import Beginnings
-from nearline.instance import read_instance
-from nearline.settings import Settings
+from nearline.settings.instance import read_instance
+from nearline.settings.settings import Settings
+from nearline.up.cold_socket import cold_socket
+from nearline.up.cores import encode_threads
+from nearline.up.failures import Beginnings
 from schemas.api import ProcessStatus, Readiness, StatusResponse
 from streams.kafka.heartbeat import FilePulse, Pulse
 
@@ -92,7 +92,7 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
 
     from encoders.encoder import Encoder
     from encoders.metrics import EncoderMetrics
-    from nearline.metrics import served_metrics
+    from nearline.up.metrics import served_metrics
     from streams.encode.metrics import EncodeMetrics
     from streams.encode.stage import EncodeStage
     from streams.kafka.periodic import repeating
@@ -158,7 +158,7 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
 
     from indexer.metrics import ColdMetrics
     from indexer.remote import ColdServer
-    from nearline.metrics import served_metrics
+    from nearline.up.metrics import served_metrics
 
     registry = CollectorRegistry()
     registry.register(ColdMetrics(tier))
@@ -172,7 +172,7 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
 
 def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
     from indexer.hot import FaissHotTier
-    from nearline.metrics import announce, withdraw
+    from nearline.up.metrics import announce, withdraw
     from retriever.app import create_app
     from retriever.encoder import WarmingEncoder
     from retriever.server import serve
@@ -250,7 +250,7 @@ def _status(
     settings: Settings, package: ModelPackage, retriever: "Retriever", feed: "HotFeed"
 ) -> Callable[[], StatusResponse]:
     """What /v1/status says; the processes are in the supervisor's file."""
-    from nearline.status import HotReport, Sources, read_status
+    from nearline.ask.status import HotReport, Sources, read_status
 
     def processes() -> list[ProcessStatus]:
         found = read_instance(settings.data_dir).processes

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 import structlog
 
 from nearline import children
-from nearline.build import COLD
-from nearline.instance import ProcessInfo
+from nearline.settings.instance import ProcessInfo
+from nearline.up.build import COLD
 from schemas.ids import Generation, Offset
 from streams.errors import StreamsError
 from streams.kafka.commit_watch import CommitWatch, Unchanged

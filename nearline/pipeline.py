@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 import psutil
 
 from nearline.errors import NearlineError, NotRunning, StartFailed
-from nearline.instance import Instance, read_instance
+from nearline.settings.instance import Instance, read_instance
 from retriever.client import RetrieverClient
 
 START_S: Final = 300.0

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from contexts.settings import ContextRules
 from indexer.settings import ColdSettings, HotSettings
 from nearline.errors import BadSettings, NotRunning
-from nearline.instance import read_instance
+from nearline.settings.instance import read_instance
 from retriever.settings import ServeSettings
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings, TrendingSettings
 
@@ -178,7 +178,7 @@ def _read_environment() -> Layer:
     if not names:
         return {}
     # pydantic-settings costs a third of a second to import: only where there is something for it to read.
-    from nearline.environment import read_environment
+    from nearline.settings.environment import read_environment
 
     return read_environment()
 

@@ -1,15 +1,15 @@
 """The broker's classes as the JVM remembers them, beside its jars: with this file a start costs half the CPU.
 
 Optional: a broker starts without it too. Made once at set-up by starting a throw-away broker:
-`python -m nearline.kafka_archive`, which gets the jars as well.
+`python -m nearline.broker.archive`, which gets the jars as well.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Final
 
-from nearline.broker import EmbeddedBroker, find_java
-from nearline.kafka_jars import archive_file, ensure_jars, locked
+from nearline.broker.embedded import EmbeddedBroker, find_java
+from nearline.broker.jars import archive_file, ensure_jars, locked
 
 _WRITING_S: Final = 120.0
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nearline.errors import NotReady
-from nearline.instance import Instance
-from nearline.settings import Settings
+from nearline.settings.instance import Instance
+from nearline.settings.settings import Settings
 from schemas.ids import Generation
 from streams.settings import KafkaSettings
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import ssl
 
     from indexer.tiers import ColdReader
-    from nearline.status import HotReport, Sources
+    from nearline.ask.status import HotReport, Sources
     from retriever.client import RetrieverClient
     from schemas.api import ProcessStatus
 
@@ -89,7 +89,7 @@ class Connections:
 
     def status_sources(self) -> "Sources":
         """Raises NotRunning where neither an instance nor a retriever elsewhere is known."""
-        from nearline.status import Sources
+        from nearline.ask.status import Sources
 
         elsewhere = self.settings.serve.url is not None
         return Sources(
@@ -107,7 +107,7 @@ class Connections:
         return [ProcessStatus(name=one.name, pid=one.pid, restarts=one.restarts) for one in found]
 
     def _hot_report(self) -> "HotReport":
-        from nearline.status import HotReport
+        from nearline.ask.status import HotReport
 
         with self.retriever(_STATUS_S) as client:
             return HotReport(client.ready(), client.hot_positions())

@@ -1,4 +1,4 @@
-"""One process of an instance: `python -m nearline.process NAME DATA_DIR`, started by `nearline up`.
+"""One process of an instance: `python -m nearline.up.process NAME DATA_DIR`, started by `nearline up`.
 
 Leaves with status 0 when it is told to stop, with 1 when it cannot go on; then it is started again.
 """
@@ -15,9 +15,9 @@ from threading import Event
 import structlog
 
 from nearline import log
-from nearline.build import SERVE, build
-from nearline.failures import Beginnings, report
-from nearline.settings import read_of_parent
+from nearline.settings.settings import read_of_parent
+from nearline.up.build import SERVE, build
+from nearline.up.failures import Beginnings, report
 from streams.kafka import crash_points
 
 _log = structlog.get_logger(__name__)

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import structlog
 
 from nearline import children
-from nearline.failures import Failure
-from nearline.instance import ProcessInfo
+from nearline.settings.instance import ProcessInfo
+from nearline.up.failures import Failure
 
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 5.0

@@ -1,6 +1,6 @@
 """What the embedded broker's process does first: it ends the registration that the broker before it left behind.
 
-`python -m nearline.fenced_start OUTPUT PORT CONTROLLER... -- BROKER...` runs the command CONTROLLER, a node that is a
+`python -m nearline.broker.fenced_start OUTPUT PORT CONTROLLER... -- BROKER...` runs the command CONTROLLER, a node that is a
 controller and no broker and listens at PORT, until that says that it has fenced the broker of before. Then it becomes
 BROKER: the pid stays the same.
 
@@ -59,7 +59,7 @@ def wait_until_fenced(controller: children.Child, port: int, output: Path, say_e
 def _doubt(port: int) -> str | None:
     """Why the broker of before may still count; None when it does not."""
     # Imported while the controller starts, which takes longer.
-    from nearline.controller import Unsure, has_active_broker
+    from nearline.broker.controller import Unsure, has_active_broker
 
     try:
         return "it still counts" if has_active_broker(port) else None

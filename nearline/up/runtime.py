@@ -1,6 +1,6 @@
 """A running instance, from the lock on its data folder to the last process ended: what `nearline up` does.
 
-Owns the order of starting and draining, and `instance.json`. What runs inside a process is `nearline/build.py`.
+Owns the order of starting and draining, and `instance.json`. What runs inside a process is `nearline/up/build.py`.
 """
 
 import os
@@ -19,19 +19,19 @@ import structlog
 
 from encoders.packages import ModelPackage
 from nearline import children
-from nearline.broker import EmbeddedBroker
-from nearline.build import COLD, package_folder, process_names
-from nearline.cold_socket import cold_socket
-from nearline.cores import child_environment
-from nearline.data_folder import make_data_folder
+from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import NotRunning
-from nearline.failures import failure_of, failures_folder
-from nearline.instance import Instance, instance_file, locked, read_last_instance, write_instance
-from nearline.metrics import targets_folder
-from nearline.readiness import Probe, listening_port
-from nearline.settings import Settings, forget_children, write_for_children
-from nearline.stalls import Stalls
-from nearline.supervisor import Part, Supervisor
+from nearline.settings.data_folder import make_data_folder
+from nearline.settings.instance import Instance, instance_file, locked, read_last_instance, write_instance
+from nearline.settings.settings import Settings, forget_children, write_for_children
+from nearline.up.build import COLD, package_folder, process_names
+from nearline.up.cold_socket import cold_socket
+from nearline.up.cores import child_environment
+from nearline.up.failures import failure_of, failures_folder
+from nearline.up.metrics import targets_folder
+from nearline.up.readiness import Probe, listening_port
+from nearline.up.stalls import Stalls
+from nearline.up.supervisor import Part, Supervisor
 from retriever import tls
 from schemas.topics import core_topics, generation_topics
 from streams.errors import KafkaUnavailable
@@ -138,7 +138,7 @@ class Runtime:
 
     def _launcher(self, name: str) -> Callable[[], children.Child]:
         # Neither settings nor secrets are on the command line, where everybody could read them.
-        command = [sys.executable, "-m", "nearline.process", name, str(self._settings.data_dir)]
+        command = [sys.executable, "-m", "nearline.up.process", name, str(self._settings.data_dir)]
         return lambda: children.spawn(command, env=child_environment(name, self._settings), dies_with_parent=True)
 
     def _look_after(self) -> None:
@@ -215,7 +215,7 @@ def end_leftovers(data_dir: Path) -> None:
 
 
 def _is_child(command: list[str], data_dir: Path) -> bool:
-    return "nearline.process" in command and command[-1:] == [str(data_dir)]
+    return "nearline.up.process" in command and command[-1:] == [str(data_dir)]
 
 
 def _forget(data_dir: Path) -> None:

@@ -24,16 +24,16 @@ from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from nearline import children
-from nearline.broker_config import (
+from nearline.broker.config import (
     broker_properties,
     fencing_log4j_properties,
     fencing_properties,
     log4j_properties,
 )
-from nearline.data_folder import make_data_folder
+from nearline.broker.jars import archive_file, ensure_jars
 from nearline.errors import StartFailed
-from nearline.kafka_jars import archive_file, ensure_jars
 from nearline.ports import free_ports, is_free, listens
+from nearline.settings.data_folder import make_data_folder
 
 _START_S: Final = 60.0
 _STOP_S: Final = 10.0
@@ -211,7 +211,7 @@ class EmbeddedBroker:
             return []
         controller = self._command("kafka.Kafka", str(self._fencing), jvm=(), log4j=self._fencing_log4j)
         output = self.folder / "fencing.log"
-        fenced_start = [sys.executable, "-m", "nearline.fenced_start", str(output), str(ports.controller_port)]
+        fenced_start = [sys.executable, "-m", "nearline.broker.fenced_start", str(output), str(ports.controller_port)]
         return [*fenced_start, *controller, "--"]
 
     def _command(self, main: str, *arguments: str, jvm: Sequence[str], log4j: Path | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reads `NEARLINE_*` with pydantic-settings. Not in `nearline/settings.py`, because importing that takes time."""
+"""Reads `NEARLINE_*` with pydantic-settings. Not in `nearline/settings/settings.py`, because importing that takes time."""
 
 import os
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from nearline.errors import BadSettings
-from nearline.settings import PREFIX, Settings
+from nearline.settings.settings import PREFIX, Settings
 
 
 class _Environment(Settings, BaseSettings):

@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from nearline.connect import Connections
+from nearline.ask.connect import Connections
 from nearline.errors import NotRunning
-from nearline.instance import read_instance
-from nearline.settings import Settings
+from nearline.settings.instance import read_instance
+from nearline.settings.settings import Settings
 
 FINE: Final = "ok"
 ABSENT: Final = "--"
@@ -84,7 +84,7 @@ def _java_version(output: str) -> int | None:
 
 
 def _maven(needed: bool) -> Finding:
-    from nearline.kafka_jars import jars_folder
+    from nearline.broker.jars import jars_folder
 
     maven = shutil.which("mvn")
     if maven is not None:
@@ -95,7 +95,7 @@ def _maven(needed: bool) -> Finding:
 
 
 def _jars() -> Finding:
-    from nearline.kafka_jars import jars_folder
+    from nearline.broker.jars import jars_folder
 
     folder = jars_folder()
     if folder.is_dir():

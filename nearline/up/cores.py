@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from nearline.settings import Settings
+from nearline.settings.settings import Settings
 
 _COUNTS: Final = (
     "OMP_NUM_THREADS",  # torch and FAISS
