@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.manifest import (
+from encoders.package.manifest import (
     BaseModel,
     Manifest,
     MeanForm,
@@ -22,7 +22,7 @@ from encoders.manifest import (
     TokenLimits,
     default_special_tokens,
 )
-from encoders.writer import write_package
+from encoders.package.writer import write_package
 from nearline.demo.world import WorldSize, make_world
 from schemas.events import PostCreated, parse_event
 from streams.operate.event_files import open_events

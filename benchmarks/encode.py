@@ -27,9 +27,9 @@ from benchmarks._packages import layout, random_package, texts
 from benchmarks._rivals import auto_model, one_by_one, sentence_transformers
 from benchmarks._table import Figure, report
 from encoders.encoder import Encoder
-from encoders.kernels import COMPILER
-from encoders.manifest import Precision
-from encoders.model import DTYPES, read_config
+from encoders.model.kernels import COMPILER
+from encoders.model.model import DTYPES, read_config
+from encoders.package.manifest import Precision
 
 THREADS: Final = 2
 PREFIXES: Final = (32, 150)

@@ -23,9 +23,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from benchmarks._table import Figure, report
-from encoders.manifest import PoolingMode
-from encoders.packages import ModelPackage
-from encoders.prompts import Prompt
+from encoders.package.manifest import PoolingMode
+from encoders.package.packages import ModelPackage
+from encoders.prompt.prompts import Prompt
 from nearline.commands._recorded import read_feed
 from schemas.ids import Micros
 from trainer.checkpoints import work_folder

@@ -17,12 +17,12 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.cache import Key, VectorCache, prompt_key
 from encoders.errors import BadPackage, BadText, GoldenMismatch, Outcome, Unencodable
-from encoders.manifest import MeanForm, Precision
-from encoders.members import Part, parts, weighted_mean
-from encoders.model import ModelStats, PackedModel, choose_device, load_model
-from encoders.packages import TOKENIZER_FILE, ModelPackage
-from encoders.prompts import Prompt, Prompts, is_encodable
-from encoders.tokens import SafeTokenizer
+from encoders.model.model import ModelStats, PackedModel, choose_device, load_model
+from encoders.package.manifest import MeanForm, Precision
+from encoders.package.packages import TOKENIZER_FILE, ModelPackage
+from encoders.prompt.members import Part, parts, weighted_mean
+from encoders.prompt.prompts import Prompt, Prompts, is_encodable
+from encoders.prompt.tokens import SafeTokenizer
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import Vector
 

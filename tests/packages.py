@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.manifest import (
+from encoders.package.manifest import (
     BaseModel,
     Manifest,
     MeanForm,
@@ -24,8 +24,8 @@ from encoders.manifest import (
     default_special_tokens,
     number_fields,
 )
-from encoders.packages import ModelPackage
-from encoders.writer import write_package
+from encoders.package.packages import ModelPackage
+from encoders.package.writer import write_package
 
 WORDS = (
     "the build of the network card failed again after the last patch",

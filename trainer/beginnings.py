@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.creation import Recipe, create_package
 from encoders.errors import Unencodable
-from encoders.manifest import (
+from encoders.model.model import read_config
+from encoders.package.creation import Recipe, create_package
+from encoders.package.manifest import (
     MANIFEST_FILE,
     BaseModel,
     Manifest,
@@ -22,10 +23,9 @@ from encoders.manifest import (
     TokenLimits,
     default_special_tokens,
 )
-from encoders.model import read_config
-from encoders.packages import TOKENIZER_FILE, WEIGHTS_FILE, ModelPackage
-from encoders.prompts import Prompts
-from encoders.tokens import SafeTokenizer
+from encoders.package.packages import TOKENIZER_FILE, WEIGHTS_FILE, ModelPackage
+from encoders.prompt.prompts import Prompts
+from encoders.prompt.tokens import SafeTokenizer
 from trainer.errors import BadStart
 from trainer.lora import merge, with_adapters
 from trainer.model import trainable

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from encoders.prompts import Prompt
+from encoders.prompt.prompts import Prompt
 from trainer.model import Features, pack_features
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 from threadpoolctl import threadpool_limits
 
-from encoders.packages import ModelPackage
+from encoders.package.packages import ModelPackage
 from schemas.contexts import MemberContext
 from schemas.times import to_rfc3339
 from trainer import baselines

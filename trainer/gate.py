@@ -5,7 +5,7 @@ Owns the question. The figures are made in `evaluation`.
 
 from typing import Any, Final
 
-from encoders.packages import ModelPackage
+from encoders.package.packages import ModelPackage
 from schemas.ids import Micros
 from schemas.times import from_rfc3339, to_rfc3339
 from trainer.errors import BadEvents, NotBetter

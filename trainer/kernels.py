@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from torch import Tensor
 
-from encoders.kernels import argument, compiled
+from encoders.model.kernels import argument, compiled
 
 _SOURCE: Final = Path(__file__).with_name("kernels.cpp")
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.attention import ATTENTION, Packing
-from encoders.manifest import PoolingMode
-from encoders.model import build_model, pool
-from encoders.packages import WEIGHTS_FILE
-from encoders.prompts import Prompt
+from encoders.model.attention import ATTENTION, Packing
+from encoders.model.model import build_model, pool
+from encoders.package.manifest import PoolingMode
+from encoders.package.packages import WEIGHTS_FILE
+from encoders.prompt.prompts import Prompt
 from trainer.passes import SideBySide, side_by_side
 
 Features = dict[str, Any]

@@ -10,8 +10,8 @@ import numpy as np
 from msgspec import Struct
 
 from contexts.posts import publish_post
-from encoders.packages import ModelPackage
-from encoders.quantiles import percentile
+from encoders.package.packages import ModelPackage
+from encoders.prompt.quantiles import percentile
 from schemas.contexts import COUNTED_ACTIONS, MemberContext
 from schemas.ids import Micros
 from trainer.feed import Feed, rows_at

@@ -21,8 +21,8 @@ from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
-from encoders.manifest import MANIFEST_FILE, read_manifest
-from encoders.packages import ModelPackage
+from encoders.package.manifest import MANIFEST_FILE, read_manifest
+from encoders.package.packages import ModelPackage
 from trainer.errors import BadRegistry
 
 if TYPE_CHECKING:

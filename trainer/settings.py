@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
-from encoders.manifest import PoolingMode
+from encoders.package.manifest import PoolingMode
 from trainer.errors import BadStart
 from trainer.tasks import TaskName
 

@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.attention import ATTENTION
-from encoders.prompts import Prompt
+from encoders.model.attention import ATTENTION
+from encoders.prompt.prompts import Prompt
 from trainer.settings import TrainSettings
 
 _RARENESS: Final = 3

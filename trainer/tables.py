@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from contexts.rows import PostRow
-from encoders.manifest import POST_FIELDS
-from encoders.prompts import age_s
-from encoders.quantiles import quantile_table
+from encoders.package.manifest import POST_FIELDS
+from encoders.prompt.prompts import age_s
+from encoders.prompt.quantiles import quantile_table
 
 _NUMBERS: Final = tuple(field for field in POST_FIELDS if field == "age" or "." in field)
 

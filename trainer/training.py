@@ -25,11 +25,11 @@ from transformers import PrinterCallback
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import Unencodable
-from encoders.manifest import PoolingMode
-from encoders.packages import TOKENIZER_FILE, ModelPackage
-from encoders.prompts import Prompt, Prompts
-from encoders.tokens import SafeTokenizer
-from encoders.writer import write_package
+from encoders.package.manifest import PoolingMode
+from encoders.package.packages import TOKENIZER_FILE, ModelPackage
+from encoders.package.writer import write_package
+from encoders.prompt.prompts import Prompt, Prompts
+from encoders.prompt.tokens import SafeTokenizer
 from schemas.ids import Micros
 from schemas.times import to_rfc3339
 from trainer.batches import Draw, FixedBatches, Rows

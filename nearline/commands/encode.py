@@ -12,7 +12,7 @@ from nearline.settings.settings import Settings, instance_settings
 
 if TYPE_CHECKING:
     from encoders.errors import Outcome
-    from encoders.rendering import Rendered
+    from encoders.prompt.rendering import Rendered
 
 _LINES_AT_ONCE: Final = 1024
 
@@ -103,8 +103,8 @@ def _encoder(settings: Settings) -> _Sides:
 
 
 def _renderer(settings: Settings) -> _Sides:
-    from encoders.packages import ModelPackage
-    from encoders.rendering import Renderer
+    from encoders.package.packages import ModelPackage
+    from encoders.prompt.rendering import Renderer
     from nearline.up.build import package_folder
 
     renderer = Renderer(ModelPackage.load(package_folder(settings)))

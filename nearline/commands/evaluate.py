@@ -45,7 +45,7 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    from encoders.packages import ModelPackage
+    from encoders.package.packages import ModelPackage
     from nearline.commands._recorded import read_feed
     from trainer.evaluation import Evaluation, report
     from trainer.feed import task_at

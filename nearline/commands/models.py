@@ -10,7 +10,7 @@ import msgspec
 from nearline.commands._terminal import print_json, print_table
 
 if TYPE_CHECKING:
-    from encoders.packages import ModelPackage
+    from encoders.package.packages import ModelPackage
     from trainer.registry import Registry
 
 _registry = click.option(
@@ -51,7 +51,7 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
     Example:
       nearline models publish my-package --registry s3://bucket/models --events newest.jsonl.gz
     """
-    from encoders.packages import ModelPackage
+    from encoders.package.packages import ModelPackage
     from trainer.registry import Registry
 
     if bool(events) == bool(force and force.strip()):

@@ -45,8 +45,8 @@ def create(
     Example:
       nearline package create Llama-3.2-1B --out my-package --dimension 512
     """
-    from encoders.creation import Recipe, create_package
-    from encoders.manifest import MeanForm, PromptForm, TokenLimits
+    from encoders.package.creation import Recipe, create_package
+    from encoders.package.manifest import MeanForm, PromptForm, TokenLimits
 
     recipe = Recipe(
         id=package_id or package_id_of(folder),

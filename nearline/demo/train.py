@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
-from encoders.writer import write_package
+from encoders.package.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
+from encoders.package.writer import write_package
 from nearline.demo.corpus import DocumentationPairs, InventedPairs, Pair, Source, WorldPairs, documentation_roots
 from trainer.start import silence_layers
 from trainer.tokenizer import train_bpe

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from encoders.attention import Layers, Packing, packed_attention
 from encoders.encoder import Encoder
 from encoders.errors import EncodingFailed
-from encoders.kernels import Heads, Kernels, load_kernels
-from encoders.layers import PackedLayer
-from encoders.manifest import PostTemplate, Precision, Templates
-from encoders.packages import ModelPackage
-from encoders.steps import choose_steps
+from encoders.model.attention import Layers, Packing, packed_attention
+from encoders.model.kernels import Heads, Kernels, load_kernels
+from encoders.model.layers import PackedLayer
+from encoders.model.steps import choose_steps
+from encoders.package.manifest import PostTemplate, Precision, Templates
+from encoders.package.packages import ModelPackage
 from tests.encoders.test_model import one_by_one, worst_distance
 from tests.packages import WORDS, make_tiny_package
 

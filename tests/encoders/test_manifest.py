@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from encoders.errors import BadPackage
-from encoders.manifest import (
+from encoders.package.manifest import (
     BaseModel,
     Manifest,
     MeanForm,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from encoders.manifest import MeanForm, MemberTemplate
-from encoders.members import Part, parts, weighted_mean
+from encoders.package.manifest import MeanForm, MemberTemplate
+from encoders.prompt.members import Part, parts, weighted_mean
 from tests.encoders.contexts import entry, member
 
 TEMPLATE = MemberTemplate()

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.packing import pack
+from encoders.model.packing import pack
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=60)
 

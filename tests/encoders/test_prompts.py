@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from encoders.errors import Unencodable
-from encoders.manifest import (
+from encoders.package.manifest import (
     BaseModel,
     Manifest,
     MemberTemplate,
@@ -18,8 +18,8 @@ from encoders.manifest import (
     default_special_tokens,
     number_fields,
 )
-from encoders.prompts import Prompts, is_encodable, profile_text
-from encoders.tokens import SafeTokenizer
+from encoders.prompt.prompts import Prompts, is_encodable, profile_text
+from encoders.prompt.tokens import SafeTokenizer
 from tests.encoders.contexts import HOUR_US, entry, member, post
 
 POST = PostTemplate(("author", "language", "age", "count.like", "rate.like", "text"))

@@ -9,8 +9,8 @@ import torch._inductor.config
 import torch.nn.functional as F
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from encoders import steps
-from encoders.steps import Steps
+from encoders.model import steps
+from encoders.model.steps import Steps
 
 BY_HAND = steps.choose_steps(LlamaConfig(), torch.device("cpu"), compiled=False)
 FORMULAS = Steps(

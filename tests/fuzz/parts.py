@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from tokenizers import Tokenizer
 
-from encoders.manifest import (
+from encoders.package.manifest import (
     PROFILE_FIELDS,
     BaseModel,
     Manifest,
@@ -21,8 +21,8 @@ from encoders.manifest import (
     default_special_tokens,
     number_fields,
 )
-from encoders.prompts import Prompts
-from encoders.tokens import SafeTokenizer
+from encoders.prompt.prompts import Prompts
+from encoders.prompt.tokens import SafeTokenizer
 from indexer import wire
 from indexer.tiers import NO_FILTERS, Hits
 from schemas.contexts import HistoryEntry, MemberContext, PostContext, encode_context

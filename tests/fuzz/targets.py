@@ -15,7 +15,7 @@ from contexts.posts import apply_activity, apply_post_event, publish_post
 from contexts.rows import Hop, MemberRow, PostRow
 from contexts.settings import ContextRules
 from encoders.errors import Unencodable
-from encoders.prompts import Prompts, is_encodable
+from encoders.prompt.prompts import Prompts, is_encodable
 from indexer import wire
 from indexer.errors import IndexerError
 from indexer.freshness import Freshness

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from encoders.manifest import TokenLimits
+from encoders.package.manifest import TokenLimits
 from tests.nearline.site import Commands
 from tests.packages import make_tiny_package
 from tests.trainer.kit import events, write_events

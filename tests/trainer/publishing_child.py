@@ -16,7 +16,7 @@ from typing import Any
 
 import obstore
 
-from encoders.packages import ModelPackage
+from encoders.package.packages import ModelPackage
 from trainer.errors import BadRegistry
 from trainer.registry import Registry
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from encoders.manifest import MeanForm, PromptForm
-from encoders.packages import ModelPackage
+from encoders.package.manifest import MeanForm, PromptForm
+from encoders.package.packages import ModelPackage
 from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId, Revision
 from tests.packages import make_tiny_package

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from encoders.encoder import Encoder
-from encoders.packages import WEIGHTS_FILE, ModelPackage
+from encoders.package.packages import WEIGHTS_FILE, ModelPackage
 from tests.packages import make_tiny_package
 from tests.trainer.kit import events, feed_of
 from trainer.collator import Collator

@@ -4,7 +4,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from encoders.prompts import Prompt
+from encoders.prompt.prompts import Prompt
 from tests.packages import tiny_model
 from trainer.dataset import NOBODY
 from trainer.loss import LeaveOneOut

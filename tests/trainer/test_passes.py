@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.prompts import Prompt
+from encoders.prompt.prompts import Prompt
 from tests.packages import tiny_model
 from trainer.kernels import load_kernels
 from trainer.lora import with_adapters

@@ -14,7 +14,7 @@ import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 
-from encoders.packages import ModelPackage
+from encoders.package.packages import ModelPackage
 from tests.packages import make_tiny_package
 from trainer import registry as registry_module
 from trainer.errors import BadRegistry

@@ -6,7 +6,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from encoders.prompts import Prompt
+from encoders.prompt.prompts import Prompt
 from trainer.start import latent_words, lsi
 
 NUM_SUBJECTS, WORDS_EACH, NUM_COMMON = 4, 5, 3

@@ -19,9 +19,9 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage, PackageExists, Unencodable
-from encoders.manifest import MANIFEST_FILE, Golden, Manifest, render_manifest
-from encoders.model import DTYPES
-from encoders.packages import (
+from encoders.model.model import DTYPES
+from encoders.package.manifest import MANIFEST_FILE, Golden, Manifest, render_manifest
+from encoders.package.packages import (
     CONFIG_FILE,
     MODULES,
     MODULES_FILE,

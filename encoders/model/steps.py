@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from encoders.kernels import Kernels, load_kernels
+from encoders.model.kernels import Kernels, load_kernels
 
 Activate = Callable[[Tensor], Tensor]
 

@@ -3,7 +3,7 @@
 Between the matrix products a stock layer reads and writes its activations some thirty times; here it is a dozen. The
 three products that read the same input are one, a norm's weights are in the product that follows it, a product adds its
 result to the residual itself, and a position turns pairs of numbers that lie side by side. What happens between the
-products is in `encoders/steps.py`. Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head.
+products is in `encoders/model/steps.py`. Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel, LlamaRotaryEmbedding
 
-from encoders.attention import Packing, packed_attention
-from encoders.kernels import Heads
-from encoders.products import gate_and_up, product
-from encoders.steps import Steps, choose_steps
+from encoders.model.attention import Packing, packed_attention
+from encoders.model.kernels import Heads
+from encoders.model.products import gate_and_up, product
+from encoders.model.steps import Steps, choose_steps
 
 
 def use_packed_layers(model: LlamaModel, *, compiled: bool = False) -> None:

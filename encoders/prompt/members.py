@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from encoders.manifest import MeanForm, MemberTemplate
-from encoders.prompts import age_s, profile_text
+from encoders.package.manifest import MeanForm, MemberTemplate
+from encoders.prompt.prompts import age_s, profile_text
 from schemas.contexts import HistoryEntry, MemberContext
 from schemas.embeddings import Vector
 from schemas.ids import Micros

@@ -25,14 +25,14 @@ from torch import Tensor
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbedding
 
-from encoders.attention import ATTENTION, Layers, Packing, uses_varlen
 from encoders.errors import BadPackage, EncodingFailed, Unencodable
-from encoders.layers import use_packed_layers
-from encoders.manifest import Manifest, PoolingMode
-from encoders.packages import CONFIG_FILE, WEIGHTS_FILE
-from encoders.packing import pack
-from encoders.products import whole_rows
-from encoders.prompts import Prompt
+from encoders.model.attention import ATTENTION, Layers, Packing, uses_varlen
+from encoders.model.layers import use_packed_layers
+from encoders.model.packing import pack
+from encoders.model.products import whole_rows
+from encoders.package.manifest import Manifest, PoolingMode
+from encoders.package.packages import CONFIG_FILE, WEIGHTS_FILE
+from encoders.prompt.prompts import Prompt
 from schemas.embeddings import Vector
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}

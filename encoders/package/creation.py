@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.errors import BadPackage
-from encoders.manifest import (
+from encoders.model.model import build_model, read_config, read_weights
+from encoders.package.manifest import (
     BaseModel,
     Manifest,
     MemberForm,
@@ -27,9 +28,8 @@ from encoders.manifest import (
     TokenLimits,
     default_special_tokens,
 )
-from encoders.model import build_model, read_config, read_weights
-from encoders.packages import WEIGHTS_FILE, ModelPackage, file_digest
-from encoders.writer import write_package
+from encoders.package.packages import WEIGHTS_FILE, ModelPackage, file_digest
+from encoders.package.writer import write_package
 
 _INDEX_FILE: Final = "model.safetensors.index.json"
 _EMBEDDINGS: Final = "embed_tokens.weight"

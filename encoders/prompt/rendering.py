@@ -6,11 +6,11 @@ Stock sentence-transformers gives these texts the vectors that nearline gives th
 from collections.abc import Sequence
 
 from encoders.errors import Unencodable
-from encoders.manifest import MeanForm
-from encoders.members import Part, parts
-from encoders.packages import TOKENIZER_FILE, ModelPackage
-from encoders.prompts import Prompt, Prompts, is_encodable
-from encoders.tokens import SafeTokenizer
+from encoders.package.manifest import MeanForm
+from encoders.package.packages import TOKENIZER_FILE, ModelPackage
+from encoders.prompt.members import Part, parts
+from encoders.prompt.prompts import Prompt, Prompts, is_encodable
+from encoders.prompt.tokens import SafeTokenizer
 from schemas.contexts import MemberContext, PostContext
 
 Rendered = list[Part] | Unencodable

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from encoders.errors import BadPackage
-from encoders.manifest import MANIFEST_FILE, Manifest, MemberForm, Precision, read_manifest
+from encoders.package.manifest import MANIFEST_FILE, Manifest, MemberForm, Precision, read_manifest
 from schemas.ids import Generation
 
 WEIGHTS_FILE: Final = "model.safetensors"

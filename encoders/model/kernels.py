@@ -18,8 +18,8 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from encoders.attention import Packing
 from encoders.errors import EncodingFailed
+from encoders.model.attention import Packing
 
 _SOURCE: Final = Path(__file__).with_name("kernels.cpp")
 _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")

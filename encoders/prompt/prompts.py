@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Final
 
 from encoders.errors import Unencodable
-from encoders.manifest import Manifest, MemberTemplate
-from encoders.quantiles import percentile
-from encoders.tokens import CHARS_PER_TOKEN, SafeTokenizer, TokenIds
+from encoders.package.manifest import Manifest, MemberTemplate
+from encoders.prompt.quantiles import percentile
+from encoders.prompt.tokens import CHARS_PER_TOKEN, SafeTokenizer, TokenIds
 from schemas.contexts import HistoryEntry, MemberContext, PostContext
 from schemas.ids import Micros
 
