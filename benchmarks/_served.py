@@ -12,7 +12,7 @@ from typing import Never
 
 from benchmarks._vectors import draw
 from benchmarks.retrieval import hot_tier, new_retriever
-from indexer.remote import RemoteColdTier
+from indexer.cold.remote import RemoteColdTier
 from nearline.up.process import collect_rarely, share_quickly
 from retriever.app import create_app
 from retriever.hot_feed import HotFeed

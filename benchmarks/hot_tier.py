@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks._table import Figure, report
 from benchmarks._vectors import draw, post, posts
-from indexer.hot import FaissHotTier
+from indexer.hot.tier import FaissHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import wall_clock
 from nearline.up.process import collect_rarely, share_quickly

@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks._cold_owner import SPACING_US
 from benchmarks._table import Figure, report
 from benchmarks._vectors import draw, posts
-from indexer.hot import FaissHotTier
-from indexer.remote import RemoteColdTier
+from indexer.cold.remote import RemoteColdTier
+from indexer.hot.tier import FaissHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import wall_clock
 from retriever.encoder import WarmingEncoder

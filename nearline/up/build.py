@@ -26,7 +26,7 @@ from streams.kafka.heartbeat import FilePulse, Pulse
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
-    from indexer.edge import EdgeColdTier
+    from indexer.cold.edge import EdgeColdTier
     from retriever.hot_feed import HotFeed
     from retriever.service import Retriever
     from retriever.trending import TrendingLists
@@ -156,8 +156,8 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
     """The embedded engine for the other processes, and its metrics for Prometheus."""
     from prometheus_client import CollectorRegistry
 
-    from indexer.metrics import ColdMetrics
-    from indexer.remote import ColdServer
+    from indexer.cold.metrics import ColdMetrics
+    from indexer.cold.remote import ColdServer
     from nearline.up.metrics import served_metrics
 
     registry = CollectorRegistry()
@@ -171,7 +171,7 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
 
 
 def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
-    from indexer.hot import FaissHotTier
+    from indexer.hot.tier import FaissHotTier
     from nearline.up.metrics import announce, withdraw
     from retriever.app import create_app
     from retriever.encoder import WarmingEncoder
@@ -216,7 +216,7 @@ def reader_cold(settings: Settings, package: ModelPackage) -> ColdReader:
     """The cold tier as everyone but its owner sees it."""
     if settings.cold.url is not None:
         return _server_cold(settings, package)
-    from indexer.remote import RemoteColdTier
+    from indexer.cold.remote import RemoteColdTier
 
     return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)
 
@@ -271,7 +271,7 @@ def _status(
 
 
 def _edge_cold(settings: Settings, package: ModelPackage) -> "EdgeColdTier":
-    from indexer.edge import EdgeColdTier
+    from indexer.cold.edge import EdgeColdTier
 
     own = settings.data_dir / "cold" / package.generation, package.generation, package.dimension, settings.cold
     erase_within_s = settings.kafka.erase_within_s
@@ -283,7 +283,7 @@ def _edge_cold(settings: Settings, package: ModelPackage) -> "EdgeColdTier":
 
 
 def _server_cold(settings: Settings, package: ModelPackage) -> ColdTier:
-    from indexer.qdrant import QdrantColdTier
+    from indexer.cold.qdrant import QdrantColdTier
 
     return QdrantColdTier(settings.cold, package.generation, package.dimension)
 

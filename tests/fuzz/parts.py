@@ -23,7 +23,7 @@ from encoders.package.manifest import (
 )
 from encoders.prompt.prompts import Prompts
 from encoders.prompt.tokens import SafeTokenizer
-from indexer import wire
+from indexer.cold import wire
 from indexer.tiers import NO_FILTERS, Hits
 from schemas.contexts import HistoryEntry, MemberContext, PostContext, encode_context
 from schemas.embeddings import MemberEmbedding, PostEmbedding, encode_embedding, pack_vector

@@ -16,10 +16,10 @@ from contexts.rows import Hop, MemberRow, PostRow
 from contexts.settings import ContextRules
 from encoders.errors import Unencodable
 from encoders.prompt.prompts import Prompts, is_encodable
-from indexer import wire
+from indexer.cold import wire
 from indexer.errors import IndexerError
 from indexer.freshness import Freshness
-from indexer.hot import FaissHotTier
+from indexer.hot.tier import FaissHotTier
 from indexer.records import read_embedding
 from indexer.settings import HotSettings
 from schemas.contexts import (

@@ -8,8 +8,8 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from indexer import shards
-from indexer.edge import EdgeColdTier
+from indexer.cold import shards
+from indexer.cold.edge import EdgeColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from schemas.embeddings import Embedding

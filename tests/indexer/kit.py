@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from indexer.brute import BruteColdTier
-from indexer.edge import EdgeColdTier
-from indexer.remote import ColdServer, RemoteColdTier
+from indexer.cold.edge import EdgeColdTier
+from indexer.cold.remote import ColdServer, RemoteColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import Clock, ColdTier, Hits, IndexRecord
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector, pack_vector
 from schemas.ids import Generation, MemberId, Micros, Offset, Partition, PostId, Revision
 
 if TYPE_CHECKING:
-    from indexer.qdrant import QdrantColdTier
+    from indexer.cold.qdrant import QdrantColdTier
 
 DIMENSION: Final = 16
 GENERATION: Final = Generation("demo-0123abcd")
@@ -125,7 +125,7 @@ class WrittenByItsOwner(RemoteColdTier):
 @contextmanager
 def qdrant(clock: Clock, dimension: int) -> Iterator["QdrantColdTier"]:
     """Of a generation that nobody has used before."""
-    from indexer.qdrant import QdrantColdTier
+    from indexer.cold.qdrant import QdrantColdTier
     from tests.indexer.qdrant_server import QdrantServer
 
     generation = Generation(f"test-{uuid.uuid4().hex[:8]}")

@@ -20,13 +20,13 @@ import qdrant_edge as engine
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
-from indexer import edge, rewriting, shards
 from indexer.brute import BruteColdTier
-from indexer.edge import EdgeColdTier
+from indexer.cold import edge, rewriting, shards
+from indexer.cold.edge import EdgeColdTier
+from indexer.cold.metrics import ColdMetrics
+from indexer.cold.shards import Point, Shards
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.metrics import ColdMetrics
 from indexer.settings import ColdSettings
-from indexer.shards import Point, Shards
 from indexer.tiers import Filters
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Kind, MemberId, Micros, PostId

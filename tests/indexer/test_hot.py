@@ -5,10 +5,10 @@ import threading
 import numpy as np
 import pytest
 
-from indexer.hot import FaissHotTier
-from indexer.scan import Scanned
+from indexer.hot.scan import Scanned
+from indexer.hot.slots import Mask
+from indexer.hot.tier import FaissHotTier
 from indexer.settings import HotSettings
-from indexer.slots import Mask
 from indexer.tiers import Filters
 from schemas.embeddings import Vector
 from schemas.ids import PostId

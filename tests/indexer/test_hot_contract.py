@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from indexer.brute import BruteHotTier
 from indexer.errors import TierRefused
-from indexer.hot import FaissHotTier
-from indexer.scan import GpuMatrix
+from indexer.hot.scan import GpuMatrix
+from indexer.hot.tier import FaissHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import Filters, HotTier
 from schemas.embeddings import PostEmbedding
@@ -41,7 +41,9 @@ def maker(request: pytest.FixtureRequest, clock: SetClock, monkeypatch: pytest.M
         pytest.skip("no CUDA device")
     if request.param == "half precision":
         # The code of the GPU, on the CPU.
-        monkeypatch.setattr("indexer.hot.new_matrix", lambda slots, dimension, *_: GpuMatrix(slots, dimension, "cpu"))
+        monkeypatch.setattr(
+            "indexer.hot.tier.new_matrix", lambda slots, dimension, *_: GpuMatrix(slots, dimension, "cpu")
+        )
     return lambda **given: make(request.param, clock, **given)
 
 

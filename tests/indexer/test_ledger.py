@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from indexer.ledger import Head, Ledger
+from indexer.cold.ledger import Head, Ledger
 from schemas.ids import Micros
 
 OLD, GONE, NEW = Head("p", 1, False, 5, 0, 0), Head("p", 2, True, 6, 0, 1), Head("p", 3, False, 7, 0, 2)

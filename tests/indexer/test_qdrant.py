@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient
 
+from indexer.cold.qdrant import QdrantColdTier, _connect
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.qdrant import QdrantColdTier, _connect
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId
 from tests.indexer.kit import DIMENSION, NOW, SetClock, deleted_post, post, records, vectors

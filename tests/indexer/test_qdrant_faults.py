@@ -11,8 +11,8 @@ import grpc
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from indexer.cold.qdrant import QdrantColdTier
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.qdrant import QdrantColdTier
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId
 from tests.certificates import certificate

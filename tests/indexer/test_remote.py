@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from indexer import wire
 from indexer.brute import BruteColdTier
+from indexer.cold import wire
+from indexer.cold.remote import ColdServer, RemoteColdTier
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.freshness import Freshness, FreshnessWindow
-from indexer.remote import ColdServer, RemoteColdTier
 from indexer.tiers import NO_FILTERS, Filters, Hits
 from schemas.embeddings import Vector
 from schemas.ids import MemberId, PostId

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from indexer.cold.remote import ColdServer
 from indexer.freshness import FreshnessWindow
-from indexer.remote import ColdServer
 from nearline.settings.instance import Instance, ProcessInfo, locked, write_instance
 from tests.commands import run_command
 from tests.retriever.kit import GENERATION, Served, World

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from indexer.slots import Mask, Slots
+from indexer.hot.slots import Mask, Slots
 from indexer.tiers import Scores
 from schemas.embeddings import Vector
 

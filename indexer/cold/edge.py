@@ -17,12 +17,12 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from indexer import shards
+from indexer.cold import shards
+from indexer.cold.ledger import Head, Ledger
+from indexer.cold.shards import Point, Shards, Stored
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.ledger import Head, Ledger
 from indexer.records import check, in_order, newest
 from indexer.settings import ColdSettings
-from indexer.shards import Point, Shards, Stored
 from indexer.tiers import (
     NO_FILTERS,
     Beat,

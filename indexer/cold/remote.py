@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from indexer import wire
+from indexer.cold import wire
 from indexer.errors import IndexerError, TierRefused, TierUnavailable
 from indexer.freshness import Freshness, FreshnessWindow
 from indexer.tiers import NO_FILTERS, ColdReader, Filters, Hits, StoredMember, StoredPost

@@ -17,8 +17,8 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
+from indexer.cold.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.records import check, in_order, newest
 from indexer.settings import ColdSettings
 from indexer.tiers import (

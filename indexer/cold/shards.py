@@ -18,10 +18,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import qdrant_edge as engine
 
-from indexer import rewriting
-from indexer.engine_errors import engine_errors
-from indexer.ledger import Numbers, Passing
-from indexer.rewriting import ErasedFrom
+from indexer.cold import rewriting
+from indexer.cold.engine_errors import engine_errors
+from indexer.cold.ledger import Numbers, Passing
+from indexer.cold.rewriting import ErasedFrom
 from indexer.tiers import Clock, Scores, wall_clock
 from schemas.embeddings import Vector
 from schemas.ids import Micros

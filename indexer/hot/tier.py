@@ -10,12 +10,12 @@ from typing import Final
 
 import numpy as np
 
-from indexer.ages import Age, ByAge
 from indexer.errors import TierRefused
+from indexer.hot.ages import Age, ByAge
+from indexer.hot.scan import new_matrix
+from indexer.hot.slots import SlotTable
 from indexer.records import check, in_order, stored_post
-from indexer.scan import new_matrix
 from indexer.settings import HotSettings
-from indexer.slots import SlotTable
 from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, StoredPost, wall_clock
 from schemas.embeddings import Embedding, PostEmbedding, Vector
 from schemas.ids import Micros, PostId, Revision
