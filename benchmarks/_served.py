@@ -14,11 +14,11 @@ from benchmarks._vectors import draw
 from benchmarks.retrieval import hot_tier, new_retriever
 from indexer.cold.remote import RemoteColdTier
 from nearline.up.process import collect_rarely, share_quickly
-from retriever.app import create_app
-from retriever.hot_feed import HotFeed
-from retriever.server import serve
+from retriever.feed.hot_feed import HotFeed
+from retriever.feed.trending import TrendingLists
+from retriever.http.app import create_app
+from retriever.http.server import serve
 from retriever.settings import ServeSettings
-from retriever.trending import TrendingLists
 from schemas.ids import Micros
 
 

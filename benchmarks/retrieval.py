@@ -24,9 +24,9 @@ from indexer.cold.remote import RemoteColdTier
 from indexer.hot.tier import FaissHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import wall_clock
-from retriever.encoder import WarmingEncoder
-from retriever.service import Retriever
-from retriever.trending import TrendingLists
+from retriever.answer.encoder import WarmingEncoder
+from retriever.answer.service import Retriever
+from retriever.feed.trending import TrendingLists
 from schemas.api import RetrieveRequest
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Micros

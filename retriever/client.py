@@ -46,7 +46,7 @@ class RetrieverClient:
         timeout_s: float = TIMEOUT_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`tls` says whom to believe (`retriever/tls.py`); None: the authorities that this machine trusts. Raises
+        """`tls` says whom to believe (`retriever/http/tls.py`); None: the authorities that this machine trusts. Raises
         RetrieverUnavailable for a URL that is none, NotAllowed for a key that no header can carry."""
         self._url = url
         self._timeout_s = timeout_s

@@ -65,7 +65,7 @@ class Connections:
         return RetrieverClient(url, serve.api_key, timeout_s, self._believed(url))
 
     def _believed(self, url: str) -> "ssl.SSLContext | None":
-        from retriever import tls
+        from retriever.http import tls
 
         serve = self.settings.serve
         if not url.startswith("https:"):

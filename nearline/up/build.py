@@ -27,9 +27,9 @@ from streams.kafka.heartbeat import FilePulse, Pulse
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
     from indexer.cold.edge import EdgeColdTier
-    from retriever.hot_feed import HotFeed
-    from retriever.service import Retriever
-    from retriever.trending import TrendingLists
+    from retriever.answer.service import Retriever
+    from retriever.feed.hot_feed import HotFeed
+    from retriever.feed.trending import TrendingLists
     from streams.index.loop import IndexLoop
 
 log = structlog.get_logger(__name__)
@@ -173,12 +173,12 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
 def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
     from indexer.hot.tier import FaissHotTier
     from nearline.up.metrics import announce, withdraw
-    from retriever.app import create_app
-    from retriever.encoder import WarmingEncoder
-    from retriever.server import serve
-    from retriever.service import Retriever
-    from retriever.tls import shown
-    from retriever.trending import TrendingLists
+    from retriever.answer.encoder import WarmingEncoder
+    from retriever.answer.service import Retriever
+    from retriever.feed.trending import TrendingLists
+    from retriever.http.app import create_app
+    from retriever.http.server import serve
+    from retriever.http.tls import shown
     from streams.kafka.periodic import repeating
 
     check_presence("hot.device", settings.hot.device)
@@ -229,7 +229,7 @@ def package_folder(settings: Settings) -> Path:
 def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending: "TrendingLists") -> "HotFeed":
     from confluent_kafka import Consumer
 
-    from retriever.hot_feed import CONSUMER_OVER, HotFeed
+    from retriever.feed.hot_feed import CONSUMER_OVER, HotFeed
     from streams.kafka.clients import consumer_config
 
     # The client wants a group's name. This one commits nothing and asks no group for partitions.

@@ -12,8 +12,8 @@ import structlog
 
 from nearline.errors import StartFailed
 from nearline.ports import free_ports
-from retriever import tls
 from retriever.errors import BadCertificate
+from retriever.http import tls
 
 _EVERY_S: Final = 0.5
 _TIMEOUT_S: Final = 1.0

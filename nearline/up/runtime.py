@@ -32,7 +32,7 @@ from nearline.up.metrics import targets_folder
 from nearline.up.readiness import Probe, listening_port
 from nearline.up.stalls import Stalls
 from nearline.up.supervisor import Part, Supervisor
-from retriever import tls
+from retriever.http import tls
 from schemas.topics import core_topics, generation_topics
 from streams.errors import KafkaUnavailable
 from streams.kafka.closing_segments import close_segments

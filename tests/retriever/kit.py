@@ -11,14 +11,14 @@ from indexer.brute import BruteColdTier, BruteHotTier
 from indexer.errors import TierUnavailable
 from indexer.settings import HotSettings
 from indexer.tiers import IndexRecord
-from retriever.app import create_app
-from retriever.encoder import WarmingEncoder
-from retriever.hot_feed import HotFeed
-from retriever.server import serve
-from retriever.service import Retriever
+from retriever.answer.encoder import WarmingEncoder
+from retriever.answer.service import Retriever
+from retriever.feed.hot_feed import HotFeed
+from retriever.feed.trending import TrendingLists
+from retriever.http.app import create_app
+from retriever.http.server import serve
+from retriever.http.tls import shown
 from retriever.settings import ServeSettings
-from retriever.tls import shown
-from retriever.trending import TrendingLists
 from schemas.api import (
     ColdStatus,
     FreshnessStatus,

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from retriever import app
-from retriever.openapi import OPENAPI
+from retriever.http import app
+from retriever.http.openapi import OPENAPI
 from tests.retriever.kit import NOW_S, Served, World, member, post
 
 KEY = SecretStr("a-secret-\N{SNOWMAN}")

@@ -12,8 +12,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from structlog.testing import capture_logs
 
-from retriever.hot_feed import CONSUMER_OVER, HotFeed
-from retriever.trending import TrendingLists
+from retriever.feed.hot_feed import CONSUMER_OVER, HotFeed
+from retriever.feed.trending import TrendingLists
 from schemas import topics
 from schemas.embeddings import PostEmbedding, encode_embedding, pack_vector
 from schemas.ids import Generation, Micros, PostId

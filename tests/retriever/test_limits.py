@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from retriever import limits, server
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
+from retriever.http import limits, server
 from schemas.api import RetrieveRequest
 from tests.certificates import certificate
 from tests.retriever.kit import Served, World, member, post

@@ -2,8 +2,8 @@
 
 import pytest
 
-from retriever import members
-from retriever.members import FoundMember, Members
+from retriever.answer import members
+from retriever.answer.members import FoundMember, Members
 from schemas.ids import MemberId
 from tests.retriever.kit import World, member
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from retriever.openapi import OPENAPI, render
+from retriever.http.openapi import OPENAPI, render
 from tests.retriever.kit import Served, World, member, post
 
 CHECKS: Final = (
@@ -20,7 +20,7 @@ CHECKS: Final = (
 
 
 def test_the_committed_description_is_that_of_the_code() -> None:
-    assert render() == OPENAPI.read_bytes(), "renew it with: python -m retriever.openapi"
+    assert render() == OPENAPI.read_bytes(), "renew it with: python -m retriever.http.openapi"
 
 
 def test_no_request_breaks_it_and_answers_are_as_described(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from threading import Event
 
 import pytest
 
-from retriever import server
 from retriever.errors import CannotListen
-from retriever.server import serve
+from retriever.http import server
+from retriever.http.server import serve
 from tests.retriever.kit import Served, World
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from indexer.tiers import Hits
-from retriever import search
+from retriever.answer import search
+from retriever.answer.search import TIER_MARGIN
 from retriever.errors import RequestRefused, RetrieverUnavailable
-from retriever.search import TIER_MARGIN
 from schemas.api import RetrieveResponse
 from schemas.embeddings import PostEmbedding
 from schemas.ids import PostId

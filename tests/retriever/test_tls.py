@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from retriever import tls
 from retriever.client import RetrieverClient
 from retriever.errors import BadCertificate, RetrieverUnavailable
+from retriever.http import tls
 from retriever.settings import ServeSettings
 from tests.certificates import Certificate, certificate
 from tests.retriever.kit import Served, World

@@ -61,8 +61,8 @@ NEEDLESS = {
         "streams.trending.stage._write_lists: send",
     },
     "nothing of it outlives the process": {
-        "retriever.hot_feed._apply: put",
-        "retriever.hot_feed._upsert: upsert",
+        "retriever.feed.hot_feed._apply: put",
+        "retriever.feed.hot_feed._upsert: upsert",
         "indexer.hot.tier._apply: put",
         "indexer.hot.tier._erase: put",
         "indexer.cold.ledger.load: put",

@@ -18,9 +18,9 @@ from indexer.errors import TierRefused
 from indexer.freshness import FreshnessWindow
 from indexer.records import read_embedding
 from indexer.tiers import HotTier
-from retriever import feed_places
-from retriever.feed_places import Offsets
-from retriever.trending import TrendingLists
+from retriever.feed import feed_places
+from retriever.feed.feed_places import Offsets
+from retriever.feed.trending import TrendingLists
 from schemas import topics
 from schemas.api import FreshnessStatus, HotPositions
 from schemas.embeddings import PostEmbedding

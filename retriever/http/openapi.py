@@ -1,6 +1,6 @@
-"""Writes the description of the HTTP API: `python -m retriever.openapi`.
+"""Writes the description of the HTTP API: `python -m retriever.http.openapi`.
 
-One file, `retriever/openapi.json`, committed; a test keeps it equal to the code.
+One file, `retriever/http/openapi.json`, committed; a test keeps it equal to the code.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from retriever.app import create_app, describe
+from retriever.http.app import create_app, describe
 from retriever.settings import ServeSettings
 
 OPENAPI: Final = Path(__file__).with_name("openapi.json")

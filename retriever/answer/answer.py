@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from retriever.merge import Merged
+from retriever.answer.merge import Merged
 from schemas.api import RetrieveResponse
 from schemas.ids import Generation
 

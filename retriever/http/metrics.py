@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from retriever.hot_feed import HotFeed
-from retriever.service import Retriever
+from retriever.answer.service import Retriever
+from retriever.feed.hot_feed import HotFeed
 from schemas.api import RetrieveResponse
 
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 from indexer.tiers import Filters, StoredMember, StoredPost
-from retriever.answer import Answer
-from retriever.encoder import WarmingEncoder
+from retriever.answer.answer import Answer
+from retriever.answer.encoder import WarmingEncoder
+from retriever.answer.members import Members
 from retriever.errors import RetrieverUnavailable
-from retriever.members import Members
 from schemas.api import RetrieveRequest
 from schemas.embeddings import Vector
 from schemas.ids import MemberId

@@ -8,15 +8,15 @@ from datetime import timedelta
 
 from indexer.errors import IndexerError
 from indexer.tiers import ColdReader, HotTier, StoredPost
-from retriever.answer import Answer
-from retriever.encoder import WarmingEncoder
+from retriever.answer.answer import Answer
+from retriever.answer.encoder import WarmingEncoder
+from retriever.answer.members import Members
+from retriever.answer.merge import NO_CANDIDATES, Merged
+from retriever.answer.queries import Query, member_query, text_query
+from retriever.answer.search import TwoTiers
 from retriever.errors import RetrieverUnavailable
-from retriever.members import Members
-from retriever.merge import NO_CANDIDATES, Merged
-from retriever.queries import Query, member_query, text_query
-from retriever.search import TwoTiers
+from retriever.feed.trending import TrendingLists
 from retriever.settings import MAX_IN_FLIGHT
-from retriever.trending import TrendingLists
 from schemas.api import HotPost, PostResponse, RetrieveRequest, RetrieveResponse, TierPost
 from schemas.ids import Generation, MemberId, PostId
 from schemas.times import EPOCH

@@ -8,11 +8,11 @@ import numpy as np
 
 from indexer.errors import IndexerError
 from indexer.tiers import ColdReader, Filters, Hits, HotTier, StoredPost
-from retriever.answer import Answer
+from retriever.answer.answer import Answer
+from retriever.answer.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, merge, reaches_past
+from retriever.answer.queries import Query, passes
 from retriever.errors import RetrieverUnavailable
-from retriever.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, merge, reaches_past
-from retriever.queries import Query, passes
-from retriever.trending import TrendingPost
+from retriever.feed.trending import TrendingPost
 from schemas.embeddings import Vector
 from schemas.ids import PostId
 
