@@ -29,11 +29,11 @@ from encoders.prompt.prompts import Prompt
 from nearline.commands._recorded import read_feed
 from schemas.ids import Micros
 from trainer.checkpoints import work_folder
-from trainer.dataset import training_data
-from trainer.evaluation import Evaluation, Measured
-from trainer.feed import Feed, task_at
-from trainer.model import Features, PackedLlama
-from trainer.ranks import share_better
+from trainer.data.dataset import training_data
+from trainer.data.feed import Feed, task_at
+from trainer.evaluation.evaluation import Evaluation, Measured
+from trainer.evaluation.ranks import share_better
+from trainer.model.model import Features, PackedLlama
 from trainer.settings import TrainSettings
 from trainer.training import PACKED, Fitting, Form, Plan, begin, prepare, train
 

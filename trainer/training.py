@@ -32,19 +32,19 @@ from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.tokens import SafeTokenizer
 from schemas.ids import Micros
 from schemas.times import to_rfc3339
-from trainer.batches import Draw, FixedBatches, Rows
-from trainer.beginnings import Beginning, from_nothing, from_package
 from trainer.checkpoints import kept_if_worth_it, last_checkpoint, open_work, work_folder
-from trainer.collator import Collator
-from trainer.dataset import TrainingData, training_data
+from trainer.data.batches import Draw, FixedBatches, Rows
+from trainer.data.collator import Collator
+from trainer.data.dataset import TrainingData, training_data
+from trainer.data.feed import Feed, rows_at, task_at
+from trainer.data.tables import fit_tables
 from trainer.errors import BadStart
-from trainer.evaluation import Evaluation
-from trainer.feed import Feed, rows_at, task_at
-from trainer.loss import LeaveOneOut
-from trainer.model import Features, PackedLlama, pack_features
-from trainer.passes import usable_kernels
+from trainer.evaluation.evaluation import Evaluation
+from trainer.model.beginnings import Beginning, from_nothing, from_package
+from trainer.model.loss import LeaveOneOut
+from trainer.model.model import Features, PackedLlama, pack_features
+from trainer.model.passes import usable_kernels
 from trainer.settings import TrainSettings
-from trainer.tables import fit_tables
 
 _VERSIONS: Final = ("torch", "transformers", "sentence-transformers", "peft", "tokenizers", "scikit-learn", "numpy")
 

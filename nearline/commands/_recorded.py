@@ -11,18 +11,18 @@ from schemas.events import parse_event
 from streams.operate.event_files import open_events
 
 if TYPE_CHECKING:
-    from trainer.feed import Feed, Timed
+    from trainer.data.feed import Feed, Timed
 
 
 def read_feed(files: Sequence[str]) -> "Feed":
     """Raises BadRecording for a line that is no event, BadFile for a file that cannot be read to its end."""
-    from trainer.feed import Feed
+    from trainer.data.feed import Feed
 
     return Feed(one for file in files for one in _of_file(file))
 
 
 def _of_file(name: str) -> "Iterator[Timed]":
-    from trainer.feed import timed
+    from trainer.data.feed import timed
 
     if Path(name).is_dir():
         yield from _exported(Path(name))
@@ -39,7 +39,7 @@ def _of_file(name: str) -> "Iterator[Timed]":
 def _exported(folder: Path) -> "Iterator[Timed]":
     """Records that were dead letters in the pipeline are none of the feed."""
     from streams.operate.export import exported
-    from trainer.feed import timed
+    from trainer.data.feed import timed
 
     for body in exported(folder):
         with suppress(BadRecord):

@@ -11,7 +11,7 @@ from nearline.commands._terminal import print_json, print_table
 
 if TYPE_CHECKING:
     from encoders.package.packages import ModelPackage
-    from trainer.registry import Registry
+    from trainer.publishing.registry import Registry
 
 _registry = click.option(
     "--registry",
@@ -52,7 +52,7 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
       nearline models publish my-package --registry s3://bucket/models --events newest.jsonl.gz
     """
     from encoders.package.packages import ModelPackage
-    from trainer.registry import Registry
+    from trainer.publishing.registry import Registry
 
     if bool(events) == bool(force and force.strip()):
         raise click.UsageError("give --events to compare with, or --force with a reason")
@@ -70,7 +70,7 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
 
 def _gate(package: "ModelPackage", registry: "Registry", events: tuple[str, ...]) -> dict[str, Any]:
     from nearline.commands._recorded import read_feed
-    from trainer.gate import compare
+    from trainer.publishing.gate import compare
 
     feed = read_feed(events)
     published = registry.publications() if registry.exists() else []
@@ -99,7 +99,7 @@ def list_(*, registry: str) -> None:
     Example:
       nearline models list --registry models
     """
-    from trainer.registry import Registry
+    from trainer.publishing.registry import Registry
 
     rows = [
         (
@@ -127,7 +127,7 @@ def show(*, generation: str, registry: str, as_json: bool) -> None:
     Example:
       nearline models show my-package-1a2b3c4d --registry models
     """
-    from trainer.registry import Registry
+    from trainer.publishing.registry import Registry
 
     publication = Registry(registry).show(generation)
     if as_json:
@@ -155,7 +155,7 @@ def verify(*, generation: str | None, registry: str) -> None:
     Example:
       nearline models verify --registry models
     """
-    from trainer.registry import Registry
+    from trainer.publishing.registry import Registry
 
     source = Registry(registry)
     for name in [generation] if generation else [publication.generation for publication in source.publications()]:

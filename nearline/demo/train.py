@@ -26,8 +26,8 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from encoders.package.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
 from encoders.package.writer import write_package
 from nearline.demo.corpus import DocumentationPairs, InventedPairs, Pair, Source, WorldPairs, documentation_roots
-from trainer.start import silence_layers
-from trainer.tokenizer import train_bpe
+from trainer.model.start import silence_layers
+from trainer.model.tokenizer import train_bpe
 
 # Shapes: B pairs in a batch, T tokens of the longest text, H hidden.
 

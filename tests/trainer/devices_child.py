@@ -13,8 +13,8 @@ from accelerate import PartialState
 from sentence_transformers.util import get_rank, get_world_size
 
 from nearline import cli
-from trainer.dataset import NOBODY
-from trainer.loss import LeaveOneOut
+from trainer.data.dataset import NOBODY
+from trainer.model.loss import LeaveOneOut
 from trainer.settings import TrainSettings
 
 ROWS = ([0, 0, 0, 1, 1, NOBODY], [2, 2, 3, 3])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from schemas.events import parse_event
-from trainer.feed import Feed, timed
+from trainer.data.feed import Feed, timed
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 SUBJECTS: Final = (

@@ -18,7 +18,7 @@ import obstore
 
 from encoders.package.packages import ModelPackage
 from trainer.errors import BadRegistry
-from trainer.registry import Registry
+from trainer.publishing.registry import Registry
 
 _put = obstore.put
 

@@ -14,13 +14,13 @@ from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId, Revision
 from tests.packages import make_tiny_package
 from tests.trainer.kit import activity, events, feed_of
+from trainer.data.feed import Feed, rows_at, task_at
+from trainer.data.tables import fit_tables
 from trainer.errors import NotBetter
-from trainer.evaluation import Evaluation, Measured
-from trainer.feed import Feed, rows_at, task_at
-from trainer.gate import compare
-from trainer.probe import probe
-from trainer.tables import fit_tables
-from trainer.vectors import MemberVectors
+from trainer.evaluation.evaluation import Evaluation, Measured
+from trainer.evaluation.probe import probe
+from trainer.evaluation.vectors import MemberVectors
+from trainer.publishing.gate import compare
 
 
 @pytest.fixture(scope="module")

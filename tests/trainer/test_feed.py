@@ -5,8 +5,8 @@ import pytest
 from schemas.ids import MemberId, PostId
 from schemas.times import to_micros
 from tests.trainer.kit import START, activity, events, feed_of, stamp
+from trainer.data.feed import rows_at, task_at
 from trainer.errors import BadEvents
-from trainer.feed import rows_at, task_at
 
 
 def post(post_id: str, hour: int, author: str = "a", text: str = "words") -> dict[str, str]:

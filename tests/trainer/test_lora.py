@@ -11,9 +11,9 @@ from encoders.encoder import Encoder
 from encoders.package.packages import WEIGHTS_FILE, ModelPackage
 from tests.packages import make_tiny_package
 from tests.trainer.kit import events, feed_of
-from trainer.collator import Collator
+from trainer.data.collator import Collator
+from trainer.data.feed import Feed
 from trainer.errors import BadStart
-from trainer.feed import Feed
 from trainer.settings import TrainSettings
 from trainer.training import Plan, train
 

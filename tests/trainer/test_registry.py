@@ -16,9 +16,9 @@ from moto.server import ThreadedMotoServer
 
 from encoders.package.packages import ModelPackage
 from tests.packages import make_tiny_package
-from trainer import registry as registry_module
 from trainer.errors import BadRegistry
-from trainer.registry import Registry
+from trainer.publishing import registry as registry_module
+from trainer.publishing.registry import Registry
 
 FORCED = {"forced": "a test"}
 

@@ -16,8 +16,8 @@ from tests.packages import make_tiny_package
 from tests.threads import torch_threads
 from tests.trainer.forks import Forks, Run, output_of
 from tests.trainer.kit import events, write_events
-from trainer.dataset import training_data
-from trainer.feed import Feed
+from trainer.data.dataset import training_data
+from trainer.data.feed import Feed
 from trainer.settings import TrainSettings, read_settings
 from trainer.training import Plan
 from trainer.training import train as train_package

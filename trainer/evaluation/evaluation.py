@@ -14,11 +14,11 @@ from threadpoolctl import threadpool_limits
 from encoders.package.packages import ModelPackage
 from schemas.contexts import MemberContext
 from schemas.times import to_rfc3339
-from trainer import baselines
-from trainer.feed import Feed, Task, rows_at
-from trainer.probe import Correlation, probe
-from trainer.ranks import CUTOFFS, Ranks, interval, ndcg, ranks_of, recall, share_better
-from trainer.vectors import FormName, Matrix, PackageVectors, cut, form_name
+from trainer.data.feed import Feed, Task, rows_at
+from trainer.evaluation import baselines
+from trainer.evaluation.probe import Correlation, probe
+from trainer.evaluation.ranks import CUTOFFS, Ranks, interval, ndcg, ranks_of, recall, share_better
+from trainer.evaluation.vectors import FormName, Matrix, PackageVectors, cut, form_name
 
 LENGTHS: Final = (("0", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20+", 20, 10**9))
 """Of histories, in actions before the cut."""
@@ -106,7 +106,7 @@ class Evaluation:
                 yield self._measured(name, history, scores, dimension, form, is_main=False)
 
     def probe(self, package: ModelPackage, *, device: str = "auto") -> list[Correlation]:
-        """See `trainer.probe`; over the protocol's members, with the history that the pipeline would give them."""
+        """See `trainer.evaluation.probe`; over the protocol's members, with the history that the pipeline would give them."""
         members = [self._contexts.wrote[row] for row in self.rows]
         return probe(PackageVectors(package, device=device), package, self._feed, self.task.cut_us, members)
 

@@ -1,7 +1,7 @@
 """The model as sentence-transformers trains it: packed texts in, one vector each out.
 
 No text is padded: the texts of a batch lie one after the other, in as many forward passes as suit the caches. On a CPU
-the layers are those of `trainer.layers`, elsewhere transformers' own with the encoder's packed attention. Shapes: T
+the layers are those of `trainer.model.layers`, elsewhere transformers' own with the encoder's packed attention. Shapes: T
 tokens, B texts, H the model's size.
 """
 
@@ -25,7 +25,7 @@ from encoders.model.model import build_model, pool
 from encoders.package.manifest import PoolingMode
 from encoders.package.packages import WEIGHTS_FILE
 from encoders.prompt.prompts import Prompt
-from trainer.passes import SideBySide, side_by_side
+from trainer.model.passes import SideBySide, side_by_side
 
 Features = dict[str, Any]
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import EncodingFailed
-from trainer.kernels import Kernels, load_kernels
-from trainer.layers import LONGEST, Layers, Memory, Pass, Weights
+from trainer.model.kernels import Kernels, load_kernels
+from trainer.model.layers import LONGEST, Layers, Memory, Pass, Weights
 
 Lengths = Sequence[Sequence[int]]
 """Of the texts of each pass."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
-from trainer.dataset import NOBODY, Ints, Sequences, TrainingData
+from trainer.data.dataset import NOBODY, Ints, Sequences, TrainingData
 from trainer.settings import TrainSettings
 
 _NOTHING: Final = Sequences(*(np.empty(0, dtype=np.int64) for _ in Sequences._fields))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from encoders.prompt.prompts import Prompt
-from trainer.model import Features, pack_features
+from trainer.model.model import Features, pack_features
 
 
 class Collator:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
 
-from trainer.kernels import Heads, Kernels
+from trainer.model.kernels import Heads, Kernels
 
 LONGEST: Final = 1_024
 """Weights and slopes of longer texts leave the caches; torch's own attention takes them in pieces."""

@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from schemas.contexts import PostContext
 from schemas.ids import MemberId, PostId
-from trainer.feed import Feed, Task
+from trainer.data.feed import Feed, Task
 
 Scores = npt.NDArray[np.float32]
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from schemas.events import Activity
 from schemas.ids import Micros, PostId
+from trainer.data.feed import Feed, rows_at
+from trainer.data.tasks import TaskName, task_rows
 from trainer.errors import BadEvents
-from trainer.feed import Feed, rows_at
-from trainer.tasks import TaskName, task_rows
 
 Ints = npt.NDArray[np.int64]
 NOBODY: Final = -1

@@ -14,8 +14,8 @@ from encoders.package.packages import ModelPackage
 from encoders.prompt.quantiles import percentile
 from schemas.contexts import COUNTED_ACTIONS, MemberContext
 from schemas.ids import Micros
-from trainer.feed import Feed, rows_at
-from trainer.vectors import Matrix, PackageVectors, cut
+from trainer.data.feed import Feed, rows_at
+from trainer.evaluation.vectors import Matrix, PackageVectors, cut
 
 _POSTS: Final = 2_000
 

@@ -27,11 +27,11 @@ from encoders.package.packages import TOKENIZER_FILE, WEIGHTS_FILE, ModelPackage
 from encoders.prompt.prompts import Prompts
 from encoders.prompt.tokens import SafeTokenizer
 from trainer.errors import BadStart
-from trainer.lora import merge, with_adapters
-from trainer.model import trainable
+from trainer.model.lora import merge, with_adapters
+from trainer.model.model import trainable
+from trainer.model.start import new_model
+from trainer.model.tokenizer import train_tokenizer
 from trainer.settings import TrainSettings
-from trainer.start import new_model
-from trainer.tokenizer import train_tokenizer
 
 
 class Beginning(NamedTuple):

@@ -13,8 +13,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import all_gather, all_gather_padded, get_rank, get_world_size
 from torch import Tensor, nn
 
-from trainer.dataset import NOBODY
-from trainer.owned import Owned
+from trainer.data.dataset import NOBODY
+from trainer.data.owned import Owned
 from trainer.settings import TrainSettings
 
 _BCE_BIAS: Final = -5.0
