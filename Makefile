@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV := uv==0.13.9
-BENCHMARKS := encode contexts index hot_tier retrieval overload pipeline freshness poison
+BENCHMARKS := encode context_stage index hot_tier retrieval overload pipeline freshness poison
 
 # Python packages into .venv; the broker's jars, and an archive that makes its starts quick, into the cache folder.
 # Nothing happens when all of it is there. Bytecode is compiled once here: six processes start at the same time, and

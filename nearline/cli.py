@@ -11,11 +11,10 @@ from typing import Final, NoReturn
 
 import click
 
-from nearline import argv, commands
+from nearline import commands
 from nearline.errors import is_ours
 
 _INTERRUPTED: Final = 130
-_SECRET: Final = ("--api-key",)
 """Options whose values nobody else may see."""
 
 
@@ -50,7 +49,6 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script."""
-    argv.cover(*_SECRET)
     try:
         status = cli.main(prog_name="nearline", standalone_mode=False)
         sys.stdout.flush()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -42,12 +42,21 @@ class Pipeline:
     """One data folder. `start` and `stop` may be called in turn; used as a context it starts and stops once."""
 
     def __init__(
-        self, data_dir: Path, *, package: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        data_dir: Path,
+        *,
+        package: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        up: Sequence[str] | None = None,
     ) -> None:
-        """`environment` holds settings, such as NEARLINE_HOT__WINDOW_S."""
+        """`environment` holds settings, such as NEARLINE_HOT__WINDOW_S. `up` is the command that runs everything, in
+        the place of `nearline up`; it gets no flags."""
         self.data_dir = data_dir
         self.log_file = data_dir.parent / f"{data_dir.name}.log"
-        self._arguments = ["--port", "0", *(["--package", str(package)] if package is not None else [])]
+        self._up_command = up or [
+            *(*_NEARLINE, "up", "--port", "0"),
+            *(["--package", str(package)] if package is not None else []),
+        ]
         self._environment = {**os.environ, "NEARLINE_DATA_DIR": str(data_dir), **(environment or {})}
         self._up: subprocess.Popen[str] | None = None
 
@@ -77,7 +86,7 @@ class Pipeline:
         began = time.monotonic()
         with self.log_file.open("ab") as log:
             self._up = subprocess.Popen(
-                [*_NEARLINE, "up", *self._arguments],
+                self._up_command,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -25,7 +25,7 @@ from encoders.package.manifest import (
     number_fields,
 )
 from encoders.package.packages import ModelPackage
-from encoders.package.writer import write_package
+from encoders.writer import write_package
 
 WORDS = (
     "the build of the network card failed again after the last patch",

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ MAY_IMPORT = {
     "trainer": {"schemas", "contexts", "encoders"},
     "nearline": {"schemas", "contexts", "encoders", "indexer", "streams", "retriever", "trainer"},
 }
+STAGES = ("contexts", "encode", "index", "trending")
+"""Folders of `streams/` that know `streams/kafka/` and neither each other nor who asks about them."""
 NOT_IN_COMMANDS = (
     "torch",
     "sklearn",
@@ -35,10 +38,30 @@ def test_arrows_point_one_way(folder: str) -> None:
     wrong = [
         f"{file.relative_to(ROOT)} imports {package}"
         for file in (ROOT / folder).rglob("*.py")
-        for package in _imported(file)
+        for package in {name.partition(".")[0] for name in _imported(file)}
         if package in MAY_IMPORT and package not in MAY_IMPORT[folder] | {folder}
     ]
     assert wrong == []
+
+
+def test_stages_know_kafka_and_not_each_other() -> None:
+    allowed = {"kafka": set(), "operate": {"kafka"}} | {stage: {"kafka"} for stage in STAGES}
+    assert {room for room in _rooms("streams") if (ROOT / "streams" / room).is_dir()} == allowed.keys()
+    for room, rooms in allowed.items():
+        known = {name for name in _rooms("streams")[room] if name in allowed}
+        assert known <= rooms, f"streams/{room} imports {known - rooms}"
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_no_circle_between_the_rooms_of_a_folder(folder: str) -> None:
+    """Raises CycleError, which names the circle. A file beside the rooms is a room of its own."""
+    TopologicalSorter(_rooms(folder)).prepare()
+
+
+def test_a_benchmark_can_be_called_as_a_file() -> None:
+    """Its folder is then searched first: it must hide none of our folders and no module of Python."""
+    names = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
+    assert names & (MAY_IMPORT.keys() | sys.stdlib_module_names) == set()
 
 
 def test_loading_every_command_loads_no_model_and_no_search_library() -> None:
@@ -55,12 +78,22 @@ sys.exit(f"loaded: {{', '.join(found)}}" if found else 0)
     assert done.returncode == 0, done.stderr
 
 
+def _rooms(folder: str) -> dict[str, set[str]]:
+    """Of each room or file of a folder the others that it imports."""
+    rooms: dict[str, set[str]] = {}
+    for file in (ROOT / folder).rglob("*.py"):
+        room = file.relative_to(ROOT / folder).parts[0].removesuffix(".py")
+        known = {name.split(".")[1] for name in _imported(file) if name.startswith(f"{folder}.")}
+        rooms.setdefault(room, set()).update(known - {room})
+    return rooms
+
+
 def _imported(file: Path) -> set[str]:
-    """First names of all absolute imports, also of those inside functions."""
+    """Modules of all absolute imports, also of those inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module or "")
-    return {name.partition(".")[0] for name in names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names

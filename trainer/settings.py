@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from encoders.package.manifest import PoolingMode
-from trainer.data.tasks import TaskName
 from trainer.errors import BadStart
+
+TaskName = Literal["title_body", "same_subject", "same_tag"]
 
 
 class TrainSettings(BaseModel):
@@ -56,8 +57,8 @@ class TrainSettings(BaseModel):
     recency: float = Field(2.0, ge=1)
     """1: all dates alike; 2: a date is drawn in proportion to how far the feed was then."""
     tasks: dict[TaskName, PositiveFloat] = {}
-    """Further ones beside the main one (`trainer.data.tasks`), each with its weight: its tokens for each token of the main
-    one. A batch is of one task. A weight on the loss instead would cost as many tokens however small it is."""
+    """Further ones beside the main one (`trainer.data.tasks`), each with its weight: its tokens for each token of the
+    main one. A batch is of one task. A weight on the loss instead would cost as many tokens however small it is."""
 
     # The steps.
     loss: Literal["infonce", "bce"] = "infonce"

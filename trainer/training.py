@@ -27,14 +27,14 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from encoders.errors import Unencodable
 from encoders.package.manifest import PoolingMode
 from encoders.package.packages import TOKENIZER_FILE, ModelPackage
-from encoders.package.writer import write_package
 from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.tokens import SafeTokenizer
+from encoders.writer import write_package
 from schemas.ids import Micros
 from schemas.times import to_rfc3339
 from trainer.checkpoints import kept_if_worth_it, last_checkpoint, open_work, work_folder
+from trainer.collator import Collator
 from trainer.data.batches import Draw, FixedBatches, Rows
-from trainer.data.collator import Collator
 from trainer.data.dataset import TrainingData, training_data
 from trainer.data.feed import Feed, rows_at, task_at
 from trainer.data.tables import fit_tables

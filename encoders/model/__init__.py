@@ -1,0 +1,1 @@
+"""The LLaMA of a package on a device: prompts in, vectors out."""

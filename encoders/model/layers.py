@@ -3,7 +3,9 @@
 Between the matrix products a stock layer reads and writes its activations some thirty times; here it is a dozen. The
 three products that read the same input are one, a norm's weights are in the product that follows it, a product adds its
 result to the residual itself, and a position turns pairs of numbers that lie side by side. What happens between the
-products is in `encoders/model/steps.py`. Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head.
+products is in `encoders/model/steps.py`.
+
+Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head.
 """
 
 from typing import Any

@@ -1,0 +1,1 @@
+"""Model packages: the folder, its manifest, its quantile tables."""

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from encoders.errors import BadPackage
-from encoders.prompt.quantiles import check_table
+from encoders.package.quantiles import check_table
 from schemas.contexts import COUNTED_ACTIONS
 from schemas.embeddings import Vector
 
@@ -133,7 +133,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     special_tokens: dict[str, str]
     """Of each role (a field, an action as `action.like`, `instruction`) its token's string."""
     quantiles: dict[str, list[float]] = {}
-    """Of each number field of a template its 99 boundaries; see `encoders.prompt.quantiles`."""
+    """Of each number field of a template its 99 boundaries; see `encoders.package.quantiles`."""
     pooling: PoolingMode = "mean"
     dimensions: tuple[_Positive, ...]
     """What a vector may be cut to; the model's own size is the largest."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from encoders.errors import Unencodable
 from encoders.package.manifest import Manifest, MemberTemplate
-from encoders.prompt.quantiles import percentile
+from encoders.package.quantiles import percentile
 from encoders.prompt.tokens import CHARS_PER_TOKEN, SafeTokenizer, TokenIds
 from schemas.contexts import HistoryEntry, MemberContext, PostContext
 from schemas.ids import Micros

@@ -1,0 +1,1 @@
+"""The hot tier: slots of a matrix, searched in place."""

@@ -24,11 +24,13 @@ from schemas.api import (
     TiersStatus,
 )
 from schemas.ids import Generation, Offset, Partition
+from schemas.stages import all_stages
 from streams.kafka import unread
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
 from streams.operate import dead_letter_box
 from streams.operate.dead_letter_box import LetterCount
-from streams.operate.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
+from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
 
 BUDGET_S: Final = 4.0
@@ -151,7 +153,7 @@ def _generation(hot: HotReport | None) -> Generation | None:
 
 def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: Callable[[], HotReport | None]) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-        lags = read_lags(reader, stage_reads(generation), _PROBE_S, lambda: _hot_offsets(hot()))
+        lags = read_lags(reader, all_stages(generation), _PROBE_S, lambda: _hot_offsets(hot()))
         problems = [unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
         return _Streams([_stage(lag) for lag in lags], problems)
 
@@ -192,7 +194,7 @@ def _stage(lag: Lag) -> StageStatus:
 def _unknown_stages(generation: Generation | None) -> list[StageStatus]:
     return [
         StageStatus(stage=read.stage, group=read.group, topic=topic, lag=None, oldest_age_s=None)
-        for read in stage_reads(generation)
+        for read in all_stages(generation)
         for topic in read.topics
     ]
 

@@ -1,8 +1,8 @@
 """What the embedded broker's process does first: it ends the registration that the broker before it left behind.
 
-`python -m nearline.broker.fenced_start OUTPUT PORT CONTROLLER... -- BROKER...` runs the command CONTROLLER, a node that is a
-controller and no broker and listens at PORT, until that says that it has fenced the broker of before. Then it becomes
-BROKER: the pid stays the same.
+`python -m nearline.broker.fenced_start OUTPUT PORT CONTROLLER... -- BROKER...` runs the command CONTROLLER, a node
+that is a controller and no broker and listens at PORT, until that says that it has fenced the broker of before. Then it
+becomes BROKER: the pid stays the same.
 
 A broker that starts believes the old metadata, in which it still leads every partition, until the controller has
 fenced its old registration and let it in again. In between, for a moment, nobody leads. A marker that its transaction

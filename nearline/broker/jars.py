@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nearline.errors import StartFailed
 
-POM = Path(__file__).resolve().parent.parent / "deploy" / "kafka" / "pom.xml"
+POM = Path(__file__).resolve().parents[2] / "deploy" / "kafka" / "pom.xml"
 
 
 def cache_folder() -> Path:

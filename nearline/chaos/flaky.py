@@ -1,16 +1,14 @@
-"""A cold tier that is away when the adversary says so. Only a process whose environment names the file has one."""
+"""A cold tier that is away when a file of the adversary says so."""
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from indexer.cold.edge import EdgeColdTier
 from indexer.errors import TierUnavailable
 from indexer.tiers import IndexRecord
 from schemas.ids import Kind
-
-VARIABLE: Final = "NEARLINE_COLD_FAULTS"
 
 
 def write_faults(file: Path, every: int) -> None:

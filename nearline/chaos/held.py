@@ -20,9 +20,9 @@ from schemas.contexts import MemberContext, PostContext, decode_member_context, 
 from schemas.embeddings import decode_member_embedding, decode_post_embedding
 from schemas.ids import Kind, MemberId
 from streams.errors import KafkaUnavailable
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
 from streams.operate import dead_letter_box
-from streams.operate.lag import OffsetReader
 
 QUESTIONS: Final = ("harbor winter violin", "copper ledger kettle tunnel pepper")
 """The hot tier shows no vectors. Scores of two questions tell one vector from another."""

@@ -3,6 +3,7 @@
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,20 +13,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from nearline.chaos import flaky
+from nearline.chaos.crash_file import crashes_left, write_crash_file
 from nearline.chaos.expected import expected_end
 from nearline.chaos.faults import Adversary
 from nearline.chaos.feed import Event, Feed
+from nearline.chaos.flaky import write_faults
 from nearline.chaos.insist import RECOVERY_S, insist
 from nearline.chaos.judge import Judge
 from nearline.chaos.outages import Outages
+from nearline.chaos.process import cold_faults_file, crash_file
 from nearline.chaos.table import KILL, Round, Say, sentence
 from nearline.chaos.twice import EncodedTwice
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
 from nearline.up.build import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
 from nearline.up.runtime import BROKER
-from streams.kafka import crash_points
 
 STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)
 _LOOK_S: Final = 2.0
@@ -38,6 +40,7 @@ PASSING: Final = {"transaction": (CONTEXTS, ENCODE), "index": (COLD,)}
 """Which stages pass the crash points of a group."""
 _ON_STOP: Final = frozenset(("index.committed",))
 """Only passed when partitions are given back: elsewhere a thread of the client commits."""
+_UP: Final = (sys.executable, "-m", "nearline.chaos.up")
 _ENVIRONMENT: Final = {
     "NEARLINE_LOG_LEVEL": "info",
     "NEARLINE_HOT__WINDOW_S": str(7 * 24 * 3600),
@@ -49,12 +52,12 @@ _ENVIRONMENT: Final = {
 class Chaos:
     """One pipeline, its feed and its judge. Use `chaos_on`."""
 
-    def __init__(self, pipeline: Pipeline, folder: Path, seed: int, outage_s: float, say: Say) -> None:
+    def __init__(self, pipeline: Pipeline, seed: int, outage_s: float, say: Say) -> None:
         self._pipeline = pipeline
-        self._crash_file = _crash_file(folder)
+        self._crash_file = crash_file(pipeline.data_dir)
         self._random = random.Random(seed)
         self._adversary = Adversary(pipeline, seed)
-        self._outages = Outages(pipeline, self._adversary, _cold_faults(folder), outage_s)
+        self._outages = Outages(pipeline, self._adversary, cold_faults_file(pipeline.data_dir), outage_s)
         self.feed = Feed(seed, datetime.now(UTC) - timedelta(hours=1))
         self.judge = Judge(pipeline)
         self.outages = list(self._outages.all)
@@ -71,7 +74,7 @@ class Chaos:
     def crash_point(self, name: str, num_events: int) -> None:
         """Every process that passes there leaves, and again on the first pass after its restart."""
         stages = PASSING[name.partition(".")[0]]
-        crash_points.write_file(self._crash_file, name, dict.fromkeys(stages, CRASHES))
+        write_crash_file(self._crash_file, name, dict.fromkeys(stages, CRASHES))
         self._adversary.terminate_all(stages)
 
         def strike() -> list[str]:
@@ -83,9 +86,9 @@ class Chaos:
             return [f"crash at {name}, twice"]
 
         self._round("crash point, twice", num_events, strike)
-        if left := crash_points.left_in(self._crash_file):
+        if left := crashes_left(self._crash_file):
             raise NearlineError(f"the crash point {name} was not passed as often as it should: {left} are left")
-        crash_points.write_file(self._crash_file, "", {})
+        write_crash_file(self._crash_file, "", {})
 
     def kill(self, stage: str, num_events: int) -> None:
         """One process of the stage, at a random moment, and nothing else until all is searchable again."""
@@ -165,16 +168,12 @@ def chaos_on(
     failed leaves its folder."""
     folder = Path(tempfile.mkdtemp(prefix="nearline-chaos-"))
     try:
-        crash_points.write_file(_crash_file(folder), "", {})
-        flaky.write_faults(_cold_faults(folder), 0)
-        environment = {
-            **_ENVIRONMENT,
-            "NEARLINE_STALLED_AFTER_S": str(stalled_after_s),
-            crash_points.FILE_VARIABLE: str(_crash_file(folder)),
-            flaky.VARIABLE: str(_cold_faults(folder)),
-        }
-        with Pipeline(folder / "data", environment=environment) as pipeline:
-            chaos = Chaos(pipeline, folder, seed, outage_s, say)
+        data_dir = folder / "data"
+        write_crash_file(crash_file(data_dir), "", {})
+        write_faults(cold_faults_file(data_dir), 0)
+        environment = {**_ENVIRONMENT, "NEARLINE_STALLED_AFTER_S": str(stalled_after_s)}
+        with Pipeline(data_dir, environment=environment, up=_UP) as pipeline:
+            chaos = Chaos(pipeline, seed, outage_s, say)
             try:
                 yield chaos
             except Exception:
@@ -188,11 +187,3 @@ def chaos_on(
             shutil.rmtree(folder)
         raise
     shutil.rmtree(folder)
-
-
-def _crash_file(folder: Path) -> Path:
-    return folder / "crash.json"
-
-
-def _cold_faults(folder: Path) -> Path:
-    return folder / "cold-faults"

@@ -9,8 +9,8 @@ from nearline.pipeline import Pipeline
 from nearline.up.metrics import addresses
 from schemas import topics
 from schemas.ids import Generation
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.reading import scan, scanner
-from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 30.0

@@ -29,10 +29,11 @@ def rebuild(settings: Settings, instance: InstanceReader) -> None:
       nearline contexts rebuild
     """
     from nearline.ask.connect import Connections
-    from streams.contexts.rebuild import never_read, rebuild_offsets
+    from streams.contexts.rebuild import rebuild_offsets
+    from streams.operate.deleted_unread import missed_by_contexts
 
     kafka = Connections(settings, instance).kafka
     mended = rebuild_offsets(kafka)
     click.echo(f"{len(mended)} offsets brought back" if mended else "no offset was lost")
-    for sentence in never_read(kafka):
+    for sentence in missed_by_contexts(kafka):
         click.echo(sentence)

@@ -19,8 +19,8 @@ from schemas.ids import Millis
 from schemas.printable import printable
 
 if TYPE_CHECKING:
+    from streams.kafka.offsets import OffsetReader
     from streams.operate.dead_letter_box import DeadLetter, Selection
-    from streams.operate.lag import OffsetReader
     from streams.settings import KafkaSettings
 
 P = ParamSpec("P")
@@ -266,7 +266,7 @@ def _clear(broker: _Broker) -> None:
 @contextmanager
 def _broker(settings: Settings, instance: InstanceReader) -> Iterator[_Broker]:
     from nearline.ask.connect import Connections
-    from streams.operate.lag import OffsetReader
+    from streams.kafka.offsets import OffsetReader
 
     kafka = Connections(settings, instance).kafka
     with closing(OffsetReader(kafka)) as reader:

@@ -45,7 +45,7 @@ def create(
     Example:
       nearline package create Llama-3.2-1B --out my-package --dimension 512
     """
-    from encoders.package.creation import Recipe, create_package
+    from encoders.creation import Recipe, create_package
     from encoders.package.manifest import MeanForm, PromptForm, TokenLimits
 
     recipe = Recipe(

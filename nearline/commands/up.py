@@ -11,22 +11,17 @@ from nearline.commands._options import place_options
 @place_options
 @click.option("--package", type=click.Path(path_type=Path, file_okay=False), help="A model package; else the demo's.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Of the retriever; 0: a free one. Usually 8080.")
-@click.option(
-    "--api-key",
-    help="Guards the retriever. For a moment a process list shows it: better set NEARLINE_SERVE__API_KEY, or "
-    "NEARLINE_SERVE__API_KEY_FILE to a file that holds it.",
-)
 def up(
     *,
     config: Path | None,
     data_dir: Path | None,
     package: Path | None,
     port: int | None,
-    api_key: str | None,
 ) -> None:
     """Run broker, stages, tiers and retriever until SIGTERM or Ctrl-C.
 
-    Prints `ready` when it serves. What dies is started again.
+    Prints `ready` when it serves. What dies is started again. The retriever asks for a key where
+    NEARLINE_SERVE__API_KEY_FILE names a file that holds one.
 
     \b
     Example:
@@ -36,6 +31,6 @@ def up(
     from nearline.settings.settings import load_settings
     from nearline.up.runtime import run_up
 
-    settings = load_settings(config, data_dir, package=package, serve__port=port, serve__api_key=api_key)
+    settings = load_settings(config, data_dir, package=package, serve__port=port)
     log.configure("up", settings.log_level)
     run_up(settings)

@@ -1,0 +1,1 @@
+"""All settings, and the data folder with the running instance in it."""

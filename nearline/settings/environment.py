@@ -1,4 +1,4 @@
-"""Reads `NEARLINE_*` with pydantic-settings. Not in `nearline/settings/settings.py`, because importing that takes time."""
+"""Reads `NEARLINE_*` with pydantic-settings, which takes long to import: so not in `settings.py` beside this file."""
 
 import os
 from typing import Any

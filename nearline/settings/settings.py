@@ -25,12 +25,7 @@ Layer = dict[str, Any]
 """Settings as nested plain data; what is not said is absent."""
 
 PREFIX: Final = "NEARLINE_"
-_OTHER_VARIABLES: Final = frozenset(
-    (
-        *("NEARLINE_CACHE_DIR", "NEARLINE_CONFIG", "NEARLINE_PORTS"),
-        *("NEARLINE_CRASH_POINT", "NEARLINE_CRASH_FILE", "NEARLINE_COLD_FAULTS"),
-    )
-)
+_OTHER_VARIABLES: Final = frozenset(("NEARLINE_CACHE_DIR", "NEARLINE_CONFIG", "NEARLINE_PORTS"))
 
 
 def _readable(path: Path) -> Path:

@@ -1,0 +1,1 @@
+"""`nearline up`: puts processes together, starts them, watches them, ends them."""

@@ -3,7 +3,6 @@
 Imports inside the functions, so that each process loads only what it uses: torch in encode and serve, FAISS in serve.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -54,9 +53,17 @@ def process_names(settings: Settings) -> list[str]:
     return [*contexts, TRENDING, *encode, COLD, SERVE]
 
 
-def build(name: str, settings: Settings, beginnings: Beginnings, report: Report) -> Run:
+def build(
+    name: str,
+    settings: Settings,
+    beginnings: Beginnings,
+    report: Report,
+    *,
+    new_edge: "Callable[..., EdgeColdTier] | None" = None,
+) -> Run:
     """Of one process by its name, such as `contexts-0`. `beginnings` hear of each part that is at work, and `report` is
-    called where the process leaves without raising. Raises BadSettings."""
+    called where the process leaves without raising. `new_edge` is called in the place of `EdgeColdTier`. Raises
+    BadSettings."""
     stage, _, slot = name.partition("-")
 
     def pulse(loop: str = "loop") -> Pulse:
@@ -66,7 +73,7 @@ def build(name: str, settings: Settings, beginnings: Beginnings, report: Report)
         CONTEXTS: lambda: build_contexts(settings, slot, pulse()),
         TRENDING: lambda: build_trending(settings, pulse(), report),
         ENCODE: lambda: build_encode(settings, slot, pulse),
-        COLD: lambda: build_cold(settings, pulse()),
+        COLD: lambda: build_cold(settings, pulse(), new_edge),
         SERVE: lambda: build_serve(settings, beginnings.expect(SERVE)),
     }
     if name not in process_names(settings):
@@ -133,12 +140,12 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
     return run
 
 
-def build_cold(settings: Settings, pulse: Pulse) -> Run:
+def build_cold(settings: Settings, pulse: Pulse, new_edge: "Callable[..., EdgeColdTier] | None" = None) -> Run:
     """The embedded engine has one owner, this process; the others ask it over its socket."""
     from streams.index.loop import IndexLoop
 
     package = ModelPackage.read(package_folder(settings))
-    edge = _edge_cold(settings, package) if settings.cold.url is None else None
+    edge = _edge_cold(settings, package, new_edge) if settings.cold.url is None else None
     tier = edge or _server_cold(settings, package)
     loop = IndexLoop(
         settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, pulse=pulse
@@ -223,7 +230,7 @@ def reader_cold(settings: Settings, package: ModelPackage) -> ColdReader:
 
 def package_folder(settings: Settings) -> Path:
     """The package that is configured, else the demo's."""
-    return settings.package or Path(__file__).parent / "demo" / "package"
+    return settings.package or Path(__file__).parent.parent / "demo" / "package"
 
 
 def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending: "TrendingLists") -> "HotFeed":
@@ -270,16 +277,15 @@ def _status(
     return lambda: read_status(sources)
 
 
-def _edge_cold(settings: Settings, package: ModelPackage) -> "EdgeColdTier":
+def _edge_cold(
+    settings: Settings, package: ModelPackage, new_edge: "Callable[..., EdgeColdTier] | None"
+) -> "EdgeColdTier":
     from indexer.cold.edge import EdgeColdTier
 
-    own = settings.data_dir / "cold" / package.generation, package.generation, package.dimension, settings.cold
+    folder = settings.data_dir / "cold" / package.generation
+    new_tier = EdgeColdTier if new_edge is None else new_edge
     erase_within_s = settings.kafka.erase_within_s
-    if faults := os.environ.get("NEARLINE_COLD_FAULTS"):
-        from nearline.chaos.flaky import FlakyColdTier
-
-        return FlakyColdTier(Path(faults), *own, erase_within_s=erase_within_s)
-    return EdgeColdTier(*own, erase_within_s=erase_within_s)
+    return new_tier(folder, package.generation, package.dimension, settings.cold, erase_within_s=erase_within_s)
 
 
 def _server_cold(settings: Settings, package: ModelPackage) -> ColdTier:

@@ -11,24 +11,27 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from typing import NoReturn
 
 import structlog
 
 from nearline import log
-from nearline.settings.settings import read_of_parent
-from nearline.up.build import SERVE, build
+from nearline.settings.settings import Settings, read_of_parent
+from nearline.up.build import SERVE, Report, Run, build
 from nearline.up.failures import Beginnings, report
-from streams.kafka import crash_points
 
 _log = structlog.get_logger(__name__)
 
 
-def main(name: str, data_dir: Path) -> int:
+Build = Callable[[str, Settings, Beginnings, Report], Run]
+
+
+def run_process(name: str, data_dir: Path, build: Build = build) -> int:
+    """Runs one process to its end and returns its exit status. Call it once, from the main thread."""
     # `kill -USR1` writes what every thread is doing into the log.
     faulthandler.register(signal.SIGUSR1)
     # While it is put together it has done nothing yet, and a model takes seconds to load: it need not be waited for.
     _on_signals(lambda: os._exit(0))
-    crash_points.arm_from(os.environ, name.partition("-")[0])
     settings = read_of_parent(data_dir)
     log.configure(name, settings.log_level)
     beginnings = Beginnings()
@@ -69,8 +72,11 @@ def _on_signals(react: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: react())
 
 
-if __name__ == "__main__":
-    status = main(sys.argv[1], Path(sys.argv[2]))
-    # Threads of libraries must not hold up the end: all that matters is done.
+def leave(status: int) -> NoReturn:
+    """Threads of libraries must not hold up the end: all that matters is done."""
     sys.stderr.flush()
     os._exit(status)
+
+
+if __name__ == "__main__":
+    leave(run_process(sys.argv[1], Path(sys.argv[2])))

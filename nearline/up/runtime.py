@@ -59,8 +59,12 @@ class _Stopped(BaseException):
     """A signal came while starting."""
 
 
-def run_up(settings: Settings) -> None:
-    """Returns after SIGTERM or SIGINT, when everything is ended. Call it from the main thread.
+PROCESS_MODULE: Final = "nearline.up.process"
+
+
+def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
+    """Returns after SIGTERM or SIGINT, when everything is ended. Call it from the main thread. Each process is started
+    as `python -m PROCESS_MODULE NAME DATA_DIR`.
 
     Raises NearlineError, PackageError, StreamsError, BadCertificate.
     """
@@ -68,20 +72,22 @@ def run_up(settings: Settings) -> None:
     make_data_folder(settings.data_dir)
     with locked(settings.data_dir):
         # Nothing of an earlier run may be left: two owners of one folder would spoil it.
-        end_leftovers(settings.data_dir)
+        end_leftovers(settings.data_dir, process_module)
         package = ModelPackage.load(package_folder(settings).absolute())
         tls.shown(settings.serve)  # what is wrong with its files is said now, and not by a child again and again
         serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
-        Runtime(settings.model_copy(update={"serve": serve, "package": package.folder}), package).run()
+        settings = settings.model_copy(update={"serve": serve, "package": package.folder})
+        Runtime(settings, package, process_module).run()
 
 
 class Runtime:
     """One `nearline up` on a data folder that it has for itself."""
 
-    def __init__(self, settings: Settings, package: ModelPackage) -> None:
+    def __init__(self, settings: Settings, package: ModelPackage, process_module: str) -> None:
         """`settings` name the package's folder and the port to listen on."""
         self._package = package
         self._settings = settings
+        self._process_module = process_module
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
         self._topics = (*core_topics(), *generation_topics(package.generation))
         self._supervisor = Supervisor()
@@ -138,7 +144,7 @@ class Runtime:
 
     def _launcher(self, name: str) -> Callable[[], children.Child]:
         # Neither settings nor secrets are on the command line, where everybody could read them.
-        command = [sys.executable, "-m", "nearline.up.process", name, str(self._settings.data_dir)]
+        command = [sys.executable, "-m", self._process_module, name, str(self._settings.data_dir)]
         return lambda: children.spawn(command, env=child_environment(name, self._settings), dies_with_parent=True)
 
     def _look_after(self) -> None:
@@ -199,7 +205,7 @@ class Runtime:
             raise _Stopped
 
 
-def end_leftovers(data_dir: Path) -> None:
+def end_leftovers(data_dir: Path, process_module: str) -> None:
     """Ends what a killed `nearline up` may have left: its children die with it, but not within no time at all."""
     EmbeddedBroker(data_dir / "kafka").stop()
     try:
@@ -207,15 +213,15 @@ def end_leftovers(data_dir: Path) -> None:
     except NotRunning:
         left = []
     for info in left:
-        process = info.pid and children.find(info.pid, lambda command: _is_child(command, data_dir))
+        process = info.pid and children.find(info.pid, lambda command: _is_child(command, process_module, data_dir))
         if process:
             log.warning("ending a process of the last run", part=info.name, pid=info.pid)
             children.end(process, _ORPHAN_GRACE_S)
     _forget(data_dir)
 
 
-def _is_child(command: list[str], data_dir: Path) -> bool:
-    return "nearline.up.process" in command and command[-1:] == [str(data_dir)]
+def _is_child(command: list[str], process_module: str, data_dir: Path) -> bool:
+    return process_module in command and command[-1:] == [str(data_dir)]
 
 
 def _forget(data_dir: Path) -> None:

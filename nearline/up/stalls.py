@@ -24,11 +24,11 @@ from nearline import children
 from nearline.settings.instance import ProcessInfo
 from nearline.up.build import COLD
 from schemas.ids import Generation, Offset
+from schemas.stages import NO_GROUP, all_stages
 from streams.errors import StreamsError
 from streams.kafka.commit_watch import CommitWatch, Unchanged
 from streams.kafka.heartbeat import Sign, read_signs
 from streams.kafka.records import Place
-from streams.operate.lag import NO_GROUP, stage_reads
 from streams.settings import KafkaSettings
 
 _LOOKS: Final = 6
@@ -65,7 +65,7 @@ class Stalls:
     ) -> None:
         self._data_dir = data_dir
         self._every_s = after_s / _LOOKS
-        groups = {_PROCESSES_OF.get(read.stage, read.stage): read.group for read in stage_reads(generation)}
+        groups = {_PROCESSES_OF.get(read.stage, read.stage): read.group for read in all_stages(generation)}
         self._stages = [_Stage(kafka, name, group) for name, group in groups.items() if group != NO_GROUP]
         # Both are replaced as a whole, each by one thread.
         self._processes: tuple[ProcessInfo, ...] = ()

@@ -1,0 +1,1 @@
+"""One answer: the query, both tiers, the merge."""

@@ -38,7 +38,6 @@ from streams.kafka.transactional_loop import Positions, Processed
 from streams.settings import KafkaSettings
 
 STAGE: Final = "contexts"
-READS: Final = (*topics.INPUTS, *topics.HOPS, topics.REPUBLISH)
 CHANGELOGS: Final = (topics.POST_CHANGELOG, topics.MEMBER_CHANGELOG)
 
 MOST_HOPS: Final = 50_000

@@ -17,8 +17,8 @@ from streams.contexts.rows import TablePartition
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import admin, consumer_config, kafka_errors, translate
 from streams.kafka.heartbeat import Beat, no_beat
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place, offset_of, place_of
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from contexts.settings import ContextRules
-from schemas import topics
+from schemas import stages
 from schemas.ids import Micros
-from streams.contexts.processor import CHANGELOGS, READS, STAGE, ContextProcessor
+from streams.contexts.processor import CHANGELOGS, STAGE, ContextProcessor
 from streams.kafka.heartbeat import NO_PULSE, Pulse
 from streams.kafka.periodic import repeating
 from streams.kafka.transactional_loop import TransactionalLoop, node_id
@@ -41,8 +41,8 @@ class ContextStage:
         self._loop = TransactionalLoop(
             kafka,
             self._processor,
-            group=topics.CONTEXTS_GROUP,
-            topics=READS,
+            group=stages.CONTEXTS.group,
+            topics=stages.CONTEXTS.topics,
             transactional_id=f"{STAGE}.{node_id(data_dir)}.{slot}",
             batch_records=lambda: settings.batch_records,
             interval_s=settings.interval_s,

@@ -1,0 +1,1 @@
+"""The encode stage: contexts in, vectors out, exactly once."""

@@ -11,7 +11,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from threading import Event, Thread
 from typing import Final, NamedTuple
 
-from schemas import topics
+from schemas import stages, topics
 from schemas.ids import Generation, Kind
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.records import STAGE, EncodeRecords, StageEncoder
@@ -87,7 +87,7 @@ class EncodeStage:
         return TransactionalLoop(
             self._kafka,
             records,
-            group=topics.encode_group(self._generation),
+            group=stages.encode_reads(self._generation).group,
             topics=[source.topic],
             transactional_id=f"{STAGE}.{self._generation}.{source.name}.{self._slot}",
             # One turn is one transaction: what is encoded is searchable within about a second.

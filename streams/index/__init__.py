@@ -1,0 +1,1 @@
+"""The index stage: embedding records into the cold tier, effects before offsets."""

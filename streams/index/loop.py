@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from indexer.errors import TierUnavailable
 from indexer.freshness import FreshnessWindow
 from indexer.tiers import ColdTier
-from schemas import topics
+from schemas import stages
 from schemas.headers import origin_ms
 from schemas.ids import Generation, Micros, Offset, Partition
 from streams.errors import StreamsError
@@ -58,7 +58,7 @@ class IndexLoop:
         self._pulse = pulse
         self._settings = settings
         self._tier = tier
-        self._group = topics.index_group(generation)
+        self._group = stages.index_reads(generation).group
         self._records = IndexRecords(tier, generation)
         self._tombstones_kept_s = tombstones_kept_s
         self._sweep_every_s = min(sweep_every_s, kafka.erase_within_s / 8)

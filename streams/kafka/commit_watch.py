@@ -5,8 +5,8 @@ from typing import Final, Generic, TypeVar
 
 from schemas.ids import Offset
 from streams.errors import StreamsError
+from streams.kafka.offsets import OffsetReader, Offsets, going_on_at
 from streams.kafka.records import Place
-from streams.operate.lag import OffsetReader, Offsets, going_on_at
 from streams.settings import KafkaSettings
 
 CALL_TIMEOUT_S: Final = 5.0

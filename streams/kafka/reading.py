@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import kafka_errors, new_consumer, translate
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 
 _BATCH: Final = 1000

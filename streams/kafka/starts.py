@@ -8,9 +8,9 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING
 
 from schemas.ids import Offset
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
 from streams.kafka.unread import Committed, consequence, deleted_since
-from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 
 NO_RESET: Final = {"auto.offset.reset": "error"}

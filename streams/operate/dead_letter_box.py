@@ -16,9 +16,9 @@ from schemas.dead_letters import DeadLetterCause, DeadLetterId, Fate, Headers, f
 from schemas.headers import headers_of
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import KafkaUnavailable, NoSuchDeadLetter
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Place, offset_of
-from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 
 _COUNT_S: Final = 1.0

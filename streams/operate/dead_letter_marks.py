@@ -14,10 +14,11 @@ from schemas import topics
 from schemas.dead_letters import Fate, mark_headers
 from streams.errors import Fenced, KafkaRefused
 from streams.kafka.clients import admin, kafka_errors, producer_config
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Output
+from streams.kafka.sending import produce
 from streams.operate.dead_letter_box import DeadLetter, Selection, first_left, letters
-from streams.operate.lag import OffsetReader
-from streams.operate.republish import produce, republish_record
+from streams.operate.republish import republish_record
 from streams.settings import KafkaSettings
 
 _TRANSACTIONAL_ID: Final = "nearline-dead-letters"

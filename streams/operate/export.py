@@ -22,9 +22,9 @@ from schemas import topics
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import BadFile
 from streams.kafka.clients import kafka_errors
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Place
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 
 _RECORDS: Final = 100_000

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
-from schemas import topics
+from schemas import stages, topics
 from schemas.ids import Generation, Offset, Partition
+from schemas.stages import StageReads
 from streams.errors import KafkaRefused, NotLetIn, RetrieverSilent, StillBehind, StreamsError
+from streams.kafka.offsets import OffsetReader, Offsets, going_on_at
 from streams.kafka.records import Place
-from streams.operate.lag import OffsetReader, Offsets, going_on_at
-from streams.operate.republish import flush_record, send_all
+from streams.kafka.sending import send_all
+from streams.operate.republish import flush_record
 from streams.settings import KafkaSettings
 
 _LOOK_EVERY_S: Final = 0.1
@@ -21,6 +23,8 @@ _PROBE_S: Final = 1.0
 _ANSWER_S: Final = 5.0
 _REFUSED_LOOKS: Final = 2
 """In a row. A broker that is just going away may break off a handshake, once."""
+
+_REPUBLISH: Final = stages.CONTEXTS._replace(topics=(topics.REPUBLISH,))
 
 _T = TypeVar("_T")
 
@@ -70,21 +74,20 @@ class Wait:
         try:
             # 1. the input and the two hops, in the order in which each makes records for the next
             for names in (topics.INPUTS, (topics.ACTIVITY_BY_POST,), (topics.ACTIONS_BY_MEMBER,)):
-                self._follow(self._group_step("contexts", topics.CONTEXTS_GROUP, names))
+                self._follow(self._group_step(stages.CONTEXTS._replace(topics=names)))
             # 2. what is due later is due now
             self._flush()
-            self._follow(self._group_step("contexts", topics.CONTEXTS_GROUP, (topics.REPUBLISH,)))
+            self._follow(self._group_step(_REPUBLISH))
             # 3. encoding, and both tiers
-            embeddings = (topics.post_embeddings(self._generation), topics.member_embeddings(self._generation))
-            contexts = (topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
-            self._follow(self._group_step("encode", topics.encode_group(self._generation), contexts))
-            self._follow(self._group_step("index", topics.index_group(self._generation), embeddings))
-            self._follow(_Step("hot-feed", embeddings[:1], self._hot_offsets))
+            self._follow(self._group_step(stages.encode_reads(self._generation)))
+            self._follow(self._group_step(stages.index_reads(self._generation)))
+            hot_feed = stages.hot_feed_reads(self._generation)
+            self._follow(_Step(hot_feed.stage, hot_feed.topics, self._hot_offsets))
         finally:
             self._reader.close()
 
-    def _group_step(self, stage: str, group: str, names: tuple[str, ...]) -> _Step:
-        return _Step(stage, names, lambda places: self._reader.committed(group, places))
+    def _group_step(self, reads: StageReads) -> _Step:
+        return _Step(reads.stage, reads.topics, lambda places: self._reader.committed(reads.group, places))
 
     def _hot_offsets(self, places: list[Place]) -> dict[Place, Offset | None]:
         positions = self._hot_positions()
@@ -121,7 +124,7 @@ class Wait:
         return places, self._reader.ends(places)
 
     def _flush(self) -> None:
-        step = self._group_step("contexts", topics.CONTEXTS_GROUP, (topics.REPUBLISH,))
+        step = self._group_step(_REPUBLISH)
         places, _ = self._retry(step, lambda: self._ends(step))
         self._retry(step, lambda: send_all(self._kafka, [flush_record(partition) for _, partition in places]))
 

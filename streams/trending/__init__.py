@@ -1,0 +1,1 @@
+"""The trending stage, on Faust: activity in, lists of the posts of the hour out."""

@@ -23,10 +23,10 @@ from schemas.trending import encode_trending
 from streams.errors import StreamsError, TrendingStuck
 from streams.kafka.commit_watch import CALL_TIMEOUT_S, CommitWatch
 from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.kafka.starts import Start, find_starts
 from streams.kafka.unread import commit_metadata
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending.faust_app import new_app
 from streams.trending.faust_commits import commit_with_metadata

@@ -15,8 +15,8 @@ from retriever.client import RetrieverClient
 from schemas import topics
 from schemas.api import RetrieveRequest
 from schemas.ids import Kind, MemberId, PostId
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running
 from tests.waiting import until

@@ -12,8 +12,8 @@ import pytest
 from nearline.pipeline import Pipeline
 from schemas.contexts import PostContext, decode_post_context
 from schemas.topics import POST_CONTEXTS
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running, created, moment
 from tests.event_oracle import newest

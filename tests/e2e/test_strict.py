@@ -22,9 +22,9 @@ from schemas.api import RetrieveRequest
 from schemas.ids import Generation
 from schemas.topics import TopicSpec, core_topics, generation_topics
 from streams.errors import KafkaUnavailable, NotLetIn
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
 from streams.kafka.topics import ensure_topics
-from streams.operate.lag import OffsetReader
 from streams.operate.wait import Wait
 from streams.settings import KafkaSettings
 from tests.certificates import certificate

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.prompt.quantiles import NUM_BOUNDARIES, check_table, percentile, quantile_table
+from encoders.package.quantiles import NUM_BOUNDARIES, check_table, percentile, quantile_table
 
 NUMBERS = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200)
 

@@ -67,7 +67,8 @@ def test_the_data_is_in_the_folder_whatever_its_name(fresh_broker: RunningBroker
 
 
 def test_a_running_broker_counts_for_its_controller(fresh_broker: RunningBroker) -> None:
-    """That a killed one counts no more is what every start above has waited for: see `nearline/broker/fenced_start.py`."""
+    """That a killed one counts no more is what every start above has waited for: see
+    `nearline/broker/fenced_start.py`."""
     ports = json.loads((fresh_broker.folder / "ports.json").read_text())
     assert has_active_broker(ports["controller_port"])
     topics = fresh_broker.admin.list_topics(timeout=10).topics

@@ -18,9 +18,9 @@ from schemas.events import event_time_us, parse_event
 from schemas.ids import Micros, Offset, Partition, PostId, Revision
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import producer_config
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.bad_input import ACCEPTED, bodies
 from tests.conftest import RunningBroker

@@ -17,8 +17,8 @@ from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable
 from streams.kafka.commit_watch import CommitWatch
 from streams.kafka.heartbeat import FilePulse
+from streams.kafka.offsets import Offsets
 from streams.kafka.records import Place
-from streams.operate.lag import Offsets
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.nearline.site import NOBODY

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from streams.operate.lag import OffsetReader
+from streams.kafka.offsets import OffsetReader
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made

@@ -10,7 +10,7 @@ from threading import Event
 from contexts.settings import ContextRules
 from streams.contexts.stage import ContextStage
 from streams.errors import StreamsError
-from streams.kafka.crash_points import VARIABLE, arm_from
+from streams.kafka.crash_points import arm_text
 from streams.settings import ContextsSettings, KafkaSettings
 
 REFUSED = 3
@@ -19,7 +19,7 @@ SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
 
 
 def main(bootstrap_servers: str, data_dir: str, slot: str, crash: str = "") -> None:
-    arm_from({VARIABLE: crash})
+    arm_text(crash)
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     kafka = KafkaSettings.model_validate({"bootstrap_servers": bootstrap_servers, "options": SESSION})

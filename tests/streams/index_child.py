@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from schemas.ids import Generation
 from streams.index.loop import IndexLoop
-from streams.kafka.crash_points import VARIABLE, arm_from
+from streams.kafka.crash_points import arm_text
 from streams.settings import IndexSettings, KafkaSettings
 from tests.streams.journal_tier import JournalTier
 
@@ -18,7 +18,7 @@ SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
 
 
 def main(bootstrap_servers: str, generation: str, journal: str, crash: str = "") -> None:
-    arm_from({VARIABLE: crash})
+    arm_text(crash)
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     loop = IndexLoop(

@@ -8,8 +8,8 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from schemas import topics
 from schemas.ids import Generation
 from streams.kafka.clients import producer_config
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.topics import ensure_topics
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.waiting import until

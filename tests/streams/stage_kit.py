@@ -15,8 +15,8 @@ from schemas.ids import Generation, MemberId, Micros, Partition, PostId, Revisio
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import admin, client_config, kafka_errors, producer_config
 from streams.kafka.heartbeat import Pulse
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place, offset_of, place_of
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.waiting import until
 

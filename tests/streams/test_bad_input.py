@@ -9,8 +9,8 @@ from confluent_kafka import KafkaError, Message, Producer
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.kafka.clients import MAX_RECORD_BYTES, producer_config
+from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import letters
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.bad_input import ACCEPTED, Case, bodies, post, raw, records
 from tests.conftest import RunningBroker

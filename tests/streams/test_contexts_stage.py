@@ -17,24 +17,25 @@ from confluent_kafka import Message
 from structlog.testing import capture_logs
 
 from contexts.settings import ContextRules
-from schemas import topics
+from schemas import stages, topics
 from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.dead_letters import DeadLetterCause, Headers, from_headers
 from schemas.ids import Partition
 from streams.contexts import processor as contexts_processor
-from streams.contexts.processor import READS, ContextProcessor
+from streams.contexts.processor import ContextProcessor
 from streams.contexts.rebuild import rebuild_offsets
 from streams.contexts.restore import topic_ids
 from streams.contexts.rows import TablePartition
 from streams.contexts.stage import ContextStage
 from streams.errors import OffsetsLost, RowsThrownAway
 from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
+from streams.kafka.sending import send_all
 from streams.kafka.topics import ensure_topics
 from streams.kafka.transactional_loop import Positions, Processed
-from streams.operate.lag import OffsetReader
-from streams.operate.republish import flush_record, republish_record, send_all
+from streams.operate.republish import flush_record, republish_record
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED, SESSION
@@ -85,7 +86,7 @@ class Contexts:
     def until_done(self, timeout_s: float = 60) -> None:
         """No lag at all: control records are committed too."""
         reader = OffsetReader(self.kafka)
-        places = reader.places(READS)
+        places = reader.places(stages.CONTEXTS.topics)
 
         def no_lag() -> bool:
             done = reader.committed(topics.CONTEXTS_GROUP, places)
@@ -155,7 +156,7 @@ def test_events_become_contexts(contexts: Contexts) -> None:
     with in_thread(contexts.stage(pulse=pulse).run):
         contexts.until_done()
         pulse.until_turned()
-        assert pulse.owned == all_places(contexts.kafka, *READS)
+        assert pulse.owned == all_places(contexts.kafka, *stages.CONTEXTS.topics)
         contexts.send(post("later", "here now"), {"type": "post.deleted", "post_id": "never seen", "at": at(1)})
         contexts.flush()
     assert pulse.owned == frozenset(), "what is given back is nobody's any more"

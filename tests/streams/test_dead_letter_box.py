@@ -13,12 +13,12 @@ from schemas.ids import Millis, Offset, Partition
 from streams.errors import KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
 from streams.kafka import reading as scan_module
 from streams.kafka.clients import consumer_config, producer_config
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Output, Place
 from streams.operate import dead_letter_box
 from streams.operate.dead_letter_box import ALL, DeadLetter, LetterCount, Selection, count, letters, parse_id
 from streams.operate.dead_letter_marks import way_back
-from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import delete_before, transaction

@@ -10,11 +10,11 @@ from schemas.dead_letters import to_headers
 from schemas.ids import Offset
 from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
 from streams.kafka import reading as scan
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.operate import dead_letter_box, dead_letter_marks
 from streams.operate.dead_letter_box import ALL, LetterCount, Selection, count, letters, parse_id
 from streams.operate.dead_letter_marks import Marked, clear, drop, replay
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.streams.offsets import transaction
 from tests.streams.test_dead_letter_box import cause, die, ids, put, sent

@@ -11,8 +11,8 @@ from schemas import topics
 from streams.errors import KafkaUnavailable
 from streams.kafka import sending as delivery
 from streams.kafka.clients import producer_config
-from streams.kafka.sending import DeadLetterDelivery
-from streams.operate.republish import republish_record, send_all
+from streams.kafka.sending import DeadLetterDelivery, send_all
+from streams.operate.republish import republish_record
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made

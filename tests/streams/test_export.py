@@ -11,10 +11,10 @@ from schemas import topics
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import BadFile
 from streams.kafka.clients import producer_config
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
 from streams.operate import export as export_module
 from streams.operate.export import export, exported, stretches
-from streams.operate.lag import OffsetReader, Offsets
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made, produce, transaction

@@ -9,8 +9,8 @@ from schemas import topics
 from schemas.contexts import encode_context
 from schemas.embeddings import encode_embedding
 from schemas.headers import UNREADABLE, headers_of, origin_ms
+from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import letters
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import POISON

@@ -7,9 +7,11 @@ import pytest
 
 from schemas import topics
 from schemas.ids import Offset, Partition
+from schemas.stages import all_stages
 from streams.errors import KafkaUnavailable
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
-from streams.operate.lag import Lag, OffsetReader, read_lags, stage_reads
+from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.offsets import GENERATION, commit, commit_all, produce, transaction
@@ -23,12 +25,12 @@ ENCODE = topics.encode_group(GENERATION)
 
 def lag_of(reader: OffsetReader, stage: str, topic: str) -> Lag:
     return next(
-        lag for lag in read_lags(reader, stage_reads(GENERATION), 10.0) if (lag.stage, lag.topic) == (stage, topic)
+        lag for lag in read_lags(reader, all_stages(GENERATION), 10.0) if (lag.stage, lag.topic) == (stage, topic)
     )
 
 
 def test_nothing_sent_is_no_lag_for_anybody(reader: OffsetReader) -> None:
-    lags = read_lags(reader, stage_reads(GENERATION), 1.0, dict)
+    lags = read_lags(reader, all_stages(GENERATION), 1.0, dict)
     assert {lag.records for lag in lags} == {0}
     assert {lag.oldest_ms for lag in lags} == {None}
     assert [(lag.stage, lag.topic) for lag in lags][:7] == [
@@ -80,7 +82,7 @@ def test_an_open_transaction_is_lag_of_unknown_age(kafka: KafkaSettings, reader:
 def test_the_hot_feed_says_itself_how_far_it_is(kafka: KafkaSettings, reader: OffsetReader) -> None:
     topic = topics.post_embeddings(GENERATION)
     produce(kafka, topic, 0, 4)
-    reads = stage_reads(GENERATION)
+    reads = all_stages(GENERATION)
     assert read_lags(reader, reads, 1.0, lambda: {Place(topic, Partition(0)): Offset(3)})[-1].records == 1
     assert read_lags(reader, reads, 1.0, lambda: {Place(topic, Partition(0)): Offset(4)})[-1].records == 0
     assert read_lags(reader, reads, 1.0, lambda: None)[-1].records is None
@@ -95,7 +97,7 @@ def test_all_done_is_no_lag(clean_topics: RunningBroker, kafka: KafkaSettings, r
 def test_a_missing_topic_is_unknown(clean_topics: RunningBroker) -> None:
     kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)
     with closing(OffsetReader(kafka)) as reader:
-        assert {lag.records for lag in read_lags(reader, stage_reads(None), 1.0)} == {None}
+        assert {lag.records for lag in read_lags(reader, all_stages(None), 1.0)} == {None}
 
 
 def test_no_broker_is_an_outage_and_is_said_in_time() -> None:
@@ -104,5 +106,5 @@ def test_no_broker_is_an_outage_and_is_said_in_time() -> None:
         closing(OffsetReader(KafkaSettings(bootstrap_servers="127.0.0.1:1"), 0.5)) as reader,
         pytest.raises(KafkaUnavailable),
     ):
-        read_lags(reader, stage_reads(GENERATION), 1.0)
+        read_lags(reader, all_stages(GENERATION), 1.0)
     assert time.monotonic() - started < 3

@@ -15,9 +15,9 @@ from schemas import topics
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import PostEmbedding, decode_post_embedding, pack_vector
 from streams.kafka.clients import producer_config
+from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import ALL, DeadLetter, letters
 from streams.operate.dead_letter_marks import Marked, replay
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import POISON, HashEncoder, vector_of

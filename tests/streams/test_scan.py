@@ -9,10 +9,10 @@ from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.kafka import reading as scan_module
 from streams.kafka.clients import producer_config
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.partitions import partition_of
 from streams.kafka.reading import newest_value, newest_values, scan, scanner
 from streams.kafka.records import Place
-from streams.operate.lag import OffsetReader
 from tests.conftest import RunningBroker
 from tests.streams.offsets import made, transaction
 

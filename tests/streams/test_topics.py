@@ -12,10 +12,10 @@ from schemas.topics import TopicSpec
 from streams.errors import KafkaRefused, TopicMismatch
 from streams.kafka.clients import consumer_config, producer_config
 from streams.kafka.closing_segments import close_segments
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
 from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
-from streams.operate.lag import OffsetReader
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker
 from tests.waiting import until

@@ -24,9 +24,9 @@ from streams.encode.stage import EncodeStage
 from streams.errors import KafkaUnavailable
 from streams.kafka import transactional_loop as transactional
 from streams.kafka.clients import consumer_config, producer_config
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import TRANSACTION_MS
-from streams.operate.lag import OffsetReader
 from streams.settings import EncodeSettings
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED

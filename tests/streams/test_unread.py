@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from prometheus_client import CollectorRegistry
+from streams.operate.acknowledge import Acknowledged, acknowledge_deleted
 from structlog.testing import capture_logs
 
 from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Offset, Partition
+from schemas.stages import all_stages
 from streams.contexts.counted_offsets import CHANGELOG_OF, position_cells
 from streams.contexts.stage import ContextStage
 from streams.encode.metrics import EncodeMetrics
@@ -23,11 +25,11 @@ from streams.encode.stage import EncodeStage
 from streams.errors import KafkaUnavailable
 from streams.index.loop import IndexLoop
 from streams.kafka.clients import producer_config
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import Processor, TransactionalLoop
 from streams.kafka.unread import Committed, read_committed, sentence, to_commit
-from streams.operate.acknowledge import Acknowledged, acknowledge_deleted
-from streams.operate.lag import Lag, OffsetReader, Offsets, read_lags, stage_reads
+from streams.operate.lag import Lag, read_lags
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import HashEncoder
@@ -96,7 +98,7 @@ class Seen:
 
     def lag(self) -> Lag:
         with closing(OffsetReader(self._kafka)) as reader:
-            lags = read_lags(reader, stage_reads(GENERATION), 5.0)
+            lags = read_lags(reader, all_stages(GENERATION), 5.0)
         return next(lag for lag in lags if (lag.stage, lag.topic) == (self._stage, self._place.topic))
 
 

@@ -7,7 +7,7 @@ import pytest
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import StillBehind, StreamsError
-from streams.operate.lag import OffsetReader
+from streams.kafka.offsets import OffsetReader
 from streams.operate.wait import Progress, Wait
 from streams.settings import KafkaSettings
 from tests.conftest import RunningBroker

@@ -4,8 +4,8 @@ import torch
 
 from schemas.ids import Micros
 from tests.trainer.kit import START, activity, events, feed_of
+from trainer.collator import Collator
 from trainer.data.batches import Draw, Rows
-from trainer.data.collator import Collator
 from trainer.data.dataset import NOBODY, TrainingData, training_data
 from trainer.data.feed import Feed
 from trainer.data.owned import Owned

@@ -11,7 +11,7 @@ from encoders.encoder import Encoder
 from encoders.package.packages import WEIGHTS_FILE, ModelPackage
 from tests.packages import make_tiny_package
 from tests.trainer.kit import events, feed_of
-from trainer.data.collator import Collator
+from trainer.collator import Collator
 from trainer.data.feed import Feed
 from trainer.errors import BadStart
 from trainer.settings import TrainSettings

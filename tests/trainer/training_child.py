@@ -7,7 +7,7 @@ import sys
 import torch
 
 from nearline import cli
-from trainer.data.collator import Collator
+from trainer.collator import Collator
 
 _collate = Collator.__call__
 _batches = [0]

@@ -1,0 +1,1 @@
+"""What is learned from: the feed, posts that belong together, batches."""

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from schemas.events import Activity
 from schemas.ids import Micros, PostId
 from trainer.data.feed import Feed, rows_at
-from trainer.data.tasks import TaskName, task_rows
+from trainer.data.tasks import task_rows
 from trainer.errors import BadEvents
+from trainer.settings import TaskName
 
 Ints = npt.NDArray[np.int64]
 NOBODY: Final = -1

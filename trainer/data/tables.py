@@ -5,8 +5,8 @@ from typing import Final
 
 from contexts.rows import PostRow
 from encoders.package.manifest import POST_FIELDS
+from encoders.package.quantiles import quantile_table
 from encoders.prompt.prompts import age_s
-from encoders.prompt.quantiles import quantile_table
 
 _NUMBERS: Final = tuple(field for field in POST_FIELDS if field == "age" or "." in field)
 

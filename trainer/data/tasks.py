@@ -9,9 +9,9 @@ Each gives rows as the main task has them: texts of one owner belong together, a
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-TaskName = Literal["title_body", "same_subject", "same_tag"]
+from trainer.settings import TaskName
 
 _PREFIX: Final = re.compile(r"(?:[^\s:]+:\s+)+(?=\S)")
 _HASHTAG: Final = re.compile(r"(?<!\w)#(\w+)")

@@ -1,0 +1,1 @@
+"""How well packages find what members acted on."""

@@ -106,7 +106,7 @@ class Evaluation:
                 yield self._measured(name, history, scores, dimension, form, is_main=False)
 
     def probe(self, package: ModelPackage, *, device: str = "auto") -> list[Correlation]:
-        """See `trainer.evaluation.probe`; over the protocol's members, with the history that the pipeline would give them."""
+        """See `probe.py`; over the protocol's members, with the history that the pipeline would give them."""
         members = [self._contexts.wrote[row] for row in self.rows]
         return probe(PackageVectors(package, device=device), package, self._feed, self.task.cut_us, members)
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from contexts.posts import publish_post
 from encoders.package.packages import ModelPackage
-from encoders.prompt.quantiles import percentile
+from encoders.package.quantiles import percentile
 from schemas.contexts import COUNTED_ACTIONS, MemberContext
 from schemas.ids import Micros
 from trainer.data.feed import Feed, rows_at

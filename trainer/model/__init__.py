@@ -1,0 +1,1 @@
+"""What learns: its start, layers with gradients, the loss."""

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaModel
 
+from encoders.creation import Recipe, create_package
 from encoders.errors import Unencodable
 from encoders.model.model import read_config
-from encoders.package.creation import Recipe, create_package
 from encoders.package.manifest import (
     MANIFEST_FILE,
     BaseModel,

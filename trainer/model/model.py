@@ -1,8 +1,9 @@
 """The model as sentence-transformers trains it: packed texts in, one vector each out.
 
 No text is padded: the texts of a batch lie one after the other, in as many forward passes as suit the caches. On a CPU
-the layers are those of `trainer.model.layers`, elsewhere transformers' own with the encoder's packed attention. Shapes: T
-tokens, B texts, H the model's size.
+the layers are those of `trainer.model.layers`, elsewhere transformers' own with the encoder's packed attention.
+
+Shapes: T tokens, B texts, H the model's size.
 """
 
 import math

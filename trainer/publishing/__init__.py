@@ -1,0 +1,1 @@
+"""The registry of packages, and the gate before it."""

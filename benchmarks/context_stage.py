@@ -1,8 +1,8 @@
 """The context stage, one worker, both hops, histories of 50: input events/s, and how much of it is our own work.
 
-`python -m benchmarks.contexts [--events N] [--json F]`. Starts a broker of its own in a temporary folder. The second
-figure divides by a run of the same transactions whose apply does nothing: as many records are read, sent and committed,
-with the bytes that the stage itself has sent.
+`python -m benchmarks.context_stage [--events N] [--json F]`. Starts a broker of its own in a temporary folder. The
+second figure divides by a run of the same transactions whose apply does nothing: as many records are read, sent and
+committed, with the bytes that the stage itself has sent.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from benchmarks._table import Figure, report
 from contexts.settings import ContextRules
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.up.process import collect_rarely
-from schemas import topics
+from schemas import stages, topics
 from schemas.events import Activity, Event, PostCreated, event_key, event_topic
 from schemas.ids import Micros, Offset
-from streams.contexts.processor import CHANGELOGS, READS, ContextProcessor
+from streams.contexts.processor import CHANGELOGS, ContextProcessor
 from streams.contexts.stage import DUE_AT_ONCE
 from streams.kafka.clients import producer_config
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Output, Place
 from streams.kafka.topics import ensure_topics
 from streams.kafka.transactional_loop import Positions, Processed, Processor, TransactionalLoop
-from streams.operate.lag import OffsetReader
 from streams.settings import ContextsSettings, KafkaSettings
 
 MEMBERS: Final = 1_000
@@ -210,8 +210,8 @@ def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings)
     loop = TransactionalLoop(
         kafka,
         processor,
-        group=topics.CONTEXTS_GROUP,
-        topics=READS,
+        group=stages.CONTEXTS.group,
+        topics=stages.CONTEXTS.topics,
         transactional_id="benchmark",
         batch_records=lambda: settings.batch_records,
         interval_s=settings.interval_s,
@@ -235,7 +235,7 @@ def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings)
 def _progress(kafka: KafkaSettings) -> Callable[[], tuple[int, int]]:
     """Offsets committed, and records left."""
     reader = OffsetReader(kafka)
-    places = reader.places(READS)
+    places = reader.places(stages.CONTEXTS.topics)
 
     def read() -> tuple[int, int]:
         done = sum(offset or 0 for offset in reader.committed(topics.CONTEXTS_GROUP, places).values())

@@ -1,4 +1,5 @@
-"""Forgets how many records were deleted before a group had read them, once an operator knows and has made it good.
+"""Records that retention deleted before a group had read them: says which, and forgets them once an operator knows and
+has made it good.
 
 The number is in the metadata of the group's offsets, so it is set with them, for all generations. Who has it in memory,
 a worker, would commit it again: the broker refuses while the group has members.
@@ -11,10 +12,13 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import TopicPartition
 
-from schemas.ids import Offset
-from streams.contexts.rebuild import set_offsets
-from streams.kafka.unread import to_commit
-from streams.operate.lag import OffsetReader, StageReads, deleted_unread, stage_reads
+from schemas import stages
+from schemas.ids import Offset, Partition
+from schemas.stages import StageReads, all_stages
+from streams.kafka.group_offsets import set_offsets
+from streams.kafka.offsets import OffsetReader
+from streams.kafka.unread import sentence, to_commit
+from streams.operate.lag import deleted_unread
 from streams.settings import KafkaSettings
 
 _ASK_S: Final = 20.0
@@ -26,6 +30,19 @@ class Acknowledged(NamedTuple):
     group: str
     topic: str
     number: int
+
+
+def missed_by_contexts(kafka: KafkaSettings) -> list[str]:
+    """A sentence for each topic of which records were deleted before the context stage had read them. Raises
+    StreamsError."""
+    group = stages.CONTEXTS.group
+    with closing(OffsetReader(kafka, _ASK_S)) as reader:
+        places = reader.places(stages.CONTEXTS.topics)
+        deleted = deleted_unread(reader.progress(group, places), reader.starts(places))
+    by_topic: dict[str, dict[Partition, int]] = {}
+    for place, number in deleted.items():
+        by_topic.setdefault(place.topic, {})[place.partition] = number
+    return [sentence(group, topic, of_topic) for topic, of_topic in by_topic.items()]
 
 
 def acknowledge_deleted(kafka: KafkaSettings, timeout_s: float = _EMPTY_S) -> Iterator[Acknowledged]:
@@ -56,5 +73,5 @@ def _acknowledge(kafka: KafkaSettings, reader: OffsetReader, read: StageReads, t
 
 
 def _groups(reader: OffsetReader) -> Iterable[StageReads]:
-    reads = [read for generation in (None, *reader.generations()) for read in stage_reads(generation)]
+    reads = [read for generation in (None, *reader.generations()) for read in all_stages(generation)]
     return {read.group: read for read in reads if read.group}.values()

@@ -29,7 +29,7 @@ from encoders.package.manifest import (
     default_special_tokens,
 )
 from encoders.package.packages import WEIGHTS_FILE, ModelPackage, file_digest
-from encoders.package.writer import write_package
+from encoders.writer import write_package
 
 _INDEX_FILE: Final = "model.safetensors.index.json"
 _EMBEDDINGS: Final = "embed_tokens.weight"

@@ -1,0 +1,37 @@
+"""One process of the adversary's pipeline: that of `nearline up`, with crash points and a cold tier that can be away.
+
+`python -m nearline.chaos.process NAME DATA_DIR`, started by `nearline/chaos/up.py`. What is to go wrong stands in two
+files beside the data folder.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from indexer.cold.edge import EdgeColdTier
+from nearline.chaos.crash_file import arm_from_file
+from nearline.chaos.flaky import FlakyColdTier
+from nearline.up.build import build
+from nearline.up.process import leave, run_process
+
+
+def crash_file(data_dir: Path) -> Path:
+    return data_dir.with_name(f"{data_dir.name}-crashes.json")
+
+
+def cold_faults_file(data_dir: Path) -> Path:
+    return data_dir.with_name(f"{data_dir.name}-cold-faults")
+
+
+def main(name: str, data_dir: Path) -> int:
+    arm_from_file(crash_file(data_dir), name.partition("-")[0])
+
+    def new_edge(*parameters: Any, **options: Any) -> EdgeColdTier:
+        return FlakyColdTier(cold_faults_file(data_dir), *parameters, **options)
+
+    return run_process(name, data_dir, partial(build, new_edge=new_edge))
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1], Path(sys.argv[2])))

@@ -1,0 +1,53 @@
+"""What each stage reads, and in which consumer group: said here once, for the stages and for all who ask about them."""
+
+from typing import Final, NamedTuple
+
+from schemas.ids import Generation
+from schemas.topics import (
+    ACTIVITY,
+    CONTEXTS_GROUP,
+    HOPS,
+    INPUTS,
+    MEMBER_CONTEXTS,
+    POST_CONTEXTS,
+    REPUBLISH,
+    TRENDING_GROUP,
+    encode_group,
+    index_group,
+    member_embeddings,
+    post_embeddings,
+)
+
+NO_GROUP: Final = ""
+"""Of the hot feed, which says itself how far it is."""
+
+
+class StageReads(NamedTuple):
+    """A stage, its consumer group and the topics it reads."""
+
+    stage: str
+    group: str
+    topics: tuple[str, ...]
+
+
+CONTEXTS: Final = StageReads("contexts", CONTEXTS_GROUP, (*INPUTS, *HOPS, REPUBLISH))
+TRENDING: Final = StageReads("trending", TRENDING_GROUP, (ACTIVITY,))
+
+
+def encode_reads(generation: Generation) -> StageReads:
+    return StageReads("encode", encode_group(generation), (POST_CONTEXTS, MEMBER_CONTEXTS))
+
+
+def index_reads(generation: Generation) -> StageReads:
+    return StageReads("index", index_group(generation), (post_embeddings(generation), member_embeddings(generation)))
+
+
+def hot_feed_reads(generation: Generation) -> StageReads:
+    return StageReads("hot-feed", NO_GROUP, (post_embeddings(generation),))
+
+
+def all_stages(generation: Generation | None) -> list[StageReads]:
+    """In the order of an event's way; those of a generation only where one is named."""
+    if generation is None:
+        return [CONTEXTS, TRENDING]
+    return [CONTEXTS, TRENDING, encode_reads(generation), index_reads(generation), hot_feed_reads(generation)]
