@@ -15,9 +15,9 @@ TOGETHER: Final = "tests/e2e/"
 LONGEST: Final = (
     TOGETHER,
     "tests/chaos/",
-    "tests/nearline/test_up.py",
-    "tests/nearline/test_demo.py",
-    "tests/streams/test_contexts_stage.py",
+    "tests/nearline/up/test_up.py",
+    "tests/nearline/demo/test_demo.py",
+    "tests/streams/contexts/test_stage.py",
 )
 
 

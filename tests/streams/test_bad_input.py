@@ -14,8 +14,8 @@ from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
 from tests.bad_input import ACCEPTED, Case, bodies, post, raw, records
 from tests.conftest import RunningBroker
+from tests.streams.contexts.test_stage import Contexts
 from tests.streams.stage_kit import in_thread, read_all
-from tests.streams.test_contexts_stage import Contexts
 
 pytestmark = pytest.mark.broker
 

@@ -31,10 +31,10 @@ from streams.settings import EncodeSettings
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED
 from tests.streams.context_world import World, slices
+from tests.streams.contexts.test_stage import CRASHED, Contexts
+from tests.streams.encode.test_stage import Encode, post
 from tests.streams.hash_encoder import HashEncoder
 from tests.streams.stage_kit import child, in_thread
-from tests.streams.test_contexts_stage import CRASHED, Contexts
-from tests.streams.test_encode_stage import Encode, post
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker

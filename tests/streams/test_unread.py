@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from prometheus_client import CollectorRegistry
-from streams.operate.acknowledge import Acknowledged, acknowledge_deleted
 from structlog.testing import capture_logs
 
 from contexts.settings import ContextRules
@@ -29,6 +28,7 @@ from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import Processor, TransactionalLoop
 from streams.kafka.unread import Committed, read_committed, sentence, to_commit
+from streams.operate.deleted_unread import Acknowledged, acknowledge_deleted
 from streams.operate.lag import Lag, read_lags
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
 from tests.conftest import RunningBroker

@@ -12,8 +12,8 @@ from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_post_embedding, unpack_vector
 from tests.conftest import RunningBroker
 from tests.packages import WORDS, FailsOn, make_tiny_package
+from tests.streams.encode.test_stage import Encode, member, post
 from tests.streams.stage_kit import in_thread, read_all
-from tests.streams.test_encode_stage import Encode, member, post
 
 pytestmark = pytest.mark.broker
 

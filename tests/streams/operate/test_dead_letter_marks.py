@@ -17,7 +17,7 @@ from streams.operate.dead_letter_box import ALL, LetterCount, Selection, count, 
 from streams.operate.dead_letter_marks import Marked, clear, drop, replay
 from streams.settings import KafkaSettings
 from tests.streams.offsets import transaction
-from tests.streams.test_dead_letter_box import cause, die, ids, put, sent
+from tests.streams.operate.test_dead_letter_box import cause, die, ids, put, sent
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker

@@ -19,7 +19,7 @@ from streams.kafka import crash_points
 
 NOTHING = Findings(*(set[str]() for _ in Findings._fields))
 GOOD = Round("random faults", ["a fault"], 1.0, Verdict(NOTHING, NOTHING, 0, set()))
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 class Recorder:

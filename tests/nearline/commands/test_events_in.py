@@ -26,7 +26,7 @@ from tests.bad_input import ACCEPTED, bodies
 from tests.conftest import RunningBroker
 from tests.nearline.site import Commands, Ran, Site, site
 from tests.retriever.kit import GENERATION, member, post
-from tests.streams.test_dead_letter_box import sent
+from tests.streams.operate.test_dead_letter_box import sent
 
 pytestmark = pytest.mark.broker
 

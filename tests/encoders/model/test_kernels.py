@@ -19,7 +19,7 @@ from encoders.model.layers import PackedLayer
 from encoders.model.steps import choose_steps
 from encoders.package.manifest import PostTemplate, Precision, Templates
 from encoders.package.packages import ModelPackage
-from tests.encoders.test_model import one_by_one, worst_distance
+from tests.encoders.model.test_model import one_by_one, worst_distance
 from tests.packages import WORDS, make_tiny_package
 
 CPU = torch.device("cpu")

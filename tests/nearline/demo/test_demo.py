@@ -17,7 +17,7 @@ from nearline.demo.world import WorldSize, json_lines, make_world
 from tests.nearline.running import processes_of
 from tests.packages import make_tiny_package
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
 
 

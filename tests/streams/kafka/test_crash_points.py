@@ -6,7 +6,7 @@ from pathlib import Path
 
 from streams.kafka import crash_points
 
-SOURCES = Path(__file__).parent.parent.parent
+SOURCES = Path(__file__).parents[3]
 PACKAGES = ("streams", "indexer", "retriever", "nearline")
 EFFECTS = {
     *("produce", "produce_batch", "begin_transaction", "commit_transaction", "abort_transaction", "commit"),
