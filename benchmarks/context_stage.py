@@ -27,7 +27,8 @@ from nearline.broker.embedded import EmbeddedBroker
 from nearline.up.process import collect_rarely
 from schemas import stages, topics
 from schemas.events import Activity, Event, PostCreated, event_key, event_topic
-from schemas.ids import Micros, Offset
+from schemas.ids import Offset
+from schemas.times import now_us
 from streams.contexts.processor import CHANGELOGS, ContextProcessor
 from streams.contexts.stage import DUE_AT_ONCE
 from streams.kafka.clients import producer_config
@@ -77,7 +78,7 @@ def _measure_stage(kafka: KafkaSettings, folder: Path, num_events: int) -> tuple
     feed.send(feed.posts())
     feed.send(feed.actions(MEMBERS * HISTORY))
     settings = ContextsSettings()
-    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", DUE_AT_ONCE, _now_us)
+    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", DUE_AT_ONCE, now_us)
     recording = Recording(processor)
     _run(kafka, recording, settings)
     recording.recorded = Recorded()
@@ -276,10 +277,6 @@ def _broker(folder: Path) -> Iterator[KafkaSettings]:
 
 def _topic(record: Message) -> str:
     return record.topic() or ""
-
-
-def _now_us() -> Micros:
-    return Micros(time.time_ns() // 1000)
 
 
 if __name__ == "__main__":

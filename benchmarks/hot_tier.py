@@ -18,10 +18,10 @@ from benchmarks._table import Figure, report
 from benchmarks._vectors import draw, post, posts
 from indexer.hot.tier import FaissHotTier
 from indexer.settings import HotSettings
-from indexer.tiers import wall_clock
 from nearline.up.process import collect_rarely, share_quickly
 from schemas.embeddings import PostEmbedding, Vector
 from schemas.ids import Micros
+from schemas.times import now_us
 
 _BATCH: Final = 200
 """Posts that the hot feed takes at once at this rate, polling every 20 ms."""
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _fill(tier: FaissHotTier, vectors: Vector) -> float:
-    made = list(posts(vectors, newest_us=wall_clock(), spacing_us=1000))
+    made = list(posts(vectors, newest_us=now_us(), spacing_us=1000))
     start = time.perf_counter()
     for first in range(0, len(made), _BATCH):
         tier.upsert(made[first : first + _BATCH])
@@ -110,7 +110,7 @@ class Writer:
             thread.join()
 
     def _make(self, vectors: Vector, count: int) -> list[list[PostEmbedding]]:
-        now = wall_clock()
+        now = now_us()
         new = len(vectors)
         batches: list[list[PostEmbedding]] = []
         for number in range(count):

@@ -18,10 +18,11 @@ from benchmarks._table import Figure, report
 from benchmarks._vectors import draw, posts
 from indexer.cold.edge import EdgeColdTier
 from indexer.settings import ColdSettings
-from indexer.tiers import IndexRecord, wall_clock
+from indexer.tiers import IndexRecord
 from nearline.up.process import collect_rarely
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Offset, Partition
+from schemas.times import now_us
 
 _BATCH: Final = 1_000
 """What the index loop takes at once under load."""
@@ -83,7 +84,7 @@ def _bare(folder: Path, vectors: Vector) -> tuple[float, float]:
 
 def _tier(folder: Path, vectors: Vector) -> tuple[float, float]:
     """Seconds of writes and flushes, and of building segments."""
-    now = wall_clock()
+    now = now_us()
     records = [
         IndexRecord(one, Partition(number % 8), Offset(number))
         for number, one in enumerate(posts(vectors, newest_us=now, spacing_us=1000))

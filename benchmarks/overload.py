@@ -22,8 +22,8 @@ import psutil
 from benchmarks._http_load import Answer, Load
 from benchmarks._table import Figure, report
 from benchmarks.retrieval import QUERIES, cold_tier
-from indexer.tiers import wall_clock
 from retriever.settings import ServeSettings
+from schemas.times import now_us
 
 _TIMES: Final = 10
 _CONNECTIONS: Final = 200
@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0, help="of overload in each turn")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    newest = wall_clock()
+    newest = now_us()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-benchmark-")))
         stack.enter_context(cold_tier(folder, given.posts, given.dimension, newest))

@@ -23,13 +23,13 @@ from benchmarks._vectors import draw, posts
 from indexer.cold.remote import RemoteColdTier
 from indexer.hot.tier import FaissHotTier
 from indexer.settings import HotSettings
-from indexer.tiers import wall_clock
 from retriever.answer.encoder import WarmingEncoder
 from retriever.answer.service import Retriever
 from retriever.feed.trending import TrendingLists
 from schemas.api import RetrieveRequest
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Micros
+from schemas.times import now_us
 
 _K: Final = 2_000
 _COLD_K: Final = _K + 96
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    newest = wall_clock()
+    newest = now_us()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-benchmark-")))
         cold = stack.enter_context(cold_tier(folder, given.posts, given.dimension, newest))

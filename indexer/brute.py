@@ -17,14 +17,14 @@ from indexer.tiers import (
     StoredMember,
     StoredPost,
     no_beat,
-    wall_clock,
 )
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector
 from schemas.ids import Kind, MemberId, Micros, PostId, Revision
+from schemas.times import now_us
 
 
 class BruteColdTier:
-    def __init__(self, dimension: int, clock: Clock = wall_clock) -> None:
+    def __init__(self, dimension: int, clock: Clock = now_us) -> None:
         self._dimension = dimension
         self._clock = clock
         self._posts: dict[str, StoredPost] = {}
@@ -83,7 +83,7 @@ class BruteColdTier:
 
 
 class BruteHotTier:
-    def __init__(self, dimension: int, settings: HotSettings, clock: Clock = wall_clock) -> None:
+    def __init__(self, dimension: int, settings: HotSettings, clock: Clock = now_us) -> None:
         self._dimension = dimension
         self._window_us = int(settings.window_s * 1_000_000)
         self._capacity = settings.capacity

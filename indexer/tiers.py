@@ -3,7 +3,6 @@
 Shapes: B queries or points, D dimensions, K hits. Vectors are float32, C-contiguous, of length one.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -20,10 +19,6 @@ Clock = Callable[[], Micros]
 
 Beat = Callable[[], None]
 """Called again and again by work that takes long: it still goes on."""
-
-
-def wall_clock() -> Micros:
-    return Micros(time.time_ns() // 1000)
 
 
 def no_beat() -> None:

@@ -1,5 +1,6 @@
-"""RFC 3339 times with a zone, to and from microseconds."""
+"""RFC 3339 times with a zone, to and from microseconds, and the clock that tells them."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 from schemas.ids import Micros
@@ -8,6 +9,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(9999, 1, 1, tzinfo=UTC)
 """Some zones' last times of the year 9999 have no name in UTC."""
 MICROSECOND = timedelta(microseconds=1)
+
+
+def now_us() -> Micros:
+    """The wall clock."""
+    return Micros(time.time_ns() // 1000)
 
 
 def to_micros(moment: datetime) -> Micros:

@@ -33,10 +33,11 @@ from indexer.tiers import (
     StoredMember,
     StoredPost,
     no_beat,
-    wall_clock,
 )
 from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, unpack_vector
+from schemas.files import write_whole
 from schemas.ids import Generation, Kind, MemberId, Micros, PostId, Revision
+from schemas.times import now_us
 
 _WRITE_POINTS: Final = 200
 """At once, before searches may go on: about 8 ms."""
@@ -67,7 +68,7 @@ class EdgeColdTier:
         generation: Generation,
         dimension: int,
         settings: ColdSettings,
-        clock: Clock = wall_clock,
+        clock: Clock = now_us,
         *,
         erase_within_s: float = 24 * 3600,
     ) -> None:
@@ -301,9 +302,7 @@ def _claim(folder: Path, generation: Generation, dimension: int, settings: ColdS
     }
     path = folder / _MANIFEST
     if not path.exists():
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(mine))
-        new.replace(path)
+        write_whole(path, json.dumps(mine).encode())
         return
     theirs = json.loads(path.read_text())
     if theirs != mine:

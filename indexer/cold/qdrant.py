@@ -31,10 +31,10 @@ from indexer.tiers import (
     StoredMember,
     StoredPost,
     no_beat,
-    wall_clock,
 )
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Kind, MemberId, Micros, Offset, Partition, PostId, Revision
+from schemas.times import now_us
 
 _READ_POINTS: Final = 1_000
 _OVERSAMPLING: Final = 1.25
@@ -74,7 +74,7 @@ class QdrantColdTier:
         settings: ColdSettings,
         generation: Generation,
         dimension: int | None = None,
-        clock: Clock = wall_clock,
+        clock: Clock = now_us,
         client: QdrantClient | None = None,
     ) -> None:
         """Asks the server nothing yet. With a dimension the collections are made where they are missing, by the first

@@ -22,9 +22,10 @@ from indexer.cold import rewriting
 from indexer.cold.engine_errors import engine_errors
 from indexer.cold.ledger import Numbers, Passing
 from indexer.cold.rewriting import ErasedFrom
-from indexer.tiers import Clock, Scores, wall_clock
+from indexer.tiers import Clock, Scores
 from schemas.embeddings import Vector
 from schemas.ids import Micros
+from schemas.times import now_us
 
 SHARD_POINTS: Final = 65_536
 _SEGMENT_POINTS: Final = 32_768
@@ -73,7 +74,7 @@ class Found(NamedTuple):
 
 
 class Shards:
-    def __init__(self, folder: Path, dimension: int, *, quantize: bool, clock: Clock = wall_clock) -> None:
+    def __init__(self, folder: Path, dimension: int, *, quantize: bool, clock: Clock = now_us) -> None:
         """Opens what is there, or starts empty. Raises TierUnavailable."""
         self._folder = folder
         self._dimension = dimension

@@ -16,9 +16,10 @@ from indexer.hot.scan import new_matrix
 from indexer.hot.slots import SlotTable
 from indexer.records import check, in_order, stored_post
 from indexer.settings import HotSettings
-from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, StoredPost, wall_clock
+from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, StoredPost
 from schemas.embeddings import Embedding, PostEmbedding, Vector
 from schemas.ids import Micros, PostId, Revision
+from schemas.times import now_us
 
 _STEP_POSTS: Final = 64
 """Applied at once, before searches may go on: about half a millisecond."""
@@ -32,7 +33,7 @@ class FaissHotTier:
     """The methods say what `HotTier` says. A search sees the posts as they were when it began. `upsert` waits for
     searches to end only where they look at all spare slots."""
 
-    def __init__(self, dimension: int, settings: HotSettings, clock: Clock = wall_clock) -> None:
+    def __init__(self, dimension: int, settings: HotSettings, clock: Clock = now_us) -> None:
         self._dimension = dimension
         self._window_us = int(settings.window_s * 1_000_000)
         self._capacity = settings.capacity

@@ -9,14 +9,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from schemas.files import write_whole
 from streams.kafka import crash_points
 
 
 def write_crash_file(file: Path, name: str, left: Mapping[str, int]) -> None:
     """`left`: how many times a process of each stage leaves yet, one after the other. Whole or not at all."""
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"name": name, "left": dict(left)}))
-    temporary.replace(file)
+    write_whole(file, json.dumps({"name": name, "left": dict(left)}).encode())
 
 
 def crashes_left(file: Path) -> dict[str, int]:

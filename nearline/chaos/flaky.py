@@ -8,14 +8,13 @@ from typing import Any
 from indexer.cold.edge import EdgeColdTier
 from indexer.errors import TierUnavailable
 from indexer.tiers import IndexRecord
+from schemas.files import write_whole
 from schemas.ids import Kind
 
 
 def write_faults(file: Path, every: int) -> None:
     """Each so many-th call of `write` and `flush` fails from now on; 1: all of them, 0: none. Whole or not at all."""
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(str(every))
-    temporary.replace(file)
+    write_whole(file, b"%d" % every)
 
 
 class FlakyColdTier(EdgeColdTier):

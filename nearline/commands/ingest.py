@@ -80,15 +80,16 @@ def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> l
     from nearline.errors import NearlineError
     from schemas.events import MAX_FUTURE_US
     from schemas.ids import Micros
+    from schemas.times import now_us
     from streams.operate.event_files import survey
 
-    now_us = Micros(time.time_ns() // 1000)
-    latest_us = None if shift_to_now else Micros(now_us + MAX_FUTURE_US)
+    now = now_us()
+    latest_us = None if shift_to_now else Micros(now + MAX_FUTURE_US)
     reports = [_Report(file.name) for file in files]
     surveys = [survey(file, latest_us, report.bad_line) for file, report in zip(files, reports, strict=True)]
     for found, report in zip(surveys, reports, strict=True):
         report.end(found)
-    shifts = _shifts(settings, files, surveys, now_us) if shift_to_now else [0] * len(files)
+    shifts = _shifts(settings, files, surveys, now) if shift_to_now else [0] * len(files)
     looked = [_Looked(file, found, latest_us, shift) for file, found, shift in zip(files, surveys, shifts, strict=True)]
     for file, found, _, shift in looked:
         if found.oldest_us is not None and found.oldest_us + shift < 0:

@@ -1,7 +1,6 @@
 """The running instance of a data folder: one small JSON file that `nearline up` writes and every command reads."""
 
 import fcntl
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from nearline.errors import AlreadyRuns, NotRunning
+from schemas.files import write_whole
 
 _LOOKED_AT_S: Final = 1.0
 """Whoever looks whether the folder is locked holds the lock for a moment."""
@@ -47,10 +47,7 @@ def instance_file(data_dir: Path) -> Path:
 
 def write_instance(data_dir: Path, instance: Instance) -> None:
     """Whole or not at all: readers never see half a file."""
-    target = instance_file(data_dir)
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(msgspec.json.encode(instance))
-    temporary.replace(target)
+    write_whole(instance_file(data_dir), msgspec.json.encode(instance))
 
 
 def read_last_instance(data_dir: Path) -> Instance:

@@ -19,6 +19,7 @@ from indexer.settings import ColdSettings, HotSettings
 from nearline.errors import BadSettings, NotRunning
 from nearline.settings.instance import read_instance
 from retriever.settings import ServeSettings
+from schemas.files import write_whole
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings, TrendingSettings
 
 Layer = dict[str, Any]
@@ -75,12 +76,8 @@ def instance_settings(config: Path | None = None, data_dir: Path | None = None, 
 
 def write_for_children(settings: Settings) -> None:
     """Writes `DATA/settings.json`, secrets included, for the owner's eyes only. Whole or not at all."""
-    target = _children_file(settings.data_dir)
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(settings.model_dump(mode="python"), file, default=_reveal, indent=1)
-    temporary.replace(target)
+    content = json.dumps(settings.model_dump(mode="python"), default=_reveal, indent=1)
+    write_whole(_children_file(settings.data_dir), content.encode(), mode=0o600)
 
 
 def read_of_parent(data_dir: Path) -> Settings:

@@ -10,6 +10,7 @@ import structlog
 from msgspec import Struct
 
 from nearline.errors import is_ours
+from schemas.files import write_whole
 
 log = structlog.get_logger(__name__)
 
@@ -76,12 +77,9 @@ def failure_of(data_dir: Path, process: str) -> Callable[[int], Failure | None]:
 
 
 def _write(data_dir: Path, process: str, failure: Failure) -> None:
-    """Whole or not at all."""
     file = _file(data_dir, process)
     file.parent.mkdir(exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(failure))
-    temporary.replace(file)
+    write_whole(file, msgspec.json.encode(failure))
 
 
 def _read(data_dir: Path, process: str) -> Failure | None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schemas.files import write_whole
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -40,10 +42,8 @@ def announce(name: str, data_dir: Path, host: str, port: int, scheme: str = "htt
     address = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
     target = _file(name, data_dir)
     target.parent.mkdir(exist_ok=True)
-    temporary = target.with_suffix(".tmp")
     labels = {"process": name} if scheme == "http" else {"process": name, "__scheme__": scheme}
-    temporary.write_text(json.dumps([{"targets": [address], "labels": labels}]) + "\n")
-    temporary.replace(target)
+    write_whole(target, json.dumps([{"targets": [address], "labels": labels}]).encode() + b"\n")
 
 
 def withdraw(name: str, data_dir: Path) -> None:

@@ -1,13 +1,12 @@
 """The context stage: one worker that turns events into contexts, exactly once. Owns its identity and folder."""
 
 import threading
-import time
 from pathlib import Path
 from typing import Final
 
 from contexts.settings import ContextRules
 from schemas import stages
-from schemas.ids import Micros
+from schemas.times import now_us
 from streams.contexts.processor import CHANGELOGS, STAGE, ContextProcessor
 from streams.kafka.heartbeat import NO_PULSE, Pulse
 from streams.kafka.periodic import repeating
@@ -37,7 +36,7 @@ class ContextStage:
         due_at_once = min(settings.batch_records, DUE_AT_ONCE)
         self._erase_within_s = kafka.erase_within_s
         rows = data_dir / ROWS_FOLDER / slot
-        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, _now_us, beat=pulse.beat)
+        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, now_us, beat=pulse.beat)
         self._loop = TransactionalLoop(
             kafka,
             self._processor,
@@ -59,7 +58,3 @@ class ContextStage:
 
     def _shed(self) -> None:
         self._processor.shed(self._erase_within_s / 2)
-
-
-def _now_us() -> Micros:
-    return Micros(time.time_ns() // 1000)

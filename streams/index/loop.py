@@ -17,6 +17,7 @@ from indexer.tiers import ColdTier
 from schemas import stages
 from schemas.headers import origin_ms
 from schemas.ids import Generation, Micros, Offset, Partition
+from schemas.times import now_us
 from streams.errors import StreamsError
 from streams.index.outage_wait import Patience
 from streams.index.records import IndexRecords
@@ -170,7 +171,7 @@ class IndexLoop:
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + self._sweep_every_s
-        older_than_us = Micros(time.time_ns() // 1000 - self._tombstones_kept_s * 1_000_000)
+        older_than_us = Micros(now_us() - self._tombstones_kept_s * 1_000_000)
         self._pulse.beat()
         try:
             swept = self._tier.sweep(older_than_us, self._pulse.beat)

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from schemas.files import write_whole
 from streams.kafka.records import Place
 
 Beat = Callable[[], None]
@@ -93,10 +94,8 @@ class FilePulse(Pulse):
         _touch(_marker(self._file, _WORKED))
 
     def _say(self, places: Collection[Place]) -> None:
-        temporary = self._file.parent / f".{self._file.name}"
         with suppress(FileNotFoundError):  # the data folder is being taken away
-            temporary.write_bytes(msgspec.json.encode(_Said(os.getpid(), sorted(places))))
-            temporary.replace(self._file)
+            write_whole(self._file, msgspec.json.encode(_Said(os.getpid(), sorted(places))))
 
 
 def pulse_folder(data_dir: Path) -> Path:

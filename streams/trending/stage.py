@@ -19,6 +19,7 @@ from schemas import topics
 from schemas.errors import BadRecord
 from schemas.events import Activity, decode_event, event_time_us
 from schemas.ids import Micros, Millis, Partition, PostId
+from schemas.times import now_us
 from schemas.trending import encode_trending
 from streams.errors import StreamsError, TrendingStuck
 from streams.kafka.commit_watch import CALL_TIMEOUT_S, CommitWatch
@@ -216,9 +217,9 @@ class TrendingStage:
 
     async def _write_lists(self) -> None:
         """Returns when the broker has them. A list that only time has changed is not written again."""
-        now_us = Micros(time.time_ns() // 1000)
+        now = now_us()
         # All at once: whatever awaits gives partitions time to come and go.
-        lists = [scores.take_list(now_us) for scores in self._scores.values() if scores.changed]
+        lists = [scores.take_list(now) for scores in self._scores.values() if scores.changed]
         sent = [
             await self._lists.send(
                 key=list_key(Partition(each.partition)), value=encode_trending(each), partition=each.partition
