@@ -22,7 +22,7 @@ from encoders.package.manifest import (
     TokenLimits,
     default_special_tokens,
 )
-from encoders.writer import write_package
+from encoders.package_writer import write_package
 from nearline.demo.world import WorldSize, make_world
 from schemas.events import PostCreated, parse_event
 from streams.operate.event_files import open_events

@@ -24,7 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from benchmarks._table import Figure, report
 from encoders.package.manifest import PoolingMode
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from encoders.prompt.prompts import Prompt
 from nearline.commands._recorded import read_feed
 from schemas.ids import Micros
@@ -32,8 +32,8 @@ from trainer.checkpoints import work_folder
 from trainer.data.dataset import training_data
 from trainer.data.feed import Feed, task_at
 from trainer.evaluation.evaluation import Evaluation, Measured
-from trainer.evaluation.ranks import share_better
-from trainer.model.model import Features, PackedLlama
+from trainer.evaluation.ranking_metrics import share_better
+from trainer.model.packed_llama import Features, PackedLlama
 from trainer.settings import TrainSettings
 from trainer.training import PACKED, Fitting, Form, Plan, begin, prepare, train
 

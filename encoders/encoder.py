@@ -15,14 +15,14 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from encoders.cache import Key, VectorCache, prompt_key
 from encoders.errors import BadPackage, BadText, GoldenMismatch, Outcome, Unencodable
-from encoders.model.model import ModelStats, PackedModel, choose_device, load_model
+from encoders.model.packed_model import ModelStats, PackedModel, choose_device, load_model
 from encoders.package.manifest import MeanForm, Precision
-from encoders.package.packages import TOKENIZER_FILE, ModelPackage
-from encoders.prompt.members import Part, parts, weighted_mean
+from encoders.package.model_package import TOKENIZER_FILE, ModelPackage
+from encoders.prompt.member_mean import Part, parts, weighted_mean
 from encoders.prompt.prompts import Prompt, Prompts, is_encodable
-from encoders.prompt.tokens import SafeTokenizer
+from encoders.prompt.safe_tokenizer import SafeTokenizer
+from encoders.vector_cache import Key, VectorCache, prompt_key
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import Vector
 

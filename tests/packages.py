@@ -24,8 +24,8 @@ from encoders.package.manifest import (
     default_special_tokens,
     number_fields,
 )
-from encoders.package.packages import ModelPackage
-from encoders.writer import write_package
+from encoders.package.model_package import ModelPackage
+from encoders.package_writer import write_package
 
 WORDS = (
     "the build of the network card failed again after the last patch",

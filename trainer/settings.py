@@ -57,8 +57,9 @@ class TrainSettings(BaseModel):
     recency: float = Field(2.0, ge=1)
     """1: all dates alike; 2: a date is drawn in proportion to how far the feed was then."""
     tasks: dict[TaskName, PositiveFloat] = {}
-    """Further ones beside the main one (`trainer.data.tasks`), each with its weight: its tokens for each token of the
-    main one. A batch is of one task. A weight on the loss instead would cost as many tokens however small it is."""
+    """Auxiliary tasks beside the main one (`trainer.data.auxiliary_tasks`), each with a weight: how many tokens it gets
+    for each token of the main task. A batch is of one task. A weight on the loss would not save time: a task with a
+    small weight would cost as many tokens as one with a large weight."""
 
     # The steps.
     loss: Literal["infonce", "bce"] = "infonce"

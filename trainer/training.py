@@ -26,24 +26,24 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import Unencodable
 from encoders.package.manifest import PoolingMode
-from encoders.package.packages import TOKENIZER_FILE, ModelPackage
+from encoders.package.model_package import TOKENIZER_FILE, ModelPackage
+from encoders.package_writer import write_package
 from encoders.prompt.prompts import Prompt, Prompts
-from encoders.prompt.tokens import SafeTokenizer
-from encoders.writer import write_package
+from encoders.prompt.safe_tokenizer import SafeTokenizer
 from schemas.ids import Micros
 from schemas.times import to_rfc3339
 from trainer.checkpoints import kept_if_worth_it, last_checkpoint, open_work, work_folder
-from trainer.collator import Collator
 from trainer.data.batches import Draw, FixedBatches, Rows
 from trainer.data.dataset import TrainingData, training_data
 from trainer.data.feed import Feed, rows_at, task_at
-from trainer.data.tables import fit_tables
+from trainer.data.quantile_tables import fit_tables
 from trainer.errors import BadStart
 from trainer.evaluation.evaluation import Evaluation
-from trainer.model.beginnings import Beginning, from_nothing, from_package
+from trainer.model.collator import Collator
 from trainer.model.loss import LeaveOneOut
-from trainer.model.model import Features, PackedLlama, pack_features
-from trainer.model.passes import usable_kernels
+from trainer.model.packed_llama import Features, PackedLlama, pack_features
+from trainer.model.parallel_passes import usable_kernels
+from trainer.model.starting_point import Beginning, from_nothing, from_package
 from trainer.settings import TrainSettings
 
 _VERSIONS: Final = ("torch", "transformers", "sentence-transformers", "peft", "tokenizers", "scikit-learn", "numpy")

@@ -3,7 +3,7 @@
 Between the matrix products a stock layer reads and writes its activations some thirty times; here it is a dozen. The
 three products that read the same input are one, a norm's weights are in the product that follows it, a product adds its
 result to the residual itself, and a position turns pairs of numbers that lie side by side. What happens between the
-products is in `encoders/model/steps.py`.
+products is in `encoders/model/elementwise.py`.
 
 Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head.
 """
@@ -16,9 +16,9 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel, LlamaRotaryEmbedding
 
 from encoders.model.attention import Packing, packed_attention
+from encoders.model.elementwise import Steps, choose_steps
+from encoders.model.fused_linear import gate_and_up, product
 from encoders.model.kernels import Heads
-from encoders.model.products import gate_and_up, product
-from encoders.model.steps import Steps, choose_steps
 
 
 def use_packed_layers(model: LlamaModel, *, compiled: bool = False) -> None:

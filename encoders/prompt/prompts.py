@@ -11,7 +11,7 @@ from typing import Final
 from encoders.errors import Unencodable
 from encoders.package.manifest import Manifest, MemberTemplate
 from encoders.package.quantiles import percentile
-from encoders.prompt.tokens import CHARS_PER_TOKEN, SafeTokenizer, TokenIds
+from encoders.prompt.safe_tokenizer import CHARS_PER_TOKEN, SafeTokenizer, TokenIds
 from schemas.contexts import HistoryEntry, MemberContext, PostContext
 from schemas.ids import Micros
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from encoders.errors import Unencodable
 from encoders.package.manifest import MeanForm
-from encoders.package.packages import TOKENIZER_FILE, ModelPackage
-from encoders.prompt.members import Part, parts
+from encoders.package.model_package import TOKENIZER_FILE, ModelPackage
+from encoders.prompt.member_mean import Part, parts
 from encoders.prompt.prompts import Prompt, Prompts, is_encodable
-from encoders.prompt.tokens import SafeTokenizer
+from encoders.prompt.safe_tokenizer import SafeTokenizer
 from schemas.contexts import MemberContext, PostContext
 
 Rendered = list[Part] | Unencodable

@@ -103,7 +103,7 @@ def _encoder(settings: Settings) -> _Sides:
 
 
 def _renderer(settings: Settings) -> _Sides:
-    from encoders.package.packages import ModelPackage
+    from encoders.package.model_package import ModelPackage
     from encoders.prompt.rendering import Renderer
     from nearline.up.build import package_folder
 

@@ -9,7 +9,7 @@ from nearline.commands._terminal import on_terminal, print_table
 
 if TYPE_CHECKING:
     from trainer.evaluation.evaluation import Measured
-    from trainer.evaluation.probe import Correlation
+    from trainer.evaluation.popularity_correlation import Correlation
 
 _HEADER = ("system", "history", "form", "dim", "members", "R@10", "R@100", "R@500", "R@2000", "NDCG", "R@100 95 %")
 
@@ -45,7 +45,7 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    from encoders.package.packages import ModelPackage
+    from encoders.package.model_package import ModelPackage
     from nearline.commands._recorded import read_feed
     from trainer.data.feed import task_at
     from trainer.evaluation.evaluation import Evaluation, report
@@ -68,7 +68,7 @@ def evaluate(
     if json_file is not None:
         json_file.write_bytes(report(evaluation, found, probes))
     if picture is not None:
-        from trainer.evaluation.picture import draw_recall
+        from trainer.evaluation.recall_plot import draw_recall
 
         ks = [k for k in range(1, len(evaluation.task.candidates) + 1) if k <= 2000]
         curves = {_name(one): evaluation.curve(one, ks) for one in found if _is_main(one)}

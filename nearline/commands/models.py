@@ -10,7 +10,7 @@ import msgspec
 from nearline.commands._terminal import print_json, print_table
 
 if TYPE_CHECKING:
-    from encoders.package.packages import ModelPackage
+    from encoders.package.model_package import ModelPackage
     from trainer.publishing.registry import Registry
 
 _registry = click.option(
@@ -51,7 +51,7 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
     Example:
       nearline models publish my-package --registry s3://bucket/models --events newest.jsonl.gz
     """
-    from encoders.package.packages import ModelPackage
+    from encoders.package.model_package import ModelPackage
     from trainer.publishing.registry import Registry
 
     if bool(events) == bool(force and force.strip()):
@@ -70,7 +70,7 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
 
 def _gate(package: "ModelPackage", registry: "Registry", events: tuple[str, ...]) -> dict[str, Any]:
     from nearline.commands._recorded import read_feed
-    from trainer.publishing.gate import compare
+    from trainer.publishing.quality_gate import compare
 
     feed = read_feed(events)
     published = registry.publications() if registry.exists() else []

@@ -45,7 +45,7 @@ def create(
     Example:
       nearline package create Llama-3.2-1B --out my-package --dimension 512
     """
-    from encoders.creation import Recipe, create_package
+    from encoders.from_hugging_face import Recipe, create_package
     from encoders.package.manifest import MeanForm, PromptForm, TokenLimits
 
     recipe = Recipe(

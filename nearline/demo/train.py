@@ -24,9 +24,9 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.package.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
-from encoders.writer import write_package
+from encoders.package_writer import write_package
 from nearline.demo.corpus import DocumentationPairs, InventedPairs, Pair, Source, WorldPairs, documentation_roots
-from trainer.model.start import silence_layers
+from trainer.model.lsi_initialization import silence_layers
 from trainer.model.tokenizer import train_bpe
 
 # Shapes: B pairs in a batch, T tokens of the longest text, H hidden.

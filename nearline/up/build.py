@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from indexer.devices import check_presence
 from indexer.tiers import ColdReader, ColdTier, HotTier
 from nearline.errors import BadSettings

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from nearline import children
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import NotRunning

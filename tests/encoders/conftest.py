@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from encoders.encoder import Encoder
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from tests.packages import make_tiny_package
 from tests.threads import torch_threads
 

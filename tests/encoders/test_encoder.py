@@ -11,7 +11,7 @@ import torch
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage, BadText, Outcome, Unencodable
 from encoders.package.manifest import MeanForm, PoolingMode, PostTemplate, PromptForm, Templates, TokenLimits
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from tests.encoders.contexts import entry, member, post
 from tests.packages import WORDS, make_tiny_package
 from tests.threads import torch_threads

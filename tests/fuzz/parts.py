@@ -22,7 +22,7 @@ from encoders.package.manifest import (
     number_fields,
 )
 from encoders.prompt.prompts import Prompts
-from encoders.prompt.tokens import SafeTokenizer
+from encoders.prompt.safe_tokenizer import SafeTokenizer
 from indexer.cold import wire
 from indexer.tiers import NO_FILTERS, Hits
 from schemas.contexts import HistoryEntry, MemberContext, PostContext, encode_context

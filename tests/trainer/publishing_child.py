@@ -16,7 +16,7 @@ from typing import Any
 
 import obstore
 
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from trainer.errors import BadRegistry
 from trainer.publishing.registry import Registry
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from tests.trainer.devices_child import ROWS, loss_of
 from tests.trainer.forks import Forks, Run, output_of
 from tests.trainer.kit import events, write_events

@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from encoders.encoder import Encoder
-from encoders.package.packages import WEIGHTS_FILE, ModelPackage
+from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
 from tests.packages import make_tiny_package
 from tests.trainer.kit import events, feed_of
-from trainer.collator import Collator
 from trainer.data.feed import Feed
 from trainer.errors import BadStart
+from trainer.model.collator import Collator
 from trainer.settings import TrainSettings
 from trainer.training import Plan, train
 

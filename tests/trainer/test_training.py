@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from encoders.encoder import Encoder
 from encoders.package.manifest import MANIFEST_FILE
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from nearline.commands._recorded import read_feed
 from tests.nearline.site import Commands, Ran
 from tests.packages import make_tiny_package

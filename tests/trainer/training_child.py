@@ -7,7 +7,7 @@ import sys
 import torch
 
 from nearline import cli
-from trainer.collator import Collator
+from trainer.model.collator import Collator
 
 _collate = Collator.__call__
 _batches = [0]

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from schemas.events import Activity
 from schemas.ids import Micros, PostId
+from trainer.data.auxiliary_tasks import task_rows
 from trainer.data.feed import Feed, rows_at
-from trainer.data.tasks import task_rows
 from trainer.errors import BadEvents
 from trainer.settings import TaskName
 

@@ -11,14 +11,14 @@ import numpy as np
 from msgspec import Struct
 from threadpoolctl import threadpool_limits
 
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from schemas.contexts import MemberContext
 from schemas.times import to_rfc3339
 from trainer.data.feed import Feed, Task, rows_at
 from trainer.evaluation import baselines
-from trainer.evaluation.probe import Correlation, probe
-from trainer.evaluation.ranks import CUTOFFS, Ranks, interval, ndcg, ranks_of, recall, share_better
-from trainer.evaluation.vectors import FormName, Matrix, PackageVectors, cut, form_name
+from trainer.evaluation.package_vectors import FormName, Matrix, PackageVectors, cut, form_name
+from trainer.evaluation.popularity_correlation import Correlation, probe
+from trainer.evaluation.ranking_metrics import CUTOFFS, Ranks, interval, ndcg, ranks_of, recall, share_better
 
 LENGTHS: Final = (("0", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20+", 20, 10**9))
 """Of histories, in actions before the cut."""

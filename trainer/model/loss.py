@@ -14,7 +14,7 @@ from sentence_transformers.util import all_gather, all_gather_padded, get_rank, 
 from torch import Tensor, nn
 
 from trainer.data.dataset import NOBODY
-from trainer.data.owned import Owned
+from trainer.model.false_negatives import Owned
 from trainer.settings import TrainSettings
 
 _BCE_BIAS: Final = -5.0

@@ -22,7 +22,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import LocalStore, from_url
 
 from encoders.package.manifest import MANIFEST_FILE, read_manifest
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from trainer.errors import BadRegistry
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from encoders.encoder import Encoder
 from encoders.errors import EncodingFailed
 from encoders.model.attention import Layers, Packing, packed_attention
+from encoders.model.elementwise import choose_steps
 from encoders.model.kernels import Heads, Kernels, load_kernels
 from encoders.model.layers import PackedLayer
-from encoders.model.steps import choose_steps
 from encoders.package.manifest import PostTemplate, Precision, Templates
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from tests.encoders.model.test_model import one_by_one, worst_distance
 from tests.packages import WORDS, make_tiny_package
 

@@ -19,7 +19,7 @@ from encoders.package.manifest import (
     number_fields,
 )
 from encoders.prompt.prompts import Prompts, is_encodable, profile_text
-from encoders.prompt.tokens import SafeTokenizer
+from encoders.prompt.safe_tokenizer import SafeTokenizer
 from tests.encoders.contexts import HOUR_US, entry, member, post
 
 POST = PostTemplate(("author", "language", "age", "count.like", "rate.like", "text"))

@@ -9,7 +9,7 @@ import sentence_transformers
 from encoders.encoder import Encoder
 from encoders.errors import Unencodable
 from encoders.package.manifest import MeanForm, MemberForm, MemberTemplate, PostTemplate, PromptForm, Templates
-from encoders.prompt.members import weighted_mean
+from encoders.prompt.member_mean import weighted_mean
 from encoders.prompt.rendering import Rendered, Renderer
 from tests.encoders.contexts import entry, member, post
 from tests.packages import WORDS, make_tiny_package

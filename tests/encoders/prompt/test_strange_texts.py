@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoders.package.manifest import MemberTemplate, PostTemplate, PromptForm, Templates, TokenLimits
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from encoders.prompt.prompts import Prompt, Prompts
-from encoders.prompt.tokens import SafeTokenizer, TokenIds
+from encoders.prompt.safe_tokenizer import SafeTokenizer, TokenIds
 from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId
 from tests.encoders.contexts import entry, member, post

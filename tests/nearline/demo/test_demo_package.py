@@ -11,7 +11,7 @@ import pytest
 import nearline.demo
 from encoders.encoder import Encoder
 from encoders.errors import Unencodable
-from encoders.package.packages import list_files
+from encoders.package.model_package import list_files
 from nearline.demo.subjects import SUBJECTS
 from nearline.demo.world import World, WorldSize, make_world
 from schemas.contexts import HistoryEntry, MemberContext, PostContext

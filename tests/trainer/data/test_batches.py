@@ -4,12 +4,12 @@ import torch
 
 from schemas.ids import Micros
 from tests.trainer.kit import START, activity, events, feed_of
-from trainer.collator import Collator
 from trainer.data.batches import Draw, Rows
 from trainer.data.dataset import NOBODY, TrainingData, training_data
 from trainer.data.feed import Feed
-from trainer.data.owned import Owned
 from trainer.errors import BadEvents
+from trainer.model.collator import Collator
+from trainer.model.false_negatives import Owned
 from trainer.settings import TrainSettings
 
 SETTINGS = TrainSettings(batch_tokens=400, group=4, nearby=6, era=60, negatives=2)

@@ -9,18 +9,18 @@ import pytest
 from msgspec import structs
 
 from encoders.package.manifest import MeanForm, PromptForm
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId, Revision
 from tests.packages import make_tiny_package
 from tests.trainer.kit import activity, events, feed_of
 from trainer.data.feed import Feed, rows_at, task_at
-from trainer.data.tables import fit_tables
+from trainer.data.quantile_tables import fit_tables
 from trainer.errors import NotBetter
 from trainer.evaluation.evaluation import Evaluation, Measured
-from trainer.evaluation.probe import probe
-from trainer.evaluation.vectors import MemberVectors
-from trainer.publishing.gate import compare
+from trainer.evaluation.package_vectors import MemberVectors
+from trainer.evaluation.popularity_correlation import probe
+from trainer.publishing.quality_gate import compare
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from tests.packages import make_tiny_package
 from trainer.errors import BadRegistry
 from trainer.publishing import registry as registry_module

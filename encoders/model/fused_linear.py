@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from encoders.model.steps import Steps
+from encoders.model.elementwise import Steps
 
 _ROWS_STEP: Final = 32
 

@@ -12,10 +12,10 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import BadPackage, EncodingFailed, Unencodable
-from encoders.model.model import PackedModel, choose_device, load_model
-from encoders.model.products import whole_rows
+from encoders.model.fused_linear import whole_rows
+from encoders.model.packed_model import PackedModel, choose_device, load_model
 from encoders.package.manifest import PoolingMode
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from schemas.embeddings import Vector
 from tests.packages import FailsOn, make_tiny_package
 

@@ -19,9 +19,9 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage, PackageExists, Unencodable
-from encoders.model.model import DTYPES
+from encoders.model.packed_model import DTYPES
 from encoders.package.manifest import MANIFEST_FILE, Golden, Manifest, render_manifest
-from encoders.package.packages import (
+from encoders.package.model_package import (
     CONFIG_FILE,
     MODULES,
     MODULES_FILE,

@@ -12,8 +12,8 @@ from encoders.prompt.prompts import Prompt
 from tests.packages import tiny_model
 from trainer.model.kernels import load_kernels
 from trainer.model.lora import with_adapters
-from trainer.model.model import PackedLlama, pack_features, trainable
-from trainer.model.passes import side_by_side
+from trainer.model.packed_llama import PackedLlama, pack_features, trainable
+from trainer.model.parallel_passes import side_by_side
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 LENGTHS = [70, 33, 33, 32, 31, 17, 16, 16, 7, 6, 5, 2, 1, 1]

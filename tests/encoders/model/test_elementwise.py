@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.model import steps
-from encoders.model.steps import Steps
+from encoders.model.elementwise import Steps
 
 BY_HAND = steps.choose_steps(LlamaConfig(), torch.device("cpu"), compiled=False)
 FORMULAS = Steps(

@@ -7,10 +7,10 @@ import torch
 
 from schemas.ids import Micros
 from tests.trainer.kit import events, feed_of
+from trainer.data.auxiliary_tasks import TaskName, TaskRow, task_rows
 from trainer.data.batches import Draw, Rows
 from trainer.data.dataset import TrainingData, training_data
 from trainer.data.feed import Feed
-from trainer.data.tasks import TaskName, TaskRow, task_rows
 from trainer.errors import BadEvents
 from trainer.settings import TrainSettings
 from trainer.training import Plan, begin, prepare

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from encoders.package.manifest import MeanForm, MemberTemplate
-from encoders.prompt.members import Part, parts, weighted_mean
+from encoders.prompt.member_mean import Part, parts, weighted_mean
 from tests.encoders.contexts import entry, member
 
 TEMPLATE = MemberTemplate()

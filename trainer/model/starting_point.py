@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from encoders.creation import Recipe, create_package
 from encoders.errors import Unencodable
-from encoders.model.model import read_config
+from encoders.from_hugging_face import Recipe, create_package
+from encoders.model.packed_model import read_config
 from encoders.package.manifest import (
     MANIFEST_FILE,
     BaseModel,
@@ -23,13 +23,13 @@ from encoders.package.manifest import (
     TokenLimits,
     default_special_tokens,
 )
-from encoders.package.packages import TOKENIZER_FILE, WEIGHTS_FILE, ModelPackage
+from encoders.package.model_package import TOKENIZER_FILE, WEIGHTS_FILE, ModelPackage
 from encoders.prompt.prompts import Prompts
-from encoders.prompt.tokens import SafeTokenizer
+from encoders.prompt.safe_tokenizer import SafeTokenizer
 from trainer.errors import BadStart
 from trainer.model.lora import merge, with_adapters
-from trainer.model.model import trainable
-from trainer.model.start import new_model
+from trainer.model.lsi_initialization import new_model
+from trainer.model.packed_llama import trainable
 from trainer.model.tokenizer import train_tokenizer
 from trainer.settings import TrainSettings
 

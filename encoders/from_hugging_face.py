@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.errors import BadPackage
-from encoders.model.model import build_model, read_config, read_weights
+from encoders.model.packed_model import build_model, read_config, read_weights
 from encoders.package.manifest import (
     BaseModel,
     Manifest,
@@ -28,8 +28,8 @@ from encoders.package.manifest import (
     TokenLimits,
     default_special_tokens,
 )
-from encoders.package.packages import WEIGHTS_FILE, ModelPackage, file_digest
-from encoders.writer import write_package
+from encoders.package.model_package import WEIGHTS_FILE, ModelPackage, file_digest
+from encoders.package_writer import write_package
 
 _INDEX_FILE: Final = "model.safetensors.index.json"
 _EMBEDDINGS: Final = "embed_tokens.weight"

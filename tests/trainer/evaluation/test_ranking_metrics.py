@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainer.evaluation.ranks import interval, ndcg, ranks_of, recall, share_better
+from trainer.evaluation.ranking_metrics import interval, ndcg, ranks_of, recall, share_better
 
 
 def test_recall_is_by_as_many_as_there_could_be() -> None:

@@ -22,11 +22,11 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.model.attention import ATTENTION, Packing
-from encoders.model.model import build_model, pool
+from encoders.model.packed_model import build_model, pool
 from encoders.package.manifest import PoolingMode
-from encoders.package.packages import WEIGHTS_FILE
+from encoders.package.model_package import WEIGHTS_FILE
 from encoders.prompt.prompts import Prompt
-from trainer.model.passes import SideBySide, side_by_side
+from trainer.model.parallel_passes import SideBySide, side_by_side
 
 Features = dict[str, Any]
 

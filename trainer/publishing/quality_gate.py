@@ -5,13 +5,13 @@ Owns the question. The figures are made in `evaluation`.
 
 from typing import Any, Final
 
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from schemas.ids import Micros
 from schemas.times import from_rfc3339, to_rfc3339
 from trainer.data.feed import Feed, task_at
 from trainer.errors import BadEvents, NotBetter
 from trainer.evaluation.evaluation import Evaluation, Measured
-from trainer.evaluation.ranks import share_better
+from trainer.evaluation.ranking_metrics import share_better
 
 _K: Final = 100
 _SURE: Final = 0.95

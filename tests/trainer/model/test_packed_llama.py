@@ -8,7 +8,7 @@ from encoders.prompt.prompts import Prompt
 from tests.packages import tiny_model
 from trainer.data.dataset import NOBODY
 from trainer.model.loss import LeaveOneOut
-from trainer.model.model import PackedLlama, pack_features, trainable
+from trainer.model.packed_llama import PackedLlama, pack_features, trainable
 from trainer.settings import TrainSettings
 
 PROMPTS: list[Prompt] = [[5, 6, 7], [9], [5, 6, 7, 8, 9, 10, 11], [3, 4], [8, 8, 8], [2] * 20]

@@ -10,12 +10,12 @@ import numpy as np
 from msgspec import Struct
 
 from contexts.posts import publish_post
-from encoders.package.packages import ModelPackage
+from encoders.package.model_package import ModelPackage
 from encoders.package.quantiles import percentile
 from schemas.contexts import COUNTED_ACTIONS, MemberContext
 from schemas.ids import Micros
 from trainer.data.feed import Feed, rows_at
-from trainer.evaluation.vectors import Matrix, PackageVectors, cut
+from trainer.evaluation.package_vectors import Matrix, PackageVectors, cut
 
 _POSTS: Final = 2_000
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.cache import VectorCache, prompt_key
 from encoders.encoder import Encoder
+from encoders.vector_cache import VectorCache, prompt_key
 from schemas.contexts import PostContext
 from schemas.ids import Micros, PostId, Revision
 from tests.encoders.contexts import entry, member

@@ -14,8 +14,8 @@ from msgspec.structs import replace as with_fields
 from encoders.encoder import Encoder
 from encoders.errors import Outcome, Unencodable
 from encoders.package.manifest import Manifest, MeanForm, MemberForm, PromptForm, roles
-from encoders.package.packages import ModelPackage
-from encoders.prompt.members import Part, parts, weighted_mean
+from encoders.package.model_package import ModelPackage
+from encoders.prompt.member_mean import Part, parts, weighted_mean
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import Vector
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from encoders.creation import Recipe, create_package
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage
+from encoders.from_hugging_face import Recipe, create_package
 from encoders.package.manifest import MeanForm, PostTemplate, Templates, TokenLimits
 from nearline.commands.package import package as package_command
 from tests.encoders.contexts import entry, member

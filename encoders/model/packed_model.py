@@ -27,11 +27,11 @@ from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbe
 
 from encoders.errors import BadPackage, EncodingFailed, Unencodable
 from encoders.model.attention import ATTENTION, Layers, Packing, uses_varlen
+from encoders.model.fused_linear import whole_rows
 from encoders.model.layers import use_packed_layers
 from encoders.model.packing import pack
-from encoders.model.products import whole_rows
 from encoders.package.manifest import Manifest, PoolingMode
-from encoders.package.packages import CONFIG_FILE, WEIGHTS_FILE
+from encoders.package.model_package import CONFIG_FILE, WEIGHTS_FILE
 from encoders.prompt.prompts import Prompt
 from schemas.embeddings import Vector
 

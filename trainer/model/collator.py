@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from encoders.prompt.prompts import Prompt
-from trainer.model.model import Features, pack_features
+from trainer.model.packed_llama import Features, pack_features
 
 
 class Collator:

@@ -9,7 +9,7 @@ import pytest
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage, GoldenMismatch, PackageExists
 from encoders.package.manifest import Golden, Manifest, read_manifest, render_manifest
-from encoders.package.packages import WEIGHTS_FILE, ModelPackage, file_digest
+from encoders.package.model_package import WEIGHTS_FILE, ModelPackage, file_digest
 from tests.packages import make_tiny_package, poison
 
 
@@ -165,7 +165,7 @@ def test_another_setting_of_the_model_is_caught_by_the_goldens(copy: Path) -> No
 
 def test_reading_a_package_needs_no_torch(package: ModelPackage) -> None:
     code = (
-        "import sys; from pathlib import Path; from encoders.package.packages import ModelPackage\n"
+        "import sys; from pathlib import Path; from encoders.package.model_package import ModelPackage\n"
         f"print(ModelPackage.load(Path({str(package.folder)!r})).generation)\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'tokenizers')))"
     )

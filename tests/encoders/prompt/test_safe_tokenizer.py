@@ -8,8 +8,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from encoders.errors import BadPackage, Unencodable
-from encoders.package.packages import ModelPackage
-from encoders.prompt.tokens import SafeTokenizer
+from encoders.package.model_package import ModelPackage
+from encoders.prompt.safe_tokenizer import SafeTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from encoders.prompt.prompts import Prompt
-from trainer.model.start import latent_words, lsi
+from trainer.model.lsi_initialization import latent_words, lsi
 
 NUM_SUBJECTS, WORDS_EACH, NUM_COMMON = 4, 5, 3
 NUM_WORDS = NUM_SUBJECTS * WORDS_EACH
