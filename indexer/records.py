@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from indexer.best import best_k
 from indexer.errors import TierRefused
 from indexer.tiers import Hits, IndexRecord, Scores, StoredMember, StoredPost
 from schemas.embeddings import (
@@ -79,14 +80,9 @@ def check(embedding: Embedding, dimension: int) -> None:
 
 
 def in_order(ids: Sequence[str], scores: Scores, revisions: Sequence[Revision]) -> Hits:
-    """By (-score, post id), of hits that come by score: only runs of equal scores are to be sorted."""
-    order = list(range(len(ids)))
-    # A run begins where a score differs from the one before.
-    begins = np.flatnonzero(np.diff(scores, prepend=np.nan, append=np.nan) != 0)
-    for run in np.flatnonzero(np.diff(begins) > 1).tolist():
-        first, end = int(begins[run]), int(begins[run + 1])
-        order[first:end] = sorted(order[first:end], key=ids.__getitem__)
-    return Hits([PostId(ids[place]) for place in order], scores, [revisions[place] for place in order])
+    """The hits by (-score, post id)."""
+    rows = best_k(scores, len(scores), ids)
+    return Hits([PostId(ids[row]) for row in rows], scores[rows], [revisions[row] for row in rows])
 
 
 def stored_post(embedding: PostEmbedding) -> StoredPost:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import qdrant_edge as engine
 
+from indexer.best import best_k
 from indexer.cold import rewriting
 from indexer.cold.engine_errors import engine_errors
 from indexer.cold.ledger import Numbers, Passing
@@ -326,7 +327,7 @@ class _Scan:
 def _merge(scans: Sequence[_Scan], k: int) -> Found:
     scores = np.concatenate([scan.found.scores for scan in scans])
     numbers = np.concatenate([scan.found.numbers for scan in scans])
-    best = np.argsort(-scores, kind="stable")[:k]
+    best = best_k(scores, k)
     return Found(numbers[best], scores[best])
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
+from indexer.best import best_k
 from indexer.hot.slots import Mask, Slots
 from indexer.tiers import Scores
 from schemas.embeddings import Vector
@@ -75,7 +76,10 @@ class CpuMatrix:
             return self._scan(0, query_D, k, mask_S)
         places = range(self._threads)
         parts = list(self._pool.map(lambda place: self._scan(place, query_D, k, mask_S), places))
-        return _best(np.concatenate([one.slots for one in parts]), np.concatenate([one.scores for one in parts]), k)
+        slots = np.concatenate([part.slots for part in parts])
+        scores = np.concatenate([part.scores for part in parts])
+        best = best_k(scores, k)
+        return Scanned(slots[best], scores[best])
 
     def _scan(self, place: int, query_D: Vector, k: int, mask_S: Mask) -> Scanned:
         bits = np.packbits(mask_S[place :: self._threads], bitorder="little")
@@ -116,12 +120,9 @@ class GpuMatrix:
         scores_S.masked_fill_(~torch.from_numpy(mask_S).to(self._device), -torch.inf)
         slots = torch.topk(scores_S, min(k + _GPU_MORE, size)).indices.cpu().numpy()
         slots = slots[mask_S[slots]]
-        return _best(slots, self._full_SD[slots] @ query_D, k)
-
-
-def _best(slots: Slots, scores: Scores, k: int) -> Scanned:
-    order = np.argsort(-scores, kind="stable")[:k]
-    return Scanned(slots[order], scores[order])
+        scores = self._full_SD[slots] @ query_D
+        best = best_k(scores, k)
+        return Scanned(slots[best], scores[best])
 
 
 def new_matrix(num_slots: int, dimension: int, device: str, threads: int) -> Matrix:
