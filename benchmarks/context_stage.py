@@ -35,7 +35,7 @@ from streams.kafka.clients import producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Output, Place
 from streams.kafka.topics import ensure_topics
-from streams.kafka.transactional_loop import Positions, Processed, Processor, TransactionalLoop
+from streams.kafka.transactional_loop import OffsetsBefore, Processed, Processor, TransactionalLoop
 from streams.settings import ContextsSettings, KafkaSettings
 
 MEMBERS: Final = 1_000
@@ -122,13 +122,13 @@ class Recording:
         self.set_back = processor.set_back
         self.committed = processor.committed
 
-    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
-        outputs = self._processor.ahead(records)
+    def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
+        outputs = self._processor.due_outputs(records)
         self.recorded.add(outputs or [])
         return outputs
 
-    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
-        done = self._processor.process(records, positions)
+    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
+        done = self._processor.process(records, offsets_before)
         self.recorded.num_read.update(_topic(record) for record in records[: done.num_records])
         self.recorded.add(done.outputs)
         return done
@@ -147,19 +147,19 @@ class EmptyApply:
         self._outputs = {topic: itertools.cycle(outputs) for topic, outputs in recorded.outputs.items()}
         self._owed = dict.fromkeys(self._rates, 0.0)
 
-    def assigned(self, positions: Mapping[Place, Offset | None]) -> None:
+    def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
         pass
 
     def revoked(self, places: Sequence[Place]) -> None:
         pass
 
-    def set_back(self, positions: Mapping[Place, Offset]) -> list[Output]:
+    def set_back(self, offsets: Mapping[Place, Offset]) -> list[Output]:
         return []
 
-    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
+    def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
         return None
 
-    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
+    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
         outputs: list[Output] = []
         num_read = Counter(map(_topic, records))
         for topic, rate in self._rates.items():

@@ -102,8 +102,8 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
     from nearline.up.metrics import served_metrics
     from streams.encode.metrics import EncodeMetrics
     from streams.encode.stage import EncodeStage
+    from streams.kafka.node_id import node_id
     from streams.kafka.periodic import repeating
-    from streams.kafka.transactional_loop import node_id
 
     check_presence("encode.device", settings.encode.device)
     encoder = Encoder.load(

@@ -37,10 +37,10 @@ from schemas.topics import core_topics, generation_topics
 from streams.errors import KafkaUnavailable
 from streams.kafka.closing_segments import close_segments
 from streams.kafka.heartbeat import pulse_folder
+from streams.kafka.node_id import node_id
 from streams.kafka.options import check_options
 from streams.kafka.periodic import repeating
 from streams.kafka.topics import ensure_topics
-from streams.kafka.transactional_loop import node_id
 
 BROKER: Final = "broker"
 

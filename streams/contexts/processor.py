@@ -34,7 +34,7 @@ from streams.contexts.tables import RowForm
 from streams.kafka.dead_letters import dead_letter_record, unplaced_record
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.records import Output, Place, offset_of
-from streams.kafka.transactional_loop import Positions, Processed
+from streams.kafka.transactional_loop import OffsetsBefore, Processed
 from streams.settings import KafkaSettings
 
 STAGE: Final = "contexts"
@@ -102,8 +102,8 @@ class ContextProcessor:
             topics.REPUBLISH: self._apply_republish,
         }
 
-    def assigned(self, positions: Mapping[Place, Offset | None]) -> None:
-        partitions = sorted({place.partition for place in positions})
+    def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
+        partitions = sorted({place.partition for place in committed})
         if not partitions:
             return
         log_ids = topic_ids(self._kafka, CHANGELOGS)
@@ -113,7 +113,7 @@ class ContextProcessor:
         )
         restore(self._kafka, [*posts, *members], self._beat)
         for stored in (*posts, *members):
-            refuse_lost_offsets(stored, positions)
+            refuse_lost_offsets(stored, committed)
         for stored in posts:
             self._posts.open(stored)
         for stored in members:
@@ -130,12 +130,12 @@ class ContextProcessor:
             # Not before ours are open.
             remove_abandoned(self._folder.parent, 2 * age_s)
 
-    def set_back(self, positions: Mapping[Place, Offset]) -> list[Output]:
+    def set_back(self, offsets: Mapping[Place, Offset]) -> list[Output]:
         """The rows have counted so far: else the next start would take the group's offsets for lost."""
         self._begin()
-        return self._finish(positions)
+        return self._finish(offsets)
 
-    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
+    def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
         """Due publications and waiting actions whose time is up, so many of each partition at once."""
         self._begin()
         flushed = _flushed(records)
@@ -150,7 +150,7 @@ class ContextProcessor:
         # A transaction without outputs would be no progress, and the next call would ask for it again.
         return self._finish({}) or None
 
-    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
+    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
         self._begin()
         num_records = 0
         while num_records < len(records) and len(self._outputs) < MOST_HOPS:
@@ -159,7 +159,7 @@ class ContextProcessor:
         for partition in _flushed(records[:num_records]):
             self._posts.want_held_back(partition)
             self._members.want_held_back(partition)
-        return Processed(self._finish(positions(records[num_records:])), num_records)
+        return Processed(self._finish(offsets_before(records[num_records:])), num_records)
 
     def committed(self, delivered: Mapping[Place, Offset]) -> None:
         def end(changelog: str, partition: Partition) -> Offset | None:
@@ -174,11 +174,11 @@ class ContextProcessor:
         self._now_us = self._clock()
         self._outputs = []
 
-    def _finish(self, positions: Mapping[Place, Offset]) -> list[Output]:
+    def _finish(self, offsets: Mapping[Place, Offset]) -> list[Output]:
         """Hops are sent already; then contexts, then what was changed, rows being at their last by then."""
         for tables in (self._posts, self._members):
             self._outputs += tables.publish(self._now_us)
-            self._outputs += tables.changes(position_cells(positions, tables.form.changelog))
+            self._outputs += tables.changes(position_cells(offsets, tables.form.changelog))
         return self._outputs
 
     def _apply_one(self, record: Message) -> None:

@@ -9,8 +9,9 @@ from schemas import stages
 from schemas.times import now_us
 from streams.contexts.processor import CHANGELOGS, STAGE, ContextProcessor
 from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.node_id import node_id
 from streams.kafka.periodic import repeating
-from streams.kafka.transactional_loop import TransactionalLoop, node_id
+from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import ContextsSettings, KafkaSettings
 
 ROWS_FOLDER: Final = "rows"

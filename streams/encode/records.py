@@ -24,7 +24,7 @@ from streams.errors import Stopped
 from streams.kafka.dead_letters import dead_letter_record
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.records import Output, Place
-from streams.kafka.transactional_loop import Positions, Processed
+from streams.kafka.transactional_loop import OffsetsBefore, Processed
 
 log = structlog.get_logger()
 
@@ -104,24 +104,24 @@ class EncodeRecords:
         """So many contexts take about a turn."""
         self._stop = stop
 
-    def assigned(self, positions: Mapping[Place, Offset | None]) -> None:
+    def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
         """No state to restore."""
 
     def revoked(self, places: Sequence[Place]) -> None:
         """No state to give back."""
 
-    def set_back(self, positions: Mapping[Place, Offset]) -> list[Output]:
+    def set_back(self, offsets: Mapping[Place, Offset]) -> list[Output]:
         """Nothing is counted."""
         return []
 
-    def ahead(self, records: Sequence[Message]) -> list[Output] | None:
+    def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
         """Nothing is ever due without a record."""
         return None
 
     def committed(self, delivered: Mapping[Place, Offset]) -> None:
         """Nothing local to write."""
 
-    def process(self, records: Sequence[Message], positions: Positions) -> Processed:
+    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
         """Embeddings of the newest contexts, and dead letters. Raises Stopped between two turns: then nothing of the
         batch is committed, and whoever comes next encodes it."""
         newest, outputs = self._read(records)

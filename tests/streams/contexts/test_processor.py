@@ -39,7 +39,7 @@ class Worker:
 
     def transactions_that_are_due(self, at_most: int = 5) -> list[list[Output]]:
         done: list[list[Output]] = []
-        while len(done) < at_most and (outputs := self.processor.ahead([])) is not None:
+        while len(done) < at_most and (outputs := self.processor.due_outputs([])) is not None:
             self._commit(outputs)
             done.append(outputs)
         return done

@@ -34,7 +34,7 @@ from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
 from streams.kafka.sending import send_all
 from streams.kafka.topics import ensure_topics
-from streams.kafka.transactional_loop import Positions, Processed
+from streams.kafka.transactional_loop import OffsetsBefore, Processed
 from streams.operate.republish import flush_record, republish_record
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker
@@ -245,8 +245,8 @@ def test_a_batch_that_is_too_much_for_one_transaction_becomes_several(
     parts: list[tuple[int, int]] = []
     whole = ContextProcessor.process
 
-    def watched(self: ContextProcessor, records: Sequence[Message], positions: Positions) -> Processed:
-        done = whole(self, records, positions)
+    def watched(self: ContextProcessor, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
+        done = whole(self, records, offsets_before)
         parts.append((done.num_records, len(records)))
         return done
 

@@ -20,7 +20,7 @@ NAMED = {
     "streams.kafka.transactional_loop._begin: begin_transaction": "transaction.begun",
     "streams.kafka.transactional_loop._produce: produce": "transaction.outputs-sent",
     "streams.kafka.transactional_loop._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
-    "streams.kafka.transactional_loop._transact: commit_transaction": "transaction.committed",
+    "streams.kafka.transactional_loop._run_transaction: commit_transaction": "transaction.committed",
     "streams.index.records._write: write": "index.indexed",
     "streams.index.records._flush: flush": "index.flushed",
     "streams.index.loop._bury: deliver": "index.dead-lettered",
