@@ -119,7 +119,7 @@ class Recording:
         self.recorded = Recorded()
         self.assigned = processor.assigned
         self.revoked = processor.revoked
-        self.set_back = processor.set_back
+        self.rewind = processor.rewind
         self.committed = processor.committed
 
     def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
@@ -153,7 +153,7 @@ class EmptyApply:
     def revoked(self, places: Sequence[Place]) -> None:
         pass
 
-    def set_back(self, offsets: Mapping[Place, Offset]) -> list[Output]:
+    def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
         return []
 
     def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:

@@ -3,7 +3,7 @@ StreamsError
 ├── KafkaUnavailable   infrastructure: the broker cannot do it now; wait, or leave the process and be started again
 ├── KafkaRefused       the request can never succeed as it is: a missing topic, a denied right, a wrong setting
 │   ├── TopicMismatch  a topic exists with another number of partitions than the settings say
-│   └── NotLetIn       the broker and this client do not trust each other: a password, a certificate
+│   └── LoginRefused       the broker and this client do not trust each other: a password, a certificate
 ├── Fenced             another worker has taken over; what this one still does must not count
 ├── RowsUnavailable    the files of the rows cannot be opened, written or compacted
 │   └── RowsThrownAway damaged rows were removed; the next start restores them
@@ -45,7 +45,7 @@ class TopicMismatch(KafkaRefused):
         )
 
 
-class NotLetIn(KafkaRefused):
+class LoginRefused(KafkaRefused):
     """Says why, as the client does. Names the setting."""
 
 

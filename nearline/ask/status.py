@@ -25,7 +25,7 @@ from schemas.api import (
 )
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import all_stages
-from streams.kafka import unread
+from streams.kafka import deleted_unread
 from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
 from streams.operate import dead_letter_box
@@ -154,7 +154,7 @@ def _generation(hot: HotReport | None) -> Generation | None:
 def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: Callable[[], HotReport | None]) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
         lags = read_lags(reader, all_stages(generation), _PROBE_S, lambda: _hot_offsets(hot()))
-        problems = [unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
+        problems = [deleted_unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
         return _Streams([_stage(lag) for lag in lags], problems)
 
 

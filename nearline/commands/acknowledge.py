@@ -25,7 +25,7 @@ def acknowledge(*, settings: Settings, instance: InstanceReader) -> None:
     Example:
       nearline acknowledge
     """
-    from streams.operate.deleted_unread import acknowledge_deleted
+    from streams.operate.acknowledge import acknowledge_deleted
 
     del instance  # it has to be stopped
     with _broker(settings) as kafka:

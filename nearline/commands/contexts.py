@@ -30,7 +30,7 @@ def rebuild(settings: Settings, instance: InstanceReader) -> None:
     """
     from nearline.ask.connect import Connections
     from streams.contexts.rebuild import rebuild_offsets
-    from streams.operate.deleted_unread import missed_by_contexts
+    from streams.operate.acknowledge import missed_by_contexts
 
     kafka = Connections(settings, instance).kafka
     mended = rebuild_offsets(kafka)

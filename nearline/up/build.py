@@ -21,7 +21,7 @@ from nearline.up.cold_socket import cold_socket
 from nearline.up.cores import encode_threads
 from nearline.up.failures import Beginnings
 from schemas.api import ProcessStatus, Readiness, StatusResponse
-from streams.kafka.heartbeat import FilePulse, Pulse
+from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
@@ -66,14 +66,14 @@ def build(
     BadSettings."""
     stage, _, slot = name.partition("-")
 
-    def pulse(loop: str = "loop") -> Pulse:
-        return FilePulse(settings.data_dir, name, loop, beginnings.expect(loop))
+    def heartbeat(loop: str = "loop") -> Heartbeat:
+        return HeartbeatFile(settings.data_dir, name, loop, beginnings.expect(loop))
 
     builders: dict[str, Callable[[], Run]] = {
-        CONTEXTS: lambda: build_contexts(settings, slot, pulse()),
-        TRENDING: lambda: build_trending(settings, pulse(), report),
-        ENCODE: lambda: build_encode(settings, slot, pulse),
-        COLD: lambda: build_cold(settings, pulse(), new_edge),
+        CONTEXTS: lambda: build_contexts(settings, slot, heartbeat()),
+        TRENDING: lambda: build_trending(settings, heartbeat(), report),
+        ENCODE: lambda: build_encode(settings, slot, heartbeat),
+        COLD: lambda: build_cold(settings, heartbeat(), new_edge),
         SERVE: lambda: build_serve(settings, beginnings.expect(SERVE)),
     }
     if name not in process_names(settings):
@@ -81,20 +81,24 @@ def build(
     return builders[stage]()
 
 
-def build_contexts(settings: Settings, slot: str, pulse: Pulse) -> Run:
+def build_contexts(settings: Settings, slot: str, heartbeat: Heartbeat) -> Run:
     from streams.contexts.stage import ContextStage
 
-    return ContextStage(settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot, pulse=pulse).run
+    return ContextStage(
+        settings.kafka, settings.contexts, settings.rules, settings.data_dir, slot, heartbeat=heartbeat
+    ).run
 
 
-def build_trending(settings: Settings, pulse: Pulse, report: Report) -> Run:
+def build_trending(settings: Settings, heartbeat: Heartbeat, report: Report) -> Run:
     from streams.trending.stage import run_trending
 
     folder = settings.data_dir / TRENDING
-    return lambda stop: run_trending(settings.kafka, settings.trending, folder, stop, pulse=pulse, report=report)
+    return lambda stop: run_trending(
+        settings.kafka, settings.trending, folder, stop, heartbeat=heartbeat, report=report
+    )
 
 
-def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -> Run:
+def build_encode(settings: Settings, slot: str, heartbeat: Callable[[str], Heartbeat]) -> Run:
     from prometheus_client import CollectorRegistry
 
     from encoders.encoder import Encoder
@@ -125,7 +129,7 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
         encoder.package.generation,
         worker,
         metrics=EncodeMetrics(registry),
-        pulse=pulse,
+        heartbeat=heartbeat,
     )
 
     erase_within_s = settings.kafka.erase_within_s
@@ -140,7 +144,7 @@ def build_encode(settings: Settings, slot: str, pulse: Callable[[str], Pulse]) -
     return run
 
 
-def build_cold(settings: Settings, pulse: Pulse, new_edge: "Callable[..., EdgeColdTier] | None" = None) -> Run:
+def build_cold(settings: Settings, heartbeat: Heartbeat, new_edge: "Callable[..., EdgeColdTier] | None" = None) -> Run:
     """The embedded engine has one owner, this process; the others ask it over its socket."""
     from streams.index.loop import IndexLoop
 
@@ -148,7 +152,7 @@ def build_cold(settings: Settings, pulse: Pulse, new_edge: "Callable[..., EdgeCo
     edge = _edge_cold(settings, package, new_edge) if settings.cold.url is None else None
     tier = edge or _server_cold(settings, package)
     loop = IndexLoop(
-        settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, pulse=pulse
+        settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, heartbeat=heartbeat
     )
 
     def run(stop: Event) -> None:

@@ -36,7 +36,7 @@ from retriever.http import tls
 from schemas.topics import core_topics, generation_topics
 from streams.errors import KafkaUnavailable
 from streams.kafka.closing_segments import close_segments
-from streams.kafka.heartbeat import pulse_folder
+from streams.kafka.heartbeat import heartbeat_folder
 from streams.kafka.node_id import node_id
 from streams.kafka.options import check_options
 from streams.kafka.periodic import repeating
@@ -227,7 +227,7 @@ def _is_child(command: list[str], process_module: str, data_dir: Path) -> bool:
 def _forget(data_dir: Path) -> None:
     instance_file(data_dir).unlink(missing_ok=True)
     forget_children(data_dir)
-    for folder in (targets_folder(data_dir), pulse_folder(data_dir), failures_folder(data_dir)):
+    for folder in (targets_folder(data_dir), heartbeat_folder(data_dir), failures_folder(data_dir)):
         shutil.rmtree(folder, ignore_errors=True)
     socket_file = cold_socket(data_dir)
     socket_file.unlink(missing_ok=True)

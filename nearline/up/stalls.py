@@ -27,7 +27,7 @@ from schemas.ids import Generation, Offset
 from schemas.stages import NO_GROUP, all_stages
 from streams.errors import StreamsError
 from streams.kafka.commit_watch import CommitWatch, Unchanged
-from streams.kafka.heartbeat import Sign, read_signs
+from streams.kafka.heartbeat import LastHeartbeat, read_heartbeats
 from streams.kafka.records import Place
 from streams.settings import KafkaSettings
 
@@ -49,7 +49,7 @@ class _Loop(NamedTuple):
     name: str
 
 
-_Signs = Mapping[_Loop, Sign]
+_Heartbeats = Mapping[_Loop, LastHeartbeat]
 
 
 class Stalls:
@@ -85,9 +85,11 @@ class Stalls:
 
     def look(self) -> None:
         """Once at everything that is asked of the broker or read in files. The thread does it again and again."""
-        signs = self._signs()
-        out = self._silent.look({loop: (sign.turned_ns, sign.worked_ns) for loop, sign in signs.items()})
-        self._stalled = frozenset((*out, *(loop for stage in self._stages for loop in stage.stalled(signs))))
+        heartbeats = self._heartbeats()
+        out = self._silent.look(
+            {loop: (heartbeat.turned_ns, heartbeat.worked_ns) for loop, heartbeat in heartbeats.items()}
+        )
+        self._stalled = frozenset((*out, *(loop for stage in self._stages for loop in stage.stalled(heartbeats))))
 
     def found(self, processes: Sequence[ProcessInfo]) -> list[str]:
         """Names of those that stand still. Call it often: it looks now and then."""
@@ -108,14 +110,14 @@ class Stalls:
                 # Whoever looks after the others must not be the one that ends unseen.
                 log.exception("looking for processes that stand still failed; it is tried again")
 
-    def _signs(self) -> dict[_Loop, Sign]:
+    def _heartbeats(self) -> dict[_Loop, LastHeartbeat]:
         """Of processes that run. One that has not begun yet may take long to load its model; what its files say is of
         the process before."""
         return {
-            _Loop(process.name, sign.pid, name): sign
+            _Loop(process.name, heartbeat.pid, name): heartbeat
             for process in self._processes
-            for name, sign in read_signs(self._data_dir, process.name).items()
-            if sign.pid == process.pid
+            for name, heartbeat in read_heartbeats(self._data_dir, process.name).items()
+            if heartbeat.pid == process.pid
         }
 
 
@@ -127,18 +129,20 @@ class _Stage:
         self._watch = CommitWatch(kafka, group, _LOOKS)
         self._waiting = Unchanged[tuple[_Loop, Place], tuple[int, Offset]](_LOOKS)
 
-    def stalled(self, signs: _Signs) -> set[_Loop]:
+    def stalled(self, heartbeats: _Heartbeats) -> set[_Loop]:
         """Those that had something to read, committed nothing and were not at work at more than so many looks in a row,
         all on one partition that was theirs all the time. Counting begins anew when the broker cannot be asked."""
-        own = {loop: sign for loop, sign in signs.items() if loop.process.partition("-")[0] == self._process}
+        own = {
+            loop: heartbeat for loop, heartbeat in heartbeats.items() if loop.process.partition("-")[0] == self._process
+        }
         try:
-            waiting = self._watch.waiting({place for sign in own.values() for place in sign.owned})
+            waiting = self._watch.waiting({place for heartbeat in own.values() for place in heartbeat.owned})
         except StreamsError as error:
             log.debug("whether a stage moves is not known", stage=self._process, error=str(error))
             waiting = {}
         looks = {
-            (loop, place): (sign.worked_ns, waiting[place])
-            for loop, sign in own.items()
-            for place in sign.owned & waiting.keys()
+            (loop, place): (heartbeat.worked_ns, waiting[place])
+            for loop, heartbeat in own.items()
+            for place in heartbeat.owned & waiting.keys()
         }
         return {loop for loop, _ in self._waiting.look(looks)}

@@ -130,7 +130,7 @@ class ContextProcessor:
             # Not before ours are open.
             remove_abandoned(self._folder.parent, 2 * age_s)
 
-    def set_back(self, offsets: Mapping[Place, Offset]) -> list[Output]:
+    def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
         """The rows have counted so far: else the next start would take the group's offsets for lost."""
         self._begin()
         return self._finish(offsets)

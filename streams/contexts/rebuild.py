@@ -13,11 +13,11 @@ from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.contexts.counted_offsets import CHANGELOG_OF, LETTER, read_position
 from streams.errors import ChangelogDamaged
+from streams.kafka.deleted_unread import to_commit
 from streams.kafka.group_offsets import set_offsets
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Place
-from streams.kafka.unread import to_commit
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

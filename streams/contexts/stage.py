@@ -8,7 +8,7 @@ from contexts.settings import ContextRules
 from schemas import stages
 from schemas.times import now_us
 from streams.contexts.processor import CHANGELOGS, STAGE, ContextProcessor
-from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.node_id import node_id
 from streams.kafka.periodic import repeating
 from streams.kafka.transactional_loop import TransactionalLoop
@@ -32,12 +32,12 @@ class ContextStage:
         data_dir: Path,
         slot: str,
         *,
-        pulse: Pulse = NO_PULSE,
+        heartbeat: Heartbeat = NO_HEARTBEAT,
     ) -> None:
         due_at_once = min(settings.batch_records, DUE_AT_ONCE)
         self._erase_within_s = kafka.erase_within_s
         rows = data_dir / ROWS_FOLDER / slot
-        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, now_us, beat=pulse.beat)
+        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, now_us, beat=heartbeat.beat)
         self._loop = TransactionalLoop(
             kafka,
             self._processor,
@@ -47,7 +47,7 @@ class ContextStage:
             batch_records=lambda: settings.batch_records,
             interval_s=settings.interval_s,
             tracked=frozenset(CHANGELOGS),
-            pulse=pulse,
+            heartbeat=heartbeat,
         )
 
     def run(self, stop: threading.Event) -> None:

@@ -110,7 +110,7 @@ class EncodeRecords:
     def revoked(self, places: Sequence[Place]) -> None:
         """No state to give back."""
 
-    def set_back(self, offsets: Mapping[Place, Offset]) -> list[Output]:
+    def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
         """Nothing is counted."""
         return []
 

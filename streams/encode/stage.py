@@ -16,7 +16,7 @@ from schemas.ids import Generation, Kind
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.records import STAGE, EncodeRecords, StageEncoder
 from streams.errors import Stopped
-from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import EncodeSettings, KafkaSettings
 
@@ -49,16 +49,16 @@ class EncodeStage:
         slot: str,
         *,
         metrics: EncodeMetrics,
-        pulse: Callable[[str], Pulse] = lambda _: NO_PULSE,
+        heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT,
     ) -> None:
-        """`pulse` makes the pulse of each loop, by the loop's name."""
+        """`heartbeat` makes the heartbeat of each loop, by the loop's name."""
         self._kafka = kafka
         self._settings = settings
         self._encoder = encoder
         self._generation = generation
         self._slot = slot
         self._metrics = metrics
-        self._pulse = pulse
+        self._heartbeat = heartbeat
 
     def run(self, stop: Event) -> None:
         """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the loops
@@ -80,9 +80,9 @@ class EncodeStage:
                 raise worker.failure
 
     def _loop(self, source: _Source, device: Executor, leave: Event) -> TransactionalLoop:
-        pulse = self._pulse(source.name)
+        heartbeat = self._heartbeat(source.name)
         records = EncodeRecords(
-            source.kind, self._generation, self._encoder, device, leave, metrics=self._metrics, beat=pulse.beat
+            source.kind, self._generation, self._encoder, device, leave, metrics=self._metrics, beat=heartbeat.beat
         )
         return TransactionalLoop(
             self._kafka,
@@ -93,7 +93,7 @@ class EncodeStage:
             # One turn is one transaction: what is encoded is searchable within about a second.
             batch_records=lambda: min(self._settings.batch_records, records.turn_contexts),
             interval_s=self._settings.interval_s,
-            pulse=pulse,
+            heartbeat=heartbeat,
         )
 
 

@@ -24,11 +24,11 @@ from streams.index.records import IndexRecords
 from streams.index.verdicts import Verdict
 from streams.kafka.clients import consumer_config, kafka_errors, producer_config, translate
 from streams.kafka.crash_points import point
-from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.deleted_unread import parse_committed, to_commit
+from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.records import Place
+from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
 from streams.kafka.sending import DeadLetterDelivery
-from streams.kafka.starts import NO_RESET, find_starts, set_back
-from streams.kafka.unread import read_committed, to_commit
 from streams.settings import IndexSettings, KafkaSettings
 
 log = structlog.get_logger()
@@ -52,11 +52,11 @@ class IndexLoop:
         tombstones_kept_s: int,
         *,
         sweep_every_s: float = SWEEP_EVERY_S,
-        pulse: Pulse = NO_PULSE,
+        heartbeat: Heartbeat = NO_HEARTBEAT,
     ) -> None:
         self.freshness = FreshnessWindow()
         self._kafka = kafka
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._settings = settings
         self._tier = tier
         self._group = stages.index_reads(generation).group
@@ -72,7 +72,7 @@ class IndexLoop:
     def run(self, stop: Event) -> None:
         """Returns when `stop` is set; what is not done by then is read again by whoever comes next. Raises
         StreamsError where only another start can help."""
-        self._pulse.start()
+        self._heartbeat.start()
         with kafka_errors():
             producer = Producer(producer_config(self._kafka))
             consumer = Consumer(self._consumer_config())
@@ -87,7 +87,7 @@ class IndexLoop:
 
     def _step(self, consumer: Consumer, producer: Producer, stop: Event) -> None:
         """The order of effects. A crash between any two of them repeats what is idempotent and loses nothing."""
-        self._pulse.turn()
+        self._heartbeat.turn()
         # 1. Take what is there.
         batch = self._take(consumer)
         # 2. Write and flush, until every record is durable in the tier or known to be impossible.
@@ -119,7 +119,7 @@ class IndexLoop:
         impossible: list[tuple[Message, str]] = []
         with Patience(consumer, stop, self._held) as patience:
             while batch:
-                self._pulse.beat()
+                self._heartbeat.beat()
                 judged = list(zip(batch, self._records.process(batch), strict=True))
                 self._measure(judged)
                 impossible += [(message, verdict.cause) for message, verdict in judged if verdict.result == "dead"]
@@ -133,7 +133,7 @@ class IndexLoop:
         delivery = DeadLetterDelivery(producer, "index", letters)
         with Patience(consumer, stop, self._held) as patience:
             while letters:
-                self._pulse.beat()
+                self._heartbeat.beat()
                 try:
                     delivery.deliver()
                 except StreamsError as error:
@@ -172,9 +172,9 @@ class IndexLoop:
             return
         self._sweep_at = time.monotonic() + self._sweep_every_s
         older_than_us = Micros(now_us() - self._tombstones_kept_s * 1_000_000)
-        self._pulse.beat()
+        self._heartbeat.beat()
         try:
-            swept = self._tier.sweep(older_than_us, self._pulse.beat)
+            swept = self._tier.sweep(older_than_us, self._heartbeat.beat)
         except TierUnavailable as error:
             log.warning("the cold tier cannot sweep now", error=str(error))
         else:
@@ -183,17 +183,17 @@ class IndexLoop:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Those that are added: cooperative-sticky leaves the others where they are."""
         self._forget(partitions)
-        committed = read_committed(consumer.committed(partitions, timeout=CALL_S))
-        starts = find_starts(self._kafka, self._group, committed, CALL_S)
-        consumer.incremental_assign([TopicPartition(*place, start.first) for place, start in starts.items()])
+        committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
+        starts = find_resume_points(self._kafka, self._group, committed, CALL_S)
+        consumer.incremental_assign([TopicPartition(*place, start.read_from) for place, start in starts.items()])
         self._deleted.update({place: start.deleted for place, start in starts.items()})
-        if lost := set_back(starts):
+        if lost := rewinds(starts):
             offsets = [to_commit(place, offset, self._deleted[place]) for place, offset in lost.items()]
             for at in consumer.commit(offsets=offsets, asynchronous=False):
                 if at.error is not None:
                     raise translate(at.error)
         self._owned.update(map(_place, partitions))
-        self._pulse.owns(self._owned)
+        self._heartbeat.owns(self._owned)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Whoever gets them next must not repeat what is done."""
@@ -211,7 +211,7 @@ class IndexLoop:
     def _gone(self, partitions: list[TopicPartition]) -> None:
         self._forget(partitions)
         self._owned.difference_update(map(_place, partitions))
-        self._pulse.owns(self._owned)
+        self._heartbeat.owns(self._owned)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         for place in partitions:

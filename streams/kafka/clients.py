@@ -95,29 +95,29 @@ def _config(kafka: KafkaSettings, defaults: Config, over: Config) -> Config:
         raise KafkaRefused("no broker is named; set kafka.bootstrap_servers, or start one with: nearline up")
     options = {name: value.get_secret_value() for name, value in kafka.options.items()}
     # librdkafka writes to stderr what our errors already say.
-    own = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, "error_cb": say_refused}
+    own = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, "error_cb": log_refused_login}
     return {**own, **defaults, **options, **over}
 
 
-def say_refused(error: KafkaError) -> None:
+def log_refused_login(error: KafkaError) -> None:
     """A wrong password and a certificate that is not believed look like an outage to whoever waits for an answer."""
     if error.code() in _NOT_LET_IN:
         log.warning("the broker and this client do not trust each other; see kafka.options", error=error.str())
 
 
-class Refusals:
+class RefusedLogins:
     """Remembers why the broker does not let a client in: an `error_cb`, called when the client is polled."""
 
     def __init__(self) -> None:
         self.newest: str | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        say_refused(error)
+        log_refused_login(error)
         if error.code() in _NOT_LET_IN:
             self.newest = error.str()
 
 
-def admin(kafka: KafkaSettings, error_cb: Callable[[KafkaError], None] = say_refused) -> AdminClient:
+def admin(kafka: KafkaSettings, error_cb: Callable[[KafkaError], None] = log_refused_login) -> AdminClient:
     """Raises KafkaRefused for a wrong option, and so do `new_consumer` and `new_producer`."""
     with _options_named():
         return AdminClient(client_config(kafka, error_cb=error_cb))

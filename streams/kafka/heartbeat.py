@@ -30,8 +30,8 @@ def no_beat() -> None:
     """Nobody looks."""
 
 
-class Pulse:
-    """Of a loop that nobody looks after: says nothing. `FilePulse` says it in files."""
+class Heartbeat:
+    """Of a loop that nobody looks after: says nothing. `HeartbeatFile` says it in files."""
 
     def start(self) -> None:
         """Everything is put together, and the loop begins. It owns nothing yet."""
@@ -46,10 +46,10 @@ class Pulse:
         """The loop is at work on something that takes long. From any thread."""
 
 
-NO_PULSE: Final = Pulse()
+NO_HEARTBEAT: Final = Heartbeat()
 
 
-class Sign(NamedTuple):
+class LastHeartbeat(NamedTuple):
     """What a loop that has begun has said last. Both times are nanoseconds, and change with every turn or beat."""
 
     pid: int
@@ -65,13 +65,13 @@ class _Said(msgspec.Struct, frozen=True):
     owned: list[Place]
 
 
-class FilePulse(Pulse):
+class HeartbeatFile(Heartbeat):
     def __init__(
         self, data_dir: Path, process: str, loop: str = "loop", has_begun: Callable[[], None] = no_beat
     ) -> None:
         """`has_begun` is called when the loop comes round with the partitions that its group has given it: then it
         has been let in everywhere, and its state is restored."""
-        self._file = pulse_folder(data_dir) / process / loop
+        self._file = heartbeat_folder(data_dir) / process / loop
         self._has_begun = has_begun
         self._has_joined = False
 
@@ -98,22 +98,22 @@ class FilePulse(Pulse):
             write_whole(self._file, msgspec.json.encode(_Said(os.getpid(), sorted(places))))
 
 
-def pulse_folder(data_dir: Path) -> Path:
+def heartbeat_folder(data_dir: Path) -> Path:
     return data_dir / "pulse"
 
 
-def read_signs(data_dir: Path, process: str) -> dict[str, Sign]:
+def read_heartbeats(data_dir: Path, process: str) -> dict[str, LastHeartbeat]:
     """By loop. Empty where the process has not begun yet."""
-    files = sorted((pulse_folder(data_dir) / process).glob("[!.]*"))
-    signs = {file.name: _read(file) for file in files if file.suffix not in (_TURNED, _WORKED)}
-    return {loop: sign for loop, sign in signs.items() if sign is not None}
+    files = sorted((heartbeat_folder(data_dir) / process).glob("[!.]*"))
+    heartbeats = {file.name: _read(file) for file in files if file.suffix not in (_TURNED, _WORKED)}
+    return {loop: heartbeat for loop, heartbeat in heartbeats.items() if heartbeat is not None}
 
 
-def _read(file: Path) -> Sign | None:
+def _read(file: Path) -> LastHeartbeat | None:
     try:
         said = msgspec.json.decode(file.read_bytes(), type=_Said)
         times_ns = (_marker(file, suffix).stat().st_mtime_ns for suffix in (_TURNED, _WORKED))
-        return Sign(said.pid, frozenset(said.owned), *times_ns)
+        return LastHeartbeat(said.pid, frozenset(said.owned), *times_ns)
     except FileNotFoundError:
         return None
 

@@ -16,10 +16,10 @@ from confluent_kafka.admin import OffsetSpec
 
 from schemas import topics
 from schemas.ids import Generation, Millis, Offset, Partition
-from streams.errors import KafkaUnavailable, NotLetIn
-from streams.kafka.clients import Refusals, admin, kafka_errors, new_consumer, translate
+from streams.errors import KafkaUnavailable, LoginRefused
+from streams.kafka.clients import RefusedLogins, admin, kafka_errors, new_consumer, translate
+from streams.kafka.deleted_unread import Committed, parse_committed
 from streams.kafka.records import Place, offset_of, place_of
-from streams.kafka.unread import Committed, read_committed
 from streams.settings import KafkaSettings
 
 _PROBE_FETCH_BYTES: Final = 16 * 1024
@@ -44,11 +44,11 @@ class FirstRecord(NamedTuple):
 
 class OffsetReader:
     """Asks the broker for offsets. One thread; every method may block up to `timeout_s` and raises StreamsError:
-    NotLetIn where the broker did not let it in all that time."""
+    LoginRefused where the broker did not let it in all that time."""
 
     def __init__(self, kafka: KafkaSettings, timeout_s: float = 5.0) -> None:
         self._timeout_s = timeout_s
-        self._refusals = Refusals()
+        self._refusals = RefusedLogins()
         self._admin = admin(kafka, self._refusals)
         self._kafka = kafka
         self._askers: dict[str, Consumer] = {}
@@ -96,7 +96,7 @@ class OffsetReader:
         if not wanted:
             return {}
         try:
-            return read_committed(self._ask(lambda left_s: self._asker(group).committed(wanted, timeout=left_s)))
+            return parse_committed(self._ask(lambda left_s: self._asker(group).committed(wanted, timeout=left_s)))
         except KafkaUnavailable:
             # One that has asked for a group before a kill may wait for that coordinator for good (librdkafka 5511).
             self._askers.pop(group).close()
@@ -172,7 +172,7 @@ class OffsetReader:
                 self._admin = admin(self._kafka, self._refusals)
                 if time.monotonic() + _PAUSE_S > deadline:
                     if self._refusals.newest is not None:
-                        raise NotLetIn(
+                        raise LoginRefused(
                             f"the broker does not let this client in: {self._refusals.newest}; mend kafka.options"
                         ) from error
                     raise

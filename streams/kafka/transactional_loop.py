@@ -16,12 +16,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable, StreamsError
-from streams.kafka.clients import consumer_config, kafka_errors, producer_config, say_refused, translate
+from streams.kafka.clients import consumer_config, kafka_errors, log_refused_login, producer_config, translate
 from streams.kafka.crash_points import point
-from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.deleted_unread import parse_committed, to_commit
+from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.records import Output, Place, offset_of, place_of
-from streams.kafka.starts import NO_RESET, find_starts, set_back
-from streams.kafka.unread import read_committed, to_commit
+from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
 from streams.settings import KafkaSettings
 
 _IDLE_S: Final = 0.1
@@ -62,7 +62,7 @@ class Processor(Protocol):
         """This worker no longer owns these partitions. No transaction is open, and no record is being processed."""
         ...
 
-    def set_back(self, offsets: Mapping[Place, Offset]) -> list[Output]:
+    def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
         """The broker has lost its newest records of these partitions. They are read again from these offsets, even
         where the state counts further. Returns the outputs of the transaction that commits the offsets. Called before
         any other work on these partitions."""
@@ -100,11 +100,11 @@ class TransactionalLoop:
         batch_records: Callable[[], int],
         interval_s: float,
         tracked: frozenset[str] = frozenset(),
-        pulse: Pulse = NO_PULSE,
+        heartbeat: Heartbeat = NO_HEARTBEAT,
     ) -> None:
         """`batch_records` is asked before each batch how many records it may have. Batches that are not full begin at
         least `interval_s` apart, because a transaction costs the broker as much for one record as for a thousand.
-        Outputs to `tracked` topics must name their partition. `pulse` belongs to this loop alone."""
+        Outputs to `tracked` topics must name their partition. `heartbeat` belongs to this loop alone."""
         self._kafka = kafka
         self._processor = processor
         self._group = group
@@ -114,16 +114,16 @@ class TransactionalLoop:
         self._interval_s = interval_s
         self._last_batch_at = 0.0
         self._tracked = tracked
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._batch: list[Message] = []
         self._committed: dict[Place, Offset | None] = {}
         self._deleted: dict[Place, int] = {}
-        self._set_back: dict[Place, Offset] = {}
+        self._rewound: dict[Place, Offset] = {}
         self._delivered: dict[Place, Offset] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Returns soon after `stop` is set. By then the last batch is committed and the partitions are given back."""
-        self._pulse.start()
+        self._heartbeat.start()
         with kafka_errors():
             self._producer = self._new_producer()
             self._consumer = self._new_consumer()
@@ -156,11 +156,11 @@ class TransactionalLoop:
         return consumer
 
     def _run_batch(self) -> None:
-        self._pulse.turn()
+        self._heartbeat.turn()
         records = self._read_batch()
-        if self._set_back:
-            self._run_transaction(self._processor.set_back(self._set_back), self._set_back)
-            self._set_back = {}
+        if self._rewound:
+            self._run_transaction(self._processor.rewind(self._rewound), self._rewound)
+            self._rewound = {}
         self._run_due_work(records)
         if not records and (offsets := self._offsets_before(())):
             # Only control records were read. Committing past them brings the lag down to zero.
@@ -208,7 +208,7 @@ class TransactionalLoop:
     def _run_transaction(self, outputs: list[Output], offsets: Mapping[Place, Offset]) -> None:
         """The order of effects. So far the batch was applied in memory only."""
         # 1. Begin.
-        self._pulse.beat()
+        self._heartbeat.beat()
         self._begin()
         point("transaction.begun")
         # 2. Send the outputs of the batch.
@@ -234,7 +234,7 @@ class TransactionalLoop:
         self._producer.begin_transaction()
 
     def _on_error(self, error: KafkaError) -> None:
-        say_refused(error)
+        log_refused_login(error)
         self._brokers_were_down |= error.code() == KafkaError._ALL_BROKERS_DOWN
 
     def _commit_offsets(self, offsets: Mapping[Place, Offset]) -> None:
@@ -284,15 +284,15 @@ class TransactionalLoop:
             self._delivered[place_of(message)] = offset_of(message)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        committed = read_committed(self._fetch_committed(consumer, partitions))
-        starts = find_starts(self._kafka, self._group, committed, _CALL_S)
+        committed = parse_committed(self._fetch_committed(consumer, partitions))
+        starts = find_resume_points(self._kafka, self._group, committed, _CALL_S)
         self._committed = {place: start.committed for place, start in starts.items()}
         self._deleted = {place: start.deleted for place, start in starts.items()}
-        self._set_back = set_back(starts)
+        self._rewound = rewinds(starts)
         log.info("assigned", group=self._group, num_partitions=len(partitions))
-        self._pulse.owns(self._committed)
+        self._heartbeat.owns(self._committed)
         self._processor.assigned(self._committed)
-        consumer.assign([TopicPartition(*place, start.first) for place, start in starts.items()])
+        consumer.assign([TopicPartition(*place, start.read_from) for place, start in starts.items()])
 
     def _fetch_committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Waits until no transaction with offsets of the group is open, so that the last commit of the worker that
@@ -312,9 +312,9 @@ class TransactionalLoop:
         self._batch = [record for record in self._batch if (record.topic(), record.partition()) not in revoked]
         for place in revoked:
             self._committed.pop(place, None)
-            self._set_back.pop(place, None)
+            self._rewound.pop(place, None)
         log.info("revoked", group=self._group, num_partitions=len(revoked))
-        self._pulse.owns(self._committed)
+        self._heartbeat.owns(self._committed)
         self._processor.revoked(list(revoked))
 
     def _close_at_once(self) -> None:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from schemas.ids import Millis, Partition
 from schemas.stages import StageReads
+from streams.kafka.deleted_unread import Committed, deleted_since
 from streams.kafka.offsets import FirstRecord, OffsetReader, Offsets, going_on_at
 from streams.kafka.records import Place
-from streams.kafka.unread import Committed, deleted_since
 
 
 class Lag(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 from schemas import stages, topics
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import StageReads
-from streams.errors import KafkaRefused, NotLetIn, RetrieverSilent, StillBehind, StreamsError
+from streams.errors import KafkaRefused, LoginRefused, RetrieverSilent, StillBehind, StreamsError
 from streams.kafka.offsets import OffsetReader, Offsets, going_on_at
 from streams.kafka.records import Place
 from streams.kafka.sending import send_all
@@ -70,7 +70,7 @@ class Wait:
 
     def run(self) -> None:
         """Returns when all that was sent before the call is searchable. Raises StillBehind when the time is up, and
-        NotLetIn where the broker refuses the login or is not trusted."""
+        LoginRefused where the broker refuses the login or is not trusted."""
         try:
             # 1. the input and the two hops, in the order in which each makes records for the next
             for names in (topics.INPUTS, (topics.ACTIVITY_BY_POST,), (topics.ACTIONS_BY_MEMBER,)):
@@ -134,7 +134,7 @@ class Wait:
             try:
                 return ask()
             except StreamsError as error:
-                refused = refused + 1 if isinstance(error, NotLetIn) else 0
+                refused = refused + 1 if isinstance(error, LoginRefused) else 0
                 if refused == _REFUSED_LOOKS:
                     raise
                 for topic in step.topics:

@@ -23,11 +23,11 @@ from schemas.times import now_us
 from schemas.trending import encode_trending
 from streams.errors import StreamsError, TrendingStuck
 from streams.kafka.commit_watch import CALL_TIMEOUT_S, CommitWatch
-from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.deleted_unread import commit_metadata
+from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
-from streams.kafka.starts import Start, find_starts
-from streams.kafka.unread import commit_metadata
+from streams.kafka.resume_points import ResumePoint, find_resume_points
 from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending.faust_app import new_app
 from streams.trending.faust_commits import commit_with_metadata
@@ -57,21 +57,26 @@ def run_trending(
     folder: Path,
     stop: threading.Event,
     *,
-    pulse: Pulse = NO_PULSE,
+    heartbeat: Heartbeat = NO_HEARTBEAT,
     report: Report = _log_error,
 ) -> None:
     """Returns when `stop` is set and the lists are written. Where it cannot go on, it calls `report` with the reason
     and leaves the process. `folder` is Faust's own."""
-    asyncio.run(TrendingStage(kafka, settings, folder, pulse, report).run(stop))
+    asyncio.run(TrendingStage(kafka, settings, folder, heartbeat, report).run(stop))
 
 
 class TrendingStage:
     """Everything runs in one event loop; `activity` arrives through one agent for all partitions of this worker."""
 
     def __init__(
-        self, kafka: KafkaSettings, settings: TrendingSettings, folder: Path, pulse: Pulse, report: Report = _log_error
+        self,
+        kafka: KafkaSettings,
+        settings: TrendingSettings,
+        folder: Path,
+        heartbeat: Heartbeat,
+        report: Report = _log_error,
     ) -> None:
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._report = report
         self._kafka = kafka
         self._settings = settings
@@ -110,17 +115,17 @@ class TrendingStage:
             _sender, assigned = arguments
             self._is_member = True
             self._keep({Partition(place.partition) for place in assigned})
-            self._pulse.owns([Place(topics.ACTIVITY, Partition(place.partition)) for place in assigned])
+            self._heartbeat.owns([Place(topics.ACTIVITY, Partition(place.partition)) for place in assigned])
 
         @self._app.on_partitions_revoked.connect
         async def revoked(*_: Any, **__: Any) -> None:
             """All of them, before every rebalance; also before the first, when no group has let us in yet."""
             if self._is_member:
-                self._pulse.owns(())
+                self._heartbeat.owns(())
 
     async def run(self, stop: threading.Event) -> None:
         watch = CommitWatch(self._kafka, topics.TRENDING_GROUP, STALLED_LOOKS)
-        self._pulse.start()
+        self._heartbeat.start()
         with self._no_way_on("running Faust"):
             self._app.finalize()
             await self._app.start()
@@ -138,7 +143,7 @@ class TrendingStage:
             if time.monotonic() >= watch_at:
                 await self._look(watch)
                 watch_at = time.monotonic() + WATCH_EVERY_S
-            self._pulse.turn()
+            self._heartbeat.turn()
             await asyncio.sleep(0.1)
 
     async def _look(self, watch: CommitWatch) -> None:
@@ -193,11 +198,11 @@ class TrendingStage:
         for each in stored:
             self._scores[Partition(each.partition)].load(each)
 
-    def _find_starts(self, places: list[Place]) -> dict[Place, Start]:
+    def _find_starts(self, places: list[Place]) -> dict[Place, ResumePoint]:
         """Faust goes on there by itself; this says what it passes over."""
         with closing(OffsetReader(self._kafka, CALL_TIMEOUT_S)) as reader:
             committed = reader.progress(topics.TRENDING_GROUP, places)
-        return find_starts(self._kafka, topics.TRENDING_GROUP, committed, CALL_TIMEOUT_S)
+        return find_resume_points(self._kafka, topics.TRENDING_GROUP, committed, CALL_TIMEOUT_S)
 
     def _count(self, message: Any) -> None:
         scores = self._scores.get(message.partition)

@@ -21,7 +21,7 @@ from schemas import topics
 from schemas.api import RetrieveRequest
 from schemas.ids import Generation
 from schemas.topics import TopicSpec, core_topics, generation_topics
-from streams.errors import KafkaUnavailable, NotLetIn
+from streams.errors import KafkaUnavailable, LoginRefused
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
 from streams.kafka.topics import ensure_topics
@@ -128,7 +128,7 @@ def test_a_wait_with_a_wrong_password_ends_and_says_so(broker: StrictBroker, pro
     strangers = {"ssl.ca.location": str(certificate(tmp_path, "stranger").ca_file)}
     wrong = strangers if protocol == "SSL" else {"sasl.password": "guessed"}
     settings = KafkaSettings.model_validate(broker.settings(protocol, **wrong))
-    with pytest.raises(NotLetIn, match=r"does not let this client in: .*; mend kafka\.options"):
+    with pytest.raises(LoginRefused, match=r"does not let this client in: .*; mend kafka\.options"):
         Wait(settings, Generation("g"), dict, timeout_s=60, answer_s=1).run()
 
 

@@ -14,7 +14,7 @@ from schemas.embeddings import MemberEmbedding, PostEmbedding, pack_vector
 from schemas.ids import Generation, MemberId, Micros, Partition, PostId, Revision
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import admin, client_config, kafka_errors, producer_config
-from streams.kafka.heartbeat import Pulse
+from streams.kafka.heartbeat import Heartbeat
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
@@ -113,7 +113,7 @@ def until_no_lag(kafka: KafkaSettings, group: str, topics: Sequence[str], timeou
     until(no_lag, f"the lag of {group} to reach zero", timeout_s, every_s=0.1)
 
 
-class HeardPulse(Pulse):
+class RecordedHeartbeat(Heartbeat):
     """Remembers what a loop has said."""
 
     def __init__(self) -> None:

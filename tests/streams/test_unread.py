@@ -24,11 +24,11 @@ from streams.encode.stage import EncodeStage
 from streams.errors import KafkaUnavailable
 from streams.index.loop import IndexLoop
 from streams.kafka.clients import producer_config
+from streams.kafka.deleted_unread import Committed, parse_committed, sentence, to_commit
 from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import Processor, TransactionalLoop
-from streams.kafka.unread import Committed, read_committed, sentence, to_commit
-from streams.operate.deleted_unread import Acknowledged, acknowledge_deleted
+from streams.operate.acknowledge import Acknowledged, acknowledge_deleted
 from streams.operate.lag import Lag, read_lags
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
 from tests.conftest import RunningBroker
@@ -228,10 +228,10 @@ def _have_counted(kafka: KafkaSettings, place: Place, offset: Offset) -> None:
 def test_metadata_of_somebody_else_says_nothing() -> None:
     place = first_of(topics.POSTS)
     for text in ("", "deleted-unread=;", "deleted-unread=x;", "deleted-unread=-1;", "deleted-unread=7", "7;"):
-        assert read_committed([TopicPartition(*place, 3, text)]) == {place: Committed(Offset(3), 0)}
-    assert read_committed([TopicPartition(*place, 3, "deleted-unread=7;12;")]) == {place: Committed(Offset(3), 7)}
-    assert read_committed([to_commit(place, Offset(3), 4)]) == {place: Committed(Offset(3), 4)}
-    assert read_committed([TopicPartition(*place)]) == {place: Committed(None, 0)}
+        assert parse_committed([TopicPartition(*place, 3, text)]) == {place: Committed(Offset(3), 0)}
+    assert parse_committed([TopicPartition(*place, 3, "deleted-unread=7;12;")]) == {place: Committed(Offset(3), 7)}
+    assert parse_committed([to_commit(place, Offset(3), 4)]) == {place: Committed(Offset(3), 4)}
+    assert parse_committed([TopicPartition(*place)]) == {place: Committed(None, 0)}
 
 
 class Unknowing:

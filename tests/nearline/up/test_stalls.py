@@ -16,7 +16,7 @@ from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable
 from streams.kafka.commit_watch import CommitWatch
-from streams.kafka.heartbeat import FilePulse
+from streams.kafka.heartbeat import HeartbeatFile
 from streams.kafka.offsets import Offsets
 from streams.kafka.records import Place
 from streams.settings import KafkaSettings
@@ -67,11 +67,11 @@ class Watching:
         return set(self._stalls.found(processes))
 
 
-def begun(folder: Path, process: str, *owned: Place, loop: str = "loop") -> FilePulse:
-    pulse = FilePulse(folder, process, loop)
-    pulse.start()
-    pulse.owns(owned)
-    return pulse
+def begun(folder: Path, process: str, *owned: Place, loop: str = "loop") -> HeartbeatFile:
+    heartbeat = HeartbeatFile(folder, process, loop)
+    heartbeat.start()
+    heartbeat.owns(owned)
+    return heartbeat
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from streams.contexts.restore import topic_ids
 from streams.contexts.rows import TablePartition
 from streams.contexts.stage import ContextStage
 from streams.errors import OffsetsLost, RowsThrownAway
-from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
@@ -40,7 +40,15 @@ from streams.settings import ContextsSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.context_child import REFUSED, SESSION
 from tests.streams.context_world import Sent, World, slices
-from tests.streams.stage_kit import HeardPulse, Sender, all_places, child, in_thread, read_all, until_workers_share
+from tests.streams.stage_kit import (
+    RecordedHeartbeat,
+    Sender,
+    all_places,
+    child,
+    in_thread,
+    read_all,
+    until_workers_share,
+)
 from tests.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -60,10 +68,10 @@ class Contexts:
         self.sender = Sender(self.kafka)
 
     def stage(
-        self, rules: ContextRules | None = None, batch_records: int = 100, pulse: Pulse = NO_PULSE
+        self, rules: ContextRules | None = None, batch_records: int = 100, heartbeat: Heartbeat = NO_HEARTBEAT
     ) -> ContextStage:
         settings = ContextsSettings(batch_records=batch_records, interval_s=0.01)
-        return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0", pulse=pulse)
+        return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0", heartbeat=heartbeat)
 
     @contextmanager
     def worker(self, slot: str = "0", crash: str = "") -> Iterator[subprocess.Popen[str]]:
@@ -152,14 +160,14 @@ def contexts(clean_topics: RunningBroker, tmp_path: Path) -> Contexts:
 
 def test_events_become_contexts(contexts: Contexts) -> None:
     contexts.send(post("p1", "hello"), like("m", "p1"), like("m", "later"), like("m", "p1", 2, "view"))
-    pulse = HeardPulse()
-    with in_thread(contexts.stage(pulse=pulse).run):
+    heartbeat = RecordedHeartbeat()
+    with in_thread(contexts.stage(heartbeat=heartbeat).run):
         contexts.until_done()
-        pulse.until_turned()
-        assert pulse.owned == all_places(contexts.kafka, *stages.CONTEXTS.topics)
+        heartbeat.until_turned()
+        assert heartbeat.owned == all_places(contexts.kafka, *stages.CONTEXTS.topics)
         contexts.send(post("later", "here now"), {"type": "post.deleted", "post_id": "never seen", "at": at(1)})
         contexts.flush()
-    assert pulse.owned == frozenset(), "what is given back is nobody's any more"
+    assert heartbeat.owned == frozenset(), "what is given back is nobody's any more"
     posts, members = contexts.posts(), contexts.members()
     assert posts["p1"][-1].counts == {"like": 1, "view": 1}
     assert posts["never seen"][-1].deleted

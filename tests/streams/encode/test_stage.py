@@ -19,14 +19,14 @@ from schemas.ids import MemberId, Micros, PostId, Revision
 from schemas.topics import TopicSpec
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.stage import EncodeStage
-from streams.kafka.heartbeat import NO_PULSE, Pulse
+from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.topics import ensure_topics
 from streams.settings import EncodeSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.hash_encoder import POISON, HashEncoder, Prepared, vector_of
 from tests.streams.stage_kit import (
     Headers,
-    HeardPulse,
+    RecordedHeartbeat,
     Sender,
     all_places,
     child,
@@ -63,11 +63,11 @@ class Encode:
         specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
         ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
 
-    def stage(self, pulse: Callable[[str], Pulse] = lambda _: NO_PULSE) -> EncodeStage:
+    def stage(self, heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT) -> EncodeStage:
         self.registry = CollectorRegistry()
         metrics = EncodeMetrics(self.registry)
         return EncodeStage(
-            self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics, pulse=pulse
+            self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics, heartbeat=heartbeat
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -100,12 +100,12 @@ def encode(clean_topics: RunningBroker) -> Encode:
 def test_contexts_become_embeddings(encode: Encode) -> None:
     encode.send(post("p1", 3, "one"), post("p2", 4, deleted=True))
     encode.send(member("m1", "baker", acted=[PostId("p1")], hidden=[PostId("p2")]), member("m2", None))
-    pulses = defaultdict[str, HeardPulse](HeardPulse)
-    with in_thread(encode.stage(pulses.__getitem__).run):
+    heartbeats = defaultdict[str, RecordedHeartbeat](RecordedHeartbeat)
+    with in_thread(encode.stage(heartbeats.__getitem__).run):
         encode.until_no_lag()
-        for pulse in pulses.values():
-            pulse.until_turned()
-        owned = [place for pulse in pulses.values() for place in pulse.owned]
+        for heartbeat in heartbeats.values():
+            heartbeat.until_turned()
+        owned = [place for heartbeat in heartbeats.values() for place in heartbeat.owned]
     assert (len(owned), set(owned)) == (8, all_places(encode.kafka, *SOURCES)), "each loop says what is its own"
     posts = {message.key(): decode_post_embedding(message.value() or b"") for message in encode.posts()}
     members = {message.key(): decode_member_embedding(message.value() or b"") for message in encode.members()}
@@ -175,16 +175,16 @@ def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> 
 
 def test_a_slow_batch_gives_signs_of_life(encode: Encode) -> None:
     """A large model may take minutes: who looks after the process must not take it for one that stands still."""
-    pulse = HeardPulse()
+    heartbeat = RecordedHeartbeat()
 
     class Slow(HashEncoder):
         def run(self, prepared: Prepared) -> list[Outcome]:
-            assert all(pulse.beats.acquire(timeout=20) for _ in range(2)), "no sign within a turn"
+            assert all(heartbeat.beats.acquire(timeout=20) for _ in range(2)), "no sign within a turn"
             return super().run(prepared)
 
     encode.encoder = Slow()
     encode.send(post("p"))
-    with in_thread(encode.stage(lambda _: pulse).run):
+    with in_thread(encode.stage(lambda _: heartbeat).run):
         encode.until_no_lag()
     assert encode.encoder.posts == [("p", 1)]
 

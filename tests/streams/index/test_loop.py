@@ -27,7 +27,7 @@ from streams.settings import IndexSettings, KafkaSettings
 from tests.conftest import RunningBroker
 from tests.streams.journal_tier import JournalTier
 from tests.streams.stage_kit import (
-    HeardPulse,
+    RecordedHeartbeat,
     Sender,
     all_places,
     child,
@@ -89,13 +89,13 @@ def index(clean_topics: RunningBroker, tmp_path: Path) -> Index:
 def test_posts_and_members_become_durable_and_lag_reaches_zero(index: Index) -> None:
     index.send_posts(range(120), f"sender-{index.generation}")
     Sender(index.kafka).send(index.members, [("m1", encode_embedding(member_embedding("m1", 4)))])
-    tier, pulse = JournalTier(index.journal), HeardPulse()
-    with in_thread(index.loop(tier, pulse=pulse).run):
+    tier, heartbeat = JournalTier(index.journal), RecordedHeartbeat()
+    with in_thread(index.loop(tier, heartbeat=heartbeat).run):
         # The control records at the end of a transaction are lag too.
         index.until_no_lag()
-        pulse.until_turned()
-        assert pulse.owned == all_places(index.kafka, index.posts, index.members)
-    assert pulse.owned == frozenset(), "what is given back is nobody's any more"
+        heartbeat.until_turned()
+        assert heartbeat.owned == all_places(index.kafka, index.posts, index.members)
+    assert heartbeat.owned == frozenset(), "what is given back is nobody's any more"
     assert index.durable() == {**{f"p{n}": (1, False) for n in range(120)}, "m1": (4, False)}
     assert index.own_dead_letters() == []
 
@@ -192,11 +192,11 @@ def test_freshness_counts_from_the_origin(index: Index) -> None:
 
 def test_tombstones_are_swept_now_and_then(index: Index) -> None:
     """A sweep that takes minutes is no loop that stands still: the loop is at work, and says so."""
-    tier, pulse = JournalTier(index.journal), HeardPulse()
-    with in_thread(index.loop(tier, sweep_every_s=0.05, pulse=pulse).run):
+    tier, heartbeat = JournalTier(index.journal), RecordedHeartbeat()
+    with in_thread(index.loop(tier, sweep_every_s=0.05, heartbeat=heartbeat).run):
         until(lambda: tier.swept >= 2, "two sweeps")
     before_each_and_within = 2 * tier.swept
-    assert all(pulse.beats.acquire(blocking=False) for _ in range(before_each_and_within))
+    assert all(heartbeat.beats.acquire(blocking=False) for _ in range(before_each_and_within))
 
 
 def test_two_loops_share_the_partitions_and_one_takes_over(index: Index) -> None:

@@ -19,7 +19,7 @@ from schemas.trending import TrendingList, decode_trending
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import consumer_config
 from streams.kafka.commit_watch import CommitWatch
-from streams.kafka.heartbeat import read_signs
+from streams.kafka.heartbeat import read_heartbeats
 from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
@@ -65,8 +65,8 @@ class Trending:
 
     def owned(self, *workers: subprocess.Popen[str]) -> list[Place]:
         """By what each says, one after the other."""
-        signs = [read_signs(self.data_dir, str(worker.pid))["loop"] for worker in workers]
-        return sorted(place for sign in signs for place in sign.owned)
+        heartbeats = [read_heartbeats(self.data_dir, str(worker.pid))["loop"] for worker in workers]
+        return sorted(place for heartbeat in heartbeats for place in heartbeat.owned)
 
     def until_members(self, number: int) -> None:
         until_workers_share(self.kafka, topics.TRENDING_GROUP, number)

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError
 from schemas.ids import Micros, Partition, PostId
 from schemas.trending import decode_trending
 from streams.errors import KafkaRefused
-from streams.kafka.heartbeat import NO_PULSE, FilePulse
+from streams.kafka.heartbeat import NO_HEARTBEAT, HeartbeatFile
 from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending.lists import _last_list
 from streams.trending.scores import TrendingScores
@@ -27,7 +27,7 @@ def scores(partition: int) -> TrendingScores:
 
 def test_a_partition_that_comes_while_lists_are_written_ends_nothing(tmp_path: Path) -> None:
     """Sending waits, and the agent goes on meanwhile: it takes partitions over."""
-    stage = TrendingStage(KafkaSettings(bootstrap_servers="127.0.0.1:1"), SETTINGS, tmp_path, NO_PULSE)
+    stage = TrendingStage(KafkaSettings(bootstrap_servers="127.0.0.1:1"), SETTINGS, tmp_path, NO_HEARTBEAT)
     stage._scores = {Partition(number): scores(number) for number in range(2)}
     written: list[int] = []
 
@@ -49,14 +49,14 @@ def test_a_partition_that_comes_while_lists_are_written_ends_nothing(tmp_path: P
 def test_who_waits_to_be_let_in_by_its_group_is_still_at_its_start(tmp_path: Path) -> None:
     """Faust says that partitions are revoked before it has ever asked for some."""
     begun: list[str] = []
-    pulse = FilePulse(tmp_path, "trending", has_begun=lambda: begun.append("begun"))
-    stage = TrendingStage(KafkaSettings(bootstrap_servers="127.0.0.1:1"), SETTINGS, tmp_path, pulse)
+    heartbeat = HeartbeatFile(tmp_path, "trending", has_begun=lambda: begun.append("begun"))
+    stage = TrendingStage(KafkaSettings(bootstrap_servers="127.0.0.1:1"), SETTINGS, tmp_path, heartbeat)
 
     async def tell(signal: Any) -> None:
         await signal.send(set())
-        pulse.turn()
+        heartbeat.turn()
 
-    pulse.start()
+    heartbeat.start()
     asyncio.run(tell(stage._app.on_partitions_revoked))
     assert begun == []
     asyncio.run(tell(stage._app.on_partitions_assigned))

@@ -15,9 +15,9 @@ from confluent_kafka import TopicPartition
 from schemas import stages
 from schemas.ids import Offset, Partition
 from schemas.stages import StageReads, all_stages
+from streams.kafka.deleted_unread import sentence, to_commit
 from streams.kafka.group_offsets import set_offsets
 from streams.kafka.offsets import OffsetReader
-from streams.kafka.unread import sentence, to_commit
 from streams.operate.lag import deleted_unread
 from streams.settings import KafkaSettings
 

@@ -27,7 +27,7 @@ class Committed(NamedTuple):
     deleted: int
 
 
-def read_committed(found: Iterable[TopicPartition]) -> dict[Place, Committed]:
+def parse_committed(found: Iterable[TopicPartition]) -> dict[Place, Committed]:
     """What the broker answers. Metadata of somebody else says nothing. Raises StreamsError where it does not know a
     partition's offset now, which is not the same as none."""
     found = list(found)
