@@ -10,19 +10,16 @@ Which fixture to take:
 import os
 import tempfile
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from hypothesis import settings
 
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.ports import RANGE_VARIABLE
+from tests.kit.kafka.brokers import RunningBroker, cleaned
 from tests.order import ModulesTogether, ordered
-from tests.waiting import until
 
 settings.register_profile("nearline", deadline=None)  # a busy machine is no failure
 settings.load_profile("nearline")
@@ -38,14 +35,6 @@ _QUICK: Final = ("-XX:TieredStopAtLevel=1",)
 _ODD_NAME: Final = "p2 ü, räume: %d ${x}#\\u"
 """Of every broker's data folder: a user may call it anything."""
 
-NO_COORDINATOR_YET: Final = (
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError._WAIT_COORD,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-)
-"""What a broker that has just started answers about a group, for a moment."""
-
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,46 +44,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ModulesTogether:
     return ModulesTogether(config, log)
-
-
-class RunningBroker:
-    """`start` after `stop` or `kill` uses the same port, so that clients come back."""
-
-    def __init__(self, embedded: EmbeddedBroker) -> None:
-        self.embedded = embedded
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return self.embedded.bootstrap_servers
-
-    @property
-    def folder(self) -> Path:
-        return self.embedded.folder
-
-    @property
-    def data_dir(self) -> Path:
-        """The data folder of an instance whose broker this would be."""
-        return self.embedded.folder.parent
-
-    def start(self) -> None:
-        """From the main thread: the broker ends with the thread that starts it, so also with a killed pytest."""
-        self.embedded.start(dies_with_parent=True)
-        # A client that has asked for a group before a kill may wait for that coordinator for good (librdkafka 5511).
-        self.__dict__.pop("admin", None)
-
-    def stop(self) -> None:
-        self.embedded.stop()
-
-    def kill(self) -> None:
-        """kill -9; returns when it is gone."""
-        process = self.embedded.running()
-        assert process is not None, "the broker does not run, so it cannot be killed"
-        process.kill()
-        process.wait(10)
-
-    @cached_property
-    def admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +62,7 @@ def broker() -> Iterator[RunningBroker]:
 @pytest.fixture
 def fresh_broker(broker: RunningBroker) -> Iterator[RunningBroker]:
     """The session's broker without any topic or group, which this test may stop, kill and start."""
-    yield _cleaned(broker)
+    yield cleaned(broker)
     if not broker.embedded.serves():
         broker.start()
 
@@ -124,41 +73,4 @@ def clean_topics(broker: RunningBroker) -> RunningBroker:
 
     End your own consumers before the test ends: a group with live members is waited for.
     """
-    return _cleaned(broker)
-
-
-def _cleaned(broker: RunningBroker) -> RunningBroker:
-    _delete_groups(broker.admin)
-    _delete_topics(broker.admin)
-    return broker
-
-
-def _delete_topics(admin: AdminClient) -> None:
-    if names := _topics(admin):
-        for deleted in admin.delete_topics(names).values():
-            deleted.result(20)
-        until(lambda: not _topics(admin), "the topics of the last test to be gone")
-
-
-def _topics(admin: AdminClient) -> list[str]:
-    return [name for name in admin.list_topics(timeout=20).topics if not name.startswith("__")]
-
-
-def _delete_groups(admin: AdminClient) -> None:
-    until(lambda: all(_delete_group(admin, name) for name in _groups(admin)), "the groups of the last test to end")
-
-
-def _groups(admin: AdminClient) -> list[str]:
-    return [group.group_id for group in admin.list_consumer_groups().result(20).valid]
-
-
-def _delete_group(admin: AdminClient, name: str) -> bool:
-    """False while it has live members, or its coordinator is not there yet."""
-    try:
-        admin.delete_consumer_groups([name])[name].result(20)
-    except KafkaException as error:
-        if error.args[0].code() in (KafkaError.NON_EMPTY_GROUP, *NO_COORDINATOR_YET):
-            return False
-        if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-            raise
-    return True
+    return cleaned(broker)

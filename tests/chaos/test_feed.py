@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from nearline.chaos.expected import Entry, Member, expected_end, time_us
 from nearline.chaos.feed import Event, Feed
 from schemas.events import parse_event
-from tests.chaos.lines import line
+from tests.kit.data.lines import line
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 

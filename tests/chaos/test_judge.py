@@ -17,8 +17,8 @@ from nearline.chaos.table import KILL, Round, figures, sentence
 from nearline.chaos.vectors import OwnVectors
 from schemas.contexts import HistoryEntry
 from schemas.ids import Micros, PostId, Revision
-from tests.chaos.honest import held_after
-from tests.packages import make_tiny_package
+from tests.kit.data.faultless_pipeline import held_after
+from tests.kit.packages import make_tiny_package
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 NUM_EVENTS = 600

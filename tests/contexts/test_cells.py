@@ -27,7 +27,7 @@ from contexts.settings import ContextRules
 from schemas.events import MemberEvent, PostEvent
 from schemas.hops import MemberAction, PostActivity
 from schemas.ids import MemberId, PostId
-from tests.contexts.kit import (
+from tests.kit.data.rows import (
     MEMBER,
     POST,
     RULES,

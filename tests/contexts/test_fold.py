@@ -31,7 +31,7 @@ from schemas.events import (
 from schemas.hops import MemberAction, PostActivity
 from schemas.ids import MemberId, PostId
 from schemas.times import to_micros
-from tests.contexts.kit import RULES, moment, us
+from tests.kit.data.rows import RULES, moment, us
 
 NOW_US = us(10_000)
 HISTORY_ACTIONS = ("like", "share", "comment")

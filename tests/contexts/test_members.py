@@ -11,7 +11,7 @@ from schemas.contexts import HistoryEntry, MemberContext
 from schemas.events import MemberDeleted, MemberEvent, event_order
 from schemas.hops import MemberAction, PostActivity
 from schemas.ids import MemberId, PostId
-from tests.contexts.kit import MEMBER, RULES, acts, leaves, member_after, member_step, profile, us
+from tests.kit.data.rows import MEMBER, RULES, acts, leaves, member_after, member_step, profile, us
 
 
 def context_of(row: MemberRow, now_s: float = 100) -> MemberContext:

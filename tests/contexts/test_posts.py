@@ -13,8 +13,8 @@ from schemas.contexts import PostContext
 from schemas.events import PostEvent
 from schemas.hops import MemberAction
 from schemas.ids import MemberId, PostId
-from tests.contexts.kit import POST, RULES, activity, created, deleted, post_after, post_step, updated, us
-from tests.event_oracle import newest
+from tests.kit.data.event_order import newest
+from tests.kit.data.rows import POST, RULES, activity, created, deleted, post_after, post_step, updated, us
 
 DAY_S = 86_400
 

@@ -17,7 +17,7 @@ import pytest
 from nearline.demo.world import Event, World, WorldSize, make_world, write_world
 from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
-from tests.commands import QuickPipeline
+from tests.kit.commands import QuickPipeline
 
 SIZE = WorldSize(posts=1_200, members=100, activity=6_000)
 ENVIRONMENT = {"NEARLINE_TRENDING__INTERVAL_S": "0.5"}

@@ -19,7 +19,7 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
 from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running
-from tests.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

@@ -14,7 +14,7 @@ from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
 from tests.e2e.conftest import Running, created, moment
-from tests.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

@@ -16,7 +16,7 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
 from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running, created, moment
-from tests.event_oracle import newest
+from tests.kit.data.event_order import newest
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

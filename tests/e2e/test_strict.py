@@ -27,11 +27,11 @@ from streams.kafka.reading import scan_topic
 from streams.kafka.topics import ensure_topics
 from streams.operate.wait import Wait
 from streams.settings import KafkaSettings
-from tests.certificates import certificate
-from tests.commands import QuickPipeline
 from tests.e2e.conftest import acted, created, moment, profile
-from tests.strict_broker import PASSWORD, StrictBroker
-from tests.waiting import until
+from tests.kit.certificates import certificate
+from tests.kit.commands import QuickPipeline
+from tests.kit.kafka.strict_broker import PASSWORD, StrictBroker
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 

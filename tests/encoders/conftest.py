@@ -6,8 +6,8 @@ import pytest
 
 from encoders.encoder import Encoder
 from encoders.package.model_package import ModelPackage
-from tests.packages import make_tiny_package
-from tests.threads import torch_threads
+from tests.kit.packages import make_tiny_package
+from tests.kit.torch_threads import torch_threads
 
 
 @pytest.fixture(scope="module", autouse=True)

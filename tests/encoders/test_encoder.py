@@ -12,9 +12,9 @@ from encoders.encoder import Encoder
 from encoders.errors import BadPackage, BadText, Outcome, Unencodable
 from encoders.package.manifest import MeanForm, PoolingMode, PostTemplate, PromptForm, Templates, TokenLimits
 from encoders.package.model_package import ModelPackage
-from tests.encoders.contexts import entry, member, post
-from tests.packages import WORDS, make_tiny_package
-from tests.threads import torch_threads
+from tests.kit.data.contexts import entry, member, post
+from tests.kit.packages import WORDS, make_tiny_package
+from tests.kit.torch_threads import torch_threads
 
 
 def vectors(outcomes: list[Outcome]) -> np.ndarray[Any, Any]:

@@ -17,8 +17,8 @@ from encoders.errors import BadPackage
 from encoders.from_hugging_face import Recipe, create_package
 from encoders.package.manifest import MeanForm, PostTemplate, Templates, TokenLimits
 from nearline.commands.package import package as package_command
-from tests.encoders.contexts import entry, member
-from tests.packages import poison, tiny_tokenizer
+from tests.kit.data.contexts import entry, member
+from tests.kit.packages import poison, tiny_tokenizer
 
 ROPE = {
     "rope_type": "llama3",

@@ -8,8 +8,8 @@ from encoders.encoder import Encoder
 from encoders.vector_cache import VectorCache, prompt_key
 from schemas.contexts import PostContext
 from schemas.ids import Micros, PostId, Revision
-from tests.encoders.contexts import entry, member
-from tests.packages import make_tiny_package
+from tests.kit.data.contexts import entry, member
+from tests.kit.packages import make_tiny_package
 
 ENTRY_BYTES = 350 + 4 * 2
 

@@ -4,7 +4,7 @@ import asyncio
 from functools import cache
 from typing import Any
 
-from tests.retriever.kit import Served, World, member, post
+from tests.kit.retrievers import Served, World, member, post
 
 
 class Service:

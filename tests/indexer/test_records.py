@@ -7,7 +7,7 @@ import pytest
 from indexer.records import check, read_embedding
 from schemas.embeddings import Embedding, Vector, encode_embedding, pack_vector
 from schemas.errors import BadRecord
-from tests.indexer.kit import DIMENSION, deleted_member, deleted_post, member, post, vectors
+from tests.kit.tiers import DIMENSION, deleted_member, deleted_post, member, post, vectors
 
 UNIT: Vector = vectors(1)[0]
 IMPOSSIBLE = {

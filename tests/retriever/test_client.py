@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from retriever.client import RetrieverClient
 from retriever.errors import NotAllowed, RequestRefused, RetrieverUnavailable
 from schemas.api import RetrieveRequest
-from tests.retriever.kit import Served, World, member, post
+from tests.kit.retrievers import Served, World, member, post
 
 KEY = SecretStr("secret")
 

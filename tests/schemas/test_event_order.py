@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.events import event_order, parse_event
-from tests.event_oracle import order_of
+from tests.kit.data.event_order import order_of
 
 DIGESTS = {
     b'{"type":"post.updated","post_id":"p","author_id":"m","text":"red",'

@@ -24,7 +24,7 @@ from schemas.events import (
 from schemas.ids import Millis
 from schemas.times import EPOCH, MICROSECOND, from_rfc3339, to_micros, to_rfc3339
 from streams.operate.event_files import shift_times
-from tests.schemas.strategies import EVENTS, NEARLY_EVENTS, TIMES
+from tests.kit.data.strategies import EVENTS, NEARLY_EVENTS, TIMES
 
 quick = settings(max_examples=200)
 

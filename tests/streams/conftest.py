@@ -7,8 +7,8 @@ import pytest
 
 from streams.kafka.offsets import OffsetReader
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.offsets import made
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import made
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from streams.kafka.clients import MAX_RECORD_BYTES, producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
-from tests.bad_input import ACCEPTED, Case, bodies, post, raw, records
-from tests.conftest import RunningBroker
+from tests.kit.data.bad_events import ACCEPTED, Case, bodies, post, raw, records
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import in_thread, read_all
 from tests.streams.contexts.test_stage import Contexts
-from tests.streams.stage_kit import in_thread, read_all
 
 pytestmark = pytest.mark.broker
 

@@ -12,15 +12,15 @@ from schemas.headers import UNREADABLE, headers_of, origin_ms
 from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
+from tests.kit.encoders import POISON
+from tests.kit.journal_tier import JournalTier
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.strange_headers import send_strange
+from tests.kit.kafka.topics import in_thread, post_embedding, read_all
 from tests.streams.contexts.test_stage import Contexts, post
 from tests.streams.encode.test_stage import Encode
 from tests.streams.encode.test_stage import post as context
-from tests.streams.hash_encoder import POISON
 from tests.streams.index.test_loop import Index
-from tests.streams.journal_tier import JournalTier
-from tests.streams.stage_kit import in_thread, post_embedding, read_all
-from tests.streams.strange_headers import send_strange
 
 pytestmark = pytest.mark.broker
 

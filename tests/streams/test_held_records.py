@@ -11,8 +11,8 @@ from streams.index.loop import IndexLoop
 from streams.index.outage_wait import Patience
 from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import IndexSettings, KafkaSettings
-from tests.streams.journal_tier import JournalTier
-from tests.streams.stage_kit import new_generation
+from tests.kit.journal_tier import JournalTier
+from tests.kit.kafka.topics import new_generation
 
 KAFKA = KafkaSettings(bootstrap_servers="localhost:1")
 PLACES = [TopicPartition("posts", 0, 7)]

@@ -19,11 +19,11 @@ from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import ALL, DeadLetter, letters
 from streams.operate.dead_letter_marks import Marked, replay
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
+from tests.kit.encoders import POISON, HashEncoder, vector_of
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import in_thread, read_all
 from tests.streams.contexts.test_stage import Contexts, at, post
 from tests.streams.encode.test_stage import Encode
-from tests.streams.hash_encoder import POISON, HashEncoder, vector_of
-from tests.streams.stage_kit import in_thread, read_all
 
 pytestmark = pytest.mark.broker
 

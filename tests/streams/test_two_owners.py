@@ -28,14 +28,14 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import TRANSACTION_MS
 from streams.settings import EncodeSettings
-from tests.conftest import RunningBroker
-from tests.streams.context_child import REFUSED
-from tests.streams.context_world import World, slices
+from tests.kit.children.context_stage import REFUSED
+from tests.kit.data.shuffled_events import World, slices
+from tests.kit.encoders import HashEncoder
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import child, in_thread
+from tests.kit.waiting import until
 from tests.streams.contexts.test_stage import CRASHED, Contexts
 from tests.streams.encode.test_stage import Encode, post
-from tests.streams.hash_encoder import HashEncoder
-from tests.streams.stage_kit import child, in_thread
-from tests.waiting import until
 
 pytestmark = pytest.mark.broker
 
@@ -143,7 +143,7 @@ def test_a_frozen_worker_that_has_heard_that_it_is_out_of_the_group_commits_noth
     contexts, world = Contexts(clean_topics, tmp_path), World(seed=8, num_actions=100)
     contexts.send_all(world.sent())
     arguments = clean_topics.bootstrap_servers, str(tmp_path), "frozen"
-    with child("tests.streams.sleepy_child", *arguments) as frozen:
+    with child("tests.kit.children.frozen_context_stage", *arguments) as frozen:
         until(lambda: children.is_stopped(frozen.pid), "it to have a batch, and freeze", 30)
         with contexts.worker("awake"):
             contexts.until_done()
@@ -202,7 +202,7 @@ def _keep_running(contexts: Contexts, slots: tuple[str, ...], stop: Event) -> No
     supervisor = Supervisor()
     for slot in slots:
         arguments = contexts.broker.bootstrap_servers, str(contexts.folder), slot
-        command = [sys.executable, "-m", "tests.streams.context_child", *arguments]
+        command = [sys.executable, "-m", "tests.kit.children.context_stage", *arguments]
         supervisor.start(Part(slot, lambda command=command: children.spawn(command, dies_with_parent=True)))  # type: ignore[misc]
     while not stop.wait(0.05):
         supervisor.look()

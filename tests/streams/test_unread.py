@@ -31,12 +31,12 @@ from streams.kafka.transactional_loop import Processor, TransactionalLoop
 from streams.operate.acknowledge import Acknowledged, acknowledge_deleted
 from streams.operate.lag import Lag, read_lags
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.hash_encoder import HashEncoder
-from tests.streams.journal_tier import JournalTier
-from tests.streams.offsets import GENERATION, commit, delete_before, made, produce, transaction
-from tests.streams.stage_kit import child, in_thread, read_all
-from tests.waiting import until
+from tests.kit.encoders import HashEncoder
+from tests.kit.journal_tier import JournalTier
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import GENERATION, commit, delete_before, made, produce, transaction
+from tests.kit.kafka.topics import child, in_thread, read_all
+from tests.kit.waiting import until
 
 Run = Callable[[Event], None]
 
@@ -146,11 +146,11 @@ def test_trending_counts_it_too(clean_topics: RunningBroker, tmp_path: Path) -> 
     seen = Seen(clean_topics, kafka, "trending", topics.TRENDING_GROUP, first_of(topics.ACTIVITY))
     arguments = str(kafka.bootstrap_servers), "0.2", str(tmp_path)
     seen.send(2)
-    with child("tests.streams.trending_child", *arguments):
+    with child("tests.kit.children.trending_stage", *arguments):
         seen.until_committed(2, 0)
     seen.send(5)
     seen.delete_before(5)
-    with child("tests.streams.trending_child", *arguments):
+    with child("tests.kit.children.trending_stage", *arguments):
         seen.until_committed(7, 3)
         seen.send(1)
         seen.until_committed(8, 3)

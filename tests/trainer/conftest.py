@@ -3,8 +3,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.threads import torch_threads
-from tests.trainer.forks import Forks
+from tests.kit.forks import Forks
+from tests.kit.torch_threads import torch_threads
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 import torch
 
 from encoders.package.model_package import ModelPackage
-from tests.trainer.devices_child import ROWS, loss_of
-from tests.trainer.forks import Forks, Run, output_of
-from tests.trainer.kit import events, write_events
+from tests.kit.children.train_on_two_devices import ROWS, loss_of
+from tests.kit.data.training_events import events, write_events
+from tests.kit.forks import Forks, Run, output_of
 from tests.trainer.test_training import CONFIG
 
 
@@ -26,7 +26,12 @@ def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_pat
     arguments = [str(one) for one in (tmp_path, recorded, out, tmp_path / "train.toml")]
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     children = [
-        Run("tests.trainer.devices_child", arguments, str(tmp_path / f"output-{rank}"), as_launched(store.port, rank))
+        Run(
+            "tests.kit.children.train_on_two_devices",
+            arguments,
+            str(tmp_path / f"output-{rank}"),
+            as_launched(store.port, rank),
+        )
         for rank in range(2)
     ]
     statuses = forks.run(*children)

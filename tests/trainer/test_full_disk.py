@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.forks import Forks, Run, output_of
-from tests.trainer.full_disk_child import REFUSED
-from tests.trainer.kit import events, write_events
+from tests.kit.children.train_on_full_disk import REFUSED
+from tests.kit.data.training_events import events, write_events
+from tests.kit.forks import Forks, Run, output_of
 from tests.trainer.test_training import CONFIG
 
 
@@ -15,7 +15,7 @@ def test_a_full_disk_is_one_sentence_and_training_goes_on_when_there_is_room(tmp
     arguments = [str(one) for one in (tmp_path / "disk", recorded, tmp_path / "train.toml")]
     # Without the kernels, which would be compiled first: the disk is the same.
     without_kernels = {"CXX": "no-such-compiler"}
-    child = Run("tests.trainer.full_disk_child", arguments, str(tmp_path / "output"), without_kernels)
+    child = Run("tests.kit.children.train_on_full_disk", arguments, str(tmp_path / "output"), without_kernels)
     (status,) = forks.run(child)
     if status == REFUSED:
         pytest.skip(f"a disk of its own for this test is refused here: {output_of(child)}")

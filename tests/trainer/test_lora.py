@@ -9,8 +9,8 @@ from sentence_transformers import SentenceTransformer
 
 from encoders.encoder import Encoder
 from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
-from tests.packages import make_tiny_package
-from tests.trainer.kit import events, feed_of
+from tests.kit.data.training_events import events, feed_of
+from tests.kit.packages import make_tiny_package
 from trainer.data.feed import Feed
 from trainer.errors import BadStart
 from trainer.model.collator import Collator

@@ -11,11 +11,11 @@ from encoders.encoder import Encoder
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
 from nearline.commands._recorded import read_feed
-from tests.nearline.site import Commands, Ran
-from tests.packages import make_tiny_package
-from tests.threads import torch_threads
-from tests.trainer.forks import Forks, Run, output_of
-from tests.trainer.kit import events, write_events
+from tests.kit.data.training_events import events, write_events
+from tests.kit.forks import Forks, Run, output_of
+from tests.kit.packages import make_tiny_package
+from tests.kit.site import Commands, Ran
+from tests.kit.torch_threads import torch_threads
 from trainer.data.dataset import training_data
 from trainer.data.feed import Feed
 from trainer.settings import TrainSettings, read_settings
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_package_after_a_kill_too(
     killed = tmp_path / "killed"
     config = recorded.parent / "train.toml"
     arguments = [str(one) for one in (recorded, killed, config, TOKENS, 13)]
-    child = Run("tests.trainer.training_child", arguments, str(tmp_path / "output"))
+    child = Run("tests.kit.children.train_until_killed", arguments, str(tmp_path / "output"))
     assert forks.run(child) == [-signal.SIGKILL], output_of(child)
     assert not killed.exists()
     assert "go on with --resume" in train(commands, recorded, killed).err

@@ -20,7 +20,7 @@ from encoders.model.layers import PackedLayer
 from encoders.package.manifest import PostTemplate, Precision, Templates
 from encoders.package.model_package import ModelPackage
 from tests.encoders.model.test_model import one_by_one, worst_distance
-from tests.packages import WORDS, make_tiny_package
+from tests.kit.packages import WORDS, make_tiny_package
 
 CPU = torch.device("cpu")
 BY_HAND = choose_steps(LlamaConfig(), CPU, compiled=False)

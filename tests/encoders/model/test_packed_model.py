@@ -17,7 +17,7 @@ from encoders.model.packed_model import PackedModel, choose_device, load_model
 from encoders.package.manifest import PoolingMode
 from encoders.package.model_package import ModelPackage
 from schemas.embeddings import Vector
-from tests.packages import FailsOn, make_tiny_package
+from tests.kit.packages import FailsOn, make_tiny_package
 
 CPU = torch.device("cpu")
 LAYOUTS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from encoders.encoder import Encoder
 from encoders.errors import BadPackage, GoldenMismatch, PackageExists
 from encoders.package.manifest import Golden, Manifest, read_manifest, render_manifest
 from encoders.package.model_package import WEIGHTS_FILE, ModelPackage, file_digest
-from tests.packages import make_tiny_package, poison
+from tests.kit.packages import make_tiny_package, poison
 
 
 def change_manifest(folder: Path, **changes: object) -> Manifest:

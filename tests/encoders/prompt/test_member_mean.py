@@ -3,7 +3,7 @@ import pytest
 
 from encoders.package.manifest import MeanForm, MemberTemplate
 from encoders.prompt.member_mean import Part, parts, weighted_mean
-from tests.encoders.contexts import entry, member
+from tests.kit.data.contexts import entry, member
 
 TEMPLATE = MemberTemplate()
 

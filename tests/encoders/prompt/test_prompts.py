@@ -20,7 +20,7 @@ from encoders.package.manifest import (
 )
 from encoders.prompt.prompts import Prompts, is_encodable, profile_text
 from encoders.prompt.safe_tokenizer import SafeTokenizer
-from tests.encoders.contexts import HOUR_US, entry, member, post
+from tests.kit.data.contexts import HOUR_US, entry, member, post
 
 POST = PostTemplate(("author", "language", "age", "count.like", "rate.like", "text"))
 MEMBER = MemberTemplate(("headline", "skills", "language"), history_ages=True)

@@ -11,8 +11,8 @@ from encoders.errors import Unencodable
 from encoders.package.manifest import MeanForm, MemberForm, MemberTemplate, PostTemplate, PromptForm, Templates
 from encoders.prompt.member_mean import weighted_mean
 from encoders.prompt.rendering import Rendered, Renderer
-from tests.encoders.contexts import entry, member, post
-from tests.packages import WORDS, make_tiny_package
+from tests.kit.data.contexts import entry, member, post
+from tests.kit.packages import WORDS, make_tiny_package
 
 TEMPLATES = Templates(
     PostTemplate(("author", "language", "text"), "find what this is about"),

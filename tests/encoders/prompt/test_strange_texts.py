@@ -14,8 +14,8 @@ from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer, TokenIds
 from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId
-from tests.encoders.contexts import entry, member, post
-from tests.packages import make_tiny_package
+from tests.kit.data.contexts import entry, member, post
+from tests.kit.packages import make_tiny_package
 
 TEMPLATES: Final = Templates(
     PostTemplate(("author", "language", "age", "count.like", "text"), "Find"),

@@ -13,7 +13,7 @@ from indexer.errors import TierRefused
 from indexer.tiers import ColdTier, Filters
 from schemas.embeddings import PostEmbedding, unpack_vector
 from schemas.ids import MemberId, Micros, PostId, Revision
-from tests.indexer.kit import (
+from tests.kit.tiers import (
     DIMENSION,
     NOW,
     SetClock,

@@ -30,8 +30,8 @@ from indexer.settings import ColdSettings
 from indexer.tiers import Filters
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Kind, MemberId, Micros, PostId
-from tests.indexer import full_disk, killed_writer
-from tests.indexer.kit import (
+from tests.kit.children import cold_tier_on_full_disk, cold_writer
+from tests.kit.tiers import (
     DIMENSION,
     GENERATION,
     HOUR_US,
@@ -488,19 +488,19 @@ def test_searches_and_writes_at_the_same_time(tier: EdgeColdTier) -> None:
 @pytest.mark.usefixtures("small_shards")
 def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
     """Killed while it writes, twice on one folder; then the batch under way is read again."""
-    names = [PostId(f"p{number}") for number in range(killed_writer.NAMES)]
+    names = [PostId(f"p{number}") for number in range(cold_writer.NAMES)]
     plain = BruteColdTier(DIMENSION, SetClock())
     done = 0
     for batches in (3, 2):
         durable = _write_until_killed(tmp_path, done, batches)
         for number in range(done, durable + 1):
-            plain.write("post", killed_writer.batch(number))
+            plain.write("post", cold_writer.batch(number))
         done = durable + 1
         with contextlib.closing(open_tier(tmp_path)) as tier:
             for stored, expected in zip(tier.posts(names), plain.posts(names), strict=True):
                 assert expected is None or (stored is not None and stored.revision >= expected.revision)
             for one in (tier, plain):
-                one.write("post", killed_writer.batch(done))
+                one.write("post", cold_writer.batch(done))
             done += 1
             assert tier.posts(names) == plain.posts(names)
             same_hits(tier.search(vectors(1)[0], 1000), plain.search(vectors(1)[0], 1000))
@@ -512,9 +512,9 @@ def test_a_full_disk_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
     if shutil.which("unshare") is None:
         pytest.skip("there is no unshare here, so no disk of its own for this test")
     own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
-    command = [*own_mounts, sys.executable, "-m", "tests.indexer.full_disk", str(tmp_path)]
+    command = [*own_mounts, sys.executable, "-m", "tests.kit.children.cold_tier_on_full_disk", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
-    if done.returncode == full_disk.REFUSED or "unshare" in done.stderr:
+    if done.returncode == cold_tier_on_full_disk.REFUSED or "unshare" in done.stderr:
         pytest.skip("mounting is refused here")
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -528,7 +528,7 @@ def _in_files(folder: Path, vector: Vector) -> bool:
 
 def _write_until_killed(folder: Path, first: int, batches: int) -> int:
     """The last batch that was durable."""
-    command = [sys.executable, "-m", "tests.indexer.killed_writer", str(folder), str(first)]
+    command = [sys.executable, "-m", "tests.kit.children.cold_writer", str(folder), str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         durable = [int(writer.stdout.readline()) for _ in range(batches)]

@@ -13,8 +13,8 @@ from indexer.cold.qdrant import QdrantColdTier, _connect
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId
-from tests.indexer.kit import DIMENSION, NOW, SetClock, deleted_post, post, records, vectors
-from tests.indexer.qdrant_server import QdrantServer
+from tests.kit.qdrant_server import QdrantServer
+from tests.kit.tiers import DIMENSION, NOW, SetClock, deleted_post, post, records, vectors
 
 GENERATION = Generation(f"test-{uuid.uuid4().hex[:8]}")
 """Others may test on the same server."""

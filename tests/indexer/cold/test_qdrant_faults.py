@@ -15,10 +15,10 @@ from indexer.cold.qdrant import QdrantColdTier
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId
-from tests.certificates import certificate
-from tests.indexer.kit import DIMENSION, SetClock, post, records
-from tests.indexer.qdrant_server import HOST, KEY, Fault, QdrantServer
-from tests.waiting import until
+from tests.kit.certificates import certificate
+from tests.kit.qdrant_server import HOST, KEY, Fault, QdrantServer
+from tests.kit.tiers import DIMENSION, SetClock, post, records
+from tests.kit.waiting import until
 
 TIMEOUT_S: Final = 1
 

@@ -20,7 +20,7 @@ from indexer.freshness import Freshness, FreshnessWindow
 from indexer.tiers import NO_FILTERS, Filters, Hits
 from schemas.embeddings import Vector
 from schemas.ids import MemberId, PostId
-from tests.indexer.kit import DIMENSION, member, post, records, vectors
+from tests.kit.tiers import DIMENSION, member, post, records, vectors
 
 
 @pytest.fixture

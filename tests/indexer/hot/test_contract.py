@@ -16,7 +16,7 @@ from indexer.settings import HotSettings
 from indexer.tiers import Filters, HotTier
 from schemas.embeddings import PostEmbedding
 from schemas.ids import Micros, PostId
-from tests.indexer.kit import DIMENSION, HOUR_US, NOW, SetClock, deleted_post, member, post, same_hits, vectors
+from tests.kit.tiers import DIMENSION, HOUR_US, NOW, SetClock, deleted_post, member, post, same_hits, vectors
 
 HotMaker = Callable[..., HotTier]
 

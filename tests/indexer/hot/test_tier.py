@@ -12,7 +12,7 @@ from indexer.settings import HotSettings
 from indexer.tiers import Filters
 from schemas.embeddings import Vector
 from schemas.ids import PostId
-from tests.indexer.kit import DIMENSION, NOW, SetClock, deleted_post, post, vectors
+from tests.kit.tiers import DIMENSION, NOW, SetClock, deleted_post, post, vectors
 
 
 def make(capacity: int = 100) -> FaissHotTier:

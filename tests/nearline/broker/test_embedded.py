@@ -11,7 +11,7 @@ from confluent_kafka.admin import NewTopic
 from nearline.broker.controller import has_active_broker
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import StartFailed
-from tests.conftest import RunningBroker
+from tests.kit.kafka.brokers import RunningBroker
 
 pytestmark = pytest.mark.broker
 

@@ -18,7 +18,7 @@ from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
 from nearline.broker import fenced_start
 from nearline.broker.controller import Unsure, has_active_broker
 from nearline.ports import free_ports
-from tests.waiting import until
+from tests.kit.waiting import until
 
 _STARTING: Final = NotControllerError.errno
 _ACTIVE: Final = NoError.errno

@@ -12,10 +12,10 @@ from schemas import topics
 from streams.contexts.stage import ContextStage
 from streams.kafka.partitions import partition_of
 from streams.settings import ContextsSettings, KafkaSettings
-from tests.conftest import RunningBroker
-from tests.nearline.site import Commands, Site, site
-from tests.streams.offsets import commit, delete_before, made, produce
-from tests.streams.stage_kit import in_thread, until_no_lag
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import commit, delete_before, made, produce
+from tests.kit.kafka.topics import in_thread, until_no_lag
+from tests.kit.site import Commands, Site, site
 
 pytestmark = pytest.mark.broker
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from encoders.encoder import Encoder
 from nearline.commands.encode import encode
 from schemas.contexts import Context, encode_context
-from tests.encoders.contexts import entry, member, post
-from tests.packages import make_tiny_package
+from tests.kit.data.contexts import entry, member, post
+from tests.kit.packages import make_tiny_package
 
 
 @pytest.fixture(scope="module")

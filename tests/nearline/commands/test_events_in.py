@@ -22,10 +22,10 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
 from streams.settings import KafkaSettings
-from tests.bad_input import ACCEPTED, bodies
-from tests.conftest import RunningBroker
-from tests.nearline.site import Commands, Ran, Site, site
-from tests.retriever.kit import GENERATION, member, post
+from tests.kit.data.bad_events import ACCEPTED, bodies
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.retrievers import GENERATION, member, post
+from tests.kit.site import Commands, Ran, Site, site
 from tests.streams.operate.test_dead_letter_box import sent
 
 pytestmark = pytest.mark.broker

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from nearline.commands._recorded import read_feed
-from tests.conftest import RunningBroker
-from tests.nearline.site import Commands
-from tests.streams.offsets import made
-from tests.trainer.kit import events, write_events
+from tests.kit.data.training_events import events, write_events
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import made
+from tests.kit.site import Commands
 
 
 @pytest.mark.broker

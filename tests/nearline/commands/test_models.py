@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from encoders.package.manifest import TokenLimits
-from tests.nearline.site import Commands
-from tests.packages import make_tiny_package
-from tests.trainer.kit import events, write_events
+from tests.kit.data.training_events import events, write_events
+from tests.kit.packages import make_tiny_package
+from tests.kit.site import Commands
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from schemas.embeddings import unpack_vector
-from tests.nearline.site import Commands, Ran, Site, site
-from tests.retriever.kit import member, post
+from tests.kit.retrievers import member, post
+from tests.kit.site import Commands, Ran, Site, site
 
 LIGHT = ("ingest", "wait", "retrieve", "status", "get", "dump", "vectors", "dead_letters", "doctor")
 

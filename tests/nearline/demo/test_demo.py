@@ -14,8 +14,8 @@ import pytest
 from nearline.demo.events import read_facts
 from nearline.demo.run import made_up
 from nearline.demo.world import WorldSize, json_lines, make_world
-from tests.nearline.running import processes_of
-from tests.packages import make_tiny_package
+from tests.kit.instances import processes_of
+from tests.kit.packages import make_tiny_package
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)

@@ -22,9 +22,9 @@ from streams.kafka import transactional_loop as transactional
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
 from streams.trending.stage import EXIT_STATUS
-from tests.conftest import RunningBroker
-from tests.streams.stage_kit import in_thread
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import in_thread
+from tests.kit.waiting import until
 
 
 def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from nearline.up import readiness
 from nearline.up.readiness import Probe
-from tests.certificates import Certificate, certificate
+from tests.kit.certificates import Certificate, certificate
 
 
 class _Server(ThreadingHTTPServer):

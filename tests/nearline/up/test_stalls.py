@@ -20,10 +20,10 @@ from streams.kafka.heartbeat import HeartbeatFile
 from streams.kafka.offsets import Offsets
 from streams.kafka.records import Place
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.nearline.site import NOBODY
-from tests.streams.offsets import GENERATION, made, produce
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import GENERATION, made, produce
+from tests.kit.site import NOBODY
+from tests.kit.waiting import until
 
 ME = os.getpid()
 PROCESSES = [ProcessInfo(name, ME, 0) for name in ("broker", "contexts-0", "contexts-1", "encode-0", "cold", "serve")]

@@ -16,7 +16,7 @@ from nearline import children
 from nearline.broker import embedded as broker
 from nearline.up.failures import Failure
 from nearline.up.supervisor import LONGEST_DELAY_S, STEADY_S, Part, Supervisor
-from tests.waiting import until
+from tests.kit.waiting import until
 
 SLEEPS = "import time; time.sleep(600)"
 LEAVES = "raise SystemExit(1)"

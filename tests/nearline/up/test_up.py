@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.certificates import certificate
-from tests.nearline.running import START_S, Up, data_folder, processes_of, up
-from tests.packages import make_tiny_package
-from tests.waiting import until
+from tests.kit.certificates import certificate
+from tests.kit.instances import START_S, Up, data_folder, processes_of, up
+from tests.kit.packages import make_tiny_package
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 

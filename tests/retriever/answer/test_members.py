@@ -5,7 +5,7 @@ import pytest
 from retriever.answer import members
 from retriever.answer.members import FoundMember, Members
 from schemas.ids import MemberId
-from tests.retriever.kit import World, member
+from tests.kit.retrievers import World, member
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from schemas.api import RetrieveResponse
 from schemas.embeddings import PostEmbedding
 from schemas.ids import PostId
-from tests.retriever.kit import NOW_S, World, member, post
+from tests.kit.retrievers import NOW_S, World, member, post
 
 
 @pytest.fixture

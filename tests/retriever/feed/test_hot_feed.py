@@ -22,9 +22,9 @@ from schemas.trending import TrendingEntry, TrendingList, encode_trending
 from streams.kafka.clients import admin, consumer_config, producer_config
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.retriever.kit import NOW_S, WINDOW_S, Fallible, new_hot, post, vector_with
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.retrievers import NOW_S, WINDOW_S, Fallible, new_hot, post, vector_with
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from retriever.http import app
 from retriever.http.openapi import OPENAPI
-from tests.retriever.kit import NOW_S, Served, World, member, post
+from tests.kit.retrievers import NOW_S, Served, World, member, post
 
 KEY = SecretStr("a-secret-\N{SNOWMAN}")
 

@@ -18,9 +18,9 @@ from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
 from retriever.http import limits, server
 from schemas.api import RetrieveRequest
-from tests.certificates import certificate
-from tests.retriever.kit import Served, World, member, post
-from tests.waiting import until
+from tests.kit.certificates import certificate
+from tests.kit.retrievers import Served, World, member, post
+from tests.kit.waiting import until
 
 KEY = "secret"
 

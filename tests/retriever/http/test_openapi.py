@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from retriever.http.openapi import OPENAPI, render
-from tests.retriever.kit import Served, World, member, post
+from tests.kit.retrievers import Served, World, member, post
 
 CHECKS: Final = (
     "not_a_server_error",

@@ -8,7 +8,7 @@ import pytest
 from retriever.errors import CannotListen
 from retriever.http import server
 from retriever.http.server import serve
-from tests.retriever.kit import Served, World
+from tests.kit.retrievers import Served, World
 
 
 def test_a_free_port_is_told_and_given_back() -> None:

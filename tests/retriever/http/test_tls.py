@@ -10,8 +10,8 @@ from retriever.client import RetrieverClient
 from retriever.errors import BadCertificate, RetrieverUnavailable
 from retriever.http import tls
 from retriever.settings import ServeSettings
-from tests.certificates import Certificate, certificate
-from tests.retriever.kit import Served, World
+from tests.kit.certificates import Certificate, certificate
+from tests.kit.retrievers import Served, World
 
 NAME = "retriever.example"
 

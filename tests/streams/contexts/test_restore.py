@@ -13,8 +13,8 @@ from streams.contexts.restore import restore
 from streams.contexts.rows import TablePartition
 from streams.kafka.clients import producer_config
 from streams.kafka.records import Place
-from tests.conftest import RunningBroker
-from tests.streams.offsets import made
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import made
 
 PLACE = Place(topics.POST_CHANGELOG, Partition(0))
 HOUR_S = 3600

@@ -13,7 +13,7 @@ from streams.contexts import rows
 from streams.contexts.rows import TablePartition, remove_abandoned
 from streams.errors import RowsThrownAway, RowsUnavailable
 from streams.kafka.records import Place
-from tests.waiting import until
+from tests.kit.waiting import until
 
 PLACE = Place("changelog", Partition(2))
 

@@ -37,10 +37,10 @@ from streams.kafka.topics import ensure_topics
 from streams.kafka.transactional_loop import OffsetsBefore, Processed
 from streams.operate.republish import flush_record, republish_record
 from streams.settings import ContextsSettings, KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.context_child import REFUSED, SESSION
-from tests.streams.context_world import Sent, World, slices
-from tests.streams.stage_kit import (
+from tests.kit.children.context_stage import REFUSED, SESSION
+from tests.kit.data.shuffled_events import Sent, World, slices
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import (
     RecordedHeartbeat,
     Sender,
     all_places,
@@ -49,7 +49,7 @@ from tests.streams.stage_kit import (
     read_all,
     until_workers_share,
 )
-from tests.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
@@ -76,7 +76,7 @@ class Contexts:
     @contextmanager
     def worker(self, slot: str = "0", crash: str = "") -> Iterator[subprocess.Popen[str]]:
         arguments = self.broker.bootstrap_servers, str(self.folder), slot, crash
-        with child("tests.streams.context_child", *arguments) as process:
+        with child("tests.kit.children.context_stage", *arguments) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "started\n"
             yield process

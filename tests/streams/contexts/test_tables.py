@@ -13,7 +13,7 @@ from streams.contexts.rows import TablePartition
 from streams.contexts.tables import Table
 from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable
 from streams.kafka.records import Place
-from tests.contexts.kit import RULES, acts, member_step
+from tests.kit.data.rows import RULES, acts, member_step
 
 PLACE = Place("changelog", Partition(2))
 

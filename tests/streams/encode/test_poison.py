@@ -10,10 +10,10 @@ from encoders.encoder import Encoder
 from schemas import topics
 from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_post_embedding, unpack_vector
-from tests.conftest import RunningBroker
-from tests.packages import WORDS, FailsOn, make_tiny_package
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import in_thread, read_all
+from tests.kit.packages import WORDS, FailsOn, make_tiny_package
 from tests.streams.encode.test_stage import Encode, member, post
-from tests.streams.stage_kit import in_thread, read_all
 
 pytestmark = pytest.mark.broker
 

@@ -22,9 +22,9 @@ from streams.encode.stage import EncodeStage
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.topics import ensure_topics
 from streams.settings import EncodeSettings, KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.hash_encoder import POISON, HashEncoder, Prepared, vector_of
-from tests.streams.stage_kit import (
+from tests.kit.encoders import POISON, HashEncoder, Prepared, vector_of
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import (
     Headers,
     RecordedHeartbeat,
     Sender,
@@ -35,7 +35,7 @@ from tests.streams.stage_kit import (
     read_all,
     until_no_lag,
 )
-from tests.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
@@ -211,9 +211,9 @@ def test_kills_and_crashes_lose_and_repeat_nothing(encode: Encode) -> None:
     encode.send(*contexts)
     arguments = (encode.kafka.bootstrap_servers or "", encode.generation)
     for place in ("transaction.outputs-sent", "transaction.offsets-sent", "transaction.committed"):
-        with child("tests.streams.encode_child", *arguments, f"{place}:2") as process:
+        with child("tests.kit.children.encode_stage", *arguments, f"{place}:2") as process:
             assert process.wait(40) == 86
-    with child("tests.streams.encode_child", *arguments) as process:
+    with child("tests.kit.children.encode_stage", *arguments) as process:
         until(lambda: len(encode.posts()) > 200, "some more embeddings", every_s=0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0

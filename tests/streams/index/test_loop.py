@@ -24,9 +24,9 @@ from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.sending import DeadLetterDelivery
 from streams.kafka.topics import ensure_topics
 from streams.settings import IndexSettings, KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.journal_tier import JournalTier
-from tests.streams.stage_kit import (
+from tests.kit.journal_tier import JournalTier
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import (
     RecordedHeartbeat,
     Sender,
     all_places,
@@ -38,7 +38,7 @@ from tests.streams.stage_kit import (
     read_all,
     until_no_lag,
 )
-from tests.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
@@ -66,7 +66,7 @@ class Index:
 
     def child(self, crash: str = "") -> AbstractContextManager[subprocess.Popen[str]]:
         servers = str(self.kafka.bootstrap_servers)
-        return child("tests.streams.index_child", servers, self.generation, str(self.journal), crash)
+        return child("tests.kit.children.index_loop", servers, self.generation, str(self.journal), crash)
 
     def until_no_lag(self) -> None:
         until_no_lag(self.kafka, topics.index_group(self.generation), (self.posts, self.members))

@@ -13,8 +13,8 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.partitions import partition_of
 from streams.kafka.reading import newest_value, newest_values, scan, scanner
 from streams.kafka.records import Place
-from tests.conftest import RunningBroker
-from tests.streams.offsets import made, transaction
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import made, transaction
 
 KEYS = [b"", b"a", b"ab", b"abc", b"abcd", "ü-größer".encode(), b"x" * 256]
 

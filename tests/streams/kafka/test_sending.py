@@ -14,9 +14,9 @@ from streams.kafka.clients import producer_config
 from streams.kafka.sending import DeadLetterDelivery, send_all
 from streams.operate.republish import republish_record
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.offsets import made
-from tests.streams.stage_kit import read_all
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import made
+from tests.kit.kafka.topics import read_all
 
 NOBODY: Final = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 RECORD: Final = Message(topic="posts", partition=0, offset=0, key=b"p", value=b"p")

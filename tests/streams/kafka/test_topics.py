@@ -17,8 +17,8 @@ from streams.kafka.reading import scan_topic
 from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 

@@ -20,8 +20,8 @@ from streams.operate import dead_letter_box
 from streams.operate.dead_letter_box import ALL, DeadLetter, LetterCount, Selection, count, letters, parse_id
 from streams.operate.dead_letter_marks import way_back
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.offsets import delete_before, transaction
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import delete_before, transaction
 
 
 def cause(topic: str, stage: str = "contexts") -> DeadLetterCause:

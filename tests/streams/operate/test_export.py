@@ -16,9 +16,9 @@ from streams.kafka.records import Place
 from streams.operate import export as export_module
 from streams.operate.export import export, exported, stretches
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.offsets import made, produce, transaction
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import made, produce, transaction
+from tests.kit.waiting import until
 
 HOUR_MS = 3_600_000
 BEGAN_MS = int(time.time() * 1000) - 100 * HOUR_MS

@@ -13,8 +13,8 @@ from streams.kafka.topics import ensure_topics
 from streams.operate.event_files import InputEvent
 from streams.operate.ingest import EventSender, check_topics
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 

@@ -13,9 +13,9 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.offsets import GENERATION, commit, commit_all, produce, transaction
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import GENERATION, commit, commit_all, produce, transaction
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 

@@ -10,9 +10,9 @@ from streams.errors import StillBehind, StreamsError
 from streams.kafka.offsets import OffsetReader
 from streams.operate.wait import Progress, Wait
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.streams.offsets import GENERATION, commit_all, made, produce
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import GENERATION, commit_all, made, produce
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 

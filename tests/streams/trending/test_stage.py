@@ -26,10 +26,10 @@ from streams.settings import KafkaSettings
 from streams.trending.lists import last_lists
 from streams.trending.scores import WEIGHTS
 from streams.trending.stage import EXIT_STATUS
-from tests.conftest import RunningBroker
-from tests.streams.stage_kit import Sender, all_places, child, lag, read_all, until_no_lag, until_workers_share
-from tests.streams.strange_headers import send_strange
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.strange_headers import send_strange
+from tests.kit.kafka.topics import Sender, all_places, child, lag, read_all, until_no_lag, until_workers_share
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
@@ -55,10 +55,10 @@ class Trending:
         Sender(self.kafka, **{"compression.type": codec}).send(topics.ACTIVITY, records)
 
     def child(self, interval_s: float = 0.2) -> AbstractContextManager[subprocess.Popen[str]]:
-        return child("tests.streams.trending_child", *self._arguments(interval_s))
+        return child("tests.kit.children.trending_stage", *self._arguments(interval_s))
 
     def broken_child(self) -> AbstractContextManager[subprocess.Popen[str]]:
-        return child("tests.streams.trending_child", *self._arguments(0.2), "broken")
+        return child("tests.kit.children.trending_stage", *self._arguments(0.2), "broken")
 
     def _arguments(self, interval_s: float) -> tuple[str, ...]:
         return str(self.kafka.bootstrap_servers), str(interval_s), str(self.data_dir)

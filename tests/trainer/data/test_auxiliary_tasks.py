@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from schemas.ids import Micros
-from tests.trainer.kit import events, feed_of
+from tests.kit.data.training_events import events, feed_of
 from trainer.data.auxiliary_tasks import TaskName, TaskRow, task_rows
 from trainer.data.batches import Draw, Rows
 from trainer.data.dataset import TrainingData, training_data

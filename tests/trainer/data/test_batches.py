@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from schemas.ids import Micros
-from tests.trainer.kit import START, activity, events, feed_of
+from tests.kit.data.training_events import START, activity, events, feed_of
 from trainer.data.batches import Draw, Rows
 from trainer.data.dataset import NOBODY, TrainingData, training_data
 from trainer.data.feed import Feed

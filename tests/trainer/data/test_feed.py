@@ -4,7 +4,7 @@ import pytest
 
 from schemas.ids import MemberId, PostId
 from schemas.times import to_micros
-from tests.trainer.kit import START, activity, events, feed_of, stamp
+from tests.kit.data.training_events import START, activity, events, feed_of, stamp
 from trainer.data.feed import rows_at, task_at
 from trainer.errors import BadEvents
 

@@ -12,8 +12,8 @@ from encoders.package.manifest import MeanForm, PromptForm
 from encoders.package.model_package import ModelPackage
 from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId, Revision
-from tests.packages import make_tiny_package
-from tests.trainer.kit import activity, events, feed_of
+from tests.kit.data.training_events import activity, events, feed_of
+from tests.kit.packages import make_tiny_package
 from trainer.data.feed import Feed, rows_at, task_at
 from trainer.data.quantile_tables import fit_tables
 from trainer.errors import NotBetter

@@ -5,7 +5,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from encoders.prompt.prompts import Prompt
-from tests.packages import tiny_model
+from tests.kit.packages import tiny_model
 from trainer.data.dataset import NOBODY
 from trainer.model.loss import LeaveOneOut
 from trainer.model.packed_llama import PackedLlama, pack_features, trainable

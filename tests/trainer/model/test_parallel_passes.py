@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.prompt.prompts import Prompt
-from tests.packages import tiny_model
+from tests.kit.packages import tiny_model
 from trainer.model.kernels import load_kernels
 from trainer.model.lora import with_adapters
 from trainer.model.packed_llama import PackedLlama, pack_features, trainable

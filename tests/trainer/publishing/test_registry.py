@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from encoders.package.model_package import ModelPackage
-from tests.packages import make_tiny_package
+from tests.kit.packages import make_tiny_package
 from trainer.errors import BadRegistry
 from trainer.publishing import registry as registry_module
 from trainer.publishing.registry import Registry
@@ -70,7 +70,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def child(place: str, package: ModelPackage, *kills: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.trainer.publishing_child", place, str(package.folder), *kills],
+        [sys.executable, "-m", "tests.kit.children.publish", place, str(package.folder), *kills],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.ports import free_ports
-from tests.certificates import Certificate, certificate
+from tests.kit.certificates import Certificate, certificate
 
 HOST: Final = "127.0.0.1"
 PASSWORD: Final = "a-password-that-nobody-may-see"

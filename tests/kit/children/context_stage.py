@@ -1,5 +1,5 @@
 """A context stage in a process of its own, so that it can be stopped, frozen and killed:
-`python -m tests.streams.context_child BOOTSTRAP DATA_DIR SLOT [CRASH_POINT:PASSES]`."""
+`python -m tests.kit.children.context_stage BOOTSTRAP DATA_DIR SLOT [CRASH_POINT:PASSES]`."""
 
 import os
 import signal

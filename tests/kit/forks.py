@@ -1,6 +1,6 @@
 """Processes that train: forks of one that has loaded the libraries already, which takes longer than to train.
 
-`python -m tests.trainer.forks` is that process. Each line of its input is a list of runs that are to be at the same
+`python -m tests.kit.forks` is that process. Each line of its input is a list of runs that are to be at the same
 time; it answers with their exit statuses. A run is a module of the tests as `python -m` would run it.
 """
 
@@ -54,7 +54,7 @@ class Forks:
 def _start() -> subprocess.Popen[str]:
     # One thread: a process with more should not fork. A group of its own, to be killed with all its forks.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.trainer.forks"]
+    command = [sys.executable, "-m", "tests.kit.forks"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True, start_new_session=True)
 

@@ -126,7 +126,7 @@ class WrittenByItsOwner(RemoteColdTier):
 def qdrant(clock: Clock, dimension: int) -> Iterator["QdrantColdTier"]:
     """Of a generation that nobody has used before."""
     from indexer.cold.qdrant import QdrantColdTier
-    from tests.indexer.qdrant_server import QdrantServer
+    from tests.kit.qdrant_server import QdrantServer
 
     generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
     with (

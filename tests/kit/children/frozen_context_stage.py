@@ -1,5 +1,5 @@
 """A context stage that is frozen before its first transaction, and goes on when its client has heard that it is out of
-the group: `python -m tests.streams.sleepy_child BOOTSTRAP DATA_DIR SLOT`."""
+the group: `python -m tests.kit.children.frozen_context_stage BOOTSTRAP DATA_DIR SLOT`."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import sys
 import time
 
 from streams.kafka.transactional_loop import TransactionalLoop
-from tests.streams import context_child
+from tests.kit.children import context_stage
 
 begin = TransactionalLoop._begin
 
@@ -22,4 +22,4 @@ def sleep_first(loop: TransactionalLoop) -> None:
 
 if __name__ == "__main__":
     TransactionalLoop._begin = sleep_first  # type: ignore[method-assign]
-    context_child.main(*sys.argv[1:])
+    context_stage.main(*sys.argv[1:])

@@ -18,7 +18,7 @@ from streams.kafka.heartbeat import Heartbeat
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
-from tests.waiting import until
+from tests.kit.waiting import until
 
 DIMENSION = 8
 Headers = list[tuple[str, bytes]]

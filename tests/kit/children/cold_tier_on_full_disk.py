@@ -1,5 +1,5 @@
 """A cold tier on a disk that gets full, and then larger: `unshare --user --map-root-user --mount python -m
-tests.indexer.full_disk FOLDER`.
+tests.kit.children.cold_tier_on_full_disk FOLDER`.
 
 In a mount namespace of its own, which ends with it. Its exit status says where it came.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from indexer.brute import BruteColdTier
 from schemas.ids import PostId
-from tests.indexer import killed_writer
-from tests.indexer.kit import DIMENSION, SetClock
+from tests.kit.children import cold_writer
+from tests.kit.tiers import DIMENSION, SetClock
 
 REFUSED = 77
 MORE_BATCHES = 2
@@ -25,18 +25,18 @@ def main(folder: Path) -> int:
     print(f"full after {len(durable)} batches", flush=True)
     assert durable, "nothing fitted: the disk is too small for this test"
     assert _mount("-o", "remount,size=1g", str(folder))
-    killed_writer.small_shards()
+    cold_writer.small_shards()
     plain = BruteColdTier(DIMENSION, SetClock())
     for number in durable:
-        plain.write("post", killed_writer.batch(number))
-    names = [PostId(f"p{number}") for number in range(killed_writer.NAMES)]
-    with contextlib.closing(killed_writer.open_tier(folder / "cold")) as tier:
+        plain.write("post", cold_writer.batch(number))
+    names = [PostId(f"p{number}") for number in range(cold_writer.NAMES)]
+    with contextlib.closing(cold_writer.open_tier(folder / "cold")) as tier:
         for stored, expected in zip(tier.posts(names), plain.posts(names), strict=True):
             assert expected is None or (stored is not None and stored.revision >= expected.revision), expected
         # The batch that did not fit is read again, and the stage goes on.
         for number in range(len(durable), len(durable) + MORE_BATCHES):
             for one in (tier, plain):
-                one.write("post", killed_writer.batch(number))
+                one.write("post", cold_writer.batch(number))
         tier.flush()
         assert tier.posts(names) == plain.posts(names)
     return 0
@@ -44,7 +44,7 @@ def main(folder: Path) -> int:
 
 def _write_until_full(folder: Path) -> list[int]:
     """Batches that were durable. The writer ends by itself, by an error or by a signal."""
-    command = [sys.executable, "-m", "tests.indexer.killed_writer", str(folder), "0", "unswept"]
+    command = [sys.executable, "-m", "tests.kit.children.cold_writer", str(folder), "0", "unswept"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     print(f"the writer ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
     return [int(line) for line in done.stdout.splitlines()]

@@ -1,5 +1,5 @@
 """An index loop in a process of its own, so that it can be stopped and killed:
-`python -m tests.streams.index_child BOOTSTRAP GENERATION JOURNAL [CRASH_POINT:PASSES]`."""
+`python -m tests.kit.children.index_loop BOOTSTRAP GENERATION JOURNAL [CRASH_POINT:PASSES]`."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ from schemas.ids import Generation
 from streams.index.loop import IndexLoop
 from streams.kafka.crash_points import arm_text
 from streams.settings import IndexSettings, KafkaSettings
-from tests.streams.journal_tier import JournalTier
+from tests.kit.journal_tier import JournalTier
 
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
 """Whoever comes next waits for a dead process's partitions as long as this."""

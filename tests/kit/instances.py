@@ -16,7 +16,7 @@ import psutil
 
 from nearline.errors import NotRunning
 from nearline.settings.instance import Instance, read_instance
-from tests.waiting import until
+from tests.kit.waiting import until
 
 START_S = 300.0
 """Long: loading torch and transformers twice takes ten seconds of two idle cores, and minutes of busy ones."""

@@ -1,4 +1,4 @@
-"""Publishes a package: `python -m tests.trainer.publishing_child REGISTRY PACKAGE`.
+"""Publishes a package: `python -m tests.kit.children.publish REGISTRY PACKAGE`.
 
 With `kills` behind it, it publishes again and again, each time to the next of REGISTRY-0, REGISTRY-1 …, and is killed
 at every write: before it, and (of a folder, by the size that a file may have) within it. Prints each time's wait status

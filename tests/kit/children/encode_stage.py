@@ -1,5 +1,5 @@
 """An encode stage in a process of its own, so that it can be stopped and killed:
-`python -m tests.streams.encode_child BOOTSTRAP GENERATION [CRASH_POINT:PASSES]`."""
+`python -m tests.kit.children.encode_stage BOOTSTRAP GENERATION [CRASH_POINT:PASSES]`."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ from streams.encode.metrics import EncodeMetrics
 from streams.encode.stage import EncodeStage
 from streams.kafka.crash_points import arm_text
 from streams.settings import EncodeSettings, KafkaSettings
-from tests.streams.hash_encoder import HashEncoder
+from tests.kit.encoders import HashEncoder
 
 
 def main(bootstrap_servers: str, generation: str, crash: str = "") -> None:

@@ -4,7 +4,7 @@ It answers what the cold tier asks from the client's own mode without a server. 
 real server (and NEARLINE_TEST_QDRANT_GRPC_PORT its port, if not 6334), it only stands in front of that one and hands on
 what it is asked.
 
-`python -m tests.indexer.qdrant_server` runs one until stdin closes, and prints its gRPC port.
+`python -m tests.kit.qdrant_server` runs one until stdin closes, and prints its gRPC port.
 """
 
 import os
@@ -22,7 +22,7 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from indexer.settings import ColdSettings
-from tests.certificates import Certificate
+from tests.kit.certificates import Certificate
 
 REAL_URL: Final = "NEARLINE_TEST_QDRANT_URL"
 REAL_GRPC_PORT: Final = "NEARLINE_TEST_QDRANT_GRPC_PORT"

@@ -31,7 +31,7 @@ from schemas.api import (
 from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, pack_vector
 from schemas.ids import Generation, MemberId, Micros, Offset, Partition, PostId, Revision
 from schemas.trending import TrendingEntry, TrendingList
-from tests.waiting import until
+from tests.kit.waiting import until
 
 DIMENSION: Final = 8
 NOW_S: Final = 1_767_600_000

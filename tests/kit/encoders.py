@@ -9,7 +9,7 @@ import numpy as np
 from encoders.errors import Outcome, Unencodable
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import Vector
-from tests.streams.stage_kit import DIMENSION
+from tests.kit.kafka.topics import DIMENSION
 
 POISON = "POISON"
 

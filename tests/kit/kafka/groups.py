@@ -11,8 +11,8 @@ from streams.kafka.clients import producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from tests.conftest import RunningBroker
-from tests.waiting import until
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.waiting import until
 
 GENERATION = Generation("g-1")
 

@@ -15,8 +15,8 @@ import msgspec
 from indexer.cold.remote import ColdServer
 from indexer.freshness import FreshnessWindow
 from nearline.settings.instance import Instance, ProcessInfo, locked, write_instance
-from tests.commands import run_command
-from tests.retriever.kit import GENERATION, Served, World
+from tests.kit.commands import run_command
+from tests.kit.retrievers import GENERATION, Served, World
 
 NOBODY = "127.0.0.1:1"
 """No broker listens here."""

@@ -1,5 +1,5 @@
 """A trending stage in a process of its own:
-`python -m tests.streams.trending_child BOOTSTRAP INTERVAL_S DATA_DIR [broken]`.
+`python -m tests.kit.children.trending_stage BOOTSTRAP INTERVAL_S DATA_DIR [broken]`.
 
 Its heartbeat is in DATA_DIR, under its pid. `broken`: reading an activity raises what nobody expected.
 """

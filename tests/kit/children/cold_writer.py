@@ -1,6 +1,6 @@
 """Writes the same batches every time, from one on, and says when each is durable. Meant to be killed.
 
-python -m tests.indexer.killed_writer FOLDER FIRST_BATCH [unswept]. Unswept, its folder grows without end.
+python -m tests.kit.children.cold_writer FOLDER FIRST_BATCH [unswept]. Unswept, its folder grows without end.
 """
 
 import random
@@ -14,7 +14,7 @@ from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from schemas.embeddings import Embedding
 from schemas.ids import Micros
-from tests.indexer.kit import DIMENSION, GENERATION, SetClock, deleted_post, post, records
+from tests.kit.tiers import DIMENSION, GENERATION, SetClock, deleted_post, post, records
 
 BATCH = 40
 NAMES = 300
