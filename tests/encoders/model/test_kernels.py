@@ -19,7 +19,7 @@ from encoders.model.kernels import Heads, Kernels, load_kernels
 from encoders.model.layers import PackedLayer
 from encoders.package.manifest import PostTemplate, Precision, Templates
 from encoders.package.model_package import ModelPackage
-from tests.encoders.model.test_model import one_by_one, worst_distance
+from tests.encoders.model.test_packed_model import one_by_one, worst_distance
 from tests.kit.packages import WORDS, make_tiny_package
 
 CPU = torch.device("cpu")
