@@ -9,7 +9,7 @@ import torch._inductor.config
 import torch.nn.functional as F
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from encoders.model import steps
+from encoders.model import elementwise as steps
 from encoders.model.elementwise import Steps
 
 BY_HAND = steps.choose_steps(LlamaConfig(), torch.device("cpu"), compiled=False)
