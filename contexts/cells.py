@@ -1,7 +1,7 @@
-"""Rows as cells: small keyed pieces of bytes, so that an event stores what it changed and not the whole row.
+"""Encodes rows as cells, small pieces of bytes with keys, so that an event stores only the pieces that it changed.
 
-A cell's key is one letter and the entity's id, and the number of the chunk where there are several. What a cell means
-is known here alone; where cells are kept, and how they are restored, is not.
+The key of a cell is one letter, the entity's id and, for a list in several chunks, the number of the chunk. Only this
+module knows what a cell means. It does not know where cells are stored or how they are restored.
 """
 
 import struct
@@ -13,37 +13,40 @@ import msgspec
 from msgspec import Struct
 
 from contexts.errors import DamagedRow
-from contexts.logs import History, IdLog
+from contexts.history import History
+from contexts.id_log import IdLog
 from contexts.posts import waiting_since_us, waiting_until_us
-from contexts.rows import MemberRow, MemberState, PostBody, PostRow, PostState, Profile, Waiting
+from contexts.rows import MemberRow, MemberState, PostBody, PostRow, PostState, Profile, WaitingAction
 from contexts.settings import ContextRules
 from schemas.contexts import HistoryEntry
 from schemas.ids import MemberId, Micros, PostId
 
 Cells = dict[bytes, bytes | None]
-"""None: the cell is gone."""
+"""The value of each key; None deletes the cell."""
 GetCell = Callable[[bytes], bytes | None]
 
 DUE: Final = b"d"
-"""The letter of the cells that say when a row wants to be looked at; the index of what is due is rebuilt from them."""
+"""The letter of the due cells. The index of due rows is rebuilt from them, without a look at any row."""
 _STATE: Final = b"s"
 _BODY: Final = b"b"
-_WAITING: Final = b"w"
+"""The body of a post or the profile of a member."""
+_WAITING_ACTIONS: Final = b"w"
 _RECIPIENTS: Final = b"r"
 _HISTORY: Final = b"h"
 _ACTED: Final = b"a"
 _HIDDEN: Final = b"x"
-_WAITS: Final = b"v"
+_WAITING_POSTS: Final = b"v"
 
-_number = struct.Struct(">cI")
-_due = struct.Struct(">q?")
+_chunk_number = struct.Struct(">cI")
+_due_time = struct.Struct(">q?")
 _NUL: Final = b"\0"
 
-_Log = IdLog | History
+_ChunkedList = IdLog | History
 
 
 class IdSpan(Struct, frozen=True, array_like=True, gc=False):
-    """An id log in a head: how many chunks have cells of their own, from which number on, and the last chunk."""
+    """An id log as the head stores it. Its sealed chunks, all but the last, have a cell each: `num_sealed` of them,
+    numbered from `start`. `tail` is the last chunk itself; None for an empty log."""
 
     start: int = 0
     num_sealed: int = 0
@@ -51,6 +54,8 @@ class IdSpan(Struct, frozen=True, array_like=True, gc=False):
 
 
 class HistorySpan(Struct, frozen=True, array_like=True, gc=False):
+    """A history as the head stores it, in the same way. `skip` is that of `History`."""
+
     start: int = 0
     num_sealed: int = 0
     tail: tuple[HistoryEntry, ...] | None = None
@@ -58,7 +63,7 @@ class HistorySpan(Struct, frozen=True, array_like=True, gc=False):
 
 
 class PostHead(Struct, frozen=True, array_like=True, gc=False):
-    """The state cell of a post: what almost every event changes, and which other cells there are."""
+    """The state cell of a post: what almost every event changes, and which other cells the row has."""
 
     state: PostState
     recipients: IdSpan
@@ -66,54 +71,57 @@ class PostHead(Struct, frozen=True, array_like=True, gc=False):
 
 
 class MemberHead(Struct, frozen=True, array_like=True, gc=False):
+    """The state cell of a member, in the same way."""
+
     state: MemberState
     history: HistorySpan
     acted: IdSpan
     hidden: IdSpan
-    waits: IdSpan
+    waiting_posts: IdSpan
 
 
 _encoder = msgspec.msgpack.Encoder()
-_post_head = msgspec.msgpack.Decoder(PostHead)
-_member_head = msgspec.msgpack.Decoder(MemberHead)
-_body = msgspec.msgpack.Decoder(PostBody)
-_profile = msgspec.msgpack.Decoder(Profile)
-_waiting = msgspec.msgpack.Decoder(tuple[Waiting, ...])
-_entries = msgspec.msgpack.Decoder(tuple[HistoryEntry, ...])
+_post_head_decoder = msgspec.msgpack.Decoder(PostHead)
+_member_head_decoder = msgspec.msgpack.Decoder(MemberHead)
+_body_decoder = msgspec.msgpack.Decoder(PostBody)
+_profile_decoder = msgspec.msgpack.Decoder(Profile)
+_waiting_decoder = msgspec.msgpack.Decoder(tuple[WaitingAction, ...])
+_chunk_decoder = msgspec.msgpack.Decoder(tuple[HistoryEntry, ...])
 
 
 class Due(NamedTuple):
-    """What a row waits for: a publication that was put off until `at_us`, or else a post, since `at_us`.
+    """Why and when a row must be looked at. If `publishes`, a publication is delayed until `at_us`; else the oldest
+    action has waited for the post since `at_us`.
 
-    It says what is in the row and nothing of the rules, so that the rules may change between two starts."""
+    How long an action may wait is a rule and not stored, so that the rules may change between two starts."""
 
     at_us: Micros
     publishes: bool
 
 
 def due_us(due: Due, rules: ContextRules) -> Micros:
-    """When the row must be looked at."""
+    """When the row must be looked at, by today's rules."""
     return due.at_us if due.publishes else waiting_until_us(due.at_us, rules)
 
 
 def due_cell(entity_id: str, due: Due | None) -> tuple[bytes, bytes | None]:
-    return DUE + entity_id.encode(), None if due is None else _due.pack(*due)
+    return DUE + entity_id.encode(), None if due is None else _due_time.pack(*due)
 
 
 def read_due_cell(key: bytes, value: bytes | None) -> tuple[str, Due | None]:
-    """The entity that a due cell is of, and what it says. Raises DamagedRow."""
+    """The entity of a due cell, and its due time; None if the cell was deleted. Raises DamagedRow."""
     entity_id = key[len(DUE) :].decode()
     if value is None:
         return entity_id, None
     try:
-        at_us, publishes = _due.unpack(value)
+        at_us, publishes = _due_time.unpack(value)
     except struct.error as error:
         raise DamagedRow(f"the due time of {entity_id!r} cannot be read: {error}") from error
     return entity_id, Due(Micros(at_us), publishes)
 
 
 def post_due(row: PostRow) -> Due | None:
-    """Nothing waits for a post that is there, so it is never both."""
+    """Actions wait only for a post that does not exist yet and a publication needs one, so a row never has both."""
     publish_us, since_us = row.state.publish_due_us, waiting_since_us(row)
     if publish_us is not None:
         return Due(publish_us, publishes=True)
@@ -126,27 +134,27 @@ def member_due(row: MemberRow) -> Due | None:
 
 
 def post_cells(before: PostRow, after: PostRow) -> Cells:
-    """What has to be stored so that `before`, as it is stored, becomes `after`; but for the due cell."""
+    """The cells that turn a stored `before` into a stored `after`. The due cell is not among them."""
     key = after.post_id.encode()
     cells: Cells = {_STATE + key: _encoder.encode(_post_head_of(after))}
     if after.body is not before.body:
         cells[_BODY + key] = _encode(after.body)
-    if after.waiting is not before.waiting:
-        cells[_WAITING + key] = _encode(after.waiting or None)
-    _put_sealed(cells, _RECIPIENTS, key, before.recipients, after.recipients)
+    if after.waiting_actions is not before.waiting_actions:
+        cells[_WAITING_ACTIONS + key] = _encode(after.waiting_actions or None)
+    _put_sealed_chunks(cells, _RECIPIENTS, key, before.recipients, after.recipients)
     return cells
 
 
 def member_cells(before: MemberRow, after: MemberRow) -> Cells:
-    """What has to be stored so that `before`, as it is stored, becomes `after`; but for the due cell."""
+    """The cells that turn a stored `before` into a stored `after`. The due cell is not among them."""
     key = after.member_id.encode()
     cells: Cells = {_STATE + key: _encoder.encode(_member_head_of(after))}
     if after.profile is not before.profile:
         cells[_BODY + key] = _encode(after.profile)
-    _put_sealed(cells, _HISTORY, key, before.history, after.history)
-    _put_sealed(cells, _ACTED, key, before.acted, after.acted)
-    _put_sealed(cells, _HIDDEN, key, before.hidden, after.hidden)
-    _put_sealed(cells, _WAITS, key, before.waits, after.waits)
+    _put_sealed_chunks(cells, _HISTORY, key, before.history, after.history)
+    _put_sealed_chunks(cells, _ACTED, key, before.acted, after.acted)
+    _put_sealed_chunks(cells, _HIDDEN, key, before.hidden, after.hidden)
+    _put_sealed_chunks(cells, _WAITING_POSTS, key, before.waiting_posts, after.waiting_posts)
     return cells
 
 
@@ -175,14 +183,14 @@ def _load_post(post_id: PostId, get: GetCell) -> PostRow:
     stored = get(_STATE + key)
     if stored is None:
         return PostRow(post_id)
-    head = _post_head.decode(stored)
+    head = _post_head_decoder.decode(stored)
     body = get(_BODY + key) if head.state.order is not None else None
-    waiting = get(_WAITING + key) if head.num_waiting else None
+    waiting = get(_WAITING_ACTIONS + key) if head.num_waiting else None
     return PostRow(
         post_id,
         head.state,
-        None if body is None else _body.decode(body),
-        () if waiting is None else _waiting.decode(waiting),
+        None if body is None else _body_decoder.decode(body),
+        () if waiting is None else _waiting_decoder.decode(waiting),
         _load_ids(get, _RECIPIENTS, key, head.recipients),
     )
 
@@ -192,30 +200,30 @@ def _load_member(member_id: MemberId, get: GetCell) -> MemberRow:
     stored = get(_STATE + key)
     if stored is None:
         return MemberRow(member_id)
-    head = _member_head.decode(stored)
+    head = _member_head_decoder.decode(stored)
     profile = get(_BODY + key) if head.state.order is not None else None
     return MemberRow(
         member_id,
         head.state,
-        None if profile is None else _profile.decode(profile),
+        None if profile is None else _profile_decoder.decode(profile),
         _load_history(get, key, head.history),
         _load_ids(get, _ACTED, key, head.acted),
         _load_ids(get, _HIDDEN, key, head.hidden),
-        _load_ids(get, _WAITS, key, head.waits),
+        _load_ids(get, _WAITING_POSTS, key, head.waiting_posts),
     )
 
 
-# Heads are encoded from plain tuples of the same layout: there is one for every event.
+# A head is encoded with every event. Plain tuples of the same layout are faster to build than the structs.
 
 
 def _post_head_of(row: PostRow) -> tuple[Any, ...]:
-    return row.state, _ids_span(row.recipients), len(row.waiting)
+    return row.state, _ids_span(row.recipients), len(row.waiting_actions)
 
 
 def _member_head_of(row: MemberRow) -> tuple[Any, ...]:
     history = row.history
     span = history.start, max(0, len(history.chunks) - 1), history.chunks[-1] if history.chunks else None, history.skip
-    return row.state, span, _ids_span(row.acted), _ids_span(row.hidden), _ids_span(row.waits)
+    return row.state, span, _ids_span(row.acted), _ids_span(row.hidden), _ids_span(row.waiting_posts)
 
 
 def _ids_span(log: IdLog) -> tuple[int, int, str | None]:
@@ -227,41 +235,49 @@ def _encode(part: Any) -> bytes | None:
 
 
 def _chunk_key(letter: bytes, key: bytes, number: int) -> bytes:
-    # No id contains NUL, so no two entities share a key.
-    return letter + key + _number.pack(_NUL, number)
+    # No id contains NUL, so the keys of two entities are never equal.
+    return letter + key + _chunk_number.pack(_NUL, number)
 
 
-def _put_sealed(cells: Cells, letter: bytes, key: bytes, before: _Log, after: _Log) -> None:
-    """Chunks but the last, which is in the head."""
+def _put_sealed_chunks(cells: Cells, letter: bytes, key: bytes, before: _ChunkedList, after: _ChunkedList) -> None:
+    """Adds to `cells` what has changed in the sealed chunks of a list: all chunks but the last one, which is stored in
+    the head. New ones are put, dropped ones are deleted, unchanged ones are the same object and are left alone.
+
+    For example the posts that member `m` acted on (letter `a`), in chunks of two ids for short:
+
+        before = IdLog(start=3, chunks=("p1\\0p2", "p3\\0p4"))    number 3 has a cell, number 4 was in the head
+        after = IdLog(start=4, chunks=("p3\\0p4", "p5"))          number 4 is sealed now, number 5 is in the head
+        cells = {b"am\\0\\0\\0\\0\\4": b"p3\\0p4", b"am\\0\\0\\0\\0\\3": None}
+    """
     if after is before:
         return
     sealed = after.chunks[:-1]
-    # Equal is quick to see: what did not change is the same object.
+    # Unchanged chunks are the same objects, so this comparison is fast.
     if sealed == before.chunks[:-1] and after.start == before.start:
         return
-    was: dict[int, object] = dict(enumerate(before.chunks[:-1], before.start))
+    stored: dict[int, object] = dict(enumerate(before.chunks[:-1], before.start))
     for number, chunk in enumerate(sealed, after.start):
-        if was.pop(number, None) is not chunk:
+        if stored.pop(number, None) is not chunk:
             value = chunk.encode() if isinstance(chunk, str) else _encoder.encode(chunk)
             cells[_chunk_key(letter, key, number)] = value
-    for number in was:
+    for number in stored:
         cells[_chunk_key(letter, key, number)] = None
 
 
 def _load_history(get: GetCell, key: bytes, span: HistorySpan) -> History:
     if span.tail is None:
         return History(span.start)
-    sealed = (_entries.decode(chunk) for chunk in _load_sealed(get, _HISTORY, key, span))
+    sealed = (_chunk_decoder.decode(chunk) for chunk in _load_sealed_chunks(get, _HISTORY, key, span))
     return History(span.start, span.skip, (*sealed, span.tail))
 
 
 def _load_ids(get: GetCell, letter: bytes, key: bytes, span: IdSpan) -> IdLog:
     if span.tail is None:
         return IdLog(span.start)
-    return IdLog(span.start, (*(chunk.decode() for chunk in _load_sealed(get, letter, key, span)), span.tail))
+    return IdLog(span.start, (*(chunk.decode() for chunk in _load_sealed_chunks(get, letter, key, span)), span.tail))
 
 
-def _load_sealed(get: GetCell, letter: bytes, key: bytes, span: IdSpan | HistorySpan) -> Iterator[bytes]:
+def _load_sealed_chunks(get: GetCell, letter: bytes, key: bytes, span: IdSpan | HistorySpan) -> Iterator[bytes]:
     for number in range(span.start, span.start + span.num_sealed):
         chunk = get(_chunk_key(letter, key, number))
         if chunk is None:

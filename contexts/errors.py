@@ -5,8 +5,8 @@ ContextsError
 
 
 class ContextsError(Exception):
-    """Base of what this package raises."""
+    """The base of all errors that this package raises."""
 
 
 class DamagedRow(ContextsError):
-    """Names the entity."""
+    """The text names the entity."""

@@ -1,8 +1,8 @@
-"""What events do to a member row: (row, event, now) -> row, hops, whether to publish. Pure."""
+"""What an event does to a member row: (row, event, now) -> row, hops, whether to publish. Pure functions."""
 
 from msgspec.structs import replace
 
-from contexts.rows import Hop, MemberChange, MemberRow, MemberState, Profile, due_in_window
+from contexts.rows import Hop, MemberChange, MemberRow, MemberState, Profile, open_window_end_us
 from contexts.settings import ContextRules
 from schemas.contexts import HistoryEntry, MemberContext
 from schemas.events import EventOrder, MemberDeleted, MemberEvent, MemberUpdated
@@ -11,23 +11,23 @@ from schemas.ids import Micros, PostId, Revision
 
 
 def apply_member_event(row: MemberRow, event: MemberEvent, order: EventOrder) -> MemberChange:
-    """What is not above the newest event applied changes nothing."""
+    """An event that is not newer than the newest one applied changes nothing."""
     if row.state.order is not None and order <= row.state.order:
         return MemberChange(row, note="stale-member-event")
     return _delete(row, order) if isinstance(event, MemberDeleted) else _update(row, event, order)
 
 
 def apply_member_action(row: MemberRow, action: MemberAction, now_us: Micros, rules: ContextRules) -> MemberChange:
-    """A deleted member's are skipped until a newer member.updated; those up to the deletion for ever."""
+    """Actions of a deleted member are skipped until a newer member.updated comes; those up to the deletion always."""
     state = row.state
     if state.deleted or action.at_us <= state.deleted_at_us:
         return _skip(row, action)
     if action.action == "waits":
-        return _remember_wait(row, action, rules)
-    changed = _take_in(row, action, rules)
+        return _remember_waiting_post(row, action, rules)
+    changed = _apply_action(row, action, rules)
     if changed is row:
         return MemberChange(row, note="nothing-to-forget" if action.action == "forget" else "repeated-action")
-    due_us = due_in_window(state.history_published_us, rules.history_window_s, now_us)
+    due_us = open_window_end_us(state.history_published_us, rules.history_window_s, now_us)
     state = replace(
         state,
         as_of_us=Micros(max(state.as_of_us, action.at_us)),
@@ -38,7 +38,7 @@ def apply_member_action(row: MemberRow, action: MemberAction, now_us: Micros, ru
 
 
 def publish_member(row: MemberRow, now_us: Micros, rules: ContextRules) -> tuple[MemberRow, MemberContext]:
-    """The next revision. One that carries a changed history opens its window."""
+    """The row at its next revision, and its context. If the history has changed, its window opens now."""
     state = replace(
         row.state,
         revision=Revision(row.state.revision + 1),
@@ -68,7 +68,7 @@ def _context(row: MemberRow, state: MemberState, rules: ContextRules) -> MemberC
 
 
 def _delete(row: MemberRow, order: EventOrder) -> MemberChange:
-    """Nothing is left but the tombstone. Posts in whose rows an action waits are told."""
+    """Leaves only the tombstone. Posts in whose rows an action of the member may wait are told to erase it."""
     state = MemberState(
         order=order,
         deleted=True,
@@ -76,7 +76,7 @@ def _delete(row: MemberRow, order: EventOrder) -> MemberChange:
         revision=row.state.revision,
         as_of_us=Micros(max(row.state.as_of_us, order.at_us)),
     )
-    hops = tuple(_erase(row, PostId(post_id), Micros(order.at_us)) for post_id in row.waits.newest())
+    hops = tuple(_erase_hop(row, PostId(post_id), Micros(order.at_us)) for post_id in row.waiting_posts.newest())
     return MemberChange(MemberRow(row.member_id, state), hops, publish=True)
 
 
@@ -86,26 +86,25 @@ def _update(row: MemberRow, event: MemberUpdated, order: EventOrder) -> MemberCh
     return MemberChange(replace(row, state=state, profile=profile), publish=True)
 
 
-def _remember_wait(row: MemberRow, action: MemberAction, rules: ContextRules) -> MemberChange:
-    """Nothing may wait where this row does not know of it, or a deletion would miss it: posts that do not fit any more
-    are told to give up what waits in their rows, if anything still does."""
-    waits = row.waits.append(action.post_id, rules.waiting_posts)
-    refusals = tuple(
-        Hop(post_id, PostActivity(row.member_id, "refuse", action.at_us)) for post_id in row.waits.lost(waits)
-    )
-    return MemberChange(replace(row, waits=waits), refusals)
+def _remember_waiting_post(row: MemberRow, action: MemberAction, rules: ContextRules) -> MemberChange:
+    """An action must not wait in the row of a post that this row does not remember, or a deletion of the member would
+    miss it. So the posts that are forgotten here are told to give up what still waits in their rows."""
+    waiting_posts = row.waiting_posts.append(action.post_id, rules.waiting_posts)
+    forgotten = row.waiting_posts.dropped_until(waiting_posts)
+    refusals = tuple(Hop(post_id, PostActivity(row.member_id, "refuse", action.at_us)) for post_id in forgotten)
+    return MemberChange(replace(row, waiting_posts=waiting_posts), refusals)
 
 
 def _skip(row: MemberRow, action: MemberAction) -> MemberChange:
-    hops = (_erase(row, action.post_id, action.at_us),) if action.action == "waits" else ()
+    hops = (_erase_hop(row, action.post_id, action.at_us),) if action.action == "waits" else ()
     return MemberChange(row, hops, note="action-of-deleted-member")
 
 
-def _erase(row: MemberRow, post_id: PostId, at_us: Micros) -> Hop:
+def _erase_hop(row: MemberRow, post_id: PostId, at_us: Micros) -> Hop:
     return Hop(post_id, PostActivity(row.member_id, "erase", at_us))
 
 
-def _take_in(row: MemberRow, action: MemberAction, rules: ContextRules) -> MemberRow:
+def _apply_action(row: MemberRow, action: MemberAction, rules: ContextRules) -> MemberRow:
     """Returns the row itself when the action changes nothing."""
     if action.action == "forget":
         history = row.history.without(action.post_id)

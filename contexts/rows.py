@@ -1,14 +1,16 @@
-"""Post and member rows: what the context stage knows of one entity.
+"""Post and member rows: what the context stage knows of one entity, and what one event changes in it.
 
-Rows are values, made of parts that change at different rates; a part that did not change is the same object, and is
-not stored again. Nothing here knows where rows are kept.
+A row is a value made of parts that change at different rates. A change builds a new row from the changed parts and the
+same objects for all others, so that whoever stores rows sees by identity which parts to store. Nothing here knows
+where rows are stored.
 """
 
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from contexts.logs import History, IdLog
+from contexts.history import History
+from contexts.id_log import IdLog
 from schemas.events import EventOrder
 from schemas.hops import MemberAction, PostActivity
 from schemas.ids import MemberId, Micros, PostId, Revision
@@ -29,7 +31,7 @@ class PostState(Struct, frozen=True, array_like=True, gc=False):
     """The small part that almost every event changes."""
 
     order: EventOrder | None = None
-    """Of the newest post event applied; None while only activity is known."""
+    """The order of the newest post event applied; None while only activity has come."""
     revision: Revision = Revision(0)
     as_of_us: Micros = NEVER
     counts: dict[str, int] = {}
@@ -38,8 +40,8 @@ class PostState(Struct, frozen=True, array_like=True, gc=False):
     publish_due_us: Micros | None = None
 
 
-class Waiting(Struct, frozen=True, array_like=True, gc=False):
-    """A positive action that came before its post."""
+class WaitingAction(Struct, frozen=True, array_like=True, gc=False):
+    """A positive action that came before its post, and when it came."""
 
     activity: PostActivity
     since_us: Micros
@@ -49,13 +51,13 @@ class PostRow(Struct, frozen=True, gc=False):
     post_id: PostId
     state: PostState = PostState()
     body: PostBody | None = None
-    waiting: tuple[Waiting, ...] = ()
+    waiting_actions: tuple[WaitingAction, ...] = ()
     recipients: IdLog = IdLog()
     """Members whose histories hold this post."""
 
     @property
-    def known(self) -> bool:
-        """Created or deleted; not known while only activity has come."""
+    def is_known(self) -> bool:
+        """True once a post event was applied, also a delete; False while only activity has come."""
         return self.state.order is not None
 
 
@@ -68,10 +70,10 @@ class Profile(Struct, frozen=True, array_like=True, gc=False):
 
 class MemberState(Struct, frozen=True, array_like=True, gc=False):
     order: EventOrder | None = None
-    """Of the newest member event applied; None while only actions are known."""
+    """The order of the newest member event applied; None while only actions have come."""
     deleted: bool = False
     deleted_at_us: Micros = NEVER
-    """The tombstone: nothing of the member's up to this time is ever taken in again, also after a return."""
+    """The tombstone: actions of the member up to this time are never applied again, also when the member returns."""
     revision: Revision = Revision(0)
     as_of_us: Micros = NEVER
     history_changed: bool = False
@@ -87,19 +89,19 @@ class MemberRow(Struct, frozen=True, gc=False):
     history: History = History()
     acted: IdLog = IdLog()
     hidden: IdLog = IdLog()
-    waits: IdLog = IdLog()
-    """Posts in whose rows an action of this member may wait; asked to forget it when the member is deleted."""
+    waiting_posts: IdLog = IdLog()
+    """Posts in whose rows an action of this member may wait. When the member is deleted, they are told to erase it."""
 
 
 class Hop(NamedTuple):
-    """To the member with this id, or to the post, by what it carries."""
+    """A message to another row: a MemberAction to the member with this id, a PostActivity to the post."""
 
     entity_id: str
     payload: MemberAction | PostActivity
 
 
 class Unplaced(NamedTuple):
-    """An action that waited in vain for its post, and why it is a dead letter now."""
+    """An action that waited in vain for its post, and the cause that its dead letter names."""
 
     post_id: PostId
     activity: PostActivity
@@ -107,7 +109,7 @@ class Unplaced(NamedTuple):
 
 
 class PostChange(NamedTuple):
-    """What one event did to a post row. `note` names what was skipped, to be counted; empty: nothing was."""
+    """What one event did to a post row. `note` names what was skipped, so that it is counted; empty if nothing was."""
 
     row: PostRow
     hops: tuple[Hop, ...] = ()
@@ -117,7 +119,7 @@ class PostChange(NamedTuple):
 
 
 class MemberChange(NamedTuple):
-    """What one event did to a member row."""
+    """What one event did to a member row. `note` as for posts."""
 
     row: MemberRow
     hops: tuple[Hop, ...] = ()
@@ -125,8 +127,8 @@ class MemberChange(NamedTuple):
     note: str = ""
 
 
-def due_in_window(published_us: Micros, window_s: float, now_us: Micros) -> Micros | None:
-    """When the window that a publication opened ends; None when it is over. A clock that went back opens at most one
-    whole window."""
+def open_window_end_us(published_us: Micros, window_s: float, now_us: Micros) -> Micros | None:
+    """When the window ends that the publication at `published_us` opened; None if it has ended. After a step back of
+    the clock it ends at most one whole window from now."""
     window_us = int(window_s * 1_000_000)
     return Micros(min(published_us, now_us) + window_us) if published_us + window_us > now_us else None

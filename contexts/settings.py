@@ -1,4 +1,4 @@
-"""Numbers that shape contexts. The trainer reads the same ones."""
+"""The numbers that shape contexts. The trainer uses the same ones."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,13 +13,15 @@ class ContextRules(BaseModel):
     acted_ids: int = Field(2_000, ge=0)
     hidden_ids: int = Field(2_000, ge=0)
     waiting_actions: int = Field(100, ge=0)
-    """Activity that waits in a post's row for the post to be created."""
+    """At most this many actions wait in a post's row for the post to be created."""
     waiting_posts: int = Field(2_000, ge=1)
-    """Posts in whose rows activity of one member may wait; the member's row remembers them, to have it erased."""
+    """At most in this many posts' rows may actions of one member wait. The member's row remembers these posts, so that
+    a deletion of the member can have the actions erased."""
     waiting_s: float = Field(7 * 24 * 3600.0, gt=0)
+    """An action that has waited this long for its post becomes a dead letter."""
     recipients: int = Field(1_000, ge=0)
-    """Members that a post row remembers, to take a deleted post out of their histories."""
+    """A post's row remembers this many members, so that a deleted post can be taken out of their histories."""
     history_window_s: float = Field(10.0, ge=0)
-    """At most one publication of a member's history in this time."""
+    """A member's history is published at most once in this time."""
     counts_window_s: float = Field(60.0, ge=0)
-    """At most one publication of a post's counts in this time."""
+    """A post's counts are published at most once in this time, unless the post itself changes."""

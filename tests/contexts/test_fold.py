@@ -12,7 +12,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexts.logs import IDS_IN_CHUNK
+from contexts.id_log import IDS_IN_CHUNK
 from contexts.members import apply_member_action, apply_member_event, publish_member
 from contexts.posts import apply_activity, apply_post_event, publish_post
 from contexts.rows import Hop, MemberRow, PostRow, Unplaced
@@ -54,20 +54,20 @@ class Fold:
         order = event_order(event, msgspec.json.encode(event))
         if isinstance(event, PostEvent):
             row = self.posts.get(event.post_id, PostRow(PostId(event.post_id)))
-            self._take(self.posts, event.post_id, apply_post_event(row, event, order, NOW_US, self._rules))
+            self._apply(self.posts, event.post_id, apply_post_event(row, event, order, NOW_US, self._rules))
         else:
             row = self.members.get(event.member_id, MemberRow(MemberId(event.member_id)))
-            self._take(self.members, event.member_id, apply_member_event(row, event, order))
+            self._apply(self.members, event.member_id, apply_member_event(row, event, order))
 
     def _hop(self, hop: Hop) -> None:
         if isinstance(hop.payload, MemberAction):
             member = self.members.get(hop.entity_id, MemberRow(MemberId(hop.entity_id)))
-            self._take(self.members, hop.entity_id, apply_member_action(member, hop.payload, NOW_US, self._rules))
+            self._apply(self.members, hop.entity_id, apply_member_action(member, hop.payload, NOW_US, self._rules))
         else:
             post = self.posts.get(hop.entity_id, PostRow(PostId(hop.entity_id)))
-            self._take(self.posts, hop.entity_id, apply_activity(post, hop.payload, NOW_US, self._rules))
+            self._apply(self.posts, hop.entity_id, apply_activity(post, hop.payload, NOW_US, self._rules))
 
-    def _take(self, rows: dict[str, Any], entity_id: str, change: Any) -> None:
+    def _apply(self, rows: dict[str, Any], entity_id: str, change: Any) -> None:
         rows[entity_id] = change.row
         self.given_up += getattr(change, "unplaced", ())
         for hop in change.hops:
@@ -75,12 +75,14 @@ class Fold:
 
     def end(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Contexts as they would be published: what is encoded of them."""
-        posts = {one: publish_post(row, NOW_US)[1] for one, row in self.posts.items()}
-        members = {one: publish_member(row, NOW_US, RULES)[1] for one, row in self.members.items()}
-        seen = {one: (who.deleted, who.headline, who.history) for one, who in members.items()}
+        posts = {post_id: publish_post(row, NOW_US)[1] for post_id, row in self.posts.items()}
+        members = {member_id: publish_member(row, NOW_US, RULES)[1] for member_id, row in self.members.items()}
+        encoded = {
+            member_id: (member.deleted, member.headline, member.history) for member_id, member in members.items()
+        }
         return (
-            {one: (post.deleted, post.text, post.counts, post.as_of_us) for one, post in posts.items()},
-            {one: content for one, content in seen.items() if any(content)},
+            {post_id: (post.deleted, post.text, post.counts, post.as_of_us) for post_id, post in posts.items()},
+            {member_id: content for member_id, content in encoded.items() if any(content)},
         )
 
 
@@ -163,12 +165,12 @@ def waiting_by(fold: Fold, member_id: str) -> set[str]:
     return {
         post_id
         for post_id, row in fold.posts.items()
-        if any(waiting.activity.member_id == member_id for waiting in row.waiting)
+        if any(waiting.activity.member_id == member_id for waiting in row.waiting_actions)
     }
 
 
 def likes(member_id: str, post_ids: Iterable[str]) -> list[Event]:
-    return [Activity(member_id=member_id, post_id=one, action="like", at=moment(6)) for one in post_ids]
+    return [Activity(member_id=member_id, post_id=post_id, action="like", at=moment(6)) for post_id in post_ids]
 
 
 def test_a_deleted_member_leaves_no_waiting_action_however_many_there_were() -> None:
@@ -201,7 +203,7 @@ def test_nothing_waits_that_its_member_has_forgotten() -> None:
     waiting = waiting_by(fold, "m0")
     assert waiting >= set(posts[-100:])
     assert len(waiting) <= 100 + IDS_IN_CHUNK
-    assert waiting == set(fold.members["m0"].waits.newest())
+    assert waiting == set(fold.members["m0"].waiting_posts.newest())
     assert sorted(letter.post_id for letter in fold.given_up) == sorted(set(posts) - waiting)
     assert {letter.activity.member_id for letter in fold.given_up} == {"m0"}
     assert "100 other posts" in fold.given_up[0].cause
@@ -213,5 +215,5 @@ def test_a_post_that_is_there_is_not_asked_to_give_up_what_it_has_counted() -> N
     for event in likes("m0", ["early", "p0", *(f"p{n}" for n in range(1, 200))]):
         fold.add(event)
     fold.add(PostCreated(post_id="p199", author_id="author", text="text", created_at=moment(5)))
-    assert [fold.posts[one].state.counts for one in ("early", "p0", "p199")] == [{}, {"like": 1}, {"like": 1}]
+    assert [fold.posts[post_id].state.counts for post_id in ("early", "p0", "p199")] == [{}, {"like": 1}, {"like": 1}]
     assert "early" in {letter.post_id for letter in fold.given_up}

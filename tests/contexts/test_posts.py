@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contexts.logs import IDS_IN_CHUNK
+from contexts.id_log import IDS_IN_CHUNK
 from contexts.posts import expire_waiting, publish_post, waiting_since_us
 from contexts.rows import Hop, PostRow
 from contexts.settings import ContextRules
@@ -84,7 +84,7 @@ def test_an_update_without_a_create_makes_the_post() -> None:
     assert change.hops == (Hop("author", MemberAction(PostId("p"), "wrote", us(2), "made")),)
 
 
-def test_the_author_is_told_once() -> None:
+def test_a_post_goes_into_its_authors_history_once() -> None:
     row = post_after(created(1))
     assert post_step(row, updated(2)).hops == ()
     assert post_step(row, updated(2)).publish
@@ -135,7 +135,7 @@ def test_positive_activity_waits_for_its_post_and_the_member_learns_of_it() -> N
     assert change.row.state.counts == {}
     assert change.hops == (Hop("m", MemberAction(PostId("p"), "waits", us(3))),)
     arrived = post_step(change.row, created(5, "here"))
-    assert arrived.row.waiting == ()
+    assert arrived.row.waiting_actions == ()
     assert arrived.row.state.counts == {"like": 1}
     assert [hop.payload.action for hop in arrived.hops] == ["wrote", "like"]
     assert arrived.hops[1] == Hop("m", MemberAction(PostId("p"), "like", us(3), "here"))
@@ -147,7 +147,7 @@ def test_other_activity_before_its_post_is_counted_at_once() -> None:
 
 def test_what_waits_for_a_post_that_comes_deleted_is_counted() -> None:
     row = post_after(activity("like"), deleted(9))
-    assert (row.waiting, row.state.counts) == ((), {"like": 1})
+    assert (row.waiting_actions, row.state.counts) == ((), {"like": 1})
 
 
 def test_too_much_waiting_is_a_dead_letter_and_is_not_counted() -> None:
@@ -165,7 +165,7 @@ def test_what_has_waited_for_seven_days_is_a_dead_letter() -> None:
     assert waiting_since_us(row) == us(0)
     change = expire_waiting(row, us(7 * DAY_S), RULES)
     assert [letter.activity.action for letter in change.unplaced] == ["like"]
-    assert [one.activity.action for one in change.row.waiting] == ["share"]
+    assert [waiting.activity.action for waiting in change.row.waiting_actions] == ["share"]
     assert waiting_since_us(change.row) == us(10)
 
 
@@ -174,13 +174,14 @@ def test_a_clock_that_steps_back_gives_up_what_has_waited_and_nothing_else() -> 
     assert waiting_since_us(row) == us(10)
     change = expire_waiting(row, us(7 * DAY_S + 10), RULES)
     assert [letter.activity.action for letter in change.unplaced] == ["share"]
-    assert [waiting.activity.action for waiting in change.row.waiting] == ["like"]
+    assert [waiting.activity.action for waiting in change.row.waiting_actions] == ["like"]
 
 
 def test_what_waits_by_a_deleted_member_is_erased_up_to_the_deletion() -> None:
     row = post_after(activity("like", 1), activity("like", 8), activity("like", 1, member="other"))
     erased = post_step(row, activity("erase", 5)).row
-    assert [(one.activity.member_id, one.activity.at_us) for one in erased.waiting] == [("m", us(8)), ("other", us(1))]
+    remaining = [(waiting.activity.member_id, waiting.activity.at_us) for waiting in erased.waiting_actions]
+    assert remaining == [("m", us(8)), ("other", us(1))]
     assert post_step(POST, activity("erase", 5)).row is POST
 
 
@@ -199,9 +200,9 @@ def test_a_deleted_post_is_taken_out_of_the_histories_it_was_sent_to() -> None:
 def test_a_post_remembers_the_last_members_it_was_sent_to() -> None:
     rules = ContextRules(recipients=150)
     row = post_after(created(0), *(activity("like", n, f"m{n}") for n in range(1, 1000)), rules=rules)
-    told = {hop.entity_id for hop in post_step(row, deleted(9000), rules=rules).hops}
-    assert {"author", *(f"m{n}" for n in range(850, 1000))} <= told
-    assert len(told) <= 1 + 150 + 2 * IDS_IN_CHUNK
+    forgetting = {hop.entity_id for hop in post_step(row, deleted(9000), rules=rules).hops}
+    assert {"author", *(f"m{n}" for n in range(850, 1000))} <= forgetting
+    assert len(forgetting) <= 1 + 150 + 2 * IDS_IN_CHUNK
 
 
 # Publishing.

@@ -2,11 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contexts.logs import ENTRIES_IN_CHUNK, IDS_IN_CHUNK, History, IdLog
+from contexts.history import ENTRIES_IN_CHUNK, History
 from schemas.contexts import HistoryEntry
 from schemas.ids import Micros, PostId
 
-ids = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=3)
 entries = st.builds(
     HistoryEntry,
     post_id=st.sampled_from(["a", "b", "c", "d"]).map(PostId),
@@ -20,46 +19,13 @@ def entry(number: int, post: str | None = None) -> HistoryEntry:
     return HistoryEntry(PostId(post or f"p{number}"), "like", Micros(number), "text")
 
 
-@given(st.lists(ids, max_size=400), st.integers(0, 300))
-def test_an_id_log_holds_the_newest_ids(appended: list[str], keep: int) -> None:
-    log = IdLog()
-    for one in appended:
-        log = log.append(one, keep)
-    distinct = list(dict.fromkeys(reversed(appended)))[::-1]
-    found = log.newest(keep)
-    assert len(found) == len(set(found)) <= keep
-    assert set(found) <= set(appended)
-    if len(distinct) <= keep and len(appended) <= keep:
-        assert set(found) == set(distinct)
-
-
-def test_an_id_log_forgets_whole_chunks_and_never_what_it_should_keep() -> None:
-    log = IdLog()
-    for number in range(5_000):
-        log = log.append(f"p{number}", 1000)
-        if number % 97 == 0:
-            assert log.newest(1000) == [f"p{n}" for n in range(max(0, number - 999), number + 1)]
-    assert log.newest(1000) == [f"p{n}" for n in range(4000, 5000)]
-    assert len(log.chunks) <= 1000 // IDS_IN_CHUNK + 2
-    assert log.start > 0
-
-
-def test_an_append_shares_all_chunks_but_the_last() -> None:
-    log = IdLog()
-    for number in range(3 * IDS_IN_CHUNK):
-        log = log.append(str(number), 10_000)
-    grown = log.append("one more", 10_000)
-    assert all(a is b for a, b in zip(log.chunks, grown.chunks, strict=False))
-    assert grown.append("one more", 10_000) is grown
-
-
 @given(st.lists(entries, max_size=60), st.integers(1, 12))
 def test_a_history_is_the_newest_entries_in_order_whatever_the_order_of_arrival(
     added: list[HistoryEntry], keep: int
 ) -> None:
     history = History()
-    for one in added:
-        history = history.add(one, keep)
+    for added_entry in added:
+        history = history.add(added_entry, keep)
     distinct = {(e.at_us, e.post_id, e.action): e for e in added}
     assert history.entries() == [distinct[key] for key in sorted(distinct)][-keep:]
     assert all(len(chunk) <= ENTRIES_IN_CHUNK for chunk in history.chunks)
