@@ -7,7 +7,7 @@ import pytest
 from indexer.records import check, read_embedding
 from schemas.embeddings import Embedding, Vector, encode_embedding, pack_vector
 from schemas.errors import BadRecord
-from tests.kit.tiers import DIMENSION, deleted_member, deleted_post, member, post, vectors
+from tests.kit.data.embeddings import DIMENSION, member_embedding, post_embedding, vectors
 
 UNIT: Vector = vectors(1)[0]
 IMPOSSIBLE = {
@@ -20,7 +20,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("vector", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-@pytest.mark.parametrize("live", [post("p1"), member("m1")], ids=["post", "member"])
+@pytest.mark.parametrize("live", [post_embedding("p1"), member_embedding("m1")], ids=["post", "member"])
 def test_a_vector_that_no_search_can_compare_is_a_bad_record(live: Embedding, vector: Vector) -> None:
     kind = "post" if live.entity_id == "p1" else "member"
     assert read_embedding(kind, encode_embedding(live)) == live
@@ -30,7 +30,7 @@ def test_a_vector_that_no_search_can_compare_is_a_bad_record(live: Embedding, ve
 
 
 def test_half_a_number_and_no_value_at_all_are_bad_records() -> None:
-    cut = msgspec.structs.replace(post("p1"), vector=post("p1").vector[:-3])
+    cut = msgspec.structs.replace(post_embedding("p1"), vector=post_embedding("p1").vector[:-3])
     with pytest.raises(BadRecord, match="vector: 61 bytes are not a whole number of float32"):
         read_embedding("post", encode_embedding(cut))
     with pytest.raises(BadRecord, match="the value is null"):
@@ -39,10 +39,14 @@ def test_half_a_number_and_no_value_at_all_are_bad_records() -> None:
 
 def test_a_vector_in_half_precision_is_of_length_one() -> None:
     rounded = UNIT.astype(np.float16).astype(np.float32)
-    assert read_embedding("post", encode_embedding(post("p1", vector=rounded))) == post("p1", vector=rounded)
+    assert read_embedding("post", encode_embedding(post_embedding("p1", vector=rounded))) == post_embedding(
+        "p1", vector=rounded
+    )
 
 
-@pytest.mark.parametrize("deleted", [deleted_post("p1", 2), deleted_member("m1", 2)], ids=["post", "member"])
+@pytest.mark.parametrize(
+    "deleted", [post_embedding("p1", 2, deleted=True), member_embedding("m1", 2, deleted=True)], ids=["post", "member"]
+)
 def test_a_delete_never_fails_for_its_vector(deleted: Embedding) -> None:
     kind = "post" if deleted.entity_id == "p1" else "member"
     strange = msgspec.structs.replace(deleted, vector=pack_vector(2 * UNIT)[:-3])

@@ -9,7 +9,7 @@ import numpy as np
 from encoders.errors import Outcome, Unencodable
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import Vector
-from tests.kit.kafka.topics import DIMENSION
+from tests.kit.data.embeddings import DIMENSION
 
 POISON = "POISON"
 

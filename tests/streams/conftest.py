@@ -8,12 +8,12 @@ import pytest
 from streams.kafka.offsets import OffsetReader
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import made
+from tests.kit.kafka.topics import make_topics
 
 
 @pytest.fixture
 def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return made(clean_topics)
+    return make_topics(clean_topics)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
 from tests.kit.data.bad_events import ACCEPTED, Case, bodies, post, raw, records
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import in_thread, read_all
+from tests.kit.kafka.topics import read_topic
+from tests.kit.running import in_thread
 from tests.streams.contexts.test_stage import Contexts
 
 pytestmark = pytest.mark.broker
@@ -104,7 +105,7 @@ def test_bad_input_is_a_dead_letter_with_its_place_and_the_stage_goes_on(
             assert letter.headers == ([("own", b"1")] if whole else []), case.name
     assert found == {}, "a letter that nobody expects"
     accepted = {case.key for case, topic, *_ in sent if case.cause == ACCEPTED and topic == topics.POSTS}
-    published = {message.key() for message in read_all(kafka, topics.POST_CONTEXTS)}
+    published = {message.key() for message in read_topic(kafka, topics.POST_CONTEXTS)}
     assert published == accepted | {b"after-all-of-it"}
     assert contexts.posts()[_key_of("a field twice: the last one counts")][-1].text == "the last"
 

@@ -12,11 +12,13 @@ from schemas.headers import UNREADABLE, headers_of, origin_ms
 from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
+from tests.kit.data.embeddings import post_embedding
 from tests.kit.encoders import POISON
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.strange_headers import send_strange
-from tests.kit.kafka.topics import in_thread, post_embedding, read_all
+from tests.kit.kafka.topics import read_topic
+from tests.kit.running import in_thread
 from tests.streams.contexts.test_stage import Contexts, post
 from tests.streams.encode.test_stage import Encode
 from tests.streams.encode.test_stage import post as context
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.broker
 def test_all_headers_of_the_record_are_lost_and_nothing_else(clean_topics: RunningBroker, tmp_path: Path) -> None:
     kafka = Contexts(clean_topics, tmp_path).kafka
     send_strange(kafka, topics.POSTS, [("p", b"{}")])
-    (record,) = read_all(kafka, topics.POSTS)
+    (record,) = read_topic(kafka, topics.POSTS)
     for _ in range(3):
         assert (headers_of(record), origin_ms(record)) == ([UNREADABLE], None)
     assert (record.key(), record.value()) == (b"p", b"{}")

@@ -21,7 +21,8 @@ from streams.operate.dead_letter_marks import Marked, replay
 from streams.settings import KafkaSettings
 from tests.kit.encoders import POISON, HashEncoder, vector_of
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import in_thread, read_all
+from tests.kit.kafka.topics import read_topic
+from tests.kit.running import in_thread
 from tests.streams.contexts.test_stage import Contexts, at, post
 from tests.streams.encode.test_stage import Encode
 
@@ -97,12 +98,12 @@ def test_a_later_record_is_published_again_as_it_is_now(contexts: Contexts, clea
         assert {(one.cause.topic, one.key) for one in found} == {
             (topics.POST_CONTEXTS, name) for name in (b"missing", b"updated")
         }
-        inputs_before = len(read_all(contexts.kafka, topics.POSTS))
+        inputs_before = len(read_topic(contexts.kafka, topics.POSTS))
         encode.encoder = Mended()
         with in_thread(encode.stage().run):
             assert send_back(contexts.kafka) == Marked(2, 0)
             _until_done(contexts, encode)
-    assert len(read_all(contexts.kafka, topics.POSTS)) == inputs_before
+    assert len(read_topic(contexts.kafka, topics.POSTS)) == inputs_before
     embedded = [decode_post_embedding(message.value() or b"") for message in encode.posts()]
     assert [(one.revision, one.vector) for one in _of("missing", embedded)] == [(2, pack_vector(vector_of(POISON)))]
     newer = pack_vector(vector_of("newer"))

@@ -32,7 +32,7 @@ from tests.kit.children.context_stage import REFUSED
 from tests.kit.data.shuffled_events import World, slices
 from tests.kit.encoders import HashEncoder
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import child, in_thread
+from tests.kit.running import child, in_thread
 from tests.kit.waiting import until
 from tests.streams.contexts.test_stage import CRASHED, Contexts
 from tests.streams.encode.test_stage import Encode, post

@@ -31,11 +31,13 @@ from streams.kafka.transactional_loop import Processor, TransactionalLoop
 from streams.operate.acknowledge import Acknowledged, acknowledge_deleted
 from streams.operate.lag import Lag, read_lags
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
+from tests.kit.data.embeddings import GENERATION
 from tests.kit.encoders import HashEncoder
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import GENERATION, commit, delete_before, made, produce, transaction
-from tests.kit.kafka.topics import child, in_thread, read_all
+from tests.kit.kafka.groups import commit
+from tests.kit.kafka.topics import delete_before, make_topics, produce, read_topic, transaction
+from tests.kit.running import child, in_thread
 from tests.kit.waiting import until
 
 Run = Callable[[Event], None]
@@ -107,7 +109,7 @@ class Seen:
 def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
     clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
-    kafka = made(clean_topics)
+    kafka = make_topics(clean_topics)
     seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(2)
     with in_thread(stage.start(kafka, tmp_path)):
@@ -142,7 +144,7 @@ def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
 
 @pytest.mark.broker
 def test_trending_counts_it_too(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    kafka = made(clean_topics)
+    kafka = make_topics(clean_topics)
     seen = Seen(clean_topics, kafka, "trending", topics.TRENDING_GROUP, first_of(topics.ACTIVITY))
     arguments = str(kafka.bootstrap_servers), "0.2", str(tmp_path)
     seen.send(2)
@@ -166,7 +168,7 @@ def nothing_deleted(_: OffsetReader, places: Iterable[Place]) -> Offsets:
 def test_markers_aborted_records_and_a_log_that_never_was_read_are_no_loss(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
-    kafka = made(clean_topics)
+    kafka = make_topics(clean_topics)
     stage = STAGES[1]
     seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
@@ -185,7 +187,7 @@ def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
     """After a power cut the group may have committed more than there is. It goes on at the end."""
-    kafka = made(clean_topics)
+    kafka = make_topics(clean_topics)
     stage = STAGES[0]
     seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
@@ -194,7 +196,7 @@ def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
         until(lambda: any("lost its newest" in entry["event"] for entry in logs), "the stage to have looked")
         seen.send(1)
         seen.until_committed(4, 0)
-    assert len(read_all(kafka, topics.DEAD_LETTERS)) == 1, "only the record that came afterwards"
+    assert len(read_topic(kafka, topics.DEAD_LETTERS)) == 1, "only the record that came afterwards"
 
 
 @pytest.mark.broker
@@ -203,7 +205,7 @@ def test_what_takes_the_places_of_lost_records_while_the_stage_is_down_is_read(
     clean_topics: RunningBroker, tmp_path: Path, stage: Stage
 ) -> None:
     """The stage was started and stopped before they came, and they are more than were lost."""
-    kafka = made(clean_topics)
+    kafka = make_topics(clean_topics)
     seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
     commit(clean_topics, stage.group, {stage.place: 5})
@@ -214,7 +216,7 @@ def test_what_takes_the_places_of_lost_records_while_the_stage_is_down_is_read(
     seen.send(4)
     with in_thread(stage.start(kafka, tmp_path)):
         seen.until_committed(7, 0)
-    assert len(read_all(kafka, topics.DEAD_LETTERS)) == 4
+    assert len(read_topic(kafka, topics.DEAD_LETTERS)) == 4
 
 
 def _have_counted(kafka: KafkaSettings, place: Place, offset: Offset) -> None:

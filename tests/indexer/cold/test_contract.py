@@ -13,19 +13,8 @@ from indexer.errors import TierRefused
 from indexer.tiers import ColdTier, Filters
 from schemas.embeddings import PostEmbedding, unpack_vector
 from schemas.ids import MemberId, Micros, PostId, Revision
-from tests.kit.tiers import (
-    DIMENSION,
-    NOW,
-    SetClock,
-    cold_tier,
-    deleted_member,
-    deleted_post,
-    member,
-    post,
-    records,
-    same_hits,
-    vectors,
-)
+from tests.kit.data.embeddings import DIMENSION, NOW, index_records, member_embedding, post_embedding, vectors
+from tests.kit.tiers import SetClock, cold_tier, same_hits
 
 KINDS = ["brute", "edge", "remote", "qdrant"]
 
@@ -47,8 +36,8 @@ def revision_of(tier: ColdTier, name: str) -> tuple[int, bool] | None:
 
 
 def test_a_written_post_is_found_with_its_score_and_revision(tier: ColdTier) -> None:
-    written = post("p1", 3)
-    assert tier.write("post", records(written)) == 1
+    written = post_embedding("p1", 3)
+    assert tier.write("post", index_records(written)) == 1
     tier.flush()
     vector = unpack_vector(written.vector)
     assert vector is not None
@@ -69,42 +58,55 @@ def test_an_empty_tier_answers(tier: ColdTier) -> None:
 
 
 def test_an_older_or_equal_revision_changes_nothing(tier: ColdTier) -> None:
-    tier.write("post", records(post("p1", 5)))
-    assert tier.write("post", records(post("p1", 5, author="m9"), post("p1", 4, author="m9"), first=1)) == 0
+    tier.write("post", index_records(post_embedding("p1", 5)))
+    assert (
+        tier.write(
+            "post", index_records(post_embedding("p1", 5, author="m9"), post_embedding("p1", 4, author="m9"), first=1)
+        )
+        == 0
+    )
     stored = tier.posts([PostId("p1")])[0]
     assert stored is not None
     assert (stored.revision, stored.author_id) == (5, "m1")
 
 
 def test_of_several_records_of_one_post_the_highest_revision_stays(tier: ColdTier) -> None:
-    assert tier.write("post", records(post("p1", 1), post("p1", 3), post("p1", 2), post("p2", 1))) == 3
+    assert (
+        tier.write(
+            "post",
+            index_records(
+                post_embedding("p1", 1), post_embedding("p1", 3), post_embedding("p1", 2), post_embedding("p2", 1)
+            ),
+        )
+        == 3
+    )
     assert revision_of(tier, "p1") == (3, False)
     assert tier.count("post") == 2
 
 
 def test_a_deleted_post_is_skipped_by_searches_and_never_comes_back_by_an_older_record(tier: ColdTier) -> None:
-    tier.write("post", records(post("p1", 1), post("p2", 1)))
-    assert tier.write("post", records(deleted_post("p1", 2), first=2)) == 1
+    tier.write("post", index_records(post_embedding("p1", 1), post_embedding("p2", 1)))
+    assert tier.write("post", index_records(post_embedding("p1", 2, deleted=True), first=2)) == 1
     tier.flush()
     assert tier.search(vectors(1)[0], 10).post_ids == ["p2"]
     assert tier.count("post") == 1
     assert [stored.post_id for stored in tier.scroll_posts()] == ["p2"]
     assert revision_of(tier, "p1") == (2, True)
-    assert tier.write("post", records(post("p1", 1), first=3)) == 0
+    assert tier.write("post", index_records(post_embedding("p1", 1), first=3)) == 0
     assert tier.search(vectors(1)[0], 10).post_ids == ["p2"]
 
 
 def test_a_delete_before_its_post_guards_too(tier: ColdTier) -> None:
-    assert tier.write("post", records(deleted_post("p1", 7))) == 1
-    assert tier.write("post", records(post("p1", 6), first=1)) == 0
+    assert tier.write("post", index_records(post_embedding("p1", 7, deleted=True))) == 1
+    assert tier.write("post", index_records(post_embedding("p1", 6), first=1)) == 0
     assert tier.count("post") == 0
-    assert tier.write("post", records(post("p1", 8), first=2)) == 1
+    assert tier.write("post", index_records(post_embedding("p1", 8), first=2)) == 1
     assert tier.search(vectors(1)[0], 10).post_ids == ["p1"]
 
 
 def test_posts_come_in_the_order_asked(tier: ColdTier) -> None:
-    written = [post(f"p{number}", author=f"m{number}", language=None) for number in range(5)]
-    tier.write("post", records(*written))
+    written = [post_embedding(f"p{number}", author=f"m{number}", language=None) for number in range(5)]
+    tier.write("post", index_records(*written))
     found = tier.posts([PostId("p3"), PostId("gone"), PostId("p1")], with_vectors=True)
     assert [one and one.post_id for one in found] == ["p3", None, "p1"]
     assert found[0] is not None
@@ -115,7 +117,7 @@ def test_posts_come_in_the_order_asked(tier: ColdTier) -> None:
 
 
 def test_a_tombstone_has_no_vector(tier: ColdTier) -> None:
-    tier.write("post", records(post("p1", 1), deleted_post("p1", 2)))
+    tier.write("post", index_records(post_embedding("p1", 1), post_embedding("p1", 2, deleted=True)))
     stored = tier.posts([PostId("p1")], with_vectors=True)[0]
     assert stored is not None
     assert stored.deleted
@@ -123,7 +125,12 @@ def test_a_tombstone_has_no_vector(tier: ColdTier) -> None:
 
 
 def test_members_keep_their_lists_and_may_have_no_vector(tier: ColdTier) -> None:
-    tier.write("member", records(member("m1", 2, acted=("p1", "p2"), hidden=("p3",)), member("m2", empty=True)))
+    tier.write(
+        "member",
+        index_records(
+            member_embedding("m1", 2, acted=("p1", "p2"), hidden=("p3",)), member_embedding("m2", empty=True)
+        ),
+    )
     tier.flush()
     first, missing, second = tier.members([MemberId("m1"), MemberId("nobody"), MemberId("m2")])
     assert missing is None
@@ -138,19 +145,21 @@ def test_members_keep_their_lists_and_may_have_no_vector(tier: ColdTier) -> None
 
 
 def test_a_deleted_member_keeps_only_its_revision(tier: ColdTier) -> None:
-    tier.write("member", records(member("m1", 1, acted=("p1",)), deleted_member("m1", 2)))
+    tier.write(
+        "member", index_records(member_embedding("m1", 1, acted=("p1",)), member_embedding("m1", 2, deleted=True))
+    )
     stored = tier.members([MemberId("m1")])[0]
     assert stored is not None
     assert (stored.deleted, stored.acted, stored.vector) == (True, [], None)
-    assert tier.write("member", records(member("m1", 1), first=2)) == 0
+    assert tier.write("member", index_records(member_embedding("m1", 1), first=2)) == 0
     assert tier.count("member") == 0
 
 
 def test_a_sweep_removes_old_tombstones_alone(tier: ColdTier, clock: SetClock) -> None:
-    tier.write("post", records(deleted_post("p1", 2), post("p2"), first=0))
+    tier.write("post", index_records(post_embedding("p1", 2, deleted=True), post_embedding("p2"), first=0))
     clock.now = Micros(NOW + 10)
-    tier.write("post", records(deleted_post("p3", 2), first=2))
-    tier.write("member", records(deleted_member("m1", 2)))
+    tier.write("post", index_records(post_embedding("p3", 2, deleted=True), first=2))
+    tier.write("member", index_records(member_embedding("m1", 2, deleted=True)))
     beats: list[None] = []
     assert tier.sweep(Micros(NOW + 10), lambda: beats.append(None)) == 1
     assert beats, "it says that it goes on"
@@ -159,21 +168,21 @@ def test_a_sweep_removes_old_tombstones_alone(tier: ColdTier, clock: SetClock) -
     assert tier.sweep(Micros(NOW + 11)) == 2
     assert tier.members([MemberId("m1")]) == [None]
     assert tier.search(vectors(1)[0], 10).post_ids == ["p2"]
-    assert tier.write("post", records(post("p1", 1), post("p4", 1), first=9)) == 2
+    assert tier.write("post", index_records(post_embedding("p1", 1), post_embedding("p4", 1), first=9)) == 2
     assert sorted(tier.search(vectors(1)[0], 10).post_ids) == ["p1", "p2", "p4"]
 
 
 def test_equal_scores_come_by_post_id(tier: ColdTier) -> None:
     same = vectors(1)[0]
-    tier.write("post", records(*(post(name, vector=same) for name in ("p9", "p1", "p5"))))
+    tier.write("post", index_records(*(post_embedding(name, vector=same) for name in ("p9", "p1", "p5"))))
     assert tier.search(same, 3).post_ids == ["p1", "p5", "p9"]
 
 
 def test_filters_are_applied_before_scoring(tier: ColdTier) -> None:
     """The best posts fail the filters, and k of the others are still given."""
     query = vectors(1)[0]
-    near = [post(f"near{number:03}", vector=query, author="m7", language="de") for number in range(60)]
-    tier.write("post", records(*near, *(post(f"far{number:03}") for number in range(5)), first=0))
+    near = [post_embedding(f"near{number:03}", vector=query, author="m7", language="de") for number in range(60)]
+    tier.write("post", index_records(*near, *(post_embedding(f"far{number:03}") for number in range(5)), first=0))
     for filters in (
         Filters(languages=frozenset({"en", "fr"})),
         Filters(exclude_authors=frozenset({"m7", "unknown"})),
@@ -184,7 +193,12 @@ def test_filters_are_applied_before_scoring(tier: ColdTier) -> None:
 
 
 def test_created_after_is_strict_and_no_language_is_no_language(tier: ColdTier) -> None:
-    tier.write("post", records(post("p1", created_at_us=NOW), post("p2", created_at_us=NOW + 1, language=None)))
+    tier.write(
+        "post",
+        index_records(
+            post_embedding("p1", created_at_us=NOW), post_embedding("p2", created_at_us=NOW + 1, language=None)
+        ),
+    )
     query = vectors(1)[0]
     assert tier.search(query, 5, Filters(created_after_us=NOW)).post_ids == ["p2"]
     assert tier.search(query, 5, Filters(languages=frozenset({"en"}))).post_ids == ["p1"]
@@ -192,11 +206,11 @@ def test_created_after_is_strict_and_no_language_is_no_language(tier: ColdTier) 
 
 def test_a_wrong_dimension_is_refused_and_nothing_of_the_batch_is_written(tier: ColdTier) -> None:
     with pytest.raises(TierRefused, match="p2: a vector of 3 numbers"):
-        tier.write("post", records(post("p1"), post("p2", vector=vectors(1, dimension=3)[0])))
+        tier.write("post", index_records(post_embedding("p1"), post_embedding("p2", vector=vectors(1, dimension=3)[0])))
     assert tier.count("post") == 0
     empty = PostEmbedding(PostId("p3"), Revision(1), False, MemberId("m1"), None, NOW, b"")
     with pytest.raises(TierRefused, match="p3"):
-        tier.write("post", records(empty))
+        tier.write("post", index_records(empty))
 
 
 def test_many_posts_as_plain_as_brute_force(tier: ColdTier) -> None:
@@ -204,13 +218,13 @@ def test_many_posts_as_plain_as_brute_force(tier: ColdTier) -> None:
     plain = BruteColdTier(DIMENSION)
     languages = ("en", "de", None)
     batch = [
-        post(f"p{n}", 1, vector=one, author=f"m{n % 20}", language=languages[n % 3], created_at_us=NOW + n)
+        post_embedding(f"p{n}", 1, vector=one, author=f"m{n % 20}", language=languages[n % 3], created_at_us=NOW + n)
         for n, one in enumerate(vectors(400))
     ]
-    changes = [post(f"p{n}", 2, author="m3") for n in range(0, 400, 9)]
-    changes += [deleted_post(f"p{n}", 3) for n in range(0, 400, 7)]
+    changes = [post_embedding(f"p{n}", 2, author="m3") for n in range(0, 400, 9)]
+    changes += [post_embedding(f"p{n}", 3, deleted=True) for n in range(0, 400, 7)]
     for first, some in ((0, batch), (400, changes)):
-        assert tier.write("post", records(*some, first=first)) == plain.write("post", records(*some))
+        assert tier.write("post", index_records(*some, first=first)) == plain.write("post", index_records(*some))
         tier.flush()
     for query in vectors(3, seed=5):
         for filters in (
@@ -243,10 +257,13 @@ def test_any_order_and_any_repeats_end_as_in_brute_force(
     with cold_tier(kind, tmp_path_factory.mktemp("cold"), clock) as tier:
         offset = 0
         for batch in batches:
-            some = [deleted_post(name, rev) if gone else post(name, rev) for name, rev, gone in batch]
+            some = [
+                post_embedding(name, rev, deleted=True) if gone else post_embedding(name, rev)
+                for name, rev, gone in batch
+            ]
             # Each batch comes twice, as after a crash before its commit.
             for _ in range(2):
-                written = records(*some, first=offset)
+                written = index_records(*some, first=offset)
                 assert tier.write("post", written) == plain.write("post", written)
             offset += len(batch)
         assert tier.posts(NAMES) == plain.posts(NAMES)

@@ -31,20 +31,17 @@ from indexer.tiers import Filters
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Kind, MemberId, Micros, PostId
 from tests.kit.children import cold_tier_on_full_disk, cold_writer
-from tests.kit.tiers import (
+from tests.kit.data.embeddings import (
     DIMENSION,
     GENERATION,
     HOUR_US,
     NOW,
-    SetClock,
-    deleted_member,
-    deleted_post,
-    member,
-    post,
-    records,
-    same_hits,
+    index_records,
+    member_embedding,
+    post_embedding,
     vectors,
 )
+from tests.kit.tiers import SetClock, same_hits
 
 
 @pytest.fixture
@@ -73,9 +70,11 @@ def fill(tier: EdgeColdTier | BruteColdTier, count: int) -> None:
     far = vectors(count)
     far[:64] = far[0] + 0.3 * far[:64]
     far /= np.linalg.norm(far, axis=1, keepdims=True)
-    made = [post(f"p{n:04}", vector=one, author=f"m{n % 7}", created_at_us=NOW + n) for n, one in enumerate(far)]
+    made = [
+        post_embedding(f"p{n:04}", vector=one, author=f"m{n % 7}", created_at_us=NOW + n) for n, one in enumerate(far)
+    ]
     for first in range(0, count, 50):
-        tier.write("post", records(*made[first : first + 50], first=first))
+        tier.write("post", index_records(*made[first : first + 50], first=first))
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -84,9 +83,9 @@ def test_many_shards_answer_as_one(tier: EdgeColdTier) -> None:
     plain = BruteColdTier(DIMENSION)
     fill(tier, 900)
     fill(plain, 900)
-    gone = [deleted_post(f"p{n:04}", 2) for n in range(0, 900, 11)]
+    gone = [post_embedding(f"p{n:04}", 2, deleted=True) for n in range(0, 900, 11)]
     for one in (tier, plain):
-        one.write("post", records(*gone, first=900))
+        one.write("post", index_records(*gone, first=900))
     for query in (vectors(1)[0], vectors(1, seed=9)[0]):
         for filters in (
             Filters(),
@@ -104,9 +103,9 @@ def test_what_was_written_is_there_after_a_new_start(tmp_path: Path) -> None:
     fill(plain, 300)
     with contextlib.closing(open_tier(tmp_path)) as first:
         fill(first, 300)
-        first.write("post", records(deleted_post("p0007", 2), first=300))
+        first.write("post", index_records(post_embedding("p0007", 2, deleted=True), first=300))
         first.flush()
-    plain.write("post", records(deleted_post("p0007", 2), first=300))
+    plain.write("post", index_records(post_embedding("p0007", 2, deleted=True), first=300))
     with contextlib.closing(open_tier(tmp_path)) as again:
         assert again.count("post") == 299
         same_hits(again.search(vectors(1)[0], 400), plain.search(vectors(1)[0], 400))
@@ -120,13 +119,13 @@ def test_a_flush_leaves_nothing_to_the_engines_log(tmp_path: Path) -> None:
     without it, in every shard of both kinds; what was not is why this test can fail."""
     posts, members = [f"p{n}" for n in range(150)], [f"m{n}" for n in range(70)]
     with contextlib.closing(open_tier(tmp_path / "cold")) as tier:
-        tier.write("post", records(*(post(name) for name in posts)))
-        tier.write("member", records(*(member(name) for name in members)))
+        tier.write("post", index_records(*(post_embedding(name) for name in posts)))
+        tier.write("member", index_records(*(member_embedding(name) for name in members)))
         assert _after_a_power_cut(tmp_path) == (0, 0)
         tier.flush()
         assert _after_a_power_cut(tmp_path) == (150, 70)
-        tier.write("post", records(*(deleted_post(name, 2) for name in posts[::2])))
-        tier.write("post", records(post("late")))
+        tier.write("post", index_records(*(post_embedding(name, 2, deleted=True) for name in posts[::2])))
+        tier.write("post", index_records(post_embedding("late")))
         tier.flush()
         assert _after_a_power_cut(tmp_path) == (76, 70)
 
@@ -148,12 +147,14 @@ def test_a_power_cut_between_two_flushes_leaves_no_post_twice(tmp_path: Path) ->
     second, before = tmp_path / "cold" / "posts" / "1", tmp_path / "before"
     first_text, third_text = vectors(2, seed=3)
     with contextlib.closing(open_tier(tmp_path / "cold")) as tier:
-        tier.write("post", records(*(post(f"p{n}", vector=first_text) for n in range(100))))
+        tier.write("post", index_records(*(post_embedding(f"p{n}", vector=first_text) for n in range(100))))
         tier.flush()
         shutil.copytree(second, before)
-        tier.write("post", records(deleted_post("p80", 2), deleted_post("p10", 2)))
+        tier.write(
+            "post", index_records(post_embedding("p80", 2, deleted=True), post_embedding("p10", 2, deleted=True))
+        )
         assert tier.sweep(Micros(NOW + 1)) == 2
-        tier.write("post", records(post("other"), post("p80", 3, vector=third_text)))
+        tier.write("post", index_records(post_embedding("other"), post_embedding("p80", 3, vector=third_text)))
         tier.flush()
     shutil.rmtree(second)
     before.rename(second)
@@ -165,7 +166,7 @@ def test_a_power_cut_between_two_flushes_leaves_no_post_twice(tmp_path: Path) ->
             assert sorted(tier.search(first_text, 200).post_ids) == sorted(one.post_id for one in tier.scroll_posts())
             tier.flush()
     with contextlib.closing(open_tier(tmp_path / "cold", erase_within_s=0)) as tier:
-        tier.write("post", records(deleted_post("p80", 4)))
+        tier.write("post", index_records(post_embedding("p80", 4, deleted=True)))
         assert "p80" not in tier.search(first_text, 200).post_ids
         assert tier.count("post") == 98
 
@@ -174,8 +175,8 @@ def test_a_power_cut_between_two_flushes_leaves_no_post_twice(tmp_path: Path) ->
 def test_swept_points_make_room_for_new_posts(tier: EdgeColdTier, tmp_path: Path) -> None:
     for round_ in range(20):
         names = [f"r{round_}n{number}" for number in range(30)]
-        tier.write("post", records(*(post(name, 1) for name in names)))
-        tier.write("post", records(*(deleted_post(name, 2) for name in names), first=30))
+        tier.write("post", index_records(*(post_embedding(name, 1) for name in names)))
+        tier.write("post", index_records(*(post_embedding(name, 2, deleted=True) for name in names), first=30))
         assert tier.sweep(Micros(NOW + 1)) == 30
     assert [folder.name for folder in (tmp_path / "posts").iterdir() if folder.is_dir()] == ["0"]
 
@@ -192,7 +193,7 @@ def test_the_vector_of_a_deleted_post_leaves_the_files(tmp_path: Path) -> None:
         assert victim is not None
         assert victim.vector is not None
         for one in (tier, plain):
-            one.write("post", records(deleted_post("p0070", 2), first=300))
+            one.write("post", index_records(post_embedding("p0070", 2, deleted=True), first=300))
         tier.flush()
         tier.sweep(Micros(0))
         assert _in_files(tmp_path, victim.vector)
@@ -201,7 +202,7 @@ def test_the_vector_of_a_deleted_post_leaves_the_files(tmp_path: Path) -> None:
         assert not _in_files(tmp_path, victim.vector)
         assert len(list((tmp_path / "posts").iterdir())) == 5, "each shard is there once, and nothing else"
         same_hits(tier.search(query, 300), plain.search(query, 300))
-        tier.write("post", records(post("p0070", 3, vector=victim.vector), first=301))
+        tier.write("post", index_records(post_embedding("p0070", 3, vector=victim.vector), first=301))
         assert _in_files(tmp_path, victim.vector)
         assert tier.search(victim.vector, 1).post_ids == ["p0070"]
 
@@ -213,7 +214,7 @@ def test_the_renewal_of_a_large_shard_says_again_and_again_that_it_goes_on(
     monkeypatch.setattr(shards, "_COPIED_POINTS", 10)
     with contextlib.closing(open_tier(tmp_path, erase_within_s=0)) as tier:
         fill(tier, 100)
-        tier.write("post", records(deleted_post("p0070", 2), first=100))
+        tier.write("post", index_records(post_embedding("p0070", 2, deleted=True), first=100))
         still_to_erase: list[int] = []
         tier.sweep(Micros(0), lambda: still_to_erase.append(len(_with_erased(tmp_path))))
     assert still_to_erase[:10] == [1] * 10, "once for each 10 of 100 points"
@@ -234,13 +235,13 @@ def test_a_shard_whose_renewal_fails_goes_on_and_is_renewed_later(
         assert victim is not None
         assert victim.vector is not None
         for one in (tier, plain):
-            one.write("post", records(deleted_post("p0070", 2), first=300))
+            one.write("post", index_records(post_embedding("p0070", 2, deleted=True), first=300))
         with monkeypatch.context() as broken:
             _break(broken, step)
             with pytest.raises(TierUnavailable, match="for this test"):
                 tier.sweep(Micros(0))
         for one in (tier, plain):
-            one.write("post", records(post("p0071", 2), post("new"), first=301))
+            one.write("post", index_records(post_embedding("p0071", 2), post_embedding("new"), first=301))
         tier.flush()
         same_hits(tier.search(query, 300), plain.search(query, 300))
         tier.sweep(Micros(0))
@@ -257,8 +258,8 @@ def test_a_shard_that_nobody_asked_since_its_renewal_failed_is_renewed_by_the_ne
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     with contextlib.closing(open_tier(tmp_path, erase_within_s=0)) as tier:
-        gone = member("m")
-        tier.write("member", records(gone, member("other", 2), deleted_member("m", 2)))
+        gone = member_embedding("m")
+        tier.write("member", index_records(gone, member_embedding("other", 2), member_embedding("m", 2, deleted=True)))
         with monkeypatch.context() as broken:
             _break(broken, step)
             with pytest.raises(TierUnavailable, match="for this test"):
@@ -340,15 +341,15 @@ def test_what_was_deleted_first_leaves_the_files_first(tmp_path: Path, monkeypat
     opened = EdgeColdTier(tmp_path, GENERATION, DIMENSION, ColdSettings(), clock, erase_within_s=day_s)
     with contextlib.closing(opened) as tier:
         fill(tier, 100)
-        tier.write("member", records(*(member(f"m{n}") for n in range(70))))
+        tier.write("member", index_records(*(member_embedding(f"m{n}") for n in range(70))))
         for hour, kind, gone in (
-            (0, "post", deleted_post("p0099", 2)),
-            (1, "member", deleted_member("m69", 2)),
-            (2, "post", deleted_post("p0001", 2)),
-            (3, "member", deleted_member("m1", 2)),
+            (0, "post", post_embedding("p0099", 2, deleted=True)),
+            (1, "member", member_embedding("m69", 2, deleted=True)),
+            (2, "post", post_embedding("p0001", 2, deleted=True)),
+            (3, "member", member_embedding("m1", 2, deleted=True)),
         ):
             clock.now = Micros(NOW + hour * HOUR_US)
-            tier.write(cast(Kind, kind), records(gone, first=1000))
+            tier.write(cast(Kind, kind), index_records(gone, first=1000))
         clock.now = Micros(NOW + 14 * HOUR_US)
         assert tier.oldest_erasure_s() == 14 * 3600
         order = []
@@ -372,8 +373,8 @@ def test_a_warning_comes_before_a_deleted_vector_is_there_too_long(
     clock = SetClock()
     opened = EdgeColdTier(tmp_path, GENERATION, DIMENSION, ColdSettings(), clock, erase_within_s=24 * 3600)
     with contextlib.closing(opened) as tier, monkeypatch.context() as broken:
-        tier.write("post", records(post("p"), deleted_post("p", 2)))
-        tier.write("member", records(member("m"), deleted_member("m", 2)))
+        tier.write("post", index_records(post_embedding("p"), post_embedding("p", 2, deleted=True)))
+        tier.write("member", index_records(member_embedding("m"), member_embedding("m", 2, deleted=True)))
         _break(broken, "first rename")
         for hour, warnings in ((17, 0), (19, 1)):
             clock.now = Micros(NOW + hour * HOUR_US)
@@ -385,8 +386,8 @@ def test_a_warning_comes_before_a_deleted_vector_is_there_too_long(
 @pytest.mark.usefixtures("small_shards")
 def test_a_shard_that_cannot_be_renewed_keeps_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(open_tier(tmp_path, erase_within_s=0)) as tier:
-        tier.write("post", records(post("p"), deleted_post("p", 2)))
-        tier.write("member", records(member("m"), deleted_member("m", 2)))
+        tier.write("post", index_records(post_embedding("p"), post_embedding("p", 2, deleted=True)))
+        tier.write("member", index_records(member_embedding("m"), member_embedding("m", 2, deleted=True)))
         rewrite = Shards.rewrite
 
         def not_posts(held: Shards, place: int) -> Iterator[None]:
@@ -443,23 +444,23 @@ def test_a_folder_of_another_generation_or_dimension_is_refused(tmp_path: Path) 
 
 def test_a_record_that_is_repeated_after_a_start_mends_what_a_kill_left_half_written(tmp_path: Path) -> None:
     """A kill within the engine's write may leave a new revision beside an old vector."""
-    whole = post("p1", 2)
+    whole = post_embedding("p1", 2)
     with contextlib.closing(open_tier(tmp_path)) as first:
-        first.write("post", records(post("p1", 2, vector=vectors(1, seed=77)[0])))
+        first.write("post", index_records(post_embedding("p1", 2, vector=vectors(1, seed=77)[0])))
         first.flush()
     with contextlib.closing(open_tier(tmp_path)) as again:
-        again.write("post", records(whole))
+        again.write("post", index_records(whole))
         stored = again.posts([PostId("p1")], with_vectors=True)[0]
         assert stored is not None
         assert stored.vector is not None
         np.testing.assert_array_equal(stored.vector, np.frombuffer(whole.vector, "<f4"))
-        assert again.write("post", records(whole)) == 0
+        assert again.write("post", index_records(whole)) == 0
 
 
 def test_searches_and_writes_at_the_same_time(tier: EdgeColdTier) -> None:
     """A search gives only posts and scores that belong together, whatever is written meanwhile."""
     axes = np.eye(DIMENSION, dtype=np.float32)
-    tier.write("post", records(*(post(f"p{n}", 1, vector=axes[n]) for n in range(DIMENSION))))
+    tier.write("post", index_records(*(post_embedding(f"p{n}", 1, vector=axes[n]) for n in range(DIMENSION))))
     failures: list[str] = []
     stop = threading.Event()
 
@@ -473,9 +474,13 @@ def test_searches_and_writes_at_the_same_time(tier: EdgeColdTier) -> None:
     for thread in threads:
         thread.start()
     for revision in range(2, 40):
-        tier.write("post", records(*(post(f"p{n}", revision, vector=axes[n]) for n in range(DIMENSION))))
-        tier.write("post", records(*(post(f"new{revision}-{n}", 1, vector=-axes[0]) for n in range(20))))
-        tier.write("post", records(*(deleted_post(f"new{revision}-{n}", 2) for n in range(20))))
+        tier.write(
+            "post", index_records(*(post_embedding(f"p{n}", revision, vector=axes[n]) for n in range(DIMENSION)))
+        )
+        tier.write(
+            "post", index_records(*(post_embedding(f"new{revision}-{n}", 1, vector=-axes[0]) for n in range(20)))
+        )
+        tier.write("post", index_records(*(post_embedding(f"new{revision}-{n}", 2, deleted=True) for n in range(20))))
         tier.sweep(Micros(NOW + 1))
         tier.flush()
     stop.set()

@@ -13,8 +13,9 @@ from indexer.cold.qdrant import QdrantColdTier, _connect
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId
+from tests.kit.data.embeddings import DIMENSION, NOW, index_records, post_embedding, vectors
 from tests.kit.qdrant_server import QdrantServer
-from tests.kit.tiers import DIMENSION, NOW, SetClock, deleted_post, post, records, vectors
+from tests.kit.tiers import SetClock
 
 GENERATION = Generation(f"test-{uuid.uuid4().hex[:8]}")
 """Others may test on the same server."""
@@ -50,10 +51,10 @@ def test_an_old_owner_that_wakes_up_overwrites_nothing(client: QdrantClient, mon
     """It read the revisions before the new owner wrote, so only the server's condition can stop it."""
     old, new = make(client), make(client)
     seen_before = old._places("post", {"p1", "p2"})
-    new.write("post", records(post("p1", 1), post("p2", 1), first=10))
-    new.write("post", records(deleted_post("p1", 3), post("p2", 3), first=12))
+    new.write("post", index_records(post_embedding("p1", 1), post_embedding("p2", 1), first=10))
+    new.write("post", index_records(post_embedding("p1", 3, deleted=True), post_embedding("p2", 3), first=12))
     monkeypatch.setattr(old, "_places", lambda *_: seen_before)
-    old.write("post", records(post("p1", 1), post("p2", 1), first=10))
+    old.write("post", index_records(post_embedding("p1", 1), post_embedding("p2", 1), first=10))
     stored = new.posts([PostId("p1"), PostId("p2")])
     assert [(one.revision, one.deleted) for one in stored if one is not None] == [(3, True), (3, False)]
     assert new.search(vectors(1)[0], 10).post_ids == ["p2"]
@@ -64,11 +65,11 @@ def test_an_old_owner_overwrites_nothing_that_it_writes_singly(
 ) -> None:
     """What came from another partition it writes under a condition of its own, and that must be the server's too."""
     old, new = make(client), make(client)
-    new.write("post", records(post("p1", 1), first=1000, partition=3))
+    new.write("post", index_records(post_embedding("p1", 1), first=1000, partition=3))
     seen_before = old._places("post", {"p1"})
-    new.write("post", records(deleted_post("p1", 3), first=12))
+    new.write("post", index_records(post_embedding("p1", 3, deleted=True), first=12))
     monkeypatch.setattr(old, "_places", lambda *_: seen_before)
-    old.write("post", records(post("p1", 2), first=10))
+    old.write("post", index_records(post_embedding("p1", 2), first=10))
     (stored,) = new.posts([PostId("p1")])
     assert stored is not None
     assert (stored.revision, stored.deleted) == (3, True)
@@ -77,25 +78,27 @@ def test_an_old_owner_overwrites_nothing_that_it_writes_singly(
 def test_a_batch_is_one_call_for_each_partition(client: QdrantClient, monkeypatch: pytest.MonkeyPatch) -> None:
     tier = make(client)
     upserts = Upserts(client, monkeypatch)
-    first = records(*(post(f"a{n}") for n in range(30)), partition=0)
-    second = records(*(post(f"b{n}") for n in range(20)), partition=1)
+    first = index_records(*(post_embedding(f"a{n}") for n in range(30)), partition=0)
+    second = index_records(*(post_embedding(f"b{n}") for n in range(20)), partition=1)
     tier.write("post", [one for pair in zip(first, second, strict=False) for one in pair] + first[20:])
     assert sorted(upserts.sizes) == [20, 30]
     upserts.sizes.clear()
     # After a crash the batch is read again, cut elsewhere: what is there already changes nothing.
-    tier.write("post", [*first[:5], *records(*(post(f"a{n}", 2) for n in range(3)), first=30)])
+    tier.write("post", [*first[:5], *index_records(*(post_embedding(f"a{n}", 2) for n in range(3)), first=30)])
     assert upserts.sizes == [3]
     # a2 was written at offset 32, after this batch began: it needs a condition of its own.
     upserts.sizes.clear()
-    tier.write("post", [*records(post("new"), first=31), *records(post("a2", 3), first=33)])
+    tier.write(
+        "post", [*index_records(post_embedding("new"), first=31), *index_records(post_embedding("a2", 3), first=33)]
+    )
     assert sorted(upserts.sizes) == [1, 1]
     assert [one and one.revision for one in tier.posts([PostId("a2"), PostId("new")])] == [3, 1]
 
 
 def test_a_post_from_another_partition_is_written_under_its_own_condition(client: QdrantClient) -> None:
     tier = make(client)
-    tier.write("post", records(post("p1", 1), first=1000, partition=0))
-    tier.write("post", records(post("p1", 2), first=5, partition=3))
+    tier.write("post", index_records(post_embedding("p1", 1), first=1000, partition=0))
+    tier.write("post", index_records(post_embedding("p1", 2), first=5, partition=3))
     assert [one and one.revision for one in tier.posts([PostId("p1")])] == [2]
 
 
@@ -107,7 +110,7 @@ def test_a_server_that_is_away_makes_the_tier_unavailable() -> None:
         with closing(tier):
             for ask in (
                 lambda: tier.count("post"),
-                lambda: tier.write("post", records(post("p1"))),
+                lambda: tier.write("post", index_records(post_embedding("p1"))),
                 lambda: tier.search(vectors(1)[0], 5),
                 lambda: tier.sweep(NOW),
             ):
@@ -124,7 +127,7 @@ def test_a_collection_of_another_dimension_is_refused(client: QdrantClient) -> N
 def test_a_reader_needs_no_dimension_and_makes_nothing(client: QdrantClient) -> None:
     with pytest.raises(TierUnavailable):
         make(client, dimension=None)
-    make(client).write("post", records(post("p1")))
+    make(client).write("post", index_records(post_embedding("p1")))
     assert make(client, dimension=None).search(vectors(1)[0], 5).post_ids == ["p1"]
 
 

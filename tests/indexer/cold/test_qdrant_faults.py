@@ -16,8 +16,9 @@ from indexer.errors import TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId
 from tests.kit.certificates import certificate
+from tests.kit.data.embeddings import DIMENSION, index_records, post_embedding
 from tests.kit.qdrant_server import HOST, KEY, Fault, QdrantServer
-from tests.kit.tiers import DIMENSION, SetClock, post, records
+from tests.kit.tiers import SetClock
 from tests.kit.waiting import until
 
 TIMEOUT_S: Final = 1
@@ -72,7 +73,7 @@ def connected(server: QdrantServer, **over: Any) -> Iterator[QdrantColdTier]:
 @pytest.mark.parametrize("fault", OUTAGES)
 def test_an_outage_is_waited_out_and_nothing_is_lost(server: QdrantServer, fault: str, call: str) -> None:
     """In the midst of a write; the same write succeeds once the server answers again."""
-    batch = records(post("p1"), post("p2"))
+    batch = index_records(post_embedding("p1"), post_embedding("p2"))
     with connected(server) as tier:
         assert tier.count("post") == 0
         server.faults = [(call, OUTAGES[fault])]
@@ -86,7 +87,7 @@ def test_an_outage_is_waited_out_and_nothing_is_lost(server: QdrantServer, fault
 
 @pytest.mark.parametrize("code", REFUSALS)
 def test_a_refused_request_is_named_and_no_records_fault(server: QdrantServer, code: grpc.StatusCode) -> None:
-    batch = records(post("p1"), post("p2"))
+    batch = index_records(post_embedding("p1"), post_embedding("p2"))
     with connected(server) as tier:
         server.faults = [("Points/Upsert", _says(code))]
         with pytest.raises(TierUnavailable, match=REFUSALS[code]):
@@ -108,7 +109,7 @@ def test_over_tls_only_a_server_that_the_ca_file_vouches_for_is_believed(tmp_pat
     stranger = certificate(tmp_path, "stranger")
     with QdrantServer(certified) as server:
         with connected(server, ca_file=certified.ca_file) as tier:
-            _written(tier, records(post("p1"), post("p2")))
+            _written(tier, index_records(post_embedding("p1"), post_embedding("p2")))
         for ca_file in (None, stranger.ca_file):
             with connected(server, ca_file=ca_file) as tier, pytest.raises(TierUnavailable, match="UNAVAILABLE"):
                 tier.count("post")

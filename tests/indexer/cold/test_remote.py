@@ -20,7 +20,7 @@ from indexer.freshness import Freshness, FreshnessWindow
 from indexer.tiers import NO_FILTERS, Filters, Hits
 from schemas.embeddings import Vector
 from schemas.ids import MemberId, PostId
-from tests.kit.tiers import DIMENSION, member, post, records, vectors
+from tests.kit.data.embeddings import DIMENSION, index_records, member_embedding, post_embedding, vectors
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def owned() -> BruteColdTier:
     tier = BruteColdTier(DIMENSION)
-    tier.write("post", records(*(post(f"p{number}") for number in range(5000))))
-    tier.write("member", records(member("m1", acted=("p1",))))
+    tier.write("post", index_records(*(post_embedding(f"p{number}") for number in range(5000))))
+    tier.write("member", index_records(member_embedding("m1", acted=("p1",))))
     return tier
 
 

@@ -16,7 +16,8 @@ from indexer.settings import HotSettings
 from indexer.tiers import Filters, HotTier
 from schemas.embeddings import PostEmbedding
 from schemas.ids import Micros, PostId
-from tests.kit.tiers import DIMENSION, HOUR_US, NOW, SetClock, deleted_post, member, post, same_hits, vectors
+from tests.kit.data.embeddings import DIMENSION, HOUR_US, NOW, member_embedding, post_embedding, vectors
+from tests.kit.tiers import SetClock, same_hits
 
 HotMaker = Callable[..., HotTier]
 
@@ -60,7 +61,7 @@ def _has_cuda() -> bool:
 
 def test_a_post_is_found_with_its_score_and_revision(tier: HotTier) -> None:
     vector = vectors(1)[0]
-    assert tier.upsert([post("p1", 3, vector=vector)]) == 1
+    assert tier.upsert([post_embedding("p1", 3, vector=vector)]) == 1
     hits = tier.search(vector, 10)
     assert (hits.post_ids, hits.revisions) == (["p1"], [3])
     assert hits.scores[0] == pytest.approx(1.0, abs=1e-5)
@@ -77,14 +78,14 @@ def test_an_empty_tier_answers(tier: HotTier) -> None:
 
 def test_an_older_or_equal_revision_changes_nothing(tier: HotTier) -> None:
     vector = vectors(1)[0]
-    assert tier.upsert([post("p1", 2, vector=vector), post("p1", 2), post("p1", 1)]) == 1
+    assert tier.upsert([post_embedding("p1", 2, vector=vector), post_embedding("p1", 2), post_embedding("p1", 1)]) == 1
     assert tier.search(vector, 10).scores[0] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_an_update_replaces_the_old_copy(tier: HotTier) -> None:
     query = vectors(1)[0]
-    tier.upsert([post("p1", 1, vector=query), post("p2", 1)])
-    assert tier.upsert([post("p1", 2, vector=-query)]) == 1
+    tier.upsert([post_embedding("p1", 1, vector=query), post_embedding("p2", 1)])
+    assert tier.upsert([post_embedding("p1", 2, vector=-query)]) == 1
     hits = tier.search(query, 10)
     assert hits.post_ids == ["p2", "p1"]
     assert hits.revisions == [1, 2]
@@ -92,28 +93,33 @@ def test_an_update_replaces_the_old_copy(tier: HotTier) -> None:
 
 
 def test_a_delete_is_remembered_with_its_revision(tier: HotTier) -> None:
-    tier.upsert([post("p1", 1), post("p2", 1)])
-    assert tier.upsert([deleted_post("p1", 2)]) == 1
+    tier.upsert([post_embedding("p1", 1), post_embedding("p2", 1)])
+    assert tier.upsert([post_embedding("p1", 2, deleted=True)]) == 1
     assert tier.search(vectors(1)[0], 10).post_ids == ["p2"]
     assert tier.revisions([PostId("p1"), PostId("p2"), PostId("p3")]) == [2, 1, None]
     stored = tier.posts([PostId("p1")], with_vectors=True)[0]
     assert stored is not None
     assert (stored.deleted, stored.vector) == (True, None)
-    assert tier.upsert([post("p1", 1)]) == 0
+    assert tier.upsert([post_embedding("p1", 1)]) == 0
     assert tier.count() == 1
 
 
 def test_a_delete_of_an_unknown_post_guards_too(tier: HotTier) -> None:
-    assert tier.upsert([deleted_post("p1", 5)]) == 1
-    assert tier.upsert([post("p1", 4)]) == 0
-    assert tier.upsert([post("p1", 6)]) == 1
+    assert tier.upsert([post_embedding("p1", 5, deleted=True)]) == 1
+    assert tier.upsert([post_embedding("p1", 4)]) == 0
+    assert tier.upsert([post_embedding("p1", 6)]) == 1
     assert tier.search(vectors(1)[0], 10).post_ids == ["p1"]
 
 
 def test_what_is_older_than_the_window_is_not_taken(tier: HotTier) -> None:
-    assert tier.upsert([post("p1", created_at_us=NOW - HOUR_US), post("p2", created_at_us=NOW - HOUR_US - 1)]) == 1
+    assert (
+        tier.upsert(
+            [post_embedding("p1", created_at_us=NOW - HOUR_US), post_embedding("p2", created_at_us=NOW - HOUR_US - 1)]
+        )
+        == 1
+    )
     assert tier.revisions([PostId("p1"), PostId("p2")]) == [1, None]
-    assert tier.upsert([post("p1", 2, created_at_us=NOW - HOUR_US - 1)]) == 1
+    assert tier.upsert([post_embedding("p1", 2, created_at_us=NOW - HOUR_US - 1)]) == 1
     assert tier.revisions([PostId("p1")]) == [None]
     assert tier.search(vectors(1)[0], 10).post_ids == []
 
@@ -121,10 +127,10 @@ def test_what_is_older_than_the_window_is_not_taken(tier: HotTier) -> None:
 def test_expiry_drops_old_posts_and_forgets_old_deletes(tier: HotTier) -> None:
     tier.upsert(
         [
-            post("p1", created_at_us=NOW - 100),
-            post("p2", created_at_us=NOW),
-            deleted_post("p3", 4, created_at_us=NOW - 50),
-            deleted_post("p4", 4, created_at_us=NOW),
+            post_embedding("p1", created_at_us=NOW - 100),
+            post_embedding("p2", created_at_us=NOW),
+            post_embedding("p3", 4, created_at_us=NOW - 50, deleted=True),
+            post_embedding("p4", 4, created_at_us=NOW, deleted=True),
         ]
     )
     assert tier.expire(Micros(NOW - 100 + HOUR_US)) == 0
@@ -134,33 +140,33 @@ def test_expiry_drops_old_posts_and_forgets_old_deletes(tier: HotTier) -> None:
 
 
 def test_expiry_goes_by_the_newest_time_of_a_post(tier: HotTier) -> None:
-    tier.upsert([post("p1", 1, created_at_us=NOW - 100)])
-    tier.upsert([post("p1", 2, created_at_us=NOW)])
+    tier.upsert([post_embedding("p1", 1, created_at_us=NOW - 100)])
+    tier.upsert([post_embedding("p1", 2, created_at_us=NOW)])
     assert tier.expire(Micros(NOW - 50 + HOUR_US)) == 0
     assert tier.count() == 1
 
 
 def test_a_full_tier_keeps_the_newest(maker: HotMaker) -> None:
     tier = maker(capacity=3)
-    tier.upsert([post(f"p{number}", created_at_us=NOW + number) for number in range(5)])
+    tier.upsert([post_embedding(f"p{number}", created_at_us=NOW + number) for number in range(5)])
     assert sorted(tier.search(vectors(1)[0], 10).post_ids) == ["p2", "p3", "p4"]
-    assert tier.upsert([post("old", created_at_us=NOW + 1)]) == 0
-    assert tier.upsert([post("p3", 2, created_at_us=NOW + 3)]) == 1
-    assert tier.upsert([deleted_post("p4", 2), post("old", created_at_us=NOW + 1)]) == 2
+    assert tier.upsert([post_embedding("old", created_at_us=NOW + 1)]) == 0
+    assert tier.upsert([post_embedding("p3", 2, created_at_us=NOW + 3)]) == 1
+    assert tier.upsert([post_embedding("p4", 2, deleted=True), post_embedding("old", created_at_us=NOW + 1)]) == 2
     assert sorted(tier.search(vectors(1)[0], 10).post_ids) == ["old", "p2", "p3"]
     assert tier.count() == 3
 
 
 def test_equal_scores_come_by_post_id(tier: HotTier) -> None:
     same = vectors(1)[0]
-    tier.upsert([post(name, vector=same) for name in ("p9", "p1", "p5")])
+    tier.upsert([post_embedding(name, vector=same) for name in ("p9", "p1", "p5")])
     assert tier.search(same, 3).post_ids == ["p1", "p5", "p9"]
 
 
 def test_filters_are_applied_before_scoring(tier: HotTier) -> None:
     query = vectors(1)[0]
-    tier.upsert([post(f"near{number:03}", vector=query, author="m7", language="de") for number in range(200)])
-    tier.upsert([post(f"far{number}", created_at_us=NOW + 1) for number in range(3)])
+    tier.upsert([post_embedding(f"near{number:03}", vector=query, author="m7", language="de") for number in range(200)])
+    tier.upsert([post_embedding(f"far{number}", created_at_us=NOW + 1) for number in range(3)])
     for filters in (
         Filters(languages=frozenset({"en", "fr"})),
         Filters(created_after_us=NOW),
@@ -171,21 +177,21 @@ def test_filters_are_applied_before_scoring(tier: HotTier) -> None:
 
 
 def test_a_post_comes_with_its_vector_where_asked(tier: HotTier) -> None:
-    tier.upsert([post("p1", author="m4", language=None)])
+    tier.upsert([post_embedding("p1", author="m4", language=None)])
     shown, missing = tier.posts([PostId("p1"), PostId("p2")], with_vectors=True)
     assert missing is None
     assert shown is not None
     assert shown.vector is not None
-    np.testing.assert_array_equal(shown.vector, np.frombuffer(post("p1").vector, "<f4"))
+    np.testing.assert_array_equal(shown.vector, np.frombuffer(post_embedding("p1").vector, "<f4"))
     assert (shown.author_id, shown.language, shown.created_at_us, shown.deleted) == ("m4", None, NOW, False)
     assert tier.posts([PostId("p1")])[0] == shown._replace(vector=None)
 
 
 def test_what_it_cannot_hold_is_refused(tier: HotTier) -> None:
     with pytest.raises(TierRefused, match="p1: a vector of 3 numbers"):
-        tier.upsert([post("p0"), post("p1", vector=vectors(1, dimension=3)[0])])
+        tier.upsert([post_embedding("p0"), post_embedding("p1", vector=vectors(1, dimension=3)[0])])
     with pytest.raises(TierRefused, match="m1 is a member"):
-        tier.upsert([member("m1")])
+        tier.upsert([member_embedding("m1")])
     assert tier.count() == 0
 
 
@@ -193,7 +199,7 @@ def test_slots_are_used_again(maker: HotMaker) -> None:
     """Many times more changes than there are slots."""
     tier = maker(capacity=10)
     for revision in range(1, 300):
-        tier.upsert([post(f"p{number}", revision) for number in range(10)])
+        tier.upsert([post_embedding(f"p{number}", revision) for number in range(10)])
     assert tier.count() == 10
     assert tier.search(vectors(1)[0], 20).revisions == [299] * 10
 
@@ -202,11 +208,11 @@ def test_many_posts_as_plain_as_brute_force(tier: HotTier, clock: SetClock) -> N
     plain = make("brute", clock)
     languages = ("en", "de", None)
     batch = [
-        post(f"p{n}", 1, vector=one, author=f"m{n % 20}", language=languages[n % 3], created_at_us=NOW + n)
+        post_embedding(f"p{n}", 1, vector=one, author=f"m{n % 20}", language=languages[n % 3], created_at_us=NOW + n)
         for n, one in enumerate(vectors(400))
     ]
-    changes = [post(f"p{n}", 2, author="m3", created_at_us=NOW + n) for n in range(0, 400, 9)]
-    changes += [deleted_post(f"p{n}", 3, created_at_us=NOW + n) for n in range(0, 400, 7)]
+    changes = [post_embedding(f"p{n}", 2, author="m3", created_at_us=NOW + n) for n in range(0, 400, 9)]
+    changes += [post_embedding(f"p{n}", 3, created_at_us=NOW + n, deleted=True) for n in range(0, 400, 7)]
     for some in (batch, changes):
         assert tier.upsert(some) == plain.upsert(some)
     for query in vectors(3, seed=5):
@@ -253,4 +259,8 @@ def test_any_order_of_changes_ends_as_in_brute_force(changes: list[tuple[PostId,
 
 def _changed(name: PostId, revision: int, gone: bool, hours: int) -> PostEmbedding:
     created = NOW + hours * HOUR_US
-    return deleted_post(name, revision, created_at_us=created) if gone else post(name, revision, created_at_us=created)
+    return (
+        post_embedding(name, revision, created_at_us=created, deleted=True)
+        if gone
+        else post_embedding(name, revision, created_at_us=created)
+    )

@@ -12,7 +12,8 @@ from indexer.settings import HotSettings
 from indexer.tiers import Filters
 from schemas.embeddings import Vector
 from schemas.ids import PostId
-from tests.kit.tiers import DIMENSION, NOW, SetClock, deleted_post, post, vectors
+from tests.kit.data.embeddings import DIMENSION, NOW, post_embedding, vectors
+from tests.kit.tiers import SetClock
 
 
 def make(capacity: int = 100) -> FaissHotTier:
@@ -23,13 +24,13 @@ def test_a_search_sees_the_posts_as_they_were_when_it_began(monkeypatch: pytest.
     """All posts change and one goes while it scans: it gives the old ones, with their own scores and revisions."""
     tier = make()
     query = vectors(1)[0]
-    tier.upsert([post(f"p{n}", 1, vector=query) for n in range(5)])
+    tier.upsert([post_embedding(f"p{n}", 1, vector=query) for n in range(5)])
     scan = tier._matrix.scan
 
     def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> Scanned:
         monkeypatch.setattr(tier._matrix, "scan", scan)
-        tier.upsert([post(f"p{n}", 2, vector=-query) for n in range(4)])
-        tier.upsert([deleted_post("p4", 2), post("p5", 1, vector=query)])
+        tier.upsert([post_embedding(f"p{n}", 2, vector=-query) for n in range(4)])
+        tier.upsert([post_embedding("p4", 2, deleted=True), post_embedding("p5", 1, vector=query)])
         return scan(query_D, k, mask_S)
 
     monkeypatch.setattr(tier._matrix, "scan", meanwhile)
@@ -53,13 +54,15 @@ def test_writes_wait_for_searches_only_when_all_spare_slots_are_looked_at(monkey
         return scan(query_D, k, mask_S)
 
     monkeypatch.setattr(tier._matrix, "scan", slow)
-    tier.upsert([post("p0", 1)])
+    tier.upsert([post_embedding("p0", 1)])
     reader = threading.Thread(target=tier.search, args=(vectors(1)[0], 5))
     reader.start()
     assert scanning.wait(10)
     for revision in range(2, 200):
-        tier.upsert([post("p0", revision)])
-    writer = threading.Thread(target=lambda: [tier.upsert([post("p0", revision)]) for revision in range(200, 500)])
+        tier.upsert([post_embedding("p0", revision)])
+    writer = threading.Thread(
+        target=lambda: [tier.upsert([post_embedding("p0", revision)]) for revision in range(200, 500)]
+    )
     writer.start()
     writer.join(0.2)
     assert writer.is_alive(), "a slot was reused while a search looked at it"
@@ -73,7 +76,7 @@ def test_searches_during_many_changes_are_whole() -> None:
     """Every hit has the score of the revision that it names, and live posts are always found, once."""
     tier = make(capacity=300)
     axes = np.eye(DIMENSION, dtype=np.float32)
-    steady = [post(f"s{n:02}", 1, vector=axes[n]) for n in range(DIMENSION)]
+    steady = [post_embedding(f"s{n:02}", 1, vector=axes[n]) for n in range(DIMENSION)]
     tier.upsert(steady)
     failures: list[str] = []
     stop = threading.Event()
@@ -94,9 +97,9 @@ def test_searches_during_many_changes_are_whole() -> None:
         reader.start()
     for revision in range(1, 60):
         sign = 1 if revision % 2 else -1
-        tier.upsert([post(f"c{n}", revision, vector=sign * axes[0]) for n in range(100)])
-        tier.upsert([deleted_post(f"d{revision - 1}-{n}", 2) for n in range(50)])
-        tier.upsert([post(f"d{revision}-{n}", 1, vector=axes[1]) for n in range(50)])
+        tier.upsert([post_embedding(f"c{n}", revision, vector=sign * axes[0]) for n in range(100)])
+        tier.upsert([post_embedding(f"d{revision - 1}-{n}", 2, deleted=True) for n in range(50)])
+        tier.upsert([post_embedding(f"d{revision}-{n}", 1, vector=axes[1]) for n in range(50)])
     stop.set()
     for reader in readers:
         reader.join()
@@ -106,7 +109,7 @@ def test_searches_during_many_changes_are_whole() -> None:
 def test_few_posts_are_scanned_quickly_in_a_large_tier() -> None:
     """The mask ends with the highest slot in use."""
     tier = make(capacity=50_000)
-    tier.upsert([post(f"p{n}", created_at_us=NOW + n) for n in range(10)])
+    tier.upsert([post_embedding(f"p{n}", created_at_us=NOW + n) for n in range(10)])
     with tier._slots.reading(Filters()) as mask:
         assert len(mask) == 10
 
@@ -114,11 +117,11 @@ def test_few_posts_are_scanned_quickly_in_a_large_tier() -> None:
 def test_a_free_slot_holds_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once no search looks at it any more, and unless another post has it by then."""
     tier = make()
-    tier.upsert([post("gone"), post("updated"), post("kept")])
+    tier.upsert([post_embedding("gone"), post_embedding("updated"), post_embedding("kept")])
     scan = tier._matrix.scan
 
     def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> Scanned:
-        tier.upsert([deleted_post("gone", 2), post("updated", 2)])
+        tier.upsert([post_embedding("gone", 2, deleted=True), post_embedding("updated", 2)])
         tier.expire(NOW)
         return scan(query_D, k, mask_S)
 
@@ -127,7 +130,7 @@ def test_a_free_slot_holds_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _num_vectors(tier) == 4
     tier.expire(NOW)
     assert _num_vectors(tier) == 2
-    tier.upsert([post("new")])
+    tier.upsert([post_embedding("new")])
     tier.expire(NOW)
     assert _num_vectors(tier) == 3
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from indexer.brute import BruteColdTier
 from schemas.ids import PostId
 from tests.kit.children import cold_writer
-from tests.kit.tiers import DIMENSION, SetClock
+from tests.kit.data.embeddings import DIMENSION
+from tests.kit.tiers import SetClock
 
 REFUSED = 77
 MORE_BATCHES = 2

@@ -14,7 +14,8 @@ from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from schemas.embeddings import Embedding
 from schemas.ids import Micros
-from tests.kit.tiers import DIMENSION, GENERATION, SetClock, deleted_post, post, records
+from tests.kit.data.embeddings import DIMENSION, GENERATION, index_records, post_embedding
+from tests.kit.tiers import SetClock
 
 BATCH = 40
 NAMES = 300
@@ -27,8 +28,10 @@ def batch(number: int) -> list[IndexRecord]:
     for place in range(BATCH):
         name = f"p{drawn.randrange(NAMES)}"
         revision = number * BATCH + place + 1
-        embeddings.append(deleted_post(name, revision) if drawn.random() < 0.2 else post(name, revision))
-    return records(*embeddings, first=number * BATCH)
+        embeddings.append(
+            post_embedding(name, revision, deleted=True) if drawn.random() < 0.2 else post_embedding(name, revision)
+        )
+    return index_records(*embeddings, first=number * BATCH)
 
 
 def small_shards() -> None:

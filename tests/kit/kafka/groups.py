@@ -1,83 +1,77 @@
-"""Stands in for stages in tests of lag and wait: topics, records, and the offsets that a group has committed."""
+"""Consumer groups of a real broker: commits offsets in their name, and asks for their lag and their members."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
-from schemas import topics
-from schemas.ids import Generation
-from streams.kafka.clients import producer_config
+from streams.errors import KafkaUnavailable
+from streams.kafka.clients import admin, client_config, kafka_errors
 from streams.kafka.offsets import OffsetReader
-from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.waiting import until
 
-GENERATION = Generation("g-1")
-
-
-def made(broker: RunningBroker) -> KafkaSettings:
-    """All topics of one generation, two partitions each."""
-    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=2)
-    ensure_topics(kafka, (*topics.core_topics(), *topics.generation_topics(GENERATION)))
-    return kafka
-
-
-def produce(kafka: KafkaSettings, topic: str, partition: int, num: int = 1, timestamp_ms: int = 0) -> None:
-    producer = Producer(producer_config(kafka))
-    for _ in range(num):
-        producer.produce(topic, b"x", b"k", partition=partition, timestamp=timestamp_ms)
-    assert producer.flush(20) == 0
-
-
-def transaction(kafka: KafkaSettings, topic: str, partition: int, *, commit: bool | None) -> Producer:
-    """One record in a transaction that is committed, aborted, or (None) left open."""
-    producer = Producer(producer_config(kafka, **{"transactional.id": f"{topic}-{partition}-{commit}"}))
-    producer.init_transactions(20)
-    producer.begin_transaction()
-    producer.produce(topic, b"x", b"k", partition=partition)
-    producer.flush(20)
-    if commit is True:
-        producer.commit_transaction(20)
-    elif commit is False:
-        producer.abort_transaction(20)
-    return producer
-
 
 def commit(broker: RunningBroker, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
-    wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+    """Makes the group commit these offsets, by (topic, partition)."""
+    places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
 
     def taken() -> bool:
-        request = broker.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])
+        request = broker.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
         return all(at.error is None for at in request[group].result(20).topic_partitions)
 
     # A broker's first group makes it wait for its offsets topic.
     until(taken, f"the broker to take offsets of {group}")
 
 
-def delete_before(broker: RunningBroker, topic: str, partition: int, offset: int) -> None:
-    """As retention would: the log begins there. A topic that is only compacted is never shortened, so it is not any
-    more."""
-    delete = [ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)]
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=delete)
-    broker.admin.incremental_alter_configs([resource])[resource].result(20)
-    place = TopicPartition(topic, partition, offset)
-
-    def deleted() -> bool:
-        try:
-            broker.admin.delete_records([place])[place].result(20)
-        except KafkaException as error:
-            # The policy takes a moment to reach the partition.
-            if error.args[0].code() != KafkaError.POLICY_VIOLATION:
-                raise
-            return False
-        return True
-
-    until(deleted, f"{topic} to begin at {offset}")
-
-
 def commit_all(broker: RunningBroker, kafka: KafkaSettings, group: str, *names: str) -> None:
-    """The group has done everything that is in these topics now."""
+    """Makes the group commit the ends of these topics, as if it had done all of their records."""
     reader = OffsetReader(kafka)
     commit(broker, group, reader.ends(reader.places(names)))
+
+
+def lag(kafka: KafkaSettings, group: str, topics: Sequence[str]) -> int:
+    """How many records and control records the group has still to commit in these topics."""
+    consumer = Consumer(client_config(kafka, **{"group.id": group}))
+    try:
+        places = [
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in consumer.list_topics(topic, timeout=20).topics[topic].partitions
+        ]
+        total = 0
+        for place in consumer.committed(places, timeout=20):
+            low, high = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=20)
+            total += high - (place.offset if place.offset >= 0 else low)
+        return total
+    finally:
+        consumer.close()
+
+
+def until_no_lag(kafka: KafkaSettings, group: str, topics: Sequence[str], timeout_s: float = 60.0) -> None:
+    """Waits until the group has committed everything, the control records of transactions too."""
+
+    def no_lag() -> bool:
+        try:
+            with kafka_errors():
+                return lag(kafka, group, topics) == 0
+        except KafkaUnavailable:
+            return False  # a broker's first group makes it wait for its offsets topic
+
+    until(no_lag, f"the lag of {group} to reach zero", timeout_s, every_s=0.1)
+
+
+def until_workers_share(kafka: KafkaSettings, group: str, number: int) -> None:
+    """Waits until this number of the group's members own partitions."""
+
+    def settled() -> bool:
+        # A new client each time: one that has asked too early may wait for that coordinator for good.
+        client = admin(kafka)
+        try:
+            group_now = client.describe_consumer_groups([group], request_timeout=5)[group].result(10)
+        except (KafkaException, TimeoutError):
+            return False  # a broker's first group makes it wait for its offsets topic
+        owners = [member for member in group_now.members if member.assignment.topic_partitions]
+        return group_now.state == ConsumerGroupState.STABLE and len(owners) == number
+
+    until(settled, f"{number} workers to share the partitions", 60, every_s=0.2)

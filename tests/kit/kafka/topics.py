@@ -1,49 +1,33 @@
-"""What the tests of stages share: fresh topics, records in, records out, lag, and processes that end."""
+"""Topics of a real broker: makes them, writes records to them, and reads them to their ends."""
 
-import subprocess
-import sys
-import threading
+import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 
-import numpy as np
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from schemas.embeddings import MemberEmbedding, PostEmbedding, pack_vector
-from schemas.ids import Generation, MemberId, Micros, Partition, PostId, Revision
-from streams.errors import KafkaUnavailable
-from streams.kafka.clients import admin, client_config, kafka_errors, producer_config
-from streams.kafka.heartbeat import Heartbeat
+from schemas import topics
+from schemas.ids import Generation, Partition
+from streams.kafka.clients import client_config, producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place, offset_of, place_of
+from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
+from tests.kit.data.embeddings import GENERATION
+from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.waiting import until
 
-DIMENSION = 8
 Headers = list[tuple[str, bytes]]
 
 
 def new_generation() -> Generation:
+    """A generation that no other test uses."""
     return Generation(f"test-{uuid.uuid4().hex[:8]}")
 
 
-def unit_vector(seed: int) -> bytes:
-    vector = np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
-    return pack_vector(vector / np.linalg.norm(vector))
-
-
-def post_embedding(post_id: str, revision: int = 1, *, deleted: bool = False) -> PostEmbedding:
-    vector = b"" if deleted else unit_vector(revision)
-    return PostEmbedding(PostId(post_id), Revision(revision), deleted, MemberId("m"), "en", Micros(1), vector)
-
-
-def member_embedding(member_id: str, revision: int = 1) -> MemberEmbedding:
-    return MemberEmbedding(MemberId(member_id), Revision(revision), False, [], [], None, unit_vector(revision))
-
-
 class Sender:
-    """Sends, in transactions if asked to, and waits for the broker."""
+    """Sends records and waits until the broker has them. With a `transactional_id` each `send` is a transaction."""
 
     def __init__(self, kafka: KafkaSettings, transactional_id: str | None = None, **over: str) -> None:
         own = {"transactional.id": transactional_id} if transactional_id else {}
@@ -63,131 +47,85 @@ class Sender:
         assert self._producer.flush(30) == 0
 
 
-def read_all(kafka: KafkaSettings, topic: str) -> list[Message]:
-    """Every committed record that is in the topic now, partition by partition. A transaction that is committed may get
-    its marker here a moment later than the group gets its offsets: so an end before the last record is not the end."""
+def read_topic(kafka: KafkaSettings, topic: str, timeout_s: float = 60.0) -> list[Message]:
+    """Every committed record that is in the topic now, in the order of partitions and offsets.
+
+    The marker of a committed transaction may arrive a moment after the group's offsets, and the broker then reports an
+    end of the partition that is too early. So this reads on until it has reached the high watermark.
+    """
     over = {"group.id": "reader", "enable.auto.commit": False, "isolation.level": "read_committed"}
     consumer = Consumer(client_config(kafka, **over, **{"enable.partition.eof": True}))
     try:
         reader = OffsetReader(kafka)
         ends = reader.ends(reader.places([topic]))
         consumer.assign([TopicPartition(*place, 0) for place in ends])
-        found: list[Message] = []
+        records: list[Message] = []
+        deadline = time.monotonic() + timeout_s
         while ends:
+            assert time.monotonic() < deadline, f"{topic} was not read to its end within {timeout_s:.0f} s"
             for message in consumer.consume(1000, 0.1):
                 if message.error() is None:
-                    found.append(message)
+                    records.append(message)
                 elif offset_of(message) >= ends.get(place_of(message), 0):
                     ends.pop(place_of(message), None)
-        return sorted(found, key=lambda message: (message.partition(), message.offset()))
+        return sorted(records, key=lambda message: (message.partition(), message.offset()))
     finally:
         consumer.close()
-
-
-def lag(kafka: KafkaSettings, group: str, topics: Sequence[str]) -> int:
-    """Records (and control records) between what the group has committed and the ends of these topics."""
-    consumer = Consumer(client_config(kafka, **{"group.id": group}))
-    try:
-        places = [
-            TopicPartition(topic, number)
-            for topic in topics
-            for number in consumer.list_topics(topic, timeout=20).topics[topic].partitions
-        ]
-        total = 0
-        for place in consumer.committed(places, timeout=20):
-            low, high = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=20)
-            total += high - (place.offset if place.offset >= 0 else low)
-        return total
-    finally:
-        consumer.close()
-
-
-def until_no_lag(kafka: KafkaSettings, group: str, topics: Sequence[str], timeout_s: float = 60.0) -> None:
-    def no_lag() -> bool:
-        try:
-            with kafka_errors():
-                return lag(kafka, group, topics) == 0
-        except KafkaUnavailable:
-            return False  # a broker's first group makes it wait for its offsets topic
-
-    until(no_lag, f"the lag of {group} to reach zero", timeout_s, every_s=0.1)
-
-
-class RecordedHeartbeat(Heartbeat):
-    """Remembers what a loop has said."""
-
-    def __init__(self) -> None:
-        self.owned: frozenset[Place] = frozenset()
-        self.turns = 0
-        self.beats = threading.Semaphore(0)
-
-    def owns(self, places: Collection[Place]) -> None:
-        self.owned = frozenset(places)
-
-    def turn(self) -> None:
-        self.turns += 1
-
-    def beat(self) -> None:
-        self.beats.release()
-
-    def until_turned(self) -> None:
-        turns = self.turns
-        until(lambda: self.turns > turns + 1, "the loop to come round with nothing to do")
 
 
 def all_places(kafka: KafkaSettings, *topics: str) -> set[Place]:
     return {Place(topic, Partition(number)) for topic in topics for number in range(kafka.partitions)}
 
 
-def until_workers_share(kafka: KafkaSettings, group: str, number: int) -> None:
-    """Until so many members of the group own its partitions."""
+def make_topics(broker: RunningBroker) -> KafkaSettings:
+    """Makes all topics of GENERATION, with two partitions each."""
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=2)
+    ensure_topics(kafka, (*topics.core_topics(), *topics.generation_topics(GENERATION)))
+    return kafka
 
-    def settled() -> bool:
-        # A new client each time: one that has asked too early may wait for that coordinator for good.
-        client = admin(kafka)
+
+def keys_and_values(kafka: KafkaSettings, topic: str) -> list[tuple[bytes | None, bytes | None]]:
+    return [(record.key(), record.value()) for record in read_topic(kafka, topic)]
+
+
+def produce(kafka: KafkaSettings, topic: str, partition: int, num: int = 1, timestamp_ms: int = 0) -> None:
+    """`num` records whose content does not matter."""
+    producer = Producer(producer_config(kafka))
+    for _ in range(num):
+        producer.produce(topic, b"x", b"k", partition=partition, timestamp=timestamp_ms)
+    assert producer.flush(20) == 0
+
+
+def transaction(kafka: KafkaSettings, topic: str, partition: int, *, commit: bool | None) -> Producer:
+    """One record in a transaction that is committed, aborted, or (None) left open."""
+    producer = Producer(producer_config(kafka, **{"transactional.id": f"{topic}-{partition}-{commit}"}))
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topic, b"x", b"k", partition=partition)
+    producer.flush(20)
+    if commit is True:
+        producer.commit_transaction(20)
+    elif commit is False:
+        producer.abort_transaction(20)
+    return producer
+
+
+def delete_before(broker: RunningBroker, topic: str, partition: int, offset: int) -> None:
+    """Shortens the log as retention would, so that it begins at `offset`. Kafka never shortens a topic that is only
+    compacted, so the topic's policy becomes `delete`."""
+    delete = [ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=delete)
+    broker.admin.incremental_alter_configs([resource])[resource].result(20)
+    place = TopicPartition(topic, partition, offset)
+
+    def deleted() -> bool:
         try:
-            group_now = client.describe_consumer_groups([group], request_timeout=5)[group].result(10)
-        except (KafkaException, TimeoutError):
-            return False  # a broker's first group makes it wait for its offsets topic
-        owners = [member for member in group_now.members if member.assignment.topic_partitions]
-        return group_now.state == ConsumerGroupState.STABLE and len(owners) == number
+            broker.admin.delete_records([place])[place].result(20)
+        except KafkaException as error:
+            # The policy takes a moment to reach the partition.
+            if error.args[0].code() != KafkaError.POLICY_VIOLATION:
+                raise
+            return False
+        return True
 
-    until(settled, f"{number} workers to share the partitions", 60, every_s=0.2)
-
-
-@contextmanager
-def in_thread(run: Callable[[threading.Event], None]) -> Iterator[threading.Event]:
-    """Runs a stage beside the test; what it raises is raised here when it ends."""
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            run(stop)
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    try:
-        yield stop
-    finally:
-        stop.set()
-        thread.join(30)
-        assert not thread.is_alive(), "the stage did not end within 30 s"
-        if failures:
-            raise failures[0]
-
-
-@contextmanager
-def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python process of the tests; killed at the end if it still runs."""
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(10)
-        process.stdout.close()
+    until(deleted, f"{topic} to begin at {offset}")

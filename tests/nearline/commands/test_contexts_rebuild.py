@@ -13,8 +13,9 @@ from streams.contexts.stage import ContextStage
 from streams.kafka.partitions import partition_of
 from streams.settings import ContextsSettings, KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import commit, delete_before, made, produce
-from tests.kit.kafka.topics import in_thread, until_no_lag
+from tests.kit.kafka.groups import commit, until_no_lag
+from tests.kit.kafka.topics import delete_before, make_topics, produce
+from tests.kit.running import in_thread
 from tests.kit.site import Commands, Site, site
 
 pytestmark = pytest.mark.broker
@@ -28,7 +29,7 @@ SENTENCE = (
 
 @pytest.fixture
 def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return made(clean_topics)
+    return make_topics(clean_topics)
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_an_operator_acknowledges_it_and_it_is_said_no_more(
 
 
 def test_an_embedded_broker_runs_only_to_acknowledge(run: Commands, fresh_broker: RunningBroker) -> None:
-    made(fresh_broker)
+    make_topics(fresh_broker)
     acknowledge = "acknowledge", "--data-dir", fresh_broker.data_dir
     with locked(fresh_broker.data_dir):
         assert run(*acknowledge).err.startswith("nearline: another nearline up runs on")

@@ -8,7 +8,7 @@ import pytest
 from nearline.commands._recorded import read_feed
 from tests.kit.data.training_events import events, write_events
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import made
+from tests.kit.kafka.topics import make_topics
 from tests.kit.site import Commands
 
 
@@ -17,7 +17,7 @@ def test_the_trainers_feed_of_what_was_exported_is_that_of_the_file(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
     run = Commands()
-    kafka = made(clean_topics)
+    kafka = make_topics(clean_topics)
     config = tmp_path / "nearline.toml"
     config.write_text(f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n')
     sent = list(events(200))

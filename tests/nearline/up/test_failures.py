@@ -23,7 +23,7 @@ from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
 from streams.trending.stage import EXIT_STATUS
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import in_thread
+from tests.kit.running import in_thread
 from tests.kit.waiting import until
 
 

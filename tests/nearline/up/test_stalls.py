@@ -20,8 +20,9 @@ from streams.kafka.heartbeat import HeartbeatFile
 from streams.kafka.offsets import Offsets
 from streams.kafka.records import Place
 from streams.settings import KafkaSettings
+from tests.kit.data.embeddings import GENERATION
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import GENERATION, made, produce
+from tests.kit.kafka.topics import make_topics, produce
 from tests.kit.site import NOBODY
 from tests.kit.waiting import until
 
@@ -175,10 +176,10 @@ def test_the_thread_goes_on_after_a_look_that_failed(
         return ask(watch, places)
 
     monkeypatch.setattr(CommitWatch, "waiting", fails_once)
-    stalls = Stalls(made(clean_topics), GENERATION, tmp_path, 0.6)
+    stalls = Stalls(make_topics(clean_topics), GENERATION, tmp_path, 0.6)
     begun(tmp_path, "contexts-0", POSTS[0])
     begun(tmp_path, "contexts-1")
-    produce(made(clean_topics), *POSTS[0])
+    produce(make_topics(clean_topics), *POSTS[0])
     found: list[str] = []
     with closing(stalls):
         stalls.start()

@@ -14,7 +14,7 @@ from streams.contexts.rows import TablePartition
 from streams.kafka.clients import producer_config
 from streams.kafka.records import Place
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import made
+from tests.kit.kafka.topics import make_topics
 
 PLACE = Place(topics.POST_CHANGELOG, Partition(0))
 HOUR_S = 3600
@@ -26,7 +26,7 @@ def test_rows_that_were_away_for_too_long_are_restored_whole(
     clean_topics: RunningBroker, tmp_path: Path, away_h: int, kept: bytes | None
 ) -> None:
     """Another worker has deleted a cell, and the changelog has forgotten that: nothing in it says so any more."""
-    kafka = made(clean_topics)
+    kafka = make_topics(clean_topics)
     producer = Producer(producer_config(kafka))
     for key in (b"first", b"second"):
         producer.produce(PLACE.topic, b"new", key, partition=PLACE.partition)
@@ -45,7 +45,7 @@ def test_rows_that_were_away_for_too_long_are_restored_whole(
 @pytest.mark.broker
 def test_rows_that_the_broker_has_lost_never_happened(clean_topics: RunningBroker, tmp_path: Path) -> None:
     """It came back without the newest records of the changelog."""
-    kafka = made(clean_topics)
+    kafka = make_topics(clean_topics)
     producer = Producer(producer_config(kafka))
     producer.produce(PLACE.topic, b"kept", b"key", partition=PLACE.partition)
     assert producer.flush(20) == 0

@@ -40,15 +40,9 @@ from streams.settings import ContextsSettings, KafkaSettings
 from tests.kit.children.context_stage import REFUSED, SESSION
 from tests.kit.data.shuffled_events import Sent, World, slices
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import (
-    RecordedHeartbeat,
-    Sender,
-    all_places,
-    child,
-    in_thread,
-    read_all,
-    until_workers_share,
-)
+from tests.kit.kafka.groups import until_workers_share
+from tests.kit.kafka.topics import Sender, all_places, read_topic
+from tests.kit.running import RecordedHeartbeat, child, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -109,10 +103,10 @@ class Contexts:
         self.until_done()
 
     def posts(self) -> dict[str, list[PostContext]]:
-        return _by_key((decode_post_context(m.value() or b""), m) for m in read_all(self.kafka, topics.POST_CONTEXTS))
+        return _by_key((decode_post_context(m.value() or b""), m) for m in read_topic(self.kafka, topics.POST_CONTEXTS))
 
     def members(self) -> dict[str, list[MemberContext]]:
-        found = read_all(self.kafka, topics.MEMBER_CONTEXTS)
+        found = read_topic(self.kafka, topics.MEMBER_CONTEXTS)
         return _by_key((decode_member_context(m.value() or b""), m) for m in found)
 
     def check(self, world: World) -> None:
@@ -125,7 +119,7 @@ class Contexts:
         _check_revisions(posts)
         _check_revisions(members)
         world.check({k: v[-1] for k, v in posts.items()}, {k: v[-1] for k, v in members.items()})
-        assert read_all(self.kafka, topics.DEAD_LETTERS) == []
+        assert read_topic(self.kafka, topics.DEAD_LETTERS) == []
 
 
 def _check_revisions(contexts: Mapping[str, Sequence[PostContext | MemberContext]]) -> None:
@@ -177,8 +171,8 @@ def test_events_become_contexts(contexts: Contexts) -> None:
     ]
     assert [entry.action for entry in members["author"][-1].history] == ["wrote", "wrote"]
     # Freshness is counted from the event; what was put off on purpose says nothing about it.
-    first, *_, last = (m for m in read_all(contexts.kafka, topics.POST_CONTEXTS) if m.key() == b"p1")
-    (sent,) = (m for m in read_all(contexts.kafka, topics.POSTS) if m.key() == b"p1")
+    first, *_, last = (m for m in read_topic(contexts.kafka, topics.POST_CONTEXTS) if m.key() == b"p1")
+    (sent,) = (m for m in read_topic(contexts.kafka, topics.POSTS) if m.key() == b"p1")
     assert first.headers() == [(topics.ORIGIN_HEADER, str(sent.timestamp()[1]).encode())]
     assert last.headers() is None
 
@@ -189,7 +183,7 @@ def test_a_bad_record_is_a_dead_letter_and_its_neighbours_go_on(contexts: Contex
     contexts.send(post("p1"))
     with in_thread(contexts.stage().run):
         contexts.until_done()
-    letters = {m.key(): _cause(m) for m in read_all(contexts.kafka, topics.DEAD_LETTERS)}
+    letters = {m.key(): _cause(m) for m in read_topic(contexts.kafka, topics.DEAD_LETTERS)}
     assert set(letters) == {b"p1", b"p2", b"other"}
     assert letters[b"p2"].cause.startswith("the value is null")
     assert {(letter.stage, letter.topic) for letter in letters.values()} >= {("contexts", topics.POSTS)}
@@ -200,7 +194,7 @@ def test_too_much_activity_before_its_post_is_a_dead_letter_that_can_be_sent_aga
     contexts.send(like("m", "p1", 1), like("m", "p1", 2))
     with in_thread(contexts.stage(ContextRules(waiting_actions=1)).run):
         contexts.until_done()
-        (letter,) = read_all(contexts.kafka, topics.DEAD_LETTERS)
+        (letter,) = read_topic(contexts.kafka, topics.DEAD_LETTERS)
         cause = _cause(letter)
         assert (cause.topic, cause.stage) == (topics.ACTIVITY, "contexts")
         contexts.send(post("p1"))

@@ -11,8 +11,9 @@ from schemas import topics
 from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_post_embedding, unpack_vector
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import in_thread, read_all
+from tests.kit.kafka.topics import read_topic
 from tests.kit.packages import WORDS, FailsOn, make_tiny_package
+from tests.kit.running import in_thread
 from tests.streams.encode.test_stage import Encode, member, post
 
 pytestmark = pytest.mark.broker
@@ -40,7 +41,7 @@ def test_one_in_fifty_that_makes_the_encoder_fail_costs_no_other(clean_topics: R
 
     poisoned = {f"p{number}".encode() for number in range(POSTS) if POISON in text_of(number)}
     assert len(poisoned) == POSTS / EVERY
-    causes = {one.key(): from_headers(one.headers()) for one in read_all(encode.kafka, topics.DEAD_LETTERS)}
+    causes = {one.key(): from_headers(one.headers()) for one in read_topic(encode.kafka, topics.DEAD_LETTERS)}
     assert set(causes) == {*poisoned, b"poisoned"}
     assert {(one.stage, one.cause) for one in causes.values()} == {("encode", "the model fails on this text: poison")}
     assert [message.key() for message in encode.members()] == [b"m"]

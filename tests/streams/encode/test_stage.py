@@ -24,17 +24,9 @@ from streams.kafka.topics import ensure_topics
 from streams.settings import EncodeSettings, KafkaSettings
 from tests.kit.encoders import POISON, HashEncoder, Prepared, vector_of
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import (
-    Headers,
-    RecordedHeartbeat,
-    Sender,
-    all_places,
-    child,
-    in_thread,
-    new_generation,
-    read_all,
-    until_no_lag,
-)
+from tests.kit.kafka.groups import until_no_lag
+from tests.kit.kafka.topics import Headers, Sender, all_places, new_generation, read_topic
+from tests.kit.running import RecordedHeartbeat, child, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -82,10 +74,10 @@ class Encode:
         until_no_lag(self.kafka, topics.encode_group(self.generation), SOURCES)
 
     def posts(self) -> list[Message]:
-        return read_all(self.kafka, topics.post_embeddings(self.generation))
+        return read_topic(self.kafka, topics.post_embeddings(self.generation))
 
     def members(self) -> list[Message]:
-        return read_all(self.kafka, topics.member_embeddings(self.generation))
+        return read_topic(self.kafka, topics.member_embeddings(self.generation))
 
 
 def entity(context: PostContext | MemberContext) -> str:
@@ -137,7 +129,7 @@ def test_what_can_never_be_encoded_stands_alone(encode: Encode) -> None:
         encode.until_no_lag()
     assert {message.key() for message in encode.posts()} == {f"p{n}".encode() for n in range(30)}
     assert [message.key() for message in encode.members()] == [b"fine"]
-    causes = {m.key(): from_headers(m.headers()) for m in read_all(encode.kafka, topics.DEAD_LETTERS)}
+    causes = {m.key(): from_headers(m.headers()) for m in read_topic(encode.kafka, topics.DEAD_LETTERS)}
     assert set(causes) == {b"poison", b"garbage", b"nothing", b"m"}
     assert causes[b"poison"].cause == "the text is poison"
     assert {cause.stage for cause in causes.values()} == {"encode"}
@@ -202,7 +194,7 @@ def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: Encode) -> 
     with in_thread(encode.stage().run):
         encode.until_no_lag()
     assert [message.key() for message in encode.posts()] == [b"p"]
-    assert read_all(encode.kafka, topics.DEAD_LETTERS) == []
+    assert read_topic(encode.kafka, topics.DEAD_LETTERS) == []
 
 
 def test_kills_and_crashes_lose_and_repeat_nothing(encode: Encode) -> None:

@@ -24,20 +24,12 @@ from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.sending import DeadLetterDelivery
 from streams.kafka.topics import ensure_topics
 from streams.settings import IndexSettings, KafkaSettings
+from tests.kit.data.embeddings import member_embedding, post_embedding
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import (
-    RecordedHeartbeat,
-    Sender,
-    all_places,
-    child,
-    in_thread,
-    member_embedding,
-    new_generation,
-    post_embedding,
-    read_all,
-    until_no_lag,
-)
+from tests.kit.kafka.groups import until_no_lag
+from tests.kit.kafka.topics import Sender, all_places, new_generation, read_topic
+from tests.kit.running import RecordedHeartbeat, child, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -72,7 +64,9 @@ class Index:
         until_no_lag(self.kafka, topics.index_group(self.generation), (self.posts, self.members))
 
     def own_dead_letters(self) -> list[tuple[bytes | None, str]]:
-        letters = [(message, from_headers(message.headers())) for message in read_all(self.kafka, topics.DEAD_LETTERS)]
+        letters = [
+            (message, from_headers(message.headers())) for message in read_topic(self.kafka, topics.DEAD_LETTERS)
+        ]
         return sorted(
             (message.key(), cause.cause) for message, cause in letters if cause.topic in {self.posts, self.members}
         )

@@ -21,7 +21,7 @@ from streams.operate.dead_letter_box import ALL, DeadLetter, LetterCount, Select
 from streams.operate.dead_letter_marks import way_back
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import delete_before, transaction
+from tests.kit.kafka.topics import delete_before, transaction
 
 
 def cause(topic: str, stage: str = "contexts") -> DeadLetterCause:

@@ -16,7 +16,7 @@ from streams.operate import dead_letter_box, dead_letter_marks
 from streams.operate.dead_letter_box import ALL, LetterCount, Selection, count, letters, parse_id
 from streams.operate.dead_letter_marks import Marked, clear, drop, replay
 from streams.settings import KafkaSettings
-from tests.kit.kafka.groups import transaction
+from tests.kit.kafka.topics import transaction
 from tests.kit.waiting import until
 from tests.streams.operate.test_dead_letter_box import cause, die, ids, put, sent
 

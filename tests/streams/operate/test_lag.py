@@ -13,8 +13,10 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
+from tests.kit.data.embeddings import GENERATION
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import GENERATION, commit, commit_all, produce, transaction
+from tests.kit.kafka.groups import commit, commit_all
+from tests.kit.kafka.topics import produce, transaction
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker

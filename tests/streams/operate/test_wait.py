@@ -10,8 +10,10 @@ from streams.errors import StillBehind, StreamsError
 from streams.kafka.offsets import OffsetReader
 from streams.operate.wait import Progress, Wait
 from streams.settings import KafkaSettings
+from tests.kit.data.embeddings import GENERATION
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import GENERATION, commit_all, made, produce
+from tests.kit.kafka.groups import commit_all
+from tests.kit.kafka.topics import make_topics, produce
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -51,7 +53,7 @@ class Waiting:
 
 @pytest.fixture
 def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return made(clean_topics)
+    return make_topics(clean_topics)
 
 
 def flushed(kafka: KafkaSettings) -> bool:
@@ -119,7 +121,7 @@ def test_missing_topics_are_named(clean_topics: RunningBroker) -> None:
 
 
 def test_an_outage_is_waited_out(fresh_broker: RunningBroker) -> None:
-    kafka = made(fresh_broker)
+    kafka = make_topics(fresh_broker)
     produce(kafka, topics.POSTS, 0)
     wait = Waiting(kafka, timeout_s=120.0)
     wait.until_at("contexts", topics.POSTS)

@@ -27,8 +27,10 @@ from streams.trending.lists import last_lists
 from streams.trending.scores import WEIGHTS
 from streams.trending.stage import EXIT_STATUS
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import lag, until_no_lag, until_workers_share
 from tests.kit.kafka.strange_headers import send_strange
-from tests.kit.kafka.topics import Sender, all_places, child, lag, read_all, until_no_lag, until_workers_share
+from tests.kit.kafka.topics import Sender, all_places, read_topic
+from tests.kit.running import child
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -73,7 +75,7 @@ class Trending:
 
     def lists(self) -> dict[int, TrendingList]:
         """The newest list of each partition, as the retriever sees them."""
-        found = [decode_trending(message.value() or b"") for message in read_all(self.kafka, topics.TRENDING)]
+        found = [decode_trending(message.value() or b"") for message in read_topic(self.kafka, topics.TRENDING)]
         return {each.partition: each for each in sorted(found, key=lambda each: each.as_of_us)}
 
     def scores(self) -> dict[str, float]:
@@ -154,7 +156,7 @@ def test_lists_of_all_partitions_and_a_restart_that_goes_on(trending: Trending) 
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert trending.scores() == pytest.approx({"liked": 20 * WEIGHTS["like"], "seen": 20 * WEIGHTS["view"]})
-    for message in read_all(trending.kafka, topics.TRENDING):
+    for message in read_topic(trending.kafka, topics.TRENDING):
         assert message.key() == str(message.partition()).encode()
 
     trending.send(activity("m0", "liked", "like"))
