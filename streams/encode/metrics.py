@@ -1,4 +1,4 @@
-"""What Prometheus sees of the encode stage, beside what it sees of the encoder."""
+"""The encode stage's metrics for Prometheus. The encoder has its own."""
 
 from typing import Final
 
@@ -10,12 +10,12 @@ _BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 
 
 class EncodeMetrics:
-    """Any thread may count."""
+    """Any thread may call it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._waits = Histogram(
             "nearline_encode_queue_wait_seconds",
-            "From a turn's being asked for to its beginning",
+            "From the time a turn is submitted to the time it begins",
             ["kind"],
             buckets=_BUCKETS_S,
             registry=registry,
@@ -24,7 +24,10 @@ class EncodeMetrics:
             "nearline_encode_tokenise_seconds", "Time to make prompts of contexts", ["kind"], registry=registry
         )
         self._outcomes = Counter(
-            "nearline_encode_contexts", "Contexts by what became of them", ["kind", "outcome"], registry=registry
+            "nearline_encode_contexts",
+            "Contexts by outcome: encoded or dead_letter",
+            ["kind", "outcome"],
+            registry=registry,
         )
 
     def turn(self, kind: Kind, waited_s: float, tokenise_s: float) -> None:

@@ -1,6 +1,8 @@
-"""Contexts into embeddings, one kind at a time: the processor of the encode stage's transactional loops.
+"""Turns contexts into embeddings, of one kind of entity: the processor of the encode stage's transactional loops.
 
-Knows contexts, embeddings and an encoder; knows nothing of transactions, groups and models.
+Knows contexts, embeddings and an encoder. Knows nothing of transactions, groups and models.
+
+Several loops share one encoder, so each gives it a limited number of contexts at once: a *turn*.
 """
 
 import time
@@ -30,30 +32,30 @@ log = structlog.get_logger()
 
 STAGE: Final = "encode"
 TURN_S: Final[dict[Kind, float]] = {"post": 1.0, "member": 0.25}
-"""How long one turn keeps the device. While both kinds have a backlog, members get a turn after every two of posts, a
-ninth of the time: a flood of members must not make new posts late, and still gets through."""
-_LEAST_TURN: Final[dict[Kind, int]] = {"post": 32, "member": 1}
-"""A slow model takes longer for so many posts, but fewer at once would be slower still: each batch reads all its
-weights. A member may be fifty texts."""
+"""How long one turn may keep the device. While both kinds have a backlog, members get one turn after every two turns
+of posts. That is a ninth of the time: a flood of members does not delay new posts, and still gets through."""
+_MIN_TURN: Final[dict[Kind, int]] = {"post": 32, "member": 1}
+"""Contexts of a turn, at least. With a slow model 32 posts take longer than TURN_S, but smaller turns would be slower
+still, because each turn reads all weights of the model. One member may be fifty texts."""
 _FIRST_TURN: Final = 8
 _BEAT_EVERY_S: Final = 1.0
 
-_Turn = tuple[list[Outcome], float]
-"""Outcomes, and the seconds that the device took for them."""
+_TurnResult = tuple[list[Outcome], float]
+"""The outcomes, and the seconds that the device took for them."""
 
 
 class Prepared(Protocol):
     """Contexts that are ready for the device."""
 
     device_s: float
-    """How long they kept it, once they have run."""
+    """How long the device worked on them. Set once they have run."""
 
 
 class StageEncoder(Protocol):
-    """What the stage asks of an encoder. Two threads call it at once.
+    """What the stage asks of an encoder. Two threads call it at the same time.
 
-    One outcome per context, in order: a vector, an Unencodable, or None where there is nothing to encode. What it
-    raises is the infrastructure's failure and ends the process.
+    It returns one outcome per context, in order: a vector, an Unencodable, or None if there is nothing to encode. An
+    exception means that the infrastructure failed, and ends the process.
     """
 
     def prepare_posts(self, contexts: Sequence[PostContext]) -> Any: ...
@@ -61,12 +63,12 @@ class StageEncoder(Protocol):
     def prepare_members(self, contexts: Sequence[MemberContext]) -> Any: ...
 
     def run(self, prepared: Any) -> list[Outcome]:
-        """`prepared` is what one of the others gave."""
+        """`prepared` comes from `prepare_posts` or `prepare_members`."""
         ...
 
 
 class _Newest(NamedTuple):
-    """The newest context of one key in a batch, with the oldest origin of all of them."""
+    """The newest context of one key in a batch, with the oldest origin among the contexts of this key."""
 
     message: Message
     context: Context
@@ -74,7 +76,7 @@ class _Newest(NamedTuple):
 
 
 class EncodeRecords:
-    """One kind of entity. The loop's thread owns it."""
+    """Encodes the records of one kind of entity. The loop's thread owns it."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class EncodeRecords:
         metrics: EncodeMetrics,
         beat: Beat = no_beat,
     ) -> None:
-        """`beat` is called every second of a turn: a large model may take minutes for one."""
+        """`beat` is called every second while a turn lasts: with a large model that may be minutes."""
         self._kind = kind
         self._topic = topics.embeddings(kind, generation)
         self._decode: Callable[[bytes], Context] = decode_post_context if kind == "post" else decode_member_context
@@ -99,19 +101,19 @@ class EncodeRecords:
         self._metrics = metrics
         self._beat = beat
         self._turn_s = TURN_S[kind]
-        self._least_turn = _LEAST_TURN[kind]
-        self.turn_contexts = max(_FIRST_TURN, self._least_turn)
-        """So many contexts take about a turn."""
+        self._min_turn = _MIN_TURN[kind]
+        self.turn_contexts = max(_FIRST_TURN, self._min_turn)
+        """How many contexts the device is expected to encode in the time of one turn."""
         self._stop = stop
 
     def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
-        """No state to restore."""
+        """There is no state to restore."""
 
     def revoked(self, places: Sequence[Place]) -> None:
-        """No state to give back."""
+        """There is no state to close."""
 
     def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
-        """Nothing is counted."""
+        """There is no state that counts how far it has read."""
         return []
 
     def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
@@ -119,37 +121,37 @@ class EncodeRecords:
         return None
 
     def committed(self, delivered: Mapping[Place, Offset]) -> None:
-        """Nothing local to write."""
+        """There is no local state to write."""
 
     def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
-        """Embeddings of the newest contexts, and dead letters. Raises Stopped between two turns: then nothing of the
-        batch is committed, and whoever comes next encodes it."""
-        newest, outputs = self._read(records)
-        outcomes = self._in_turns([one.context for one in newest])
+        """Returns embeddings of the newest contexts, and dead letters. Raises Stopped between two turns. Then nothing
+        of the batch is committed, and the next owner of the partitions encodes it."""
+        newest, outputs = self._decode_newest(records)
+        outcomes = self._encode_in_turns([entry.context for entry in newest])
         encoded = 0
-        for one, outcome in zip(newest, outcomes, strict=True):
+        for entry, outcome in zip(newest, outcomes, strict=True):
             if isinstance(outcome, Unencodable):
-                outputs.append(_dead_letter(one.message, outcome.cause))
+                outputs.append(_dead_letter(entry.message, outcome.cause))
             else:
-                outputs.append(self._output(one, outcome))
+                outputs.append(self._output(entry, outcome))
                 encoded += 1
         self._metrics.batch(self._kind, encoded, dead=len(outputs) - encoded)
         return Processed(outputs, len(records))
 
-    def _read(self, records: Sequence[Message]) -> tuple[list[_Newest], list[Output]]:
-        """Only the newest revision of a key is encoded; what cannot be read is a dead letter."""
-        found: dict[bytes, _Newest] = {}
+    def _decode_newest(self, records: Sequence[Message]) -> tuple[list[_Newest], list[Output]]:
+        """The newest context of each key, and dead letters of the records that cannot be read."""
+        newest: dict[bytes, _Newest] = {}
         letters: list[Output] = []
         for message in records:
             try:
-                key, context = self._context(message)
+                key, context = self._decode_record(message)
             except BadRecord as error:
                 letters.append(_dead_letter(message, str(error)))
                 continue
-            found[key] = _newer(found.get(key), _Newest(message, context, origin_ms(message)))
-        return list(found.values()), letters
+            newest[key] = _newer(newest.get(key), _Newest(message, context, origin_ms(message)))
+        return list(newest.values()), letters
 
-    def _context(self, message: Message) -> tuple[bytes, Context]:
+    def _decode_record(self, message: Message) -> tuple[bytes, Context]:
         key, value = message.key(), message.value()
         if key is None:
             raise BadRecord("the key is null; a context's key is its entity's id")
@@ -157,50 +159,51 @@ class EncodeRecords:
             raise BadRecord("the value is null; a delete is a context with deleted set")
         return key, self._decode(value)
 
-    def _in_turns(self, contexts: Sequence[Context]) -> list[Outcome]:
-        """Shares the encoder with the other loops, a turn at a time."""
+    def _encode_in_turns(self, contexts: Sequence[Context]) -> list[Outcome]:
+        """After each turn the encoder may serve another loop."""
         outcomes: list[Outcome] = []
         while len(outcomes) < len(contexts):
             if self._stop.is_set():
                 raise Stopped("the encode stage was stopped within a batch")
             part = contexts[len(outcomes) : len(outcomes) + self.turn_contexts]
-            found, took_s = self._wait(self._device.submit(self._turn, part, time.perf_counter()))
-            outcomes += found
-            self._adapt(len(part), took_s)
+            turn_outcomes, device_s = self._wait_for(self._device.submit(self._turn, part, time.perf_counter()))
+            outcomes += turn_outcomes
+            self._adapt_turn(len(part), device_s)
         return outcomes
 
-    def _wait(self, turn: Future[_Turn]) -> _Turn:
+    def _wait_for(self, turn: Future[_TurnResult]) -> _TurnResult:
         while not wait([turn], _BEAT_EVERY_S).done:
             self._beat()
         return turn.result()
 
-    def _turn(self, contexts: Sequence[Context], asked_at: float) -> _Turn:
-        """In one of the encoder's threads."""
+    def _turn(self, contexts: Sequence[Context], submitted_at: float) -> _TurnResult:
+        """Runs in one of the encoder's threads."""
         if self._stop.is_set():
             raise Stopped("the encode stage was stopped before a turn")
         began = time.perf_counter()
         prepared = self._prepare(contexts)
-        self._metrics.turn(self._kind, began - asked_at, time.perf_counter() - began)
+        self._metrics.turn(self._kind, began - submitted_at, time.perf_counter() - began)
         return self._run(prepared), prepared.device_s
 
-    def _adapt(self, num_contexts: int, took_s: float) -> None:
-        """Turns of about the right length, whatever the model, the device and the texts."""
-        if took_s > self._turn_s:
-            self.turn_contexts = max(self._least_turn, int(num_contexts * self._turn_s / took_s))
-        elif num_contexts == self.turn_contexts and took_s < self._turn_s / 2:
+    def _adapt_turn(self, num_contexts: int, device_s: float) -> None:
+        """Keeps turns near their time, whatever the model, the device and the texts."""
+        if device_s > self._turn_s:
+            self.turn_contexts = max(self._min_turn, int(num_contexts * self._turn_s / device_s))
+        elif num_contexts == self.turn_contexts and device_s < self._turn_s / 2:
             self.turn_contexts *= 2
 
-    def _output(self, one: _Newest, outcome: Outcome) -> Output:
+    def _output(self, entry: _Newest, outcome: Outcome) -> Output:
         vector = b"" if outcome is None or isinstance(outcome, Unencodable) else pack_vector(outcome)
-        body = encode_embedding(_embedding(one.context, vector))
-        return Output(self._topic, one.message.key(), body, with_origin(one.origin_ms))
+        body = encode_embedding(_embedding(entry.context, vector))
+        return Output(self._topic, entry.message.key(), body, with_origin(entry.origin_ms))
 
 
-def _newer(seen: _Newest | None, one: _Newest) -> _Newest:
-    if seen is None:
-        return one
-    newest = one if one.context.revision >= seen.context.revision else seen
-    return newest._replace(origin_ms=min((o for o in (seen.origin_ms, one.origin_ms) if o is not None), default=None))
+def _newer(known: _Newest | None, candidate: _Newest) -> _Newest:
+    if known is None:
+        return candidate
+    newest = candidate if candidate.context.revision >= known.context.revision else known
+    origins_ms = [entry.origin_ms for entry in (known, candidate) if entry.origin_ms is not None]
+    return newest._replace(origin_ms=min(origins_ms, default=None))
 
 
 def _embedding(context: Context, vector: bytes) -> Embedding:

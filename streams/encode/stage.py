@@ -1,9 +1,9 @@
 """The encode stage: contexts in, embeddings of one generation out, exactly once.
 
-Three transactional loops share one encoder and one consumer group, each with a consumer of its own: two of posts, so
-that one encodes while the other commits, and one of members. In one consumer a flood of members would stand in front of
-every new post. The encoder takes their work in the order in which it comes, two turns at once: one is made ready while
-the other is on the device.
+Three transactional loops share one encoder and one consumer group, and each has its own consumer. Two loops read posts:
+one encodes while the other commits. The third reads members. If posts and members shared a consumer, a flood of members
+would delay every new post. The encoder takes turns in the order in which the loops submit them, two at the same time:
+one is tokenised while the other is on the device.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from streams.settings import EncodeSettings, KafkaSettings
 
 
 class _Source(NamedTuple):
-    """What one loop reads. `name` is its own in a worker, for good."""
+    """What one loop reads. `name` is unique within a worker and never changes: it is part of the transactional id."""
 
     name: str
     kind: Kind
@@ -34,11 +34,11 @@ _SOURCES: Final = (
     _Source("post-2", "post", topics.POST_CONTEXTS),
     _Source("member", "member", topics.MEMBER_CONTEXTS),
 )
-_TURNS: Final = 2
+_CONCURRENT_TURNS: Final = 2
 
 
 class EncodeStage:
-    """One worker. `slot` names it among all workers for good: node id and number."""
+    """One worker. `slot` is its node id and number, which no other worker has and which outlives a restart."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class EncodeStage:
         metrics: EncodeMetrics,
         heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT,
     ) -> None:
-        """`heartbeat` makes the heartbeat of each loop, by the loop's name."""
+        """`heartbeat` takes the name of a loop and makes its heartbeat."""
         self._kafka = kafka
         self._settings = settings
         self._encoder = encoder
@@ -61,10 +61,10 @@ class EncodeStage:
         self._heartbeat = heartbeat
 
     def run(self, stop: Event) -> None:
-        """Returns when `stop` is set, after the turn at the encoder that is under way. Raises what one of the loops
-        could not go on with: then the process should leave and be started again."""
+        """Returns when `stop` is set, after the running turn of the encoder. Raises the error that ended one of the
+        loops. Then the process should leave and be started again."""
         leave = Event()
-        with ThreadPoolExecutor(_TURNS, thread_name_prefix="turn") as device:
+        with ThreadPoolExecutor(_CONCURRENT_TURNS, thread_name_prefix="turn") as device:
             workers = [_Worker(self._loop(source, device, leave), leave) for source in _SOURCES]
             for worker in workers:
                 worker.start()
@@ -90,7 +90,7 @@ class EncodeStage:
             group=stages.encode_reads(self._generation).group,
             topics=[source.topic],
             transactional_id=f"{STAGE}.{self._generation}.{source.name}.{self._slot}",
-            # One turn is one transaction: what is encoded is searchable within about a second.
+            # One turn is one transaction, so that what is encoded becomes searchable within about a second.
             batch_records=lambda: min(self._settings.batch_records, records.turn_contexts),
             interval_s=self._settings.interval_s,
             heartbeat=heartbeat,
@@ -98,7 +98,7 @@ class EncodeStage:
 
 
 class _Worker(Thread):
-    """One loop. When it cannot go on, all leave."""
+    """The thread of one loop. When the loop ends, for whatever reason, all others are told to leave."""
 
     def __init__(self, loop: TransactionalLoop, leave: Event) -> None:
         super().__init__(name="encode")

@@ -1,6 +1,6 @@
-"""The index stage: embedding records into the cold tier, offsets only after their effect is durable.
+"""The index stage: writes embedding records to the cold tier, and commits offsets only after the writes are durable.
 
-Owns the consumer, the waiting and the order of effects. What a record does to the tier is `index_records`.
+Owns the consumer, the retries and the order of effects. What a record does to the tier is in `records.py`.
 """
 
 import time
@@ -19,9 +19,8 @@ from schemas.headers import origin_ms
 from schemas.ids import Generation, Micros, Offset, Partition
 from schemas.times import now_us
 from streams.errors import StreamsError
-from streams.index.outage_wait import Patience
-from streams.index.records import IndexRecords
-from streams.index.verdicts import Verdict
+from streams.index.backoff import RetryBackoff
+from streams.index.records import IndexRecords, RecordResult
 from streams.kafka.clients import consumer_config, kafka_errors, producer_config, translate
 from streams.kafka.crash_points import point
 from streams.kafka.deleted_unread import parse_committed, to_commit
@@ -34,7 +33,7 @@ from streams.settings import IndexSettings, KafkaSettings
 log = structlog.get_logger()
 
 IDLE_S: Final = 0.2
-"""How long a step waits for its first record; a stop is seen after it."""
+"""How long a step waits for its first record. A stop is noticed after this time at the latest."""
 COMMIT_EVERY_MS: Final = 500
 CALL_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
@@ -64,20 +63,20 @@ class IndexLoop:
         self._tombstones_kept_s = tombstones_kept_s
         self._sweep_every_s = min(sweep_every_s, kafka.erase_within_s / 8)
         self._sweep_at = time.monotonic() + self._sweep_every_s
-        self._held: list[Message] = []
+        self._carried_over: list[Message] = []
         self._owned: set[Place] = set()
         self._deleted: dict[Place, int] = {}
-        self._stored: dict[tuple[str, int], int] = {}
+        self._stored: dict[Place, int] = {}
 
     def run(self, stop: Event) -> None:
-        """Returns when `stop` is set; what is not done by then is read again by whoever comes next. Raises
-        StreamsError where only another start can help."""
+        """Returns when `stop` is set. Records that are not done by then are read again by the partitions' next owner.
+        Raises StreamsError if only a restart can help."""
         self._heartbeat.start()
         with kafka_errors():
             producer = Producer(producer_config(self._kafka))
             consumer = Consumer(self._consumer_config())
             consumer.subscribe(
-                self._records.topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+                self._records.topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             try:
                 while not stop.is_set():
@@ -86,88 +85,95 @@ class IndexLoop:
                 consumer.close()
 
     def _step(self, consumer: Consumer, producer: Producer, stop: Event) -> None:
-        """The order of effects. A crash between any two of them repeats what is idempotent and loses nothing."""
+        """The order of effects. After a crash between any two of them the batch is processed again. Nothing is lost,
+        and writing the same records twice changes nothing."""
         self._heartbeat.turn()
-        # 1. Take what is there.
-        batch = self._take(consumer)
-        # 2. Write and flush, until every record is durable in the tier or known to be impossible.
-        impossible = self._index(consumer, batch, stop)
-        # 3. Dead letters, until the broker has them.
-        if impossible is None or not self._bury(consumer, producer, impossible, stop):
+        # 1. Read a batch.
+        batch = self._read_batch(consumer)
+        # 2. Write and flush, until every record is durable in the tier or known to be dead.
+        letters = self._write_until_durable(consumer, batch, stop)
+        # 3. Send the dead letters, until the broker has all of them.
+        if letters is None or not self._send_dead_letters(consumer, producer, letters, stop):
             return
         if batch:
             point("index.dead-lettered")
-        # 4. Only now may the offsets move; a background thread commits what is stored.
-        if not self._held:
-            self._store(consumer)
+        # 4. Only now store the offsets. A background thread of the client commits what is stored.
+        if not self._carried_over:
+            self._store_offsets(consumer)
         if batch:
             point("index.stored")
-        self._sweep_now_and_then()
+        self._sweep_if_due()
 
-    def _take(self, consumer: Consumer) -> list[Message]:
-        if self._held:
-            held, self._held = self._held, []
-            return held
+    def _read_batch(self, consumer: Consumer) -> list[Message]:
+        if self._carried_over:
+            batch, self._carried_over = self._carried_over, []
+            return batch
         first = consumer.poll(IDLE_S)
         if first is None:
             return []
         rest = consumer.consume(self._settings.batch_records - 1, self._settings.linger_s)
         return [message for message in (first, *rest) if _is_record(message)]
 
-    def _index(self, consumer: Consumer, batch: list[Message], stop: Event) -> list[tuple[Message, str]] | None:
-        """What can never succeed, with its cause. None where a stop came first."""
-        impossible: list[tuple[Message, str]] = []
-        with Patience(consumer, stop, self._held) as patience:
+    def _write_until_durable(
+        self, consumer: Consumer, batch: list[Message], stop: Event
+    ) -> list[tuple[Message, str]] | None:
+        """Returns the records that can never succeed, each with its cause. None if it was stopped during a retry."""
+        dead: list[tuple[Message, str]] = []
+        with RetryBackoff(consumer, stop, self._carried_over) as backoff:
             while batch:
                 self._heartbeat.beat()
-                judged = list(zip(batch, self._records.process(batch), strict=True))
-                self._measure(judged)
-                impossible += [(message, verdict.cause) for message, verdict in judged if verdict.result == "dead"]
-                batch = [message for message, verdict in judged if verdict.result == "retry"]
-                if batch and not patience.wait():
+                results = list(zip(batch, self._records.process(batch), strict=True))
+                self._measure_freshness(results)
+                dead += [(message, result.cause) for message, result in results if result.status == "dead"]
+                batch = [message for message, result in results if result.status == "retry"]
+                if batch and not backoff.wait():
                     return None
-        return impossible
+        return dead
 
-    def _bury(self, consumer: Consumer, producer: Producer, letters: list[tuple[Message, str]], stop: Event) -> bool:
-        """False where a stop came first."""
+    def _send_dead_letters(
+        self, consumer: Consumer, producer: Producer, letters: list[tuple[Message, str]], stop: Event
+    ) -> bool:
+        """False if it was stopped before the broker had all of them."""
+        if not letters:
+            return True
         delivery = DeadLetterDelivery(producer, "index", letters)
-        with Patience(consumer, stop, self._held) as patience:
-            while letters:
+        with RetryBackoff(consumer, stop, self._carried_over) as backoff:
+            while True:
                 self._heartbeat.beat()
                 try:
                     delivery.deliver()
                 except StreamsError as error:
                     log.warning("dead letters were not taken", letters=len(letters), error=str(error))
-                    if not patience.wait():
+                    if not backoff.wait():
                         return False
                 else:
                     log.warning("records became dead letters", letters=len(letters), first_cause=letters[0][1])
                     return True
-        return True
 
-    def _measure(self, judged: Iterable[tuple[Message, Verdict]]) -> None:
-        """Everything that is `ok` is searchable from now on."""
+    def _measure_freshness(self, results: Iterable[tuple[Message, RecordResult]]) -> None:
+        """A record that is `ok` is searchable from now on."""
         now_ms = time.time() * 1000
-        origins = (origin_ms(message) for message, verdict in judged if verdict.result == "ok")
+        origins = (origin_ms(message) for message, result in results if result.status == "ok")
         self.freshness.add((now_ms - origin) / 1000 for origin in origins if origin is not None)
 
-    def _store(self, consumer: Consumer) -> None:
-        """The consumer's position, not the last record plus one: the control records of transactions take offsets too,
-        and lag must reach zero. Everything before it is done, because the loop holds no record here."""
-        moved = [
-            place
-            for place in consumer.position(consumer.assignment())
-            if place.offset >= 0 and self._stored.get((place.topic, place.partition)) != place.offset
+    def _store_offsets(self, consumer: Consumer) -> None:
+        """Stores where the consumer stands, not the last record plus one: control records of transactions have offsets
+        too, and without them the lag would never reach zero. Everything before that offset is done, because the loop
+        holds no record at this moment."""
+        changed = [
+            at
+            for at in consumer.position(consumer.assignment())
+            if at.offset >= 0 and self._stored.get(_place(at)) != at.offset
         ]
-        if moved:
-            consumer.store_offsets(offsets=[self._to_commit(at) for at in moved])
-            self._stored.update({(place.topic, place.partition): place.offset for place in moved})
+        if changed:
+            consumer.store_offsets(offsets=[self._to_commit(at) for at in changed])
+            self._stored.update({_place(at): at.offset for at in changed})
 
     def _to_commit(self, at: TopicPartition) -> TopicPartition:
         place = _place(at)
         return to_commit(place, Offset(at.offset), self._deleted.get(place, 0))
 
-    def _sweep_now_and_then(self) -> None:
+    def _sweep_if_due(self) -> None:
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + self._sweep_every_s
@@ -180,42 +186,43 @@ class IndexLoop:
         else:
             log.info("tombstones swept", tombstones=swept)
 
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Those that are added: cooperative-sticky leaves the others where they are."""
-        self._forget(partitions)
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Called with the added partitions only: the cooperative-sticky assignor leaves the others where they are."""
+        self._forget_stored(partitions)
         committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
-        starts = find_resume_points(self._kafka, self._group, committed, CALL_S)
-        consumer.incremental_assign([TopicPartition(*place, start.read_from) for place, start in starts.items()])
-        self._deleted.update({place: start.deleted for place, start in starts.items()})
-        if lost := rewinds(starts):
-            offsets = [to_commit(place, offset, self._deleted[place]) for place, offset in lost.items()]
+        points = find_resume_points(self._kafka, self._group, committed, CALL_S)
+        consumer.incremental_assign([TopicPartition(*place, point.read_from) for place, point in points.items()])
+        self._deleted.update({place: point.deleted for place, point in points.items()})
+        if rewound := rewinds(points):
+            offsets = [to_commit(place, offset, self._deleted[place]) for place, offset in rewound.items()]
             for at in consumer.commit(offsets=offsets, asynchronous=False):
                 if at.error is not None:
                     raise translate(at.error)
         self._owned.update(map(_place, partitions))
         self._heartbeat.owns(self._owned)
 
-    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Whoever gets them next must not repeat what is done."""
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Commits first, so that the next owner does not repeat what is done."""
         try:
             consumer.commit(asynchronous=False)
         except KafkaException as error:
-            # Nothing stored since the last commit, or an outage: then it is repeated, which changes nothing.
+            # Nothing was stored since the last commit, or there is an outage. Then the next owner writes the same
+            # records again, which changes nothing.
             log.debug("no commit on revoke", error=str(translate(error)))
         point("index.committed")
-        self._gone(partitions)
+        self._release(partitions)
 
-    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._gone(partitions)
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._release(partitions)
 
-    def _gone(self, partitions: list[TopicPartition]) -> None:
-        self._forget(partitions)
+    def _release(self, partitions: list[TopicPartition]) -> None:
+        self._forget_stored(partitions)
         self._owned.difference_update(map(_place, partitions))
         self._heartbeat.owns(self._owned)
 
-    def _forget(self, partitions: list[TopicPartition]) -> None:
-        for place in partitions:
-            self._stored.pop((place.topic, place.partition), None)
+    def _forget_stored(self, partitions: list[TopicPartition]) -> None:
+        for at in partitions:
+            self._stored.pop(_place(at), None)
 
     def _consumer_config(self) -> dict[str, Any]:
         return consumer_config(

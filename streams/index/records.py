@@ -1,9 +1,10 @@
-"""Writes embedding records to the cold tier and says of each one what became of it. Never raises for a record.
+"""Writes embedding records to the cold tier and returns what became of each one. Never raises for a record.
 
-Knows the tier and the records; knows neither offsets, nor groups, nor how long to wait.
+Knows the tier and the records. Knows nothing of offsets, of groups, or of how long to wait before a retry.
 """
 
 from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
 
 import structlog
 from confluent_kafka import Message
@@ -13,14 +14,26 @@ from indexer.records import read_embedding
 from indexer.tiers import ColdTier, IndexRecord
 from schemas import topics
 from schemas.errors import BadRecord
-from schemas.ids import Generation, Kind, Offset, Partition
-from streams.index.verdicts import OK, RETRY, Verdict, dead
+from schemas.ids import Generation, Kind
 from streams.kafka.crash_points import point
+from streams.kafka.records import offset_of, place_of
 
 log = structlog.get_logger()
 
+
+class RecordResult(NamedTuple):
+    """`ok`: the record's effect is durable. `retry`: the infrastructure failed, so wait and process it again. `dead`:
+    it can never succeed, and `cause` says why in one sentence."""
+
+    status: Literal["ok", "retry", "dead"]
+    cause: str = ""
+
+
+OK: Final = RecordResult("ok")
+RETRY: Final = RecordResult("retry")
+
 _Entry = tuple[int, IndexRecord]
-"""A record with its place in the batch."""
+"""A record with its number in the batch."""
 
 
 class IndexRecords:
@@ -35,50 +48,48 @@ class IndexRecords:
     def topics(self) -> list[str]:
         return list(self._kinds)
 
-    def process(self, messages: Sequence[Message]) -> list[Verdict]:
-        """One verdict per message, in order. Those that are `ok` are durable in the tier when this returns."""
-        verdicts = [OK] * len(messages)
-        for kind, entries in self._read(messages, verdicts).items():
-            self._write(kind, entries, verdicts)
+    def process(self, messages: Sequence[Message]) -> list[RecordResult]:
+        """One result per message, in order. Those that are `ok` are durable in the tier when this returns."""
+        results = [OK] * len(messages)
+        for kind, entries in self._decode(messages, results).items():
+            self._write(kind, entries, results)
         point("index.indexed")
-        if OK in verdicts and not self._flush():
-            verdicts = [RETRY if verdict is OK else verdict for verdict in verdicts]
+        if OK in results and not self._flush():
+            results = [RETRY if result is OK else result for result in results]
         point("index.flushed")
-        return verdicts
+        return results
 
-    def _read(self, messages: Sequence[Message], verdicts: list[Verdict]) -> dict[Kind, list[_Entry]]:
-        """Per kind, in the order of the batch; what cannot be read gets its verdict here."""
-        found: dict[Kind, list[_Entry]] = {"post": [], "member": []}
-        for place, message in enumerate(messages):
-            kind = self._kinds[str(message.topic())]
+    def _decode(self, messages: Sequence[Message], results: list[RecordResult]) -> dict[Kind, list[_Entry]]:
+        """The records of each kind, in the order of the batch. A message that cannot be read becomes `dead` here."""
+        entries: dict[Kind, list[_Entry]] = {"post": [], "member": []}
+        for number, message in enumerate(messages):
+            topic, partition = place_of(message)
+            kind = self._kinds[topic]
             try:
                 embedding = read_embedding(kind, message.value())
             except BadRecord as error:
-                verdicts[place] = dead(str(error))
+                results[number] = RecordResult("dead", str(error))
             else:
-                record = IndexRecord(
-                    embedding, Partition(int(message.partition() or 0)), Offset(int(message.offset() or 0))
-                )
-                found[kind].append((place, record))
-        return found
+                entries[kind].append((number, IndexRecord(embedding, partition, offset_of(message))))
+        return entries
 
-    def _write(self, kind: Kind, entries: list[_Entry], verdicts: list[Verdict]) -> None:
-        """A batch that the tier refuses is halved until the record that it refuses stands alone."""
+    def _write(self, kind: Kind, entries: list[_Entry], results: list[RecordResult]) -> None:
+        """Halves a batch that the tier refuses, until the refused record is alone."""
         if not entries:
             return
         try:
             self._tier.write(kind, [record for _, record in entries])
         except TierUnavailable as error:
             log.warning("the cold tier cannot take records now", kind=kind, records=len(entries), error=str(error))
-            for place, _ in entries:
-                verdicts[place] = RETRY
+            for number, _ in entries:
+                results[number] = RETRY
         except TierRefused as error:
             if len(entries) == 1:
-                verdicts[entries[0][0]] = dead(str(error))
+                results[entries[0][0]] = RecordResult("dead", str(error))
                 return
             half = len(entries) // 2
-            self._write(kind, entries[:half], verdicts)
-            self._write(kind, entries[half:], verdicts)
+            self._write(kind, entries[:half], results)
+            self._write(kind, entries[half:], results)
 
     def _flush(self) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Sees from outside that a consumer group has stopped moving while there is something to read."""
+"""Detects from outside that a consumer group commits nothing although there is something to read."""
 
 from collections.abc import Collection, Hashable, Mapping
 from typing import Final, Generic, TypeVar
@@ -16,23 +16,24 @@ _Value = TypeVar("_Value")
 
 
 class Unchanged(Generic[_Key, _Value]):
-    """What was the same at more than `looks` looks in a row. Time is not counted: an outage, or a machine that was
-    suspended, is nobody's fault."""
+    """Finds keys whose value was the same at more than `looks` looks in a row. Counts looks, not time: nobody looks
+    during an outage or while the machine is suspended, so that neither makes anything look stalled."""
 
     def __init__(self, looks: int) -> None:
         self._looks = looks
         self._seen: dict[_Key, tuple[_Value, int]] = {}
 
-    def look(self, found: Mapping[_Key, _Value]) -> list[_Key]:
+    def look(self, values: Mapping[_Key, _Value]) -> list[_Key]:
+        """Takes the current values. Keys that are missing are forgotten."""
         before, self._seen = self._seen, {}
-        for key, value in found.items():
-            last, looks = before.get(key, (value, 0))
-            self._seen[key] = (value, looks + 1 if last == value else 1)
+        for key, value in values.items():
+            last_value, looks = before.get(key, (value, 0))
+            self._seen[key] = (value, looks + 1 if last_value == value else 1)
         return [key for key, (_, looks) in self._seen.items() if looks > self._looks]
 
 
 class CommitWatch:
-    """Asks the broker alone, so that nothing which is broken inside the stage can hide it. One thread at a time."""
+    """Asks only the broker, so that nothing inside a broken stage can hide the stall. One thread at a time."""
 
     def __init__(self, kafka: KafkaSettings, group: str, looks: int) -> None:
         self._group = group
@@ -43,22 +44,23 @@ class CommitWatch:
         self._reader.close()
 
     def stalled(self, places: Collection[Place]) -> list[Place]:
-        """Those that had something to read, and the same committed offset, at more than so many looks in a row. Raises
-        StreamsError when the broker cannot be asked: then nothing is known, and counting begins anew."""
+        """The partitions that had something to read and the same committed offset at more than `looks` calls in a row.
+        Raises StreamsError if the broker does not answer. Then nothing is known, and counting starts again."""
         try:
-            found = self.waiting(places)
+            offsets = self.waiting(places)
         except StreamsError:
             self._waiting.look({})
             raise
-        return self._waiting.look(found)
+        return self._waiting.look(offsets)
 
     def waiting(self, places: Collection[Place]) -> Offsets:
-        """Where the group goes on, where there is a record. Looks, because before the end may be control records
-        alone, or a transaction that somebody else has left open. Raises StreamsError."""
+        """Where the group goes on reading, for the partitions that hold a record for it. A committed offset below the
+        end does not suffice: what follows may be only control records, or another client's open transaction. So the
+        first record is looked for. Raises StreamsError."""
         if not places:
             return {}
         starts, ends = self._reader.starts(places), self._reader.ends(places)
-        done = going_on_at(self._reader.committed(self._group, places), starts)
-        behind = {place: offset for place, offset in done.items() if offset < ends[place]}
+        next_offsets = going_on_at(self._reader.committed(self._group, places), starts)
+        behind = {place: offset for place, offset in next_offsets.items() if offset < ends[place]}
         firsts = self._reader.first_records(behind, ends, CALL_TIMEOUT_S) if behind else {}
         return {place: offset for place, offset in behind.items() if firsts.get(place) is not None}

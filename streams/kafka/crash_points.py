@@ -1,6 +1,6 @@
-"""Named places between two effects, where a test makes this process leave as a kill -9 would.
+"""Named points between two effects, at which a test makes this process exit as abruptly as a kill -9.
 
-Nothing is armed unless a test or the adversary asks for it; a place that is not armed costs one look at an empty
+A point is armed only by a test or by the adversary (`nearline/chaos/`). One that is not armed costs a look at an empty
 dictionary.
 """
 
@@ -33,13 +33,13 @@ _armed: dict[str, _Crash] = {}
 
 
 def arm(name: str, passes: int = 1, is_granted: Callable[[], bool] = lambda: True) -> None:
-    """The process leaves at the pass number `passes` of the place `name`, counted from now, or at the first one after
-    it for which `is_granted` says yes. That is called by whichever thread passes."""
+    """Makes the process exit when it passes the point `name` for the `passes`-th time from now, or at the first pass
+    after that for which `is_granted` returns True. The thread that passes the point calls `is_granted`."""
     _armed[name] = _Crash(passes, is_granted)
 
 
 def arm_text(text: str) -> None:
-    """`NAME` or `NAME:PASSES`, as a test gives it to a child; nothing for an empty text."""
+    """Arms the point of a text `NAME` or `NAME:PASSES`, as a test passes it to a child process. Empty: arms none."""
     name, _, passes = text.partition(":")
     if name:
         arm(name, int(passes or 1))

@@ -1,1 +1,1 @@
-"""The trending stage, on Faust: activity in, lists of the posts of the hour out."""
+"""The trending stage, on Faust: reads activity, writes lists of the posts that draw the most of it."""

@@ -1,4 +1,4 @@
-"""A Faust app that uses Kafka as our other clients do: the same servers and rights, nothing created on the side."""
+"""Makes the Faust app. It has the same servers and credentials as our other Kafka clients, and creates no topics."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,20 +10,20 @@ from faust.types.auth import CredentialsT
 from streams.kafka.clients import client_config
 from streams.kafka.options import check_for_trending, sasl_mechanism, security_protocol, ssl_context
 from streams.settings import KafkaSettings
-from streams.trending.faust_records import read_past_strange_headers
+from streams.trending.faust_records import skip_unreadable_headers
 
 
 def new_app(group: str, kafka: KafkaSettings, folder: Path) -> faust.App:
-    """Not started. Its consumer group has the name `group`. `folder` is made for Faust, which wants one and, without
-    tables, keeps nothing there."""
-    read_past_strange_headers()
+    """The app is not started. Its consumer group is `group`. Faust makes `folder` and, without tables, writes nothing
+    to it."""
+    skip_unreadable_headers()
     options = client_config(kafka)
     servers = options["bootstrap.servers"].split(",")
     return faust.App(
         group,
         broker=[f"kafka://{server.strip()}" for server in servers],
         broker_credentials=credentials(options),
-        # Neither a web server nor topics, tables or a leader of its own.
+        # No web server, no topics and tables of Faust's own, no leader election.
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
@@ -39,7 +39,8 @@ def new_app(group: str, kafka: KafkaSettings, folder: Path) -> faust.App:
 
 
 def credentials(options: Mapping[str, Any]) -> CredentialsT | None:
-    """librdkafka's names of what Faust asks for in its own way. None: neither TLS nor SASL. Raises KafkaRefused."""
+    """Translates librdkafka's options to Faust's credentials. None if there is neither TLS nor SASL. Raises
+    KafkaRefused."""
     check_for_trending(options)
     protocol = security_protocol(options)
     context = ssl_context(options) if protocol.endswith("ssl") else None

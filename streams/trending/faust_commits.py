@@ -1,4 +1,4 @@
-"""Lets aiokafka, Faust's client, commit metadata with its offsets: Faust commits none."""
+"""Makes aiokafka, Faust's Kafka client, commit metadata with its offsets. Faust itself commits none."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,18 +9,18 @@ from schemas.ids import Partition
 from streams.kafka.records import Place
 
 Metadata = Callable[[Place], str]
-"""Called in the thread of Faust's consumer."""
+"""Gives the metadata of one partition. Called in the thread of Faust's consumer."""
 
 
 def commit_with_metadata(metadata: Metadata) -> None:
-    """For this process."""
-    commit_plainly = AIOKafkaConsumer.commit
+    """Changes aiokafka for the whole process."""
+    original_commit = AIOKafkaConsumer.commit
 
     async def commit(consumer: Any, offsets: Mapping[Any, Any] | None = None) -> None:
         with_metadata = offsets and {
             at: offset._replace(metadata=metadata(Place(at.topic, Partition(at.partition))))
             for at, offset in offsets.items()
         }
-        await commit_plainly(consumer, with_metadata)
+        await original_commit(consumer, with_metadata)
 
     AIOKafkaConsumer.commit = commit

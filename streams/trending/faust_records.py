@@ -1,6 +1,19 @@
-"""Lets aiokafka, Faust's client, read past what it cannot parse: a header whose name is no UTF-8.
+"""Makes aiokafka, Faust's Kafka client, skip a record that it cannot parse: one with a header name that is not UTF-8.
 
-It would raise at that record for ever. What is behind it in its batch is left out too: trending counts approximately.
+An example. A producer in another language has written one batch of five records, and the third one has such a header:
+
+    offset           10     11     12                        13     14
+    header name      "h"    "h"    b"\\xff\\xfe"               "h"    "h"
+
+The broker returns the batch as it is, and aiokafka decodes it record by record:
+
+    aiokafka alone        10, 11, then UnicodeDecodeError. It fetches from 12 again and fails again, for ever: trending
+                          never gets past this record.
+    with this module      10, 11, and an `_Unreadable` record at offset 14 in the place of the rest of the batch.
+
+The stand-in has the batch's last offset, so that the commit of it moves the group to 15, behind the batch. It has no
+value, so that trending skips it as no event. The readable records 13 and 14 are lost to trending, which counts
+approximately anyway.
 """
 
 from collections.abc import Iterator
@@ -14,8 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Unreadable(NamedTuple):
-    """Stands for the rest of a batch, at its last offset, so that what is committed moves on. No stage takes it for an
-    event."""
+    """Has the fields of aiokafka's records."""
 
     offset: int
     timestamp: int
@@ -27,6 +39,8 @@ class _Unreadable(NamedTuple):
 
 
 class _Batch:
+    """One of aiokafka's batches, whose records are iterated as the example shows."""
+
     def __init__(self, batch: Any) -> None:
         self._batch = batch
 
@@ -40,16 +54,16 @@ class _Batch:
         try:
             yield from self._batch
         except UnicodeDecodeError:
-            last = self._batch.next_offset - 1
-            log.warning("records with a header that cannot be read are left out", up_to=last)
-            yield _Unreadable(last, self._batch.max_timestamp, self._batch.timestamp_type)
+            last_offset = self._batch.next_offset - 1
+            log.warning("records with a header that cannot be read are left out", up_to=last_offset)
+            yield _Unreadable(last_offset, self._batch.max_timestamp, self._batch.timestamp_type)
 
 
 class _Records:
-    """In the place of aiokafka's `MemoryRecords`: the batches of one answer of the broker."""
+    """Replaces aiokafka's `MemoryRecords`, which holds the batches of one fetch response."""
 
-    def __init__(self, answer: bytes) -> None:
-        self._records: Final = MemoryRecords(answer)
+    def __init__(self, response: bytes) -> None:
+        self._records: Final = MemoryRecords(response)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._records, name)
@@ -59,6 +73,6 @@ class _Records:
         return None if batch is None else _Batch(batch)
 
 
-def read_past_strange_headers() -> None:
-    """For this process."""
+def skip_unreadable_headers() -> None:
+    """Changes aiokafka for the whole process."""
     fetcher.MemoryRecords = _Records

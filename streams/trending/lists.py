@@ -1,7 +1,7 @@
-"""The lists that were written last, read when a partition is taken over.
+"""Reads the list that was written last for a partition, when a worker takes the partition over.
 
-The list of partition n is in partition n of `trending`, so that its newest record is all there is to read, however
-much the compaction has yet to do.
+Partition n of `trending` holds only the lists of partition n of `activity`. So its newest record is the list, and
+nothing else has to be read, even if older lists are not compacted away yet.
 """
 
 from collections.abc import Iterable
@@ -28,15 +28,15 @@ def list_key(partition: Partition) -> bytes:
 
 
 def last_lists(kafka: KafkaSettings, partitions: Iterable[Partition]) -> list[TrendingList]:
-    """What was written last for these partitions, where anything was. Raises StreamsError."""
+    """The newest list of each partition. Partitions without one are left out. Raises StreamsError."""
     with kafka_errors():
-        # The group is never joined, nothing is committed.
+        # The consumer never joins its group and commits nothing.
         consumer = Consumer(consumer_config(kafka, "nearline-trending-lists"))
         try:
-            found = [_last_list(consumer, partition) for partition in partitions]
+            lists = [_last_list(consumer, partition) for partition in partitions]
         finally:
             consumer.close()
-    return [each for each in found if each is not None]
+    return [trending for trending in lists if trending is not None]
 
 
 def _last_list(consumer: Consumer, partition: Partition) -> TrendingList | None:
@@ -53,5 +53,5 @@ def _last_list(consumer: Consumer, partition: Partition) -> TrendingList | None:
     try:
         return decode_trending(message.value() or b"")
     except BadRecord as error:
-        log.warning("a trending list cannot be read and is started anew", partition=partition, error=str(error))
+        log.warning("a trending list cannot be read and starts empty", partition=partition, error=str(error))
         return None

@@ -1,7 +1,7 @@
-"""The trending stage, on Faust: an agent that counts activity and a timer that writes each partition's top list.
+"""The trending stage, on Faust: an agent that counts activity, and a timer that writes the top list of each partition.
 
-Approximate on purpose: a crash may cost or repeat some events of scores that decay anyway. Whatever goes wrong ends the
-process; the next one goes on from the lists that were written last.
+Approximate on purpose: a crash may lose or repeat a few events, and scores decay anyway. Every error ends the process.
+The next process goes on from the lists that were written last.
 """
 
 import asyncio
@@ -39,12 +39,13 @@ log = structlog.get_logger()
 BATCH_EVENTS: Final = 1000
 BATCH_S: Final = 0.2
 STALLED_LOOKS: Final = 6
-"""Without a commit for so long, while there is something to read, the process leaves."""
+"""If the group has something to read and commits nothing for this many looks, the process leaves."""
 WATCH_EVERY_S: Final = 10.0
 STOP_S: Final = 10.0
 EXIT_STATUS: Final = 70
 
 Report = Callable[[Exception], None]
+"""Called with the reason right before the process leaves."""
 
 
 def _log_error(error: Exception) -> None:
@@ -60,13 +61,13 @@ def run_trending(
     heartbeat: Heartbeat = NO_HEARTBEAT,
     report: Report = _log_error,
 ) -> None:
-    """Returns when `stop` is set and the lists are written. Where it cannot go on, it calls `report` with the reason
-    and leaves the process. `folder` is Faust's own."""
+    """Returns when `stop` is set and the lists are written. After an error it calls `report` and leaves the process.
+    `folder` is for Faust alone."""
     asyncio.run(TrendingStage(kafka, settings, folder, heartbeat, report).run(stop))
 
 
 class TrendingStage:
-    """Everything runs in one event loop; `activity` arrives through one agent for all partitions of this worker."""
+    """Everything runs in one event loop. One agent gets the activity of all partitions of this worker."""
 
     def __init__(
         self,
@@ -83,10 +84,10 @@ class TrendingStage:
         self._scores: dict[Partition, TrendingScores] = {}
         self._deleted: dict[Place, int] = {}
         self._skipped = 0
-        self._is_member = False
+        self._has_joined_group = False
         commit_with_metadata(lambda place: commit_metadata(self._deleted.get(place, 0)))
         self._app = new_app(topics.TRENDING_GROUP, kafka, folder)
-        # Raw: a codec's error would commit past the message, so we read it ourselves.
+        # Raw, and decoded by us: if a Faust codec raises, Faust commits past the message.
         self._lists = self._app.topic(topics.TRENDING, key_serializer="raw", value_serializer="raw")
         self._wire()
 
@@ -95,9 +96,9 @@ class TrendingStage:
 
         @self._app.agent(activity, name="trending")
         async def count(stream: Any) -> None:
-            # Not take(): it acknowledges a batch even when the body raises.
+            # Not `take`, which acknowledges a batch even when the body raises.
             async for events in stream.noack_take(BATCH_EVENTS, within=BATCH_S):
-                with self._no_way_on("counting activity"):
+                with self._leave_on_error("counting activity"):
                     await self._take_over({Partition(event.message.partition) for event in events})
                     for event in events:
                         self._count(event.message)
@@ -105,7 +106,7 @@ class TrendingStage:
                         await stream.ack(event)
 
         async def write() -> None:
-            with self._no_way_on("writing the trending lists"):
+            with self._leave_on_error("writing the trending lists"):
                 await self._write_lists()
 
         self._app.timer(self._settings.interval_s)(write)
@@ -113,45 +114,45 @@ class TrendingStage:
         @self._app.on_partitions_assigned.connect
         async def assigned(*arguments: Any, **_: Any) -> None:
             _sender, assigned = arguments
-            self._is_member = True
-            self._keep({Partition(place.partition) for place in assigned})
+            self._has_joined_group = True
+            self._drop_lost({Partition(place.partition) for place in assigned})
             self._heartbeat.owns([Place(topics.ACTIVITY, Partition(place.partition)) for place in assigned])
 
         @self._app.on_partitions_revoked.connect
         async def revoked(*_: Any, **__: Any) -> None:
-            """All of them, before every rebalance; also before the first, when no group has let us in yet."""
-            if self._is_member:
+            """Faust revokes all partitions before every rebalance, and also before the group has let us in at all."""
+            if self._has_joined_group:
                 self._heartbeat.owns(())
 
     async def run(self, stop: threading.Event) -> None:
         watch = CommitWatch(self._kafka, topics.TRENDING_GROUP, STALLED_LOOKS)
         self._heartbeat.start()
-        with self._no_way_on("running Faust"):
+        with self._leave_on_error("running Faust"):
             self._app.finalize()
             await self._app.start()
-            await self._until(stop, watch)
+            await self._watch_until(stop, watch)
             await self._write_lists()
             await self._stop_app()
         watch.close()
 
-    async def _until(self, stop: threading.Event, watch: CommitWatch) -> None:
-        """Looks after the app from outside: Faust may stand still, or be broken inside, and say nothing."""
+    async def _watch_until(self, stop: threading.Event, watch: CommitWatch) -> None:
+        """Watches the app from outside, because Faust may stand still or be broken inside without any sign."""
         watch_at = time.monotonic() + WATCH_EVERY_S
         while not stop.is_set():
             if self._app.crashed:
                 self._leave(_crash_reason(self._app), "running Faust")
             if time.monotonic() >= watch_at:
-                await self._look(watch)
+                await self._leave_if_stalled(watch)
                 watch_at = time.monotonic() + WATCH_EVERY_S
             self._heartbeat.turn()
             await asyncio.sleep(0.1)
 
-    async def _look(self, watch: CommitWatch) -> None:
-        own = [Place(topics.ACTIVITY, partition) for partition in self._scores]
+    async def _leave_if_stalled(self, watch: CommitWatch) -> None:
+        owned = [Place(topics.ACTIVITY, partition) for partition in self._scores]
         try:
-            stalled = await asyncio.to_thread(watch.stalled, own)
+            stalled = await asyncio.to_thread(watch.stalled, owned)
         except StreamsError as error:
-            log.warning("whether trending moves is not known", error=str(error))
+            log.warning("the broker does not say whether trending makes progress", error=str(error))
             return
         if stalled:
             waited_s = STALLED_LOOKS * WATCH_EVERY_S
@@ -164,8 +165,14 @@ class TrendingStage:
             self._leave(TrendingStuck(f"Faust did not stop within {STOP_S:.0f} s"), "stopping Faust")
 
     @contextmanager
-    def _no_way_on(self, doing: str) -> Iterator[None]:
-        """An exception that leaves an agent freezes its commits and hangs the stop, so the process leaves at once."""
+    def _leave_on_error(self, doing: str) -> Iterator[None]:
+        """Ends the process if the block raises. No exception may reach Faust, as an example shows.
+
+        `_count` raises at offset 70 of partition 2. If the exception left the agent, Faust would start a new agent and
+        read on, but never commit past offset 70. The stage would look alive, and every restart would count everything
+        from there again. When asked to stop, Faust would wait for offset 70 to be acknowledged, and hang. So the
+        process leaves at once, before it acknowledges anything of the batch, and is started again.
+        """
         try:
             yield
         except Exception as error:
@@ -178,28 +185,30 @@ class TrendingStage:
         finally:
             os._exit(EXIT_STATUS)
 
-    def _keep(self, partitions: Collection[Partition]) -> None:
-        """A rebalance hands out everything anew; what stays here keeps its scores."""
+    def _drop_lost(self, partitions: Collection[Partition]) -> None:
+        """After a rebalance: keeps the scores of the partitions that are assigned again, and drops all others."""
         self._scores = {partition: scores for partition, scores in self._scores.items() if partition in partitions}
 
     async def _take_over(self, partitions: Collection[Partition]) -> None:
-        """Goes on from the list that was written last. Done where the events arrive, because they may arrive before
-        Faust has told anybody that a partition was assigned."""
+        """Loads the list that was written last for each partition that is new here. Done when events arrive, because
+        they may arrive before Faust signals that their partition was assigned."""
         assigned = {place.partition for place in self._app.consumer.assignment()}
         new = [partition for partition in partitions if partition in assigned and partition not in self._scores]
         if not new:
             return
-        stored = await asyncio.to_thread(last_lists, self._kafka, new)
-        starts = await asyncio.to_thread(self._find_starts, [Place(topics.ACTIVITY, partition) for partition in new])
-        # Before anything of them is acknowledged: from then on what is committed says this too.
-        self._deleted.update({place: start.deleted for place, start in starts.items()})
+        lists = await asyncio.to_thread(last_lists, self._kafka, new)
+        resume_points = await asyncio.to_thread(
+            self._find_resume_points, [Place(topics.ACTIVITY, partition) for partition in new]
+        )
+        # Set before any event is acknowledged, so that every commit carries these counts as metadata.
+        self._deleted.update({place: point.deleted for place, point in resume_points.items()})
         for partition in new:
             self._scores[partition] = TrendingScores(partition, self._settings)
-        for each in stored:
-            self._scores[Partition(each.partition)].load(each)
+        for trending in lists:
+            self._scores[Partition(trending.partition)].load(trending)
 
-    def _find_starts(self, places: list[Place]) -> dict[Place, ResumePoint]:
-        """Faust goes on there by itself; this says what it passes over."""
+    def _find_resume_points(self, places: list[Place]) -> dict[Place, ResumePoint]:
+        """Faust finds these offsets by itself. This only logs and counts the records that were deleted before them."""
         with closing(OffsetReader(self._kafka, CALL_TIMEOUT_S)) as reader:
             committed = reader.progress(topics.TRENDING_GROUP, places)
         return find_resume_points(self._kafka, topics.TRENDING_GROUP, committed, CALL_TIMEOUT_S)
@@ -207,29 +216,31 @@ class TrendingStage:
     def _count(self, message: Any) -> None:
         scores = self._scores.get(message.partition)
         if scores is None:
-            return  # taken away meanwhile; whoever has it now reads it too
+            return  # the partition was revoked; its new owner reads the record too
         timestamp_ms = Millis(round(message.timestamp * 1000))
         try:
             event = decode_event(topics.ACTIVITY, message.key, message.value, timestamp_ms)
         except BadRecord:
-            # The context stage reads the same record and makes it a dead letter, once.
+            # The context stage reads the same record too, and makes it a dead letter.
             self._skipped += 1
             return
         if isinstance(event, Activity):
-            # A time in the future would outweigh everything that is now.
+            # A time in the future would outweigh all current activity.
             at_us = Micros(min(event_time_us(event), timestamp_ms * 1000))
             scores.add(PostId(event.post_id), event.action, at_us)
 
     async def _write_lists(self) -> None:
-        """Returns when the broker has them. A list that only time has changed is not written again."""
+        """Returns when the broker has them. Skips the lists to which nothing was added since they were written."""
         now = now_us()
-        # All at once: whatever awaits gives partitions time to come and go.
+        # All lists are taken before the first `await`: during one, partitions may be added and removed.
         lists = [scores.take_list(now) for scores in self._scores.values() if scores.changed]
         sent = [
             await self._lists.send(
-                key=list_key(Partition(each.partition)), value=encode_trending(each), partition=each.partition
+                key=list_key(Partition(trending.partition)),
+                value=encode_trending(trending),
+                partition=trending.partition,
             )
-            for each in lists
+            for trending in lists
         ]
         for future in sent:
             await future

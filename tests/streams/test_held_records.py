@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from streams.index.backoff import RetryBackoff
 from streams.index.loop import IndexLoop
-from streams.index.outage_wait import Patience
 from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import IndexSettings, KafkaSettings
 from tests.kit.journal_tier import JournalTier
@@ -60,10 +60,10 @@ class StubProcessor:
 
 
 def test_a_record_that_comes_while_an_outage_is_waited_out_is_kept() -> None:
-    held: list[Message] = []
-    with Patience(cast(Consumer, StubConsumer()), Event(), held, quiet_s=0.0) as patience:
-        assert patience.wait()
-    assert [cast(StubMessage, message).place for message in held] == [("posts", 0)]
+    carried_over: list[Message] = []
+    with RetryBackoff(cast(Consumer, StubConsumer()), Event(), carried_over, poll_after_s=0.0) as backoff:
+        assert backoff.wait()
+    assert [cast(StubMessage, message).place for message in carried_over] == [("posts", 0)]
 
 
 def test_offsets_wait_for_a_record_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,17 +71,17 @@ def test_offsets_wait_for_a_record_that_is_kept(tmp_path: Path, monkeypatch: pyt
     consumer = StubConsumer()
     tier = cast(Any, JournalTier(tmp_path / "journal"))
     loop = IndexLoop(KAFKA, IndexSettings(), tier, new_generation(), 3600)
-    loop._held = [cast(Message, StubMessage("posts", 0))]
+    loop._carried_over = [cast(Message, StubMessage("posts", 0))]
 
     def index_while_another_comes(*_: Any) -> list[Any]:
         if not consumer.stored:
-            loop._held = [cast(Message, StubMessage("posts", 0))]
+            loop._carried_over = [cast(Message, StubMessage("posts", 0))]
         return []
 
-    monkeypatch.setattr(loop, "_index", index_while_another_comes)
+    monkeypatch.setattr(loop, "_write_until_durable", index_while_another_comes)
     loop._step(cast(Consumer, consumer), cast(Any, None), Event())
     assert consumer.stored == []
-    monkeypatch.setattr(loop, "_index", lambda *_: [])
+    monkeypatch.setattr(loop, "_write_until_durable", lambda *_: [])
     loop._step(cast(Consumer, consumer), cast(Any, None), Event())
     assert consumer.stored == PLACES
 

@@ -251,7 +251,7 @@ def test_an_offset_that_is_not_told_is_not_taken_for_none(tmp_path: Path, stage:
     consumer, partitions = cast(Consumer, Unknowing()), [TopicPartition(*stage.place)]
     if stage.name == "index":
         loop = IndexLoop(kafka, IndexSettings(), cast(Any, JournalTier(tmp_path / "journal")), GENERATION, 3600)
-        assign = loop._assigned
+        assign = loop._on_assign
     else:
         processor = cast(Processor, None)
         options = {"transactional_id": "t", "batch_records": lambda: 1, "interval_s": 0.0}

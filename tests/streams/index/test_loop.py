@@ -18,7 +18,7 @@ from schemas.embeddings import encode_embedding
 from schemas.ids import Generation
 from schemas.topics import TopicSpec
 from streams.errors import KafkaUnavailable
-from streams.index import outage_wait as patience
+from streams.index.backoff import RetryBackoff
 from streams.index.loop import IndexLoop
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.sending import DeadLetterDelivery
@@ -131,7 +131,7 @@ def test_a_tier_that_fails_every_third_call_is_waited_out(index: Index) -> None:
 
 
 def test_a_long_outage_keeps_the_group_and_loses_nothing(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience.Patience.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(RetryBackoff.__init__, "__defaults__", (0.0,))
     index.send_posts(range(100))
     tier = JournalTier(index.journal, fail_every=1)
     loop = index.loop(tier)

@@ -23,9 +23,9 @@ NAMED = {
     "streams.kafka.transactional_loop._run_transaction: commit_transaction": "transaction.committed",
     "streams.index.records._write: write": "index.indexed",
     "streams.index.records._flush: flush": "index.flushed",
-    "streams.index.loop._bury: deliver": "index.dead-lettered",
-    "streams.index.loop._store: store_offsets": "index.stored",
-    "streams.index.loop._revoked: commit": "index.committed",
+    "streams.index.loop._send_dead_letters: deliver": "index.dead-lettered",
+    "streams.index.loop._store_offsets: store_offsets": "index.stored",
+    "streams.index.loop._on_revoke: commit": "index.committed",
 }
 """The place, in the same file, right behind the effect, where the adversary lets the process leave."""
 WITHIN = {
@@ -48,7 +48,7 @@ WITHIN = {
 """Effects in other files that are done before the process passes this place."""
 NEEDLESS = {
     "nothing of the partition was read yet; the next start does it again": {
-        "streams.index.loop._assigned: commit",
+        "streams.index.loop._on_assign: commit",
     },
     "only offsets of control records: a crash repeats nothing": {
         "streams.kafka.transactional_loop._commit_offsets: commit_transaction",
@@ -67,7 +67,7 @@ NEEDLESS = {
         "indexer.cold.ledger.load: remove",
     },
     "removes what nobody sees; nothing follows that stands on it": {
-        "streams.index.loop._sweep_now_and_then: sweep",
+        "streams.index.loop._sweep_if_due: sweep",
         "indexer.cold.edge._sweep: remove",
         "indexer.cold.shards.remove: delete_points",
         "indexer.cold.qdrant.sweep: delete",

@@ -1,0 +1,61 @@
+"""Waits between two tries during an outage, in a loop that must stay in its consumer group."""
+
+import random
+import time
+from threading import Event
+from types import TracebackType
+from typing import Final, Self
+
+from confluent_kafka import Consumer, Message
+
+FIRST_DELAY_S: Final = 0.1
+MAX_DELAY_S: Final = 5.0
+POLL_AFTER_S: Final = 60.0
+"""An outage longer than this is polled through, because the group drops a consumer that does not poll for
+max.poll.interval.ms (five minutes). Shorter outages are not: polling needs a pause, which discards the prefetched
+records."""
+
+
+class RetryBackoff:
+    """The delays of one outage: exponential, with jitter so that workers do not retry in step.
+
+    A poll may return a record although the partitions are paused. It is added to `carried_over`, and the loop must
+    process it before it reads any other record. Only the consumer's thread may use this class.
+    """
+
+    def __init__(
+        self, consumer: Consumer, stop: Event, carried_over: list[Message], poll_after_s: float = POLL_AFTER_S
+    ) -> None:
+        self._consumer = consumer
+        self._stop = stop
+        self._carried_over = carried_over
+        self._poll_from = time.monotonic() + poll_after_s
+        self._delay_s = FIRST_DELAY_S
+        self._paused = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._paused:
+            self._consumer.resume(self._consumer.assignment())
+
+    def wait(self) -> bool:
+        """Waits before the next try. False if the loop is to stop instead."""
+        delay_s = self._delay_s * random.uniform(0.5, 1.0)
+        self._delay_s = min(MAX_DELAY_S, 2 * self._delay_s)
+        if self._stop.wait(delay_s):
+            return False
+        if time.monotonic() >= self._poll_from:
+            self._stay_in_group()
+        return True
+
+    def _stay_in_group(self) -> None:
+        # Pauses at every poll, because a partition that was assigned since the last poll is not paused yet.
+        self._consumer.pause(self._consumer.assignment())
+        self._paused = True
+        message = self._consumer.poll(0)
+        if message is not None and message.error() is None:
+            self._carried_over.append(message)
