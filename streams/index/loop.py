@@ -190,10 +190,12 @@ class IndexLoop:
         """Called with the added partitions only: the cooperative-sticky assignor leaves the others where they are."""
         self._forget_stored(partitions)
         committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
-        points = find_resume_points(self._kafka, self._group, committed, CALL_S)
-        consumer.incremental_assign([TopicPartition(*place, point.read_from) for place, point in points.items()])
-        self._deleted.update({place: point.deleted for place, point in points.items()})
-        if rewound := rewinds(points):
+        resume_points = find_resume_points(self._kafka, self._group, committed, CALL_S)
+        consumer.incremental_assign(
+            [TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()]
+        )
+        self._deleted.update({place: resume.deleted for place, resume in resume_points.items()})
+        if rewound := rewinds(resume_points):
             offsets = [to_commit(place, offset, self._deleted[place]) for place, offset in rewound.items()]
             for at in consumer.commit(offsets=offsets, asynchronous=False):
                 if at.error is not None:

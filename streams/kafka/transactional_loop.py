@@ -285,14 +285,14 @@ class TransactionalLoop:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         committed = parse_committed(self._fetch_committed(consumer, partitions))
-        points = find_resume_points(self._kafka, self._group, committed, _CALL_S)
-        self._committed = {place: point.committed for place, point in points.items()}
-        self._deleted = {place: point.deleted for place, point in points.items()}
-        self._rewound = rewinds(points)
+        resume_points = find_resume_points(self._kafka, self._group, committed, _CALL_S)
+        self._committed = {place: resume.committed for place, resume in resume_points.items()}
+        self._deleted = {place: resume.deleted for place, resume in resume_points.items()}
+        self._rewound = rewinds(resume_points)
         log.info("assigned", group=self._group, num_partitions=len(partitions))
         self._heartbeat.owns(self._committed)
         self._processor.assigned(self._committed)
-        consumer.assign([TopicPartition(*place, point.read_from) for place, point in points.items()])
+        consumer.assign([TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()])
 
     def _fetch_committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Waits until no transaction with offsets of the group is open, so that the last commit of the worker that

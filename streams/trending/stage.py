@@ -201,7 +201,7 @@ class TrendingStage:
             self._find_resume_points, [Place(topics.ACTIVITY, partition) for partition in new]
         )
         # Set before any event is acknowledged, so that every commit carries these counts as metadata.
-        self._deleted.update({place: point.deleted for place, point in resume_points.items()})
+        self._deleted.update({place: resume.deleted for place, resume in resume_points.items()})
         for partition in new:
             self._scores[partition] = TrendingScores(partition, self._settings)
         for trending in lists:
