@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks._vectors import draw, member, posts
-from indexer.cold.edge import EdgeColdTier
-from indexer.cold.remote import ColdServer
+from indexer.cold.edge_tier import EdgeColdTier
+from indexer.cold.socket_server import ColdServer
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from schemas.ids import Generation, Offset, Partition

@@ -12,7 +12,7 @@ from typing import Never
 
 from benchmarks._vectors import draw
 from benchmarks.retrieval import hot_tier, new_retriever
-from indexer.cold.remote import RemoteColdTier
+from indexer.cold.socket_client import RemoteColdTier
 from nearline.up.process import collect_rarely, share_quickly
 from retriever.feed.hot_feed import HotFeed
 from retriever.feed.trending import TrendingLists

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks._table import Figure, report
 from benchmarks._vectors import draw, post, posts
-from indexer.hot.tier import FaissHotTier
+from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
 from nearline.up.process import collect_rarely, share_quickly
 from schemas.embeddings import PostEmbedding, Vector
@@ -43,7 +43,7 @@ def main() -> int:
     collect_rarely()
     share_quickly()
     vectors = draw(given.posts, given.dimension)
-    tier = FaissHotTier(given.dimension, HotSettings(capacity=given.posts, device=given.device))
+    tier = MatrixHotTier(given.dimension, HotSettings(capacity=given.posts, device=given.device))
     filling_s = _fill(tier, vectors)
     queries = draw(64, given.dimension, seed=1)
     writer = Writer(tier, vectors, given.rate)
@@ -67,7 +67,7 @@ def main() -> int:
     return report(figures, given.json)
 
 
-def _fill(tier: FaissHotTier, vectors: Vector) -> float:
+def _fill(tier: MatrixHotTier, vectors: Vector) -> float:
     made = list(posts(vectors, newest_us=now_us(), spacing_us=1000))
     start = time.perf_counter()
     for first in range(0, len(made), _BATCH):
@@ -75,7 +75,7 @@ def _fill(tier: FaissHotTier, vectors: Vector) -> float:
     return time.perf_counter() - start
 
 
-def _search_times(tier: FaissHotTier, queries: Vector, count: int) -> list[float]:
+def _search_times(tier: MatrixHotTier, queries: Vector, count: int) -> list[float]:
     times: list[float] = []
     for number in range(count):
         start = time.perf_counter()
@@ -87,7 +87,7 @@ def _search_times(tier: FaissHotTier, queries: Vector, count: int) -> list[float
 class Writer:
     """Upserts at a steady rate from a thread of its own."""
 
-    def __init__(self, tier: FaissHotTier, vectors: Vector, rate: int) -> None:
+    def __init__(self, tier: MatrixHotTier, vectors: Vector, rate: int) -> None:
         self._tier = tier
         self._rate = rate
         self._batches = iter(self._make(vectors, max(1, _WRITING_S * rate // _BATCH)))

@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks._cold_owner import SPACING_US
 from benchmarks._table import Figure, report
 from benchmarks._vectors import draw, posts
-from indexer.cold.remote import RemoteColdTier
-from indexer.hot.tier import FaissHotTier
+from indexer.cold.socket_client import RemoteColdTier
+from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
 from retriever.answer.encoder import WarmingEncoder
 from retriever.answer.service import Retriever
@@ -138,9 +138,9 @@ def cold_tier(folder: Path, count: int, dimension: int, newest: Micros) -> Itera
         owner.stdin.close()
 
 
-def hot_tier(vectors: Vector, first: int, newest: Micros) -> FaissHotTier:
+def hot_tier(vectors: Vector, first: int, newest: Micros) -> MatrixHotTier:
     window_s = 2 * len(vectors) * SPACING_US / 1e6
-    tier = FaissHotTier(vectors.shape[1], HotSettings(capacity=len(vectors), window_s=window_s, device="cpu"))
+    tier = MatrixHotTier(vectors.shape[1], HotSettings(capacity=len(vectors), window_s=window_s, device="cpu"))
     batch = list(posts(vectors, newest_us=newest, spacing_us=SPACING_US, first=first))
     tier.upsert(batch)
     return tier
@@ -154,7 +154,7 @@ def _flat(vectors: Vector) -> Any:
     return flat
 
 
-def new_retriever(cold: RemoteColdTier, hot: FaissHotTier) -> Retriever:
+def new_retriever(cold: RemoteColdTier, hot: MatrixHotTier) -> Retriever:
     def no_model() -> Any:
         raise RuntimeError("members need no model")
 

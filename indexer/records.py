@@ -79,7 +79,7 @@ def check(embedding: Embedding, dimension: int) -> None:
         raise TierRefused(f"{embedding.entity_id}: a post that is not deleted has a vector; this one has none")
 
 
-def in_order(ids: Sequence[str], scores: Scores, revisions: Sequence[Revision]) -> Hits:
+def sorted_hits(ids: Sequence[str], scores: Scores, revisions: Sequence[Revision]) -> Hits:
     """The hits by (-score, post id)."""
     rows = best_k(scores, len(scores), ids)
     return Hits([PostId(ids[row]) for row in rows], scores[rows], [revisions[row] for row in rows])

@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from indexer.cold.edge import EdgeColdTier
+    from indexer.cold.edge_tier import EdgeColdTier
 
 
 class ColdMetrics(Collector):

@@ -19,10 +19,10 @@ import numpy as np
 import qdrant_edge as engine
 
 from indexer.best import best_k
-from indexer.cold import rewriting
+from indexer.cold import shard_folders
 from indexer.cold.engine_errors import engine_errors
-from indexer.cold.ledger import Numbers, Passing
-from indexer.cold.rewriting import ErasedFrom
+from indexer.cold.point_table import Numbers, Passing
+from indexer.cold.shard_folders import PendingErasures
 from indexer.tiers import Clock, Scores
 from schemas.embeddings import Vector
 from schemas.ids import Micros
@@ -85,9 +85,9 @@ class Shards:
         self._written: list[int] = []
         """By shard: points written since its segments were built."""
         self._dirty: set[int] = set()
-        self._erased = ErasedFrom(folder, clock)
+        self._erased = PendingErasures(folder, clock)
         with engine_errors("opened"):
-            rewriting.recover(folder)
+            shard_folders.recover(folder)
             while (folder / str(len(self._shards))).exists():
                 self._open(len(self._shards))
 
@@ -125,7 +125,7 @@ class Shards:
         """Puts a copy of the shard, without what was deleted, in its place. Searches may go on between two steps,
         writes may not. What ends in between has changed nothing. Raises TierUnavailable."""
         shard = self._shard(place)
-        with rewriting.new_folder(self._folder, place) as new:
+        with shard_folders.new_folder(self._folder, place) as new:
             with engine_errors("rewritten"):
                 copy = engine.EdgeShard.create(str(new), self._config())
             try:
@@ -143,14 +143,14 @@ class Shards:
         """Wherever this fails, the next call opens the shard that is in its place then."""
         replaced, self._shards[place] = self._shards[place], None
         replaced.close()
-        rewriting.swap(new, self._folder / str(place))
+        shard_folders.swap(new, self._folder / str(place))
         self._dirty.discard(place)
         self._shard(place)
 
     def _shard(self, place: int) -> Any:
         if self._shards[place] is None:
             with engine_errors("opened"):
-                rewriting.recover_shard(self._folder, place)
+                shard_folders.recover_shard(self._folder, place)
                 self._shards[place], self._written[place] = self._load(place)
         return self._shards[place]
 

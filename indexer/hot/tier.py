@@ -1,7 +1,7 @@
 """The hot tier: the newest posts in slots of a preallocated matrix.
 
 Owns the rules: which revision wins, what is new enough, who has to go from a full tier. Which slot a post is in is
-`slots.py`, the vectors and their scan are `scan.py`. Knows neither Kafka nor the device.
+`slot_table.py`, the vectors and their scan are `matrix.py`. Knows neither Kafka nor the device.
 """
 
 import time
@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 
 from indexer.errors import TierRefused
-from indexer.hot.ages import Age, ByAge
-from indexer.hot.scan import new_matrix
-from indexer.hot.slots import SlotTable
-from indexer.records import check, in_order, stored_post
+from indexer.hot.matrix import new_matrix
+from indexer.hot.oldest_first import Age, OldestFirst
+from indexer.hot.slot_table import SlotTable
+from indexer.records import check, sorted_hits, stored_post
 from indexer.settings import HotSettings
 from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, StoredPost
 from schemas.embeddings import Embedding, PostEmbedding, Vector
@@ -29,7 +29,7 @@ _LEAST_SPARE: Final = 256
 _SCROLL_PAGE: Final = 1_000
 
 
-class FaissHotTier:
+class MatrixHotTier:
     """The methods say what `HotTier` says. A search sees the posts as they were when it began. `upsert` waits for
     searches to end only where they look at all spare slots."""
 
@@ -42,8 +42,8 @@ class FaissHotTier:
         self._matrix = new_matrix(num_slots, dimension, settings.device, settings.threads)
         self._slots = SlotTable(num_slots)
         self._deleted: dict[PostId, StoredPost] = {}
-        self._live_by_age = ByAge(self._live_age, self._slots.__len__)
-        self._deleted_by_age = ByAge(self._deleted_age, self._deleted.__len__)
+        self._live_by_age = OldestFirst(self._live_age, self._slots.__len__)
+        self._deleted_by_age = OldestFirst(self._deleted_age, self._deleted.__len__)
 
     def upsert(self, embeddings: Sequence[Embedding]) -> int:
         posts = [self._checked(embedding) for embedding in embeddings]
@@ -70,7 +70,7 @@ class FaissHotTier:
         with self._slots.reading(filters) as mask:
             found = self._matrix.scan(query_D, k, mask)
             posts = [self._slots.post(slot) for slot in found.slots.tolist()]
-        return in_order([post.post_id for post in posts], found.scores, [post.revision for post in posts])
+        return sorted_hits([post.post_id for post in posts], found.scores, [post.revision for post in posts])
 
     def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
         return [None if post is None else post.revision for post in self.posts(ids)]

@@ -77,10 +77,10 @@ class Connections:
     def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdReader":
         """Close it. Raises NotRunning, NotReady, IndexerError."""
         if self.settings.cold.url is not None:
-            from indexer.cold.qdrant import QdrantColdTier
+            from indexer.cold.qdrant_tier import QdrantColdTier
 
             return QdrantColdTier(self.settings.cold, self.generation)
-        from indexer.cold.remote import RemoteColdTier
+        from indexer.cold.socket_client import RemoteColdTier
 
         socket = self._instance().cold_socket
         if socket is None:

@@ -25,7 +25,7 @@ from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
-    from indexer.cold.edge import EdgeColdTier
+    from indexer.cold.edge_tier import EdgeColdTier
     from retriever.answer.service import Retriever
     from retriever.feed.hot_feed import HotFeed
     from retriever.feed.trending import TrendingLists
@@ -168,7 +168,7 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
     from prometheus_client import CollectorRegistry
 
     from indexer.cold.metrics import ColdMetrics
-    from indexer.cold.remote import ColdServer
+    from indexer.cold.socket_server import ColdServer
     from nearline.up.metrics import served_metrics
 
     registry = CollectorRegistry()
@@ -182,7 +182,7 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
 
 
 def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
-    from indexer.hot.tier import FaissHotTier
+    from indexer.hot.tier import MatrixHotTier
     from nearline.up.metrics import announce, withdraw
     from retriever.answer.encoder import WarmingEncoder
     from retriever.answer.service import Retriever
@@ -195,7 +195,7 @@ def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
     check_presence("hot.device", settings.hot.device)
     check_presence("encode.device", settings.encode.device)
     package = ModelPackage.read(package_folder(settings))
-    hot = FaissHotTier(package.dimension, settings.hot)
+    hot = MatrixHotTier(package.dimension, settings.hot)
     trending = TrendingLists()
     feed = _hot_feed(settings, package, hot, trending)
     encoder = WarmingEncoder(lambda: _query_encoder(settings, package))
@@ -227,7 +227,7 @@ def reader_cold(settings: Settings, package: ModelPackage) -> ColdReader:
     """The cold tier as everyone but its owner sees it."""
     if settings.cold.url is not None:
         return _server_cold(settings, package)
-    from indexer.cold.remote import RemoteColdTier
+    from indexer.cold.socket_client import RemoteColdTier
 
     return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)
 
@@ -284,7 +284,7 @@ def _status(
 def _edge_cold(
     settings: Settings, package: ModelPackage, new_edge: "Callable[..., EdgeColdTier] | None"
 ) -> "EdgeColdTier":
-    from indexer.cold.edge import EdgeColdTier
+    from indexer.cold.edge_tier import EdgeColdTier
 
     folder = settings.data_dir / "cold" / package.generation
     new_tier = EdgeColdTier if new_edge is None else new_edge
@@ -293,7 +293,7 @@ def _edge_cold(
 
 
 def _server_cold(settings: Settings, package: ModelPackage) -> ColdTier:
-    from indexer.cold.qdrant import QdrantColdTier
+    from indexer.cold.qdrant_tier import QdrantColdTier
 
     return QdrantColdTier(settings.cold, package.generation, package.dimension)
 

@@ -23,7 +23,7 @@ from encoders.package.manifest import (
 )
 from encoders.prompt.prompts import Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer
-from indexer.cold import wire
+from indexer.cold import socket_messages as messages
 from indexer.tiers import NO_FILTERS, Hits
 from schemas.contexts import HistoryEntry, MemberContext, PostContext, encode_context
 from schemas.embeddings import MemberEmbedding, PostEmbedding, encode_embedding, pack_vector
@@ -98,14 +98,14 @@ def seeds(target: str) -> list[bytes]:
             encode_embedding(MemberEmbedding(MemberId("m"), Revision(1), False, [PostId("p")], [], None, _VECTOR)),
         ],
         "wires": [
-            wire.encode_request(wire.search_request(np.eye(8, dtype=np.float32)[0], 5, NO_FILTERS)),
-            wire.encode_request(wire.Posts([PostId("p")], True)),
-            wire.encode_request(wire.Count("post")),
-            wire.encode_request(wire.Scroll()),
-            wire.encode_answer(wire.pack_hits(Hits([PostId("p")], np.ones(1, np.float32), [Revision(1)]))),
-            wire.encode_answer([(PostId("p"), Revision(1), False, MemberId("m"), None, Micros(5), _VECTOR), None]),
-            wire.encode_answer([(MemberId("m"), Revision(1), False, [], [], _VECTOR)]),
-            wire.encode_answer(7),
+            messages.encode_request(messages.search_request(np.eye(8, dtype=np.float32)[0], 5, NO_FILTERS)),
+            messages.encode_request(messages.Posts([PostId("p")], True)),
+            messages.encode_request(messages.Count("post")),
+            messages.encode_request(messages.Scroll()),
+            messages.encode_answer(messages.pack_hits(Hits([PostId("p")], np.ones(1, np.float32), [Revision(1)]))),
+            messages.encode_answer([(PostId("p"), Revision(1), False, MemberId("m"), None, Micros(5), _VECTOR), None]),
+            messages.encode_answer([(MemberId("m"), Revision(1), False, [], [], _VECTOR)]),
+            messages.encode_answer(7),
         ],
         "prompts": [bytes(range(200)), b"\x01" * 100],
         "retrieve": [

@@ -16,10 +16,10 @@ from contexts.rows import Hop, MemberRow, PostRow
 from contexts.settings import ContextRules
 from encoders.errors import Unencodable
 from encoders.prompt.prompts import Prompts, is_encodable
-from indexer.cold import wire
+from indexer.cold import socket_messages as messages
 from indexer.errors import IndexerError
 from indexer.freshness import Freshness
-from indexer.hot.tier import FaissHotTier
+from indexer.hot.tier import MatrixHotTier
 from indexer.records import read_embedding
 from indexer.settings import HotSettings
 from schemas.contexts import (
@@ -134,21 +134,21 @@ def embeddings(data: bytes) -> None:
 def wires(data: bytes) -> None:
     """What comes over the cold tier's socket, from either side."""
     try:
-        request = wire.decode_request(data)
-        assert wire.decode_request(wire.encode_request(request)) == request
-        if isinstance(request, wire.Search):
-            wire.filters_of(request)
-            wire.unpack_query(request)
+        request = messages.decode_request(data)
+        assert messages.decode_request(messages.encode_request(request)) == request
+        if isinstance(request, messages.Search):
+            messages.filters_of(request)
+            messages.unpack_query(request)
     except IndexerError:
         pass
-    shapes: tuple[Any, ...] = (list[wire.WirePost | None], list[wire.WireMember | None], int, Freshness)
+    shapes: tuple[Any, ...] = (list[messages.PackedPost | None], list[messages.PackedMember | None], int, Freshness)
     for shape in shapes:
         try:
-            wire.decode_answer(data, shape)
+            messages.decode_answer(data, shape)
         except IndexerError:
             continue
     with suppress(IndexerError):
-        wire.unpack_hits(wire.decode_answer(data, wire.Found))
+        messages.unpack_hits(messages.decode_answer(data, messages.PackedHits))
 
 
 def prompts(data: bytes) -> None:
@@ -238,8 +238,8 @@ def _into_hot_tier(embedding: PostEmbedding) -> None:
 
 
 @cache
-def _hot_tier() -> FaissHotTier:
-    return FaissHotTier(8, HotSettings(capacity=64), clock=lambda: NOW_US)
+def _hot_tier() -> MatrixHotTier:
+    return MatrixHotTier(8, HotSettings(capacity=64), clock=lambda: NOW_US)
 
 
 def _check(renderer: Prompts, found: list[Any], *, limit: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from indexer.devices import check_name, check_presence
 from indexer.errors import NoSuchDevice
-from indexer.hot.scan import new_matrix
+from indexer.hot.matrix import new_matrix
 from indexer.settings import HotSettings
 
 
@@ -33,7 +33,7 @@ def test_the_cpu_is_always_there() -> None:
 
 def test_a_device_by_number_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    monkeypatch.setattr("indexer.hot.scan.GpuMatrix", lambda _slots, _dimension, device: made.append(device))
+    monkeypatch.setattr("indexer.hot.matrix.TorchMatrix", lambda _slots, _dimension, device: made.append(device))
     for name in ("cuda", "cuda:1"):
         new_matrix(4, 8, name, threads=1)
     assert made == ["cuda", "cuda:1"]

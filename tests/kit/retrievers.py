@@ -7,7 +7,7 @@ from typing import Any, Final, Never, Self
 import numpy as np
 
 from encoders.errors import BadText
-from indexer.brute import BruteColdTier, BruteHotTier
+from indexer.brute_force import BruteColdTier, BruteHotTier
 from indexer.errors import TierUnavailable
 from indexer.settings import HotSettings
 from indexer.tiers import IndexRecord

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from indexer.cold.remote import ColdServer
+from indexer.cold.socket_server import ColdServer
 from indexer.freshness import FreshnessWindow
 from nearline.settings.instance import Instance, ProcessInfo, locked, write_instance
 from tests.kit.commands import run_command

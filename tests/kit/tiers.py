@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.brute import BruteColdTier
-from indexer.cold.edge import EdgeColdTier
-from indexer.cold.remote import ColdServer, RemoteColdTier
+from indexer.brute_force import BruteColdTier
+from indexer.cold.edge_tier import EdgeColdTier
+from indexer.cold.socket_client import RemoteColdTier
+from indexer.cold.socket_server import ColdServer
 from indexer.settings import ColdSettings
 from indexer.tiers import Clock, ColdTier, Hits
 from schemas.ids import Generation, Micros
 from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW
 
 if TYPE_CHECKING:
-    from indexer.cold.qdrant import QdrantColdTier
+    from indexer.cold.qdrant_tier import QdrantColdTier
 
 
 ColdMaker = Callable[[Path, Clock], Iterator[ColdTier]]
@@ -70,7 +71,7 @@ class WrittenByItsOwner(RemoteColdTier):
 @contextmanager
 def qdrant(clock: Clock, dimension: int) -> Iterator["QdrantColdTier"]:
     """Of a generation that nobody has used before."""
-    from indexer.cold.qdrant import QdrantColdTier
+    from indexer.cold.qdrant_tier import QdrantColdTier
     from tests.kit.qdrant_server import QdrantServer
 
     generation = Generation(f"test-{uuid.uuid4().hex[:8]}")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.brute import BruteColdTier
+from indexer.brute_force import BruteColdTier
 from indexer.errors import TierRefused
 from indexer.tiers import ColdTier, Filters
 from schemas.embeddings import PostEmbedding, unpack_vector

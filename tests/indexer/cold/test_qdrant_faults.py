@@ -11,7 +11,7 @@ import grpc
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from indexer.cold.qdrant import QdrantColdTier
+from indexer.cold.qdrant_tier import QdrantColdTier
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.brute import BruteHotTier
+from indexer.brute_force import BruteHotTier
 from indexer.errors import TierRefused
-from indexer.hot.scan import GpuMatrix
-from indexer.hot.tier import FaissHotTier
+from indexer.hot.matrix import TorchMatrix
+from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import Filters, HotTier
 from schemas.embeddings import PostEmbedding
@@ -28,7 +28,7 @@ def make(kind: str, clock: SetClock, capacity: int = 1000, window_s: float = 360
     threads = 2 if kind == "faiss, two threads" else 1
     device = "cuda" if kind == "gpu" else "cpu"
     given_settings = HotSettings(capacity=capacity, window_s=window_s, device=device, threads=threads)
-    return (BruteHotTier if kind == "brute" else FaissHotTier)(DIMENSION, given_settings, clock)
+    return (BruteHotTier if kind == "brute" else MatrixHotTier)(DIMENSION, given_settings, clock)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def maker(request: pytest.FixtureRequest, clock: SetClock, monkeypatch: pytest.M
     if request.param == "half precision":
         # The code of the GPU, on the CPU.
         monkeypatch.setattr(
-            "indexer.hot.tier.new_matrix", lambda slots, dimension, *_: GpuMatrix(slots, dimension, "cpu")
+            "indexer.hot.tier.new_matrix", lambda slots, dimension, *_: TorchMatrix(slots, dimension, "cpu")
         )
     return lambda **given: make(request.param, clock, **given)
 

@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from indexer.hot.scan import Scanned
-from indexer.hot.slots import Mask
-from indexer.hot.tier import FaissHotTier
+from indexer.hot.matrix import Scanned
+from indexer.hot.slot_table import Mask
+from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
 from indexer.tiers import Filters
 from schemas.embeddings import Vector
@@ -16,8 +16,8 @@ from tests.kit.data.embeddings import DIMENSION, NOW, post_embedding, vectors
 from tests.kit.tiers import SetClock
 
 
-def make(capacity: int = 100) -> FaissHotTier:
-    return FaissHotTier(DIMENSION, HotSettings(capacity=capacity, device="cpu"), SetClock())
+def make(capacity: int = 100) -> MatrixHotTier:
+    return MatrixHotTier(DIMENSION, HotSettings(capacity=capacity, device="cpu"), SetClock())
 
 
 def test_a_search_sees_the_posts_as_they_were_when_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,5 +135,5 @@ def test_a_free_slot_holds_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _num_vectors(tier) == 3
 
 
-def _num_vectors(tier: FaissHotTier) -> int:
+def _num_vectors(tier: MatrixHotTier) -> int:
     return int(np.count_nonzero(tier._matrix.get(np.arange(10)).any(axis=1)))

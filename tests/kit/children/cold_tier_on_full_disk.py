@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from indexer.brute import BruteColdTier
+from indexer.brute_force import BruteColdTier
 from schemas.ids import PostId
 from tests.kit.children import cold_writer
 from tests.kit.data.embeddings import DIMENSION

@@ -36,13 +36,13 @@ WITHIN = {
         "streams.contexts.rows.write: write",
     },
     "index.indexed": {
-        "indexer.cold.edge.write: write",
-        "indexer.cold.edge.write: put",
-        "indexer.cold.edge.write: upsert",
+        "indexer.cold.edge_tier.write: write",
+        "indexer.cold.edge_tier.write: put",
+        "indexer.cold.edge_tier.write: upsert",
         "indexer.cold.shards.upsert: upsert_points",
-        "indexer.cold.qdrant._upsert: upsert",
+        "indexer.cold.qdrant_tier._upsert: upsert",
     },
-    "index.flushed": {"indexer.cold.edge.flush: flush", "indexer.cold.shards.flush: flush"},
+    "index.flushed": {"indexer.cold.edge_tier.flush: flush", "indexer.cold.shards.flush: flush"},
     "index.dead-lettered": {"streams.kafka.sending._hand_over: produce", "streams.kafka.sending.deliver: flush"},
 }
 """Effects in other files that are done before the process passes this place."""
@@ -63,14 +63,14 @@ NEEDLESS = {
         "retriever.feed.hot_feed._upsert: upsert",
         "indexer.hot.tier._apply: put",
         "indexer.hot.tier._erase: put",
-        "indexer.cold.ledger.load: put",
-        "indexer.cold.ledger.load: remove",
+        "indexer.cold.point_table.load: put",
+        "indexer.cold.point_table.load: remove",
     },
     "removes what nobody sees; nothing follows that stands on it": {
         "streams.index.loop._sweep_if_due: sweep",
-        "indexer.cold.edge._sweep: remove",
+        "indexer.cold.edge_tier._sweep: remove",
         "indexer.cold.shards.remove: delete_points",
-        "indexer.cold.qdrant.sweep: delete",
+        "indexer.cold.qdrant_tier.sweep: delete",
         "streams.contexts.rows.shed: flush",
         "streams.contexts.rows.remove_abandoned: destroy",
         "streams.contexts.rows._destroy: destroy",
@@ -80,7 +80,7 @@ NEEDLESS = {
         "indexer.cold.shards.rewrite: flush",
     },
     "the older of two points of one entity, at every start as long as it is there": {
-        "indexer.cold.edge.__init__: remove",
+        "indexer.cold.edge_tier.__init__: remove",
     },
     "rows before the first record, restored from the changelog as often as needed": {
         "streams.contexts.restore._take_in: write",

@@ -19,7 +19,7 @@ from qdrant_client.http.exceptions import ApiException
 
 from indexer.cold.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.records import check, in_order, newest
+from indexer.records import check, newest, sorted_hits
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,
@@ -117,7 +117,7 @@ class QdrantColdTier:
             ).points
         scores = np.array([point.score for point in found], np.float32)
         payloads = [payload_of(point) for point in found]
-        return in_order([one["post_id"] for one in payloads], scores, [one["revision"] for one in payloads])
+        return sorted_hits([one["post_id"] for one in payloads], scores, [one["revision"] for one in payloads])
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
         points = self._read("post", ids, True, with_vectors)

@@ -20,9 +20,9 @@ import qdrant_edge as engine
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
-from indexer.brute import BruteColdTier
-from indexer.cold import edge, rewriting, shards
-from indexer.cold.edge import EdgeColdTier
+from indexer.brute_force import BruteColdTier
+from indexer.cold import edge_tier, shard_folders, shards
+from indexer.cold.edge_tier import EdgeColdTier
 from indexer.cold.metrics import ColdMetrics
 from indexer.cold.shards import Point, Shards
 from indexer.errors import TierRefused, TierUnavailable
@@ -300,10 +300,10 @@ def test_a_copy_that_is_not_whole_takes_no_shards_place(tmp_path: Path) -> None:
         folder.mkdir()
     (current / "edge_config.json").write_text("whole")
     with pytest.raises(FileNotFoundError, match=r"edge_config\.json"):
-        rewriting.swap(new, current)
+        shard_folders.swap(new, current)
     assert [path.name for path in current.iterdir()] == ["edge_config.json"]
     (new / "edge_config.json").write_text("new")
-    rewriting.swap(new, current)
+    shard_folders.swap(new, current)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
     assert (current / "edge_config.json").read_text() == "new"
 
@@ -335,7 +335,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
 @pytest.mark.usefixtures("small_shards")
 def test_what_was_deleted_first_leaves_the_files_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of both kinds and whatever the shard, when there is time for one shard in a sweep. A day is promised."""
-    monkeypatch.setattr(edge, "_REWRITE_S", 0)
+    monkeypatch.setattr(edge_tier, "_REWRITE_S", 0)
     clock = SetClock()
     day_s = 24 * 3600
     opened = EdgeColdTier(tmp_path, GENERATION, DIMENSION, ColdSettings(), clock, erase_within_s=day_s)
@@ -422,7 +422,7 @@ def test_a_shard_is_whole_wherever_its_renewal_is_killed(tmp_path: Path, killed:
         (tmp_path / "0.new").rename(tmp_path / "0")
         (tmp_path / "0" / "data").write_text("whole")
         (tmp_path / "0.old" / "data").write_text("old")
-    rewriting.recover(tmp_path)
+    shard_folders.recover(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
     assert (tmp_path / "0" / "data").read_text() == "whole"
 

@@ -1,7 +1,8 @@
-"""A matrix of slots that is searched in place: rows are put, then scanned under a mask. Knows no posts.
+"""The hot tier's vectors: a matrix with one row for each slot, which is changed and searched in place. Knows no posts.
 
-Two of them: `CpuMatrix` on FAISS, `GpuMatrix` on torch. A row may be put while a scan runs if the scan's mask leaves it
-out; the hot tier sees to that. FAISS and torch are imported when a matrix is made.
+Two implementations: `FaissMatrix` searches with FAISS on the CPU, `TorchMatrix` with torch on a GPU. Each imports its
+library when it is made. A row may be changed during a search if the search's mask leaves the row out; the hot tier
+makes sure of that.
 
 Shapes: S slots, D dimensions, K hits.
 """
@@ -12,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 
 from indexer.best import best_k
-from indexer.hot.slots import Mask, Slots
+from indexer.hot.slot_table import Mask, Slots
 from indexer.tiers import Scores
 from schemas.embeddings import Vector
 
@@ -39,7 +40,7 @@ class Matrix(Protocol):
         ...
 
 
-class CpuMatrix:
+class FaissMatrix:
     """Slot s is row s // threads of stripe s % threads: stripes fill evenly and are scanned side by side, since FAISS
     gives one query one thread. A selector costs the scan nothing."""
 
@@ -92,7 +93,7 @@ class CpuMatrix:
         return Scanned(rows[0][found] * self._threads + place, scores[0][found])
 
 
-class GpuMatrix:
+class TorchMatrix:
     """Half precision on the device for the scan, full precision beside it for the scores that are given."""
 
     def __init__(self, num_slots: int, dimension: int, device: str) -> None:
@@ -130,8 +131,8 @@ def new_matrix(num_slots: int, dimension: int, device: str, threads: int) -> Mat
     if device == "auto":
         device = "cuda" if _has_gpu() else "cpu"
     if device == "cpu":
-        return CpuMatrix(num_slots, dimension, threads)
-    return GpuMatrix(num_slots, dimension, device)
+        return FaissMatrix(num_slots, dimension, threads)
+    return TorchMatrix(num_slots, dimension, device)
 
 
 def _has_gpu() -> bool:

@@ -18,10 +18,10 @@ import msgspec
 import structlog
 
 from indexer.cold import shards
-from indexer.cold.ledger import Head, Ledger
+from indexer.cold.point_table import Head, PointTable
 from indexer.cold.shards import Point, Shards, Stored
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.records import check, in_order, newest
+from indexer.records import check, newest, sorted_hits
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,
@@ -112,7 +112,7 @@ class EdgeColdTier:
             found = self._posts.shards.search(query_D, k, live, passing)
             ids = ledger.ids(found.numbers)
             revisions = ledger.revisions(found.numbers)
-        return in_order(ids, found.scores, revisions)
+        return sorted_hits(ids, found.scores, revisions)
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
         ledger = self._posts.ledger
@@ -218,7 +218,7 @@ class _Kind:
 
     def __init__(self, shards: Shards) -> None:
         self.shards = shards
-        self.ledger = Ledger()
+        self.ledger = PointTable()
         outdated: list[int] = []
         for page in shards.heads(_LOAD_PAGE):
             outdated += self.ledger.load([number for number, _ in page], [_heads.decode(head) for _, head in page])

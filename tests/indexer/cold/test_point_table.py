@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from indexer.cold.ledger import Head, Ledger
+from indexer.cold.point_table import Head, PointTable
 from schemas.ids import Micros
 
 OLD, GONE, NEW = Head("p", 1, False, 5, 0, 0), Head("p", 2, True, 6, 0, 1), Head("p", 3, False, 7, 0, 2)
@@ -15,7 +15,7 @@ OTHER = Head("other", 9, False, 8, 0, 3)
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 def test_an_entity_has_one_number_and_its_newest_revision(order: tuple[int, ...], at_once: bool) -> None:
     stored = [(number, (OLD, GONE, NEW, OTHER)[which]) for number, which in enumerate(order)]
-    ledger = Ledger()
+    ledger = PointTable()
     outdated: list[int] = []
     for page in [stored] if at_once else [[one] for one in stored]:
         outdated += ledger.load([number for number, _ in page], [head for _, head in page])

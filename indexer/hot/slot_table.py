@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from indexer.codes import Codes
+from indexer.string_codes import StringCodes
 from indexer.tiers import Filters, StoredPost
 from schemas.embeddings import PostEmbedding
 from schemas.ids import MemberId, Micros, PostId, Revision
@@ -32,7 +32,7 @@ class SlotTable:
         self._live = np.zeros(num_slots, np.bool_)
         self._created_at = np.zeros(num_slots, np.int64)
         self._language = np.zeros(num_slots, np.int32)
-        self._languages = Codes()
+        self._languages = StringCodes()
         self._by_author: dict[str, set[int]] = {}
         self._free = list(range(num_slots))[::-1]
         """The lowest slot is taken first, so that a tier with few posts scans few."""

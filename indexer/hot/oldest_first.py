@@ -14,7 +14,7 @@ class Age(NamedTuple):
     post_id: PostId
 
 
-class ByAge:
+class OldestFirst:
     """`current` says the age of a post that still counts, None of one that does not; `size` how many count."""
 
     def __init__(self, current: Callable[[PostId], Micros | None], size: Callable[[], int]) -> None:

@@ -58,7 +58,7 @@ class Answer(Struct, tag="answer"):
     """What it holds depends on the request."""
 
 
-class Found(Struct):
+class PackedHits(Struct):
     post_ids: list[PostId]
     scores: bytes
     revisions: bytes
@@ -68,8 +68,8 @@ class Found(Struct):
             raise ValueError("each hit has a score and a revision")
 
 
-WirePost = tuple[PostId, Revision, bool, MemberId, str | None, Micros, bytes]
-WireMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes]
+PackedPost = tuple[PostId, Revision, bool, MemberId, str | None, Micros, bytes]
+PackedMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes]
 
 T = TypeVar("T")
 
@@ -139,27 +139,27 @@ def filters_of(search: Search) -> Filters:
     )
 
 
-def pack_hits(hits: Hits) -> Found:
+def pack_hits(hits: Hits) -> PackedHits:
     scores = np.asarray(hits.scores, "<f4").tobytes()
-    return Found(hits.post_ids, scores, np.asarray(hits.revisions, "<i8").tobytes())
+    return PackedHits(hits.post_ids, scores, np.asarray(hits.revisions, "<i8").tobytes())
 
 
-def unpack_hits(found: Found) -> Hits:
-    scores = np.frombuffer(found.scores, "<f4")
-    return Hits(found.post_ids, scores, np.frombuffer(found.revisions, "<i8").tolist())
+def unpack_hits(hits: PackedHits) -> Hits:
+    scores = np.frombuffer(hits.scores, "<f4")
+    return Hits(hits.post_ids, scores, np.frombuffer(hits.revisions, "<i8").tolist())
 
 
-def pack_post(post: StoredPost) -> WirePost:
+def pack_post(post: StoredPost) -> PackedPost:
     return (*post[:6], b"" if post.vector is None else pack_vector(post.vector))
 
 
-def unpack_post(post: WirePost) -> StoredPost:
+def unpack_post(post: PackedPost) -> StoredPost:
     return StoredPost(*post[:6], unpack_vector(post[6]))
 
 
-def pack_member(member: StoredMember) -> WireMember:
+def pack_member(member: StoredMember) -> PackedMember:
     return (*member[:5], b"" if member.vector is None else pack_vector(member.vector))
 
 
-def unpack_member(member: WireMember) -> StoredMember:
+def unpack_member(member: PackedMember) -> StoredMember:
     return StoredMember(*member[:5], unpack_vector(member[5]))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient
 
-from indexer.cold.qdrant import QdrantColdTier, _connect
+from indexer.cold.qdrant_tier import QdrantColdTier, _connect
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId

@@ -9,7 +9,7 @@ import numpy.typing as npt
 _FEW: Final = 8
 
 
-class Codes:
+class StringCodes:
     def __init__(self) -> None:
         self._codes: dict[str | None, int] = {}
         self._names: list[str | None] = []

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from indexer.codes import Codes
+from indexer.string_codes import StringCodes
 from indexer.tiers import Filters
 from schemas.ids import Micros, Revision
 
@@ -39,13 +39,13 @@ class Head(NamedTuple):
     created_at_us: int = 0
 
 
-class Ledger:
+class PointTable:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._ids: list[str] = []
         self._free: list[int] = []
-        self._authors = Codes()
-        self._languages = Codes()
+        self._authors = StringCodes()
+        self._languages = StringCodes()
         self._state = np.zeros(_FIRST_ROOM, np.uint8)
         self._sure = np.zeros(_FIRST_ROOM, np.bool_)
         self._revision = np.zeros(_FIRST_ROOM, np.int64)

@@ -23,7 +23,7 @@ _ENGINE_CONFIG: Final = "edge_config.json"
 """Every shard has this file. The engine opens an empty folder too, as a shard without points."""
 
 
-class ErasedFrom:
+class PendingErasures:
     """Shards from which something was deleted since they were written, and when the first of it. Survives a restart: an
     empty file beside the shard has that time."""
 

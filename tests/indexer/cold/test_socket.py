@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from indexer.brute import BruteColdTier
-from indexer.cold import wire
-from indexer.cold.remote import ColdServer, RemoteColdTier
+from indexer.brute_force import BruteColdTier
+from indexer.cold import socket_messages as messages
+from indexer.cold.socket_client import RemoteColdTier
+from indexer.cold.socket_server import ColdServer
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.freshness import Freshness, FreshnessWindow
 from indexer.tiers import NO_FILTERS, Filters, Hits
@@ -195,4 +196,4 @@ def test_nobody_writes_over_the_socket(
     with serving(owned, path), Client(str(path), "AF_UNIX") as stranger:
         stranger.send_bytes(msgspec.msgpack.encode(request_of_old))
         with pytest.raises(TierRefused, match="not a request to the cold tier"):
-            wire.decode_answer(stranger.recv_bytes(), int)
+            messages.decode_answer(stranger.recv_bytes(), int)
