@@ -15,7 +15,7 @@ from benchmarks.retrieval import hot_tier, new_retriever
 from indexer.cold.socket_client import RemoteColdTier
 from nearline.up.process import collect_rarely, share_quickly
 from retriever.feed.hot_feed import HotFeed
-from retriever.feed.trending import TrendingLists
+from retriever.feed.trending_lists import TrendingLists
 from retriever.http.app import create_app
 from retriever.http.server import serve
 from retriever.settings import ServeSettings

@@ -23,9 +23,9 @@ from benchmarks._vectors import draw, posts
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
-from retriever.answer.encoder import WarmingEncoder
-from retriever.answer.service import Retriever
-from retriever.feed.trending import TrendingLists
+from retriever.answer.retriever import Retriever
+from retriever.answer.warming_encoder import WarmingEncoder
+from retriever.feed.trending_lists import TrendingLists
 from schemas.api import RetrieveRequest
 from schemas.embeddings import Vector
 from schemas.ids import Generation, Micros

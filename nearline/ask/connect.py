@@ -71,8 +71,8 @@ class Connections:
         if not url.startswith("https:"):
             return None
         if serve.url is None and serve.certificate_file is not None:
-            return tls.believing_only(serve.certificate_file)
-        return tls.believing_authorities(serve.ca_file)
+            return tls.trusting_only(serve.certificate_file)
+        return tls.trusting_authorities(serve.ca_file)
 
     def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdReader":
         """Close it. Raises NotRunning, NotReady, IndexerError."""

@@ -26,9 +26,9 @@ from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
     from indexer.cold.edge_tier import EdgeColdTier
-    from retriever.answer.service import Retriever
+    from retriever.answer.retriever import Retriever
     from retriever.feed.hot_feed import HotFeed
-    from retriever.feed.trending import TrendingLists
+    from retriever.feed.trending_lists import TrendingLists
     from streams.index.loop import IndexLoop
 
 log = structlog.get_logger(__name__)
@@ -184,12 +184,12 @@ def _served_cold(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") ->
 def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
     from indexer.hot.tier import MatrixHotTier
     from nearline.up.metrics import announce, withdraw
-    from retriever.answer.encoder import WarmingEncoder
-    from retriever.answer.service import Retriever
-    from retriever.feed.trending import TrendingLists
+    from retriever.answer.retriever import Retriever
+    from retriever.answer.warming_encoder import WarmingEncoder
+    from retriever.feed.trending_lists import TrendingLists
     from retriever.http.app import create_app
     from retriever.http.server import serve
-    from retriever.http.tls import shown
+    from retriever.http.tls import server_context
     from streams.kafka.periodic import repeating
 
     check_presence("hot.device", settings.hot.device)
@@ -204,7 +204,7 @@ def build_serve(settings: Settings, has_begun: Callable[[], None]) -> Run:
         package.generation, cold, hot, encoder=encoder, trending=trending, hot_problem=lambda: feed.problem
     )
     app = create_app(retriever, feed, _status(settings, package, retriever, feed), settings.serve)
-    tls = shown(settings.serve)
+    tls = server_context(settings.serve)
 
     def listening(url: str) -> None:
         log.info("listening", url=url)

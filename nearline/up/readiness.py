@@ -30,7 +30,7 @@ class Probe:
     def __init__(self, host: str, port: int, certificate: Path | None = None) -> None:
         """`certificate`: the file of its own, where it speaks HTTPS. Raises BadCertificate."""
         self._certificate = certificate
-        self._tls = None if certificate is None else tls.believing_only(certificate)
+        self._tls = None if certificate is None else tls.trusting_only(certificate)
         self._is_believed = True
         self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self._port = port
@@ -76,7 +76,7 @@ class Probe:
         self._is_believed = False
         if self._certificate is not None:
             with suppress(BadCertificate):
-                self._tls = tls.believing_only(self._certificate)
+                self._tls = tls.trusting_only(self._certificate)
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls is None:

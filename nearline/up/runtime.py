@@ -74,7 +74,8 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
         # Nothing of an earlier run may be left: two owners of one folder would spoil it.
         end_leftovers(settings.data_dir, process_module)
         package = ModelPackage.load(package_folder(settings).absolute())
-        tls.shown(settings.serve)  # what is wrong with its files is said now, and not by a child again and again
+        # Called for its errors: bad certificate files end the start here, before any child is started.
+        tls.server_context(settings.serve)
         serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
         settings = settings.model_copy(update={"serve": serve, "package": package.folder})
         Runtime(settings, package, process_module).run()

@@ -18,9 +18,9 @@ from indexer.errors import TierRefused
 from indexer.freshness import FreshnessWindow
 from indexer.records import read_embedding
 from indexer.tiers import HotTier
-from retriever.feed import feed_places
-from retriever.feed.feed_places import Offsets
-from retriever.feed.trending import TrendingLists
+from retriever.feed import offsets as feed_offsets
+from retriever.feed.offsets import Offsets
+from retriever.feed.trending_lists import TrendingLists
 from schemas import topics
 from schemas.api import FreshnessStatus, HotPositions
 from schemas.embeddings import PostEmbedding
@@ -130,17 +130,17 @@ class HotFeed:
                 # 2. apply; if that fails the same records are read again, and their revisions make it harmless
                 self._apply(messages)
                 # 3. say how far the tier is
-                self._move(feed_places.reached(consumer, self._offsets), _ends_met(messages))
+                self._move(feed_offsets.reached(consumer, self._offsets), _ends_met(messages))
                 self._expire_if_due()
 
     def _begin(self, consumer: Consumer) -> None:
-        posts = feed_places.partitions(consumer, self._topic)
-        lists = feed_places.partitions(consumer, topics.TRENDING)
+        posts = feed_offsets.partitions(consumer, self._topic)
+        lists = feed_offsets.partitions(consumer, topics.TRENDING)
         if not self._goals:
-            self._goals = feed_places.ends(consumer, posts + lists)
+            self._goals = feed_offsets.ends(consumer, posts + lists)
         # A post may be dated that much after the record that made it, and is in the window for so much longer.
         start_s = self._clock() - self._window_s - MAX_FUTURE_US / 1e6
-        fresh = {**feed_places.since(consumer, posts, int(start_s * 1000)), **feed_places.beginnings(lists)}
+        fresh = {**feed_offsets.since(consumer, posts, int(start_s * 1000)), **feed_offsets.beginnings(lists)}
         self._offsets = {place: self._offsets.get(place, offset) for place, offset in fresh.items()}
         consumer.assign([TopicPartition(*place, offset) for place, offset in self._offsets.items()])
 

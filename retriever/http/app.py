@@ -16,12 +16,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
-from retriever.answer.service import Retriever
+from retriever.answer.retriever import Retriever
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.feed.hot_feed import HotFeed
-from retriever.http.guard import HEALTH, ApiKeyGuard
-from retriever.http.limits import OPERATIONS_IN_FLIGHT, BodyLimit, InFlight
+from retriever.http.api_key import HEALTH, ApiKeyGuard
 from retriever.http.metrics import ServeMetrics
+from retriever.http.request_limits import OPERATIONS_IN_FLIGHT, BodyLimit, InFlight
 from retriever.settings import ServeSettings
 from schemas.api import (
     Failure,

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from retriever.answer.service import Retriever
+from retriever.answer.retriever import Retriever
 from retriever.feed.hot_feed import HotFeed
 from schemas.api import RetrieveResponse
 

@@ -39,7 +39,7 @@ class _Server(uvicorn.Server):
 
 class _Impatient(H11Protocol):
     """uvicorn bounds only the silence between two requests: drop by drop, headers could come in for ever, and so could
-    a body that is refused already. Other bodies are `limits.BodyLimit`'s."""
+    a body that is refused already. Other bodies are `request_limits.BodyLimit`'s."""
 
     _due: asyncio.TimerHandle | None = None
 

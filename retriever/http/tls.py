@@ -11,7 +11,7 @@ from retriever.settings import ServeSettings
 _PEM: Final = rb"(?s)-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----"
 
 
-def shown(settings: ServeSettings) -> ssl.SSLContext | None:
+def server_context(settings: ServeSettings) -> ssl.SSLContext | None:
     """What the retriever shows; None: it speaks plain HTTP. Raises BadCertificate."""
     certificate, key = settings.certificate_file, settings.private_key_file
     if certificate is None or key is None:
@@ -30,7 +30,7 @@ def shown(settings: ServeSettings) -> ssl.SSLContext | None:
     return context
 
 
-def believing_authorities(ca_file: Path | None) -> ssl.SSLContext:
+def trusting_authorities(ca_file: Path | None) -> ssl.SSLContext:
     """For a retriever elsewhere: those of the file, else those that the machine trusts. Raises BadCertificate."""
     if ca_file is not None:
         _read("ca_file", ca_file)
@@ -40,7 +40,7 @@ def believing_authorities(ca_file: Path | None) -> ssl.SSLContext:
         raise _no_pem("ca_file", ca_file, error) from None
 
 
-def believing_only(certificate: Path) -> ssl.SSLContext:
+def trusting_only(certificate: Path) -> ssl.SSLContext:
     """For the retriever of one's own data folder: whoever has the key of its very certificate, which is made for the
     name that others know it by, and not for the address of this machine. Raises BadCertificate."""
     # The first one is its own. Authorities may follow, and those sign for many others.

@@ -11,13 +11,13 @@ from indexer.brute_force import BruteColdTier, BruteHotTier
 from indexer.errors import TierUnavailable
 from indexer.settings import HotSettings
 from indexer.tiers import IndexRecord
-from retriever.answer.encoder import WarmingEncoder
-from retriever.answer.service import Retriever
+from retriever.answer.retriever import Retriever
+from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.feed.hot_feed import HotFeed
-from retriever.feed.trending import TrendingLists
+from retriever.feed.trending_lists import TrendingLists
 from retriever.http.app import create_app
 from retriever.http.server import serve
-from retriever.http.tls import shown
+from retriever.http.tls import server_context
 from retriever.settings import ServeSettings
 from schemas.api import (
     ColdStatus,
@@ -184,7 +184,7 @@ class Served:
         self.app = create_app(world.retriever, feed, world.status, serve_settings)
         self._stop = Event()
         self._thread = Thread(
-            target=serve, args=(self.app, "127.0.0.1", port, self._listens, self._stop, shown(serve_settings))
+            target=serve, args=(self.app, "127.0.0.1", port, self._listens, self._stop, server_context(serve_settings))
         )
 
     def __enter__(self) -> Self:

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from structlog.testing import capture_logs
 
 from retriever.feed.hot_feed import CONSUMER_OVER, HotFeed
-from retriever.feed.trending import TrendingLists
+from retriever.feed.trending_lists import TrendingLists
 from schemas import topics
 from schemas.embeddings import PostEmbedding, encode_embedding, pack_vector
 from schemas.ids import Generation, Micros, PostId

@@ -40,14 +40,14 @@ def other(tmp_path: Path, authority: trustme.CA) -> Certificate:
 
 def test_its_own_commands_believe_its_certificate_whatever_its_name(served: Served, files: Certificate) -> None:
     assert served.url.startswith("https://127.0.0.1:")
-    with RetrieverClient(served.url, tls=tls.believing_only(files.certificate_file)) as client:
+    with RetrieverClient(served.url, tls=tls.trusting_only(files.certificate_file)) as client:
         for _ in range(2):
             assert client.status().generation == "test-0"
 
 
 def test_they_believe_nobody_else_of_the_same_authority(served: Served, other: Certificate) -> None:
     with (
-        RetrieverClient(served.url, tls=tls.believing_only(other.certificate_file)) as client,
+        RetrieverClient(served.url, tls=tls.trusting_only(other.certificate_file)) as client,
         pytest.raises(RetrieverUnavailable, match=r"certificate of the retriever at .* is not believed"),
     ):
         client.status()
@@ -55,10 +55,10 @@ def test_they_believe_nobody_else_of_the_same_authority(served: Served, other: C
 
 def test_others_believe_an_authority_that_they_are_told(other: Certificate) -> None:
     with Served(World(warm=False), **other.settings()) as served:
-        with RetrieverClient(served.url, tls=tls.believing_authorities(other.ca_file)) as client:
+        with RetrieverClient(served.url, tls=tls.trusting_authorities(other.ca_file)) as client:
             assert client.status().generation == "test-0"
         with (
-            RetrieverClient(served.url, tls=tls.believing_authorities(None)) as client,
+            RetrieverClient(served.url, tls=tls.trusting_authorities(None)) as client,
             pytest.raises(RetrieverUnavailable, match=r"is not believed .* serve\.ca_file"),
         ):
             client.status()
@@ -66,7 +66,7 @@ def test_others_believe_an_authority_that_they_are_told(other: Certificate) -> N
 
 def test_others_want_the_right_name(served: Served, files: Certificate) -> None:
     with (
-        RetrieverClient(served.url, tls=tls.believing_authorities(files.ca_file)) as client,
+        RetrieverClient(served.url, tls=tls.trusting_authorities(files.ca_file)) as client,
         pytest.raises(RetrieverUnavailable, match="IP address mismatch"),
     ):
         client.status()
@@ -90,9 +90,9 @@ def test_a_file_that_does_not_serve_is_named(tmp_path: Path, files: Certificate,
         (files.certificate_file, empty, "do not serve .*both must be PEM"),
     ):
         with pytest.raises(BadCertificate, match=sentence):
-            tls.shown(ServeSettings(certificate_file=certificate_file, private_key_file=private_key_file))
-    for believing in (tls.believing_only, tls.believing_authorities):
+            tls.server_context(ServeSettings(certificate_file=certificate_file, private_key_file=private_key_file))
+    for trusting in (tls.trusting_only, tls.trusting_authorities):
         with pytest.raises(BadCertificate, match=f"{empty} holds no certificate"):
-            believing(empty)
+            trusting(empty)
         with pytest.raises(BadCertificate, match=f"{missing} cannot be read"):
-            believing(missing)
+            trusting(missing)

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from indexer.tiers import Filters, StoredMember, StoredPost
-from retriever.answer.answer import Answer
-from retriever.answer.encoder import WarmingEncoder
+from retriever.answer.answer_builder import AnswerBuilder
 from retriever.answer.members import Members
+from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.errors import RetrieverUnavailable
 from schemas.api import RetrieveRequest
 from schemas.embeddings import Vector
@@ -20,7 +20,7 @@ class Query(NamedTuple):
     filters: Filters
 
 
-def text_query(request: RetrieveRequest, text: str, encoder: WarmingEncoder, answer: Answer) -> Query:
+def text_query(request: RetrieveRequest, text: str, encoder: WarmingEncoder, answer: AnswerBuilder) -> Query:
     vector: Vector | None = None
     with answer.step("encode"):
         try:
@@ -30,7 +30,9 @@ def text_query(request: RetrieveRequest, text: str, encoder: WarmingEncoder, ans
     return Query(vector, _filters(request, None))
 
 
-def member_query(request: RetrieveRequest, member_id: MemberId, members: Members, answer: Answer) -> Query | None:
+def member_query(
+    request: RetrieveRequest, member_id: MemberId, members: Members, answer: AnswerBuilder
+) -> Query | None:
     """
     cold tier fails, member not seen lately   None: member_unavailable, partial. Any post may be one that the member hid
     cold tier fails, member seen lately       the vector of then; the search will say that the cold tier is missing

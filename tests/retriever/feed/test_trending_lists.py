@@ -2,7 +2,7 @@
 
 import pytest
 
-from retriever.feed.trending import TrendingLists, TrendingPost
+from retriever.feed.trending_lists import TrendingLists, TrendingPost
 from schemas.ids import Micros, PostId
 from schemas.trending import TrendingEntry, TrendingList
 

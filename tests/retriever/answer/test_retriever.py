@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from indexer.tiers import Hits
-from retriever.answer import search
-from retriever.answer.search import TIER_MARGIN
+from retriever.answer import tier_search
+from retriever.answer.tier_search import TIER_MARGIN
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from schemas.api import RetrieveResponse
 from schemas.embeddings import PostEmbedding
@@ -321,7 +321,7 @@ def test_the_next_hot_post_takes_the_place_of_one_deleted_meanwhile(
     world: World, monkeypatch: pytest.MonkeyPatch, margin: int
 ) -> None:
     """Not one of the cold tier that is worse than it; also where the hot tier must be asked again for it."""
-    monkeypatch.setattr(search, "TIER_MARGIN", margin)
+    monkeypatch.setattr(tier_search, "TIER_MARGIN", margin)
     world.in_cold(member("m"), post("a", 0.9), post("b", 0.5))
     world.in_hot(post("a", 0.9), post("h", 0.8))
     they_come_after_the_search(world, monkeypatch, [post("a", revision=2, deleted=True)])

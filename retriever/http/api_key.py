@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from retriever.http.limits import refusal
+from retriever.http.request_limits import refusal
 
 HEALTH: Final = frozenset(("/livez", "/readyz"))
 _MEND: Final = "the API key is missing or wrong; send it as Authorization: Bearer KEY or as X-API-Key: KEY"

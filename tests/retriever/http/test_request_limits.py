@@ -16,7 +16,7 @@ import pytest
 
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
-from retriever.http import limits, server
+from retriever.http import request_limits, server
 from schemas.api import RetrieveRequest
 from tests.kit.certificates import certificate
 from tests.kit.retrievers import Served, World, member, post
@@ -86,7 +86,7 @@ def test_a_full_house_says_come_again_and_health_still_answers(served: Served, w
 def test_operations_that_hang_take_no_place_of_a_question(served: Served, world: World) -> None:
     scroll = Gate(world.hot.tier.scroll_posts)
     world.hot.tier.scroll_posts = scroll
-    number = limits.OPERATIONS_IN_FLIGHT
+    number = request_limits.OPERATIONS_IN_FLIGHT
     with ThreadPoolExecutor(number) as pool:
         inside = [pool.submit(ask, served, "/v1/hot/posts") for _ in range(number)]
         scroll.wait_for(number)
@@ -98,7 +98,7 @@ def test_operations_that_hang_take_no_place_of_a_question(served: Served, world:
 
 def test_a_request_that_fails_gives_its_place_back(served: Served, world: World) -> None:
     world.broken_status = True
-    statuses = [ask(served, "/v1/status").status_code for _ in range(2 * limits.OPERATIONS_IN_FLIGHT)]
+    statuses = [ask(served, "/v1/status").status_code for _ in range(2 * request_limits.OPERATIONS_IN_FLIGHT)]
     assert set(statuses) == {500}
 
 
@@ -169,7 +169,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEAD_S", 0.5)
     monkeypatch.setattr(server, "KEEP_ALIVE_S", 1)
     monkeypatch.setattr(server, "UNREAD_S", 2.0)
-    monkeypatch.setattr(limits, "BODY_S", 0.5)
+    monkeypatch.setattr(request_limits, "BODY_S", 0.5)
 
 
 HEAD = "POST /v1/retrieve HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
@@ -218,7 +218,7 @@ class TestSlowClients:
         (one,) = world.hot.tier.scroll_posts()
         world.hot.tier.scroll_posts = lambda: repeat(one, 1_000_000)
         with ExitStack() as talks:
-            for _ in range(limits.OPERATIONS_IN_FLIGHT):
+            for _ in range(request_limits.OPERATIONS_IN_FLIGHT):
                 talks.enter_context(Talk(served)).say("GET /v1/hot/posts HTTP/1.1\r\nHost: x\r\n\r\n")
             until(lambda: ask(served, "/v1/hot/positions").status_code == 429, "them to have all places")
             until(lambda: ask(served, "/v1/hot/positions").status_code == 200, "a place to be free again")
@@ -227,7 +227,7 @@ class TestSlowClients:
         self, served: Served, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Neither by a pause in the body nor by one before the answer, each longer than headers may take."""
-        monkeypatch.setattr(limits, "BODY_S", 60.0)
+        monkeypatch.setattr(request_limits, "BODY_S", 60.0)
         search = Gate(world.cold.tier.search)
         world.cold.tier.search = search
         body = '{"member_id": "m"}'
@@ -248,12 +248,12 @@ def _pause_for_longer_than_headers_may_take(served: Served) -> None:
 
 def test_what_says_that_it_is_too_large_need_not_come(served: Served) -> None:
     with Talk(served) as talk:
-        talk.say(HEAD.replace("1000", str(limits.MAX_BODY_BYTES + 1)))
+        talk.say(HEAD.replace("1000", str(request_limits.MAX_BODY_BYTES + 1)))
         assert talk.hear().startswith("HTTP/1.1 413 ")
 
 
 def test_large_requests_together_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_BODIES_BYTES", 900)
+    monkeypatch.setattr(request_limits, "MAX_BODIES_BYTES", 900)
     with Talk(served) as first, Talk(served) as second:
         first.say(HEAD + 800 * " ")
         until(lambda: _is_full(served), "the first body to be kept")

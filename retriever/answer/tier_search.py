@@ -8,11 +8,11 @@ import numpy as np
 
 from indexer.errors import IndexerError
 from indexer.tiers import ColdReader, Filters, Hits, HotTier, StoredPost
-from retriever.answer.answer import Answer
+from retriever.answer.answer_builder import AnswerBuilder
 from retriever.answer.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, merge, reaches_past
-from retriever.answer.queries import Query, passes
+from retriever.answer.query import Query, passes
 from retriever.errors import RetrieverUnavailable
-from retriever.feed.trending import TrendingPost
+from retriever.feed.trending_lists import TrendingPost
 from schemas.embeddings import Vector
 from schemas.ids import PostId
 
@@ -25,7 +25,7 @@ _NEITHER: Final = "neither tier can answer now; try again"
 T = TypeVar("T")
 
 
-class TwoTiers:
+class TierSearch:
     """Any thread may search. The hot tier is searched by the caller's thread, the cold one by a thread of the pool."""
 
     def __init__(self, cold: ColdReader, hot: HotTier, threads: int) -> None:
@@ -37,7 +37,7 @@ class TwoTiers:
         """Does not wait for a cold tier that hangs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def nearest(self, vector_D: Vector, query: Query, k: int, answer: Answer) -> Merged:
+    def nearest(self, vector_D: Vector, query: Query, k: int, answer: AnswerBuilder) -> Merged:
         """The best k by score. Raises RetrieverUnavailable when neither tier answers."""
         asked = min(k + TIER_MARGIN, MAX_TIER_K)
         hot, cold = self._both(
@@ -56,7 +56,7 @@ class TwoTiers:
         more_cold = _timed("cold", lambda: self._cold.search(vector_D, MAX_TIER_K, query.filters), answer)
         return self._merge(vector_D, query, more_hot or hot, more_cold or cold, k, answer)
 
-    def trending(self, posts: Sequence[TrendingPost], query: Query, k: int, answer: Answer) -> Merged:
+    def trending(self, posts: Sequence[TrendingPost], query: Query, k: int, answer: AnswerBuilder) -> Merged:
         """The first k that a tier holds alive and that the filters let through, in the order given."""
         wanted = [post for post in posts if post.post_id not in query.filters.exclude_posts]
         chosen: list[TrendingPost] = []
@@ -69,13 +69,15 @@ class TwoTiers:
         del chosen[k:]
         return Merged([post.post_id for post in chosen], [post.score for post in chosen], ["trending"] * len(chosen))
 
-    def _held(self, ids: list[PostId], answer: Answer) -> list[StoredPost | None]:
+    def _held(self, ids: list[PostId], answer: AnswerBuilder) -> list[StoredPost | None]:
         """Each post as the tier with the newest revision holds it."""
         hot, cold = self._both(answer, lambda: self._hot.posts(ids), lambda: self._cold.posts(ids))
         nothing: list[StoredPost | None] = [None] * len(ids)
         return [_newest(*pair) for pair in zip(hot or nothing, cold or nothing, strict=True)]
 
-    def _both(self, answer: Answer, ask_hot: Callable[[], T], ask_cold: Callable[[], T]) -> tuple[T | None, T | None]:
+    def _both(
+        self, answer: AnswerBuilder, ask_hot: Callable[[], T], ask_cold: Callable[[], T]
+    ) -> tuple[T | None, T | None]:
         """Raises RetrieverUnavailable when both fail; None for the one that fails."""
         asking: Future[T | None] = self._pool.submit(_timed, "cold", ask_cold, answer)
         hot = _timed("hot", ask_hot, answer)
@@ -85,7 +87,7 @@ class TwoTiers:
         return hot, cold
 
     def _merge(  # noqa: PLR0917
-        self, vector_D: Vector, query: Query, hot: Hits, cold: Hits, k: int, answer: Answer
+        self, vector_D: Vector, query: Query, hot: Hits, cold: Hits, k: int, answer: AnswerBuilder
     ) -> Merged:
         with answer.step("merge"):
             now = _try(lambda: self._hot_now(vector_D, query.filters, hot, cold), "hot_unavailable", answer)
@@ -109,13 +111,13 @@ def _scored(query_D: Vector, posts: Sequence[StoredPost]) -> Hits:
     return Hits([post.post_id for post in posts], np.stack(vectors) @ query_D, [post.revision for post in posts])
 
 
-def _timed(tier: str, ask: Callable[[], T], answer: Answer) -> T | None:
+def _timed(tier: str, ask: Callable[[], T], answer: AnswerBuilder) -> T | None:
     """As a step of the answer. None where the tier fails, which is then said in the answer."""
     with answer.step(tier):
         return _try(ask, f"{tier}_unavailable", answer)
 
 
-def _try(ask: Callable[[], T], what: str, answer: Answer) -> T | None:
+def _try(ask: Callable[[], T], what: str, answer: AnswerBuilder) -> T | None:
     try:
         return ask()
     except IndexerError as error:

@@ -9,7 +9,7 @@ from schemas.api import RetrieveResponse
 from schemas.ids import Generation
 
 
-class Answer:
+class AnswerBuilder:
     """Belongs to one request. The two searches write their times from two threads, each under its own name."""
 
     def __init__(self, generation: Generation) -> None:

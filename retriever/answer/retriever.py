@@ -8,14 +8,14 @@ from datetime import timedelta
 
 from indexer.errors import IndexerError
 from indexer.tiers import ColdReader, HotTier, StoredPost
-from retriever.answer.answer import Answer
-from retriever.answer.encoder import WarmingEncoder
+from retriever.answer.answer_builder import AnswerBuilder
 from retriever.answer.members import Members
 from retriever.answer.merge import NO_CANDIDATES, Merged
-from retriever.answer.queries import Query, member_query, text_query
-from retriever.answer.search import TwoTiers
+from retriever.answer.query import Query, member_query, text_query
+from retriever.answer.tier_search import TierSearch
+from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.errors import RetrieverUnavailable
-from retriever.feed.trending import TrendingLists
+from retriever.feed.trending_lists import TrendingLists
 from retriever.settings import MAX_IN_FLIGHT
 from schemas.api import HotPost, PostResponse, RetrieveRequest, RetrieveResponse, TierPost
 from schemas.ids import Generation, MemberId, PostId
@@ -43,7 +43,7 @@ class Retriever:
         self._trending = trending
         self._hot_problem = hot_problem
         self._members = Members(cold)
-        self._tiers = TwoTiers(cold, hot, MAX_IN_FLIGHT)
+        self._tiers = TierSearch(cold, hot, MAX_IN_FLIGHT)
 
     def close(self) -> None:
         self._tiers.close()
@@ -58,7 +58,7 @@ class Retriever:
 
     def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
         """Raises RetrieverUnavailable when neither tier answers."""
-        answer = Answer(self.generation)
+        answer = AnswerBuilder(self.generation)
         query = self._query(request, answer)
         problem = self._hot_problem()
         if problem is not None:
@@ -86,13 +86,13 @@ class Retriever:
     def hot_count(self) -> int:
         return self._hot.count()
 
-    def _query(self, request: RetrieveRequest, answer: Answer) -> Query | None:
+    def _query(self, request: RetrieveRequest, answer: AnswerBuilder) -> Query | None:
         """None: no candidate can be given."""
         if request.text is not None:
             return text_query(request, request.text, self._encoder, answer)
         return member_query(request, MemberId(request.member_id or ""), self._members, answer)
 
-    def _candidates(self, query: Query, k: int, answer: Answer) -> Merged:
+    def _candidates(self, query: Query, k: int, answer: AnswerBuilder) -> Merged:
         if query.vector_D is not None:
             return self._tiers.nearest(query.vector_D, query, k, answer)
         answer.say("trending")

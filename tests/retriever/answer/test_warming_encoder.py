@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from encoders.errors import EncodingFailed
-from retriever.answer.encoder import QueryEncoder, WarmingEncoder
+from retriever.answer.warming_encoder import QueryEncoder, WarmingEncoder
 from retriever.errors import RetrieverUnavailable
 from schemas.embeddings import Vector
 
