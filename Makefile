@@ -13,7 +13,7 @@ BENCHMARKS := encode context_stage index hot_tier retrieval overload pipeline fr
 # Nothing happens when all of it is there. Bytecode is compiled once here: six processes start at the same time, and
 # where Python may not write it, each start would compile torch and transformers anew.
 setup: .venv/installed
-	@$(BIN)/python -m nearline.broker.archive
+	@$(BIN)/python -m nearline.broker.class_archive
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or give PYTHON=..." >&2; exit 1; }

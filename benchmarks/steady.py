@@ -24,7 +24,9 @@ import psutil
 
 from benchmarks._packages import texts
 from benchmarks._table import Figure, report
-from nearline.chaos.flaky import VARIABLE, write_faults
+from nearline.chaos.flaky_cold_tier import write_cold_faults
+from nearline.chaos.process import cold_faults_file
+from nearline.chaos.up import breakable_pipeline
 from nearline.pipeline import Pipeline
 from nearline.up.runtime import BROKER
 from retriever.errors import RetrieverError
@@ -66,10 +68,9 @@ def main() -> int:
 def _measure(seconds: float, rate: float) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
         folder = Path(temporary)
-        cold_faults, load = folder / "cold-faults", folder / "load.jsonl"
-        write_faults(cold_faults, 0)
-        environment = {"NEARLINE_LOG_LEVEL": "warning", VARIABLE: str(cold_faults)}
-        with Pipeline(folder / "data", environment=environment) as pipeline, ThreadPoolExecutor(1) as pool:
+        data_dir, load = folder / "data", folder / "load.jsonl"
+        cold_faults = cold_faults_file(data_dir)
+        with breakable_pipeline(data_dir, {"NEARLINE_LOG_LEVEL": "warning"}) as pipeline, ThreadPoolExecutor(1) as pool:
             _write_load(load, round(seconds * rate), rate)
             sent = pool.submit(pipeline.run, "ingest", load, "--rate", str(rate), timeout_s=seconds + 600)
             looks, troubles = _look_on(pipeline, cold_faults, seconds, sent)
@@ -134,9 +135,9 @@ def _pause_broker(pipeline: Pipeline) -> None:
 
 
 def _cold_away(cold_faults: Path) -> None:
-    write_faults(cold_faults, 1)
+    write_cold_faults(cold_faults, 1)
     time.sleep(_COLD_AWAY_S)
-    write_faults(cold_faults, 0)
+    write_cold_faults(cold_faults, 0)
 
 
 def _write_load(file: Path, num_events: int, rate: float) -> None:

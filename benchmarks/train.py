@@ -26,7 +26,7 @@ from benchmarks._table import Figure, report
 from encoders.package.manifest import PoolingMode
 from encoders.package.model_package import ModelPackage
 from encoders.prompt.prompts import Prompt
-from nearline.commands._recorded import read_feed
+from nearline.commands._recorded_events import read_feed
 from schemas.ids import Micros
 from trainer.checkpoints import work_folder
 from trainer.data.dataset import training_data

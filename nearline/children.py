@@ -1,4 +1,4 @@
-"""Starting and ending processes of ours. Knows nothing of what they do."""
+"""Starts and ends child processes. Knows nothing of what they do."""
 
 import ctypes
 import signal
@@ -14,7 +14,7 @@ Child = subprocess.Popen[bytes]
 
 _PR_SET_PDEATHSIG = 1
 _STDERR = 2
-_LOOK_EVERY_S = 0.02
+_POLL_S = 0.02
 _KILL_S = 10.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,10 +27,11 @@ def spawn(
     output: IO[bytes] | None = None,
     dies_with_parent: bool,
 ) -> Child:
-    """A child in a session of its own, so that a Ctrl-C on the terminal reaches its parent alone.
+    """Starts a child in its own session, so that a Ctrl-C on the terminal reaches only its parent.
 
-    With `dies_with_parent` the kernel kills it when the *thread* that called this ends: call it from the main thread.
-    `output` takes its stdout and stderr; None: both go to our stderr, because our stdout is for scripts.
+    With `dies_with_parent` the kernel kills the child when the *thread* that called this function ends: call it from
+    the main thread. `output` takes the child's stdout and stderr. Without it both go to our stderr, because our stdout
+    is for scripts.
     """
     return subprocess.Popen(
         list(command),
@@ -49,21 +50,22 @@ def _die_with_parent() -> None:
 
 
 def stop_all(processes: Sequence[Child], grace_s: float) -> list[Child]:
-    """SIGTERM to all at once, SIGKILL to those that are left after `grace_s`. Returns those, when all have ended."""
+    """Sends SIGTERM to all at once, and SIGKILL to those that still run after `grace_s`. Returns when all have ended,
+    with those that had to be killed."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + grace_s
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
-        time.sleep(_LOOK_EVERY_S)
-    left = [process for process in processes if process.poll() is None]
-    for process in left:
+        time.sleep(_POLL_S)
+    killed = [process for process in processes if process.poll() is None]
+    for process in killed:
         process.kill()
         process.wait()
-    return left
+    return killed
 
 
 def find(pid: int, is_ours: Callable[[list[str]], bool]) -> psutil.Process | None:
-    """The live process with this pid if its command line is ours: pids are given out again."""
+    """The live process with this pid, if its command line is ours: the kernel may have given the pid to another one."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE or not is_ours(process.cmdline()):
@@ -74,7 +76,7 @@ def find(pid: int, is_ours: Callable[[list[str]], bool]) -> psutil.Process | Non
 
 
 def is_stopped(pid: int) -> bool:
-    """By a signal, and waiting for another one to go on."""
+    """True where a signal has stopped the process, and it waits for SIGCONT."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.Error:
@@ -82,26 +84,27 @@ def is_stopped(pid: int) -> bool:
 
 
 def end(process: psutil.Process, grace_s: float) -> None:
-    """SIGTERM, then SIGKILL after `grace_s`. Returns when it has ended; its parent may not have noticed yet."""
+    """Sends SIGTERM, then SIGKILL after `grace_s`. Returns when the process has ended. Its parent may not have noticed
+    by then."""
     try:
         process.terminate()
-        if not _ends_within(process, grace_s):
+        if not _wait_for_end(process, grace_s):
             process.kill()
-            _ends_within(process, _KILL_S)
+            _wait_for_end(process, _KILL_S)
     except psutil.NoSuchProcess:
         pass
 
 
-def _ends_within(process: psutil.Process, seconds: float) -> bool:
-    """Not psutil's `wait`: to that, a process whose parent does not ask for its status never ends."""
+def _wait_for_end(process: psutil.Process, seconds: float) -> bool:
+    """Does not use psutil's `wait`: it waits for a zombie too, which stays until its parent asks for its status."""
     deadline = time.monotonic() + seconds
-    while process.is_running() and not _is_over(process):
+    while process.is_running() and not _has_ended(process):
         if time.monotonic() > deadline:
             return False
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_S)
     return True
 
 
-def _is_over(process: psutil.Process) -> bool:
-    """A zombie with threads is not: they still hold its files and ports."""
+def _has_ended(process: psutil.Process) -> bool:
+    """True for a zombie without other threads. While threads are left they still hold the process's files and ports."""
     return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)

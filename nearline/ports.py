@@ -1,4 +1,4 @@
-"""Ports on loopback: free ones, and whether somebody listens."""
+"""Ports on this machine: free ones, and whether somebody listens on one."""
 
 import os
 import random
@@ -7,16 +7,16 @@ from typing import Final
 
 from nearline.errors import StartFailed
 
-# Below the range from which the kernel takes ports for outgoing connections: there, a client that tries again while
-# the broker is down could be given the broker's own port, connect to itself, and keep the broker from coming back.
+# Below the range from which the kernel takes ports for outgoing connections. In that range, a client that tries to
+# reach a broker that is down could get the broker's own port, connect to itself, and keep the broker from coming back.
 _PORTS: Final = range(20_000, 32_000)
 RANGE_VARIABLE: Final = "NEARLINE_PORTS"
-"""Such as `20000-25999`: a range of their own for instances that start at the same time, so that no port which is free
-when one looks is taken by another before it listens there."""
+"""Such as `20000-25999`. Gives instances that start at the same time separate ranges: otherwise two could choose the
+same free port before either listens on it."""
 
 
 def free_ports(number: int) -> list[int]:
-    """On loopback, where the kernel gives none to outgoing connections. Raises StartFailed."""
+    """Ports that are free on loopback and that the kernel gives to no outgoing connection. Raises StartFailed."""
     ports = _range()
     free: list[int] = []
     for port in random.sample(ports, min(len(ports), 1000)):
@@ -51,3 +51,19 @@ def listens(port: int) -> bool:
     with socket.socket() as sock:
         sock.settimeout(1)
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def listening_port(host: str, port: int) -> int:
+    """The port itself if it is free; for 0 any free port. Raises StartFailed."""
+    if port == 0:
+        return free_ports(1)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+    except OSError as error:
+        raise StartFailed(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
+        ) from None
+    return port

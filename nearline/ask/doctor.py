@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from nearline.ask.connect import Connections
+from nearline.ask.connections import Connections
 from nearline.errors import NotRunning
 from nearline.settings.instance import read_instance
 from nearline.settings.settings import Settings

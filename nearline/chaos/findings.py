@@ -6,10 +6,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from encoders.errors import Outcome, Unencodable
-from nearline.chaos.expected import End, Entry, Member, time_us
+from nearline.chaos.expected_state import Entry, ExpectedState, Member, time_us
+from nearline.chaos.expected_vectors import ExpectedVectors
 from nearline.chaos.feed import Event
-from nearline.chaos.held import QUESTIONS, Held
-from nearline.chaos.vectors import Vectors
+from nearline.chaos.pipeline_state import QUESTIONS, PipelineState
 from schemas.contexts import MemberContext
 from schemas.embeddings import Vector
 from schemas.ids import Kind
@@ -43,7 +43,7 @@ class Findings(NamedTuple):
     """Of which a revision was embedded twice."""
 
 
-def post_findings(end: End, held: Held, vectors: Vectors, seen: Seen) -> Findings:
+def post_findings(end: ExpectedState, held: PipelineState, vectors: ExpectedVectors, seen: Seen) -> Findings:
     """Adds to `seen` what is there now."""
     contexts, cold, hot = held.post_contexts, held.cold_posts, held.hot_posts
     everywhere: list[Mapping[str, object]] = [contexts, cold, hot, *held.answers]
@@ -64,7 +64,7 @@ def post_findings(end: End, held: Held, vectors: Vectors, seen: Seen) -> Finding
     )
 
 
-def member_findings(end: End, held: Held, vectors: Vectors, seen: Seen) -> Findings:
+def member_findings(end: ExpectedState, held: PipelineState, vectors: ExpectedVectors, seen: Seen) -> Findings:
     """Adds to `seen` what is there now."""
     contexts, cold = held.member_contexts, held.members
     live = {member_id for member_id, member in cold.items() if not member.deleted}
@@ -88,7 +88,7 @@ def member_findings(end: End, held: Held, vectors: Vectors, seen: Seen) -> Findi
     )
 
 
-def _is_older_post(post_id: str, end: End, held: Held) -> bool:
+def _is_older_post(post_id: str, end: ExpectedState, held: PipelineState) -> bool:
     event, context, stored = end.live[post_id], held.post_contexts[post_id], held.cold_posts[post_id]
     said = (False, event["text"], event["author_id"], event["language"], time_us(event["created_at"]))
     author, language, created_at_us = context.author_id, context.language, context.created_at_us
@@ -99,7 +99,7 @@ def _is_older_post(post_id: str, end: End, held: Held) -> bool:
     )
 
 
-def _is_older_member(member_id: str, end: End, held: Held) -> bool:
+def _is_older_member(member_id: str, end: ExpectedState, held: PipelineState) -> bool:
     member, context, stored = end.members[member_id], held.member_contexts[member_id], held.members[member_id]
     return (
         context.deleted
@@ -122,7 +122,7 @@ def _has_profile(context: MemberContext, profile: Event | None) -> bool:
     )
 
 
-def _has_history(context: MemberContext, member: Member, end: End) -> bool:
+def _has_history(context: MemberContext, member: Member, end: ExpectedState) -> bool:
     """In the order of time, each entry once, with a text that the post once had."""
     entries = [Entry(entry.at_us, entry.post_id, entry.action) for entry in context.history]
     starts = {post_id: {text[:_HISTORY_CHARS] for text in end.texts[post_id]} for _, post_id, _ in member.possible}
@@ -133,7 +133,7 @@ def _has_history(context: MemberContext, member: Member, end: End) -> bool:
     )
 
 
-def _posts_of_other_vectors(post_ids: list[str], held: Held, vectors: Vectors) -> set[str]:
+def _posts_of_other_vectors(post_ids: list[str], held: PipelineState, vectors: ExpectedVectors) -> set[str]:
     """The hot tier shows no vectors, but what it scores."""
     questions = [vectors.question(question) for question in QUESTIONS]
     outcomes = vectors.posts([held.post_contexts[post_id] for post_id in post_ids])
@@ -150,7 +150,7 @@ def _posts_of_other_vectors(post_ids: list[str], held: Held, vectors: Vectors) -
     }
 
 
-def _members_of_other_vectors(member_ids: list[str], held: Held, vectors: Vectors) -> set[str]:
+def _members_of_other_vectors(member_ids: list[str], held: PipelineState, vectors: ExpectedVectors) -> set[str]:
     outcomes = vectors.members([held.member_contexts[member_id] for member_id in member_ids])
     pairs = zip(member_ids, outcomes, strict=True)
     return {member_id for member_id, outcome in pairs if not _is_same(held.members[member_id].vector, outcome)}
@@ -170,5 +170,5 @@ def _backwards(tier: str, revisions: Mapping[str, int], seen: Seen) -> set[str]:
     return behind
 
 
-def _repeated(held: Held, kind: Kind) -> set[str]:
+def _repeated(held: PipelineState, kind: Kind) -> set[str]:
     return {entity_id for (entity_id, _), times in held.embedded[kind].items() if times > 1}

@@ -5,15 +5,14 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from nearline.ask.connect import Connections
-from nearline.chaos.expected import End
+from nearline.ask.connections import Connections
+from nearline.chaos.expected_state import ExpectedState
+from nearline.chaos.expected_vectors import ExpectedVectors, ReEncodedVectors
 from nearline.chaos.findings import Findings, Seen, member_findings, post_findings
-from nearline.chaos.held import Held, collect
-from nearline.chaos.insist import insist
-from nearline.chaos.vectors import OwnVectors, Vectors
+from nearline.chaos.pipeline_state import PipelineState, read_pipeline_state
+from nearline.chaos.retrying import retry_while_away
 from nearline.pipeline import Pipeline
-from nearline.settings.settings import instance_settings
-from nearline.up.build import package_folder
+from nearline.settings.loading import instance_settings
 
 _MORE_HANDLES: Final = 100
 """Connections come and go, segments and shards are added; a leak in each fault would be more."""
@@ -47,19 +46,21 @@ class Judge:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._settings = instance_settings(None, pipeline.data_dir)
-        self._vectors = OwnVectors(package_folder(self._settings))
+        self._vectors = ReEncodedVectors(self._settings.package_folder)
         self._seen: Seen = {}
         self._handles: dict[str, int] = {}
 
-    def judge(self, end: End) -> Verdict:
+    def judge(self, end: ExpectedState) -> Verdict:
         """After `nearline wait`."""
         return self.compare(end, self.look())
 
-    def look(self) -> Held:
+    def look(self) -> PipelineState:
         """Waits for parts that are away for a moment."""
-        return insist(lambda: collect(Connections(self._settings, lambda: self._pipeline.instance)))
+        return retry_while_away(
+            lambda: read_pipeline_state(Connections(self._settings, lambda: self._pipeline.instance))
+        )
 
-    def compare(self, end: End, held: Held) -> Verdict:
+    def compare(self, end: ExpectedState, held: PipelineState) -> Verdict:
         return verdict(end, held, self._vectors, self._seen, self._too_many_handles())
 
     def _too_many_handles(self) -> set[str]:
@@ -72,7 +73,9 @@ class Judge:
         return leaking
 
 
-def verdict(end: End, held: Held, vectors: Vectors, seen: Seen, handles: set[str]) -> Verdict:
+def verdict(
+    end: ExpectedState, held: PipelineState, vectors: ExpectedVectors, seen: Seen, handles: set[str]
+) -> Verdict:
     """Adds to `seen` what is there now."""
     posts, members = post_findings(end, held, vectors, seen), member_findings(end, held, vectors, seen)
     return Verdict(posts, members, held.dead_letters, handles)

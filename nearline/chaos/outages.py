@@ -9,7 +9,7 @@ from typing import Final
 from confluent_kafka import KafkaException
 
 from nearline.chaos.faults import Adversary
-from nearline.chaos.flaky import write_faults
+from nearline.chaos.flaky_cold_tier import write_cold_faults
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
 from nearline.up.build import CONTEXTS
@@ -47,9 +47,9 @@ class Outages:
             time.sleep(_LOOK_EVERY_S)
 
     def _cold_fails(self, every: int) -> None:
-        write_faults(self._cold_faults, every)
+        write_cold_faults(self._cold_faults, every)
         time.sleep(self._seconds)
-        write_faults(self._cold_faults, 0)
+        write_cold_faults(self._cold_faults, 0)
 
     def _group_lost(self) -> None:
         """The stage refuses to go on, with the sentence that says how to mend it; and that mends it."""

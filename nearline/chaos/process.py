@@ -11,7 +11,7 @@ from typing import Any
 
 from indexer.cold.edge_tier import EdgeColdTier
 from nearline.chaos.crash_file import arm_from_file
-from nearline.chaos.flaky import FlakyColdTier
+from nearline.chaos.flaky_cold_tier import FlakyColdTier
 from nearline.up.build import build
 from nearline.up.process import leave, run_process
 

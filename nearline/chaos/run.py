@@ -3,7 +3,6 @@
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from nearline.chaos.crash_file import crashes_left, write_crash_file
-from nearline.chaos.expected import expected_end
+from nearline.chaos.encoded_twice import EncodedTwice
+from nearline.chaos.expected_state import expected_state
 from nearline.chaos.faults import Adversary
 from nearline.chaos.feed import Event, Feed
-from nearline.chaos.flaky import write_faults
-from nearline.chaos.insist import RECOVERY_S, insist
 from nearline.chaos.judge import Judge
 from nearline.chaos.outages import Outages
 from nearline.chaos.process import cold_faults_file, crash_file
+from nearline.chaos.retrying import RECOVERY_S, retry_while_away
 from nearline.chaos.table import KILL, Round, Say, sentence
-from nearline.chaos.twice import EncodedTwice
+from nearline.chaos.up import breakable_pipeline
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
 from nearline.up.build import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
@@ -40,7 +39,6 @@ PASSING: Final = {"transaction": (CONTEXTS, ENCODE), "index": (COLD,)}
 """Which stages pass the crash points of a group."""
 _ON_STOP: Final = frozenset(("index.committed",))
 """Only passed when partitions are given back: elsewhere a thread of the client commits."""
-_UP: Final = (sys.executable, "-m", "nearline.chaos.up")
 _ENVIRONMENT: Final = {
     "NEARLINE_LOG_LEVEL": "info",
     "NEARLINE_HOT__WINDOW_S": str(7 * 24 * 3600),
@@ -142,7 +140,7 @@ class Chaos:
                 self._say(f"not over after: {'; '.join(faults)}")
                 raise
         recovery_s = time.monotonic() - began
-        verdict = self.judge.judge(expected_end(self.feed.events))
+        verdict = self.judge.judge(expected_state(self.feed.events))
         self.rounds.append(Round(kind, faults, recovery_s, verdict))
         self._say(f"{len(self.feed.events):>6} events  {recovery_s:5.1f} s  {'; '.join(faults)}")
         if not verdict.is_good:
@@ -150,10 +148,10 @@ class Chaos:
 
     def _send(self, events: Sequence[Event]) -> None:
         """Whatever was sent of them before is sent again: a repeat changes nothing."""
-        insist(lambda: self._pipeline.ingest(events))
+        retry_while_away(lambda: self._pipeline.ingest(events))
 
     def _wait(self) -> None:
-        insist(lambda: self._pipeline.wait(RECOVERY_S))
+        retry_while_away(lambda: self._pipeline.wait(RECOVERY_S))
 
     def _strike(self) -> str:
         time.sleep(self._random.uniform(0.0, 2.0))
@@ -169,10 +167,8 @@ def chaos_on(
     folder = Path(tempfile.mkdtemp(prefix="nearline-chaos-"))
     try:
         data_dir = folder / "data"
-        write_crash_file(crash_file(data_dir), "", {})
-        write_faults(cold_faults_file(data_dir), 0)
         environment = {**_ENVIRONMENT, "NEARLINE_STALLED_AFTER_S": str(stalled_after_s)}
-        with Pipeline(data_dir, environment=environment, up=_UP) as pipeline:
+        with breakable_pipeline(data_dir, environment) as pipeline:
             chaos = Chaos(pipeline, seed, outage_s, say)
             try:
                 yield chaos

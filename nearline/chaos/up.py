@@ -1,8 +1,30 @@
-"""`nearline up` as the adversary starts it, with settings from the environment alone: `python -m nearline.chaos.up`."""
+"""`nearline up` with processes that can be broken: how a pipeline of the adversary is started.
+
+`python -m nearline.chaos.up` is its command. It takes its settings from the environment alone.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 from nearline import log
-from nearline.settings.settings import load_settings
+from nearline.chaos.crash_file import write_crash_file
+from nearline.chaos.flaky_cold_tier import write_cold_faults
+from nearline.chaos.process import cold_faults_file, crash_file
+from nearline.pipeline import Pipeline
+from nearline.settings.loading import load_settings
 from nearline.up.runtime import run_up
+
+_COMMAND: Final = (sys.executable, "-m", "nearline.chaos.up")
+
+
+def breakable_pipeline(data_dir: Path, environment: Mapping[str, str]) -> Pipeline:
+    """A pipeline that does what is written into its crash file and its file of cold faults. At first no fault is."""
+    write_crash_file(crash_file(data_dir), "", {})
+    write_cold_faults(cold_faults_file(data_dir), 0)
+    return Pipeline(data_dir, environment=environment, up=_COMMAND)
+
 
 if __name__ == "__main__":
     settings = load_settings(None, None, serve__port=0)

@@ -8,7 +8,8 @@ from typing import ParamSpec, TypeVar
 import click
 
 from nearline.settings.instance import Instance, read_instance
-from nearline.settings.settings import Settings, instance_settings
+from nearline.settings.loading import instance_settings
+from nearline.settings.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")

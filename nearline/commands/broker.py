@@ -7,7 +7,8 @@ import click
 
 from nearline.commands._options import place_options
 from nearline.errors import NearlineError
-from nearline.settings.settings import Settings, load_settings
+from nearline.settings.loading import load_settings
+from nearline.settings.settings import Settings
 
 
 @click.group()

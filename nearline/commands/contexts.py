@@ -28,7 +28,7 @@ def rebuild(settings: Settings, instance: InstanceReader) -> None:
     Example:
       nearline contexts rebuild
     """
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from streams.contexts.rebuild import rebuild_offsets
     from streams.operate.acknowledge import missed_by_contexts
 

@@ -265,7 +265,7 @@ def _clear(broker: _Broker) -> None:
 
 @contextmanager
 def _broker(settings: Settings, instance: InstanceReader) -> Iterator[_Broker]:
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from streams.kafka.offsets import OffsetReader
 
     kafka = Connections(settings, instance).kafka

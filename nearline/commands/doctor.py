@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from nearline.commands._options import place_options
-from nearline.settings.settings import instance_settings
+from nearline.settings.loading import instance_settings
 
 
 @click.command()

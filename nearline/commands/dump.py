@@ -11,7 +11,7 @@ from nearline.commands._terminal import print_json
 from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
 
 
 @click.command()
@@ -25,7 +25,7 @@ def dump(*, kind: str, tier: str, settings: Settings, instance: InstanceReader) 
     Example:
       nearline dump posts --tier hot | wc -l
     """
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
 
     connections = Connections(settings, instance)
     for line in _hot(connections) if tier == "hot" else _cold(connections):

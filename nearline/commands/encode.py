@@ -8,7 +8,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from nearline.commands._options import place_options
-from nearline.settings.settings import Settings, instance_settings
+from nearline.settings.loading import instance_settings
+from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
     from encoders.errors import Outcome
@@ -89,12 +90,11 @@ def _read(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 def _encoder(settings: Settings) -> _Sides:
     from encoders.encoder import Encoder
     from indexer.devices import check_presence
-    from nearline.up.build import package_folder
-    from nearline.up.cores import encode_threads
+    from nearline.up.resources import encode_threads
 
     check_presence("encode.device", settings.encode.device)
     encoder = Encoder.load(
-        package_folder(settings),
+        settings.package_folder,
         device=settings.encode.device,
         threads=encode_threads(settings),
         budget_tokens=settings.encode.budget_tokens,
@@ -105,9 +105,8 @@ def _encoder(settings: Settings) -> _Sides:
 def _renderer(settings: Settings) -> _Sides:
     from encoders.package.model_package import ModelPackage
     from encoders.prompt.rendering import Renderer
-    from nearline.up.build import package_folder
 
-    renderer = Renderer(ModelPackage.load(package_folder(settings)))
+    renderer = Renderer(ModelPackage.load(settings.package_folder))
     return _Sides(renderer.posts, renderer.members)
 
 

@@ -46,7 +46,7 @@ def evaluate(
     from tqdm import tqdm
 
     from encoders.package.model_package import ModelPackage
-    from nearline.commands._recorded import read_feed
+    from nearline.commands._recorded_events import read_feed
     from trainer.data.feed import task_at
     from trainer.evaluation.evaluation import Evaluation, report
 

@@ -25,7 +25,7 @@ def export(*, out: Path, since: str | None, settings: Settings, instance: Instan
     """
     from tqdm import tqdm
 
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from schemas.ids import Millis
     from schemas.times import from_rfc3339
     from streams.operate.export import export

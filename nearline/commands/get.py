@@ -9,7 +9,7 @@ from nearline.commands._terminal import print_json, print_table
 from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
 
 _ABSENT: dict[str, Any] = {"present": False, "revision": None, "deleted": None}
 
@@ -29,7 +29,7 @@ def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instanc
       nearline get post p1
       nearline get member m1 --json
     """
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from nearline.errors import NearlineError
 
     connections = Connections(settings, instance)

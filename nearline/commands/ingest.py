@@ -60,7 +60,7 @@ def ingest(
       nearline ingest events.jsonl.gz
       zcat old/*.gz | nearline ingest --shift-to-now --rate 500 -
     """
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from nearline.errors import NearlineError
     from streams.operate.event_files import open_events
 
@@ -123,15 +123,15 @@ class _Report:
 
 def _shifts(settings: Settings, files: "list[EventFile]", surveys: "list[Survey]", now_us: int) -> list[int]:
     """What is remembered of a file holds; all the others move by one constant."""
-    from nearline.commands._shifts import Shift, Shifts, shift_to
+    from nearline.commands._time_shifts import TimeShift, TimeShifts, shift_to
 
-    shifts = Shifts(settings.data_dir)
+    shifts = TimeShifts(settings.data_dir)
     remembered = [shifts.find(found.digest) for found in surveys]
     pairs = zip(surveys, remembered, strict=True)
     newest = max((found.newest_us for found, shift in pairs if shift is None and found.newest_us), default=now_us)
     fresh = shift_to(now_us, newest)
     return [
-        shifts.remember(found.digest, Shift(file.name, fresh)) if shift is None else shift
+        shifts.remember(found.digest, TimeShift(file.name, fresh)) if shift is None else shift
         for file, found, shift in zip(files, surveys, remembered, strict=True)
     ]
 

@@ -69,7 +69,7 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
 
 
 def _gate(package: "ModelPackage", registry: "Registry", events: tuple[str, ...]) -> dict[str, Any]:
-    from nearline.commands._recorded import read_feed
+    from nearline.commands._recorded_events import read_feed
     from trainer.publishing.quality_gate import compare
 
     feed = read_feed(events)

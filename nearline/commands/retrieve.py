@@ -12,7 +12,7 @@ from schemas.api import DEFAULT_K, MAX_K, RetrieveRequest, RetrieveResponse
 from schemas.printable import printable
 
 if TYPE_CHECKING:
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
 
 Texts = dict[str, str]
 """By post id."""
@@ -79,7 +79,7 @@ def retrieve(
       nearline retrieve --member m1 -k 10
       nearline retrieve --text "kafka on a laptop" --language en de --created-after 2026-01-05T10:00:00Z --json
     """
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
 
     if (asked["member_id"] is None) == (asked["text"] is None):
         raise click.UsageError("give exactly one of --member and --text")

@@ -25,10 +25,11 @@ def status(*, as_json: bool, settings: Settings, instance: InstanceReader) -> No
       nearline status
       nearline status --json
     """
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from nearline.ask.status import read_status
+    from nearline.ask.status_sources import sources_of_command
 
-    answer = read_status(Connections(settings, instance).status_sources())
+    answer = read_status(sources_of_command(Connections(settings, instance)))
     if as_json:
         click.echo(answer.model_dump_json())
     else:
@@ -37,11 +38,16 @@ def status(*, as_json: bool, settings: Settings, instance: InstanceReader) -> No
 
 def _print(answer: "StatusResponse") -> None:
     click.echo(f"{'ready' if answer.ready else 'not ready'}, generation {answer.generation or 'unknown'}\n")
-    print_table(("process", "pid", "restarts"), ((one.name, one.pid, one.restarts) for one in answer.processes))
+    print_table(
+        ("process", "pid", "restarts"), ((process.name, process.pid, process.restarts) for process in answer.processes)
+    )
     click.echo()
     print_table(
         ("stage", "topic", "lag", "oldest_s", "deleted_unread"),
-        ((one.stage, one.topic, one.lag, one.oldest_age_s, sum(one.deleted_unread.values())) for one in answer.stages),
+        (
+            (stage.stage, stage.topic, stage.lag, stage.oldest_age_s, sum(stage.deleted_unread.values()))
+            for stage in answer.stages
+        ),
     )
     click.echo()
     cold, hot, fresh = answer.tiers.cold, answer.tiers.hot, answer.freshness_s

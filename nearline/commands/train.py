@@ -48,7 +48,7 @@ def train(
       nearline train --events events.jsonl.gz --out my-package
       nearline train --events events.jsonl.gz --out my-package --resume
     """
-    from nearline.commands._recorded import read_feed
+    from nearline.commands._recorded_events import read_feed
     from trainer.settings import read_settings
     from trainer.training import Plan, train
 

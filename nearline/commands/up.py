@@ -28,7 +28,7 @@ def up(
       nearline up --data-dir /tmp/try --port 0
     """
     from nearline import log
-    from nearline.settings.settings import load_settings
+    from nearline.settings.loading import load_settings
     from nearline.up.runtime import run_up
 
     settings = load_settings(config, data_dir, package=package, serve__port=port)

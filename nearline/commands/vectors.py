@@ -28,7 +28,7 @@ def vectors(*, kind: str, ids: tuple[str, ...], settings: Settings, instance: In
     Example:
       nearline vectors post p1 p2
     """
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from nearline.errors import NearlineError
 
     missing = []

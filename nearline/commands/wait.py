@@ -10,7 +10,7 @@ from nearline.commands._terminal import on_terminal
 from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from retriever.client import RetrieverClient
     from schemas.ids import Offset, Partition
     from streams.operate.wait import Progress
@@ -29,7 +29,7 @@ def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> Non
     Example:
       nearline ingest events.jsonl && nearline wait --timeout 60
     """
-    from nearline.ask.connect import Connections
+    from nearline.ask.connections import Connections
     from streams.operate.wait import Wait
 
     started = time.monotonic()

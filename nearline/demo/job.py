@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from nearline.ask.connect import Connections
+from nearline.ask.connections import Connections
 from nearline.demo.events import Facts, read_texts
 from nearline.demo.quality import PRECISION_AT, precision
 from nearline.demo.world import Truth
 from nearline.errors import NearlineError
 from nearline.pipeline import COMMAND_S, Pipeline
-from nearline.settings.settings import instance_settings
+from nearline.settings.loading import instance_settings
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
 from schemas import topics

@@ -1,4 +1,4 @@
-"""Reads `NEARLINE_*` with pydantic-settings, which takes long to import: so not in `settings.py` beside this file."""
+"""Reads `NEARLINE_*` with pydantic-settings. Its own file, because that library takes a third of a second to import."""
 
 import os
 from typing import Any
@@ -6,21 +6,23 @@ from typing import Any
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from nearline.errors import BadSettings
-from nearline.settings.settings import PREFIX, Settings
+from nearline.settings.settings import ENVIRONMENT_PREFIX, Settings
 
 
-class _Environment(Settings, BaseSettings):
-    """Never made: it tells the source below what there is to read."""
+class _EnvironmentSettings(Settings, BaseSettings):
+    """Never instantiated: it only tells `EnvSettingsSource` which variables there are."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
 
 
 def read_environment() -> dict[str, Any]:
-    """Nested by `__`; a section may also be one value in JSON. Values are checked later. Raises BadSettings."""
+    """Nested by `__`; a whole section may also be given as JSON. Values are not checked here. Raises BadSettings."""
     try:
-        return EnvSettingsSource(_Environment)()
+        return EnvSettingsSource(_EnvironmentSettings)()
     except SettingsError as error:
-        section = PREFIX + str(error).partition('"')[2].partition('"')[0].upper()
+        section = ENVIRONMENT_PREFIX + str(error).partition('"')[2].partition('"')[0].upper()
         names = [name for name in os.environ if name.upper().partition("__")[0] == section]
         raise BadSettings(
             f"{' or '.join(sorted(names))} in the environment is not JSON; write {{...}} or one value a key"

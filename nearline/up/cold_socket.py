@@ -11,13 +11,13 @@ from typing import Final
 from nearline.errors import BadSettings
 
 _MAX_SOCKET_PATH: Final = 100
-"""The kernel takes 107 bytes."""
+"""Bytes. The kernel allows 107."""
 
 
 def cold_socket(data_dir: Path) -> Path:
-    """In the data folder; in a folder of ours among the temporary ones where that path is too long for a socket.
+    """In the data folder. Where that path is too long for a socket, in a private folder among the temporary files.
 
-    Raises BadSettings where the folder among the temporary ones is not ours alone.
+    Raises BadSettings where other accounts can open that private folder.
     """
     socket = data_dir / "cold.sock"
     if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
@@ -28,8 +28,9 @@ def cold_socket(data_dir: Path) -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Anybody may make a folder of this name first, and then put sockets of their own into it."""
-    with suppress(FileExistsError):  # whatever it is
+    """Makes the folder, or checks it where it exists: another account may have made a folder of this name first, to put
+    its own sockets into it."""
+    with suppress(FileExistsError):  # checked below, whatever it is
         folder.mkdir(mode=0o700)
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:

@@ -1,6 +1,7 @@
-"""Where Prometheus finds the processes of an instance: each on a free port of its own, named in a file.
+"""Serves the metrics of a process over HTTP, and tells Prometheus at which address.
 
-`DATA/metrics/NAME.json` is what Prometheus reads with `file_sd_configs`.
+Each process takes a free port and writes its address into `DATA/metrics/NAME.json`, which Prometheus reads with
+`file_sd_configs`. Knows no metric.
 """
 
 import json
@@ -22,7 +23,7 @@ def targets_folder(data_dir: Path) -> Path:
 
 @contextmanager
 def served_metrics(name: str, data_dir: Path, host: str, registry: "CollectorRegistry") -> Iterator[None]:
-    """Serves the registry's metrics over HTTP meanwhile."""
+    """Serves the registry's metrics over HTTP within the context."""
     from prometheus_client import start_http_server
 
     server, thread = start_http_server(0, host, registry)
@@ -37,7 +38,8 @@ def served_metrics(name: str, data_dir: Path, host: str, registry: "CollectorReg
 
 
 def announce(name: str, data_dir: Path, host: str, port: int, scheme: str = "http") -> None:
-    """Whole or not at all: Prometheus never sees half a file. It takes the scheme from a label of that name."""
+    """Writes the address for Prometheus, which never sees half a file. Prometheus takes the scheme from the label
+    `__scheme__`."""
     reachable = socket.gethostname() if host in {"0.0.0.0", "::"} else host
     address = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
     target = _file(name, data_dir)
@@ -51,7 +53,7 @@ def withdraw(name: str, data_dir: Path) -> None:
 
 
 def addresses(stage: str, data_dir: Path) -> list[str]:
-    """Of the stage's processes, as they have announced them."""
+    """The addresses that the stage's processes have announced."""
     files = targets_folder(data_dir).glob(f"{stage}*.json")
     return [address for file in files for group in json.loads(file.read_bytes()) for address in group["targets"]]
 

@@ -1,6 +1,6 @@
 """One process of an instance: `python -m nearline.up.process NAME DATA_DIR`, started by `nearline up`.
 
-Leaves with status 0 when it is told to stop, with 1 when it cannot go on; then it is started again.
+Its exit status is 0 when it was told to stop, and 1 when it cannot go on. `nearline up` then starts it again.
 """
 
 import faulthandler
@@ -16,31 +16,31 @@ from typing import NoReturn
 import structlog
 
 from nearline import log
-from nearline.settings.settings import Settings, read_of_parent
-from nearline.up.build import SERVE, Report, Run, build
-from nearline.up.failures import Beginnings, report
+from nearline.settings.loading import read_instance_settings
+from nearline.settings.settings import Settings
+from nearline.up.build import SERVE, ReportFailure, Run, build
+from nearline.up.failure_reports import StartTracker, write_failure_report
 
 _log = structlog.get_logger(__name__)
 
-
-Build = Callable[[str, Settings, Beginnings, Report], Run]
+Build = Callable[[str, Settings, StartTracker, ReportFailure], Run]
 
 
 def run_process(name: str, data_dir: Path, build: Build = build) -> int:
     """Runs one process to its end and returns its exit status. Call it once, from the main thread."""
     # `kill -USR1` writes what every thread is doing into the log.
     faulthandler.register(signal.SIGUSR1)
-    # While it is put together it has done nothing yet, and a model takes seconds to load: it need not be waited for.
+    # Loading a model takes seconds. Until the process is put together there is nothing to finish: it ends at once.
     _on_signals(lambda: os._exit(0))
-    settings = read_of_parent(data_dir)
+    settings = read_instance_settings(data_dir)
     log.configure(name, settings.log_level)
-    beginnings = Beginnings()
+    start_tracker = StartTracker()
 
     def report_end(error: Exception) -> None:
-        report(error, name, data_dir, at_start=beginnings.at_start)
+        write_failure_report(error, name, data_dir, at_start=start_tracker.is_starting)
 
     try:
-        run = build(name, settings, beginnings, report_end)
+        run = build(name, settings, start_tracker, report_end)
         collect_rarely()
         if name == SERVE:
             share_quickly()
@@ -55,15 +55,16 @@ def run_process(name: str, data_dir: Path, build: Build = build) -> int:
 
 
 def collect_rarely() -> None:
-    """What is loaded by now stays, and batches of thousands of small objects come and go without making cycles: looking
-    for some after every 700 took an eighth of the context stage's time."""
+    """Makes the garbage collector look for cycles less often. What is loaded by now stays for good, and the thousands
+    of small objects of a batch form no cycles. With Python's default, a look after every 700 new objects, collecting
+    took an eighth of the context stage's time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 def share_quickly() -> None:
-    """A thread that needs Python's lock waits so long for another one that computes. Of the default, 5 ms, a search
-    would wait several while posts come into the hot tier."""
+    """Lets threads take turns every 0.5 ms. A thread that needs Python's lock waits this long for a thread that
+    computes. With the default of 5 ms a search would wait several times 5 ms while posts come into the hot tier."""
     sys.setswitchinterval(0.000_5)
 
 
@@ -73,7 +74,7 @@ def _on_signals(react: Callable[[], None]) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Threads of libraries must not hold up the end: all that matters is done."""
+    """Ends the process without waiting for threads of libraries: all that matters is done."""
     sys.stderr.flush()
     os._exit(status)
 

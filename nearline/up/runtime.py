@@ -1,6 +1,7 @@
-"""A running instance, from the lock on its data folder to the last process ended: what `nearline up` does.
+"""What `nearline up` does: runs an instance, from the lock on its data folder to the end of its last process.
 
-Owns the order of starting and draining, and `instance.json`. What runs inside a process is `nearline/up/build.py`.
+Owns the order in which processes are started and stopped, and `instance.json`. Knows nothing of what runs inside a
+process; `nearline/up/build.py` does.
 """
 
 import os
@@ -21,16 +22,18 @@ from encoders.package.model_package import ModelPackage
 from nearline import children
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import NotRunning
+from nearline.ports import listening_port
 from nearline.settings.data_folder import make_data_folder
 from nearline.settings.instance import Instance, instance_file, locked, read_last_instance, write_instance
-from nearline.settings.settings import Settings, forget_children, write_for_children
-from nearline.up.build import COLD, package_folder, process_names
+from nearline.settings.loading import remove_instance_settings, write_instance_settings
+from nearline.settings.settings import Settings
+from nearline.up.build import COLD, process_names
 from nearline.up.cold_socket import cold_socket
-from nearline.up.cores import child_environment
-from nearline.up.failures import failure_of, failures_folder
+from nearline.up.failure_reports import failure_report_of, failure_reports_folder
 from nearline.up.metrics import targets_folder
-from nearline.up.readiness import Probe, listening_port
-from nearline.up.stalls import Stalls
+from nearline.up.resources import child_environment
+from nearline.up.retriever_probe import RetrieverProbe
+from nearline.up.stall_detector import StallDetector
 from nearline.up.supervisor import Part, Supervisor
 from retriever.http import tls
 from schemas.topics import core_topics, generation_topics
@@ -43,37 +46,35 @@ from streams.kafka.periodic import repeating
 from streams.kafka.topics import ensure_topics
 
 BROKER: Final = "broker"
+PROCESS_MODULE: Final = "nearline.up.process"
 
-# Together under 20 s. Readers and writers first, then what they ask, then what they stand on.
+# Together under 20 s. The stages and the retriever stop first, then the cold tier that they ask, then the broker.
 _STAGES_GRACE_S: Final = 9.0
 _COLD_GRACE_S: Final = 4.0
 _BROKER_GRACE_S: Final = 5.0
 
-_TURN_S: Final = 0.1
+_LOOK_EVERY_S: Final = 0.1
 _ORPHAN_GRACE_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
 
 class _Stopped(BaseException):
-    """A signal came while starting."""
-
-
-PROCESS_MODULE: Final = "nearline.up.process"
+    """SIGTERM or SIGINT came while the instance was starting."""
 
 
 def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
-    """Returns after SIGTERM or SIGINT, when everything is ended. Call it from the main thread. Each process is started
-    as `python -m PROCESS_MODULE NAME DATA_DIR`.
+    """Returns after SIGTERM or SIGINT, when every process has ended. Call it from the main thread. Each process is
+    started as `python -m PROCESS_MODULE NAME DATA_DIR`.
 
     Raises NearlineError, PackageError, StreamsError, BadCertificate.
     """
     check_options(settings.kafka)
     make_data_folder(settings.data_dir)
     with locked(settings.data_dir):
-        # Nothing of an earlier run may be left: two owners of one folder would spoil it.
+        # No process of an earlier run may be left: two processes that write into one folder would spoil it.
         end_leftovers(settings.data_dir, process_module)
-        package = ModelPackage.load(package_folder(settings).absolute())
+        package = ModelPackage.load(settings.package_folder.absolute())
         # Called for its errors: bad certificate files end the start here, before any child is started.
         tls.server_context(settings.serve)
         serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
@@ -82,19 +83,19 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
 
 
 class Runtime:
-    """One `nearline up` on a data folder that it has for itself."""
+    """One `nearline up`. The caller holds the lock on the data folder."""
 
     def __init__(self, settings: Settings, package: ModelPackage, process_module: str) -> None:
-        """`settings` name the package's folder and the port to listen on."""
+        """In `settings` the package's folder and the port to listen on are set."""
         self._package = package
         self._settings = settings
         self._process_module = process_module
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
         self._topics = (*core_topics(), *generation_topics(package.generation))
         self._supervisor = Supervisor()
-        self._probe = Probe(settings.serve.host, settings.serve.port, settings.serve.certificate_file)
+        self._probe = RetrieverProbe(settings.serve.host, settings.serve.port, settings.serve.certificate_file)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        self._written: Instance | None = None
+        self._written_instance: Instance | None = None
         self._starting = True
         self._stop = False
 
@@ -105,7 +106,7 @@ class Runtime:
             self._start()
             self._starting = False
             with repeating("closing segments", self._settings.kafka.erase_within_s / 8, self._close_segments):
-                self._look_after()
+                self._supervise()
         except _Stopped:
             pass
         finally:
@@ -116,12 +117,12 @@ class Runtime:
         # 1. The broker, and the topics that every stage expects.
         if self._broker is not None:
             self._start_broker(self._broker)
-        write_for_children(self._settings)
+        write_instance_settings(self._settings)
         self._ensure_topics()
-        # 2. Everything else, in any order: what finds another part missing tries again.
+        # 2. All other processes, in any order: a process that needs another one tries until it is there.
         for name in process_names(self._settings):
-            self._supervisor.start(Part(name, self._launcher(name), failure_of(self._settings.data_dir, name)))
-        self._publish()
+            self._supervisor.start(Part(name, self._launcher(name), failure_report_of(self._settings.data_dir, name)))
+        self._write_instance()
 
     def _start_broker(self, broker: EmbeddedBroker) -> None:
         log.info("starting the broker", folder=str(broker.folder))
@@ -132,7 +133,8 @@ class Runtime:
         self._settings = self._settings.model_copy(update={"kafka": kafka})
 
     def _ensure_topics(self) -> None:
-        """Waits for a broker elsewhere as long as it takes; what it refuses ends the start."""
+        """Waits as long as it takes for a broker that we do not start. An error other than its absence ends the
+        start."""
         while True:
             try:
                 return ensure_topics(self._settings.kafka, self._topics)
@@ -148,32 +150,32 @@ class Runtime:
         command = [sys.executable, "-m", self._process_module, name, str(self._settings.data_dir)]
         return lambda: children.spawn(command, env=child_environment(name, self._settings), dies_with_parent=True)
 
-    def _look_after(self) -> None:
+    def _supervise(self) -> None:
         log.info("started", processes=[process.name for process in self._supervisor.processes])
         announced = False
-        stalls = Stalls(
+        detector = StallDetector(
             self._settings.kafka, self._package.generation, self._settings.data_dir, self._settings.stalled_after_s
         )
-        stalls.start()
+        detector.start()
         while not self._stop:
             self._supervisor.look()
             self._probe.look()
-            self._end_stalled(stalls)
-            self._publish()
+            self._kill_stalled(detector)
+            self._write_instance()
             if self._probe.ready and not announced:
                 announced = True
                 log.info("ready", url=self._probe.url)
                 print("ready", flush=True)
-            time.sleep(_TURN_S)
-        stalls.close()
+            time.sleep(_LOOK_EVERY_S)
+        detector.close()
 
-    def _end_stalled(self, stalls: Stalls) -> None:
-        for name in stalls.found(self._supervisor.processes):
+    def _kill_stalled(self, detector: StallDetector) -> None:
+        for name in detector.stalled_names(self._supervisor.processes):
             log.warning("a process stands still and is killed", part=name, after_s=self._settings.stalled_after_s)
             self._supervisor.kill(name)
 
-    def _publish(self) -> None:
-        """Writes `instance.json` when it would say something else."""
+    def _write_instance(self) -> None:
+        """Writes `instance.json` when its content has changed."""
         instance = Instance(
             supervisor_pid=os.getpid(),
             bootstrap_servers=self._settings.kafka.bootstrap_servers or "",
@@ -185,9 +187,9 @@ class Runtime:
             processes=self._supervisor.processes,
             started_at=self._started_at,
         )
-        if instance != self._written:
+        if instance != self._written_instance:
             write_instance(self._settings.data_dir, instance)
-            self._written = instance
+            self._written_instance = instance
 
     def _drain(self) -> None:
         log.info("draining")
@@ -195,19 +197,20 @@ class Runtime:
         self._supervisor.drain([name for name in names if name not in (COLD, BROKER)], _STAGES_GRACE_S)
         self._supervisor.drain([COLD], _COLD_GRACE_S)
         self._supervisor.drain([BROKER], _BROKER_GRACE_S)
-        _forget(self._settings.data_dir)
+        _remove_runtime_files(self._settings.data_dir)
         log.info("stopped")
 
     def _on_signal(self, _: int, __: FrameType | None) -> None:
         self._stop = True
         if self._starting:
-            # Whatever the start waits for, it waits no longer.
+            # Interrupts whatever the start waits for.
             self._starting = False
             raise _Stopped
 
 
 def end_leftovers(data_dir: Path, process_module: str) -> None:
-    """Ends what a killed `nearline up` may have left: its children die with it, but not within no time at all."""
+    """Ends the processes that a killed `nearline up` may have left. Its children die with it, but that takes a
+    moment."""
     EmbeddedBroker(data_dir / "kafka").stop()
     try:
         left = read_last_instance(data_dir).processes
@@ -218,21 +221,21 @@ def end_leftovers(data_dir: Path, process_module: str) -> None:
         if process:
             log.warning("ending a process of the last run", part=info.name, pid=info.pid)
             children.end(process, _ORPHAN_GRACE_S)
-    _forget(data_dir)
+    _remove_runtime_files(data_dir)
 
 
 def _is_child(command: list[str], process_module: str, data_dir: Path) -> bool:
     return process_module in command and command[-1:] == [str(data_dir)]
 
 
-def _forget(data_dir: Path) -> None:
+def _remove_runtime_files(data_dir: Path) -> None:
     instance_file(data_dir).unlink(missing_ok=True)
-    forget_children(data_dir)
-    for folder in (targets_folder(data_dir), heartbeat_folder(data_dir), failures_folder(data_dir)):
+    remove_instance_settings(data_dir)
+    for folder in (targets_folder(data_dir), heartbeat_folder(data_dir), failure_reports_folder(data_dir)):
         shutil.rmtree(folder, ignore_errors=True)
     socket_file = cold_socket(data_dir)
     socket_file.unlink(missing_ok=True)
     if socket_file.parent != data_dir:
-        # Among the temporary files; others of ours may be there.
+        # The folder among the temporary files. It may hold the sockets of other instances, and then it stays.
         with suppress(OSError):
             socket_file.parent.rmdir()

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from nearline.chaos.expected import Entry, Member, expected_end, time_us
+from nearline.chaos.expected_state import Entry, Member, expected_state, time_us
 from nearline.chaos.feed import Event, Feed
 from schemas.events import parse_event
 from tests.kit.data.lines import line
@@ -32,7 +32,7 @@ def test_it_makes_trouble() -> None:
         e for place, e in enumerate(feed.events) if e["type"] == "activity" and created.get(e["post_id"], 0) > place
     ]
     assert early, "activity before its post"
-    end = expected_end(feed.events)
+    end = expected_state(feed.events)
     assert end.deleted
     last = {event["post_id"]: event["type"] for event in posts}
     assert any(last[post_id] != "post.deleted" for post_id in end.deleted), "a stale repeat after a delete"
@@ -47,10 +47,10 @@ def test_the_newest_event_wins_whatever_the_order_of_sending() -> None:
     updated = {**created, "type": "post.updated", "text": "new", "at": "2026-01-05T11:00:00Z"}
     deleted = {"type": "post.deleted", "post_id": "p", "at": "2026-01-05T12:00:00Z"}
     back = {**updated, "at": "2026-01-05T13:00:00Z"}
-    assert expected_end([updated, created]).live == {"p": updated}
-    end = expected_end([deleted, updated, created])
+    assert expected_state([updated, created]).live == {"p": updated}
+    end = expected_state([deleted, updated, created])
     assert (end.live, end.deleted) == ({}, {"p"})
-    assert expected_end([back, deleted, created]).live == {"p": back}
+    assert expected_state([back, deleted, created]).live == {"p": back}
 
 
 def test_what_a_member_must_have() -> None:
@@ -67,7 +67,7 @@ def test_what_a_member_must_have() -> None:
         {"type": "member.updated", "member_id": "m", "headline": "baker", "at": _at(10)},
         {"type": "member.deleted", "member_id": "gone", "at": _at(11)},
     ]
-    end = expected_end(events)
+    end = expected_state(events)
     like = Entry(time_us(_at(4)), "stays", "like")
     wrote = Entry(time_us(_at(1)), "stays", "wrote")
     assert end.members["m"] == Member(events[-2], {like}, {like}, {"stays"}, {"stays", "goes"}, {"goes"})
@@ -88,7 +88,7 @@ def test_a_full_history_may_have_dropped_what_a_deleted_post_pushed_out() -> Non
         for number, one in enumerate(posts)
     ]
     deletes = [{"type": "post.deleted", "post_id": one, "at": _at(99)} for one in posts[-2:]]
-    member = expected_end([*bodies, *likes, *deletes]).members["m"]
+    member = expected_state([*bodies, *likes, *deletes]).members["m"]
     assert {entry.post_id for entry in member.possible} == set(posts[:49])
     assert {entry.post_id for entry in member.history} == set(posts[1:49])
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from nearline.chaos.expected import End, expected_end
+from nearline.chaos.expected_state import ExpectedState, expected_state
+from nearline.chaos.expected_vectors import ReEncodedVectors
 from nearline.chaos.feed import Event, Feed
 from nearline.chaos.findings import Findings, Seen
-from nearline.chaos.held import Held
 from nearline.chaos.judge import Verdict, verdict
+from nearline.chaos.pipeline_state import PipelineState
 from nearline.chaos.table import KILL, Round, figures, sentence
-from nearline.chaos.vectors import OwnVectors
 from schemas.contexts import HistoryEntry
 from schemas.ids import Micros, PostId, Revision
 from tests.kit.data.faultless_pipeline import held_after
@@ -28,11 +28,13 @@ class Case(NamedTuple):
     """A feed that has ended, and what a pipeline without a mistake holds then."""
 
     events: list[Event]
-    end: End
-    held: Held
-    vectors: OwnVectors
+    end: ExpectedState
+    held: PipelineState
+    vectors: ReEncodedVectors
 
-    def red(self, held: Held | None = None, seen: Seen | None = None, handles: set[str] | None = None) -> set[str]:
+    def red(
+        self, held: PipelineState | None = None, seen: Seen | None = None, handles: set[str] | None = None
+    ) -> set[str]:
         """The columns that do not hold."""
         judged = verdict(self.end, held or self.held, self.vectors, seen if seen is not None else {}, handles or set())
         return _red([Round("random faults", ["kill -9 encode"], 1.0, judged)])
@@ -42,9 +44,9 @@ class Case(NamedTuple):
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("judge")
     make_tiny_package(folder / "package", dimension=32)
-    vectors = OwnVectors(folder / "package")
+    vectors = ReEncodedVectors(folder / "package")
     events = Feed(1, START).take(NUM_EVENTS)
-    return Case(events, expected_end(events), held_after(events, vectors), vectors)
+    return Case(events, expected_state(events), held_after(events, vectors), vectors)
 
 
 def test_nothing_is_red_where_nothing_is_wrong(case: Case) -> None:
@@ -64,41 +66,41 @@ def test_nothing_is_red_in_whatever_order_the_topics_are_read(case: Case, first:
 class Planted(NamedTuple):
     column: str
     what: str
-    plant: Callable[[Case], Held]
+    plant: Callable[[Case], PipelineState]
 
 
-def _without(name: str, key: Callable[[Case], str]) -> Callable[[Case], Held]:
+def _without(name: str, key: Callable[[Case], str]) -> Callable[[Case], PipelineState]:
     """The held part of this name lacks one entity."""
 
-    def plant(case: Case) -> Held:
+    def plant(case: Case) -> PipelineState:
         part = getattr(case.held, name)
         return _changed(case.held, name, {other: value for other, value in part.items() if other != key(case)})
 
     return plant
 
 
-def _with(name: str, key: Callable[[Case], str], change: Callable[[Case, Any], Any]) -> Callable[[Case], Held]:
+def _with(name: str, key: Callable[[Case], str], change: Callable[[Case, Any], Any]) -> Callable[[Case], PipelineState]:
     """One entity of that part is another; `change` is given what is there, or None."""
 
-    def plant(case: Case) -> Held:
+    def plant(case: Case) -> PipelineState:
         part = getattr(case.held, name)
         return _changed(case.held, name, {**part, key(case): change(case, part.get(key(case)))})
 
     return plant
 
 
-def _changed(held: Held, name: str, part: Any) -> Held:
+def _changed(held: PipelineState, name: str, part: Any) -> PipelineState:
     """The cold tier counts what it holds."""
     held = held._replace(**{name: part})
     return held._replace(num_members=sum(not member.deleted for member in held.members.values()))
 
 
-def _in_an_answer(change: Callable[[Case, dict[str, float]], dict[str, float]]) -> Callable[[Case], Held]:
+def _in_an_answer(change: Callable[[Case, dict[str, float]], dict[str, float]]) -> Callable[[Case], PipelineState]:
     return lambda case: case.held._replace(answers=[case.held.answers[0], change(case, case.held.answers[1])])
 
 
-def _twice(kind: Any, key: Callable[[Case], str]) -> Callable[[Case], Held]:
-    def plant(case: Case) -> Held:
+def _twice(kind: Any, key: Callable[[Case], str]) -> Callable[[Case], PipelineState]:
+    def plant(case: Case) -> PipelineState:
         embedded = {**case.held.embedded, kind: case.held.embedded[kind].copy()}
         embedded[kind][key(case), 1] += 1
         return case.held._replace(embedded=embedded)

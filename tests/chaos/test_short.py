@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nearline.chaos.expected import expected_end
+from nearline.chaos.expected_state import expected_state
 from nearline.chaos.run import Chaos, chaos_on
 from nearline.chaos.table import figures
 
@@ -35,7 +35,7 @@ def test_nothing_is_lost_whatever_dies(chaos: Chaos) -> None:
 
 def test_the_judge_sees_what_is_wrong(chaos: Chaos) -> None:
     """Ends that the pipeline has not reached, and vectors that are another's: so the other test can fail."""
-    judge, end = chaos.judge, expected_end(chaos.feed.events)
+    judge, end = chaos.judge, expected_state(chaos.feed.events)
     held = judge.look()
     assert judge.compare(end, held).is_good
     post_id, event = next(iter(end.live.items()))

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from encoders.encoder import Encoder
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
-from nearline.commands._recorded import read_feed
+from nearline.commands._recorded_events import read_feed
 from tests.kit.data.training_events import events, write_events
 from tests.kit.forks import Forks, Run, output_of
 from tests.kit.packages import make_tiny_package

@@ -12,9 +12,9 @@ from contexts.rows import Hop, MemberChange, MemberRow, PostChange, PostRow
 from contexts.settings import ContextRules
 from encoders.errors import Unencodable
 from indexer.tiers import StoredMember, StoredPost
+from nearline.chaos.expected_vectors import ExpectedVectors
 from nearline.chaos.feed import Event
-from nearline.chaos.held import QUESTIONS, Held
-from nearline.chaos.vectors import Vectors
+from nearline.chaos.pipeline_state import QUESTIONS, PipelineState
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import Vector
 from schemas.events import Activity, MemberDeleted, MemberUpdated, event_order, event_time_us, parse_event
@@ -85,7 +85,7 @@ class Honest:
         return self._members.get(member_id, MemberRow(MemberId(member_id)))
 
 
-def held_after(events: Sequence[Event], vectors: Vectors) -> Held:
+def held_after(events: Sequence[Event], vectors: ExpectedVectors) -> PipelineState:
     honest = Honest()
     honest.take(events)
     posts, members = honest.contexts()
@@ -93,7 +93,7 @@ def held_after(events: Sequence[Event], vectors: Vectors) -> Held:
     cold = {str(context.post_id): _stored_post(context, of_posts) for context in posts if not context.deleted}
     outcomes = map(_vector, vectors.members(members))
     stored = {str(one.member_id): _stored_member(one, vector) for one, vector in zip(members, outcomes, strict=True)}
-    return Held(
+    return PipelineState(
         post_contexts={str(context.post_id): context for context in posts},
         member_contexts={str(context.member_id): context for context in members},
         embedded={

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nearline.commands._recorded import read_feed
+from nearline.commands._recorded_events import read_feed
 from tests.kit.data.training_events import events, write_events
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import make_topics

@@ -14,7 +14,7 @@ import structlog
 
 from nearline import children
 from nearline.broker import embedded as broker
-from nearline.up.failures import Failure
+from nearline.up.failure_reports import FailureReport
 from nearline.up.supervisor import LONGEST_DELAY_S, STEADY_S, Part, Supervisor
 from tests.kit.waiting import until
 
@@ -93,7 +93,7 @@ def test_a_relaunch_that_fails_is_tried_again_and_ends_nobody(failure: Exception
 def test_what_ends_a_process_at_its_start_three_times_is_said_once(start_s: float) -> None:
     """However long the start takes on a busy machine."""
     reasons = iter(["no model", *["no GPU"] * 4, "no model"])
-    log = _errors_of_restarts(6, start_s, lambda pid: Failure(pid, next(reasons), at_start=True))
+    log = _errors_of_restarts(6, start_s, lambda pid: FailureReport(pid, next(reasons), at_start=True))
     assert log == ["encode-0 has ended 3 times at its start: no GPU"]
 
 
@@ -102,8 +102,8 @@ def test_who_does_not_say_why_it_ends_at_its_start_is_named_with_its_status() ->
     assert log == ["encode-0 has ended 3 times at its start: it ended with status 1"]
 
 
-@pytest.mark.parametrize("failure", [None, Failure(1, "an outage", at_start=False)])
-def test_what_ends_a_process_after_a_long_time_is_no_failure_to_start(failure: Failure | None) -> None:
+@pytest.mark.parametrize("failure", [None, FailureReport(1, "an outage", at_start=False)])
+def test_what_ends_a_process_after_a_long_time_is_no_failure_to_start(failure: FailureReport | None) -> None:
     assert _errors_of_restarts(4, STEADY_S, lambda _: failure) == []
 
 
@@ -140,7 +140,7 @@ def test_a_broker_that_ends_is_watched_no_longer(tmp_path: Path) -> None:
     until(lambda: "slow-broker" not in [thread.name for thread in threading.enumerate()], "the watch to end")
 
 
-def _errors_of_restarts(number: int, lives_s: float, failure: Callable[[int], Failure | None]) -> list[str]:
+def _errors_of_restarts(number: int, lives_s: float, failure: Callable[[int], FailureReport | None]) -> list[str]:
     """What is logged as errors of a process that ends so many times, each time after `lives_s`."""
     now = [0.0]
 

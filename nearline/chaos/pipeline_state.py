@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Final, NamedTuple, TypeVar
 
 from indexer.tiers import ColdReader, StoredMember, StoredPost
-from nearline.ask.connect import Connections
+from nearline.ask.connections import Connections
 from nearline.errors import NearlineError
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
@@ -37,7 +37,7 @@ Scores = dict[str, float]
 """Of the live posts, by id."""
 
 
-class Held(NamedTuple):
+class PipelineState(NamedTuple):
     """By entity id. Deleted posts are in no tier; `members` has the tombstones too."""
 
     post_contexts: dict[str, PostContext]
@@ -56,7 +56,7 @@ class Held(NamedTuple):
     dead_letters: int
 
 
-def collect(connections: Connections) -> Held:
+def read_pipeline_state(connections: Connections) -> PipelineState:
     """Raises StreamsError, IndexerError, RetrieverError, NearlineError where a part does not answer."""
     with closing(OffsetReader(connections.kafka, _KAFKA_CALL_S)) as reader:
         log = _Log(connections, reader)
@@ -74,7 +74,7 @@ def collect(connections: Connections) -> Held:
         num_members = cold.count("member")
         scores = answers.result()
         hot_posts = {post.post_id: post.revision for post in client.hot_posts()}
-    return Held(
+    return PipelineState(
         post_contexts,
         member_contexts,
         embedded,

@@ -1,7 +1,7 @@
 """The broker's classes as the JVM remembers them, beside its jars: with this file a start costs half the CPU.
 
 Optional: a broker starts without it too. Made once at set-up by starting a throw-away broker:
-`python -m nearline.broker.archive`, which gets the jars as well.
+`python -m nearline.broker.class_archive`, which gets the jars as well.
 """
 
 import tempfile

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from nearline.commands._shifts import Shift, Shifts, shift_to
+from nearline.commands._time_shifts import TimeShift, TimeShifts, shift_to
 from schemas.times import from_rfc3339
 
 
 def test_the_first_shift_of_a_file_holds(tmp_path: Path) -> None:
-    assert Shifts(tmp_path).find("d1") is None
-    assert Shifts(tmp_path).remember("d1", Shift("a.jsonl", 5)) == 5
-    assert Shifts(tmp_path).remember("d1", Shift("b.jsonl", 9)) == 5
-    assert Shifts(tmp_path).find("d1") == 5
-    assert Shifts(tmp_path).find("d2") is None
+    assert TimeShifts(tmp_path).find("d1") is None
+    assert TimeShifts(tmp_path).remember("d1", TimeShift("a.jsonl", 5)) == 5
+    assert TimeShifts(tmp_path).remember("d1", TimeShift("b.jsonl", 9)) == 5
+    assert TimeShifts(tmp_path).find("d1") == 5
+    assert TimeShifts(tmp_path).find("d2") is None
     assert [path.name for path in (tmp_path / "shifts").iterdir()] == ["d1.json"]
 
 

@@ -16,7 +16,7 @@ _Context = TypeVar("_Context", PostContext, MemberContext)
 _Kept = dict[str, tuple[_Context, Outcome]]
 
 
-class Vectors(Protocol):
+class ExpectedVectors(Protocol):
     """One outcome for each context, in order."""
 
     def posts(self, contexts: Sequence[PostContext]) -> list[Outcome]: ...
@@ -26,7 +26,7 @@ class Vectors(Protocol):
     def question(self, text: str) -> Vector: ...
 
 
-class OwnVectors:
+class ReEncodedVectors:
     """Encodes only contexts that have changed since it was asked last."""
 
     def __init__(self, package: Path) -> None:

@@ -14,14 +14,14 @@ _FOLDER: Final = "shifts"
 SECOND_US: Final = 1_000_000
 
 
-class Shift(Struct, frozen=True):
+class TimeShift(Struct, frozen=True):
     """`file` is the name at the first time, for people who look into the folder."""
 
     file: str
     shift_us: int
 
 
-class Shifts:
+class TimeShifts:
     """Any process may look and remember; of two that remember at once, the first wins for both."""
 
     def __init__(self, data_dir: Path) -> None:
@@ -29,11 +29,11 @@ class Shifts:
 
     def find(self, digest: str) -> int | None:
         try:
-            return msgspec.json.decode((self._folder / f"{digest}.json").read_bytes(), type=Shift).shift_us
+            return msgspec.json.decode((self._folder / f"{digest}.json").read_bytes(), type=TimeShift).shift_us
         except FileNotFoundError:
             return None
 
-    def remember(self, digest: str, shift: Shift) -> int:
+    def remember(self, digest: str, shift: TimeShift) -> int:
         """Returns what holds from now on, which is the earlier shift where there is one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._folder / f"{digest}.{os.getpid()}.tmp"

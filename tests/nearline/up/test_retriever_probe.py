@@ -10,8 +10,8 @@ from threading import Event, Thread
 import pytest
 from structlog.testing import capture_logs
 
-from nearline.up import readiness
-from nearline.up.readiness import Probe
+from nearline.up import retriever_probe
+from nearline.up.retriever_probe import RetrieverProbe
 from tests.kit.certificates import Certificate, certificate
 
 
@@ -53,13 +53,13 @@ def _serving(certificate: Certificate | None = None) -> Iterator[_Server]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "_EVERY_S", 0.0)
-    monkeypatch.setattr(readiness, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(retriever_probe, "_EVERY_S", 0.0)
+    monkeypatch.setattr(retriever_probe, "_TIMEOUT_S", 0.2)
 
 
 def test_a_slow_answer_hides_nothing_and_a_closed_port_does() -> None:
     with _serving() as server:
-        probe = Probe("127.0.0.1", server.server_port)
+        probe = RetrieverProbe("127.0.0.1", server.server_port)
         assert (probe.listens, probe.ready) == (False, False)
         probe.look()
         assert (probe.listens, probe.ready) == (True, False)
@@ -77,7 +77,7 @@ def test_only_the_certificate_of_its_own_file_is_believed_and_that_is_said_once(
     own, other = (certificate(tmp_path, name) for name in ("own.example", "other.example"))
     with _serving(other) as server, capture_logs() as log:
         server.status = 200
-        probe = Probe("127.0.0.1", server.server_port, own.certificate_file)
+        probe = RetrieverProbe("127.0.0.1", server.server_port, own.certificate_file)
         for _ in range(2):
             probe.look()
             assert (probe.url, probe.listens, probe.ready) == (f"https://127.0.0.1:{server.server_port}", False, False)

@@ -1,7 +1,7 @@
 import pytest
 
 from nearline.settings.settings import Settings
-from nearline.up.cores import child_environment, encode_threads
+from nearline.up.resources import child_environment, encode_threads
 from streams.settings import EncodeSettings
 
 
@@ -18,7 +18,7 @@ from streams.settings import EncodeSettings
 def test_encode_takes_the_cores_that_searching_leaves(
     cores: int, encode: EncodeSettings, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nearline.up.cores.os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("nearline.up.resources.os.sched_getaffinity", lambda _: set(range(cores)))
     assert encode_threads(Settings(encode=encode)) == threads
 
 

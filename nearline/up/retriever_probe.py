@@ -1,7 +1,6 @@
-"""Whether the retriever of this machine listens and is ready, asked over HTTP; and the port it is to listen on."""
+"""Asks the retriever of this machine over HTTP whether it listens and is ready. Knows nothing else of it."""
 
 import http.client
-import socket
 import ssl
 import time
 from contextlib import suppress
@@ -10,8 +9,6 @@ from typing import Final
 
 import structlog
 
-from nearline.errors import StartFailed
-from nearline.ports import free_ports
 from retriever.errors import BadCertificate
 from retriever.http import tls
 
@@ -21,17 +18,17 @@ _TIMEOUT_S: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Probe:
-    """Asks the retriever how it is, now and then.
+class RetrieverProbe:
+    """`listens` and `ready` are the retriever's last answer.
 
-    One that is slow to answer is what it was before: on a busy machine that is no reason to hide where it listens.
+    When it answers too slowly both stay as they were: a busy machine is no reason to hide where the retriever listens.
     """
 
     def __init__(self, host: str, port: int, certificate: Path | None = None) -> None:
-        """`certificate`: the file of its own, where it speaks HTTPS. Raises BadCertificate."""
+        """`certificate`: the file of the retriever's certificate, where it speaks HTTPS. Raises BadCertificate."""
         self._certificate = certificate
         self._tls = None if certificate is None else tls.trusting_only(certificate)
-        self._is_believed = True
+        self._is_trusted = True
         self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self._port = port
         self._due_at = 0.0
@@ -45,6 +42,7 @@ class Probe:
         return f"{scheme}://{host}:{self._port}"
 
     def look(self) -> None:
+        """Call it often; it asks every half second."""
         if time.monotonic() >= self._due_at:
             with suppress(TimeoutError):
                 status = self._ask()
@@ -52,28 +50,29 @@ class Probe:
             self._due_at = time.monotonic() + _EVERY_S
 
     def _ask(self) -> int | None:
-        """Raises TimeoutError."""
+        """The status of the answer; None where nothing answers. Raises TimeoutError."""
         connection = self._connection()
         try:
             connection.request("GET", "/readyz")
             status = connection.getresponse().status
-            self._is_believed = True
+            self._is_trusted = True
             return status
         except TimeoutError:
             raise
         except ssl.SSLCertVerificationError as error:
-            self._disbelieve(error)
+            self._distrust(error)
             return None
         except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()
 
-    def _disbelieve(self, error: ssl.SSLCertVerificationError) -> None:
-        """Says so once. The file may have been renewed, and the retriever started again since: reads it again."""
-        if self._is_believed:
+    def _distrust(self, error: ssl.SSLCertVerificationError) -> None:
+        """Logs it once, and reads the file again: the certificate may have been renewed and the retriever started with
+        the new one."""
+        if self._is_trusted:
             log.warning("the certificate at the retriever's port is not believed", reason=error.verify_message)
-        self._is_believed = False
+        self._is_trusted = False
         if self._certificate is not None:
             with suppress(BadCertificate):
                 self._tls = tls.trusting_only(self._certificate)
@@ -82,19 +81,3 @@ class Probe:
         if self._tls is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
         return http.client.HTTPSConnection(self._host, self._port, timeout=_TIMEOUT_S, context=self._tls)
-
-
-def listening_port(host: str, port: int) -> int:
-    """The port itself if it is free, a free one for 0. Raises StartFailed."""
-    if port == 0:
-        return free_ports(1)[0]
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-    except OSError as error:
-        raise StartFailed(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
-        ) from None
-    return port

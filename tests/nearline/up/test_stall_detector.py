@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nearline.settings.instance import ProcessInfo
-from nearline.up.stalls import Stalls
+from nearline.up.stall_detector import StallDetector
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable
@@ -55,7 +55,9 @@ class Watching:
 
     def __init__(self, folder: Path) -> None:
         kafka = KafkaSettings(bootstrap_servers=NOBODY)
-        self._stalls = Stalls(kafka, GENERATION, folder, AFTER_S, out_of_group_s=OUT_OF_GROUP_LOOKS * AFTER_S / 6)
+        self._detector = StallDetector(
+            kafka, GENERATION, folder, AFTER_S, out_of_group_s=OUT_OF_GROUP_LOOKS * AFTER_S / 6
+        )
 
     def after(
         self, looks: int, meanwhile: Callable[[], object] = int, processes: Sequence[ProcessInfo] = PROCESSES
@@ -63,9 +65,9 @@ class Watching:
         """Who stands still then. `meanwhile` is done before each look."""
         for _ in range(looks):
             meanwhile()
-            self._stalls.found(processes)
-            self._stalls.look()
-        return set(self._stalls.found(processes))
+            self._detector.stalled_names(processes)
+            self._detector.look()
+        return set(self._detector.stalled_names(processes))
 
 
 def begun(folder: Path, process: str, *owned: Place, loop: str = "loop") -> HeartbeatFile:
@@ -176,14 +178,16 @@ def test_the_thread_goes_on_after_a_look_that_failed(
         return ask(watch, places)
 
     monkeypatch.setattr(CommitWatch, "waiting", fails_once)
-    stalls = Stalls(make_topics(clean_topics), GENERATION, tmp_path, 0.6)
+    detector = StallDetector(make_topics(clean_topics), GENERATION, tmp_path, 0.6)
     begun(tmp_path, "contexts-0", POSTS[0])
     begun(tmp_path, "contexts-1")
     produce(make_topics(clean_topics), *POSTS[0])
     found: list[str] = []
-    with closing(stalls):
-        stalls.start()
-        until(lambda: bool(found.extend(stalls.found(PROCESSES)) or found), "the one with a backlog to be seen")
+    with closing(detector):
+        detector.start()
+        until(
+            lambda: bool(found.extend(detector.stalled_names(PROCESSES)) or found), "the one with a backlog to be seen"
+        )
     assert found == ["contexts-0"]
 
 

@@ -18,7 +18,7 @@ _AWAY: Final = (CommandFailed, NotRunning, NotReady, TierUnavailable, RetrieverU
 _T = TypeVar("_T")
 
 
-def insist(do: Callable[[], _T]) -> _T:
+def retry_while_away(do: Callable[[], _T]) -> _T:
     """Does it again until every part it needs is there. Raises what it raised last when `RECOVERY_S` are over."""
     deadline = time.monotonic() + RECOVERY_S
     while True:

@@ -1,14 +1,15 @@
-"""Sees processes that stand still: frozen, or alive with a loop that does nothing.
+"""Finds processes that stand still: frozen, or alive with a loop that does nothing.
 
-A loop is judged by the partitions that it owns, and by what it says itself (`streams/kafka/heartbeat.py`):
+Each loop of a process reports which partitions it owns and when it last worked (`streams/kafka/heartbeat.py`). A
+process stands still when
 
-- it owns a partition with something to read, commits nothing of it, and does not say that it is at work;
-- or it has not come round for so long that its consumer group has put it out, whatever it owned.
+- one of its loops owns a partition with records to read, commits none of them, and does not report that it is working;
+- or one of its loops has not come round for so long that its consumer group has removed it, whatever it owned;
+- or a signal has stopped it, even if its partitions belong to another process by now.
 
-So neither another machine's backlog nor a slow worker is held against a process that has nothing to do. Commits alone
-would not do: a large model takes minutes for a batch, and an outage of the cold tier is waited out. While the broker
-cannot be asked nothing is known of partitions. And a process that a signal has stopped stands still, also where its
-partitions have gone to another one meanwhile.
+A process that owns nothing is therefore never blamed for another one's backlog. Commits alone would mislead: a large
+model takes minutes for a batch, and a loop waits while the cold tier is away. While the broker cannot be asked,
+nothing is known of the first case.
 """
 
 import math
@@ -32,17 +33,17 @@ from streams.kafka.records import Place
 from streams.settings import KafkaSettings
 
 _LOOKS: Final = 6
-"""Within the time after which a process is taken for stalled."""
+"""How often a process is looked at before it counts as stalled."""
 _OUT_OF_GROUP_S: Final = 300.0
-"""Kafka's `max.poll.interval.ms`: who has not asked for records for so long is out of its group."""
+"""Kafka's `max.poll.interval.ms`: a consumer that has not polled for so long is removed from its group."""
 _PROCESSES_OF: Final = {"index": COLD}
-"""Stages whose processes have another name."""
+"""Stages whose processes have another name than the stage."""
 
 log = structlog.get_logger(__name__)
 
 
 class _Loop(NamedTuple):
-    """One of a process. `pid` tells it from the one before it under the same name."""
+    """One loop of a process. The pid tells the process from an earlier one of the same name."""
 
     process: str
     pid: int
@@ -52,8 +53,8 @@ class _Loop(NamedTuple):
 _Heartbeats = Mapping[_Loop, LastHeartbeat]
 
 
-class Stalls:
-    """`start` and `close` once. The broker is asked in a thread, because it may take its time to answer."""
+class StallDetector:
+    """Call `start` and `close` once each. The broker is asked in a thread, because it may take long to answer."""
 
     def __init__(
         self,
@@ -67,32 +68,33 @@ class Stalls:
         self._every_s = after_s / _LOOKS
         groups = {_PROCESSES_OF.get(read.stage, read.stage): read.group for read in all_stages(generation)}
         self._stages = [_Stage(kafka, name, group) for name, group in groups.items() if group != NO_GROUP]
-        # Both are replaced as a whole, each by one thread.
+        # Two threads use these two. Each is written by one of them, as a whole, so they need no lock.
         self._processes: tuple[ProcessInfo, ...] = ()
         self._stalled: frozenset[_Loop] = frozenset()
-        self._silent = Unchanged[_Loop, tuple[int, int]](math.ceil(out_of_group_s / self._every_s))
+        self._turns = Unchanged[_Loop, tuple[int, int]](math.ceil(out_of_group_s / self._every_s))
         self._due_at = 0.0
         self._stopped = Unchanged[str, int](_LOOKS)
         self._stop = Event()
-        self._thread = Thread(target=self._run, name="stalls", daemon=True)
+        self._thread = Thread(target=self._run, name="stall-detector", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        """Does not wait for an answer that is under way."""
+        """Does not wait for the broker's answer to the last question."""
         self._stop.set()
 
     def look(self) -> None:
-        """Once at everything that is asked of the broker or read in files. The thread does it again and again."""
+        """Asks the broker and reads the loops' files once. The thread calls this again and again."""
         heartbeats = self._heartbeats()
-        out = self._silent.look(
+        silent = self._turns.look(
             {loop: (heartbeat.turned_ns, heartbeat.worked_ns) for loop, heartbeat in heartbeats.items()}
         )
-        self._stalled = frozenset((*out, *(loop for stage in self._stages for loop in stage.stalled(heartbeats))))
+        self._stalled = frozenset((*silent, *(loop for stage in self._stages for loop in stage.stalled(heartbeats))))
 
-    def found(self, processes: Sequence[ProcessInfo]) -> list[str]:
-        """Names of those that stand still. Call it often: it looks now and then."""
+    def stalled_names(self, processes: Sequence[ProcessInfo]) -> list[str]:
+        """Names of the processes that stand still. Call it often: it answers `_LOOKS` times within `after_s`, and
+        returns nothing in between."""
         self._processes = tuple(processes)
         if time.monotonic() < self._due_at:
             return []
@@ -107,12 +109,12 @@ class Stalls:
             try:
                 self.look()
             except Exception:
-                # Whoever looks after the others must not be the one that ends unseen.
+                # Nobody would notice the end of this thread.
                 log.exception("looking for processes that stand still failed; it is tried again")
 
     def _heartbeats(self) -> dict[_Loop, LastHeartbeat]:
-        """Of processes that run. One that has not begun yet may take long to load its model; what its files say is of
-        the process before."""
+        """What the loops of running processes reported last. A process that still loads its model has reported nothing:
+        its files, if any, are those of the process before it, with another pid."""
         return {
             _Loop(process.name, heartbeat.pid, name): heartbeat
             for process in self._processes
@@ -127,22 +129,22 @@ class _Stage:
     def __init__(self, kafka: KafkaSettings, process: str, group: str) -> None:
         self._process = process
         self._watch = CommitWatch(kafka, group, _LOOKS)
-        self._waiting = Unchanged[tuple[_Loop, Place], tuple[int, Offset]](_LOOKS)
+        self._unchanged = Unchanged[tuple[_Loop, Place], tuple[int, Offset]](_LOOKS)
 
     def stalled(self, heartbeats: _Heartbeats) -> set[_Loop]:
-        """Those that had something to read, committed nothing and were not at work at more than so many looks in a row,
-        all on one partition that was theirs all the time. Counting begins anew when the broker cannot be asked."""
-        own = {
+        """The loops that for more than `_LOOKS` looks in a row owned the same partition, had something to read in it,
+        committed nothing there and did not report work. Counting starts again when the broker cannot be asked."""
+        loops = {
             loop: heartbeat for loop, heartbeat in heartbeats.items() if loop.process.partition("-")[0] == self._process
         }
         try:
-            waiting = self._watch.waiting({place for heartbeat in own.values() for place in heartbeat.owned})
+            waiting = self._watch.waiting({place for heartbeat in loops.values() for place in heartbeat.owned})
         except StreamsError as error:
             log.debug("whether a stage moves is not known", stage=self._process, error=str(error))
             waiting = {}
-        looks = {
+        progress = {
             (loop, place): (heartbeat.worked_ns, waiting[place])
-            for loop, heartbeat in own.items()
+            for loop, heartbeat in loops.items()
             for place in heartbeat.owned & waiting.keys()
         }
-        return {loop for loop, _ in self._waiting.look(looks)}
+        return {loop for loop, _ in self._unchanged.look(progress)}

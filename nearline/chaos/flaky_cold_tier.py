@@ -12,7 +12,7 @@ from schemas.files import write_whole
 from schemas.ids import Kind
 
 
-def write_faults(file: Path, every: int) -> None:
+def write_cold_faults(file: Path, every: int) -> None:
     """Each so many-th call of `write` and `flush` fails from now on; 1: all of them, 0: none. Whole or not at all."""
     write_whole(file, b"%d" % every)
 

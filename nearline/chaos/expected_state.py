@@ -47,7 +47,7 @@ class Member(NamedTuple):
         return bool(self.profile or self.history or self.acted or self.hidden)
 
 
-class End(NamedTuple):
+class ExpectedState(NamedTuple):
     """`live`: the newest event of each live post. `texts`: all that a post ever said. `departed`: members who left."""
 
     live: dict[str, Event]
@@ -57,7 +57,7 @@ class End(NamedTuple):
     departed: set[str]
 
 
-def expected_end(events: Iterable[Event]) -> End:
+def expected_state(events: Iterable[Event]) -> ExpectedState:
     """Per entity the newest event wins: by time, then created before updated before deleted. No two events of a feed
     are equal in both, but repeats."""
     events = list(events)
@@ -73,7 +73,7 @@ def expected_end(events: Iterable[Event]) -> End:
         member_id: _member(histories.get(member_id, set()), hidden.get(member_id, set()), live, profiles.get(member_id))
         for member_id in (_member_ids(events) | profiles.keys()) - departed
     }
-    return End(live, posts.keys() - live.keys(), texts, members, departed)
+    return ExpectedState(live, posts.keys() - live.keys(), texts, members, departed)
 
 
 def time_us(moment: str) -> int:

@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 from nearline import children
 from nearline.errors import BadSettings
 from nearline.ports import free_ports
-from nearline.settings.settings import Settings, write_for_children
+from nearline.settings.loading import write_instance_settings
+from nearline.settings.settings import Settings
 from nearline.up.build import build
-from nearline.up.failures import Beginnings, Failure, failure_of, report
+from nearline.up.failure_reports import FailureReport, StartTracker, failure_report_of, write_failure_report
 from nearline.up.supervisor import Part, Supervisor
 from schemas.topics import core_topics
 from streams.errors import KafkaUnavailable
@@ -28,14 +29,14 @@ from tests.kit.waiting import until
 
 
 def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) -> None:
-    write_for_children(Settings(data_dir=tmp_path))
+    write_instance_settings(Settings(data_dir=tmp_path))
     command = [sys.executable, "-m", "nearline.up.process", "encode-7", str(tmp_path)]
     supervisor = Supervisor()
     with capture_logs() as log, (tmp_path / "output").open("wb") as output:
         part = Part(
             "encode-7",
             lambda: children.spawn(command, output=output, dies_with_parent=True),
-            failure_of(tmp_path, "encode-7"),
+            failure_report_of(tmp_path, "encode-7"),
         )
         supervisor.start(part)
 
@@ -56,7 +57,7 @@ def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) ->
 def test_trending_says_why_it_leaves(tmp_path: Path) -> None:
     """Faust raises nothing through its agents, so that it leaves by itself."""
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}")
-    write_for_children(Settings(data_dir=tmp_path, kafka=kafka))
+    write_instance_settings(Settings(data_dir=tmp_path, kafka=kafka))
     command = [sys.executable, "-m", "nearline.up.process", "trending", str(tmp_path)]
     with (tmp_path / "output").open("wb") as output:
         process = children.spawn(command, output=output, dies_with_parent=True)
@@ -64,7 +65,7 @@ def test_trending_says_why_it_leaves(tmp_path: Path) -> None:
         assert process.wait(120) == EXIT_STATUS
     finally:
         process.kill()
-    failure = failure_of(tmp_path, "trending")(process.pid)
+    failure = failure_report_of(tmp_path, "trending")(process.pid)
     assert failure is not None, (tmp_path / "output").read_text()
     assert failure.sentence.startswith("KafkaConnectionError: Unable to bootstrap")
     assert failure.at_start
@@ -75,31 +76,31 @@ def test_a_worker_that_waits_in_vain_for_kafka_is_still_at_its_start(
 ) -> None:
     monkeypatch.setattr(transactional, "_CALL_S", 0.1)
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}")
-    beginnings = Beginnings()
-    run = build("contexts-0", Settings(data_dir=tmp_path, kafka=kafka), beginnings, lambda _: None)
+    start_tracker = StartTracker()
+    run = build("contexts-0", Settings(data_dir=tmp_path, kafka=kafka), start_tracker, lambda _: None)
     with pytest.raises(KafkaUnavailable):
         run(Event())
-    assert beginnings.at_start
+    assert start_tracker.is_starting
 
 
 @pytest.mark.broker
 def test_a_worker_with_partitions_is_past_its_start(clean_topics: RunningBroker, tmp_path: Path) -> None:
     kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)
     ensure_topics(kafka, core_topics())
-    beginnings = Beginnings()
-    with in_thread(build("contexts-0", Settings(data_dir=tmp_path, kafka=kafka), beginnings, lambda _: None)):
-        until(lambda: not beginnings.at_start, "the worker to get its partitions", 60)
+    start_tracker = StartTracker()
+    with in_thread(build("contexts-0", Settings(data_dir=tmp_path, kafka=kafka), start_tracker, lambda _: None)):
+        until(lambda: not start_tracker.is_starting, "the worker to get its partitions", 60)
 
 
 def test_a_process_is_at_its_start_until_each_of_its_parts_has_begun() -> None:
-    beginnings = Beginnings()
-    assert beginnings.at_start, "no part is there yet"
-    posts, members = beginnings.expect("post"), beginnings.expect("member")
+    start_tracker = StartTracker()
+    assert start_tracker.is_starting, "no part is there yet"
+    posts, members = start_tracker.expect("post"), start_tracker.expect("member")
     for begin in (posts, posts):
         begin()
-        assert beginnings.at_start
+        assert start_tracker.is_starting
     members()
-    assert not beginnings.at_start
+    assert not start_tracker.is_starting
 
 
 def test_the_place_of_an_unknown_error_is_shown_once(tmp_path: Path) -> None:
@@ -111,14 +112,14 @@ def test_the_place_of_an_unknown_error_is_shown_once(tmp_path: Path) -> None:
             BadSettings("c"),
             NodeNotReadyError("d"),
         ):
-            report(error, "encode-0", tmp_path, at_start=False)
+            write_failure_report(error, "encode-0", tmp_path, at_start=False)
     assert [line["exc_info"] is not None for line in log] == [True, False, True, False, True]
 
 
 def test_the_failure_of_another_process_is_not_taken_for_its_own(tmp_path: Path) -> None:
-    failure = failure_of(tmp_path, "encode-0")
+    failure = failure_report_of(tmp_path, "encode-0")
     assert failure(os.getpid()) is None
-    report(RuntimeError("several\nlines"), "encode-0", tmp_path, at_start=True)
-    assert failure(os.getpid()) == Failure(os.getpid(), "RuntimeError: several lines", at_start=True)
+    write_failure_report(RuntimeError("several\nlines"), "encode-0", tmp_path, at_start=True)
+    assert failure(os.getpid()) == FailureReport(os.getpid(), "RuntimeError: several lines", at_start=True)
     assert failure(os.getpid() + 1) is None
-    assert failure_of(tmp_path, "cold")(os.getpid()) is None
+    assert failure_report_of(tmp_path, "cold")(os.getpid()) is None

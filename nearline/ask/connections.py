@@ -1,0 +1,81 @@
+"""How a command reaches the parts of an instance: its broker, its retriever, its cold tier.
+
+An address in the settings wins; otherwise the data folder's `instance.json` has it. Nothing is opened before it is
+asked for, and neither a model nor a search library is imported.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nearline.errors import NotReady
+from nearline.settings.instance import Instance
+from nearline.settings.settings import Settings
+from schemas.ids import Generation
+from streams.settings import KafkaSettings
+
+if TYPE_CHECKING:
+    import ssl
+
+    from indexer.tiers import ColdReader
+    from retriever.client import RetrieverClient
+
+ANSWER_TIMEOUT_S: Final = 30.0
+
+
+class Connections:
+    """To the parts of one instance, for one command. `instance` reads `instance.json` and raises NotRunning."""
+
+    def __init__(self, settings: Settings, instance: Callable[[], Instance]) -> None:
+        self.settings = settings
+        self.instance = instance
+
+    @cached_property
+    def kafka(self) -> KafkaSettings:
+        """Raises NotRunning."""
+        kafka = self.settings.kafka
+        if kafka.bootstrap_servers is not None:
+            return kafka
+        return kafka.model_copy(update={"bootstrap_servers": self.instance().bootstrap_servers})
+
+    @cached_property
+    def generation(self) -> Generation:
+        """The generation that answers questions now. Raises NotRunning, RetrieverError."""
+        if self.settings.serve.url is None:
+            return Generation(self.instance().generation)
+        with self.retriever() as client:
+            return Generation(client.hot_positions().generation)
+
+    def retriever(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "RetrieverClient":
+        """The caller closes it. Raises NotRunning, NotReady, BadCertificate."""
+        from retriever.client import RetrieverClient
+
+        serve = self.settings.serve
+        url = serve.url or self.instance().url
+        if url is None:
+            raise NotReady("the retriever does not listen yet; wait for nearline up to print: ready")
+        return RetrieverClient(url, serve.api_key, timeout_s, self._trusted_certificates(url))
+
+    def _trusted_certificates(self, url: str) -> "ssl.SSLContext | None":
+        from retriever.http import tls
+
+        serve = self.settings.serve
+        if not url.startswith("https:"):
+            return None
+        if serve.url is None and serve.certificate_file is not None:
+            return tls.trusting_only(serve.certificate_file)
+        return tls.trusting_authorities(serve.ca_file)
+
+    def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdReader":
+        """The caller closes it. Raises NotRunning, NotReady, IndexerError."""
+        if self.settings.cold.url is not None:
+            from indexer.cold.qdrant_tier import QdrantColdTier
+
+            return QdrantColdTier(self.settings.cold, self.generation)
+        from indexer.cold.socket_client import RemoteColdTier
+
+        socket = self.instance().cold_socket
+        if socket is None:
+            raise NotReady("the cold tier is a Qdrant server; name it in the configuration as cold.url")
+        return RemoteColdTier(Path(socket), timeout_s)
