@@ -225,7 +225,7 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
         with closing(cold), closing(retriever):
             encoder.start()
             feed.start()
-            with closing(feed), repeating("forgetting members", _FORGET_EVERY_S, retriever.forget_old):
+            with closing(feed), repeating("forgetting members", _FORGET_EVERY_S, retriever.forget_expired_members):
                 serve(app, settings.serve.host, settings.serve.port, on_listening, stop, tls)
             withdraw(SERVE, settings.data_dir)
 

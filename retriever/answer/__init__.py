@@ -1,1 +1,1 @@
-"""One answer: the query, both tiers, the merge."""
+"""Answers one request: the query, the search in both tiers, the merge."""

@@ -1,4 +1,4 @@
-"""One answer in the making: what was missing, how long each step took, and at the end the message."""
+"""Builds one answer: collects what is missing and how long each step took, and makes the response of it."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from schemas.ids import Generation
 
 
 class AnswerBuilder:
-    """Belongs to one request. The two searches write their times from two threads, each under its own name."""
+    """Belongs to one request. The two searches record their times from two threads, each under another name."""
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
@@ -21,22 +21,22 @@ class AnswerBuilder:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """A step that is taken twice counts with both times."""
+        """Times a step. If the step is taken twice, both times are added."""
         began = time.perf_counter()
         try:
             yield
         finally:
             self._timings_ms[name] = self._timings_ms.get(name, 0.0) + _ms_since(began)
 
-    def say(self, reason: str) -> None:
-        """Says where the answer comes from; it is whole all the same."""
+    def note(self, reason: str) -> None:
+        """Adds a reason why the answer is as it is. The answer stays whole."""
         if reason not in self._reasons:
             self._reasons.append(reason)
 
-    def missing(self, what: str, why: object) -> None:
-        """Says that a part of the answer is missing."""
+    def missing(self, part: str, cause: object) -> None:
+        """Makes the answer partial: `part` of it is missing."""
         self._partial = True
-        self.say(f"{what}: {why}")
+        self.note(f"{part}: {cause}")
 
     def finish(self, merged: Merged) -> RetrieveResponse:
         return RetrieveResponse(

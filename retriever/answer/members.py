@@ -1,27 +1,28 @@
-"""Who asks: a member's vector and the posts acted on and hidden, from the cold tier.
+"""Looks up the member who asks: the vector, and the posts acted on and hidden, from the cold tier.
 
-The last members seen are kept for a while, so that they still get an answer from the hot tier, without what they hid,
-while the cold tier cannot say anything.
+Members seen lately are cached for a while. While the cold tier cannot answer, they still get posts from the hot tier,
+without the ones that they hid.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 from typing import Final, NamedTuple
+
+from cachetools import TTLCache
 
 from indexer.errors import IndexerError
 from indexer.tiers import ColdReader, StoredMember
 from schemas.ids import MemberId
 
-KEPT_MEMBERS: Final = 500
-"""A member with full lists of acted and hidden posts takes some 300 kB: 150 MB at the very most."""
-KEPT_S: Final = 600.0
-"""A deleted member who has not asked since is forgotten after this time."""
+CACHED_MEMBERS: Final = 500
+"""A member with full lists of acted and hidden posts takes some 300 kB, so the cache takes 150 MB at most."""
+CACHED_S: Final = 600.0
+"""A deleted member who does not ask again is forgotten after this time."""
 
 
-class FoundMember(NamedTuple):
-    """`member` is None for one that was never written, and for one that cannot be read; then `failure` says why."""
+class MemberLookup(NamedTuple):
+    """`member` is None if it was never written, or if it cannot be read now. Then `failure` says why it cannot."""
 
     member: StoredMember | None
     failure: str | None = None
@@ -32,34 +33,22 @@ class Members:
 
     def __init__(self, cold: ColdReader, clock: Callable[[], float] = time.monotonic) -> None:
         self._cold = cold
-        self._clock = clock
         self._lock = Lock()
-        self._kept: OrderedDict[MemberId, tuple[float, StoredMember]] = OrderedDict()
+        self._cache: TTLCache[MemberId, StoredMember] = TTLCache(CACHED_MEMBERS, CACHED_S, clock)
 
-    def find(self, member_id: MemberId) -> FoundMember:
+    def find(self, member_id: MemberId) -> MemberLookup:
         try:
             member = self._cold.members([member_id])[0]
         except IndexerError as error:
-            return FoundMember(self._recall(member_id), str(error))
-        self._keep(member_id, member)
-        return FoundMember(member)
-
-    def forget_old(self) -> None:
-        """Those that no answer would be given from any more."""
+            with self._lock:
+                return MemberLookup(self._cache.get(member_id), str(error))
         with self._lock:
-            while self._kept and self._clock() - next(iter(self._kept.values()))[0] >= KEPT_S:
-                self._kept.popitem(last=False)
+            self._cache.pop(member_id, None)
+            if member is not None and not member.deleted:
+                self._cache[member_id] = member
+        return MemberLookup(member)
 
-    def _keep(self, member_id: MemberId, member: StoredMember | None) -> None:
+    def forget_expired(self) -> None:
+        """Frees the memory of cached members that are too old to be used."""
         with self._lock:
-            self._kept.pop(member_id, None)
-            if member is None or member.deleted:
-                return
-            self._kept[member_id] = (self._clock(), member)
-            if len(self._kept) > KEPT_MEMBERS:
-                self._kept.popitem(last=False)
-
-    def _recall(self, member_id: MemberId) -> StoredMember | None:
-        with self._lock:
-            seen_s, member = self._kept.get(member_id, (0.0, None))
-            return member if member is not None and self._clock() - seen_s < KEPT_S else None
+            self._cache.expire()

@@ -1,4 +1,5 @@
-"""From a request to a query: a vector, or none and why, and the filters that both tiers apply before scoring."""
+"""Makes a query of a request: a vector, and the filters that both tiers apply before scoring. Notes in the answer why a
+vector is missing."""
 
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from schemas.times import to_micros
 
 
 class Query(NamedTuple):
-    """Without a vector the trending lists answer."""
+    """Without a vector, the trending lists answer."""
 
     vector_D: Vector | None
     filters: Filters
@@ -34,8 +35,8 @@ def member_query(
     request: RetrieveRequest, member_id: MemberId, members: Members, answer: AnswerBuilder
 ) -> Query | None:
     """
-    cold tier fails, member not seen lately   None: member_unavailable, partial. Any post may be one that the member hid
-    cold tier fails, member seen lately       the vector of then; the search will say that the cold tier is missing
+    cold tier fails, member not cached        None: member_unavailable, partial. Nobody can say which posts the member
+    hid cold tier fails, member cached            the cached vector; the search will note that the cold tier is missing
     never written, or deleted                 no vector: member_unknown
     neither profile nor history               no vector: member_without_vector
     else                                      the member's vector
@@ -47,15 +48,16 @@ def member_query(
         return None
     filters = _filters(request, member)
     if member is None or member.deleted:
-        answer.say("member_unknown")
+        answer.note("member_unknown")
         return Query(None, filters)
     if member.vector is None:
-        answer.say("member_without_vector")
+        answer.note("member_without_vector")
     return Query(member.vector, filters)
 
 
 def _filters(request: RetrieveRequest, member: StoredMember | None) -> Filters:
-    """Hidden posts are always left out, the member's own unless asked for, those acted on if asked."""
+    """Posts that the member hid are always excluded, own posts unless `own_posts` is set, posts acted on if
+    `hide_acted` is set."""
     posts = set(request.exclude_posts)
     if member is not None:
         posts.update(member.hidden)
@@ -73,7 +75,8 @@ def _filters(request: RetrieveRequest, member: StoredMember | None) -> Filters:
 
 
 def passes(post: StoredPost, filters: Filters) -> bool:
-    """What the tiers do before scoring, for a post that the trending lists name."""
+    """Whether a post passes the filters: the same test that the tiers apply before scoring, for posts from
+    elsewhere."""
     return (
         not post.deleted
         and (not filters.languages or post.language in filters.languages)

@@ -1,6 +1,6 @@
-"""Answers one request: query, both tiers, merge. Knows neither HTTP nor Kafka.
+"""The retriever: answers one request with a query, a search in both tiers and a merge. Knows neither HTTP nor Kafka.
 
-One retriever is one generation: its query encoder and its tiers are given together and never change.
+One retriever serves one generation. Its query encoder and its tiers belong together and never change.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class Retriever:
         trending: TrendingLists,
         hot_problem: Callable[[], str | None],
     ) -> None:
-        """`hot_problem` is None when the hot tier has caught up, else a sentence."""
+        """`hot_problem` returns one sentence while the hot tier has not caught up, then None."""
         self.generation = generation
         self._cold = cold
         self._hot = hot
@@ -48,12 +48,12 @@ class Retriever:
     def close(self) -> None:
         self._tiers.close()
 
-    def forget_old(self) -> None:
-        """Members that were kept for an outage, once they are too old for one."""
-        self._members.forget_old()
+    def forget_expired_members(self) -> None:
+        """Frees the memory of members that were cached for an outage and are too old by now."""
+        self._members.forget_expired()
 
     def problems(self) -> list[str]:
-        """What is missing for whole answers; empty when ready."""
+        """One sentence for each part that whole answers need and that is missing; empty when ready."""
         return [problem for problem in (self._encoder.problem, self._hot_problem()) if problem is not None]
 
     def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
@@ -66,7 +66,7 @@ class Retriever:
         return answer.finish(NO_CANDIDATES if query is None else self._candidates(query, request.k, answer))
 
     def post(self, post_id: PostId) -> PostResponse:
-        """What each tier holds of one post. Raises RetrieverUnavailable."""
+        """One post as each tier holds it. Raises RetrieverUnavailable."""
         try:
             cold, hot = self._cold.posts([post_id])[0], self._hot.posts([post_id])[0]
         except IndexerError as error:
@@ -87,7 +87,7 @@ class Retriever:
         return self._hot.count()
 
     def _query(self, request: RetrieveRequest, answer: AnswerBuilder) -> Query | None:
-        """None: no candidate can be given."""
+        """None if no candidates may be given."""
         if request.text is not None:
             return text_query(request, request.text, self._encoder, answer)
         return member_query(request, MemberId(request.member_id or ""), self._members, answer)
@@ -95,10 +95,10 @@ class Retriever:
     def _candidates(self, query: Query, k: int, answer: AnswerBuilder) -> Merged:
         if query.vector_D is not None:
             return self._tiers.nearest(query.vector_D, query, k, answer)
-        answer.say("trending")
+        answer.note("trending")
         trending = self._trending.ranked()
         if not trending:
-            answer.say("nothing_trending")
+            answer.note("nothing_trending")
         return self._tiers.trending(trending, query, k, answer)
 
 

@@ -1,4 +1,4 @@
-"""Asks both tiers at the same time and puts together what they say. A tier that fails makes the answer partial."""
+"""Searches both tiers at the same time and merges their hits. A tier that fails makes the answer partial."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +17,8 @@ from schemas.embeddings import Vector
 from schemas.ids import PostId
 
 TIER_MARGIN: Final = 96
-"""Asked of each tier beyond k: posts that changed within the last seconds lose their cold copy, and those that changed
-while the searches ran lose their hot one."""
+"""How many hits each tier is asked for beyond k. Some are lost in the merge: the cold copy of a post that changed in
+the last seconds, and the hot copy of a post that changed while the searches ran."""
 MAX_TIER_K: Final = 4096
 _NEITHER: Final = "neither tier can answer now; try again"
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class TierSearch:
-    """Any thread may search. The hot tier is searched by the caller's thread, the cold one by a thread of the pool."""
+    """Any thread may search. The hot tier is searched in the caller's thread, the cold tier in a thread of the pool."""
 
     def __init__(self, cold: ColdReader, hot: HotTier, threads: int) -> None:
         self._cold = cold
@@ -34,13 +34,13 @@ class TierSearch:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cold-search")
 
     def close(self) -> None:
-        """Does not wait for a cold tier that hangs."""
+        """Does not wait for searches that are still running: a cold tier may hang."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def nearest(self, vector_D: Vector, query: Query, k: int, answer: AnswerBuilder) -> Merged:
         """The best k by score. Raises RetrieverUnavailable when neither tier answers."""
         asked = min(k + TIER_MARGIN, MAX_TIER_K)
-        hot, cold = self._both(
+        hot, cold = self._ask_both(
             answer,
             lambda: self._hot.search(vector_D, asked, query.filters),
             lambda: self._cold.search(vector_D, asked, query.filters),
@@ -51,37 +51,41 @@ class TierSearch:
         merged = self._merge(vector_D, query, hot, cold, k, answer)
         if not any(reaches_past(merged, hits, asked, k) for hits in (hot, cold)):
             return merged
-        # Both: more hits of one tier may replace more of the other's.
+        # Both are asked again, because more hits of one tier may hide more hits of the other.
         more_hot = _timed("hot", lambda: self._hot.search(vector_D, MAX_TIER_K, query.filters), answer)
         more_cold = _timed("cold", lambda: self._cold.search(vector_D, MAX_TIER_K, query.filters), answer)
         return self._merge(vector_D, query, more_hot or hot, more_cold or cold, k, answer)
 
     def trending(self, posts: Sequence[TrendingPost], query: Query, k: int, answer: AnswerBuilder) -> Merged:
-        """The first k that a tier holds alive and that the filters let through, in the order given."""
-        wanted = [post for post in posts if post.post_id not in query.filters.exclude_posts]
+        """The first k posts that a tier holds alive and that pass the filters, in the given order."""
+        listed = [post for post in posts if post.post_id not in query.filters.exclude_posts]
         chosen: list[TrendingPost] = []
-        # Most of a list is alive: a few more than k are mostly enough, and the lists may be long.
-        for some in _chunks(wanted, 2 * k):
-            held = self._held([post.post_id for post in some], answer)
-            chosen += [post for post, found in zip(some, held, strict=True) if found and passes(found, query.filters)]
+        # The lists may be long, and most posts in them are alive. So the tiers are asked for 2 k posts at a time.
+        for chunk in _chunks(listed, 2 * k):
+            stored_posts = self._stored([post.post_id for post in chunk], answer)
+            chosen += [
+                post
+                for post, stored in zip(chunk, stored_posts, strict=True)
+                if stored and passes(stored, query.filters)
+            ]
             if len(chosen) >= k:
                 break
         del chosen[k:]
         return Merged([post.post_id for post in chosen], [post.score for post in chosen], ["trending"] * len(chosen))
 
-    def _held(self, ids: list[PostId], answer: AnswerBuilder) -> list[StoredPost | None]:
-        """Each post as the tier with the newest revision holds it."""
-        hot, cold = self._both(answer, lambda: self._hot.posts(ids), lambda: self._cold.posts(ids))
-        nothing: list[StoredPost | None] = [None] * len(ids)
-        return [_newest(*pair) for pair in zip(hot or nothing, cold or nothing, strict=True)]
+    def _stored(self, ids: list[PostId], answer: AnswerBuilder) -> list[StoredPost | None]:
+        """Each post in its newest revision; None if neither tier holds it."""
+        hot, cold = self._ask_both(answer, lambda: self._hot.posts(ids), lambda: self._cold.posts(ids))
+        none_stored: list[StoredPost | None] = [None] * len(ids)
+        return [_newest(*pair) for pair in zip(hot or none_stored, cold or none_stored, strict=True)]
 
-    def _both(
+    def _ask_both(
         self, answer: AnswerBuilder, ask_hot: Callable[[], T], ask_cold: Callable[[], T]
     ) -> tuple[T | None, T | None]:
-        """Raises RetrieverUnavailable when both fail; None for the one that fails."""
-        asking: Future[T | None] = self._pool.submit(_timed, "cold", ask_cold, answer)
+        """None for a tier that fails. Raises RetrieverUnavailable when both fail."""
+        cold_answer: Future[T | None] = self._pool.submit(_timed, "cold", ask_cold, answer)
         hot = _timed("hot", ask_hot, answer)
-        cold = asking.result()
+        cold = cold_answer.result()
         if hot is None and cold is None:
             raise RetrieverUnavailable(_NEITHER)
         return hot, cold
@@ -94,12 +98,12 @@ class TierSearch:
             return merge(hot, cold, now or UNCHANGED, k)
 
     def _hot_now(self, vector_D: Vector, filters: Filters, hot: Hits, cold: Hits) -> HotNow:
-        """Posts that changed while the searches ran are scored again: neither list has their newest revision."""
+        """Scores the posts that changed while the searches ran, because neither list has their newest revision."""
         rows = changed_meanwhile(hot, cold, self._hot.revisions(cold.post_ids))
         if not rows:
             return UNCHANGED
         posts = self._hot.posts([cold.post_ids[row] for row in rows], with_vectors=True)
-        # A post that has left the hot tier since the first question keeps its cold copy.
+        # A post that was dropped from the hot tier since `revisions` was asked keeps its cold copy.
         still_held = [row for row, post in zip(rows, posts, strict=True) if post is not None]
         return HotNow(still_held, _scored(vector_D, [post for post in posts if post and passes(post, filters)]))
 
@@ -112,16 +116,16 @@ def _scored(query_D: Vector, posts: Sequence[StoredPost]) -> Hits:
 
 
 def _timed(tier: str, ask: Callable[[], T], answer: AnswerBuilder) -> T | None:
-    """As a step of the answer. None where the tier fails, which is then said in the answer."""
+    """Asks as a step of the answer. None if the tier fails; then the answer says so."""
     with answer.step(tier):
         return _try(ask, f"{tier}_unavailable", answer)
 
 
-def _try(ask: Callable[[], T], what: str, answer: AnswerBuilder) -> T | None:
+def _try(ask: Callable[[], T], part: str, answer: AnswerBuilder) -> T | None:
     try:
         return ask()
     except IndexerError as error:
-        answer.missing(what, error)
+        answer.missing(part, error)
         return None
 
 

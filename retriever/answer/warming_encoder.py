@@ -1,4 +1,5 @@
-"""The query encoder while it loads: a query in words needs a model, all else can be answered before it is warm."""
+"""The query encoder, and the time in which it loads. Only a query in words needs the model; all other requests are
+answered before it is warm."""
 
 from collections.abc import Callable
 from threading import Lock, Thread
@@ -12,7 +13,7 @@ from schemas.embeddings import Vector
 
 _WARMING: Final = "the model is still warming up"
 _NOT_LOADED: Final = "the model cannot be loaded; the log of the retriever says why"
-"""The error itself may hold what is not for everybody, such as paths: `/readyz` says this without a key."""
+"""Without the error itself, which may hold a path: `/readyz` shows this sentence to everybody, without an API key."""
 
 _log = structlog.get_logger(__name__)
 
@@ -29,10 +30,10 @@ class QueryEncoder(Protocol):
 
 
 class WarmingEncoder:
-    """Loads the model in a thread of its own, so that the service can listen meanwhile. Any thread may ask."""
+    """Loads the model in its own thread, so that the service can already listen. Any thread may ask."""
 
     def __init__(self, load: Callable[[], QueryEncoder]) -> None:
-        """`load` returns a warm encoder."""
+        """`load` returns an encoder that is ready to encode."""
         self._load = load
         self._lock = Lock()
         self._encoder: QueryEncoder | None = None
@@ -47,13 +48,13 @@ class WarmingEncoder:
 
     @property
     def problem(self) -> str | None:
-        """One sentence while there is no model; None when it is warm."""
+        """One sentence why there is no model; None when it is warm."""
         if self._encoder is not None:
             return None
         return self._failure or _WARMING
 
     def encode_text(self, text: str) -> Vector:
-        """Raises RequestRefused, or RetrieverUnavailable while no model can encode."""
+        """Raises RequestRefused if the text cannot be encoded, RetrieverUnavailable while there is no model."""
         encoder = self._encoder
         if encoder is None:
             raise RetrieverUnavailable(self.problem or _WARMING)
