@@ -14,9 +14,9 @@ from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
 from tests.kit.data.bad_events import ACCEPTED, Case, bodies, post, raw, records
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.stages import ContextStageSetup
 from tests.kit.kafka.topics import read_topic
 from tests.kit.running import in_thread
-from tests.streams.contexts.test_stage import Contexts
 
 pytestmark = pytest.mark.broker
 
@@ -71,7 +71,7 @@ BOMB: Final = Case("of no size when compressed", "only the first", b" " * (20 * 
 def test_bad_input_is_a_dead_letter_with_its_place_and_the_stage_goes_on(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
-    contexts = Contexts(clean_topics, tmp_path)
+    contexts = ContextStageSetup(clean_topics, tmp_path)
     kafka = contexts.kafka
     neighbours = [f"neighbour-{number}" for number in range(len(bodies()))]
     mixed = [

@@ -16,19 +16,18 @@ from tests.kit.data.embeddings import post_embedding
 from tests.kit.encoders import POISON
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.stages import ContextStageSetup, EncodeStageSetup, IndexLoopSetup
 from tests.kit.kafka.strange_headers import send_strange
 from tests.kit.kafka.topics import read_topic
 from tests.kit.running import in_thread
-from tests.streams.contexts.test_stage import Contexts, post
-from tests.streams.encode.test_stage import Encode
+from tests.streams.contexts.test_stage import post
 from tests.streams.encode.test_stage import post as context
-from tests.streams.index.test_loop import Index
 
 pytestmark = pytest.mark.broker
 
 
 def test_all_headers_of_the_record_are_lost_and_nothing_else(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    kafka = Contexts(clean_topics, tmp_path).kafka
+    kafka = ContextStageSetup(clean_topics, tmp_path).kafka
     send_strange(kafka, topics.POSTS, [("p", b"{}")])
     (record,) = read_topic(kafka, topics.POSTS)
     for _ in range(3):
@@ -37,7 +36,7 @@ def test_all_headers_of_the_record_are_lost_and_nothing_else(clean_topics: Runni
 
 
 def test_the_context_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    contexts = Contexts(clean_topics, tmp_path)
+    contexts = ContextStageSetup(clean_topics, tmp_path)
     send_strange(contexts.kafka, topics.POSTS, [("bad", b"{"), ("good", json.dumps(post("good")).encode())])
     send_strange(contexts.kafka, topics.ACTIVITY_BY_POST, [("good", b"junk")])
     send_strange(contexts.kafka, topics.REPUBLISH, [("good", b"")])
@@ -48,7 +47,7 @@ def test_the_context_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) 
 
 
 def test_the_encode_stage_goes_on(clean_topics: RunningBroker) -> None:
-    encode = Encode(clean_topics)
+    encode = EncodeStageSetup(clean_topics)
     sent = [context("bad", text=POISON), context("good")]
     send_strange(encode.kafka, topics.POST_CONTEXTS, [(one.post_id, encode_context(one)) for one in sent])
     with in_thread(encode.stage().run):
@@ -58,7 +57,7 @@ def test_the_encode_stage_goes_on(clean_topics: RunningBroker) -> None:
 
 
 def test_the_index_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    index = Index(clean_topics, tmp_path)
+    index = IndexLoopSetup(clean_topics, tmp_path)
     send_strange(index.kafka, index.posts, [("bad", b"\xc1"), ("good", encode_embedding(post_embedding("good")))])
     with in_thread(index.loop(JournalTier(index.journal)).run):
         index.until_no_lag()

@@ -21,10 +21,10 @@ from streams.operate.dead_letter_marks import Marked, replay
 from streams.settings import KafkaSettings
 from tests.kit.encoders import POISON, HashEncoder, vector_of
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.stages import ContextStageSetup, EncodeStageSetup
 from tests.kit.kafka.topics import read_topic
 from tests.kit.running import in_thread
-from tests.streams.contexts.test_stage import Contexts, at, post
-from tests.streams.encode.test_stage import Encode
+from tests.streams.contexts.test_stage import at, post
 
 pytestmark = pytest.mark.broker
 
@@ -32,8 +32,8 @@ DAY_MS = 24 * 3600 * 1000
 
 
 @pytest.fixture
-def contexts(clean_topics: RunningBroker, tmp_path: Path) -> Contexts:
-    return Contexts(clean_topics, tmp_path)
+def contexts(clean_topics: RunningBroker, tmp_path: Path) -> ContextStageSetup:
+    return ContextStageSetup(clean_topics, tmp_path)
 
 
 def found_letters(kafka: KafkaSettings) -> list[DeadLetter]:
@@ -58,7 +58,7 @@ def updated(post_id: str, text: str, seconds: float) -> dict[str, Any]:
     return post(post_id, text) | {"type": "post.updated", "at": at(seconds)}
 
 
-def test_an_input_event_is_sent_again_and_overwrites_nothing_newer(contexts: Contexts) -> None:
+def test_an_input_event_is_sent_again_and_overwrites_nothing_newer(contexts: ContextStageSetup) -> None:
     gone = {"type": "post.deleted", "post_id": "deleted", "at": at(9)}
     send_by_a_clock_that_is_behind(contexts.kafka, *(post(name, "old") for name in ("missing", "updated", "deleted")))
     with in_thread(contexts.stage().run):
@@ -86,8 +86,10 @@ class Mended(HashEncoder):
         return vector_of(context.text) if isinstance(context, PostContext) else None
 
 
-def test_a_later_record_is_published_again_as_it_is_now(contexts: Contexts, clean_topics: RunningBroker) -> None:
-    encode = Encode(clean_topics)
+def test_a_later_record_is_published_again_as_it_is_now(
+    contexts: ContextStageSetup, clean_topics: RunningBroker
+) -> None:
+    encode = EncodeStageSetup(clean_topics)
     contexts.send(post("missing", POISON), post("updated", POISON))
     with in_thread(contexts.stage().run):
         with in_thread(encode.stage().run):
@@ -110,7 +112,7 @@ def test_a_later_record_is_published_again_as_it_is_now(contexts: Contexts, clea
     assert [(one.revision, one.vector) for one in _of("updated", embedded)] == [(2, newer), (3, newer)]
 
 
-def _until_done(contexts: Contexts, encode: Encode) -> None:
+def _until_done(contexts: ContextStageSetup, encode: EncodeStageSetup) -> None:
     contexts.until_done()
     encode.until_no_lag()
 

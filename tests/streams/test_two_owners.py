@@ -24,18 +24,19 @@ from streams.encode.stage import EncodeStage
 from streams.errors import KafkaUnavailable
 from streams.kafka import transactional_loop as transactional
 from streams.kafka.clients import consumer_config, producer_config
+from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.kafka.transactional_loop import TRANSACTION_MS
 from streams.settings import EncodeSettings
 from tests.kit.children.context_stage import REFUSED
-from tests.kit.data.shuffled_events import World, slices
+from tests.kit.data.shuffled_events import ShuffledEvents, slices
 from tests.kit.encoders import HashEncoder
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.stages import ContextStageSetup, EncodeStageSetup
 from tests.kit.running import child, in_thread
 from tests.kit.waiting import until
-from tests.streams.contexts.test_stage import CRASHED, Contexts
-from tests.streams.encode.test_stage import Encode, post
+from tests.streams.encode.test_stage import post
 
 pytestmark = pytest.mark.broker
 
@@ -51,8 +52,8 @@ JOIN_S = 8.0
 def test_two_workers_outlive_a_broker_that_stops_and_one_that_is_killed(
     fresh_broker: RunningBroker, tmp_path: Path
 ) -> None:
-    contexts, world = Contexts(fresh_broker, tmp_path), World(seed=5, num_actions=900)
-    parts = slices(world.sent(), 4)
+    contexts, events = ContextStageSetup(fresh_broker, tmp_path), ShuffledEvents(seed=5, num_actions=900)
+    parts = slices(events.sent(), 4)
     with in_thread(lambda stop: _keep_running(contexts, ("a", "b"), stop)):
         contexts.send_all(next(parts))
         contexts.until_done()
@@ -61,14 +62,14 @@ def test_two_workers_outlive_a_broker_that_stops_and_one_that_is_killed(
             end()
             fresh_broker.start()
         contexts.send_all(next(parts))
-        contexts.check(world)
+        contexts.check(events)
 
 
 @pytest.mark.timeout(240)
 def test_a_broker_that_freezes_and_thaws_is_waited_out(fresh_broker: RunningBroker, tmp_path: Path) -> None:
     """It holds its connections and answers nobody, for longer than any session lasts."""
-    contexts, world = Contexts(fresh_broker, tmp_path), World(seed=11, num_actions=400)
-    early, amid, late = slices(world.sent(), 3)
+    contexts, events = ContextStageSetup(fresh_broker, tmp_path), ShuffledEvents(seed=11, num_actions=400)
+    early, amid, late = slices(events.sent(), 3)
     with in_thread(lambda stop: _keep_running(contexts, ("a", "b"), stop)):
         contexts.send_all(early)
         contexts.until_done()
@@ -83,7 +84,7 @@ def test_a_broker_that_freezes_and_thaws_is_waited_out(fresh_broker: RunningBrok
         finally:
             frozen.resume()
         contexts.send_all(late)
-        contexts.check(world)
+        contexts.check(events)
 
 
 def test_a_worker_that_had_nothing_to_do_when_its_broker_died_goes_on(
@@ -91,8 +92,8 @@ def test_a_worker_that_had_nothing_to_do_when_its_broker_died_goes_on(
 ) -> None:
     """Its client waited for ever for the broker that was there before. Found by `nearline chaos`, whose kill -9 of the
     broker cost a minute or more, with any seed."""
-    contexts, world = Contexts(fresh_broker, tmp_path / "idle"), World(seed=7, num_actions=100)
-    early, late = slices(world.sent(), 2)
+    contexts, events = ContextStageSetup(fresh_broker, tmp_path / "idle"), ShuffledEvents(seed=7, num_actions=100)
+    early, late = slices(events.sent(), 2)
     contexts.send_all(early)
     with contexts.worker():
         contexts.until_done()
@@ -105,17 +106,17 @@ def test_a_worker_that_had_nothing_to_do_when_its_broker_died_goes_on(
 def test_a_dead_workers_open_transaction_holds_nobody_up_for_longer_than_its_time(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
-    contexts, world = Contexts(clean_topics, tmp_path), World(seed=6, num_actions=300)
-    early, late = slices(world.sent(), 2)
+    contexts, events = ContextStageSetup(clean_topics, tmp_path), ShuffledEvents(seed=6, num_actions=300)
+    early, late = slices(events.sent(), 2)
     contexts.send_all(early)
     with contexts.worker("dies", crash="transaction.outputs-sent:3") as dying:
-        assert dying.wait(60) == CRASHED
+        assert dying.wait(60) == EXIT_STATUS
     began = time.monotonic()
     contexts.send_all(late)
     with contexts.worker("lives"):
         contexts.until_done()
         assert time.monotonic() - began < TRANSACTION_MS / 1000 + BROKERS_CHECK_S + JOIN_S
-        contexts.check(world)
+        contexts.check(events)
 
 
 def test_offsets_in_a_transaction_that_does_not_end_are_said_to_be_so(
@@ -123,7 +124,7 @@ def test_offsets_in_a_transaction_that_does_not_end_are_said_to_be_so(
 ) -> None:
     """Kafka may forget one (see `nearline/broker/fenced_start.py`): then somebody must look for it."""
     monkeypatch.setattr(transactional, "_CALL_S", 2.0)
-    encode = Encode(clean_topics)
+    encode = EncodeStageSetup(clean_topics)
     group = topics.encode_group(encode.generation)
     before = Producer(producer_config(encode.kafka, **{"transactional.id": "the-owner-before"}))
     before.init_transactions(30)
@@ -140,8 +141,8 @@ def test_offsets_in_a_transaction_that_does_not_end_are_said_to_be_so(
 def test_a_frozen_worker_that_has_heard_that_it_is_out_of_the_group_commits_nothing(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
-    contexts, world = Contexts(clean_topics, tmp_path), World(seed=8, num_actions=100)
-    contexts.send_all(world.sent())
+    contexts, events = ContextStageSetup(clean_topics, tmp_path), ShuffledEvents(seed=8, num_actions=100)
+    contexts.send_all(events.sent())
     arguments = clean_topics.bootstrap_servers, str(tmp_path), "frozen"
     with child("tests.kit.children.frozen_context_stage", *arguments) as frozen:
         until(lambda: children.is_stopped(frozen.pid), "it to have a batch, and freeze", 30)
@@ -151,13 +152,13 @@ def test_a_frozen_worker_that_has_heard_that_it_is_out_of_the_group_commits_noth
             assert frozen.wait(30) == REFUSED
             assert frozen.stdout is not None
             assert "Fenced" in frozen.stdout.read()
-            contexts.check(world)
+            contexts.check(events)
 
 
 def test_a_partition_that_moves_while_its_last_commit_has_no_marker_yet_waits_for_it(
     clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
-    kafka, place = Contexts(clean_topics, tmp_path).kafka, Place(topics.POST_CHANGELOG, Partition(0))
+    kafka, place = ContextStageSetup(clean_topics, tmp_path).kafka, Place(topics.POST_CHANGELOG, Partition(0))
     before = Producer(producer_config(kafka, **{"transactional.id": "the-owner-before"}))
     before.init_transactions(30)
     before.begin_transaction()
@@ -175,7 +176,7 @@ def test_a_partition_that_moves_while_its_last_commit_has_no_marker_yet_waits_fo
 
 
 def test_a_second_encode_worker_joins_and_leaves_and_repeats_nothing(clean_topics: RunningBroker) -> None:
-    encode = Encode(clean_topics)
+    encode = EncodeStageSetup(clean_topics)
     first, second = HashEncoder(), HashEncoder()
     numbers = itertools.count()
 
@@ -197,7 +198,7 @@ def test_a_second_encode_worker_joins_and_leaves_and_repeats_nothing(clean_topic
     assert sorted(message.key() or b"" for message in encode.posts()) == sent
 
 
-def _keep_running(contexts: Contexts, slots: tuple[str, ...], stop: Event) -> None:
+def _keep_running(contexts: ContextStageSetup, slots: tuple[str, ...], stop: Event) -> None:
     """Workers that leave on an outage are started again, as `nearline up` does it."""
     supervisor = Supervisor()
     for slot in slots:
@@ -209,6 +210,6 @@ def _keep_running(contexts: Contexts, slots: tuple[str, ...], stop: Event) -> No
     supervisor.drain(slots, 5)
 
 
-def _encode_stage(encode: Encode, encoder: HashEncoder, slot: str) -> EncodeStage:
+def _encode_stage(encode: EncodeStageSetup, encoder: HashEncoder, slot: str) -> EncodeStage:
     metrics = EncodeMetrics(CollectorRegistry())
     return EncodeStage(encode.kafka, EncodeSettings(), encoder, encode.generation, slot, metrics=metrics)

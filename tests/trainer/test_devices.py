@@ -5,9 +5,8 @@ import torch
 
 from encoders.package.model_package import ModelPackage
 from tests.kit.children.train_on_two_devices import ROWS, loss_of
-from tests.kit.data.training_events import events, write_events
+from tests.kit.data.training_events import TINY_MODEL, events, write_events
 from tests.kit.forks import Forks, Run, output_of
-from tests.trainer.test_training import CONFIG
 
 
 def as_launched(port: int, rank: int) -> dict[str, str]:
@@ -21,7 +20,7 @@ def as_launched(port: int, rank: int) -> dict[str, str]:
 def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_path: Path, forks: Forks) -> None:
     """Two processes of CPU stand for two GPUs."""
     recorded = write_events(tmp_path / "events.jsonl", events(200))
-    (tmp_path / "train.toml").write_text(CONFIG)
+    (tmp_path / "train.toml").write_text(TINY_MODEL)
     out = tmp_path / "out" / "package"
     arguments = [str(one) for one in (tmp_path, recorded, out, tmp_path / "train.toml")]
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

@@ -3,14 +3,13 @@ from pathlib import Path
 import pytest
 
 from tests.kit.children.train_on_full_disk import REFUSED
-from tests.kit.data.training_events import events, write_events
+from tests.kit.data.training_events import TINY_MODEL, events, write_events
 from tests.kit.forks import Forks, Run, output_of
-from tests.trainer.test_training import CONFIG
 
 
 def test_a_full_disk_is_one_sentence_and_training_goes_on_when_there_is_room(tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "disk").mkdir()
-    (tmp_path / "train.toml").write_text(CONFIG)
+    (tmp_path / "train.toml").write_text(TINY_MODEL)
     recorded = write_events(tmp_path / "events.jsonl", events())
     arguments = [str(one) for one in (tmp_path / "disk", recorded, tmp_path / "train.toml")]
     # Without the kernels, which would be compiled first: the disk is the same.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nearline.commands._recorded import read_feed
 from sentence_transformers import SentenceTransformer
 from threadpoolctl import threadpool_limits
 
@@ -11,7 +12,7 @@ from encoders.encoder import Encoder
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
 from nearline.commands._recorded_events import read_feed
-from tests.kit.data.training_events import events, write_events
+from tests.kit.data.training_events import TINY_MODEL, events, write_events
 from tests.kit.forks import Forks, Run, output_of
 from tests.kit.packages import make_tiny_package
 from tests.kit.site import Commands, Ran
@@ -22,17 +23,6 @@ from trainer.settings import TrainSettings, read_settings
 from trainer.training import Plan
 from trainer.training import train as train_package
 
-CONFIG = """
-hidden = 32
-layers = 1
-heads = 1
-vocabulary = 500
-dimensions = [16, 32]
-batch_tokens = 512
-era = 100
-checkpoint_steps = 5
-token_dropout = 0.1
-"""
 TOKENS = 16_000
 """Some thirty steps."""
 
@@ -40,7 +30,7 @@ TOKENS = 16_000
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recorded")
-    (folder / "train.toml").write_text(CONFIG)
+    (folder / "train.toml").write_text(TINY_MODEL)
     return write_events(folder / "events.jsonl", events())
 
 
@@ -147,7 +137,7 @@ def test_pooling_is_a_setting_and_the_package_is_loaded_with_it(
     commands: Commands, recorded: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "last.toml"
-    config.write_text(CONFIG + 'pooling = "last"')
+    config.write_text(TINY_MODEL + 'pooling = "last"')
     ran = train(commands, recorded, tmp_path / "last", "--config", config, tokens=2_000)
     assert ran.status == 0, ran.err
     encoder = Encoder.load(tmp_path / "last", device="cpu")

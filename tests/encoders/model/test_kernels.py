@@ -19,8 +19,8 @@ from encoders.model.kernels import Heads, Kernels, load_kernels
 from encoders.model.layers import PackedLayer
 from encoders.package.manifest import PostTemplate, Precision, Templates
 from encoders.package.model_package import ModelPackage
-from tests.encoders.model.test_packed_model import one_by_one, worst_distance
 from tests.kit.packages import WORDS, make_tiny_package
+from tests.kit.reference_model import one_by_one, worst_distance
 
 CPU = torch.device("cpu")
 BY_HAND = choose_steps(LlamaConfig(), CPU, compiled=False)

@@ -1,14 +1,9 @@
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
-from torch import Tensor
-from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import BadPackage, EncodingFailed, Unencodable
@@ -16,8 +11,8 @@ from encoders.model.fused_linear import whole_rows
 from encoders.model.packed_model import PackedModel, choose_device, load_model
 from encoders.package.manifest import PoolingMode
 from encoders.package.model_package import ModelPackage
-from schemas.embeddings import Vector
 from tests.kit.packages import FailsOn, make_tiny_package
+from tests.kit.reference_model import one_by_one, worst_distance
 
 CPU = torch.device("cpu")
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -46,27 +41,6 @@ def random_prompts(num: int = 40, longest: int = 70) -> list[list[int]]:
 
 def packed(package: ModelPackage, budget_tokens: int = 300, device: torch.device = CPU) -> PackedModel:
     return PackedModel(load_model(package.folder, package.manifest, device), package.manifest, device, budget_tokens)
-
-
-def one_by_one(package: ModelPackage, prompts: Sequence[list[int]], pooling: PoolingMode) -> list[Tensor]:
-    """The plain way: transformers' own eager attention in fp64, one prompt at a time."""
-    config = LlamaConfig.from_json_file(package.folder / "config.json")
-    config._attn_implementation = "eager"
-    model = LlamaModel(config).double().eval()
-    weights = load_file(package.folder / "model.safetensors")
-    model.load_state_dict({name: weight.double() for name, weight in weights.items()})
-    found = []
-    with torch.inference_mode():
-        for prompt in prompts:
-            hidden = model(input_ids=torch.tensor([prompt]), use_cache=False).last_hidden_state[0]
-            pooled = hidden[-1] if pooling == "last" else hidden.mean(0)
-            found.append(F.normalize(pooled[: package.dimension], dim=-1))
-    return found
-
-
-def worst_distance(vectors: Sequence[Vector | Unencodable], reference: Sequence[Tensor]) -> float:
-    both = zip(vectors, reference, strict=True)
-    return max(abs(1 - float(np.asarray(vector, dtype=np.float64) @ expected.numpy())) for vector, expected in both)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])

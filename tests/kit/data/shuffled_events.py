@@ -23,7 +23,7 @@ POSITIVE = {"like", "share", "comment", "click"}
 HISTORY = 50
 
 
-class World:
+class ShuffledEvents:
     def __init__(self, seed: int = 1, num_posts: int = 60, num_members: int = 12, num_actions: int = 600) -> None:
         self._random = random.Random(seed)
         self._start = datetime.now(UTC) - timedelta(hours=10)

@@ -17,6 +17,18 @@ SUBJECTS: Final = (
     "trail ridge summit boots fog valley tent glacier",
     "violin rehearsal score tempo cello conductor sonata octave",
 )
+TINY_MODEL: Final = """
+hidden = 32
+layers = 1
+heads = 1
+vocabulary = 500
+dimensions = [16, 32]
+batch_tokens = 512
+era = 100
+checkpoint_steps = 5
+token_dropout = 0.1
+"""
+"""A `train.toml` of a model that is trained in seconds."""
 COMMON: Final = ("today", "we", "again", "some", "more", "little", "very", "often", "people", "thing", "because")
 
 

@@ -18,15 +18,14 @@ from schemas.events import event_time_us, parse_event
 from schemas.ids import Micros, Offset, Partition, PostId, Revision
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import producer_config
-from streams.kafka.offsets import OffsetReader
 from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
 from streams.settings import KafkaSettings
 from tests.kit.data.bad_events import ACCEPTED, bodies
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import keys_and_values
 from tests.kit.retrievers import GENERATION, member, post
 from tests.kit.site import Commands, Ran, Site, site
-from tests.streams.operate.test_dead_letter_box import sent
 
 pytestmark = pytest.mark.broker
 
@@ -81,10 +80,6 @@ def write(path: Path, *events: dict[str, Any]) -> Path:
     return path
 
 
-def arrived(kafka: KafkaSettings, topic: str) -> list[tuple[bytes | None, bytes | None]]:
-    return sent(kafka, OffsetReader(kafka), topic)
-
-
 def test_good_files_are_sent_and_a_bad_one_is_not(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", CREATED)
     bad = write(tmp_path / "bad.jsonl", LIKE, BAD)
@@ -94,15 +89,15 @@ def test_good_files_are_sent_and_a_bad_one_is_not(kafka: KafkaSettings, run: Run
     assert reported.startswith(f"{bad}:2: action: ")
     assert ended.startswith(f"nearline: nothing of {bad} was sent")
     assert ran.out.startswith("1 events sent")
-    assert arrived(kafka, topics.POSTS) == [(b"p1", json.dumps(CREATED).encode())]
-    assert arrived(kafka, topics.ACTIVITY) == []
+    assert keys_and_values(kafka, topics.POSTS) == [(b"p1", json.dumps(CREATED).encode())]
+    assert keys_and_values(kafka, topics.ACTIVITY) == []
 
 
 def test_skip_bad_sends_the_rest_and_is_content(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
     ran = run("ingest", "--skip-bad", write(tmp_path / "bad.jsonl", BAD, LIKE))
     assert ran.status == 0
     assert ":1: action: " in ran.err
-    assert arrived(kafka, topics.ACTIVITY) == [(b"m9", json.dumps(LIKE).encode())]
+    assert keys_and_values(kafka, topics.ACTIVITY) == [(b"m9", json.dumps(LIKE).encode())]
 
 
 def test_of_a_wrong_file_the_first_twenty_lines_are_told(run: Runner, tmp_path: Path) -> None:
@@ -123,7 +118,7 @@ def test_fields_that_nothing_reads_are_told_once_a_file(kafka: KafkaSettings, ru
     assert ran.status == 0
     words = "no event has these fields, nothing reads them: colour of activity"
     assert ran.err.splitlines() == [f"{file}: {words}" for file in files]
-    assert len(arrived(kafka, topics.ACTIVITY)) == 5
+    assert len(keys_and_values(kafka, topics.ACTIVITY)) == 5
 
 
 def test_every_kind_of_bad_line_is_named_with_its_mend(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
@@ -140,7 +135,7 @@ def test_every_kind_of_bad_line_is_named_with_its_mend(kafka: KafkaSettings, run
     assert reported == {}
     assert ran.err.replace("\n", "").isprintable(), "no byte of the file reaches the terminal"
     accepted = {(case.key, case.value) for case in cases if case.cause == ACCEPTED}
-    sent_on = {record for topic in topics.INPUTS for record in arrived(kafka, topic)}
+    sent_on = {record for topic in topics.INPUTS for record in keys_and_values(kafka, topic)}
     assert sent_on == accepted
 
 
@@ -149,24 +144,24 @@ def test_a_file_of_all_times_cannot_be_moved_to_now(kafka: KafkaSettings, run: R
     ran = run("ingest", "--shift-to-now", file)
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith(f"nearline: {file}: with its newest event moved to now, its oldest would be before 1970")
-    assert arrived(kafka, topics.POSTS) == []
+    assert keys_and_values(kafka, topics.POSTS) == []
 
 
 def test_a_shifted_file_sent_again_is_the_same_events(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
     file = write(tmp_path / "e.jsonl", CREATED, LIKE)
     for _ in range(2):
         assert run("ingest", "--shift-to-now", file).status == 0
-    first, second = arrived(kafka, topics.ACTIVITY)
+    first, second = keys_and_values(kafka, topics.ACTIVITY)
     assert first == second
     moved = parse_event(first[1] or b"")
-    created = parse_event(arrived(kafka, topics.POSTS)[0][1] or b"")
+    created = parse_event(keys_and_values(kafka, topics.POSTS)[0][1] or b"")
     assert event_time_us(moved) - event_time_us(created) == 7_000_000
     assert event_time_us(moved) > event_time_us(parse_event(json.dumps(LIKE).encode()))
 
 
 def test_two_files_move_by_one_constant(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
     run("ingest", "--shift-to-now", write(tmp_path / "a", CREATED), write(tmp_path / "b", LIKE))
-    post_sent, action = arrived(kafka, topics.POSTS)[0][1], arrived(kafka, topics.ACTIVITY)[0][1]
+    post_sent, action = keys_and_values(kafka, topics.POSTS)[0][1], keys_and_values(kafka, topics.ACTIVITY)[0][1]
     assert event_time_us(parse_event(action or b"")) - event_time_us(parse_event(post_sent or b"")) == 7_000_000
 
 
@@ -256,7 +251,7 @@ def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) 
     assert run("dead-letters", "replay", "1:0").out == "1 sent back\n"
     assert run("dead-letters", "replay", "1:0").status == 1
     assert run("dead-letters", "replay", "--all").out == "0 sent back\n"
-    assert arrived(kafka, topics.POSTS) == [(b"p1", b'{"a":1}')]
+    assert keys_and_values(kafka, topics.POSTS) == [(b"p1", b'{"a":1}')]
     assert run("status", "--json").json["dead_letters"] == 0
 
 
@@ -298,7 +293,7 @@ def test_dead_letters_are_dropped_by_cause_age_and_id(kafka: KafkaSettings, run:
     assert run("status", "--json").json["dead_letters"] == 2
     assert run("dead-letters", "drop", "--older-than", "0s").out == "2 dropped\n"
     assert run("dead-letters", "list").out == "there is no dead letter\n"
-    assert arrived(kafka, topics.POSTS) == []
+    assert keys_and_values(kafka, topics.POSTS) == []
 
 
 @pytest.mark.usefixtures("patient")

@@ -4,9 +4,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -18,120 +16,31 @@ from structlog.testing import capture_logs
 
 from contexts.settings import ContextRules
 from schemas import stages, topics
-from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.dead_letters import DeadLetterCause, Headers, from_headers
-from schemas.ids import Partition
 from streams.contexts import processor as contexts_processor
 from streams.contexts.processor import ContextProcessor
 from streams.contexts.rebuild import rebuild_offsets
 from streams.contexts.restore import topic_ids
 from streams.contexts.rows import TablePartition
-from streams.contexts.stage import ContextStage
 from streams.errors import OffsetsLost, RowsThrownAway
-from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
-from streams.kafka.offsets import OffsetReader
+from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
 from streams.kafka.sending import send_all
-from streams.kafka.topics import ensure_topics
 from streams.kafka.transactional_loop import OffsetsBefore, Processed
-from streams.operate.republish import flush_record, republish_record
-from streams.settings import ContextsSettings, KafkaSettings
-from tests.kit.children.context_stage import REFUSED, SESSION
-from tests.kit.data.shuffled_events import Sent, World, slices
+from streams.operate.republish import republish_record
+from tests.kit.children.context_stage import REFUSED
+from tests.kit.data.shuffled_events import ShuffledEvents, slices
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import until_workers_share
+from tests.kit.kafka.stages import ContextStageSetup
 from tests.kit.kafka.topics import Sender, all_places, read_topic
-from tests.kit.running import RecordedHeartbeat, child, in_thread
+from tests.kit.running import RecordedHeartbeat, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
-CRASHED = 86
 POINTS = ("begun", "outputs-sent", "offsets-sent", "committed", "rows-written")
-
-
-class Contexts:
-    """A context stage with its topics."""
-
-    def __init__(self, broker: RunningBroker, folder: Path) -> None:
-        self.broker = broker
-        self.folder = folder
-        self.kafka = KafkaSettings.model_validate({"bootstrap_servers": broker.bootstrap_servers, "options": SESSION})
-        ensure_topics(self.kafka, topics.core_topics())
-        self.sender = Sender(self.kafka)
-
-    def stage(
-        self, rules: ContextRules | None = None, batch_records: int = 100, heartbeat: Heartbeat = NO_HEARTBEAT
-    ) -> ContextStage:
-        settings = ContextsSettings(batch_records=batch_records, interval_s=0.01)
-        return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0", heartbeat=heartbeat)
-
-    @contextmanager
-    def worker(self, slot: str = "0", crash: str = "") -> Iterator[subprocess.Popen[str]]:
-        arguments = self.broker.bootstrap_servers, str(self.folder), slot, crash
-        with child("tests.kit.children.context_stage", *arguments) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "started\n"
-            yield process
-
-    def send(self, *events: dict[str, Any]) -> None:
-        for event in events:
-            topic = {"a": topics.ACTIVITY, "m": topics.MEMBERS, "p": topics.POSTS}[event["type"][0]]
-            key = event["post_id"] if topic == topics.POSTS else event["member_id"]
-            self.sender.send(topic, [(key, json.dumps(event).encode())])
-
-    def send_all(self, sent: list[Sent]) -> None:
-        for wanted in topics.INPUTS:
-            self.sender.send(wanted, [(key, value) for topic, key, value in sent if topic == wanted])
-
-    def until_done(self, timeout_s: float = 60) -> None:
-        """No lag at all: control records are committed too."""
-        reader = OffsetReader(self.kafka)
-        places = reader.places(stages.CONTEXTS.topics)
-
-        def no_lag() -> bool:
-            done = reader.committed(topics.CONTEXTS_GROUP, places)
-            return all((done[place] or 0) == end for place, end in reader.ends(places).items())
-
-        until(no_lag, "the lag of the context stage to reach zero", timeout_s, every_s=0.1)
-
-    def flush(self) -> None:
-        """Everything that is held back is published."""
-        self.until_done()
-        send_all(self.kafka, [flush_record(Partition(number)) for number in range(self.kafka.partitions)])
-        self.until_done()
-
-    def posts(self) -> dict[str, list[PostContext]]:
-        return _by_key((decode_post_context(m.value() or b""), m) for m in read_topic(self.kafka, topics.POST_CONTEXTS))
-
-    def members(self) -> dict[str, list[MemberContext]]:
-        found = read_topic(self.kafka, topics.MEMBER_CONTEXTS)
-        return _by_key((decode_member_context(m.value() or b""), m) for m in found)
-
-    def check(self, world: World) -> None:
-        """All is as the world says, and no revision is missing or there twice. Needs a worker: counts within a bucket
-        are not published by themselves."""
-        self.until_done()
-        send_all(self.kafka, [republish_record(entity_id.encode()) for entity_id in world.entity_ids()])
-        self.until_done()
-        posts, members = self.posts(), self.members()
-        _check_revisions(posts)
-        _check_revisions(members)
-        world.check({k: v[-1] for k, v in posts.items()}, {k: v[-1] for k, v in members.items()})
-        assert read_topic(self.kafka, topics.DEAD_LETTERS) == []
-
-
-def _check_revisions(contexts: Mapping[str, Sequence[PostContext | MemberContext]]) -> None:
-    for entity_id, published in contexts.items():
-        assert [one.revision for one in published] == list(range(1, len(published) + 1)), entity_id
-
-
-def _by_key(found: Iterator[tuple[Any, Message]]) -> dict[str, list[Any]]:
-    contexts: dict[str, list[Any]] = {}
-    for context, message in found:
-        contexts.setdefault((message.key() or b"").decode(), []).append(context)
-    return contexts
 
 
 def at(seconds: float) -> str:
@@ -148,11 +57,11 @@ def like(member_id: str, post_id: str, seconds: float = 1, action: str = "like")
 
 
 @pytest.fixture
-def contexts(clean_topics: RunningBroker, tmp_path: Path) -> Contexts:
-    return Contexts(clean_topics, tmp_path)
+def contexts(clean_topics: RunningBroker, tmp_path: Path) -> ContextStageSetup:
+    return ContextStageSetup(clean_topics, tmp_path)
 
 
-def test_events_become_contexts(contexts: Contexts) -> None:
+def test_events_become_contexts(contexts: ContextStageSetup) -> None:
     contexts.send(post("p1", "hello"), like("m", "p1"), like("m", "later"), like("m", "p1", 2, "view"))
     heartbeat = RecordedHeartbeat()
     with in_thread(contexts.stage(heartbeat=heartbeat).run):
@@ -177,7 +86,7 @@ def test_events_become_contexts(contexts: Contexts) -> None:
     assert last.headers() is None
 
 
-def test_a_bad_record_is_a_dead_letter_and_its_neighbours_go_on(contexts: Contexts) -> None:
+def test_a_bad_record_is_a_dead_letter_and_its_neighbours_go_on(contexts: ContextStageSetup) -> None:
     contexts.sender.send(topics.POSTS, [("p1", b"{"), ("p2", None), ("other", json.dumps(post("p3")).encode())])
     contexts.sender.send(topics.ACTIVITY_BY_POST, [("p1", b"junk")])
     contexts.send(post("p1"))
@@ -190,7 +99,7 @@ def test_a_bad_record_is_a_dead_letter_and_its_neighbours_go_on(contexts: Contex
     assert list(contexts.posts()) == ["p1"]
 
 
-def test_too_much_activity_before_its_post_is_a_dead_letter_that_can_be_sent_again(contexts: Contexts) -> None:
+def test_too_much_activity_before_its_post_is_a_dead_letter_that_can_be_sent_again(contexts: ContextStageSetup) -> None:
     contexts.send(like("m", "p1", 1), like("m", "p1", 2))
     with in_thread(contexts.stage(ContextRules(waiting_actions=1)).run):
         contexts.until_done()
@@ -205,7 +114,7 @@ def test_too_much_activity_before_its_post_is_a_dead_letter_that_can_be_sent_aga
     assert len(contexts.members()["m"][-1].history) == 2
 
 
-def test_republish_gives_the_same_at_the_next_revision(contexts: Contexts) -> None:
+def test_republish_gives_the_same_at_the_next_revision(contexts: ContextStageSetup) -> None:
     contexts.send(post("p1", "hello"))
     with in_thread(contexts.stage().run):
         contexts.until_done()
@@ -217,7 +126,7 @@ def test_republish_gives_the_same_at_the_next_revision(contexts: Contexts) -> No
     assert set(contexts.posts()) == {"p1"}
 
 
-def test_a_flush_publishes_more_than_one_batch_of_what_is_held_back(contexts: Contexts) -> None:
+def test_a_flush_publishes_more_than_one_batch_of_what_is_held_back(contexts: ContextStageSetup) -> None:
     contexts.send(*(post(f"p{n}") for n in range(60)))
     with in_thread(contexts.stage(batch_records=10).run):
         contexts.until_done()
@@ -228,7 +137,7 @@ def test_a_flush_publishes_more_than_one_batch_of_what_is_held_back(contexts: Co
     assert {published[f"p{n}"][-1].counts["view"] for n in range(60)} == {1}
 
 
-def test_what_is_due_is_published_by_itself_also_after_a_restart(contexts: Contexts) -> None:
+def test_what_is_due_is_published_by_itself_also_after_a_restart(contexts: ContextStageSetup) -> None:
     rules = ContextRules(counts_window_s=3.0)
     contexts.send(post("p1"))
     with in_thread(contexts.stage(rules).run):
@@ -242,7 +151,7 @@ def test_what_is_due_is_published_by_itself_also_after_a_restart(contexts: Conte
 
 
 def test_a_batch_that_is_too_much_for_one_transaction_becomes_several(
-    contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+    contexts: ContextStageSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: list[tuple[int, int]] = []
     whole = ContextProcessor.process
@@ -254,35 +163,35 @@ def test_a_batch_that_is_too_much_for_one_transaction_becomes_several(
 
     monkeypatch.setattr(ContextProcessor, "process", watched)
     monkeypatch.setattr(contexts_processor, "MOST_HOPS", 5)
-    world = World(seed=4, num_actions=300)
-    contexts.send_all(world.sent())
+    events = ShuffledEvents(seed=4, num_actions=300)
+    contexts.send_all(events.sent())
     with in_thread(contexts.stage(batch_records=1_000).run):
-        contexts.check(world)
+        contexts.check(events)
     assert sum(done < all_of_it for done, all_of_it in parts) > 10
 
 
 @pytest.mark.timeout(240)
-def test_two_deaths_at_every_crash_point_lose_and_repeat_nothing(contexts: Contexts) -> None:
+def test_two_deaths_at_every_crash_point_lose_and_repeat_nothing(contexts: ContextStageSetup) -> None:
     """The second on the first pass after the restart, with what the first left behind."""
-    world = World()
-    parts = slices(world.sent(), len(POINTS) + 1)
+    events = ShuffledEvents()
+    parts = slices(events.sent(), len(POINTS) + 1)
     for number, name in enumerate(POINTS):
         contexts.send_all(next(parts))
         for passes in (3, 1):
             with contexts.worker(crash=f"transaction.{name}:{passes}") as dying:
-                assert dying.wait(60) == CRASHED, name
+                assert dying.wait(60) == EXIT_STATUS, name
         if number % 2:
             # The rows are only a copy.
             shutil.rmtree(contexts.folder / "rows")
     contexts.send_all(next(parts))
     with contexts.worker():
-        contexts.check(world)
+        contexts.check(events)
 
 
 @pytest.mark.timeout(240)
-def test_workers_that_join_leave_freeze_and_die_lose_and_repeat_nothing(contexts: Contexts) -> None:
-    world = World(seed=2, num_actions=900)
-    parts = slices(world.sent(), 6)
+def test_workers_that_join_leave_freeze_and_die_lose_and_repeat_nothing(contexts: ContextStageSetup) -> None:
+    events = ShuffledEvents(seed=2, num_actions=900)
+    parts = slices(events.sent(), 6)
     with contexts.worker("a") as first:
         contexts.send_all(next(parts))
         with contexts.worker("b") as second:
@@ -301,16 +210,16 @@ def test_workers_that_join_leave_freeze_and_die_lose_and_repeat_nothing(contexts
                 contexts.until_done()
                 os.kill(frozen.pid, signal.SIGCONT)
                 contexts.send_all(next(parts))
-                contexts.check(world)
+                contexts.check(events)
 
 
-def test_a_producer_with_another_partitioner_changes_nothing(contexts: Contexts) -> None:
+def test_a_producer_with_another_partitioner_changes_nothing(contexts: ContextStageSetup) -> None:
     """librdkafka's own is the likeliest mistake."""
     contexts.sender = Sender(contexts.kafka, partitioner="consistent_random")
-    world = World(seed=11, num_actions=200)
-    contexts.send_all(world.sent())
+    events = ShuffledEvents(seed=11, num_actions=200)
+    contexts.send_all(events.sent())
     with capture_logs() as said, in_thread(contexts.stage().run):
-        contexts.check(world)
+        contexts.check(events)
         before = contexts.posts() | contexts.members()
         contexts.sender.send(topics.REPUBLISH, [(entity_id, None) for entity_id in before])
         contexts.until_done()
@@ -320,9 +229,9 @@ def test_a_producer_with_another_partitioner_changes_nothing(contexts: Contexts)
     assert sorted(warned) == sorted([*topics.INPUTS, topics.REPUBLISH])
 
 
-def test_a_damaged_row_is_restored_from_the_changelog(contexts: Contexts) -> None:
-    world = World(seed=9, num_members=2, num_actions=200)
-    early, late = slices(world.sent(), 2)
+def test_a_damaged_row_is_restored_from_the_changelog(contexts: ContextStageSetup) -> None:
+    events = ShuffledEvents(seed=9, num_members=2, num_actions=200)
+    early, late = slices(events.sent(), 2)
     contexts.send_all(early)
     with in_thread(contexts.stage().run):
         contexts.until_done()
@@ -331,12 +240,12 @@ def test_a_damaged_row_is_restored_from_the_changelog(contexts: Contexts) -> Non
     with pytest.raises(RowsThrownAway, match="'m0' is missing"):
         contexts.stage().run(Event())
     with in_thread(contexts.stage().run):
-        contexts.check(world)
+        contexts.check(events)
 
 
-def test_rows_without_offsets_are_refused_and_mended(contexts: Contexts) -> None:
-    world = World(seed=3, num_actions=100)
-    early, late = slices(world.sent(), 2)
+def test_rows_without_offsets_are_refused_and_mended(contexts: ContextStageSetup) -> None:
+    events = ShuffledEvents(seed=3, num_actions=100)
+    early, late = slices(events.sent(), 2)
     contexts.send_all(early)
     with contexts.worker():
         contexts.until_done()
@@ -351,14 +260,14 @@ def test_rows_without_offsets_are_refused_and_mended(contexts: Contexts) -> None
     assert rebuild_offsets(contexts.kafka) == {}
     contexts.send_all(late)
     with contexts.worker():
-        contexts.check(world)
+        contexts.check(events)
 
 
 def _cause(letter: Message) -> DeadLetterCause:
     return from_headers(cast(Headers, letter.headers()))
 
 
-def _take_out_pieces_of_histories(contexts: Contexts) -> None:
+def _take_out_pieces_of_histories(contexts: ContextStageSetup) -> None:
     rows = contexts.folder / "rows" / "0"
     log_id = topic_ids(contexts.kafka, [topics.MEMBER_CHANGELOG])[topics.MEMBER_CHANGELOG]
     place = Place(topics.MEMBER_CHANGELOG, partition_of(b"m0", contexts.kafka.partitions))
@@ -369,7 +278,7 @@ def _take_out_pieces_of_histories(contexts: Contexts) -> None:
     table.close()
 
 
-def _lose_group(contexts: Contexts) -> None:
+def _lose_group(contexts: ContextStageSetup) -> None:
     def deleted() -> bool:
         try:
             contexts.broker.admin.delete_consumer_groups([topics.CONTEXTS_GROUP])[topics.CONTEXTS_GROUP].result(20)
@@ -380,5 +289,5 @@ def _lose_group(contexts: Contexts) -> None:
     until(deleted, "the killed worker to leave the group")
 
 
-def _until_members(contexts: Contexts, number: int) -> None:
+def _until_members(contexts: ContextStageSetup, number: int) -> None:
     until_workers_share(contexts.kafka, topics.CONTEXTS_GROUP, number)

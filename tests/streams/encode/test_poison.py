@@ -11,10 +11,11 @@ from schemas import topics
 from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_post_embedding, unpack_vector
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.stages import EncodeStageSetup
 from tests.kit.kafka.topics import read_topic
 from tests.kit.packages import WORDS, FailsOn, make_tiny_package
 from tests.kit.running import in_thread
-from tests.streams.encode.test_stage import Encode, member, post
+from tests.streams.encode.test_stage import member, post
 
 pytestmark = pytest.mark.broker
 
@@ -32,7 +33,7 @@ def test_one_in_fifty_that_makes_the_encoder_fail_costs_no_other(clean_topics: R
     folder = make_tiny_package(tmp_path / "p").folder
     healthy, failing = (Encoder.load(folder, device="cpu", threads=2) for _ in range(2))
     failing._model._model = FailsOn(failing._model._model, healthy._prompts._tokenizer(POISON)[0])  # type: ignore[assignment]
-    encode = Encode(clean_topics)
+    encode = EncodeStageSetup(clean_topics)
     encode.encoder = cast(Any, failing)
     contexts = [post(f"p{number}", text=text_of(number)) for number in range(POSTS)]
     encode.send(*contexts, member("m", WORDS[0]), member("poisoned", POISON))

@@ -3,35 +3,24 @@
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable
 
 import numpy as np
 import pytest
-from confluent_kafka import Message
-from prometheus_client import CollectorRegistry
 
 from encoders.errors import EncodingFailed, Outcome
 from schemas import topics
-from schemas.contexts import MemberContext, PostContext, encode_context
+from schemas.contexts import MemberContext, PostContext
 from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_member_embedding, decode_post_embedding, pack_vector
 from schemas.ids import MemberId, Micros, PostId, Revision
-from schemas.topics import TopicSpec
-from streams.encode.metrics import EncodeMetrics
-from streams.encode.stage import EncodeStage
-from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
-from streams.kafka.topics import ensure_topics
-from streams.settings import EncodeSettings, KafkaSettings
 from tests.kit.encoders import POISON, HashEncoder, Prepared, vector_of
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import until_no_lag
-from tests.kit.kafka.topics import Headers, Sender, all_places, new_generation, read_topic
+from tests.kit.kafka.stages import SOURCES, EncodeStageSetup
+from tests.kit.kafka.topics import Sender, all_places, read_topic
 from tests.kit.running import RecordedHeartbeat, child, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
-
-SOURCES = (topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
 
 
 def post(post_id: str, revision: int = 1, text: str = "a text", *, deleted: bool = False) -> PostContext:
@@ -44,52 +33,12 @@ def member(member_id: str, headline: str | None, **over: list[PostId]) -> Member
     return MemberContext(MemberId(member_id), Revision(1), Micros(1), headline=headline, **over)
 
 
-class Encode:
-    """One generation of its own over empty context topics."""
-
-    def __init__(self, broker: RunningBroker) -> None:
-        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
-        self.generation = new_generation()
-        self.encoder = HashEncoder()
-        self.registry = CollectorRegistry()
-        specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
-        ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
-
-    def stage(self, heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT) -> EncodeStage:
-        self.registry = CollectorRegistry()
-        metrics = EncodeMetrics(self.registry)
-        return EncodeStage(
-            self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics, heartbeat=heartbeat
-        )
-
-    def metric(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(f"nearline_encode_{name}", labels)
-
-    def send(self, *contexts: PostContext | MemberContext, headers: Headers | None = None) -> None:
-        for topic, kind in zip(SOURCES, (PostContext, MemberContext), strict=True):
-            records = [(entity(context), encode_context(context)) for context in contexts if isinstance(context, kind)]
-            Sender(self.kafka).send(topic, records, headers)
-
-    def until_no_lag(self) -> None:
-        until_no_lag(self.kafka, topics.encode_group(self.generation), SOURCES)
-
-    def posts(self) -> list[Message]:
-        return read_topic(self.kafka, topics.post_embeddings(self.generation))
-
-    def members(self) -> list[Message]:
-        return read_topic(self.kafka, topics.member_embeddings(self.generation))
-
-
-def entity(context: PostContext | MemberContext) -> str:
-    return context.post_id if isinstance(context, PostContext) else context.member_id
-
-
 @pytest.fixture
-def encode(clean_topics: RunningBroker) -> Encode:
-    return Encode(clean_topics)
+def encode(clean_topics: RunningBroker) -> EncodeStageSetup:
+    return EncodeStageSetup(clean_topics)
 
 
-def test_contexts_become_embeddings(encode: Encode) -> None:
+def test_contexts_become_embeddings(encode: EncodeStageSetup) -> None:
     encode.send(post("p1", 3, "one"), post("p2", 4, deleted=True))
     encode.send(member("m1", "baker", acted=[PostId("p1")], hidden=[PostId("p2")]), member("m2", None))
     heartbeats = defaultdict[str, RecordedHeartbeat](RecordedHeartbeat)
@@ -109,7 +58,7 @@ def test_contexts_become_embeddings(encode: Encode) -> None:
     assert (members[b"m2"].deleted, members[b"m2"].vector) == (False, b"")
 
 
-def test_only_the_newest_revision_of_a_batch_is_encoded_and_carries_the_oldest_origin(encode: Encode) -> None:
+def test_only_the_newest_revision_of_a_batch_is_encoded_and_carries_the_oldest_origin(encode: EncodeStageSetup) -> None:
     for revision, origin in ((1, b"1000"), (2, b"3000"), (3, b"2000")):
         encode.send(post("p", revision), headers=[(topics.ORIGIN_HEADER, origin)])
     encode.send(post("p", 4))
@@ -121,7 +70,7 @@ def test_only_the_newest_revision_of_a_batch_is_encoded_and_carries_the_oldest_o
     assert encode.encoder.posts == [("p", 4)]
 
 
-def test_what_can_never_be_encoded_stands_alone(encode: Encode) -> None:
+def test_what_can_never_be_encoded_stands_alone(encode: EncodeStageSetup) -> None:
     encode.send(*(post(f"p{n}", text=f"text {n}") for n in range(30)), post("poison", text=POISON))
     Sender(encode.kafka).send(topics.POST_CONTEXTS, [("garbage", b"{"), ("nothing", None)])
     encode.send(member("m", POISON), member("fine", "baker"))
@@ -140,7 +89,7 @@ def test_what_can_never_be_encoded_stands_alone(encode: Encode) -> None:
     assert (encode.metric("tokenise_seconds_total", kind="post") or 0) > 0
 
 
-def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> None:
+def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: EncodeStageSetup) -> None:
     class Gated(HashEncoder):
         """Every turn of members needs leave; posts do not."""
 
@@ -165,7 +114,7 @@ def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: Encode) -> 
     assert [message.key() for message in encode.posts()] == [b"p"]
 
 
-def test_a_slow_batch_gives_signs_of_life(encode: Encode) -> None:
+def test_a_slow_batch_gives_signs_of_life(encode: EncodeStageSetup) -> None:
     """A large model may take minutes: who looks after the process must not take it for one that stands still."""
     heartbeat = RecordedHeartbeat()
 
@@ -181,7 +130,7 @@ def test_a_slow_batch_gives_signs_of_life(encode: Encode) -> None:
     assert encode.encoder.posts == [("p", 1)]
 
 
-def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: Encode) -> None:
+def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: EncodeStageSetup) -> None:
     class Broken(HashEncoder):
         def run(self, prepared: Prepared) -> list[Outcome]:
             raise EncodingFailed("injected: the device is away")
@@ -197,7 +146,7 @@ def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: Encode) -> 
     assert read_topic(encode.kafka, topics.DEAD_LETTERS) == []
 
 
-def test_kills_and_crashes_lose_and_repeat_nothing(encode: Encode) -> None:
+def test_kills_and_crashes_lose_and_repeat_nothing(encode: EncodeStageSetup) -> None:
     """Exactly once: each context has one embedding, whatever happens between two steps."""
     contexts = [post(f"p{n}", text=f"text {n}") for n in range(600)]
     encode.send(*contexts)

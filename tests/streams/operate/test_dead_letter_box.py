@@ -2,35 +2,35 @@
 
 from collections.abc import Iterable
 from contextlib import closing
-from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer
+from confluent_kafka import Consumer, Message
 
 from schemas import topics
-from schemas.dead_letters import DeadLetterCause, DeadLetterId, Headers, mark_headers, read_mark, to_headers
+from schemas.dead_letters import DeadLetterId, mark_headers, read_mark
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
 from streams.kafka import reading as scan_module
-from streams.kafka.clients import consumer_config, producer_config
+from streams.kafka.clients import consumer_config
 from streams.kafka.offsets import OffsetReader, Offsets
-from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Output, Place
 from streams.operate import dead_letter_box
-from streams.operate.dead_letter_box import ALL, DeadLetter, LetterCount, Selection, count, letters, parse_id
+from streams.operate.dead_letter_box import DeadLetter, LetterCount, Selection, count, letters, parse_id
 from streams.operate.dead_letter_marks import way_back
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.dead_letters import cause_of_death, dead_letter_ids, send_dead_letter, send_to_dead_letters
 from tests.kit.kafka.topics import delete_before, transaction
-
-
-def cause(topic: str, stage: str = "contexts") -> DeadLetterCause:
-    return DeadLetterCause(stage, topic, Partition(1), Offset(7), "text: too long")
 
 
 def letter(topic: str, key: bytes | None = b"p1") -> DeadLetter:
     return DeadLetter(
-        DeadLetterId(Partition(0), Offset(0)), Millis(0), cause(topic), key, b"v", [(topics.ORIGIN_HEADER, b"5")]
+        DeadLetterId(Partition(0), Offset(0)),
+        Millis(0),
+        cause_of_death(topic),
+        key,
+        b"v",
+        [(topics.ORIGIN_HEADER, b"5")],
     )
 
 
@@ -55,31 +55,17 @@ def test_what_is_no_id_is_said(text: str) -> None:
         parse_id(text)
 
 
-def die(kafka: KafkaSettings, topic: str, value: bytes, partition: int = 0, own: Headers | None = None) -> None:
-    put(kafka, partition, b"p1", value, [*(own or [("own", b"1")]), *to_headers(cause(topic))])
-
-
-def put(kafka: KafkaSettings, partition: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-    producer = Producer(producer_config(kafka))
-    producer.produce(topics.DEAD_LETTERS, value, key, partition=partition, headers=list[tuple[str, Any]](headers))
-    assert producer.flush(20) == 0
-
-
-def ids(kafka: KafkaSettings, reader: OffsetReader, wanted: Selection = ALL) -> list[str]:
-    return [str(letter.id) for letter in letters(kafka, reader, wanted)]
-
-
 @pytest.mark.broker
 def test_letters_are_listed_with_their_cause(kafka: KafkaSettings, reader: OffsetReader) -> None:
     assert count(kafka, reader) == LetterCount(0, exact=True)
-    die(kafka, topics.POSTS, b"one", 1)
-    die(kafka, topics.ACTIVITY, b"two", 0)
+    send_dead_letter(kafka, topics.POSTS, b"one", 1)
+    send_dead_letter(kafka, topics.ACTIVITY, b"two", 0)
     found = list(letters(kafka, reader))
     assert [(str(one.id), one.cause.topic, one.value) for one in found] == [
         ("0:0", topics.ACTIVITY, b"two"),
         ("1:0", topics.POSTS, b"one"),
     ]
-    assert found[0].cause == cause(topics.ACTIVITY)
+    assert found[0].cause == cause_of_death(topics.ACTIVITY)
     assert found[0].headers == [("own", b"1")]
     assert found[0].died_ms > 0
 
@@ -88,8 +74,8 @@ def test_letters_are_listed_with_their_cause(kafka: KafkaSettings, reader: Offse
 def test_the_count_is_exact_in_spite_of_transactions_and_marks(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for committed in (True, False):
         transaction(kafka, topics.DEAD_LETTERS, 0, commit=committed)
-    die(kafka, topics.POSTS, b"one")
-    put(kafka, 0, b"0:0", None, mark_headers("dropped"))
+    send_dead_letter(kafka, topics.POSTS, b"one")
+    send_to_dead_letters(kafka, 0, b"0:0", None, mark_headers("dropped"))
     assert count(kafka, reader) == LetterCount(1, exact=True)
     without_time = count(kafka, reader, within_s=-1)
     assert not without_time.exact
@@ -107,7 +93,7 @@ class Silent(Consumer):
 def test_a_count_ends_in_time_whatever_the_broker_does(
     kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    die(kafka, topics.POSTS, b"one")
+    send_dead_letter(kafka, topics.POSTS, b"one")
     monkeypatch.setattr(dead_letter_box, "scanner", lambda kafka: Silent(consumer_config(kafka, "silent")))
     assert count(kafka, reader, within_s=0.05) == LetterCount(1, exact=False)
     monkeypatch.setattr(scan_module, "_QUIET_S", 0.05)
@@ -122,7 +108,7 @@ def test_too_many_to_be_counted_are_not_read(
     monkeypatch.setattr(dead_letter_box, "_MOST_COUNTED_A_SECOND", 2)
     for number in range(3):
         assert count(kafka, reader) == LetterCount(number, exact=True)
-        die(kafka, topics.POSTS, b"one")
+        send_dead_letter(kafka, topics.POSTS, b"one")
     assert count(kafka, reader) == LetterCount(3, exact=False)
 
 
@@ -135,8 +121,8 @@ def test_letters_that_are_deleted_meanwhile_are_not_taken_off(
             return dict.fromkeys(places, Offset(0))
 
     for _ in range(2):
-        die(kafka, topics.POSTS, b"one")
-        put(kafka, 0, b"0:0", None, mark_headers("dropped"))
+        send_dead_letter(kafka, topics.POSTS, b"one")
+        send_to_dead_letters(kafka, 0, b"0:0", None, mark_headers("dropped"))
     delete_before(clean_topics, topics.DEAD_LETTERS, 0, 1)
     with closing(LooksTooEarly(kafka)) as early:
         assert count(kafka, early) == LetterCount(1, exact=True)
@@ -148,44 +134,35 @@ def test_letters_that_are_deleted_meanwhile_are_not_taken_off(
 @pytest.mark.broker
 def test_what_is_marked_is_left_out(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(4):
-        die(kafka, topics.POSTS, b"%d" % number, number % 2)
-    put(kafka, 0, b"0:1", None, mark_headers("replayed"))
-    put(kafka, 0, b"0:1", None, mark_headers("replayed"))
-    put(kafka, 0, b"1:0", None, mark_headers("dropped"))  # of another partition: read by nobody
-    put(kafka, 0, b"no id", None, mark_headers("dropped"))
-    assert ids(kafka, reader) == ["0:0", "1:0", "1:1"]
+        send_dead_letter(kafka, topics.POSTS, b"%d" % number, number % 2)
+    send_to_dead_letters(kafka, 0, b"0:1", None, mark_headers("replayed"))
+    send_to_dead_letters(kafka, 0, b"0:1", None, mark_headers("replayed"))
+    send_to_dead_letters(kafka, 0, b"1:0", None, mark_headers("dropped"))  # of another partition: read by nobody
+    send_to_dead_letters(kafka, 0, b"no id", None, mark_headers("dropped"))
+    assert dead_letter_ids(kafka, reader) == ["0:0", "1:0", "1:1"]
     assert count(kafka, reader) == LetterCount(3, exact=True)
     with pytest.raises(NoSuchDeadLetter, match="the dead letter 0:1 is replayed already"):
-        ids(kafka, reader, Selection((parse_id("1:0"), parse_id("0:1"))))
+        dead_letter_ids(kafka, reader, Selection((parse_id("1:0"), parse_id("0:1"))))
 
 
 @pytest.mark.broker
 def test_a_record_with_a_marks_header_is_a_letter_when_it_dies(kafka: KafkaSettings, reader: OffsetReader) -> None:
-    die(kafka, topics.POSTS, b"one")
-    die(kafka, topics.POSTS, b"two", own=mark_headers("dropped"))
-    assert ids(kafka, reader) == ["0:0", "0:1"]
+    send_dead_letter(kafka, topics.POSTS, b"one")
+    send_dead_letter(kafka, topics.POSTS, b"two", own=mark_headers("dropped"))
+    assert dead_letter_ids(kafka, reader) == ["0:0", "0:1"]
     assert read_mark(b"0:0", mark_headers("dropped")) == (DeadLetterId(Partition(0), Offset(0)), "dropped")
 
 
 @pytest.mark.broker
 def test_letters_are_chosen_by_id_cause_and_age(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(3):
-        die(kafka, topics.POSTS, b"%d" % number)
+        send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     (_, second, _) = letters(kafka, reader)
     wanted = tuple(map(parse_id, ("0:2", "0:0", "0:2")))
-    assert ids(kafka, reader, Selection(wanted)) == ["0:2", "0:0"]
-    assert ids(kafka, reader, Selection(cause="too long")) == ["0:0", "0:1", "0:2"]
-    assert ids(kafka, reader, Selection(cause="too short")) == []
-    assert "0:2" not in ids(kafka, reader, Selection(before_ms=second.died_ms))
+    assert dead_letter_ids(kafka, reader, Selection(wanted)) == ["0:2", "0:0"]
+    assert dead_letter_ids(kafka, reader, Selection(cause="too long")) == ["0:0", "0:1", "0:2"]
+    assert dead_letter_ids(kafka, reader, Selection(cause="too short")) == []
+    assert "0:2" not in dead_letter_ids(kafka, reader, Selection(before_ms=second.died_ms))
     for missing in ("0:3", "9:0"):
         with pytest.raises(NoSuchDeadLetter, match=f"there is no dead letter {missing}"):
-            ids(kafka, reader, Selection((parse_id(missing),)))
-
-
-def sent(kafka: KafkaSettings, reader: OffsetReader, topic: str) -> list[tuple[bytes | None, bytes | None]]:
-    places = [Place(*place) for place in reader.places([topic])]
-    ends = reader.ends(places)
-    with closing(scanner(kafka)) as consumer:
-        # The markers of a transaction that was committed just now may not be there yet.
-        records = (m for place in places for m in scan(consumer, place, Offset(0), ends[place], to_the_end_s=20.0))
-        return [(record.key(), record.value()) for record in records]
+            dead_letter_ids(kafka, reader, Selection((parse_id(missing),)))

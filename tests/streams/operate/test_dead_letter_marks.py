@@ -16,9 +16,9 @@ from streams.operate import dead_letter_box, dead_letter_marks
 from streams.operate.dead_letter_box import ALL, LetterCount, Selection, count, letters, parse_id
 from streams.operate.dead_letter_marks import Marked, clear, drop, replay
 from streams.settings import KafkaSettings
-from tests.kit.kafka.topics import transaction
+from tests.kit.kafka.dead_letters import cause_of_death, dead_letter_ids, send_dead_letter, send_to_dead_letters
+from tests.kit.kafka.topics import keys_and_values, transaction
 from tests.kit.waiting import until
-from tests.streams.operate.test_dead_letter_box import cause, die, ids, put, sent
 
 pytestmark = pytest.mark.broker
 
@@ -36,25 +36,25 @@ class DiesBeforeItsCommit(Producer):
 
 def test_what_is_sent_back_is_sent_once(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(3):
-        die(kafka, topics.POSTS, b"%d" % number)
+        send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     assert replay(kafka, reader, Selection((parse_id("0:1"),))) == Marked(1, 0)
-    assert sent(kafka, reader, topics.POSTS) == [(b"p1", b"1")]
+    assert keys_and_values(kafka, topics.POSTS) == [(b"p1", b"1")]
     with pytest.raises(NoSuchDeadLetter, match="0:1 is replayed already"):
         replay(kafka, reader, Selection((parse_id("0:1"),)))
     assert replay(kafka, reader, ALL) == Marked(2, 0)
     assert replay(kafka, reader, ALL) == Marked(0, 0)
-    assert sorted(sent(kafka, reader, topics.POSTS)) == [(b"p1", b"%d" % number) for number in range(3)]
+    assert sorted(keys_and_values(kafka, topics.POSTS)) == [(b"p1", b"%d" % number) for number in range(3)]
     assert count(kafka, reader) == LetterCount(0, exact=True)
 
 
 def test_what_is_dropped_is_sent_nowhere(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(3):
-        die(kafka, topics.POSTS, b"%d" % number)
+        send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     assert drop(kafka, reader, Selection((parse_id("0:1"),))) == 1
-    assert ids(kafka, reader) == ["0:0", "0:2"]
+    assert dead_letter_ids(kafka, reader) == ["0:0", "0:2"]
     assert drop(kafka, reader, ALL) == 2
-    assert sent(kafka, reader, topics.POSTS) == []
-    assert ids(kafka, reader) == []
+    assert keys_and_values(kafka, topics.POSTS) == []
+    assert dead_letter_ids(kafka, reader) == []
 
 
 def test_many_letters_take_several_transactions(
@@ -62,26 +62,26 @@ def test_many_letters_take_several_transactions(
 ) -> None:
     monkeypatch.setattr(dead_letter_marks, "_BATCH_LETTERS", 2)
     for number in range(5):
-        die(kafka, topics.POSTS, b"%d" % number)
+        send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     assert drop(kafka, reader, ALL) == 5
-    assert ids(kafka, reader) == []
+    assert dead_letter_ids(kafka, reader) == []
 
 
 def test_a_command_that_is_killed_before_its_commit_has_sent_nothing(
     kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    die(kafka, topics.POSTS, b"one")
+    send_dead_letter(kafka, topics.POSTS, b"one")
     with monkeypatch.context() as killed:
         killed.setattr(dead_letter_marks, "Producer", DiesBeforeItsCommit)
         with pytest.raises(SystemExit):
             replay(kafka, reader, ALL)
-    assert ids(kafka, reader) == ["0:0"]
+    assert dead_letter_ids(kafka, reader) == ["0:0"]
     assert replay(kafka, reader, ALL) == Marked(1, 0)
-    assert sent(kafka, reader, topics.POSTS) == [(b"p1", b"one")]
+    assert keys_and_values(kafka, topics.POSTS) == [(b"p1", b"one")]
 
 
 def test_of_two_commands_one_is_fenced(kafka: KafkaSettings, reader: OffsetReader) -> None:
-    die(kafka, topics.POSTS, b"one")
+    send_dead_letter(kafka, topics.POSTS, b"one")
     (letter,) = letters(kafka, reader)
     slow = dead_letter_marks._producer(kafka)
     assert replay(kafka, reader, ALL) == Marked(1, 0)
@@ -89,16 +89,16 @@ def test_of_two_commands_one_is_fenced(kafka: KafkaSettings, reader: OffsetReade
         Fenced, match=r"another command marks dead letters .*, or one transaction took longer than its 15 s"
     ):
         dead_letter_marks._commit(slow, [dead_letter_marks.way_back(letter)])
-    assert sent(kafka, reader, topics.POSTS) == [(b"p1", b"one")]
+    assert keys_and_values(kafka, topics.POSTS) == [(b"p1", b"one")]
 
 
 def test_letters_in_a_stages_open_transaction_are_waited_for(
     kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another command has marked may stand behind them."""
-    die(kafka, topics.POSTS, b"one")
+    send_dead_letter(kafka, topics.POSTS, b"one")
     stage = transaction(kafka, topics.DEAD_LETTERS, 0, commit=None)
-    assert ids(kafka, reader) == ["0:0"]
+    assert dead_letter_ids(kafka, reader) == ["0:0"]
     monkeypatch.setattr(scan, "_QUIET_S", 0.5)
     with monkeypatch.context() as impatient:
         impatient.setattr(dead_letter_marks, "_TO_THE_END_S", 0.5)
@@ -110,23 +110,23 @@ def test_letters_in_a_stages_open_transaction_are_waited_for(
 
 def test_a_letter_without_a_key_stays_and_the_others_go(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for key in (None, b"p1"):
-        put(kafka, 0, key, b"v", to_headers(cause(topics.POST_CONTEXTS)))
+        send_to_dead_letters(kafka, 0, key, b"v", to_headers(cause_of_death(topics.POST_CONTEXTS)))
     with pytest.raises(KafkaRefused, match="0:0 has no key"):
         replay(kafka, reader, Selection((parse_id("0:1"), parse_id("0:0"))))
-    assert sent(kafka, reader, topics.REPUBLISH) == []
+    assert keys_and_values(kafka, topics.REPUBLISH) == []
     assert replay(kafka, reader, ALL) == Marked(1, 1)
-    assert sent(kafka, reader, topics.REPUBLISH) == [(b"p1", None)]
-    assert ids(kafka, reader) == ["0:0"]
+    assert keys_and_values(kafka, topics.REPUBLISH) == [(b"p1", None)]
+    assert dead_letter_ids(kafka, reader) == ["0:0"]
 
 
 def test_what_lies_before_the_first_letter_is_deleted(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(4):
-        die(kafka, topics.POSTS, b"%d" % number, 0)
-    die(kafka, topics.POSTS, b"other", 1)
+        send_dead_letter(kafka, topics.POSTS, b"%d" % number, 0)
+    send_dead_letter(kafka, topics.POSTS, b"other", 1)
     drop(kafka, reader, Selection(tuple(map(parse_id, ("0:0", "0:1", "0:3")))))
     clear(kafka, reader)
     assert [reader.starts([place])[place] for place in reader.places([topics.DEAD_LETTERS])] == [2, 0]
-    assert ids(kafka, reader) == ["0:2", "1:0"]
+    assert dead_letter_ids(kafka, reader) == ["0:2", "1:0"]
     assert count(kafka, reader) == LetterCount(2, exact=True)
     drop(kafka, reader, ALL)
     places = reader.places([topics.DEAD_LETTERS])
@@ -143,7 +143,7 @@ def test_an_end_that_is_said_too_early_deletes_no_letter(
     kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A partition may say its end below the one that was asked for; then only who waits for that one reads on."""
-    die(kafka, topics.POSTS, b"one")
+    send_dead_letter(kafka, topics.POSTS, b"one")
 
     def too_early(
         consumer: Consumer, place: Place, start: Offset, end: Offset, *, to_the_end_s: float | None = None
@@ -153,6 +153,6 @@ def test_an_end_that_is_said_too_early_deletes_no_letter(
     with monkeypatch.context() as early:
         early.setattr(dead_letter_box, "scan", too_early)
         clear(kafka, reader)
-        assert ids(kafka, reader) == []
+        assert dead_letter_ids(kafka, reader) == []
         assert len(list(letters(kafka, reader, to_the_end_s=5.0))) == 1, "nor is it missed by who means all letters"
-    assert ids(kafka, reader) == ["0:0"]
+    assert dead_letter_ids(kafka, reader) == ["0:0"]

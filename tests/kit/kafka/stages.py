@@ -1,0 +1,202 @@
+"""The context stage, the encode stage and the index loop on a real broker: each with its topics, what a test sends to
+it, and what comes out. `in_thread` runs them beside the test; `worker` and `child` are processes to kill."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from confluent_kafka import Message
+from prometheus_client import CollectorRegistry
+
+from contexts.settings import ContextRules
+from schemas import stages, topics
+from schemas.contexts import (
+    MemberContext,
+    PostContext,
+    decode_member_context,
+    decode_post_context,
+    encode_context,
+)
+from schemas.dead_letters import from_headers
+from schemas.embeddings import encode_embedding
+from schemas.ids import Generation, Partition
+from schemas.topics import TopicSpec
+from streams.contexts.stage import ContextStage
+from streams.encode.metrics import EncodeMetrics
+from streams.encode.stage import EncodeStage
+from streams.index.loop import IndexLoop
+from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
+from streams.kafka.sending import send_all
+from streams.kafka.topics import ensure_topics
+from streams.operate.republish import flush_record, republish_record
+from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
+from tests.kit.children.context_stage import SESSION
+from tests.kit.data.embeddings import post_embedding
+from tests.kit.data.shuffled_events import Sent, ShuffledEvents
+from tests.kit.encoders import HashEncoder
+from tests.kit.journal_tier import JournalTier
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import until_no_lag
+from tests.kit.kafka.topics import Headers, Sender, new_generation, read_topic
+from tests.kit.running import child
+
+SOURCES = (topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
+
+
+class ContextStageSetup:
+    """A context stage with its topics."""
+
+    def __init__(self, broker: RunningBroker, folder: Path) -> None:
+        self.broker = broker
+        self.folder = folder
+        self.kafka = KafkaSettings.model_validate({"bootstrap_servers": broker.bootstrap_servers, "options": SESSION})
+        ensure_topics(self.kafka, topics.core_topics())
+        self.sender = Sender(self.kafka)
+
+    def stage(
+        self, rules: ContextRules | None = None, batch_records: int = 100, heartbeat: Heartbeat = NO_HEARTBEAT
+    ) -> ContextStage:
+        settings = ContextsSettings(batch_records=batch_records, interval_s=0.01)
+        return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0", heartbeat=heartbeat)
+
+    @contextmanager
+    def worker(self, slot: str = "0", crash: str = "") -> Iterator[subprocess.Popen[str]]:
+        arguments = self.broker.bootstrap_servers, str(self.folder), slot, crash
+        with child("tests.kit.children.context_stage", *arguments) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "started\n"
+            yield process
+
+    def send(self, *events: dict[str, Any]) -> None:
+        for event in events:
+            topic = {"a": topics.ACTIVITY, "m": topics.MEMBERS, "p": topics.POSTS}[event["type"][0]]
+            key = event["post_id"] if topic == topics.POSTS else event["member_id"]
+            self.sender.send(topic, [(key, json.dumps(event).encode())])
+
+    def send_all(self, sent: list[Sent]) -> None:
+        for wanted in topics.INPUTS:
+            self.sender.send(wanted, [(key, value) for topic, key, value in sent if topic == wanted])
+
+    def until_done(self, timeout_s: float = 60) -> None:
+        """No lag at all: control records are committed too."""
+        until_no_lag(self.kafka, topics.CONTEXTS_GROUP, stages.CONTEXTS.topics, timeout_s)
+
+    def flush(self) -> None:
+        """Everything that is held back is published."""
+        self.until_done()
+        send_all(self.kafka, [flush_record(Partition(number)) for number in range(self.kafka.partitions)])
+        self.until_done()
+
+    def posts(self) -> dict[str, list[PostContext]]:
+        return _by_key((decode_post_context(m.value() or b""), m) for m in read_topic(self.kafka, topics.POST_CONTEXTS))
+
+    def members(self) -> dict[str, list[MemberContext]]:
+        found = read_topic(self.kafka, topics.MEMBER_CONTEXTS)
+        return _by_key((decode_member_context(m.value() or b""), m) for m in found)
+
+    def check(self, events: ShuffledEvents) -> None:
+        """All is as the events say, and no revision is missing or there twice. Needs a worker: counts within a bucket
+        are not published by themselves."""
+        self.until_done()
+        send_all(self.kafka, [republish_record(entity_id.encode()) for entity_id in events.entity_ids()])
+        self.until_done()
+        posts, members = self.posts(), self.members()
+        _check_revisions(posts)
+        _check_revisions(members)
+        events.check({k: v[-1] for k, v in posts.items()}, {k: v[-1] for k, v in members.items()})
+        assert read_topic(self.kafka, topics.DEAD_LETTERS) == []
+
+
+def _check_revisions(contexts: Mapping[str, Sequence[PostContext | MemberContext]]) -> None:
+    for entity_id, published in contexts.items():
+        assert [one.revision for one in published] == list(range(1, len(published) + 1)), entity_id
+
+
+def _by_key(found: Iterator[tuple[Any, Message]]) -> dict[str, list[Any]]:
+    contexts: dict[str, list[Any]] = {}
+    for context, message in found:
+        contexts.setdefault((message.key() or b"").decode(), []).append(context)
+    return contexts
+
+
+class EncodeStageSetup:
+    """One generation of its own over empty context topics."""
+
+    def __init__(self, broker: RunningBroker) -> None:
+        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        self.generation = new_generation()
+        self.encoder = HashEncoder()
+        self.registry = CollectorRegistry()
+        specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
+        ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
+
+    def stage(self, heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT) -> EncodeStage:
+        self.registry = CollectorRegistry()
+        metrics = EncodeMetrics(self.registry)
+        return EncodeStage(
+            self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics, heartbeat=heartbeat
+        )
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"nearline_encode_{name}", labels)
+
+    def send(self, *contexts: PostContext | MemberContext, headers: Headers | None = None) -> None:
+        for topic, kind in zip(SOURCES, (PostContext, MemberContext), strict=True):
+            records = [(entity(context), encode_context(context)) for context in contexts if isinstance(context, kind)]
+            Sender(self.kafka).send(topic, records, headers)
+
+    def until_no_lag(self) -> None:
+        until_no_lag(self.kafka, topics.encode_group(self.generation), SOURCES)
+
+    def posts(self) -> list[Message]:
+        return read_topic(self.kafka, topics.post_embeddings(self.generation))
+
+    def members(self) -> list[Message]:
+        return read_topic(self.kafka, topics.member_embeddings(self.generation))
+
+
+def entity(context: PostContext | MemberContext) -> str:
+    return context.post_id if isinstance(context, PostContext) else context.member_id
+
+
+class IndexLoopSetup:
+    """One generation's topics, and what a test sends to them."""
+
+    def __init__(self, broker: RunningBroker, folder: Path) -> None:
+        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        self.generation: Generation = new_generation()
+        self.posts = topics.post_embeddings(self.generation)
+        self.members = topics.member_embeddings(self.generation)
+        folder.mkdir(exist_ok=True)
+        self.journal = folder / "journal"
+        dead_letters = TopicSpec(topics.DEAD_LETTERS, "events")
+        ensure_topics(self.kafka, (*topics.generation_topics(self.generation), dead_letters))
+
+    def loop(self, tier: JournalTier, **over: Any) -> IndexLoop:
+        settings = IndexSettings(batch_records=50, linger_s=0.02)
+        return IndexLoop(self.kafka, settings, cast(Any, tier), self.generation, 3600, **over)
+
+    def send_posts(self, numbers: range, transactional_id: str | None = None) -> None:
+        records = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in numbers]
+        Sender(self.kafka, transactional_id).send(self.posts, records)
+
+    def child(self, crash: str = "") -> AbstractContextManager[subprocess.Popen[str]]:
+        servers = str(self.kafka.bootstrap_servers)
+        return child("tests.kit.children.index_loop", servers, self.generation, str(self.journal), crash)
+
+    def until_no_lag(self) -> None:
+        until_no_lag(self.kafka, topics.index_group(self.generation), (self.posts, self.members))
+
+    def own_dead_letters(self) -> list[tuple[bytes | None, str]]:
+        letters = [
+            (message, from_headers(message.headers())) for message in read_topic(self.kafka, topics.DEAD_LETTERS)
+        ]
+        return sorted(
+            (message.key(), cause.cause) for message, cause in letters if cause.topic in {self.posts, self.members}
+        )
+
+    def durable(self) -> dict[str, tuple[int, bool]]:
+        return JournalTier(self.journal).revisions
