@@ -12,7 +12,7 @@ from encoders.encoder import Encoder
 from encoders.errors import BadPackage, BadText, Outcome, Unencodable
 from encoders.package.manifest import MeanForm, PoolingMode, PostTemplate, PromptForm, Templates, TokenLimits
 from encoders.package.model_package import ModelPackage
-from tests.kit.data.contexts import entry, member, post
+from tests.kit.data.contexts import history_entry, member_context, post_context
 from tests.kit.packages import WORDS, make_tiny_package
 from tests.kit.torch_threads import torch_threads
 
@@ -31,7 +31,7 @@ def test_stock_sentence_transformers_gives_the_same_vectors(tmp_path: Path, pool
     stock = sentence_transformers.SentenceTransformer(str(package.folder), device="cpu")
     rendered = [f"<|nearline:language|>en<|nearline:text|>{text}" for text in texts]
     ours = vectors(
-        Encoder.load(package.folder, device="cpu").encode_posts([post(text, language="en") for text in texts])
+        Encoder.load(package.folder, device="cpu").encode_posts([post_context(text, language="en") for text in texts])
     )
     # The stock tokenizer cuts at the longer of the two limits; ours at the post's.
     stock.max_seq_length = package.manifest.token_limits.post
@@ -55,20 +55,22 @@ def test_sentence_transformers_writes_the_same_files(package: ModelPackage, tmp_
 
 
 def test_deleted_posts_have_no_vector_and_order_is_kept(encoder: Encoder) -> None:
-    outcomes = encoder.encode_posts([post("bread"), post("", deleted=True), post("oven"), post("")])
+    outcomes = encoder.encode_posts(
+        [post_context("bread"), post_context("", deleted=True), post_context("oven"), post_context("")]
+    )
     assert [outcome is None for outcome in outcomes] == [False, True, False, False]
     assert outcomes[2] == pytest.approx(encoder.encode_text("oven"), abs=1e-6)
 
 
 def test_repeated_texts_are_encoded_once(encoder: Encoder) -> None:
     before = encoder.stats.prompts
-    outcomes = encoder.encode_posts([post("bread", str(number)) for number in range(50)])
+    outcomes = encoder.encode_posts([post_context("bread", post_id=str(number)) for number in range(50)])
     assert encoder.stats.prompts - before == 1
     assert len({vector.tobytes() for vector in vectors(outcomes)}) == 1
 
 
 def test_many_contexts_go_in_windows_and_give_the_same(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    contexts = [post(f"{WORDS[number % 4]} {number}", str(number)) for number in range(60)]
+    contexts = [post_context(f"{WORDS[number % 4]} {number}", post_id=str(number)) for number in range(60)]
     whole = vectors(encoder.encode_posts(contexts))
     monkeypatch.setattr("encoders.encoder._POST_WINDOW", 7)
     assert vectors(encoder.encode_posts(contexts)) == pytest.approx(whole, abs=1e-6)
@@ -77,8 +79,14 @@ def test_many_contexts_go_in_windows_and_give_the_same(encoder: Encoder, monkeyp
 
 def test_one_bad_record_does_not_harm_the_others(encoder: Encoder) -> None:
     for outcomes in (
-        encoder.encode_posts([post("a"), post("half \ud800"), post("b")]),
-        encoder.encode_members([member(entry("a")), member(entry("half \ud800")), member(headline="b")]),
+        encoder.encode_posts([post_context("a"), post_context("half \ud800"), post_context("b")]),
+        encoder.encode_members(
+            [
+                member_context(history_entry("a")),
+                member_context(history_entry("half \ud800")),
+                member_context(headline="b"),
+            ]
+        ),
     ):
         assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, False]
 
@@ -97,20 +105,22 @@ def test_a_query_without_words_is_refused(encoder: Encoder, text: str) -> None:
 def test_a_member_of_the_form_mean_is_the_weighted_mean_of_its_texts(tmp_path: Path) -> None:
     form = MeanForm(2.0, {"wrote": 3.0})
     encoder = Encoder.load(make_tiny_package(tmp_path / "p", member_form=form).folder, device="cpu")
-    (vector,) = encoder.encode_members([member(entry("bread", "wrote"), entry("oven"), headline="dev", skills=["go"])])
+    (vector,) = encoder.encode_members(
+        [member_context(history_entry("bread", "wrote"), history_entry("oven"), headline="dev", skills=["go"])]
+    )
     profile, bread, oven = (encoder.encode_text(text) for text in ("dev\ngo", "bread", "oven"))
     expected = 2 * profile + 3 * bread + oven
     assert vector == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
 
 
 def test_the_form_mean_encodes_only_texts_it_does_not_know(encoder: Encoder) -> None:
-    first = member(entry("bread"), entry("oven"))
+    first = member_context(history_entry("bread"), history_entry("oven"))
     (fresh,) = encoder.encode_members([first])
     before = encoder.stats.prompts
     (again,) = encoder.encode_members([first])
     assert encoder.stats.prompts == before
     assert np.array_equal(fresh, again)  # type: ignore[arg-type]
-    encoder.encode_members([member(entry("oven"), entry("fog"), headline="bread")])
+    encoder.encode_members([member_context(history_entry("oven"), history_entry("fog"), headline="bread")])
     assert encoder.stats.prompts == before + 1
 
 
@@ -118,7 +128,7 @@ def test_a_member_of_the_form_prompt_is_one_prompt(tmp_path: Path) -> None:
     package = make_tiny_package(tmp_path / "p", member_form=PromptForm())
     encoder = Encoder.load(package.folder, device="cpu")
     before = encoder.stats.prompts
-    context = member(entry("bread"), entry("oven", "wrote"), headline="dev")
+    context = member_context(history_entry("bread"), history_entry("oven", "wrote"), headline="dev")
     ours = vectors(encoder.encode_members([context]))
     assert encoder.stats.prompts == before + 1
     stock = sentence_transformers.SentenceTransformer(str(package.folder), device="cpu")
@@ -129,13 +139,15 @@ def test_a_member_of_the_form_prompt_is_one_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", [MeanForm(), PromptForm()])
 def test_members_without_anything_to_encode_have_no_vector(tmp_path: Path, form: MeanForm | PromptForm) -> None:
     encoder = Encoder.load(make_tiny_package(tmp_path / "p", member_form=form).folder, device="cpu")
-    outcomes = encoder.encode_members([member(), member(deleted=True, headline="x"), member(language="en")])
+    outcomes = encoder.encode_members(
+        [member_context(), member_context(deleted=True, headline="x"), member_context(language="en")]
+    )
     assert outcomes == [None, None, None]
     assert encoder.encode_members([]) == []
 
 
 def test_loading_twice_gives_the_same_vectors_to_the_bit(package: ModelPackage) -> None:
-    contexts = [post(text) for text in WORDS]
+    contexts = [post_context(text) for text in WORDS]
     one, two = (Encoder.load(package.folder, device="cpu") for _ in range(2))
     assert np.array_equal(vectors(one.encode_posts(contexts)), vectors(two.encode_posts(contexts)))
 

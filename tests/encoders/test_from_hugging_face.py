@@ -17,7 +17,7 @@ from encoders.errors import BadPackage
 from encoders.from_hugging_face import Recipe, create_package
 from encoders.package.manifest import MeanForm, PostTemplate, Templates, TokenLimits
 from nearline.commands.package import package as package_command
-from tests.kit.data.contexts import entry, member
+from tests.kit.data.contexts import history_entry, member_context
 from tests.kit.packages import poison, tiny_tokenizer
 
 ROPE = {
@@ -85,7 +85,7 @@ def test_a_hugging_face_folder_becomes_a_package(tmp_path: Path, layout: str) ->
     text = PreTrainedTokenizerFast.from_pretrained(package.folder).convert_tokens_to_ids("<|nearline:text|>")
     expected = stock_vector(source, "bread and an oven", rows[text])
     assert encoder.encode_text("bread and an oven") == pytest.approx(expected, abs=1e-5)
-    assert encoder.encode_members([member(entry("bread"), headline="baker")])[0] is not None
+    assert encoder.encode_members([member_context(history_entry("bread"), headline="baker")])[0] is not None
 
 
 def test_precision_is_that_of_the_weights_and_one_file_is_as_good_as_several(tmp_path: Path) -> None:

@@ -6,9 +6,7 @@ import numpy as np
 
 from encoders.encoder import Encoder
 from encoders.vector_cache import VectorCache, prompt_key
-from schemas.contexts import PostContext
-from schemas.ids import Micros, PostId, Revision
-from tests.kit.data.contexts import entry, member
+from tests.kit.data.contexts import history_entry, member_context, post_context
 from tests.kit.packages import make_tiny_package
 
 ENTRY_BYTES = 350 + 4 * 2
@@ -52,9 +50,14 @@ def test_prompts_share_a_key_only_if_they_are_equal() -> None:
 
 def test_a_post_whose_counts_alone_have_changed_is_not_encoded_again(tmp_path: Path) -> None:
     encoder = Encoder.load(make_tiny_package(tmp_path / "package").folder, device="cpu", threads=1)
-    (first,) = encoder.encode_posts([_post(1, "the network card", likes=0)])
+    (first,) = encoder.encode_posts([post_context("the network card", revision=1, counts={"like": 0})])
     prompts = encoder.stats.prompts
-    second, edited = encoder.encode_posts([_post(2, "the network card", likes=9), _post(3, "a sourdough starter")])
+    second, edited = encoder.encode_posts(
+        [
+            post_context("the network card", revision=2, counts={"like": 9}),
+            post_context("a sourdough starter", revision=3),
+        ]
+    )
     assert encoder.stats.prompts == prompts + 1
     np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
     assert not np.allclose(np.asarray(first), np.asarray(edited))
@@ -62,22 +65,18 @@ def test_a_post_whose_counts_alone_have_changed_is_not_encoded_again(tmp_path: P
 
 def test_a_short_post_in_a_history_is_not_encoded_again(tmp_path: Path) -> None:
     encoder = Encoder.load(make_tiny_package(tmp_path / "package").folder, device="cpu", threads=1)
-    encoder.encode_posts([_post(1, "the network card")])
+    encoder.encode_posts([post_context("the network card", revision=1)])
     prompts = encoder.stats.prompts
-    encoder.encode_members([member(entry("the network card"))])
+    encoder.encode_members([member_context(history_entry("the network card"))])
     assert encoder.stats.prompts == prompts
 
 
 def test_an_encoder_forgets_what_nobody_asks_for(tmp_path: Path) -> None:
     encoder = Encoder.load(make_tiny_package(tmp_path / "package").folder, device="cpu", threads=1)
     encoder.encode_texts(["an erased text"])
-    encoder.encode_members([member(entry("an erased text"))])
+    encoder.encode_members([member_context(history_entry("an erased text"))])
     encoder.forget_unused(3600)
     assert len(encoder.by_text)
     assert len(encoder.by_prompt)
     encoder.forget_unused(0)
     assert (len(encoder.by_text), len(encoder.by_prompt)) == (0, 0)
-
-
-def _post(revision: int, text: str, likes: int = 0) -> PostContext:
-    return PostContext(PostId("p"), Revision(revision), Micros(0), text=text, counts={"like": likes})

@@ -12,6 +12,7 @@ from schemas.headers import UNREADABLE, headers_of, origin_ms
 from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
+from tests.kit.data.contexts import post_context
 from tests.kit.data.embeddings import post_embedding
 from tests.kit.encoders import POISON
 from tests.kit.journal_tier import JournalTier
@@ -21,7 +22,6 @@ from tests.kit.kafka.strange_headers import send_strange
 from tests.kit.kafka.topics import read_topic
 from tests.kit.running import in_thread
 from tests.streams.contexts.test_stage import post
-from tests.streams.encode.test_stage import post as context
 
 pytestmark = pytest.mark.broker
 
@@ -48,7 +48,7 @@ def test_the_context_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) 
 
 def test_the_encode_stage_goes_on(clean_topics: RunningBroker) -> None:
     encode = EncodeStageSetup(clean_topics)
-    sent = [context("bad", text=POISON), context("good")]
+    sent = [post_context(POISON, post_id="bad"), post_context(post_id="good")]
     send_strange(encode.kafka, topics.POST_CONTEXTS, [(one.post_id, encode_context(one)) for one in sent])
     with in_thread(encode.stage().run):
         encode.until_no_lag()

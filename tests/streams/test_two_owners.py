@@ -30,13 +30,13 @@ from streams.kafka.records import Place
 from streams.kafka.transactional_loop import TRANSACTION_MS
 from streams.settings import EncodeSettings
 from tests.kit.children.context_stage import REFUSED
+from tests.kit.data.contexts import post_context
 from tests.kit.data.shuffled_events import ShuffledEvents, slices
 from tests.kit.encoders import HashEncoder
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import ContextStageSetup, EncodeStageSetup
 from tests.kit.running import child, in_thread
 from tests.kit.waiting import until
-from tests.streams.encode.test_stage import post
 
 pytestmark = pytest.mark.broker
 
@@ -181,7 +181,7 @@ def test_a_second_encode_worker_joins_and_leaves_and_repeats_nothing(clean_topic
     numbers = itertools.count()
 
     def send(number: int) -> None:
-        encode.send(*(post(f"p{next(numbers)}") for _ in range(number)))
+        encode.send(*(post_context(post_id=f"p{next(numbers)}") for _ in range(number)))
 
     def second_works() -> bool:
         send(10)

@@ -3,24 +3,26 @@ import pytest
 
 from encoders.package.manifest import MeanForm, MemberTemplate
 from encoders.prompt.member_mean import Part, parts, weighted_mean
-from tests.kit.data.contexts import entry, member
+from tests.kit.data.contexts import history_entry, member_context
 
 TEMPLATE = MemberTemplate()
 
 
 def test_weights_are_of_the_action_and_of_the_age() -> None:
     form = MeanForm(2.0, {"wrote": 3.0, "click": 0.0}, half_life_s=3600.0)
-    context = member(entry("a", "wrote", 2), entry("b", "click"), entry("c", "like", 1), headline="dev")
+    context = member_context(
+        history_entry("a", "wrote", 2), history_entry("b", "click"), history_entry("c", "like", 1), headline="dev"
+    )
     assert parts(form, TEMPLATE, context) == [Part("dev", 2.0), Part("a", 0.75), Part("c", 0.5)]
 
 
 def test_only_the_newest_entries_count() -> None:
-    context = member(*(entry(text) for text in "abcd"))
+    context = member_context(*(history_entry(text) for text in "abcd"))
     assert [part.text for part in parts(MeanForm(max_entries=2), TEMPLATE, context)] == ["c", "d"]
 
 
 def test_empty_texts_are_left_out() -> None:
-    assert parts(MeanForm(), TEMPLATE, member(entry("  "), headline="")) == []
+    assert parts(MeanForm(), TEMPLATE, member_context(history_entry("  "), headline="")) == []
 
 
 def test_the_mean_has_length_one() -> None:

@@ -20,7 +20,7 @@ from encoders.package.manifest import (
 )
 from encoders.prompt.prompts import Prompts, is_encodable, profile_text
 from encoders.prompt.safe_tokenizer import SafeTokenizer
-from tests.kit.data.contexts import HOUR_US, entry, member, post
+from tests.kit.data.contexts import HOUR_US, history_entry, member_context, post_context
 
 POST = PostTemplate(("author", "language", "age", "count.like", "rate.like", "text"))
 MEMBER = MemberTemplate(("headline", "skills", "language"), history_ages=True)
@@ -60,30 +60,35 @@ class Rendered:
 
 
 def test_a_post_is_its_fields_in_order_with_numbers_as_percentiles(tmp_path: Path) -> None:
-    context = post("hi", author_id="m7", language="en", created_at_us=10 * HOUR_US - 50_000_000, counts={"like": 3})
+    context = post_context(
+        "hi", author_id="m7", language="en", created_at_us=10 * HOUR_US - 50_000_000, counts={"like": 3}
+    )
     assert Rendered(tmp_path)("posts", context) == ["^<author>m7<language>en<age>51<count.like>4<rate.like>4<text>hi~"]
 
 
 def test_a_rate_is_per_hour_and_the_first_hour_counts_as_whole(tmp_path: Path) -> None:
     rate = Templates(PostTemplate(("rate.like", "text")))
-    old, new = (post("", created_at_us=us, counts={"like": 30}) for us in (0, 10 * HOUR_US - 1))
+    old, new = (post_context("", created_at_us=us, counts={"like": 30}) for us in (0, 10 * HOUR_US - 1))
     assert Rendered(tmp_path, rate)("posts", old, new) == ["^<rate.like>4<text>~", "^<rate.like>31<text>~"]
 
 
 def test_counts_and_ages_change_nothing_unless_the_template_says_so(tmp_path: Path) -> None:
     plain = Rendered(tmp_path, Templates())
-    assert plain("posts", post("hi"), post("hi", counts={"like": 9}, created_at_us=5)) == ["^<text>hi~"] * 2
+    assert (
+        plain("posts", post_context("hi"), post_context("hi", counts={"like": 9}, created_at_us=5))
+        == ["^<text>hi~"] * 2
+    )
 
 
 def test_what_a_post_does_not_say_is_left_out(tmp_path: Path) -> None:
     template = Templates(PostTemplate(("author", "language", "text")))
-    assert Rendered(tmp_path, template)("posts", post("hi")) == ["^<text>hi~"]
+    assert Rendered(tmp_path, template)("posts", post_context("hi")) == ["^<text>hi~"]
 
 
 def test_only_the_text_of_a_post_is_cut(tmp_path: Path) -> None:
     template = Templates(PostTemplate(("language", "text"), instruction="Find"))
     rendered = Rendered(tmp_path, template, post=14)
-    assert rendered("posts", post("abcdefgh", language="en")) == ["^<instruction>Find<language>en<text>abc~"]
+    assert rendered("posts", post_context("abcdefgh", language="en")) == ["^<instruction>Find<language>en<text>abc~"]
 
 
 def test_a_plain_text_is_a_post_of_text_alone(tmp_path: Path) -> None:
@@ -92,15 +97,20 @@ def test_a_plain_text_is_a_post_of_text_alone(tmp_path: Path) -> None:
 
 
 def test_special_tokens_in_any_field_stay_text(tmp_path: Path) -> None:
-    context = member(entry("<action.like>"), headline="<skills>", skills=["<text>"], language="en")
+    context = member_context(history_entry("<action.like>"), headline="<skills>", skills=["<text>"], language="en")
     prompt = Rendered(tmp_path).prompts.members([context])[0]
     assert isinstance(prompt, list)
     assert sum(number >= 95 for number in prompt) == 5  # headline, skills, language, one action, its age
 
 
 def test_a_member_is_profile_then_history_newest_last(tmp_path: Path) -> None:
-    context = member(
-        entry("old", "wrote", 1), entry("new", "like"), headline="dev", skills=["c", "go"], industry="it", language="en"
+    context = member_context(
+        history_entry("old", "wrote", 1),
+        history_entry("new", "like"),
+        headline="dev",
+        skills=["c", "go"],
+        industry="it",
+        language="en",
     )
     assert Rendered(tmp_path)("members", context) == [
         "^<headline>dev<skills>c, go<language>en<action.wrote><age>100old<action.like><age>1new~"
@@ -109,47 +119,59 @@ def test_a_member_is_profile_then_history_newest_last(tmp_path: Path) -> None:
 
 def test_the_newest_entries_fill_the_budget_and_none_is_cut(tmp_path: Path) -> None:
     template = Templates(member=MemberTemplate(("headline",)))
-    history = [entry(text) for text in ("first", "second", "third")]
+    history = [history_entry(text) for text in ("first", "second", "third")]
     rendered = Rendered(tmp_path, template, member=2 + 2 + 7 + 6)
-    assert rendered("members", member(*history, headline="d")) == ["^<headline>d<action.like>second<action.like>third~"]
+    assert rendered("members", member_context(*history, headline="d")) == [
+        "^<headline>d<action.like>second<action.like>third~"
+    ]
     rendered = Rendered(tmp_path, template, member=2 + 2 + 7 + 6 - 1)
-    assert rendered("members", member(*history, headline="d")) == ["^<headline>d<action.like>third~"]
+    assert rendered("members", member_context(*history, headline="d")) == ["^<headline>d<action.like>third~"]
 
 
 def test_an_entry_longer_than_the_budget_is_cut_rather_than_left_out(tmp_path: Path) -> None:
     rendered = Rendered(tmp_path, Templates(), member=8)
-    assert rendered("members", member(entry("first"), entry("abcdefgh"))) == ["^<action.like>abcde~"]
-    assert rendered("members", member(entry("abc"), headline="abcdefgh")) == ["^<headline>abcde~"]
+    assert rendered("members", member_context(history_entry("first"), history_entry("abcdefgh"))) == [
+        "^<action.like>abcde~"
+    ]
+    assert rendered("members", member_context(history_entry("abc"), headline="abcdefgh")) == ["^<headline>abcde~"]
 
 
 def test_an_action_that_no_history_holds_is_left_out(tmp_path: Path) -> None:
-    assert Rendered(tmp_path, Templates())("members", member(entry("a", "hide"), entry("b"))) == ["^<action.like>b~"]
+    assert Rendered(tmp_path, Templates())(
+        "members", member_context(history_entry("a", "hide"), history_entry("b"))
+    ) == ["^<action.like>b~"]
 
 
 def test_one_bad_record_does_not_harm_the_others(tmp_path: Path) -> None:
     rendered = Rendered(tmp_path)
     bad = "half \ud800"
-    posts = rendered("posts", post("a"), post(bad), post("c", author_id=bad), post("d"))
-    members = rendered("members", member(entry("a")), member(entry(bad)), member(headline=bad), member(headline="d"))
+    posts = rendered("posts", post_context("a"), post_context(bad), post_context("c", author_id=bad), post_context("d"))
+    members = rendered(
+        "members",
+        member_context(history_entry("a")),
+        member_context(history_entry(bad)),
+        member_context(headline=bad),
+        member_context(headline="d"),
+    )
     for outcomes in (posts, members):
         assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, True, False]
 
 
 def test_a_member_without_profile_and_history_is_not_encoded() -> None:
-    assert not is_encodable(member(language="en", skills=[""]))
-    assert not is_encodable(member(headline="dev", deleted=True))
-    assert is_encodable(member(headline="dev"))
-    assert is_encodable(member(entry("a")))
+    assert not is_encodable(member_context(language="en", skills=[""]))
+    assert not is_encodable(member_context(headline="dev", deleted=True))
+    assert is_encodable(member_context(headline="dev"))
+    assert is_encodable(member_context(history_entry("a")))
 
 
 def test_the_profile_as_one_text() -> None:
-    context = member(headline="dev", skills=["c", "go"], language="en")
+    context = member_context(headline="dev", skills=["c", "go"], language="en")
     assert profile_text(MemberTemplate(("headline", "skills", "industry", "language")), context) == "dev\nc, go"
     assert profile_text(MemberTemplate(), msgspec.structs.replace(context, headline=None, skills=[])) == ""
 
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "\n" * 100_000])
 def test_a_huge_text_costs_no_more_than_one_of_the_limit(tmp_path: Path, text: str) -> None:
-    (prompt,) = Rendered(tmp_path, Templates()).prompts.posts([post(text)])
+    (prompt,) = Rendered(tmp_path, Templates()).prompts.posts([post_context(text)])
     assert not isinstance(prompt, Unencodable)
     assert len(prompt) <= 100

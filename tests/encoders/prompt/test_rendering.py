@@ -11,15 +11,18 @@ from encoders.errors import Unencodable
 from encoders.package.manifest import MeanForm, MemberForm, MemberTemplate, PostTemplate, PromptForm, Templates
 from encoders.prompt.member_mean import weighted_mean
 from encoders.prompt.rendering import Rendered, Renderer
-from tests.kit.data.contexts import entry, member, post
+from tests.kit.data.contexts import history_entry, member_context, post_context
 from tests.kit.packages import WORDS, make_tiny_package
 
 TEMPLATES = Templates(
     PostTemplate(("author", "language", "text"), "find what this is about"),
     MemberTemplate(instruction="what would they read"),
 )
-POSTS = [post(text, language="en") for text in (*WORDS, "Umlaute äöü, 漢字", "two\nlines  and  spaces ")]
-MEMBERS = [member(entry("bread"), entry("oven", "wrote"), headline="baker", skills=["go", "c"]), member(entry("fog"))]
+POSTS = [post_context(text, language="en") for text in (*WORDS, "Umlaute äöü, 漢字", "two\nlines  and  spaces ")]
+MEMBERS = [
+    member_context(history_entry("bread"), history_entry("oven", "wrote"), headline="baker", skills=["go", "c"]),
+    member_context(history_entry("fog")),
+]
 
 
 @pytest.mark.parametrize("form", [PromptForm(), MeanForm(profile_weight=2.0)])
@@ -42,7 +45,7 @@ def test_rendered_texts_have_the_same_vectors(tmp_path: Path, form: MemberForm) 
 
 def test_what_is_not_encoded_is_not_rendered(tmp_path: Path) -> None:
     renderer = Renderer(make_tiny_package(tmp_path / "p"))
-    assert renderer.posts([post("", deleted=True)]) == [[]]
-    assert renderer.members([member(), member(deleted=True)]) == [[], []]
-    (odd,) = renderer.posts([post("half \ud800")])
+    assert renderer.posts([post_context("", deleted=True)]) == [[]]
+    assert renderer.members([member_context(), member_context(deleted=True)]) == [[], []]
+    (odd,) = renderer.posts([post_context("half \ud800")])
     assert isinstance(odd, Unencodable)

@@ -14,7 +14,7 @@ from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer, TokenIds
 from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId
-from tests.kit.data.contexts import entry, member, post
+from tests.kit.data.contexts import history_entry, member_context, post_context
 from tests.kit.packages import make_tiny_package
 
 TEMPLATES: Final = Templates(
@@ -60,9 +60,14 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> Fields:
     return Fields(make_tiny_package(folder, member_form=PromptForm(), templates=TEMPLATES, token_limits=limits))
 
 
-POST: Final = post("plain", author_id=MemberId("m7"), language="en", counts={"like": 2})
-MEMBER: Final = member(
-    entry("older", "share", 2), entry("plain"), headline="dev", skills=["go"], industry="it", language="en"
+POST: Final = post_context("plain", author_id=MemberId("m7"), language="en", counts={"like": 2})
+MEMBER: Final = member_context(
+    history_entry("older", "share", 2),
+    history_entry("plain"),
+    headline="dev",
+    skills=["go"],
+    industry="it",
+    language="en",
 )
 
 
@@ -95,7 +100,7 @@ def test_in_a_member_only_the_fields_own_tokens_change(fields: Fields, text: str
         check(plain, fields(fields.members(msgspec.structs.replace(MEMBER, **{name: text}))[0]), at, own)
     skills = msgspec.structs.replace(MEMBER, skills=[text, "go"])
     check(plain, fields(fields.members(skills)[0]), 2, fields.tokens(f"{text}, go"))
-    history = msgspec.structs.replace(MEMBER, history=[MEMBER.history[0], entry(text)])
+    history = msgspec.structs.replace(MEMBER, history=[MEMBER.history[0], history_entry(text)])
     check(plain, fields(fields.members(history)[0]), 8, [*plain[8][1][: -len(fields.tokens("plain"))], *own])
 
 

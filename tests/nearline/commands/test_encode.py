@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from encoders.encoder import Encoder
 from nearline.commands.encode import encode
 from schemas.contexts import Context, encode_context
-from tests.kit.data.contexts import entry, member, post
+from tests.kit.data.contexts import history_entry, member_context, post_context
 from tests.kit.packages import make_tiny_package
 
 
@@ -29,7 +29,12 @@ def run(package: Path, data_dir: Path, option: str, body: bytes) -> Result:
 
 
 def test_posts_in_vectors_out(package: Path, tmp_path: Path) -> None:
-    result = run(package, tmp_path, "--post", lines(post("bread", "p1"), post("", "p2", deleted=True)))
+    result = run(
+        package,
+        tmp_path,
+        "--post",
+        lines(post_context("bread", post_id="p1"), post_context("", post_id="p2", deleted=True)),
+    )
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["id"], row["revision"]) for row in found] == [("p1", 1), ("p2", 1)]
     expected = Encoder.load(package, device="cpu").encode_text("bread")
@@ -38,7 +43,7 @@ def test_posts_in_vectors_out(package: Path, tmp_path: Path) -> None:
 
 
 def test_members_in_vectors_out(package: Path, tmp_path: Path) -> None:
-    result = run(package, tmp_path, "--member", lines(member(entry("bread")), member()))
+    result = run(package, tmp_path, "--member", lines(member_context(history_entry("bread")), member_context()))
     first, second = (json.loads(line) for line in result.stdout.splitlines())
     assert (first["id"], len(first["vector"])) == ("m1", 64)
     assert second["vector"] is None
@@ -52,11 +57,13 @@ def test_rendered_texts_and_no_vector(package: Path, tmp_path: Path) -> None:
             for line in CliRunner().invoke(encode, arguments, input=body).stdout.splitlines()
         ]
 
-    assert rendered("--post", lines(post("bread", "p1"), post("", "p2", deleted=True))) == [
+    assert rendered(
+        "--post", lines(post_context("bread", post_id="p1"), post_context("", post_id="p2", deleted=True))
+    ) == [
         [{"text": "<|nearline:text|>bread", "weight": 1.0}],
         [],
     ]
-    assert rendered("--member", lines(member(entry("bread"), headline="baker"))) == [
+    assert rendered("--member", lines(member_context(history_entry("bread"), headline="baker"))) == [
         [{"text": "<|nearline:text|>baker", "weight": 1.0}, {"text": "<|nearline:text|>bread", "weight": 1.0}]
     ]
 
@@ -64,8 +71,8 @@ def test_rendered_texts_and_no_vector(package: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "body", "sentence"),
     [
-        ("--post", lines(post("a")) + b"{\n", "<stdin>:3: not a post context"),
-        ("--member", lines(post("a")), "<stdin>:1: not a member context"),
+        ("--post", lines(post_context("a")) + b"{\n", "<stdin>:3: not a post context"),
+        ("--member", lines(post_context("a")), "<stdin>:1: not a member context"),
         ("--post", b'{"post_id": "p"}\n', "missing required field `revision`"),
     ],
 )

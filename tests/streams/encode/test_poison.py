@@ -10,12 +10,12 @@ from encoders.encoder import Encoder
 from schemas import topics
 from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_post_embedding, unpack_vector
+from tests.kit.data.contexts import member_context, post_context
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import EncodeStageSetup
 from tests.kit.kafka.topics import read_topic
 from tests.kit.packages import WORDS, FailsOn, make_tiny_package
 from tests.kit.running import in_thread
-from tests.streams.encode.test_stage import member, post
 
 pytestmark = pytest.mark.broker
 
@@ -35,8 +35,12 @@ def test_one_in_fifty_that_makes_the_encoder_fail_costs_no_other(clean_topics: R
     failing._model._model = FailsOn(failing._model._model, healthy._prompts._tokenizer(POISON)[0])  # type: ignore[assignment]
     encode = EncodeStageSetup(clean_topics)
     encode.encoder = cast(Any, failing)
-    contexts = [post(f"p{number}", text=text_of(number)) for number in range(POSTS)]
-    encode.send(*contexts, member("m", WORDS[0]), member("poisoned", POISON))
+    contexts = [post_context(post_id=f"p{number}", text=text_of(number)) for number in range(POSTS)]
+    encode.send(
+        *contexts,
+        member_context(member_id="m", headline=WORDS[0]),
+        member_context(member_id="poisoned", headline=POISON),
+    )
     with in_thread(encode.stage().run):
         encode.until_no_lag()
 

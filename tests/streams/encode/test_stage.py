@@ -9,10 +9,10 @@ import pytest
 
 from encoders.errors import EncodingFailed, Outcome
 from schemas import topics
-from schemas.contexts import MemberContext, PostContext
 from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_member_embedding, decode_post_embedding, pack_vector
-from schemas.ids import MemberId, Micros, PostId, Revision
+from schemas.ids import MemberId, Micros, PostId
+from tests.kit.data.contexts import member_context, post_context
 from tests.kit.encoders import POISON, HashEncoder, Prepared, vector_of
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import SOURCES, EncodeStageSetup
@@ -23,24 +23,20 @@ from tests.kit.waiting import until
 pytestmark = pytest.mark.broker
 
 
-def post(post_id: str, revision: int = 1, text: str = "a text", *, deleted: bool = False) -> PostContext:
-    return PostContext(
-        PostId(post_id), Revision(revision), Micros(1), deleted, MemberId("m"), "" if deleted else text, "en", Micros(7)
-    )
-
-
-def member(member_id: str, headline: str | None, **over: list[PostId]) -> MemberContext:
-    return MemberContext(MemberId(member_id), Revision(1), Micros(1), headline=headline, **over)
-
-
 @pytest.fixture
 def encode(clean_topics: RunningBroker) -> EncodeStageSetup:
     return EncodeStageSetup(clean_topics)
 
 
 def test_contexts_become_embeddings(encode: EncodeStageSetup) -> None:
-    encode.send(post("p1", 3, "one"), post("p2", 4, deleted=True))
-    encode.send(member("m1", "baker", acted=[PostId("p1")], hidden=[PostId("p2")]), member("m2", None))
+    encode.send(
+        post_context("one", post_id="p1", revision=3, author_id=MemberId("m"), created_at_us=Micros(7)),
+        post_context(post_id="p2", revision=4, deleted=True),
+    )
+    encode.send(
+        member_context(member_id="m1", headline="baker", acted=[PostId("p1")], hidden=[PostId("p2")]),
+        member_context(member_id="m2", headline=None),
+    )
     heartbeats = defaultdict[str, RecordedHeartbeat](RecordedHeartbeat)
     with in_thread(encode.stage(heartbeats.__getitem__).run):
         encode.until_no_lag()
@@ -60,8 +56,8 @@ def test_contexts_become_embeddings(encode: EncodeStageSetup) -> None:
 
 def test_only_the_newest_revision_of_a_batch_is_encoded_and_carries_the_oldest_origin(encode: EncodeStageSetup) -> None:
     for revision, origin in ((1, b"1000"), (2, b"3000"), (3, b"2000")):
-        encode.send(post("p", revision), headers=[(topics.ORIGIN_HEADER, origin)])
-    encode.send(post("p", 4))
+        encode.send(post_context(post_id="p", revision=revision), headers=[(topics.ORIGIN_HEADER, origin)])
+    encode.send(post_context(post_id="p", revision=4))
     with in_thread(encode.stage().run):
         encode.until_no_lag()
     (message,) = encode.posts()
@@ -71,9 +67,12 @@ def test_only_the_newest_revision_of_a_batch_is_encoded_and_carries_the_oldest_o
 
 
 def test_what_can_never_be_encoded_stands_alone(encode: EncodeStageSetup) -> None:
-    encode.send(*(post(f"p{n}", text=f"text {n}") for n in range(30)), post("poison", text=POISON))
+    encode.send(
+        *(post_context(post_id=f"p{n}", text=f"text {n}") for n in range(30)),
+        post_context(post_id="poison", text=POISON),
+    )
     Sender(encode.kafka).send(topics.POST_CONTEXTS, [("garbage", b"{"), ("nothing", None)])
-    encode.send(member("m", POISON), member("fine", "baker"))
+    encode.send(member_context(member_id="m", headline=POISON), member_context(member_id="fine", headline="baker"))
     with in_thread(encode.stage().run):
         encode.until_no_lag()
     assert {message.key() for message in encode.posts()} == {f"p{n}".encode() for n in range(30)}
@@ -102,10 +101,10 @@ def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: EncodeStage
             return super().run(prepared)
 
     encode.encoder = gated = Gated()
-    encode.send(*(member(f"m{n}", "baker") for n in range(500)))
+    encode.send(*(member_context(member_id=f"m{n}", headline="baker") for n in range(500)))
     with in_thread(encode.stage().run):
         until(lambda: "member" in gated.calls, "the flood to begin")
-        encode.send(post("p"))
+        encode.send(post_context(post_id="p"))
         gated.leave.release()
         until(lambda: "post" in gated.calls or not gated.leave.release(), "the post to be encoded", every_s=0.1)
         assert gated.calls.count("member") < 20
@@ -124,7 +123,7 @@ def test_a_slow_batch_gives_signs_of_life(encode: EncodeStageSetup) -> None:
             return super().run(prepared)
 
     encode.encoder = Slow()
-    encode.send(post("p"))
+    encode.send(post_context(post_id="p"))
     with in_thread(encode.stage(lambda _: heartbeat).run):
         encode.until_no_lag()
     assert encode.encoder.posts == [("p", 1)]
@@ -136,7 +135,7 @@ def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: EncodeStage
             raise EncodingFailed("injected: the device is away")
 
     healthy, encode.encoder = encode.encoder, Broken()
-    encode.send(post("p"))
+    encode.send(post_context(post_id="p"))
     with pytest.raises(EncodingFailed, match="the device is away"):
         encode.stage().run(threading.Event())
     encode.encoder = healthy
@@ -148,7 +147,7 @@ def test_a_failing_device_ends_the_stage_and_commits_nothing(encode: EncodeStage
 
 def test_kills_and_crashes_lose_and_repeat_nothing(encode: EncodeStageSetup) -> None:
     """Exactly once: each context has one embedding, whatever happens between two steps."""
-    contexts = [post(f"p{n}", text=f"text {n}") for n in range(600)]
+    contexts = [post_context(post_id=f"p{n}", text=f"text {n}") for n in range(600)]
     encode.send(*contexts)
     arguments = (encode.kafka.bootstrap_servers or "", encode.generation)
     for place in ("transaction.outputs-sent", "transaction.offsets-sent", "transaction.committed"):
