@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +28,6 @@ from tests.streams.contexts.test_stage import at, post
 pytestmark = pytest.mark.broker
 
 DAY_MS = 24 * 3600 * 1000
-
-
-@pytest.fixture
-def contexts(clean_topics: RunningBroker, tmp_path: Path) -> ContextStageSetup:
-    return ContextStageSetup(clean_topics, tmp_path)
 
 
 def found_letters(kafka: KafkaSettings) -> list[DeadLetter]:

@@ -6,7 +6,6 @@ import shutil
 import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from threading import Event
 from typing import Any, cast
 
@@ -31,7 +30,6 @@ from streams.kafka.transactional_loop import OffsetsBefore, Processed
 from streams.operate.republish import republish_record
 from tests.kit.children.context_stage import REFUSED
 from tests.kit.data.shuffled_events import ShuffledEvents, slices
-from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import until_workers_share
 from tests.kit.kafka.stages import ContextStageSetup
 from tests.kit.kafka.topics import Sender, all_places, read_topic
@@ -54,11 +52,6 @@ def post(post_id: str, text: str = "text", **over: Any) -> dict[str, Any]:
 
 def like(member_id: str, post_id: str, seconds: float = 1, action: str = "like") -> dict[str, Any]:
     return {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": at(seconds)}
-
-
-@pytest.fixture
-def contexts(clean_topics: RunningBroker, tmp_path: Path) -> ContextStageSetup:
-    return ContextStageSetup(clean_topics, tmp_path)
 
 
 def test_events_become_contexts(contexts: ContextStageSetup) -> None:

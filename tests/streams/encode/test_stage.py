@@ -14,18 +14,12 @@ from schemas.embeddings import decode_member_embedding, decode_post_embedding, p
 from schemas.ids import MemberId, Micros, PostId
 from tests.kit.data.contexts import member_context, post_context
 from tests.kit.encoders import POISON, HashEncoder, Prepared, vector_of
-from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import SOURCES, EncodeStageSetup
 from tests.kit.kafka.topics import Sender, all_places, read_topic
 from tests.kit.running import RecordedHeartbeat, child, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
-
-
-@pytest.fixture
-def encode(clean_topics: RunningBroker) -> EncodeStageSetup:
-    return EncodeStageSetup(clean_topics)
 
 
 def test_contexts_become_embeddings(encode: EncodeStageSetup) -> None:

@@ -1,86 +1,33 @@
 """The index loop on the real broker."""
 
 import signal
-import subprocess
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Semaphore
-from typing import Any, cast
 
 import msgspec
 import numpy as np
 import pytest
 
 from schemas import topics
-from schemas.dead_letters import from_headers
 from schemas.embeddings import encode_embedding
-from schemas.ids import Generation
-from schemas.topics import TopicSpec
 from streams.errors import KafkaUnavailable
 from streams.index.backoff import RetryBackoff
-from streams.index.loop import IndexLoop
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.sending import DeadLetterDelivery
-from streams.kafka.topics import ensure_topics
-from streams.settings import IndexSettings, KafkaSettings
 from tests.kit.data.embeddings import member_embedding, post_embedding
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import until_no_lag
-from tests.kit.kafka.topics import Sender, all_places, new_generation, read_topic
-from tests.kit.running import RecordedHeartbeat, child, in_thread
+from tests.kit.kafka.stages import IndexLoopSetup
+from tests.kit.kafka.topics import Sender, all_places
+from tests.kit.running import RecordedHeartbeat, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
 
-class Index:
-    """One generation's topics, and what a test sends to them."""
-
-    def __init__(self, broker: RunningBroker, folder: Path) -> None:
-        self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
-        self.generation: Generation = new_generation()
-        self.posts = topics.post_embeddings(self.generation)
-        self.members = topics.member_embeddings(self.generation)
-        folder.mkdir(exist_ok=True)
-        self.journal = folder / "journal"
-        dead_letters = TopicSpec(topics.DEAD_LETTERS, "events")
-        ensure_topics(self.kafka, (*topics.generation_topics(self.generation), dead_letters))
-
-    def loop(self, tier: JournalTier, **over: Any) -> IndexLoop:
-        settings = IndexSettings(batch_records=50, linger_s=0.02)
-        return IndexLoop(self.kafka, settings, cast(Any, tier), self.generation, 3600, **over)
-
-    def send_posts(self, numbers: range, transactional_id: str | None = None) -> None:
-        records = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in numbers]
-        Sender(self.kafka, transactional_id).send(self.posts, records)
-
-    def child(self, crash: str = "") -> AbstractContextManager[subprocess.Popen[str]]:
-        servers = str(self.kafka.bootstrap_servers)
-        return child("tests.kit.children.index_loop", servers, self.generation, str(self.journal), crash)
-
-    def until_no_lag(self) -> None:
-        until_no_lag(self.kafka, topics.index_group(self.generation), (self.posts, self.members))
-
-    def own_dead_letters(self) -> list[tuple[bytes | None, str]]:
-        letters = [
-            (message, from_headers(message.headers())) for message in read_topic(self.kafka, topics.DEAD_LETTERS)
-        ]
-        return sorted(
-            (message.key(), cause.cause) for message, cause in letters if cause.topic in {self.posts, self.members}
-        )
-
-    def durable(self) -> dict[str, tuple[int, bool]]:
-        return JournalTier(self.journal).revisions
-
-
-@pytest.fixture
-def index(clean_topics: RunningBroker, tmp_path: Path) -> Index:
-    return Index(clean_topics, tmp_path)
-
-
-def test_posts_and_members_become_durable_and_lag_reaches_zero(index: Index) -> None:
+def test_posts_and_members_become_durable_and_lag_reaches_zero(index: IndexLoopSetup) -> None:
     index.send_posts(range(120), f"sender-{index.generation}")
     Sender(index.kafka).send(index.members, [("m1", encode_embedding(member_embedding("m1", 4)))])
     tier, heartbeat = JournalTier(index.journal), RecordedHeartbeat()
@@ -94,7 +41,7 @@ def test_posts_and_members_become_durable_and_lag_reaches_zero(index: Index) -> 
     assert index.own_dead_letters() == []
 
 
-def test_an_older_revision_after_a_newer_one_changes_nothing(index: Index) -> None:
+def test_an_older_revision_after_a_newer_one_changes_nothing(index: IndexLoopSetup) -> None:
     sent = [post_embedding("p", 3), post_embedding("p", 5, deleted=True), post_embedding("p", 4)]
     Sender(index.kafka).send(index.posts, [("p", encode_embedding(embedding)) for embedding in sent])
     with in_thread(index.loop(JournalTier(index.journal)).run):
@@ -102,7 +49,7 @@ def test_an_older_revision_after_a_newer_one_changes_nothing(index: Index) -> No
     assert index.durable() == {"p": (5, True)}
 
 
-def test_impossible_records_stand_alone(index: Index) -> None:
+def test_impossible_records_stand_alone(index: IndexLoopSetup) -> None:
     good = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in range(40)]
     no_vector = encode_embedding(post_embedding("null-vector")).replace(b"null-vector", b"longer-vecto")
     whole = post_embedding("nan")
@@ -121,7 +68,7 @@ def test_impossible_records_stand_alone(index: Index) -> None:
     assert all(letters.values())
 
 
-def test_a_tier_that_fails_every_third_call_is_waited_out(index: Index) -> None:
+def test_a_tier_that_fails_every_third_call_is_waited_out(index: IndexLoopSetup) -> None:
     index.send_posts(range(200))
     tier = JournalTier(index.journal, fail_every=3)
     with in_thread(index.loop(tier).run):
@@ -130,7 +77,9 @@ def test_a_tier_that_fails_every_third_call_is_waited_out(index: Index) -> None:
     assert index.own_dead_letters() == []
 
 
-def test_a_long_outage_keeps_the_group_and_loses_nothing(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_outage_keeps_the_group_and_loses_nothing(
+    index: IndexLoopSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(RetryBackoff.__init__, "__defaults__", (0.0,))
     index.send_posts(range(100))
     tier = JournalTier(index.journal, fail_every=1)
@@ -144,7 +93,7 @@ def test_a_long_outage_keeps_the_group_and_loses_nothing(index: Index, monkeypat
 
 
 @pytest.mark.parametrize("fail_every", [1, 2], ids=["of writes", "of flushes"])
-def test_a_stop_during_an_outage_stores_nothing(index: Index, fail_every: int) -> None:
+def test_a_stop_during_an_outage_stores_nothing(index: IndexLoopSetup, fail_every: int) -> None:
     index.send_posts(range(10))
     tier = JournalTier(index.journal, fail_every=fail_every)
     with in_thread(index.loop(tier).run):
@@ -154,7 +103,7 @@ def test_a_stop_during_an_outage_stores_nothing(index: Index, fail_every: int) -
     assert set(index.durable()) == {f"p{n}" for n in range(10)}
 
 
-def test_letters_that_are_not_taken_hold_the_offsets(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_that_are_not_taken_hold_the_offsets(index: IndexLoopSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = Semaphore(0)
 
     def not_taken(*_: object) -> None:
@@ -171,7 +120,7 @@ def test_letters_that_are_not_taken_hold_the_offsets(index: Index, monkeypatch: 
     assert [key for key, _ in index.own_dead_letters()] == [b"garbage"]
 
 
-def test_freshness_counts_from_the_origin(index: Index) -> None:
+def test_freshness_counts_from_the_origin(index: IndexLoopSetup) -> None:
     origin = str(int((time.time() - 5) * 1000)).encode()
     posts = [(f"p{n}", encode_embedding(post_embedding(f"p{n}"))) for n in range(3)]
     Sender(index.kafka).send(index.posts, posts[:1], [(topics.ORIGIN_HEADER, origin)])
@@ -184,7 +133,7 @@ def test_freshness_counts_from_the_origin(index: Index) -> None:
     assert 5 <= sample < 40
 
 
-def test_tombstones_are_swept_now_and_then(index: Index) -> None:
+def test_tombstones_are_swept_now_and_then(index: IndexLoopSetup) -> None:
     """A sweep that takes minutes is no loop that stands still: the loop is at work, and says so."""
     tier, heartbeat = JournalTier(index.journal), RecordedHeartbeat()
     with in_thread(index.loop(tier, sweep_every_s=0.05, heartbeat=heartbeat).run):
@@ -193,7 +142,7 @@ def test_tombstones_are_swept_now_and_then(index: Index) -> None:
     assert all(heartbeat.beats.acquire(blocking=False) for _ in range(before_each_and_within))
 
 
-def test_two_loops_share_the_partitions_and_one_takes_over(index: Index) -> None:
+def test_two_loops_share_the_partitions_and_one_takes_over(index: IndexLoopSetup) -> None:
     first, second = JournalTier(index.journal), JournalTier(index.journal.with_name("second"))
     with in_thread(index.loop(second).run):
         with in_thread(index.loop(first).run):
@@ -204,7 +153,7 @@ def test_two_loops_share_the_partitions_and_one_takes_over(index: Index) -> None
     assert first.revisions.keys() | second.revisions.keys() == {f"p{n}" for n in range(200)}
 
 
-def test_sigterm_loses_nothing_and_repeats_nothing(index: Index) -> None:
+def test_sigterm_loses_nothing_and_repeats_nothing(index: IndexLoopSetup) -> None:
     index.send_posts(range(400))
     with index.child() as process:
         until(index.journal.exists, "the first flush", timeout_s=60)
@@ -225,7 +174,7 @@ def test_kill_9_and_two_crashes_between_any_two_effects_lose_nothing(
     """The second on the first pass after the restart. All places at once, because the group of a dead process waits for
     it for a while."""
     places = ["index.indexed", "index.flushed", "index.dead-lettered", "index.stored", "killed"]
-    lives = [Index(clean_topics, tmp_path / str(number)) for number in range(len(places))]
+    lives = [IndexLoopSetup(clean_topics, tmp_path / str(number)) for number in range(len(places))]
     for index in lives:
         Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
         index.send_posts(range(200))
@@ -251,7 +200,7 @@ def test_kill_9_and_two_crashes_between_any_two_effects_lose_nothing(
 
 def test_a_crash_while_its_partitions_are_given_back_loses_nothing(clean_topics: RunningBroker, tmp_path: Path) -> None:
     """What was committed then is not read again."""
-    index = Index(clean_topics, tmp_path)
+    index = IndexLoopSetup(clean_topics, tmp_path)
     for numbers in (range(100), range(100, 150)):
         index.send_posts(numbers)
         with index.child("index.committed:1") as process:
@@ -262,5 +211,5 @@ def test_a_crash_while_its_partitions_are_given_back_loses_nothing(clean_topics:
     assert set(index.durable()) == {f"p{n}" for n in range(150)}
 
 
-def _lines(index: Index) -> list[str]:
+def _lines(index: IndexLoopSetup) -> list[str]:
     return index.journal.read_text().splitlines() if index.journal.exists() else []
