@@ -66,7 +66,8 @@ def test_asking_again_changes_only_what_the_settings_changed(clean_topics: Runni
     ensure_topics(settings(clean_topics), specs)
     ensure_topics(settings(clean_topics), specs)
     ensure_topics(settings(clean_topics, inputs_retention_s=7_200), specs)
-    assert config_of(clean_topics, topics.POSTS)["retention.ms"] == "7200000"
+    # The broker hears of it from its controller, a moment later.
+    until(lambda: config_of(clean_topics, topics.POSTS)["retention.ms"] == "7200000", "the new retention")
     assert config_of(clean_topics, topics.ACTIVITY_BY_POST)["retention.ms"] == str(86_400_000 * 3 // 4)
 
 
