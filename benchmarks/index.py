@@ -1,7 +1,7 @@
 """Points/s into the embedded cold tier, durable, against the rate of the engine's bare upsert.
 
 `python -m benchmarks.index [--points N] [--json F]`. By turns, medians of some. Both build the engine's points from the
-same vectors, store the same payload and flush every batch. The tier also checks, guards revisions and keeps its ledger.
+same vectors, store the same payload and flush every batch. The tier also checks, guards revisions and keeps its table.
 The building of segments, which the bare engine does not do, is counted apart.
 """
 
@@ -91,8 +91,8 @@ def _tier(folder: Path, vectors: Vector) -> tuple[float, float]:
     ]
     segments = _Timed()
     tier = EdgeColdTier(folder, Generation("benchmark"), vectors.shape[1], ColdSettings())
-    tidy = tier._posts.shards.tidy
-    tier._posts.shards.tidy = lambda: segments.time(tidy)  # type: ignore[method-assign]
+    build_segments = tier._posts.shards.build_segments
+    tier._posts.shards.build_segments = lambda: segments.time(build_segments)  # type: ignore[method-assign]
     start = time.perf_counter()
     for first in range(0, len(records), _BATCH):
         tier.write("post", records[first : first + _BATCH])

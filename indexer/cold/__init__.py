@@ -1,1 +1,1 @@
-"""The cold tier: the embedded engine in its owner and over its socket, and a Qdrant server."""
+"""The cold tier: the embedded engine in the process of its owner and over its socket, and a Qdrant server."""

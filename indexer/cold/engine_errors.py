@@ -1,4 +1,4 @@
-"""The exceptions of the embedded engine, translated."""
+"""Translates the exceptions of the embedded engine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,17 @@ from indexer.errors import TierUnavailable
 
 
 @contextmanager
-def engine_errors(what: str) -> Iterator[None]:
-    """Raises TierUnavailable: the tier could not be `what`. The engine raises plain exceptions, and a panic of its own
-    that is no Exception."""
+def engine_errors(action: str) -> Iterator[None]:
+    """Raises TierUnavailable: "the embedded cold tier could not be `action`", such as "opened".
+
+    The engine raises plain exceptions. When it panics it raises a class of its own, which is no Exception."""
     try:
         yield
     except TierUnavailable:
         raise
     except Exception as error:
-        raise TierUnavailable(f"the embedded cold tier could not be {what}: {error}") from error
+        raise TierUnavailable(f"the embedded cold tier could not be {action}: {error}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise TierUnavailable(f"the embedded cold tier could not be {what}: {error}") from error
+        raise TierUnavailable(f"the embedded cold tier could not be {action}: {error}") from error

@@ -1,4 +1,4 @@
-"""What Prometheus sees of the embedded cold tier."""
+"""The embedded cold tier's metrics for Prometheus."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ColdMetrics(Collector):
-    """Asked when Prometheus asks."""
+    """Reads the tier at every scrape."""
 
     def __init__(self, tier: "EdgeColdTier") -> None:
         self._tier = tier

@@ -1,8 +1,11 @@
-"""What the owner of the embedded engine keeps in memory of every point: whose it is, its revision, what filters ask.
+"""What the owner of the embedded engine keeps in memory about every point: its entity, its revision, what filters ask.
 
-The engine knows points by number. The ledger gives the numbers and answers from arrays what the engine would have to
-read from disk for every hit: a search with filters costs no payload index, a write no read. It is rebuilt from the
-stored heads at start. Knows neither the engine nor vectors; its owner guards it with one lock.
+The engine knows points by number only. This table assigns the numbers, and it answers from arrays what the engine would
+have to read from disk for every hit. So a search with filters needs no payload index, and a write needs no read. The
+table is rebuilt from the stored heads at every start. It knows neither the engine nor vectors. Its owner guards it with
+a lock.
+
+Shapes: N point numbers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,17 +19,19 @@ from indexer.tiers import Filters
 from schemas.ids import Micros, Revision
 
 Numbers = npt.NDArray[np.int64]
-Passing = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
+"""(N,): a truth for every point number."""
 
 FREE: Final = 0
 LIVE: Final = 1
 DELETED: Final = 2
 
-_FIRST_ROOM: Final = 4096
+_INITIAL_CAPACITY: Final = 4096
 
 
 class Head(NamedTuple):
-    """What is stored with every point, as one JSON array: one string costs the engine a fifth of nine fields."""
+    """The fields stored with every point. They are stored as one JSON array: a single string costs the engine a fifth
+    of nine fields."""
 
     entity_id: str
     revision: int
@@ -46,59 +51,62 @@ class PointTable:
         self._free: list[int] = []
         self._authors = StringCodes()
         self._languages = StringCodes()
-        self._state = np.zeros(_FIRST_ROOM, np.uint8)
-        self._sure = np.zeros(_FIRST_ROOM, np.bool_)
-        self._revision = np.zeros(_FIRST_ROOM, np.int64)
-        self._written_at = np.zeros(_FIRST_ROOM, np.int64)
-        self._created_at = np.zeros(_FIRST_ROOM, np.int64)
-        self._author = np.zeros(_FIRST_ROOM, np.int32)
-        self._language = np.zeros(_FIRST_ROOM, np.int32)
-        self.live = 0
+        self._state = np.zeros(_INITIAL_CAPACITY, np.uint8)
+        self._complete = np.zeros(_INITIAL_CAPACITY, np.bool_)
+        self._revision = np.zeros(_INITIAL_CAPACITY, np.int64)
+        self._written_at = np.zeros(_INITIAL_CAPACITY, np.int64)
+        self._created_at = np.zeros(_INITIAL_CAPACITY, np.int64)
+        self._author = np.zeros(_INITIAL_CAPACITY, np.int32)
+        self._language = np.zeros(_INITIAL_CAPACITY, np.int32)
+        self.num_live = 0
 
     def __len__(self) -> int:
-        """One more than the highest number ever given."""
+        """One more than the highest number that was ever assigned."""
         return len(self._ids)
 
     def number(self, entity_id: str) -> int | None:
         return self._numbers.get(entity_id)
 
     def revision(self, entity_id: str) -> Revision:
-        """0 for what was never written."""
+        """0 for an entity that was never written."""
         number = self._numbers.get(entity_id)
         return Revision(0 if number is None else int(self._revision[number]))
 
-    def guard(self, entity_id: str) -> Revision:
-        """What a write must be above. What was loaded at start may be half written, if the owner was killed within a
-        write: the same revision is taken once more, so that a repeated record mends it."""
+    def guard_revision(self, entity_id: str) -> Revision:
+        """A write is applied only if its revision is above this one.
+
+        A point that was loaded at the start may be half written, if the owner was killed during a write. For such a
+        point this is one less than its stored revision, so that the repeated record is applied again and mends it."""
         number = self._numbers.get(entity_id)
         if number is None:
             return Revision(0)
-        return Revision(int(self._revision[number]) - (not self._sure[number]))
+        return Revision(int(self._revision[number]) - (not self._complete[number]))
 
-    def give(self, entity_id: str) -> int:
-        """The number of an entity, a new one where it has none. `put` makes it known."""
+    def assign_number(self, entity_id: str) -> int:
+        """The number of this entity, or a free one if it has none yet. `put` then adds the entity to the table."""
         number = self._numbers.get(entity_id)
         if number is not None:
             return number
         if self._free:
             return self._free.pop()
         self._ids.append("")
-        self._make_room(len(self._ids))
+        self._grow(len(self._ids))
         return len(self._ids) - 1
 
-    def give_back(self, number: int) -> None:
-        """A number that was given and never put: the write failed."""
+    def release_number(self, number: int) -> None:
+        """Call it after a failed write. A number that was assigned and never put is free again."""
         if self._state[number] == FREE:
             self._free.append(number)
 
     def load(self, numbers: Sequence[int], heads: Sequence[Head]) -> list[int]:
-        """Puts what is stored, at the start. Returns numbers whose points are to be removed from the engine.
+        """Adds points that the engine stores already, at the start. Returns the numbers of outdated points, which the
+        caller has to remove from the engine.
 
-        After a power cut an entity may be stored at two numbers: its tombstone was swept and it was written again at
-        another number, but only that other shard was flushed. The newest revision counts."""
+        After a power cut an entity may be stored under two numbers: its tombstone was swept, it was written again under
+        another number, and only the shard of the new number was flushed. The newest revision counts."""
         ids = {head.entity_id for head in heads}
         if len(ids) == len(heads) and self._numbers.keys().isdisjoint(ids):
-            self.put(numbers, heads, sure=False)
+            self.put(numbers, heads, complete=False)
             return []
         outdated = []
         for number, head in zip(numbers, heads, strict=True):
@@ -109,22 +117,23 @@ class PointTable:
             if rival is not None:
                 self.remove([rival])
                 outdated.append(rival)
-            self.put([number], [head], sure=False)
+            self.put([number], [head], complete=False)
         return outdated
 
-    def put(self, numbers: Sequence[int], heads: Sequence[Head], *, sure: bool) -> None:
-        """Column by column: a point costs a microsecond. No entity comes twice."""
+    def put(self, numbers: Sequence[int], heads: Sequence[Head], *, complete: bool) -> None:
+        """Adds or replaces points, each entity at most once. `complete`: the engine is known to have written all of
+        them. Works column by column, so that a point costs a microsecond."""
         size = max(numbers, default=-1) + 1
-        self._make_room(size)
+        self._grow(size)
         self._ids.extend("" for _ in range(size - len(self._ids)))
         for number, head in zip(numbers, heads, strict=True):
             self._numbers[head.entity_id] = number
             self._ids[number] = head.entity_id
         rows = np.array(numbers, np.int64)
         deleted = np.array([head.deleted for head in heads], np.bool_)
-        self.live += int(np.count_nonzero(~deleted)) - int(np.count_nonzero(self._state[rows] == LIVE))
+        self.num_live += int(np.count_nonzero(~deleted)) - int(np.count_nonzero(self._state[rows] == LIVE))
         self._state[rows] = np.where(deleted, DELETED, LIVE)
-        self._sure[rows] = sure
+        self._complete[rows] = complete
         self._revision[rows] = [head.revision for head in heads]
         self._written_at[rows] = [head.written_at_us for head in heads]
         self._created_at[rows] = [head.created_at_us for head in heads]
@@ -132,43 +141,43 @@ class PointTable:
         self._language[rows] = [self._languages.code(head.language) for head in heads]
 
     def remove(self, numbers: Iterable[int]) -> None:
-        """The points are gone from the engine; their numbers may be given again."""
+        """Call it when the points are gone from the engine: their numbers are free again."""
         for number in numbers:
-            self.live -= int(self._state[number] == LIVE)
+            self.num_live -= int(self._state[number] == LIVE)
             self._state[number] = FREE
             del self._numbers[self._ids[number]]
             self._ids[number] = ""
             self._free.append(number)
 
-    def find_gaps(self) -> None:
-        """After the load: numbers that no stored point has may be given."""
+    def find_free_numbers(self) -> None:
+        """Call it once after the last `load`: numbers below the highest that no stored point has are free."""
         self._free = np.flatnonzero(self._state[: len(self)] == FREE).tolist()
 
     def tombstones(self, older_than_us: Micros) -> list[int]:
+        """Numbers of the deleted entities whose tombstone was written before that time."""
         size = len(self)
         old = (self._state[:size] == DELETED) & (self._written_at[:size] < older_than_us)
         return [int(number) for number in np.flatnonzero(old)]
 
-    def is_live(self) -> Passing:
-        """For every number."""
-        live: Passing = self._state[: len(self)] == LIVE
-        return live
+    def live_mask(self) -> Mask:
+        mask: Mask = self._state[: len(self)] == LIVE
+        return mask
 
-    def passing(self, filters: Filters) -> Passing:
-        """For every number, whether it is live and passes."""
+    def passing_mask(self, filters: Filters) -> Mask:
+        """The live points that pass the filters."""
         size = len(self)
-        passing = self.is_live()
+        mask = self.live_mask()
         if filters.languages:
-            passing &= self._languages.among(self._language[:size], filters.languages)
+            mask &= self._languages.among(self._language[:size], filters.languages)
         if filters.created_after_us is not None:
-            passing &= self._created_at[:size] > filters.created_after_us
+            mask &= self._created_at[:size] > filters.created_after_us
         if filters.exclude_authors:
-            passing &= ~self._authors.among(self._author[:size], filters.exclude_authors)
+            mask &= ~self._authors.among(self._author[:size], filters.exclude_authors)
         for post_id in filters.exclude_posts:
             number = self._numbers.get(post_id)
             if number is not None:
-                passing[number] = False
-        return passing
+                mask[number] = False
+        return mask
 
     def ids(self, numbers: Numbers) -> list[str]:
         return [self._ids[number] for number in numbers.tolist()]
@@ -178,11 +187,11 @@ class PointTable:
         return revisions
 
     def heads(self, numbers: Sequence[int]) -> list[Head]:
-        """Without the place of the record, which only the stored head has."""
+        """Of the numbers that are not free. Partition and offset are -1: only the stored head has them."""
         return [self._head(number) for number in numbers if self._state[number] != FREE]
 
     def live_numbers(self) -> list[int]:
-        numbers: list[int] = np.flatnonzero(self._state[: len(self)] == LIVE).tolist()
+        numbers: list[int] = np.flatnonzero(self.live_mask()).tolist()
         return numbers
 
     def _head(self, number: int) -> Head:
@@ -198,10 +207,11 @@ class PointTable:
             int(self._created_at[number]),
         )
 
-    def _make_room(self, size: int) -> None:
-        room = len(self._state)
-        if size <= room:
+    def _grow(self, size: int) -> None:
+        """Makes the arrays at least so long."""
+        capacity = len(self._state)
+        if size <= capacity:
             return
-        for name in ("_state", "_sure", "_revision", "_written_at", "_created_at", "_author", "_language"):
+        for name in ("_state", "_complete", "_revision", "_written_at", "_created_at", "_author", "_language"):
             array: npt.NDArray[Any] = getattr(self, name)
-            setattr(self, name, np.concatenate([array, np.zeros(max(size, 2 * room) - room, array.dtype)]))
+            setattr(self, name, np.concatenate([array, np.zeros(max(size, 2 * capacity) - capacity, array.dtype)]))

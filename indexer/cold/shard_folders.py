@@ -1,8 +1,8 @@
-"""The folders of shards that are written anew: the engine only marks what is deleted, and vectors stay in its segments
-and its log.
+"""The folders of shards: how a shard is replaced by its rewritten copy, and which shards still have to be rewritten.
 
-Owns the names beside a shard's folder, and the order of renaming: whenever a kill comes, the next start finds one whole
-shard. Of what is in a shard it knows the name of one file.
+The engine only marks points as deleted. Their vectors stay in its segments and its log until the shard is rewritten.
+This file owns the names beside a shard's folder (`0.new`, `0.old`, `0.erased` beside `0`) and the order of the renames:
+whenever a kill comes, the next start finds one whole shard. Of what is in a shard it knows one file name.
 """
 
 import os
@@ -20,54 +20,58 @@ _NEW: Final = ".new"
 _OLD: Final = ".old"
 _ERASED: Final = ".erased"
 _ENGINE_CONFIG: Final = "edge_config.json"
-"""Every shard has this file. The engine opens an empty folder too, as a shard without points."""
+"""Every shard has this file. The engine would also open an empty folder, as a shard without points."""
 
 
 class PendingErasures:
-    """Shards from which something was deleted since they were written, and when the first of it. Survives a restart: an
-    empty file beside the shard has that time."""
+    """Which shards still hold the vector of a deleted point in their files, and since when.
+
+    Survives a restart: an empty file beside the shard has the time of the first deletion as its mtime."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
         self._since = {int(file.stem): Micros(file.stat().st_mtime_ns // 1000) for file in folder.glob(f"*{_ERASED}")}
 
-    def note(self, place: int) -> None:
-        """Before the deletion. Durable before the deletion is, so that a power cut cannot keep a vector for good."""
-        if place in self._since:
+    def add(self, shard_id: int) -> None:
+        """Call it before the deletion. The file is durable before the deletion is, so that a power cut cannot keep a
+        vector forever."""
+        if shard_id in self._since:
             return
         now = self._clock()
-        self._file(place).touch()
-        os.utime(self._file(place), ns=(now * 1000, now * 1000))
-        _sync(self._file(place))
+        self._file(shard_id).touch()
+        os.utime(self._file(shard_id), ns=(now * 1000, now * 1000))
+        _sync(self._file(shard_id))
         _sync(self._folder)
-        self._since[place] = now
+        self._since[shard_id] = now
 
     def since(self) -> dict[int, Micros]:
-        """When the first vector was deleted that a shard's files still have, by shard."""
+        """By shard: the time of the oldest deletion whose vector is still in the files."""
         return dict(self._since)
 
-    def forget(self, place: int) -> None:
-        self._file(place).unlink(missing_ok=True)
-        self._since.pop(place, None)
+    def discard(self, shard_id: int) -> None:
+        """Call it when the shard was rewritten."""
+        self._file(shard_id).unlink(missing_ok=True)
+        self._since.pop(shard_id, None)
 
-    def _file(self, place: int) -> Path:
-        return self._folder / f"{place}{_ERASED}"
+    def _file(self, shard_id: int) -> Path:
+        return self._folder / f"{shard_id}{_ERASED}"
 
 
 def recover(folder: Path) -> None:
-    """At the start, when no shard is open and no copy is made: after a kill within `swap` or before it."""
+    """Cleans up after a kill before or during `swap`. Call it at the start, when no shard is open."""
     for old in folder.glob(f"*{_OLD}"):
         recover_shard(folder, int(old.stem))
     for new in folder.glob(f"*{_NEW}"):
         shutil.rmtree(new, ignore_errors=True)
 
 
-def recover_shard(folder: Path, place: int) -> None:
-    """After a `swap` of this shard that failed. Touches no copy, since one of another shard may be in the making. An
-    old shard that cannot be removed stays for the next `swap`, which is still to come: until then the shard counts as
-    one with erased vectors."""
-    current = folder / str(place)
+def recover_shard(folder: Path, shard_id: int) -> None:
+    """Cleans up after a `swap` of this shard that failed: afterwards its folder holds the old shard or the new one.
+
+    Leaves all `.new` folders alone, because another shard may be being copied. An old shard that cannot be removed now
+    is removed by the next `swap`; until then the shard still counts as one with a pending erasure."""
+    current = folder / str(shard_id)
     old = current.with_suffix(_OLD)
     if not old.exists():
         return
@@ -78,10 +82,10 @@ def recover_shard(folder: Path, place: int) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, place: int) -> Iterator[Path]:
-    """An empty folder for the copy of a shard; gone afterwards, unless it has taken the shard's place. Raises
-    TierUnavailable."""
-    new = folder / f"{place}{_NEW}"
+def new_folder(folder: Path, shard_id: int) -> Iterator[Path]:
+    """An empty folder for the copy of a shard. Removed at the end, unless `swap` has moved it to the shard's name.
+    Raises TierUnavailable."""
+    new = folder / f"{shard_id}{_NEW}"
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
@@ -94,8 +98,10 @@ def new_folder(folder: Path, place: int) -> Iterator[Path]:
 
 
 def swap(new: Path, current: Path) -> None:
-    """`new` takes the place of `current`, which is no more. Nobody has either of them open. After an OSError
-    `recover_shard` makes one of the two the current one; a `new` that is not whole is refused with one."""
+    """Replaces the folder `current` by `new` and removes the old one. Neither may be open.
+
+    Raises OSError; then call `recover_shard`. Raises FileNotFoundError, before anything is moved, if `new` is not a
+    whole shard."""
     if not (new / _ENGINE_CONFIG).exists():
         raise FileNotFoundError(f"{new} has no {_ENGINE_CONFIG}, so it is no whole copy")
     old = current.with_suffix(_OLD)

@@ -1,12 +1,12 @@
 """The points of one kind in the embedded engine: shards of a fixed size that fill one after another.
 
-Owns the engine's handles, its settings and the exact merge of the shards' answers. Knows points by number (number //
-size is the shard) and their head as text; knows neither posts nor filters. Its owner calls it from one thread at a
-time: the engine holds Python's lock in every call anyway.
+Owns the engine's handles, its settings, and the rewriting of a shard. Knows points by number (number // size is the
+shard) and their head as text; knows neither posts nor filters. Its owner calls it from one thread at a time: the engine
+holds Python's lock in every call anyway.
 
 Why shards of this size (1M points of 128 numbers, two cores): building a segment costs 10 µs a point and stops every
-search of the process, so a shard and its segments stay small (0.6 s at the worst); a small segment scans as fast per
-point as a large one, 27 ns, and what does cost, 2 µs a hit, is kept down by asking each shard for its share of k first.
+search of the process, so a shard and its segments stay small (0.6 s at the worst). A small segment scans as fast per
+point as a large one, 27 ns.
 """
 
 import math
@@ -18,74 +18,53 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import qdrant_edge as engine
 
-from indexer.best import best_k
 from indexer.cold import shard_folders
 from indexer.cold.engine_errors import engine_errors
-from indexer.cold.point_table import Numbers, Passing
+from indexer.cold.point_table import Mask
 from indexer.cold.shard_folders import PendingErasures
-from indexer.tiers import Clock, Scores
+from indexer.cold.shard_search import NumberedHits, ShardScan, search_shards
+from indexer.tiers import Clock
 from schemas.embeddings import Vector
 from schemas.ids import Micros
 from schemas.times import now_us
 
 SHARD_POINTS: Final = 65_536
 _SEGMENT_POINTS: Final = 32_768
-"""So many new points wait unquantised before a segment is built of them: 0.3 s of CPU. A scan of unquantised points
-costs four times as much: a full shard, which only changes, waits for fewer."""
+"""In the last shard so many new points wait unquantised before a segment is built of them: 0.3 s of CPU."""
 _CHANGED_POINTS: Final = 8_192
+"""In a full shard, which only changes, fewer wait: a scan of unquantised points costs four times as much."""
 _SEGMENT_LIMIT: Final = 40_000
 """Segments are merged up to this size."""
 _MIN_INDEXED_POINTS: Final = 2_000
 _COPIED_POINTS: Final = 200
-"""At once, before searches may go on."""
+"""A rewrite copies so many at once, before searches may go on."""
 _SEARCH_THREADS: Final = 2
-"""Of the engine, for the segments of one shard. A full one has two: two threads searched a million points in 29 ms, one
-in 43."""
-_SLACK: Final = 1.1
-_SLACK_HITS: Final = 32
-"""A shard is asked for so much more than its even share of k. It is seldom too little, then the shard is asked again;
-and int8 orders neighbours wrongly at the edge of what is asked: without slack recall is 0.977, with it 1.000."""
-_NARROW: Final = 6
-"""To tell the engine a point that passes costs 0.65 µs, to ask it for a hit more 4 µs."""
+"""Of the engine, for the segments of one shard. A full shard has two: two threads searched a million points in 29 ms,
+one in 43."""
 _HEAD: Final = "head"
 _BODY: Final = "body"
 
 
 class Point(NamedTuple):
-    """No vector: searches do not see it."""
-
     number: int
     vector: Vector | None
+    """None: searches do not see the point, or, where it was read, the vector was not asked for."""
     head: str
     body: str | None = None
 
 
-class Stored(NamedTuple):
-    number: int
-    head: str
-    body: str | None
-    vector: Vector | None
-
-
-class Found(NamedTuple):
-    """Best first."""
-
-    numbers: Numbers
-    scores: Scores
-
-
 class Shards:
     def __init__(self, folder: Path, dimension: int, *, quantize: bool, clock: Clock = now_us) -> None:
-        """Opens what is there, or starts empty. Raises TierUnavailable."""
+        """Opens the shards in the folder, or starts empty. Raises TierUnavailable."""
         self._folder = folder
         self._dimension = dimension
         self._quantize = quantize
         self._shards: list[Any] = []
-        """None for one that a failed rewrite has closed: the next call opens it again."""
-        self._written: list[int] = []
-        """By shard: points written since its segments were built."""
+        """By shard id. None: closed by a rewrite that failed; the next call opens it again."""
+        self._unindexed: list[int] = []
+        """By shard id: points written since its segments were built."""
         self._dirty: set[int] = set()
-        self._erased = PendingErasures(folder, clock)
+        self._erasures = PendingErasures(folder, clock)
         with engine_errors("opened"):
             shard_folders.recover(folder)
             while (folder / str(len(self._shards))).exists():
@@ -99,128 +78,65 @@ class Shards:
         self._shards = []
 
     def upsert(self, points: Sequence[Point]) -> None:
-        for place, mine in _by_shard(points, lambda point: point.number):
+        for shard_id, shard_points in _by_shard(points, lambda point: point.number):
             with engine_errors("written"):
-                while place >= len(self._shards):
+                while shard_id >= len(self._shards):
                     self._open(len(self._shards))
-                if any(point.vector is None for point in mine):
-                    self._erased.note(place)
-                self._shard(place).update(engine.UpdateOperation.upsert_points([_to_engine(one) for one in mine]))
-            self._touched(place, len(mine))
+                if any(point.vector is None for point in shard_points):
+                    self._erasures.add(shard_id)
+                rows = [_to_engine(point) for point in shard_points]
+                self._shard(shard_id).update(engine.UpdateOperation.upsert_points(rows))
+            self._note_written(shard_id, len(shard_points))
 
     def remove(self, numbers: Sequence[int], *, with_vectors: bool = False) -> None:
-        """Points without a vector, unless told that they may have one."""
-        for place, mine in _by_shard(numbers, int):
+        """`with_vectors`: the points may have vectors, so the shard has to be rewritten to erase them."""
+        for shard_id, shard_numbers in _by_shard(numbers, int):
             with engine_errors("written"):
                 if with_vectors:
-                    self._erased.note(place)
-                self._shard(place).update(engine.UpdateOperation.delete_points(list(mine)))
-            self._touched(place, len(mine))
-
-    def erased_since(self) -> dict[int, Micros]:
-        """When the first vector was deleted that a shard's files still have, by shard. Any thread."""
-        return self._erased.since()
-
-    def rewrite(self, place: int) -> Generator[None, None, None]:
-        """Puts a copy of the shard, without what was deleted, in its place. Searches may go on between two steps,
-        writes may not. What ends in between has changed nothing. Raises TierUnavailable."""
-        shard = self._shard(place)
-        with shard_folders.new_folder(self._folder, place) as new:
-            with engine_errors("rewritten"):
-                copy = engine.EdgeShard.create(str(new), self._config())
-            try:
-                yield from self._copy(shard, copy)
-                with engine_errors("flushed"):
-                    copy.flush()
-            finally:
-                with engine_errors("closed"):
-                    copy.close()
-            with engine_errors("rewritten"):
-                self._replace(place, new)
-                self._erased.forget(place)
-
-    def _replace(self, place: int, new: Path) -> None:
-        """Wherever this fails, the next call opens the shard that is in its place then."""
-        replaced, self._shards[place] = self._shards[place], None
-        replaced.close()
-        shard_folders.swap(new, self._folder / str(place))
-        self._dirty.discard(place)
-        self._shard(place)
-
-    def _shard(self, place: int) -> Any:
-        if self._shards[place] is None:
-            with engine_errors("opened"):
-                shard_folders.recover_shard(self._folder, place)
-                self._shards[place], self._written[place] = self._load(place)
-        return self._shards[place]
-
-    def _copy(self, shard: Any, copy: Any) -> Iterator[None]:
-        offset, unbuilt = None, 0
-        while True:
-            request = engine.ScrollRequest(offset=offset, limit=_COPIED_POINTS, with_payload=True, with_vector=True)
-            with engine_errors("rewritten"):
-                records, offset = shard.scroll(request)
-                found = map(_from_engine, records)
-                points = [_to_engine(Point(one.number, one.vector, one.head, one.body)) for one in found]
-                if points:
-                    copy.update(engine.UpdateOperation.upsert_points(points))
-                unbuilt += len(points)
-                if unbuilt >= _SEGMENT_POINTS or offset is None:
-                    copy.optimize()
-                    unbuilt = 0
-            yield
-            if offset is None:
-                return
+                    self._erasures.add(shard_id)
+                self._shard(shard_id).update(engine.UpdateOperation.delete_points(list(shard_numbers)))
+            self._note_written(shard_id, len(shard_numbers))
 
     def flush(self) -> None:
         with engine_errors("flushed"):
             while self._dirty:
-                place = next(iter(self._dirty))
-                self._shard(place).flush()
-                self._dirty.discard(place)
+                shard_id = next(iter(self._dirty))
+                self._shard(shard_id).flush()
+                self._dirty.discard(shard_id)
 
-    def tidy(self) -> bool:
-        """Builds segments in one shard that needs it, if any does: at most about half a second of CPU."""
+    def build_segments(self) -> bool:
+        """Builds segments in one shard that has enough new points for it. At most about half a second of CPU. False if
+        no shard has."""
         last = len(self._shards) - 1
-        for place, written in enumerate(self._written):
-            if written >= (_SEGMENT_POINTS if place == last else _CHANGED_POINTS):
+        for shard_id, unindexed in enumerate(self._unindexed):
+            if unindexed >= (_SEGMENT_POINTS if shard_id == last else _CHANGED_POINTS):
                 with engine_errors("optimised"):
-                    self._shard(place).optimize()
-                self._written[place] = 0
-                self._dirty.add(place)
+                    self._shard(shard_id).optimize()
+                self._unindexed[shard_id] = 0
+                self._dirty.add(shard_id)
                 return True
         return False
 
-    def search(self, query_D: Vector, k: int, live: Passing, passing: Passing) -> Found:
-        """The k best of the points that pass, by number; `live` are those with a vector. Exact but for the
-        quantisation: a shard that may hold more of the best than it was asked for is asked again for all k."""
-        scans = [_Scan(self._shard(place), place, live, passing) for place in range(len(self._shards))]
-        scans = [scan for scan in scans if scan.passing]
-        if not scans:
-            return _NOTHING
-        total = sum(scan.passing for scan in scans)
-        query = engine.Query.Nearest(query_D.tolist())
-        with engine_errors("searched"):
-            for scan in scans:
-                scan.ask(query, _with_slack(k * scan.passing / total))
-            best = _merge(scans, k)
-            bound = float(best.scores[-1]) if len(best.scores) == k else -math.inf
-            again = [scan for scan in scans if scan.may_hold_above(bound)]
-            for scan in again:
-                scan.ask(query, _with_slack(k), bound, surely=True)
-        return _merge(scans, k) if again else best
+    def search(self, query_D: Vector, k: int, live: Mask, passing: Mask) -> NumberedHits:
+        """The k best of the points that pass. `live`: the points with a vector."""
+        scans = []
+        for shard_id in range(len(self._shards)):
+            first = shard_id * SHARD_POINTS
+            numbers = slice(first, first + SHARD_POINTS)
+            scans.append(ShardScan(self._shard(shard_id), first, live[numbers], passing[numbers]))
+        return search_shards(scans, query_D, k)
 
-    def get(self, numbers: Sequence[int], *, vectors: bool) -> dict[int, Stored]:
-        """Those that are stored."""
-        found: dict[int, Stored] = {}
-        for place, mine in _by_shard(numbers, int):
+    def get(self, numbers: Sequence[int], *, vectors: bool) -> dict[int, Point]:
+        """By number, those of the numbers that are stored."""
+        points: dict[int, Point] = {}
+        for shard_id, shard_numbers in _by_shard(numbers, int):
             with engine_errors("read"):
-                records = self._shard(place).retrieve(list(mine), True, vectors)
-            found |= {record.id: _from_engine(record) for record in records}
-        return found
+                records = self._shard(shard_id).retrieve(list(shard_numbers), True, vectors)
+            points |= {record.id: _from_engine(record) for record in records}
+        return points
 
     def heads(self, page: int) -> Iterator[list[tuple[int, str]]]:
-        """Number and head of every point, in pages. At the start, when every shard is open."""
+        """Number and head of every point, in pages. Call it at the start, when every shard is open."""
         for shard in self._shards:
             offset = None
             while True:
@@ -231,22 +147,77 @@ class Shards:
                 if offset is None:
                     break
 
-    def _open(self, place: int) -> None:
-        """A shard is made beside its place and moved there, so that a kill leaves a whole one or none."""
-        folder = self._folder / str(place)
+    def erased_since(self) -> dict[int, Micros]:
+        """By shard id: the time of the oldest deletion whose vector is still in the files. Any thread."""
+        return self._erasures.since()
+
+    def rewrite(self, shard_id: int) -> Generator[None, None, None]:
+        """Replaces the shard by a copy without the deleted points. Between two steps searches may go on, writes may
+        not. A rewrite that is left before its end has changed nothing. Raises TierUnavailable."""
+        shard = self._shard(shard_id)
+        with shard_folders.new_folder(self._folder, shard_id) as new:
+            with engine_errors("rewritten"):
+                copy = engine.EdgeShard.create(str(new), self._config())
+            try:
+                yield from self._copy(shard, copy)
+                with engine_errors("flushed"):
+                    copy.flush()
+            finally:
+                with engine_errors("closed"):
+                    copy.close()
+            with engine_errors("rewritten"):
+                self._replace(shard_id, new)
+                self._erasures.discard(shard_id)
+
+    def _copy(self, shard: Any, copy: Any) -> Iterator[None]:
+        offset, unindexed = None, 0
+        while True:
+            request = engine.ScrollRequest(offset=offset, limit=_COPIED_POINTS, with_payload=True, with_vector=True)
+            with engine_errors("rewritten"):
+                records, offset = shard.scroll(request)
+                points = [_to_engine(_from_engine(record)) for record in records]
+                if points:
+                    copy.update(engine.UpdateOperation.upsert_points(points))
+                unindexed += len(points)
+                if unindexed >= _SEGMENT_POINTS or offset is None:
+                    copy.optimize()
+                    unindexed = 0
+            yield
+            if offset is None:
+                return
+
+    def _replace(self, shard_id: int, new: Path) -> None:
+        """Wherever this fails, the next call opens the shard that then stands under this id."""
+        replaced, self._shards[shard_id] = self._shards[shard_id], None
+        replaced.close()
+        shard_folders.swap(new, self._folder / str(shard_id))
+        self._dirty.discard(shard_id)
+        self._shard(shard_id)
+
+    def _shard(self, shard_id: int) -> Any:
+        if self._shards[shard_id] is None:
+            with engine_errors("opened"):
+                shard_folders.recover_shard(self._folder, shard_id)
+                self._shards[shard_id], self._unindexed[shard_id] = self._load(shard_id)
+        return self._shards[shard_id]
+
+    def _open(self, shard_id: int) -> None:
+        """Creates the shard if it is missing: in another folder that is then renamed, so that a kill leaves a whole
+        shard or none."""
+        folder = self._folder / str(shard_id)
         if not folder.exists():
             new = self._folder / "new"
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
             engine.EdgeShard.create(str(new), self._config()).close()
             new.rename(folder)
-        shard, written = self._load(place)
+        shard, unindexed = self._load(shard_id)
         self._shards.append(shard)
-        self._written.append(written)
+        self._unindexed.append(unindexed)
 
-    def _load(self, place: int) -> tuple[Any, int]:
-        """And how many points were written since its segments were built."""
-        shard = engine.EdgeShard.load(str(self._folder / str(place)), self._config())
+    def _load(self, shard_id: int) -> tuple[Any, int]:
+        """The shard, and how many points were written since its segments were built."""
+        shard = engine.EdgeShard.load(str(self._folder / str(shard_id)), self._config())
         state = shard.info()
         return shard, max(0, state.points_count - state.indexed_vectors_count)
 
@@ -257,7 +228,7 @@ class Shards:
             vectors=engine.EdgeVectorParams(
                 size=self._dimension, distance=engine.Distance.Dot, memory=engine.Memory.Cached
             ),
-            # No graph: the scan is exact and building a segment costs a seventh.
+            # No graph: the scan is exact, and building a segment costs a seventh of what it costs with one.
             hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
             quantization_config=quantization if self._quantize else None,
             optimizers=engine.EdgeOptimizersConfig(
@@ -266,79 +237,19 @@ class Shards:
                 indexing_threshold=math.ceil(_MIN_INDEXED_POINTS * point_kb),
             ),
             max_search_threads=_SEARCH_THREADS,
-            # Without its log the engine forgot points of earlier flushes in 4 of 100 kills within a flush.
+            # Without its log the engine lost points of earlier flushes in 4 of 100 kills during a flush.
             wal_enabled=True,
         )
 
-    def _touched(self, place: int, points: int) -> None:
-        self._written[place] += points
-        self._dirty.add(place)
+    def _note_written(self, shard_id: int, num_points: int) -> None:
+        self._unindexed[shard_id] += num_points
+        self._dirty.add(shard_id)
 
 
-class _Scan:
-    """One search in one shard, asked once or twice."""
-
-    def __init__(self, shard: Any, place: int, live: Passing, passing: Passing) -> None:
-        self._shard = shard
-        self._first = place * SHARD_POINTS
-        self._mine = passing[self._first : self._first + SHARD_POINTS]
-        self.passing = int(np.count_nonzero(self._mine))
-        self._live = int(np.count_nonzero(live[self._first : self._first + SHARD_POINTS]))
-        self._more = False
-        self._worst = math.inf
-        self.found = _NOTHING
-
-    def ask(self, query: Any, limit: int, bound: float = -math.inf, *, surely: bool = False) -> None:
-        """At least `limit` hits that pass, where so many are above the bound; only probably so if not `surely`."""
-        narrow = self.passing**2 < _NARROW * limit * self._live and self.passing < self._live
-        asked = limit if narrow else self._widened(limit, surely)
-        request = engine.SearchRequest(
-            query=query,
-            limit=asked,
-            filter=self._chosen() if narrow else None,
-            params=_PARAMS,
-            with_payload=False,
-            score_threshold=None if bound == -math.inf else bound,
-        )
-        hits = self._shard.search(request)
-        scores = np.fromiter((hit.score for hit in hits), np.float32, len(hits))
-        numbers = np.fromiter((hit.id for hit in hits), np.int64, len(hits))
-        self._more = len(hits) == asked
-        self._worst = float(scores[-1]) if len(hits) else -math.inf
-        kept = self._mine[numbers - self._first]
-        self.found = Found(numbers[kept], scores[kept])
-
-    def may_hold_above(self, bound: float) -> bool:
-        """The shard gave all that it was asked for, and its worst would still be among the best."""
-        return self._more and self._worst > bound
-
-    def _widened(self, limit: int, surely: bool) -> int:
-        """What does not pass may be among the best."""
-        failing = self._live - self.passing
-        if surely or failing == 0:
-            return limit + failing
-        return min(limit + failing, _with_slack(limit * self._live / self.passing))
-
-    def _chosen(self) -> Any:
-        numbers: list[int] = (np.flatnonzero(self._mine) + self._first).tolist()
-        return engine.Filter(must=[engine.HasIdCondition(set(numbers))])
-
-
-def _merge(scans: Sequence[_Scan], k: int) -> Found:
-    scores = np.concatenate([scan.found.scores for scan in scans])
-    numbers = np.concatenate([scan.found.numbers for scan in scans])
-    best = best_k(scores, k)
-    return Found(numbers[best], scores[best])
-
-
-def _with_slack(share: float) -> int:
-    return math.ceil(_SLACK * share) + _SLACK_HITS
-
-
-def _by_shard(things: Sequence[Any], number: Callable[[Any], int]) -> Iterator[tuple[int, list[Any]]]:
+def _by_shard(items: Sequence[Any], number_of: Callable[[Any], int]) -> Iterator[tuple[int, list[Any]]]:
     groups: dict[int, list[Any]] = {}
-    for thing in things:
-        groups.setdefault(number(thing) // SHARD_POINTS, []).append(thing)
+    for item in items:
+        groups.setdefault(number_of(item) // SHARD_POINTS, []).append(item)
     yield from sorted(groups.items())
 
 
@@ -347,10 +258,6 @@ def _to_engine(point: Point) -> Any:
     return engine.Point(id=point.number, vector={} if point.vector is None else point.vector.tolist(), payload=payload)
 
 
-def _from_engine(record: Any) -> Stored:
+def _from_engine(record: Any) -> Point:
     vector = np.array(record.vector, np.float32) if isinstance(record.vector, list) else None
-    return Stored(record.id, record.payload[_HEAD], record.payload.get(_BODY), vector)
-
-
-_PARAMS: Final = engine.SearchParams(quantization=engine.QuantizationSearchParams(rescore=True))
-_NOTHING: Final = Found(np.empty(0, np.int64), np.empty(0, np.float32))
+    return Point(record.id, vector, record.payload[_HEAD], record.payload.get(_BODY))

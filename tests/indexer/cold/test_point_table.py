@@ -1,4 +1,4 @@
-"""What the ledger makes of stored points where one entity has two: of every pair the newer revision counts."""
+"""What the point table makes of stored points where one entity has two: of every pair the newer revision counts."""
 
 from itertools import permutations
 
@@ -15,16 +15,16 @@ OTHER = Head("other", 9, False, 8, 0, 3)
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 def test_an_entity_has_one_number_and_its_newest_revision(order: tuple[int, ...], at_once: bool) -> None:
     stored = [(number, (OLD, GONE, NEW, OTHER)[which]) for number, which in enumerate(order)]
-    ledger = PointTable()
+    table = PointTable()
     outdated: list[int] = []
     for page in [stored] if at_once else [[one] for one in stored]:
-        outdated += ledger.load([number for number, _ in page], [head for _, head in page])
-    ledger.find_gaps()
+        outdated += table.load([number for number, _ in page], [head for _, head in page])
+    table.find_free_numbers()
     number = order.index(2)
-    assert ledger.number("p") == number
-    assert ledger.revision("p") == 3
+    assert table.number("p") == number
+    assert table.revision("p") == 3
     assert sorted(outdated) == sorted((order.index(0), order.index(1)))
-    assert ledger.live_numbers() == sorted((number, order.index(3)))
-    assert ledger.live == 2
-    assert ledger.tombstones(Micros(100)) == []
-    assert {ledger.give("a"), ledger.give("b"), ledger.give("c")} == {*outdated, 4}
+    assert table.live_numbers() == sorted((number, order.index(3)))
+    assert table.num_live == 2
+    assert table.tombstones(Micros(100)) == []
+    assert {table.assign_number("a"), table.assign_number("b"), table.assign_number("c")} == {*outdated, 4}
