@@ -1,7 +1,7 @@
-"""The broker's classes as the JVM remembers them, beside its jars: with this file a start costs half the CPU.
+"""Makes the class archive beside the broker's jars: with it the JVM needs half the CPU to start a broker.
 
-Optional: a broker starts without it too. Made once at set-up by starting a throw-away broker:
-`python -m nearline.broker.class_archive`, which gets the jars as well.
+A broker also starts without it. `python -m nearline.broker.class_archive`, called once at set-up, gets the jars and
+makes the archive by starting and stopping a broker in a temporary folder.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ _WRITING_S: Final = 120.0
 
 
 def ensure_archive() -> Path:
-    """Whole or absent, as the jars. Raises StartFailed."""
+    """The archive is complete or absent, as the jars are. Raises StartFailed."""
     ensure_jars()
     archive = archive_file(find_java())
     with locked(archive.with_suffix(".lock")):

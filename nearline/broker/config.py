@@ -1,8 +1,8 @@
-"""What the embedded broker is told: one node, loopback, a laptop's share of threads and memory.
+"""The configuration files of the embedded broker: one node on loopback, with a laptop's share of threads and memory.
 
-Every path is relative to the folder that the broker is started in. So no file here holds the folder's name, which would
-mean something else in each of them: Java reads properties as Latin-1, Kafka splits `log.dirs` at commas, log4j replaces
-`%d` and `${x}`.
+Every path is relative to the folder in which the broker is started, so no file has to hold the folder's name. Each
+would read a special name differently: Java reads properties as Latin-1, Kafka splits `log.dirs` at commas, log4j
+replaces `%d` and `${x}`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Final
 
 from streams.kafka.clients import MAX_RECORD_BYTES
 
-# Each topic of ours says so too; this is for the broker's own limits on fetches.
+# Each of our topics has its own limit; this one is for the broker's fetches.
 _MAX_BATCH_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024
 
 _LOG4J: Final = """\
@@ -49,12 +49,12 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
-# A dead worker's open transaction is ended within its time-out plus this.
+# How often the broker looks for transactions whose time-out is over: a dead worker's is aborted within this much more.
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-# Nobody but the node itself would notice its end, and while it is fenced transactions are left open: see
-# fenced_start.py. So it is never fenced while it runs, not after a long pause either, and not when it stops.
+# While the node is fenced, transactions can be left open for ever: see fenced_start.py. So it is never fenced while it
+# runs, even after a long pause, nor when it stops. No other node needs to notice its end.
 broker.session.timeout.ms=86400000
 controlled.shutdown.enable=false
 # A laptop's share of threads and memory.
@@ -90,21 +90,21 @@ rootLogger.appenderRef.out.ref = out
 
 
 def broker_properties(port: int, controller_port: int, more: Mapping[str, str]) -> str:
-    """Of a property that is there twice the last one counts."""
+    """Where `more` names one of our properties, its value wins: Java takes the last line for a name."""
     ours = _PROPERTIES.format(port=port, controller_port=controller_port, max_batch_bytes=_MAX_BATCH_BYTES)
     return ours + "".join(f"{name}={value}\n" for name, value in more.items())
 
 
 def fencing_properties(controller_port: int) -> str:
-    """Of the same node as a controller alone, which takes the broker's old session for ended at once."""
+    """Runs the same node as a controller alone. It fences the old broker after 300 ms without a heartbeat."""
     return _FENCING.format(controller_port=controller_port)
 
 
 def fencing_log4j_properties() -> str:
-    """Warnings to stdout."""
+    """Writes warnings to stdout."""
     return _FENCING_LOG4J
 
 
 def log4j_properties() -> str:
-    """Warnings to a file in the folder, at most 30 MB."""
+    """Writes warnings to a file in the folder, at most 30 MB."""
     return _LOG4J

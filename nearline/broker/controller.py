@@ -1,9 +1,10 @@
-"""Asks a Kafka controller, at its own port on loopback, whether a broker takes part in its cluster.
+"""Asks a Kafka controller, at its own port on loopback, whether its cluster has an active broker.
 
-No client at hand can ask it: librdkafka and aiokafka begin with a request for metadata, which a controller refuses. So
-this sends one request of Kafka's admin protocol by itself: to check a topic, and not create it. A controller places
-its only replica on a broker that is not fenced, and refuses where there is none. It answers when everything that it
-decided before is committed, also where the answer itself writes nothing (`QuorumController.ControllerWriteEvent`).
+Neither librdkafka nor aiokafka can ask: both begin with a request for metadata, which a controller refuses. So this
+module sends one request of Kafka's admin protocol itself: create a topic with one replica, but only check whether that
+would work. The controller would place the replica on a broker that is not fenced, and answers with an error where there
+is none. It answers only after everything it decided before is committed, even though this request writes nothing
+(`QuorumController.ControllerWriteEvent`).
 """
 
 import socket
@@ -18,23 +19,23 @@ from aiokafka.protocol.admin import CreateTopicsRequest_v2, CreateTopicsResponse
 _SIZE: Final = struct.Struct(">i")
 
 
-class Unsure(Exception):
-    """The controller did not say; ask again."""
+class NoAnswer(Exception):
+    """The controller cannot answer yet; ask again."""
 
 
 def has_active_broker(port: int, timeout_s: float = 5.0) -> bool:
-    """False when no broker was ever there, or every one is fenced and that is committed. Raises Unsure."""
+    """False when no broker was ever registered, or every one is fenced and that is committed. Raises NoAnswer."""
     try:
-        code = _check_a_topic(port, timeout_s)
+        code = _check_topic(port, timeout_s)
     except (OSError, ValueError) as error:
-        raise Unsure(str(error) or type(error).__name__) from None
+        raise NoAnswer(str(error) or type(error).__name__) from None
     if code not in (errors.NoError.errno, errors.InvalidReplicationFactorError.errno):
-        raise Unsure(errors.for_code(code).__name__)
+        raise NoAnswer(errors.for_code(code).__name__)
     return code == int(errors.NoError.errno)
 
 
-def _check_a_topic(port: int, timeout_s: float) -> int:
-    """Kafka's error code for one with a name that no other has, and one replica."""
+def _check_topic(port: int, timeout_s: float) -> int:
+    """Kafka's error code for a topic with a new name and one replica."""
     partitions, replicas, validate_only = 1, 1, True
     topic: tuple[Any, ...] = (f"never-created-{uuid.uuid4().hex}", partitions, replicas, [], [])
     request = CreateTopicsRequest_v2([topic], int(timeout_s * 1000), validate_only)

@@ -42,15 +42,15 @@ _ASK_EVERY_S: Final = 0.5
 
 _TEMPORARY: Final = "tmp"
 _HEAP: Final = ("-Xms256m", "-Xmx512m", "-XX:+AlwaysPreTouch")
-"""So many from the start: a heap of 128 MB grew for an hour, while the histograms of Kafka's metrics fill up."""
+"""256 MB from the start: a heap of 128 MB grew for an hour, until the histograms of Kafka's metrics had filled up."""
 _JVM: Final = (
     "-XX:+UseSerialGC",
-    # The optimising compiler took up to half a core for minutes; with the quick one alone the broker was no slower.
+    # Only the quick compiler: the optimising one took up to half a core for minutes, and the broker was no faster.
     "-XX:TieredStopAtLevel=1",
     "-Xshare:auto",
     "-XX:-UsePerfData",
     "-Djava.awt.headless=true",
-    # Native libraries of codecs are unpacked here; a broker that is killed would leave them in the machine's own.
+    # Codecs unpack their native libraries into this folder. A killed broker would leave them in the machine's `/tmp`.
     f"-Djava.io.tmpdir={_TEMPORARY}",
 )
 
@@ -63,11 +63,12 @@ class _Ports(Struct, frozen=True):
 
 
 class EmbeddedBroker:
-    """One broker of one folder. `start` and `stop` may be called in turn any number of times, also from another
-    process than the one that started it; the ports stay the same, so that clients find it again."""
+    """The broker of one folder. `start` and `stop` may be called in turn any number of times, also from another process
+    than the one that started it. The ports stay the same, so that clients find it again."""
 
     def __init__(self, folder: Path, jvm: Sequence[str] = (), properties: Mapping[str, str] | None = None) -> None:
-        """`jvm` are more flags of the Java virtual machine, `properties` more of the broker's; they win over ours."""
+        """`jvm` are additional flags of the Java virtual machine, `properties` additional ones of the broker. They win
+        over ours."""
         self.folder = folder.absolute()
         self._jvm = jvm
         self._more = properties or {}
@@ -75,7 +76,7 @@ class EmbeddedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Known after `prepare`, and from then on also while it is down. Raises StartFailed before."""
+        """Known once `prepare` was called in this folder, also while the broker is down. Raises StartFailed before."""
         ports = self._read_ports()
         if ports is None:
             command = f"nearline broker start --data-dir {shlex.quote(str(self.folder.parent))}"
@@ -83,14 +84,14 @@ class EmbeddedBroker:
         return f"127.0.0.1:{ports.port}"
 
     def start(self, *, dies_with_parent: bool = False) -> None:
-        """Returns when it serves. Does nothing when it runs. Raises StartFailed."""
+        """Starts the broker if it does not run, and returns when it serves. Raises StartFailed."""
         if self.running() is None:
             self.prepare()
             self.launch(dies_with_parent=dies_with_parent)
         self.wait_ready()
 
     def stop(self, timeout_s: float = _STOP_S) -> bool:
-        """Ends it, with kill -9 after `timeout_s`. Returns False when it did not run."""
+        """Stops the broker, with kill -9 after `timeout_s`. Returns False when it did not run."""
         process = self.running()
         if process is not None:
             children.end(process, timeout_s)
@@ -99,7 +100,7 @@ class EmbeddedBroker:
         return process is not None
 
     def running(self) -> psutil.Process | None:
-        """The Java process, or what becomes it, if the recorded pid is still that."""
+        """The Java process, or the `fenced_start` that becomes it, where the recorded pid is still one of the two."""
         self._reap()
         if self._child is not None:
             return psutil.Process(self._child.pid)
@@ -110,12 +111,13 @@ class EmbeddedBroker:
         return children.find(pid, lambda command: str(self._properties) in command)
 
     def serves(self) -> bool:
-        """True when it runs and answers a request for metadata as a broker that takes part."""
+        """True when the broker runs, is not fenced and answers a request for metadata."""
         ports = self._read_ports()
         return ports is not None and listens(ports.port) and _answers(ports.port)
 
     def prepare(self) -> None:
-        """Jars, ports, configuration and formatted storage, whatever is not there. Raises StartFailed, BadSettings."""
+        """Gets the jars, chooses ports, writes the configuration and formats the storage, where that is not done yet.
+        Raises StartFailed, BadSettings."""
         find_java()
         ensure_jars()
         make_data_folder(self.folder)
@@ -133,7 +135,7 @@ class EmbeddedBroker:
         """Starts the Java process after `prepare`, without waiting for it to serve."""
         with (self.folder / "output.log").open("ab") as output:
             process = children.spawn(
-                [*self._fence_first(), *self._command("kafka.Kafka", str(self._properties), jvm=(*_HEAP, *self._jvm))],
+                [*self._fencing_prefix(), *self._command("kafka.Kafka", self._properties, jvm=(*_HEAP, *self._jvm))],
                 env=_environment(),
                 cwd=self.folder,
                 output=output,
@@ -143,17 +145,17 @@ class EmbeddedBroker:
         try:
             self._pid_file.write_text(str(process.pid))
         except OSError:
-            # Whoever starts it again must not start a second one beside it.
+            # Without the file the next start would not find this process, and would start a second broker.
             process.kill()
             process.wait()
             raise
         return process
 
     def launch_watched(self) -> children.Child:
-        """Starts it as a child that dies with this process, without waiting. Where it does not serve in time, that is
-        logged once, by a thread that ends when the broker serves or ends."""
+        """Starts the Java process as a child that dies with this process, without waiting for it to serve. A thread
+        logs once when the broker does not serve in time."""
         process = self.launch(dies_with_parent=True)
-        Thread(target=self._say_if_slow, args=(process,), name="slow-broker", daemon=True).start()
+        Thread(target=self._warn_if_slow, args=(process,), name="slow-broker", daemon=True).start()
         return process
 
     def wait_ready(self, timeout_s: float = _START_S) -> None:
@@ -161,22 +163,22 @@ class EmbeddedBroker:
         deadline = time.monotonic() + timeout_s
         while not self.serves():
             if self.running() is None:
-                raise StartFailed(f"the broker ended; its last words are in {self.folder}/server.log and output.log")
+                raise StartFailed(f"the broker ended; see server.log and output.log in {self.folder}")
             if time.monotonic() > deadline:
                 raise StartFailed(f"the broker does not serve after {timeout_s:.0f} s; see {self.folder}/server.log")
             time.sleep(0.1)
 
-    def _say_if_slow(self, process: children.Child) -> None:
-        say_at = time.monotonic() + _SLOW_S
+    def _warn_if_slow(self, process: children.Child) -> None:
+        slow_at = time.monotonic() + _SLOW_S
         while process.poll() is None and not self.serves():
-            if time.monotonic() >= say_at:
+            if time.monotonic() >= slow_at:
                 output = self.folder / "output.log"
                 log.warning(f"the broker does not serve after {_SLOW_S:.0f} s; what it waits for is in {output}")
                 return
             time.sleep(_ASK_EVERY_S)
 
     def _reap(self) -> None:
-        """Takes note of the end of a process that this object launched."""
+        """Forgets the process that this object launched, if it has ended."""
         if self._child is not None and self._child.poll() is not None:
             self._child = None
 
@@ -204,29 +206,31 @@ class EmbeddedBroker:
     def _fencing_log4j(self) -> Path:
         return self.folder / "fencing-log4j2.properties"
 
-    def _fence_first(self) -> list[str]:
-        """The front of a command: where a broker ran before, its registration is ended before the new one starts."""
+    def _fencing_prefix(self) -> list[str]:
+        """The first part of the command. Where a broker ran in this folder before, `fenced_start` has the controller
+        fence that one first."""
         ports = self._read_ports()
         if ports is None or not (self.folder / "log" / "__cluster_metadata-0").exists():
             return []
-        controller = self._command("kafka.Kafka", str(self._fencing), jvm=(), log4j=self._fencing_log4j)
+        controller = self._command("kafka.Kafka", self._fencing, jvm=(), log4j=self._fencing_log4j)
         output = self.folder / "fencing.log"
         fenced_start = [sys.executable, "-m", "nearline.broker.fenced_start", str(output), str(ports.controller_port)]
         return [*fenced_start, *controller, "--"]
 
-    def _command(self, main: str, *arguments: str, jvm: Sequence[str], log4j: Path | None = None) -> list[str]:
+    def _command(self, main: str, *arguments: str | Path, jvm: Sequence[str], log4j: Path | None = None) -> list[str]:
         java = find_java()
         archive = archive_file(java)
-        known_classes = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
-        # Its name alone: log4j would split a path at commas.
+        class_archive = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
+        # The file's name without its folder: log4j would split a path at commas.
         log4j_option = f"-Dlog4j2.configurationFile={(log4j or self._log4j).name}"
-        return [str(java), *_JVM, *known_classes, *jvm, log4j_option, "-cp", f"{ensure_jars()}/*", main, *arguments]
+        flags = (*_JVM, *class_archive, *jvm, log4j_option)
+        return [str(java), *flags, "-cp", f"{ensure_jars()}/*", main, *map(str, arguments)]
 
     def _format(self) -> None:
-        """A half-formatted log has no meta.properties and is formatted again."""
+        """Formats the storage. One that was only half formatted has no `meta.properties`, and is formatted again."""
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        # With "=", since an id may begin with "-".
-        arguments = ("format", f"--cluster-id={cluster_id}", "-c", str(self._properties), "--ignore-formatted")
+        # The option is written with "=", because an id may begin with "-".
+        arguments = ("format", f"--cluster-id={cluster_id}", "-c", self._properties, "--ignore-formatted")
         command = self._command("kafka.tools.StorageTool", *arguments, jvm=())
         done = subprocess.run(command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -239,7 +243,7 @@ class EmbeddedBroker:
             return None
 
     def _choose_ports(self) -> _Ports:
-        """Those of the last time, unless someone else took one meanwhile."""
+        """The ports of the last start, unless another process uses one of them now."""
         ports = self._read_ports()
         if ports is None or not (is_free(ports.port) and is_free(ports.controller_port)):
             port, controller_port = free_ports(2)
@@ -257,12 +261,12 @@ def find_java() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """In the C locale Java could open no path with a letter beyond ASCII."""
+    """With a UTF-8 locale. In the C locale Java cannot open a path with letters beyond ASCII."""
     return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def _answers(port: int) -> bool:
-    """Metadata names only brokers that are not fenced."""
+    """True where the metadata names a broker: it names only brokers that are not fenced."""
     client = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
     try:
         return bool(client.list_topics(timeout=2).brokers)

@@ -1,15 +1,33 @@
-"""What the embedded broker's process does first: it ends the registration that the broker before it left behind.
+"""Starts the embedded broker's process, after a controller has fenced the registration of the broker before it.
 
-`python -m nearline.broker.fenced_start OUTPUT PORT CONTROLLER... -- BROKER...` runs the command CONTROLLER, a node
-that is a controller and no broker and listens at PORT, until that says that it has fenced the broker of before. Then it
-becomes BROKER: the pid stays the same.
+`python -m nearline.broker.fenced_start OUTPUT PORT CONTROLLER... -- BROKER...` runs the command CONTROLLER, a Kafka
+node that is only a controller and listens at PORT, until it says that no broker is active. Then this process becomes
+BROKER and keeps its pid.
 
-A broker that starts believes the old metadata, in which it still leads every partition, until the controller has
-fenced its old registration and let it in again. In between, for a moment, nobody leads. A marker that its transaction
-coordinator has to write in that moment is dropped, as if the partition were deleted, and the transaction is called
-complete (`TransactionMarkerChannelManager.addTxnMarkersToBrokerQueue`, Kafka 4.3). What the transaction wrote stays
-open for good: no consumer reads past it, and the group whose offsets are in it never gets them. With a replica
-elsewhere somebody always leads; a node that is alone must be fenced before it starts.
+Why: the metadata on the disk still says that the old broker leads every partition. A broker that starts believes this
+until the controller fences the old registration and accepts the new one. Between the two, for a moment, no partition
+has a leader. A commit or abort marker that the transaction coordinator has to write in that moment is dropped, as if
+the partition were deleted, and the transaction counts as complete (Kafka 4.3,
+`TransactionMarkerChannelManager.addTxnMarkersToBrokerQueue`). In a cluster another replica leads meanwhile. A single
+node has none.
+
+An example: `nearline up` is killed while a worker's transaction is open, with 100 records in `post-contexts`-3.
+
+    Without this module:
+    00:00  kill -9. On the disk broker 1 leads post-contexts-3, and the transaction is open, for at most 15 s.
+    00:20  The broker starts and believes that it leads everything. Its coordinator sees that the 15 s are over, and
+           has an abort marker written to the leader of post-contexts-3.
+    00:20  The controller fences the old registration of broker 1. post-contexts-3 has no leader: the marker is dropped.
+    00:21  The controller accepts the new registration. Broker 1 leads again, but nobody writes the marker any more. The
+           100 records stay undecided for ever: no consumer of committed records reads past them, and a group whose
+           offsets are in the transaction never gets them.
+
+    With this module:
+    00:20  A controller alone starts. After 300 ms without a heartbeat it fences broker 1. It is asked until it answers
+           that no broker is active, and then stopped.
+    00:22  The broker starts and knows that it leads nothing, not even the coordinator's own topic. So the coordinator
+           begins only when the new registration is accepted, and by then post-contexts-3 has its leader again. The
+           marker is written, and readers go on.
 """
 
 import os
@@ -23,7 +41,7 @@ from nearline import children
 
 _STOP_S: Final = 10.0
 _ASK_EVERY_S: Final = 0.05
-_SAY_EVERY_S: Final = 10.0
+_PRINT_EVERY_S: Final = 10.0
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def fence(controller: Sequence[str], port: int, output: Path) -> None:
-    """Returns when the end of the old registration is in the controller's log, and the controller is gone."""
+    """Runs the controller. Returns when its log says that the old registration is fenced, and it has been stopped."""
     with output.open("wb") as file:
         process = children.spawn(controller, output=file, dies_with_parent=True)
     try:
@@ -44,26 +62,29 @@ def fence(controller: Sequence[str], port: int, output: Path) -> None:
         children.stop_all([process], _STOP_S)
 
 
-def wait_until_fenced(controller: children.Child, port: int, output: Path, say_every_s: float = _SAY_EVERY_S) -> None:
-    """Waits for the controller's word as long as it runs, and says so now and then. Exits when the controller ends."""
-    said_at = time.monotonic()
-    while (doubt := _doubt(port)) is not None or controller.poll() is not None:
+def wait_until_fenced(
+    controller: children.Child, port: int, output: Path, print_every_s: float = _PRINT_EVERY_S
+) -> None:
+    """Asks the controller until it answers that no broker is active. Prints every `print_every_s` what is missing.
+    Exits when the controller ends: what answered at its port may then have been another one."""
+    printed_at = time.monotonic()
+    while (reason := _reason_to_wait(port)) is not None or controller.poll() is not None:
         if controller.poll() is not None:
-            sys.exit(f"the controller did not fence the broker of before; what it said is in {output}")
-        if time.monotonic() > said_at + say_every_s:
-            said_at = time.monotonic()
-            print(f"waiting for the controller to fence the broker of before: {doubt}", file=sys.stderr, flush=True)
+            sys.exit(f"the controller ended before it had fenced the previous broker; its output is in {output}")
+        if time.monotonic() > printed_at + print_every_s:
+            printed_at = time.monotonic()
+            print(f"waiting for the controller to fence the previous broker: {reason}", file=sys.stderr, flush=True)
         time.sleep(_ASK_EVERY_S)
 
 
-def _doubt(port: int) -> str | None:
-    """Why the broker of before may still count; None when it does not."""
-    # Imported while the controller starts, which takes longer.
-    from nearline.broker.controller import Unsure, has_active_broker
+def _reason_to_wait(port: int) -> str | None:
+    """None when the controller has answered that no broker is active."""
+    # Imported here, while the controller starts, which takes longer than the import.
+    from nearline.broker.controller import NoAnswer, has_active_broker
 
     try:
-        return "it still counts" if has_active_broker(port) else None
-    except Unsure as error:
+        return "it is still active" if has_active_broker(port) else None
+    except NoAnswer as error:
         return str(error)
 
 

@@ -1,6 +1,6 @@
-"""The jars of the embedded broker: copied once by Maven into a cache folder that all data folders share.
+"""The jars of the embedded broker: Maven copies them once into a cache folder that all data folders share.
 
-A folder of jars is whole or absent: it is filled beside its place and renamed. Knows nothing of brokers.
+A folder of jars is complete or absent: it is filled under another name and then renamed. Knows nothing of brokers.
 """
 
 import fcntl
@@ -12,33 +12,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
+
 from nearline.errors import StartFailed
 
 POM = Path(__file__).resolve().parents[2] / "deploy" / "kafka" / "pom.xml"
 
 
 def cache_folder() -> Path:
-    """`NEARLINE_CACHE_DIR`, else `nearline` under `XDG_CACHE_HOME`, else `~/.cache/nearline`."""
-    if own := os.environ.get("NEARLINE_CACHE_DIR"):
-        return Path(own).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "nearline"
+    """`NEARLINE_CACHE_DIR`, else the user's cache folder, on Linux `~/.cache/nearline` or under `XDG_CACHE_HOME`."""
+    if folder := os.environ.get("NEARLINE_CACHE_DIR"):
+        return Path(folder).absolute()
+    return platformdirs.user_cache_path("nearline")
 
 
 def jars_folder() -> Path:
-    """Where the jars of this very pom are, or will be."""
+    """Where the jars of the current `pom.xml` are, or will be."""
     digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
     return cache_folder() / f"kafka-{digest}"
 
 
 def archive_file(java: Path) -> Path:
-    """The class archive of these jars for this very Java; another Java cannot read it."""
-    about = java.resolve().stat()
-    digest = hashlib.sha256(f"{java.resolve()} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:16]
+    """The class archive of these jars for this Java; another version of Java could not read it."""
+    stat = java.resolve().stat()
+    digest = hashlib.sha256(f"{java.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
     return jars_folder().with_name(f"{jars_folder().name}-java-{digest}.jsa")
 
 
 def ensure_jars() -> Path:
-    """The folder of jars, copied by Maven if it is not there. Two that do it at once take turns. Raises StartFailed."""
+    """The folder of jars. Maven copies them if they are not there; two processes that need them at the same time take
+    turns. Raises StartFailed."""
     folder = jars_folder()
     if folder.is_dir():
         return folder
@@ -54,7 +57,7 @@ def ensure_jars() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """A lock on a file. It is the process's, and ends with it."""
+    """A lock on a file, for this process alone. The kernel releases it when the process ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

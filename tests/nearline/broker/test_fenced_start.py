@@ -1,4 +1,4 @@
-"""What is done with a controller's answers. That Kafka's gives them is in `test_broker.py`."""
+"""What is done with a controller's answers. That Kafka's controller gives them is tested in `test_embedded.py`."""
 
 import socketserver
 import subprocess
@@ -16,7 +16,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest_v2, CreateTopicsResponse
 from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
 
 from nearline.broker import fenced_start
-from nearline.broker.controller import Unsure, has_active_broker
+from nearline.broker.controller import NoAnswer, has_active_broker
 from nearline.ports import free_ports
 from tests.kit.waiting import until
 
@@ -25,7 +25,7 @@ _ACTIVE: Final = NoError.errno
 _FENCED: Final = InvalidReplicationFactorError.errno
 
 _RUNS: Final = "import time; time.sleep(60)"
-_OLD_WORDS: Final = "Performing controller activation. Fencing broker 1 reaches offset 12. items up to offset 12"
+_LOG_LINE: Final = "Performing controller activation. Fencing broker 1 reaches offset 12. items up to offset 12"
 _BROKER: Final = "import os; print(os.getpid())"
 
 
@@ -74,10 +74,11 @@ def test_the_broker_begins_under_the_same_pid_once_the_old_one_is_fenced(tmp_pat
 
 def test_what_a_log_says_never_starts_the_broker(tmp_path: Path) -> None:
     with _Controller(_ACTIVE) as controller:
-        ran = _run(tmp_path, controller.port, f"print({_OLD_WORDS!r})")
+        ran = _run(tmp_path, controller.port, f"print({_LOG_LINE!r})")
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err == f"the controller did not fence the broker of before; what it said is in {tmp_path / 'output'}\n"
-    assert (tmp_path / "output").read_text() == f"{_OLD_WORDS}\n"
+    sentence = "the controller ended before it had fenced the previous broker; its output is in"
+    assert ran.err == f"{sentence} {tmp_path / 'output'}\n"
+    assert (tmp_path / "output").read_text() == f"{_LOG_LINE}\n"
 
 
 def test_a_controller_that_ends_right_after_its_answer_is_not_believed(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_controller_that_ends_right_after_its_answer_is_not_believed(tmp_path:
     with _Controller(_FENCED) as controller:
         process = subprocess.Popen([sys.executable, "-c", ""])
         process.wait(60)
-        with pytest.raises(SystemExit, match="did not fence"):
+        with pytest.raises(SystemExit, match="ended before it had fenced"):
             fenced_start.wait_until_fenced(process, controller.port, tmp_path / "output")
 
 
@@ -97,12 +98,12 @@ def test_while_it_is_not_sure_it_says_so_and_waits(tmp_path: Path, capsys: pytes
         waiter.join(30)
         assert not waiter.is_alive()
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "waiting for the controller to fence the broker of before: NotControllerError"
+    assert said[0] == "waiting for the controller to fence the previous broker: NotControllerError"
 
 
 def test_a_controller_that_cannot_be_asked_leaves_it_open() -> None:
     (port,) = free_ports(1)
-    with pytest.raises(Unsure, match="refused"):
+    with pytest.raises(NoAnswer, match="refused"):
         has_active_broker(port)
 
 
@@ -110,7 +111,7 @@ def test_a_controller_that_cannot_be_asked_leaves_it_open() -> None:
 def _waiting(port: int, folder: Path) -> Iterator[threading.Thread]:
     process = subprocess.Popen([sys.executable, "-c", _RUNS])
     waiter = threading.Thread(
-        target=fenced_start.wait_until_fenced, args=(process, port, folder / "output"), kwargs={"say_every_s": 0.0}
+        target=fenced_start.wait_until_fenced, args=(process, port, folder / "output"), kwargs={"print_every_s": 0.0}
     )
     waiter.start()
     try:
