@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nearline.commands._recorded import read_feed
 from sentence_transformers import SentenceTransformer
 from threadpoolctl import threadpool_limits
 
