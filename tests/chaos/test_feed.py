@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from nearline.chaos.expected_state import Entry, Member, expected_state, time_us
 from nearline.chaos.feed import Event, Feed
 from schemas.events import parse_event
-from tests.kit.data.lines import line
+from tests.kit.data.events import activity, line, member_deleted, member_updated, post_created, post_deleted, rfc3339
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -55,17 +55,17 @@ def test_the_newest_event_wins_whatever_the_order_of_sending() -> None:
 
 def test_what_a_member_must_have() -> None:
     def post(post_id: str, at: int) -> Event:
-        return {"type": "post.created", "post_id": post_id, "author_id": "w", "text": post_id, "created_at": _at(at)}
+        return post_created(post_id, author_id="w", at=_at(at))
 
     def acts(member_id: str, post_id: str, action: str, at: int) -> Event:
-        return {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": _at(at)}
+        return activity(member_id, post_id, action, at=_at(at))
 
     events = [
-        *(post("stays", 1), post("goes", 2), {"type": "post.deleted", "post_id": "goes", "at": _at(3)}),
+        *(post("stays", 1), post("goes", 2), post_deleted("goes", at=_at(3))),
         *(acts("m", "stays", "like", 4), acts("m", "goes", "click", 5), acts("m", "never-written", "like", 6)),
         *(acts("m", "goes", "hide", 7), acts("viewer", "stays", "view", 8), acts("gone", "stays", "like", 9)),
-        {"type": "member.updated", "member_id": "m", "headline": "baker", "at": _at(10)},
-        {"type": "member.deleted", "member_id": "gone", "at": _at(11)},
+        member_updated("m", headline="baker", at=_at(10)),
+        member_deleted("gone", at=_at(11)),
     ]
     end = expected_state(events)
     like = Entry(time_us(_at(4)), "stays", "like")
@@ -80,18 +80,13 @@ def test_what_a_member_must_have() -> None:
 def test_a_full_history_may_have_dropped_what_a_deleted_post_pushed_out() -> None:
     """49 live posts, then two that are deleted: whether the oldest is still there depends on when they were."""
     posts = [f"p{number:02}" for number in range(51)]
-    bodies = [
-        {"type": "post.created", "post_id": one, "author_id": "w", "text": "t", "created_at": _at(0)} for one in posts
-    ]
-    likes = [
-        {"type": "activity", "member_id": "m", "post_id": one, "action": "like", "at": _at(number)}
-        for number, one in enumerate(posts)
-    ]
-    deletes = [{"type": "post.deleted", "post_id": one, "at": _at(99)} for one in posts[-2:]]
-    member = expected_state([*bodies, *likes, *deletes]).members["m"]
+    created = [post_created(post_id, author_id="w", at=_at(0)) for post_id in posts]
+    likes = [activity("m", post_id, at=_at(number)) for number, post_id in enumerate(posts)]
+    deletes = [post_deleted(post_id, at=_at(99)) for post_id in posts[-2:]]
+    member = expected_state([*created, *likes, *deletes]).members["m"]
     assert {entry.post_id for entry in member.possible} == set(posts[:49])
     assert {entry.post_id for entry in member.history} == set(posts[1:49])
 
 
 def _at(second: int) -> str:
-    return (START + timedelta(seconds=second)).isoformat().replace("+00:00", "Z")
+    return rfc3339(START + timedelta(seconds=second))

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
-from nearline.demo.world import Event, World, WorldSize, make_world, write_world
+from nearline.demo.world import World, WorldSize, make_world, write_world
 from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from tests.kit.commands import QuickPipeline
@@ -58,27 +58,3 @@ def unique() -> Callable[[str], str]:
     """A new id with this beginning."""
     numbers = itertools.count()
     return lambda start: f"{start}-{next(numbers)}"
-
-
-def moment(before: timedelta = timedelta()) -> str:
-    """Now, or some time before now."""
-    return (datetime.now(UTC) - before).isoformat().replace("+00:00", "Z")
-
-
-def created(post_id: str, text: str, *, author_id: str = "e2e-author", at: str | None = None, **fields: Any) -> Event:
-    return {
-        "type": "post.created",
-        "post_id": post_id,
-        "author_id": author_id,
-        "text": text,
-        "created_at": at or moment(),
-        **fields,
-    }
-
-
-def acted(member_id: str, post_id: str, action: str = "like", at: str | None = None) -> Event:
-    return {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": at or moment()}
-
-
-def profile(member_id: str, **fields: Any) -> Event:
-    return {"type": "member.updated", "member_id": member_id, "at": moment(), **fields}

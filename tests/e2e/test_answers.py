@@ -1,7 +1,6 @@
 """What a member gets."""
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 
@@ -9,7 +8,8 @@ from nearline.demo.quality import precision
 from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
-from tests.e2e.conftest import SIZE, Running, created, moment
+from tests.e2e.conftest import SIZE, Running
+from tests.kit.data.events import ago, post_created
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -63,17 +63,17 @@ def test_filters_apply_before_scoring(pipeline: Pipeline, unique: Callable[[str]
     text = "xylophone concerto under a waterfall"
     pipeline.ingest(
         [
-            created(old, text, at=moment(timedelta(days=6)), language="en"),
-            created(new, text, language="en"),
-            created(german, text, language="de"),
-            created(other, text, author_id="somebody-else", language="en"),
+            post_created(old, text, at=ago(days=6), language="en"),
+            post_created(new, text, language="en"),
+            post_created(german, text, language="de"),
+            post_created(other, text, author_id="somebody-else", language="en"),
         ]
     )
     pipeline.wait()
     tried = {
         (): {old, new, german, other},
         ("--language", "de"): {german},
-        ("--created-after", moment(timedelta(hours=1))): {new, german, other},
+        ("--created-after", ago(hours=1)): {new, german, other},
         ("--exclude-author", "somebody-else"): {old, new, german},
         ("--exclude-post", old, new): {german, other},
     }

@@ -11,7 +11,8 @@ from nearline.demo.events import read_facts
 from nearline.demo.job import DemoFailed, Input, Job
 from nearline.demo.world import Truth, WorldSize, json_lines, make_world
 from nearline.pipeline import Pipeline
-from tests.e2e.conftest import ENVIRONMENT, Running, moment
+from tests.e2e.conftest import ENVIRONMENT, Running
+from tests.kit.data.events import post_deleted
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -54,7 +55,7 @@ def test_the_demos_job_shows_what_it_promises(pipeline: Pipeline, made_up: Input
     assert found > 3 * chance
     # Other tests go on without its posts.
     posts = [*made_up.facts.created_us, "demo-fresh"]
-    pipeline.ingest([{"type": "post.deleted", "post_id": post_id, "at": moment()} for post_id in posts])
+    pipeline.ingest([post_deleted(post_id) for post_id in posts])
     pipeline.wait()
 
 

@@ -8,7 +8,8 @@ import pytest
 from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
-from tests.e2e.conftest import Running, acted, created, moment, profile
+from tests.e2e.conftest import Running
+from tests.kit.data.events import activity, member_deleted, member_updated, post_created, post_deleted
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -27,7 +28,7 @@ def test_a_stranger_gets_what_is_trending_and_is_told_so(running: Running, clien
 def test_a_profile_alone_is_enough(running: Running, client: RetrieverClient, unique: Unique) -> None:
     member_id = unique("newcomer")
     skills = ["telescope", "galaxy", "nebula"]
-    running.pipeline.ingest([profile(member_id, headline="Into astronomy: comets, eclipses", skills=skills)])
+    running.pipeline.ingest([member_updated(member_id, headline="Into astronomy: comets, eclipses", skills=skills)])
     running.pipeline.wait()
     answer = client.retrieve(RetrieveRequest(member_id=member_id, k=20))
     assert answer.reasons == []
@@ -40,7 +41,7 @@ def test_an_empty_profile_is_answered_with_what_is_trending(
     pipeline: Pipeline, client: RetrieverClient, unique: Unique
 ) -> None:
     member_id = unique("silent")
-    pipeline.ingest([profile(member_id)])
+    pipeline.ingest([member_updated(member_id)])
     pipeline.wait()
     answer = client.retrieve(RetrieveRequest(member_id=member_id, k=20))
     assert answer.reasons == ["member_without_vector", "trending"]
@@ -52,7 +53,7 @@ def test_history_without_a_profile_is_enough(running: Running, client: Retriever
     subject_of = running.world.truth.subject_of
     gone = running.world.truth.deleted_posts
     liked = [post_id for post_id, about in subject_of.items() if about == subject and post_id not in gone][:6]
-    running.pipeline.ingest([acted(member_id, post_id) for post_id in liked])
+    running.pipeline.ingest([activity(member_id, post_id) for post_id in liked])
     running.pipeline.wait()
     answer = client.retrieve(RetrieveRequest(member_id=member_id, k=20, hide_acted=True))
     assert answer.reasons == []
@@ -62,10 +63,10 @@ def test_history_without_a_profile_is_enough(running: Running, client: Retriever
 
 def test_activity_before_its_post_becomes_history_when_the_post_comes(pipeline: Pipeline, unique: Unique) -> None:
     member_id, post_id = unique("early"), unique("late")
-    pipeline.ingest([profile(member_id, headline="early"), acted(member_id, post_id)])
+    pipeline.ingest([member_updated(member_id, headline="early"), activity(member_id, post_id)])
     pipeline.wait()
     assert _context(pipeline, member_id)["history"] == []
-    pipeline.ingest([created(post_id, "better late than never")])
+    pipeline.ingest([post_created(post_id, "better late than never")])
     pipeline.wait()
     history = _context(pipeline, member_id)["history"]
     assert [(entry["post_id"], entry["text"]) for entry in history] == [(post_id, "better late than never")]
@@ -73,24 +74,28 @@ def test_activity_before_its_post_becomes_history_when_the_post_comes(pipeline: 
 
 def test_activity_for_a_deleted_post_makes_no_history(pipeline: Pipeline, unique: Unique) -> None:
     member_id, post_id = unique("fan"), unique("gone")
-    pipeline.ingest([profile(member_id, headline="fan"), created(post_id, "soon gone"), acted(member_id, post_id)])
+    pipeline.ingest(
+        [member_updated(member_id, headline="fan"), post_created(post_id, "soon gone"), activity(member_id, post_id)]
+    )
     pipeline.wait()
     assert len(_context(pipeline, member_id)["history"]) == 1
-    pipeline.ingest([{"type": "post.deleted", "post_id": post_id, "at": moment()}])
+    pipeline.ingest([post_deleted(post_id)])
     pipeline.wait()
     assert _context(pipeline, member_id)["history"] == [], "a deleted post is taken out of the histories that hold it"
-    pipeline.ingest([acted(member_id, post_id, "comment")])
+    pipeline.ingest([activity(member_id, post_id, "comment")])
     pipeline.wait()
     assert _context(pipeline, member_id)["history"] == []
 
 
 def test_a_deleted_member_leaves_nothing(pipeline: Pipeline, client: RetrieverClient, unique: Unique) -> None:
     member_id, post_id = unique("leaver"), unique("read")
-    pipeline.ingest([profile(member_id, headline="leaver"), created(post_id, "read once"), acted(member_id, post_id)])
+    pipeline.ingest(
+        [member_updated(member_id, headline="leaver"), post_created(post_id, "read once"), activity(member_id, post_id)]
+    )
     pipeline.wait()
     assert pipeline.lines("vectors", "member", member_id)
-    pipeline.ingest([{"type": "member.deleted", "member_id": member_id, "at": moment()}])
-    pipeline.ingest([acted(member_id, post_id, "share")])
+    pipeline.ingest([member_deleted(member_id)])
+    pipeline.ingest([activity(member_id, post_id, "share")])
     pipeline.wait()
     found = pipeline.ask("get", "member", member_id)
     assert found["context"]["deleted"] is True

@@ -4,7 +4,6 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,8 @@ import pytest
 from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
-from tests.e2e.conftest import Running, created, moment
+from tests.e2e.conftest import Running
+from tests.kit.data.events import ago, post_created
 from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -27,7 +27,7 @@ def test_a_fresh_post_is_searchable_within_seconds(
     pipeline: Pipeline, client: RetrieverClient, unique: Callable[[str], str]
 ) -> None:
     post_id, text = unique("fresh"), "a walrus plays the banjo in an abandoned observatory"
-    pipeline.ingest([created(post_id, text)])
+    pipeline.ingest([post_created(post_id, text)])
     request = RetrieveRequest(text=text, k=1)
     until(lambda: client.retrieve(request).post_ids == [post_id], f"{post_id} to be searchable", SEARCHABLE_S)
 
@@ -36,7 +36,7 @@ def test_a_post_from_before_the_window_is_in_the_cold_tier_alone(
     pipeline: Pipeline, unique: Callable[[str], str]
 ) -> None:
     post_id = unique("old")
-    pipeline.ingest([created(post_id, "an old story", at=moment(timedelta(days=30)))])
+    pipeline.ingest([post_created(post_id, "an old story", at=ago(days=30))])
     pipeline.wait()
     found = pipeline.ask("get", "post", post_id)
     assert found["cold"]["present"] is True
@@ -86,7 +86,7 @@ def test_a_bad_line_is_named_and_nothing_of_its_file_is_sent(
     pipeline: Pipeline, client: RetrieverClient, unique: Callable[[str], str], tmp_path: Path
 ) -> None:
     post_id, file = unique("unsent"), tmp_path / "bad.jsonl"
-    good = created(post_id, "good")
+    good = post_created(post_id, "good")
     file.write_text(f'{_json(good)}\n{{"type": "post.created"}}\n')
     refused = pipeline.attempt("ingest", file)
     assert refused.returncode == 1

@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,8 +15,9 @@ from schemas.topics import POST_CONTEXTS
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
 from streams.settings import KafkaSettings
-from tests.e2e.conftest import Running, created, moment
+from tests.e2e.conftest import Running
 from tests.kit.data.event_order import newest
+from tests.kit.data.events import ago, post_created, post_deleted, post_updated, rfc3339
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -40,7 +41,7 @@ def test_shuffled_and_repeated_events_end_in_the_newest(pipeline: Pipeline, uniq
         post_id = winner["post_id"]
         lives = winner["type"] != "post.deleted"
         assert (post_id in live["cold"]) == lives, f"cold tier after {history}"
-        in_window = lives and winner["created_at"] > moment(timedelta(hours=47))
+        in_window = lives and winner["created_at"] > ago(hours=47)
         assert (post_id in live["hot"]) == in_window, f"hot tier after {history}"
         if lives:
             assert live["cold"][post_id]["author_id"] == winner["author_id"]
@@ -67,11 +68,11 @@ def test_a_file_sent_twice_brings_nothing_back(running: Running) -> None:
 
 def test_a_create_after_the_delete_brings_the_post_back(pipeline: Pipeline, unique: Callable[[str], str]) -> None:
     post_id = unique("back")
-    first, gone, again = (moment(timedelta(minutes=minutes)) for minutes in (3, 2, 1))
-    pipeline.ingest([created(post_id, "first", at=first), {"type": "post.deleted", "post_id": post_id, "at": gone}])
+    first, gone, again = (ago(minutes=minutes) for minutes in (3, 2, 1))
+    pipeline.ingest([post_created(post_id, "first", at=first), post_deleted(post_id, at=gone)])
     pipeline.wait()
     assert pipeline.ask("get", "post", post_id)["cold"]["deleted"] is True
-    pipeline.ingest([created(post_id, "again", at=again)])
+    pipeline.ingest([post_created(post_id, "again", at=again)])
     pipeline.wait()
     found = pipeline.ask("get", "post", post_id)
     assert found["context"]["text"] == "again"
@@ -82,16 +83,16 @@ def test_a_create_after_the_delete_brings_the_post_back(pipeline: Pipeline, uniq
 def _history(post_id: str, rng: random.Random) -> list[dict[str, Any]]:
     """Some events of one post at few different times; half of the posts were created before the hot window."""
     base = timedelta(days=3) if rng.random() < 0.5 else timedelta(hours=3)
-    times = [moment(base - timedelta(minutes=minute)) for minute in range(TIMES)]
-    first = created(post_id, f"{post_id} as created", author_id="a0", at=times[0])
+    times = [rfc3339(datetime.now(UTC) - base + timedelta(minutes=minute)) for minute in range(TIMES)]
+    first = post_created(post_id, f"{post_id} as created", author_id="a0", at=times[0])
     history = [first]
     for number in range(rng.randint(1, 5)):
         at = rng.choice(times)
         if rng.random() < 0.3:
-            history.append({"type": "post.deleted", "post_id": post_id, "at": at})
+            history.append(post_deleted(post_id, at=at))
         else:
             text = f"{post_id} as changed, {number}"
-            history.append(first | {"type": "post.updated", "text": text, "author_id": f"a{number}", "at": at})
+            history.append(post_updated(first, text, at=at, author_id=f"a{number}"))
     return history
 
 

@@ -27,9 +27,9 @@ from streams.kafka.reading import scan_topic
 from streams.kafka.topics import ensure_topics
 from streams.operate.wait import Wait
 from streams.settings import KafkaSettings
-from tests.e2e.conftest import acted, created, moment, profile
 from tests.kit.certificates import certificate
 from tests.kit.commands import QuickPipeline
+from tests.kit.data.events import activity, member_deleted, member_updated, post_created, post_deleted
 from tests.kit.kafka.strict_broker import PASSWORD, StrictBroker
 from tests.kit.waiting import until
 
@@ -90,7 +90,9 @@ def pipeline(folder: Path, kafka: KafkaSettings) -> Iterator[Pipeline]:
 
 def test_the_whole_pipeline_runs_over_tls_with_a_password(pipeline: Pipeline) -> None:
     """Ingest, contexts, encode, both tiers, trending and the commands."""
-    pipeline.ingest([profile("m", headline="sails"), created("p", "the boat left the harbour"), acted("m", "p")])
+    pipeline.ingest(
+        [member_updated("m", headline="sails"), post_created("p", "the boat left the harbour"), activity("m", "p")]
+    )
     pipeline.wait()
     assert [entry["post_id"] for entry in pipeline.ask("get", "member", "m")["context"]["history"]] == ["p"]
     with pipeline.client() as client:
@@ -155,8 +157,8 @@ def test_nothing_of_what_is_deleted_is_left(pipeline: Pipeline, kafka: KafkaSett
     assert embedding_topics[0] in found["the post's vector"]
     assert embedding_topics[1] in found["the member's vector"]
 
-    pipeline.ingest([{"type": "post.deleted", "post_id": "planted", "at": moment()}])
-    pipeline.ingest([{"type": "member.deleted", "member_id": "leaver", "at": moment()}])
+    pipeline.ingest([post_deleted("planted")])
+    pipeline.ingest([member_deleted("leaver")])
     pipeline.wait()
     # As said, and a little for the broker's rounds and a busy machine. Nothing more is sent: the topics are quiet.
     with suppress(AssertionError):
@@ -176,14 +178,14 @@ def _plant(pipeline: Pipeline) -> None:
     the leaver that waits for its post, and one that counts."""
     pipeline.ingest(
         [
-            profile("leaver", headline=f"keeper of the {HEADLINE}"),
-            profile("stayer", headline="somebody else"),
-            created("planted", f"once upon a time a {POST_TEXT} sang", author_id="author"),
-            created("kept", "history of a stayer", author_id="author"),
-            acted("leaver", "planted"),
-            acted("leaver", "not-there-yet", "dwell") | {"dwell_ms": DWELL_MS},
-            acted("stayer", "planted", "share"),
-            acted("stayer", "kept"),
+            member_updated("leaver", headline=f"keeper of the {HEADLINE}"),
+            member_updated("stayer", headline="somebody else"),
+            post_created("planted", f"once upon a time a {POST_TEXT} sang", author_id="author"),
+            post_created("kept", "history of a stayer", author_id="author"),
+            activity("leaver", "planted"),
+            activity("leaver", "not-there-yet", "dwell", dwell_ms=DWELL_MS),
+            activity("stayer", "planted", "share"),
+            activity("stayer", "kept"),
         ]
     )
     pipeline.wait()

@@ -12,7 +12,8 @@ from streams.kafka.clients import MAX_RECORD_BYTES, producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
-from tests.kit.data.bad_events import ACCEPTED, Case, bodies, post, raw, records
+from tests.kit.data.bad_events import ACCEPTED, Case, bodies, raw, records
+from tests.kit.data.events import post_created
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import ContextStageSetup
 from tests.kit.kafka.topics import read_topic
@@ -55,13 +56,13 @@ def send(kafka: KafkaSettings, cases: list[Case], **over: Any) -> list[_Sent]:
 
 def of_codec(codec: str) -> list[Case]:
     return [
-        Case(f"good, by {codec}", ACCEPTED, raw(post(f"good-{codec}")), f"good-{codec}".encode()),
+        Case(f"good, by {codec}", ACCEPTED, raw(post_created(f"good-{codec}")), f"good-{codec}".encode()),
         Case(f"bad, by {codec}", "not valid JSON", b"{" * 1000, f"bad-{codec}".encode()),
     ]
 
 
 LARGE: Final = (
-    Case("a good record of 1 MB", ACCEPTED, raw(post("large", unknown="x" * MB)), b"large"),
+    Case("a good record of 1 MB", ACCEPTED, raw(post_created("large", unknown="x" * MB)), b"large"),
     Case("a bad record of 1 MB", "not valid JSON", b"x" * MB, b"large-and-bad"),
     Case("as large as the topic takes", "only the first", b"x" * MAX_RECORD_BYTES, b"largest"),
 )
@@ -77,7 +78,7 @@ def test_bad_input_is_a_dead_letter_with_its_place_and_the_stage_goes_on(
     mixed = [
         one
         for case, name in zip(bodies(), neighbours, strict=True)
-        for one in (case, Case(name, ACCEPTED, raw(post(name)), name.encode()))
+        for one in (case, Case(name, ACCEPTED, raw(post_created(name)), name.encode()))
     ]
     with in_thread(contexts.stage().run):
         sent = send(kafka, [*mixed, *records()])
@@ -86,7 +87,7 @@ def test_bad_input_is_a_dead_letter_with_its_place_and_the_stage_goes_on(
         for codec in CODECS:
             sent += send(kafka, of_codec(codec), **{"compression.type": codec, "compression.level": -1})
         contexts.until_done()
-        contexts.send(post("after-all-of-it"))
+        contexts.send(post_created("after-all-of-it"))
         contexts.flush()
 
     found = {letter.cause[1:4]: letter for letter in letters(kafka, OffsetReader(kafka))}

@@ -1,6 +1,5 @@
 """Headers whose names are no UTF-8: the client raises for them once, and then gives what ends the process."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
 from tests.kit.data.contexts import post_context
 from tests.kit.data.embeddings import post_embedding
+from tests.kit.data.events import line, post_created
 from tests.kit.encoders import POISON
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
@@ -21,7 +21,6 @@ from tests.kit.kafka.stages import ContextStageSetup, EncodeStageSetup, IndexLoo
 from tests.kit.kafka.strange_headers import send_strange
 from tests.kit.kafka.topics import read_topic
 from tests.kit.running import in_thread
-from tests.streams.contexts.test_stage import post
 
 pytestmark = pytest.mark.broker
 
@@ -37,7 +36,7 @@ def test_all_headers_of_the_record_are_lost_and_nothing_else(clean_topics: Runni
 
 def test_the_context_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) -> None:
     contexts = ContextStageSetup(clean_topics, tmp_path)
-    send_strange(contexts.kafka, topics.POSTS, [("bad", b"{"), ("good", json.dumps(post("good")).encode())])
+    send_strange(contexts.kafka, topics.POSTS, [("bad", b"{"), ("good", line(post_created("good")))])
     send_strange(contexts.kafka, topics.ACTIVITY_BY_POST, [("good", b"junk")])
     send_strange(contexts.kafka, topics.REPUBLISH, [("good", b"")])
     with in_thread(contexts.stage().run):

@@ -1,6 +1,5 @@
 """Dead letters that are sent back once their cause is mended: what was missing comes in, and nothing newer is lost."""
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,12 +17,12 @@ from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import ALL, DeadLetter, letters
 from streams.operate.dead_letter_marks import Marked, replay
 from streams.settings import KafkaSettings
+from tests.kit.data.events import ago, line, post_created, post_deleted, post_updated
 from tests.kit.encoders import POISON, HashEncoder, vector_of
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import ContextStageSetup, EncodeStageSetup
 from tests.kit.kafka.topics import read_topic
 from tests.kit.running import in_thread
-from tests.streams.contexts.test_stage import at, post
 
 pytestmark = pytest.mark.broker
 
@@ -44,19 +43,24 @@ def send_by_a_clock_that_is_behind(kafka: KafkaSettings, *events: dict[str, Any]
     producer = Producer(producer_config(kafka))
     behind_ms = int(time.time() * 1000) - 3 * DAY_MS
     for event in events:
-        producer.produce(topics.POSTS, json.dumps(event).encode(), event["post_id"].encode(), timestamp=behind_ms)
+        producer.produce(topics.POSTS, line(event), event["post_id"].encode(), timestamp=behind_ms)
     assert producer.flush(30) == 0
 
 
-def updated(post_id: str, text: str, seconds: float) -> dict[str, Any]:
-    return post(post_id, text) | {"type": "post.updated", "at": at(seconds)}
+def updated(post_id: str, text: str) -> dict[str, Any]:
+    """An update of half an hour ago."""
+    return post_updated(created(post_id), text, at=ago(minutes=30))
+
+
+def created(post_id: str, text: str = "old") -> dict[str, Any]:
+    return post_created(post_id, text, at=ago(hours=1))
 
 
 def test_an_input_event_is_sent_again_and_overwrites_nothing_newer(contexts: ContextStageSetup) -> None:
-    gone = {"type": "post.deleted", "post_id": "deleted", "at": at(9)}
-    send_by_a_clock_that_is_behind(contexts.kafka, *(post(name, "old") for name in ("missing", "updated", "deleted")))
+    gone = post_deleted("deleted")
+    send_by_a_clock_that_is_behind(contexts.kafka, *(created(name) for name in ("missing", "updated", "deleted")))
     with in_thread(contexts.stage().run):
-        contexts.send(updated("updated", "newer", 5), gone)
+        contexts.send(updated("updated", "newer"), gone)
         contexts.until_done()
         found = found_letters(contexts.kafka)
         assert {(one.cause.topic, one.key) for one in found} == {
@@ -84,11 +88,11 @@ def test_a_later_record_is_published_again_as_it_is_now(
     contexts: ContextStageSetup, clean_topics: RunningBroker
 ) -> None:
     encode = EncodeStageSetup(clean_topics)
-    contexts.send(post("missing", POISON), post("updated", POISON))
+    contexts.send(created("missing", POISON), created("updated", POISON))
     with in_thread(contexts.stage().run):
         with in_thread(encode.stage().run):
             _until_done(contexts, encode)
-            contexts.send(updated("updated", "newer", 5))
+            contexts.send(updated("updated", "newer"))
             _until_done(contexts, encode)
         found = found_letters(contexts.kafka)
         assert {(one.cause.topic, one.key) for one in found} == {

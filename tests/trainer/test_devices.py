@@ -5,7 +5,8 @@ import torch
 
 from encoders.package.model_package import ModelPackage
 from tests.kit.children.train_on_two_devices import ROWS, loss_of
-from tests.kit.data.training_events import TINY_MODEL, events, write_events
+from tests.kit.data.events import write_events
+from tests.kit.data.training_events import TINY_MODEL, events
 from tests.kit.forks import Forks, Run, output_of
 
 

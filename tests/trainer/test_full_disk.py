@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.children.train_on_full_disk import REFUSED
-from tests.kit.data.training_events import TINY_MODEL, events, write_events
+from tests.kit.data.events import write_events
+from tests.kit.data.training_events import TINY_MODEL, events
 from tests.kit.forks import Forks, Run, output_of
 
 

@@ -3,13 +3,12 @@
 What the schema allows, though it looks odd, stands here too: it must come in.
 """
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from schemas import topics
+from tests.kit.data.events import Event, activity, ago, line, member_updated, post_created
 
 DEEP: Final = 100_000
 ACCEPTED: Final = ""
@@ -25,17 +24,9 @@ class Case(NamedTuple):
     topic: str = topics.POSTS
 
 
-def now(**later: float) -> str:
-    return (datetime.now(UTC) + timedelta(**later)).isoformat()
-
-
-def post(post_id: str, **over: Any) -> dict[str, Any]:
-    return {"type": "post.created", "post_id": post_id, "author_id": "a", "text": "text", "created_at": now(), **over}
-
-
-def raw(event: dict[str, Any], more: str = "") -> bytes:
+def raw(event: Event, more: str = "") -> bytes:
     """`more` is put in as it stands: what json.dumps would not write."""
-    return (json.dumps(event)[:-1] + more + "}").encode()
+    return line(event)[:-1] + more.encode() + b"}"
 
 
 def bodies() -> list[Case]:
@@ -58,10 +49,10 @@ def records() -> list[Case]:
     return [
         Case("a null value", "the value is null; send a post.deleted", None, b"p"),
         Case("an empty value", "not valid JSON", b"", b"p"),
-        Case("a null key", "the key is null; use 'no-key' as the key", raw(post("no-key"))),
-        Case("another key", "the key b'other' disagrees with the body", raw(post("a-key")), b"other"),
-        Case("a key that is no UTF-8", "disagrees with the body", raw(post("a-key")), b"\xff\xfe"),
-        Case("another topic", "type belongs to the topic posts", raw(post("p")), b"p", topics.MEMBERS),
+        Case("a null key", "the key is null; use 'no-key' as the key", raw(post_created("no-key"))),
+        Case("another key", "the key b'other' disagrees with the body", raw(post_created("a-key")), b"other"),
+        Case("a key that is no UTF-8", "disagrees with the body", raw(post_created("a-key")), b"\xff\xfe"),
+        Case("another topic", "type belongs to the topic posts", raw(post_created("p")), b"p", topics.MEMBERS),
     ]
 
 
@@ -75,10 +66,12 @@ class _Post(NamedTuple):
 
 _POSTS: Final = (
     _Post("broken JSON", "not valid JSON", value=b"{"),
-    _Post("two objects", "not valid JSON", value=raw(post("two")) * 2),
+    _Post("two objects", "not valid JSON", value=raw(post_created("two")) * 2),
     _Post("no object", "Expected `object`, got `array`", value=b"[1]"),
-    _Post("not UTF-8", "not valid JSON", value=raw(post("latin")).replace(b'"text": "text"', b'"text": "caf\xe9"')),
-    _Post("a byte order mark", "not valid JSON", value=b"\xef\xbb\xbf" + raw(post("bom"))),
+    _Post(
+        "not UTF-8", "not valid JSON", value=raw(post_created("latin")).replace(b'"text": "text"', b'"text": "caf\xe9"')
+    ),
+    _Post("a byte order mark", "not valid JSON", value=b"\xef\xbb\xbf" + raw(post_created("bom"))),
     _Post("a number that JSON does not know", "not valid JSON", more=', "unknown": NaN'),
     _Post("a wrong type", "text: Expected `str`, got `int`", {"text": 7}),
     _Post("a null field", "text: Expected `str`, got `null`", {"text": None}),
@@ -100,7 +93,7 @@ _POSTS: Final = (
     _Post(
         "no time", "created_at: Invalid RFC3339 encoded datetime; send one such as 2026", {"created_at": "yesterday"}
     ),
-    _Post("a time in the far future", "more than 24 h past", {"created_at": now(days=3)}),
+    _Post("a time in the far future", "more than 24 h past", {"created_at": ago(days=-3)}),
     _Post(
         "a time after all zones' last",
         "created_at is before 1970 or after 9998",
@@ -109,7 +102,7 @@ _POSTS: Final = (
     _Post(
         "an update in the far future",
         "more than 24 h past",
-        {"type": "post.updated", "at": now(days=3)},
+        {"type": "post.updated", "at": ago(days=-3)},
     ),
     _Post("a time before 1970", "created_at is before 1970", {"created_at": "1969-12-31T23:59:59Z"}),
     _Post("an id over 256 bytes", "post_id is longer than 256 bytes", {"post_id": "é" * 129}),
@@ -123,13 +116,13 @@ _POSTS: Final = (
     _Post(
         "an update before its creation",
         "at is before created_at; a post is created before it is updated",
-        {"type": "post.updated", "at": now(hours=-1)},
+        {"type": "post.updated", "at": ago(hours=1)},
     ),
     _Post("half a character, escaped", "not valid JSON", {"text": "\ud800"}),
     _Post(
         "half a character, raw",
         "not valid JSON",
-        value=raw(post("raw")).replace(b'"text": "text"', b'"text": "\xed\xa0\x80"'),
+        value=raw(post_created("raw")).replace(b'"text": "text"', b'"text": "\xed\xa0\x80"'),
     ),
     _Post("deep nesting", "Expected `object`", value=b"[" * DEEP),
     _Post("deep nesting in a field", "not valid JSON", more=', "unknown": ' + "[" * DEEP + "]" * DEEP),
@@ -147,14 +140,14 @@ _POSTS: Final = (
 
 
 def _keyed(number: int, of: _Post) -> Case:
-    event = {**post(f"case-{number}"), **of.over}
+    event = {**post_created(f"case-{number}"), **of.over}
     return Case(of.name, of.cause, raw(event, of.more) if of.value is None else of.value, event["post_id"].encode())
 
 
 def _activity(name: str, cause: str, **over: Any) -> Case:
-    event = {"type": "activity", "member_id": "m", "post_id": "p", "action": "dwell", "at": now(), **over}
+    event = {**activity("m", "p", "dwell"), **over}
     return Case(name, cause, raw(event), b"m", topics.ACTIVITY)
 
 
 def _member(**over: Any) -> bytes:
-    return raw({"type": "member.updated", "member_id": "m", "at": now(), **over})
+    return raw(member_updated("m", **over))

@@ -21,7 +21,7 @@ from schemas.events import Activity, MemberDeleted, MemberUpdated, event_order, 
 from schemas.hops import MemberAction, PostActivity
 from schemas.ids import MemberId, Micros, Offset, Partition, PostId
 from schemas.times import to_micros
-from tests.kit.data.lines import line
+from tests.kit.data.events import line
 
 RULES = ContextRules()
 NOW = to_micros(datetime(2026, 1, 6, tzinfo=UTC))

@@ -4,18 +4,25 @@ Posts are created, updated and deleted, in a shuffled order and with repeats; a 
 every history is known whatever the order. Sent in slices, so that a worker can die in between.
 """
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from schemas import topics
 from schemas.contexts import MemberContext, PostContext
 from schemas.times import to_micros
+from tests.kit.data.events import (
+    Event,
+    activity,
+    key_of,
+    line,
+    member_updated,
+    post_created,
+    post_deleted,
+    post_updated,
+    topic_of,
+)
 
-Event = dict[str, Any]
 Sent = tuple[str, str, bytes]
 """Topic, key, value."""
 
@@ -30,17 +37,16 @@ class ShuffledEvents:
         self._posts = {f"p{n}": self._post_events(f"p{n}", f"m{n % num_members}", n) for n in range(num_posts)}
         live = [post_id for post_id in self._posts if self._newest(post_id)["type"] != "post.deleted"]
         self._activity = [
-            {
-                "type": "activity",
-                "member_id": f"m{self._random.randrange(num_members)}",
-                "post_id": self._random.choice(live),
-                "action": self._random.choice(["like", "share", "view", "view", "impression"]),
-                "at": self._at(10_000 + n),
-            }
+            activity(
+                f"m{self._random.randrange(num_members)}",
+                self._random.choice(live),
+                self._random.choice(["like", "share", "view", "view", "impression"]),
+                at=self._at(10_000 + n),
+            )
             for n in range(num_actions)
         ]
         self._profiles = [
-            {"type": "member.updated", "member_id": f"m{n}", "headline": f"h{k}", "skills": [], "at": self._at(k)}
+            member_updated(f"m{n}", at=self._at(k), headline=f"h{k}", skills=[])
             for n in range(num_members // 2)
             for k in (1, 2, 3)
         ]
@@ -50,7 +56,7 @@ class ShuffledEvents:
         posts = [event for events in self._posts.values() for event in [*events, *events[:1]]]
         everything = [*posts, *self._activity, *self._profiles]
         self._random.shuffle(everything)
-        return [(_topic(event), _key(event), json.dumps(event).encode()) for event in everything]
+        return [(topic_of(event), key_of(event), line(event)) for event in everything]
 
     def entity_ids(self) -> list[str]:
         return [*self._posts, *self._histories()]
@@ -94,17 +100,17 @@ class ShuffledEvents:
 
     def _post_events(self, post_id: str, author_id: str, number: int) -> list[Event]:
         born = self._at(number)
-        body = {"post_id": post_id, "author_id": author_id, "language": "en", "created_at": born}
-        events: list[Event] = [{"type": "post.created", "text": f"{post_id} as created", **body}]
+        created = post_created(post_id, f"{post_id} as created", author_id=author_id, at=born, language="en")
+        events = [created]
         for update in range(self._random.randrange(3)):
             at = self._at(1000 * (update + 1) + number)
-            events.append({"type": "post.updated", "text": f"{post_id} update {update}", "at": at, **body})
+            events.append(post_updated(created, f"{post_id} update {update}", at=at))
         if number % 7 == 0:
-            events.append({"type": "post.deleted", "post_id": post_id, "at": self._at(9000 + number)})
+            events.append(post_deleted(post_id, at=self._at(9000 + number)))
         return events
 
-    def _at(self, seconds: int) -> str:
-        return (self._start + timedelta(seconds=seconds)).isoformat()
+    def _at(self, seconds: int) -> datetime:
+        return self._start + timedelta(seconds=seconds)
 
 
 def slices(sent: list[Sent], number: int) -> Iterator[list[Sent]]:
@@ -114,13 +120,3 @@ def slices(sent: list[Sent], number: int) -> Iterator[list[Sent]]:
 
 def _us(text: str) -> int:
     return to_micros(datetime.fromisoformat(text))
-
-
-def _topic(event: Event) -> str:
-    if event["type"] == "activity":
-        return topics.ACTIVITY
-    return topics.MEMBERS if event["type"].startswith("member") else topics.POSTS
-
-
-def _key(event: Event) -> str:
-    return str(event["post_id"] if event["type"].startswith("post") else event["member_id"])

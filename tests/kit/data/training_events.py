@@ -1,13 +1,12 @@
 """A small feed whose members care about one subject each, so that what is to be found is known."""
 
-import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from schemas.events import parse_event
+from tests.kit.data.events import Event, activity, line, post_created
 from trainer.data.feed import Feed, timed
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
@@ -32,7 +31,7 @@ token_dropout = 0.1
 COMMON: Final = ("today", "we", "again", "some", "more", "little", "very", "often", "people", "thing", "because")
 
 
-def events(num_posts: int = 400, num_members: int = 24, seed: int = 0) -> Iterator[dict[str, Any]]:
+def events(num_posts: int = 400, num_members: int = 24, seed: int = 0) -> Iterator[Event]:
     """Each post is acted on, soon after, by some of the members of its subject."""
     rng = random.Random(seed)
     for number in range(num_posts):
@@ -40,39 +39,14 @@ def events(num_posts: int = 400, num_members: int = 24, seed: int = 0) -> Iterat
         subject = rng.randrange(len(SUBJECTS))
         words = rng.sample(SUBJECTS[subject].split(), 3) + rng.sample(COMMON, 4)
         rng.shuffle(words)
-        yield {
-            "type": "post.created",
-            "post_id": f"p{number}",
-            "author_id": f"a{subject}-{rng.randrange(3)}",
-            "text": " ".join(words),
-            "created_at": stamp(at),
-        }
+        author_id = f"a{subject}-{rng.randrange(3)}"
+        yield post_created(f"p{number}", " ".join(words), author_id=author_id, at=at)
         fans = [member for member in range(num_members) if member % len(SUBJECTS) == subject]
         for member in rng.sample(fans, 2):
             at += timedelta(minutes=7)
-            yield activity(f"m{member}", f"p{number}", "like", at)
+            yield activity(f"m{member}", f"p{number}", at=at)
 
 
-def activity(member_id: str, post_id: str, action: str, at: datetime, **more: Any) -> dict[str, Any]:
-    return {
-        "type": "activity",
-        "member_id": member_id,
-        "post_id": post_id,
-        "action": action,
-        "at": stamp(at),
-        **more,
-    }
-
-
-def stamp(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")
-
-
-def feed_of(found: Any) -> Feed:
-    lines = [json.dumps(one).encode() for one in found]
-    return Feed(timed(parse_event(line), line) for line in lines)
-
-
-def write_events(file: Path, found: Any) -> Path:
-    file.write_text("".join(json.dumps(one) + "\n" for one in found))
-    return file
+def feed_of(events: Iterable[Event]) -> Feed:
+    lines = [line(event) for event in events]
+    return Feed(timed(parse_event(body), body) for body in lines)

@@ -1,7 +1,6 @@
 """The context stage, the encode stage and the index loop on a real broker: each with its topics, what a test sends to
 it, and what comes out. `in_thread` runs them beside the test; `worker` and `child` are processes to kill."""
 
-import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -35,6 +34,7 @@ from streams.operate.republish import flush_record, republish_record
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
 from tests.kit.children.context_stage import SESSION
 from tests.kit.data.embeddings import post_embedding
+from tests.kit.data.events import Event, key_of, line, topic_of
 from tests.kit.data.shuffled_events import Sent, ShuffledEvents
 from tests.kit.encoders import HashEncoder
 from tests.kit.journal_tier import JournalTier
@@ -70,11 +70,9 @@ class ContextStageSetup:
             assert process.stdout.readline() == "started\n"
             yield process
 
-    def send(self, *events: dict[str, Any]) -> None:
+    def send(self, *events: Event) -> None:
         for event in events:
-            topic = {"a": topics.ACTIVITY, "m": topics.MEMBERS, "p": topics.POSTS}[event["type"][0]]
-            key = event["post_id"] if topic == topics.POSTS else event["member_id"]
-            self.sender.send(topic, [(key, json.dumps(event).encode())])
+            self.sender.send(topic_of(event), [(key_of(event), line(event))])
 
     def send_all(self, sent: list[Sent]) -> None:
         for wanted in topics.INPUTS:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from nearline.commands._recorded_events import read_feed
-from tests.kit.data.training_events import events, write_events
+from tests.kit.data.events import write_events
+from tests.kit.data.training_events import events
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import make_topics
 from tests.kit.site import Commands

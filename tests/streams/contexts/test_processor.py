@@ -1,6 +1,5 @@
 """The context processor on real rows, without a broker: records in, outputs out, and "committed" said by the test."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from streams.contexts.processor import CHANGELOGS, ContextProcessor
 from streams.contexts.rows import TablePartition
 from streams.kafka.records import Output, Place
 from streams.settings import KafkaSettings
+from tests.kit.data.events import line, post_created
 
 DAY_US = 24 * 3600 * 1_000_000
 START_US = 1_780_000_000_000_000
@@ -77,9 +77,8 @@ def like(post_id: str, member_id: str = "m") -> Message:
 
 
 def created(post_id: str) -> Message:
-    at = datetime.fromtimestamp(START_US / 1_000_000, UTC).isoformat()
-    body = {"type": "post.created", "post_id": post_id, "author_id": "author", "text": "text", "created_at": at}
-    return record(topics.POSTS, post_id, json.dumps(body).encode())
+    at = datetime.fromtimestamp(START_US / 1_000_000, UTC)
+    return record(topics.POSTS, post_id, line(post_created(post_id, at=at)))
 
 
 def letters(transactions: list[list[Output]]) -> list[bytes | None]:

@@ -1,11 +1,9 @@
 """The context stage on the real broker: what comes out, and that it comes out exactly once whatever dies."""
 
-import json
 import os
 import shutil
 import signal
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any, cast
 
@@ -29,6 +27,7 @@ from streams.kafka.sending import send_all
 from streams.kafka.transactional_loop import OffsetsBefore, Processed
 from streams.operate.republish import republish_record
 from tests.kit.children.context_stage import REFUSED
+from tests.kit.data.events import activity, ago, line, post_created, post_deleted
 from tests.kit.data.shuffled_events import ShuffledEvents, slices
 from tests.kit.kafka.groups import until_workers_share
 from tests.kit.kafka.stages import ContextStageSetup
@@ -41,27 +40,19 @@ pytestmark = pytest.mark.broker
 POINTS = ("begun", "outputs-sent", "offsets-sent", "committed", "rows-written")
 
 
-def at(seconds: float) -> str:
-    return (datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=seconds)).isoformat()
-
-
-def post(post_id: str, text: str = "text", **over: Any) -> dict[str, Any]:
-    body = {"post_id": post_id, "author_id": "author", "text": text, "created_at": at(0)}
-    return {"type": "post.created", **body, **over}
-
-
 def like(member_id: str, post_id: str, seconds: float = 1, action: str = "like") -> dict[str, Any]:
-    return {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": at(seconds)}
+    """An hour ago, and so many seconds later."""
+    return activity(member_id, post_id, action, at=ago(hours=1, seconds=-seconds))
 
 
 def test_events_become_contexts(contexts: ContextStageSetup) -> None:
-    contexts.send(post("p1", "hello"), like("m", "p1"), like("m", "later"), like("m", "p1", 2, "view"))
+    contexts.send(post_created("p1", "hello"), like("m", "p1"), like("m", "later"), like("m", "p1", 2, "view"))
     heartbeat = RecordedHeartbeat()
     with in_thread(contexts.stage(heartbeat=heartbeat).run):
         contexts.until_done()
         heartbeat.until_turned()
         assert heartbeat.owned == all_places(contexts.kafka, *stages.CONTEXTS.topics)
-        contexts.send(post("later", "here now"), {"type": "post.deleted", "post_id": "never seen", "at": at(1)})
+        contexts.send(post_created("later", "here now"), post_deleted("never seen"))
         contexts.flush()
     assert heartbeat.owned == frozenset(), "what is given back is nobody's any more"
     posts, members = contexts.posts(), contexts.members()
@@ -80,9 +71,9 @@ def test_events_become_contexts(contexts: ContextStageSetup) -> None:
 
 
 def test_a_bad_record_is_a_dead_letter_and_its_neighbours_go_on(contexts: ContextStageSetup) -> None:
-    contexts.sender.send(topics.POSTS, [("p1", b"{"), ("p2", None), ("other", json.dumps(post("p3")).encode())])
+    contexts.sender.send(topics.POSTS, [("p1", b"{"), ("p2", None), ("other", line(post_created("p3")))])
     contexts.sender.send(topics.ACTIVITY_BY_POST, [("p1", b"junk")])
-    contexts.send(post("p1"))
+    contexts.send(post_created("p1"))
     with in_thread(contexts.stage().run):
         contexts.until_done()
     letters = {m.key(): _cause(m) for m in read_topic(contexts.kafka, topics.DEAD_LETTERS)}
@@ -99,7 +90,7 @@ def test_too_much_activity_before_its_post_is_a_dead_letter_that_can_be_sent_aga
         (letter,) = read_topic(contexts.kafka, topics.DEAD_LETTERS)
         cause = _cause(letter)
         assert (cause.topic, cause.stage) == (topics.ACTIVITY, "contexts")
-        contexts.send(post("p1"))
+        contexts.send(post_created("p1"))
         contexts.until_done()
         contexts.sender.send(topics.ACTIVITY, [((letter.key() or b"").decode(), letter.value())])
         contexts.flush()
@@ -108,7 +99,7 @@ def test_too_much_activity_before_its_post_is_a_dead_letter_that_can_be_sent_aga
 
 
 def test_republish_gives_the_same_at_the_next_revision(contexts: ContextStageSetup) -> None:
-    contexts.send(post("p1", "hello"))
+    contexts.send(post_created("p1", "hello"))
     with in_thread(contexts.stage().run):
         contexts.until_done()
         send_all(contexts.kafka, [republish_record(b"p1"), republish_record(b"nobody")])
@@ -120,7 +111,7 @@ def test_republish_gives_the_same_at_the_next_revision(contexts: ContextStageSet
 
 
 def test_a_flush_publishes_more_than_one_batch_of_what_is_held_back(contexts: ContextStageSetup) -> None:
-    contexts.send(*(post(f"p{n}") for n in range(60)))
+    contexts.send(*(post_created(f"p{n}") for n in range(60)))
     with in_thread(contexts.stage(batch_records=10).run):
         contexts.until_done()
         contexts.send(*(like("m", f"p{n}", n, "view") for n in range(60)))
@@ -132,7 +123,7 @@ def test_a_flush_publishes_more_than_one_batch_of_what_is_held_back(contexts: Co
 
 def test_what_is_due_is_published_by_itself_also_after_a_restart(contexts: ContextStageSetup) -> None:
     rules = ContextRules(counts_window_s=3.0)
-    contexts.send(post("p1"))
+    contexts.send(post_created("p1"))
     with in_thread(contexts.stage(rules).run):
         contexts.until_done()
         contexts.send(like("m", "p1", 1, "view"))

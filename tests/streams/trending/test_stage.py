@@ -2,18 +2,15 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from schemas import topics
 from schemas.ids import Partition
-from schemas.times import to_rfc3339
 from schemas.topics import TopicSpec
 from schemas.trending import TrendingList, decode_trending
 from streams.errors import KafkaUnavailable
@@ -26,6 +23,8 @@ from streams.settings import KafkaSettings
 from streams.trending.lists import last_lists
 from streams.trending.scores import WEIGHTS
 from streams.trending.stage import EXIT_STATUS
+from tests.kit.data import events
+from tests.kit.data.events import line
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import lag, until_no_lag, until_workers_share
 from tests.kit.kafka.strange_headers import send_strange
@@ -37,14 +36,7 @@ pytestmark = pytest.mark.broker
 
 
 def activity(member: str, post: str, action: str) -> tuple[str, bytes]:
-    event = {
-        "type": "activity",
-        "member_id": member,
-        "post_id": post,
-        "action": action,
-        "at": to_rfc3339(time.time_ns() // 1000),  # type: ignore[arg-type]
-    }
-    return member, msgspec.json.encode(event)
+    return member, line(events.activity(member, post, action))
 
 
 class Trending:

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from schemas.ids import Micros
-from tests.kit.data.training_events import START, activity, events, feed_of
+from tests.kit.data.events import activity, member_deleted, post_deleted
+from tests.kit.data.training_events import START, events, feed_of
 from trainer.data.batches import Draw, Rows
 from trainer.data.dataset import NOBODY, TrainingData, training_data
 from trainer.data.feed import Feed
@@ -39,8 +40,8 @@ def test_nothing_of_the_cut_or_later_is_learned_from(feed: Feed, data: TrainingD
 
 def test_nothing_deleted_is_learned_from() -> None:
     deleted = [
-        {"type": "post.deleted", "post_id": "p7", "at": "2026-01-25T00:00:00Z"},
-        {"type": "member.deleted", "member_id": "m3", "at": "2026-01-25T00:00:00Z"},
+        post_deleted("p7", at="2026-01-25T00:00:00Z"),
+        member_deleted("m3", at="2026-01-25T00:00:00Z"),
     ]
     before, after = (training_data(feed_of([*events(), *more]), Micros(2**60)) for more in ([], deleted))
     assert len(after.texts) == len(before.texts) - 1
@@ -73,11 +74,11 @@ def test_groups_are_of_one_owner_and_negatives_are_not_its_own(data: TrainingDat
 
 
 def test_what_was_shown_and_not_acted_on_is_a_negative() -> None:
-    shown = [activity("m1", f"p{number}", "impression", START.replace(month=2)) for number in (3, 5)]
+    shown = [activity("m1", f"p{number}", "impression", at=START.replace(month=2)) for number in (3, 5)]
     only_m1 = [one for one in events() if one.get("member_id", "m1") == "m1"]
     acted = {one["post_id"] for one in only_m1 if one["type"] == "activity"}
     assert not {"p3", "p5"} & acted
-    others = [activity("m2", f"p{number}", "like", START.replace(month=2)) for number in (300, 301)]
+    others = [activity("m2", f"p{number}", "like", at=START.replace(month=2)) for number in (300, 301)]
     data = training_data(feed_of([*only_m1, *shown, *others]), Micros(2**60))
     (owner,) = data.shown
     assert {data.texts[post] for post in data.shown[owner].post} == {

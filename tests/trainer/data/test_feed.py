@@ -4,18 +4,18 @@ import pytest
 
 from schemas.ids import MemberId, PostId
 from schemas.times import to_micros
-from tests.kit.data.training_events import START, activity, events, feed_of, stamp
+from tests.kit.data.events import activity, post_created, post_updated
+from tests.kit.data.training_events import START, events, feed_of
 from trainer.data.feed import rows_at, task_at
 from trainer.errors import BadEvents
 
 
 def post(post_id: str, hour: int, author: str = "a", text: str = "words") -> dict[str, str]:
-    at = stamp(START + timedelta(hours=hour))
-    return {"type": "post.created", "post_id": post_id, "author_id": author, "text": text, "created_at": at}
+    return post_created(post_id, text, author_id=author, at=START + timedelta(hours=hour))
 
 
 def like(member: str, post_id: str, hour: float) -> dict[str, str]:
-    return activity(member, post_id, "like", START + timedelta(hours=hour))
+    return activity(member, post_id, "like", at=START + timedelta(hours=hour))
 
 
 def test_the_cut_is_the_time_of_the_first_action_held_out() -> None:
@@ -25,8 +25,8 @@ def test_the_cut_is_the_time_of_the_first_action_held_out() -> None:
 
 
 def test_what_is_no_positive_action_moves_no_cut() -> None:
-    looks = [activity("m", "p", "impression", START + timedelta(hours=200 + number)) for number in range(500)]
-    dwells = [activity("m", "p", "dwell", START + timedelta(hours=300), dwell_ms=ms) for ms in (9_999, 10_000)]
+    looks = [activity("m", "p", "impression", at=START + timedelta(hours=200 + number)) for number in range(500)]
+    dwells = [activity("m", "p", "dwell", at=START + timedelta(hours=300), dwell_ms=ms) for ms in (9_999, 10_000)]
     feed = feed_of([post("p", 0), *(like("m", "p", hour) for hour in range(1, 100)), *looks, *dwells])
     assert len(feed.positives) == 100
     assert feed.cut(0.5) == to_micros(START + timedelta(hours=51))
@@ -76,6 +76,6 @@ def test_a_feed_with_nothing_to_measure_is_refused() -> None:
 
 
 def test_a_late_update_does_not_make_an_old_post_fresh() -> None:
-    update = {**post("old1", 1), "type": "post.updated", "at": stamp(START + timedelta(hours=390))}
+    update = post_updated(post("old1", 1), at=START + timedelta(hours=390))
     feed = feed_of([*events(), {**update, "post_id": "p5"}])
     assert PostId("p5") not in {one.post_id for one in task_at(feed, feed.cut(0.15)).candidates}

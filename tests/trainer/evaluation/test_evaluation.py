@@ -12,7 +12,8 @@ from encoders.package.manifest import MeanForm, PromptForm
 from encoders.package.model_package import ModelPackage
 from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId, Revision
-from tests.kit.data.training_events import activity, events, feed_of
+from tests.kit.data.events import activity
+from tests.kit.data.training_events import events, feed_of
 from tests.kit.packages import make_tiny_package
 from trainer.data.feed import Feed, rows_at, task_at
 from trainer.data.quantile_tables import fit_tables
@@ -95,7 +96,7 @@ def test_the_probe_correlates_counts_and_their_percentiles_with_scores(tmp_path:
         if event["type"] == "post.created":
             at = datetime.fromisoformat(event["created_at"]) + timedelta(minutes=1)
             likes = rng.choice((0, 1, 2, 4, 8, 100))
-            found += [event, *(activity(f"x{fan}", event["post_id"], "like", at) for fan in range(likes))]
+            found += [event, *(activity(f"x{fan}", event["post_id"], "like", at=at) for fan in range(likes))]
     feed = feed_of(found)
     cut_us = feed.cut(0.15)
     counts = [row.state.counts.get("like", 0) for row in rows_at(feed, cut_us).posts.values()]
