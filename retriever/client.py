@@ -1,5 +1,5 @@
-"""Asks a retriever over HTTP. Commands import it, so it is light: no service, no model, nor a large HTTP library (httpx
-takes as long to import as all the rest of a command)."""
+"""The client of a retriever, over HTTP. The commands import it, so it imports little: no service, no model and no large
+HTTP library (httpx takes as long to import as all the rest of a command)."""
 
 import json
 import select
@@ -25,18 +25,19 @@ from schemas.api import (
 
 TIMEOUT_S: Final = 60.0
 _CONNECT_S: Final = 3.0
-_PIECE_BYTES: Final = 64 * 1024
-_LATER: Final = (408, 429)
-"""Not the request is wrong, only the moment."""
+_CHUNK_BYTES: Final = 64 * 1024
+_TRY_LATER: Final = (408, 429)
+"""The two 4xx statuses for which the same request may succeed later."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class RetrieverClient:
-    """One connection, kept between requests and opened again when it is gone: for one thread. Close it, or use `with`.
+    """For one thread. Keeps one connection open between requests, and opens a new one when it is gone. Close it, or use
+    `with`.
 
-    Every method raises RetrieverUnavailable when there is no answer, RequestRefused when the request is wrong,
-    NotAllowed when the key is.
+    Every method raises RetrieverUnavailable if there is no answer, RequestRefused if the request is wrong, NotAllowed
+    if the API key is wrong.
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class RetrieverClient:
         timeout_s: float = TIMEOUT_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`tls` says whom to believe (`retriever/http/tls.py`); None: the authorities that this machine trusts. Raises
-        RetrieverUnavailable for a URL that is none, NotAllowed for a key that no header can carry."""
+        """`tls` comes from `retriever/http/tls.py`; None trusts the authorities that this machine trusts. Raises
+        RetrieverUnavailable for a bad URL, NotAllowed for a key that no header can carry."""
         self._url = url
         self._timeout_s = timeout_s
         self._headers = {"X-API-Key": _sendable(api_key)} if api_key else {}
@@ -76,28 +77,28 @@ class RetrieverClient:
         return self._ask(HotPositions, "GET", "/v1/hot/positions")
 
     def ready(self) -> Readiness:
-        """Says also what is missing."""
+        """Returns also while the retriever is not ready. Then `problems` says what is missing."""
         return self._ask(Readiness, "GET", "/readyz", also=503)
 
     def hot_posts(self) -> Iterator[HotPost]:
-        """All live posts of the hot tier, as they come. Read them all before asking something else."""
-        with self._translated():
+        """All live posts of the hot tier, as they arrive. Read all of them before the next request."""
+        with self._translated_errors():
             answer = self._send("GET", "/v1/hot/posts")
-            _check(answer)
+            _raise_refusal(answer)
             for line in _lines(answer):
                 yield HotPost.model_validate_json(line)
 
     def _ask(self, message: type[M], method: str, path: str, body: str | None = None, also: int = 200) -> M:
-        """`also`: a status beside 200 that carries the message."""
-        with self._translated():
+        """`also` is a status other than 200 whose body is the message too."""
+        with self._translated_errors():
             answer = self._send(method, path, body)
             if answer.status != also:
-                _check(answer)
+                _raise_refusal(answer)
             return message.model_validate_json(answer.read())
 
     def _send(self, method: str, path: str, body: str | None = None) -> HTTPResponse:
-        """A server may hang up on an idle connection in the moment in which it is used again: then a new one is tried,
-        once. Nothing that is asked here changes anything."""
+        """Tries once more on a new connection if the open one breaks: the server may close an idle connection just when
+        it is used again. Repeating is safe, because no request changes anything."""
         connection = self._connection
         if connection.sock is not None and not _is_stale(connection):
             with suppress(ConnectionError):
@@ -115,31 +116,32 @@ class RetrieverClient:
         return self._connection.getresponse()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The one place where foreign errors become ours. Whatever fails, the connection is not used again."""
-        whole = False
+    def _translated_errors(self) -> Iterator[None]:
+        """The one place where other libraries' errors become RetrieverErrors. After an error the connection is
+        closed."""
+        succeeded = False
         try:
             yield
-            whole = True
+            succeeded = True
         except TimeoutError as error:
             raise RetrieverUnavailable(f"the retriever at {self._url} did not answer in time; try again") from error
         except ssl.SSLCertVerificationError as error:
             raise RetrieverUnavailable(
-                f"the certificate of the retriever at {self._url} is not believed ({error.verify_message}); "
-                "name the file of who signed it as serve.ca_file"
+                f"the certificate of the retriever at {self._url} is not trusted ({error.verify_message}); "
+                "set serve.ca_file to the certificate of the authority that signed it"
             ) from error
         except (OSError, HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise RetrieverUnavailable(f"the retriever at {self._url} does not answer ({why}); is it up?") from error
         except ValidationError as error:
-            raise RetrieverUnavailable(f"what answers at {self._url} is not this version of a retriever") from error
+            raise RetrieverUnavailable(f"the server at {self._url} is not a retriever of this version") from error
         finally:
-            if not whole:
+            if not succeeded:
                 self.close()
 
 
 def _sendable(api_key: SecretStr) -> bytes:
-    """Raises NotAllowed. http.client would refuse it too, and quote it."""
+    """Raises NotAllowed. http.client would refuse such a key too, but show it in its error."""
     key = api_key.get_secret_value()
     if not key.isprintable():
         raise NotAllowed("the API key holds a character that a header cannot carry, such as a line end")
@@ -147,21 +149,22 @@ def _sendable(api_key: SecretStr) -> bytes:
 
 
 def _connection(url: str, connect_s: float, tls: ssl.SSLContext | None) -> tuple[HTTPConnection, str]:
-    """Not yet connected, and the path in front of every other. Raises RetrieverUnavailable."""
+    """A connection that is not open yet, and the path that every request's path starts with. Raises
+    RetrieverUnavailable."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if host is None or parts.scheme not in ("http", "https") or not _can_be_asked(host, parts.path):
-        raise RetrieverUnavailable(f"{url!r} is no address of a retriever; give one such as http://127.0.0.1:8080")
+    if host is None or parts.scheme not in ("http", "https") or not _is_valid(host, parts.path):
+        raise RetrieverUnavailable(f"{url!r} is not the address of a retriever; give one such as http://127.0.0.1:8080")
     if parts.scheme == "https":
         return HTTPSConnection(host, port, timeout=connect_s, context=tls), parts.path.rstrip("/")
     return HTTPConnection(host, port, timeout=connect_s), parts.path.rstrip("/")
 
 
-def _can_be_asked(host: str, path: str) -> bool:
-    """Whether name servers and HTTP take these at all."""
+def _is_valid(host: str, path: str) -> bool:
+    """Whether a name server can look up the host and HTTP can send the path."""
     try:
         host.encode("idna")
     except UnicodeError:
@@ -170,27 +173,28 @@ def _can_be_asked(host: str, path: str) -> bool:
 
 
 def _is_stale(connection: HTTPConnection) -> bool:
-    """A server has nothing to say before it is asked, except that it has hung up."""
+    """Whether the server has closed the idle connection. It sends nothing before a request, so anything to read means
+    that."""
     poll = select.poll()  # select() takes no descriptor above 1023
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def _lines(answer: HTTPResponse) -> Iterator[bytes]:
-    """Not `for line in answer`: that takes an answer that breaks off for a whole one."""
+    """Not `for line in answer`, which does not notice that an answer was cut off."""
     rest = b""
-    while piece := answer.read1(_PIECE_BYTES):
-        *lines, rest = (rest + piece).split(b"\n")
+    while chunk := answer.read1(_CHUNK_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
 
 
-def _check(answer: HTTPResponse) -> None:
+def _raise_refusal(answer: HTTPResponse) -> None:
     if answer.status < 400:
         return
     detail = _detail(answer)
     if answer.status in (401, 403):
         raise NotAllowed(detail)
-    if answer.status < 500 and answer.status not in _LATER:
+    if answer.status < 500 and answer.status not in _TRY_LATER:
         raise RequestRefused(detail)
     raise RetrieverUnavailable(detail)
 

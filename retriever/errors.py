@@ -3,8 +3,8 @@ RetrieverError
 ├── RetrieverUnavailable   infrastructure: no answer now; try again
 ├── RequestRefused         the request can never succeed: a wrong value, which the message names
 │   └── NotAllowed         the API key is missing or wrong
-├── CannotListen           the address is taken, or is not of this machine
-└── BadCertificate         a file of HTTPS cannot be read, or holds something else
+├── CannotListen           the address is in use, or does not belong to this machine
+└── BadCertificate         a certificate or key file cannot be read, or holds something else
 """
 
 

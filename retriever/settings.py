@@ -1,4 +1,4 @@
-"""Settings of the retriever. Read by `nearline/settings/settings.py`; nothing here looks at the environment."""
+"""Settings of the retriever. `nearline/settings/settings.py` reads them; nothing here looks at the environment."""
 
 import os
 from pathlib import Path
@@ -11,8 +11,8 @@ MAX_IN_FLIGHT: Final = 64
 
 
 def _cores() -> int:
-    """A search is work for the cores, and keeps two of them busy: one in each tier. So as many as there are cores leave
-    none idle, and each takes about twice the time that it takes alone. With one more it was more than three times
+    """One search keeps two cores busy, one in each tier. So with as many searches as cores no core is idle, and each
+    search takes about twice as long as alone. With one search more each took more than three times as long
     (`benchmarks/overload.py`)."""
     return min(len(os.sched_getaffinity(0)), MAX_IN_FLIGHT)
 
@@ -21,21 +21,21 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = "127.0.0.1"
-    """Loopback unless told otherwise."""
+    """The default is loopback: only this machine can connect."""
     port: int = Field(8080, ge=0, le=65535)
-    """0: a free one."""
+    """0 takes a free port."""
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
-    """A file that holds the key, where neither a file of settings nor the environment should."""
+    """A file that holds the key, so that it stands neither in the settings file nor in the environment."""
     certificate_file: Path | None = None
-    """PEM, with the chain behind it. Given together with its key: HTTPS. Both are read when the retriever starts."""
+    """PEM, followed by its chain. With it and its key the retriever speaks HTTPS. Both are read at its start."""
     private_key_file: Path | None = None
     in_flight: int = Field(default_factory=_cores, ge=1, le=MAX_IN_FLIGHT)
-    """Questions answered at the same time. What comes beyond is told at once to come again later."""
+    """Questions answered at the same time. Further ones are refused at once, with a request to try again."""
     url: str | None = None
-    """A retriever elsewhere, for the commands; None: the one of this data folder."""
+    """The retriever that the commands ask. None: the one of this data folder."""
     ca_file: Path | None = None
-    """PEM. Who signs for the retriever elsewhere; None: whom this machine trusts anyway."""
+    """PEM of the authority that signed the certificate of the retriever at `url`. None: those this machine trusts."""
 
     @property
     def scheme(self) -> str:
@@ -44,7 +44,8 @@ class ServeSettings(BaseModel):
     @field_validator("api_key")
     @classmethod
     def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
-        """An empty one, such as an unset variable leaves behind, would let in whoever sends an empty header."""
+        """Refuses an empty key, as an unset variable leaves behind: it would let in everybody who sends an empty
+        header."""
         value = key.get_secret_value() if key is not None else "no key"
         if not value or value != value.strip() or not value.isprintable():
             raise ValueError("a key is at least one character, without spaces around it and without line ends")

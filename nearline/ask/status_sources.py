@@ -44,7 +44,7 @@ def sources_of_serve(
 
     def hot_report() -> HotReport:
         problems = retriever.problems()
-        return HotReport(Readiness(ready=not problems, problems=problems), feed.positions())
+        return HotReport(Readiness(ready=not problems, problems=problems), feed.progress())
 
     return Sources(
         processes=lambda: _processes(read_instance(settings.data_dir)),

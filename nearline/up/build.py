@@ -235,11 +235,11 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
 def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending: "TrendingLists") -> "HotFeed":
     from confluent_kafka import Consumer
 
-    from retriever.feed.hot_feed import CONSUMER_OVER, HotFeed
+    from retriever.feed.hot_feed import CONSUMER_OVERRIDES, HotFeed
     from streams.kafka.clients import consumer_config
 
     # The client demands a group's name. This consumer commits nothing and asks no group for partitions.
-    config = consumer_config(settings.kafka, "hot-feed", **CONSUMER_OVER)
+    config = consumer_config(settings.kafka, "hot-feed", **CONSUMER_OVERRIDES)
     return HotFeed(lambda: Consumer(config), package.generation, hot, trending, window_s=settings.hot.window_s)
 
 

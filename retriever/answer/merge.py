@@ -69,10 +69,10 @@ def merge(hot: Hits, cold: Hits, hot_now: HotNow, k: int) -> Merged:
     return Merged([ids[row] for row in rows], scores[best].tolist(), tiers)
 
 
-def reaches_past(merged: Merged, hits: Hits, asked: int, k: int) -> bool:
+def may_miss_posts(merged: Merged, hits: Hits, limit: int, k: int) -> bool:
     """Whether a post below the last hit of a tier could still belong in the answer, because too many of its hits were
-    hidden or replaced. Then the tier has to be asked for more than `asked` hits."""
-    if len(hits.post_ids) < asked:
+    hidden or replaced. Then the tier has to be asked for more than `limit` hits."""
+    if len(hits.post_ids) < limit:
         return False
     return len(merged.post_ids) < k or merged.scores[-1] < float(hits.scores[-1])
 

@@ -9,7 +9,7 @@ import numpy as np
 from indexer.errors import IndexerError
 from indexer.tiers import ColdReader, Filters, Hits, HotTier, StoredPost
 from retriever.answer.answer_builder import AnswerBuilder
-from retriever.answer.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, merge, reaches_past
+from retriever.answer.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, may_miss_posts, merge
 from retriever.answer.query import Query, passes
 from retriever.errors import RetrieverUnavailable
 from retriever.feed.trending_lists import TrendingPost
@@ -39,17 +39,17 @@ class TierSearch:
 
     def nearest(self, vector_D: Vector, query: Query, k: int, answer: AnswerBuilder) -> Merged:
         """The best k by score. Raises RetrieverUnavailable when neither tier answers."""
-        asked = min(k + TIER_MARGIN, MAX_TIER_K)
+        limit = min(k + TIER_MARGIN, MAX_TIER_K)
         hot, cold = self._ask_both(
             answer,
-            lambda: self._hot.search(vector_D, asked, query.filters),
-            lambda: self._cold.search(vector_D, asked, query.filters),
+            lambda: self._hot.search(vector_D, limit, query.filters),
+            lambda: self._cold.search(vector_D, limit, query.filters),
         )
         hot = hot or NO_HITS
         if cold is None:
             return merge(hot, NO_HITS, UNCHANGED, k)
         merged = self._merge(vector_D, query, hot, cold, k, answer)
-        if not any(reaches_past(merged, hits, asked, k) for hits in (hot, cold)):
+        if not any(may_miss_posts(merged, hits, limit, k) for hits in (hot, cold)):
             return merged
         # Both are asked again, because more hits of one tier may hide more hits of the other.
         more_hot = _timed("hot", lambda: self._hot.search(vector_D, MAX_TIER_K, query.filters), answer)
@@ -103,7 +103,7 @@ class TierSearch:
         if not rows:
             return UNCHANGED
         posts = self._hot.posts([cold.post_ids[row] for row in rows], with_vectors=True)
-        # A post that was dropped from the hot tier since `revisions` was asked keeps its cold copy.
+        # A post that was dropped from the hot tier since `revisions` was called keeps its cold copy.
         still_held = [row for row, post in zip(rows, posts, strict=True) if post is not None]
         return HotNow(still_held, _scored(vector_D, [post for post in posts if post and passes(post, filters)]))
 

@@ -1,1 +1,1 @@
-"""The hot feed: what the topics say into the hot tier and the trending lists."""
+"""Keeps the hot tier and the trending lists up to date from the topics."""

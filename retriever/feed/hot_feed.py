@@ -1,8 +1,8 @@
-"""Keeps the hot tier and the trending lists as the topics have them: a thread that reads, applies and expires.
+"""The hot feed: a thread that reads the newest records into the hot tier and the trending lists, and expires old posts.
 
-It has no consumer group: every retriever reads all partitions, from where posts of the window may begin. What is in the
-hot tier is not kept anywhere else, so nothing is committed. It never ends by itself: it waits out every outage and goes
-on from where it was.
+It has no consumer group: every retriever reads all partitions, from the beginning of the hot tier's window. It commits
+nothing, because the hot tier is only in memory. It never ends by itself: it waits out every outage and continues at the
+next offset.
 """
 
 import time
@@ -30,11 +30,11 @@ from schemas.headers import origin_ms
 from schemas.ids import Generation, Micros
 from schemas.trending import decode_trending
 
-CONSUMER_OVER: Final[dict[str, Any]] = {
-    "auto.offset.reset": "error",  # the feed itself knows where to start again
-    "enable.partition.eof": True,  # the only sign of progress past a compacted end
+CONSUMER_OVERRIDES: Final[dict[str, Any]] = {
+    "auto.offset.reset": "error",  # the feed decides where to start again
+    "enable.partition.eof": True,  # shows progress where compaction has removed the last records
 }
-"""What the feed's consumer needs beyond a reader of committed records that commits nothing."""
+"""Settings of the feed's consumer, on top of those of a consumer that reads committed records and commits nothing."""
 
 _BATCH: Final = 1000
 _IDLE_S: Final = 0.1
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HotFeed:
-    """`start` and `close` once; the rest from any thread."""
+    """Call `start` and `close` once each. Any thread may use the rest."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class HotFeed:
         window_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`new_consumer` makes one with CONSUMER_OVER. `clock` gives seconds since 1970."""
+        """`new_consumer` makes a consumer with CONSUMER_OVERRIDES. `clock` gives seconds since 1970."""
         self.freshness = FreshnessWindow()
         self.skipped_records = 0
-        """Since the start; those that can never be searched."""
+        """How many records since the start can never be searched."""
         self._new_consumer = new_consumer
         self._generation = generation
         self._topic = topics.post_embeddings(generation)
@@ -71,9 +71,9 @@ class HotFeed:
         self._stop = Event()
         self._caught_up = Event()
         self._expired_s = 0.0
-        # Replaced as a whole by the thread, so that others read one or the other.
+        # The thread replaces these dictionaries and never changes them, so that other threads can read them.
         self._offsets: Offsets = {}
-        self._goals: Offsets = {}
+        self._start_ends: Offsets = {}
         self._interrupted = False
         self._thread = Thread(target=self._run, name="hot-feed", daemon=True)
 
@@ -86,18 +86,18 @@ class HotFeed:
 
     @property
     def problem(self) -> str | None:
-        """One sentence until the hot tier holds all that was in the topics when the feed started; then None."""
+        """One sentence until the hot tier holds everything that was in the topics when the feed started; then None."""
         if self._caught_up.is_set():
             return None
-        if not self._goals:
-            # Not the error: `/readyz` says this without a key.
+        if not self._start_ends:
+            # Without the error itself: `/readyz` shows this sentence to everybody, without an API key.
             why = "; the log of the retriever says why" if self._interrupted else ", it is starting"
             return f"the hot feed has not begun to read{why}"
         offsets = self._offsets
-        left = sum(max(goal - offsets.get(place, 0), 0) for place, goal in self._goals.items())
+        left = sum(max(end - offsets.get(place, 0), 0) for place, end in self._start_ends.items())
         return f"the hot tier is catching up, {left} records to go"
 
-    def positions(self) -> HotPositions:
+    def progress(self) -> HotPositions:
         offsets = {number: offset for (topic, number), offset in self._offsets.items() if topic == self._topic}
         fresh = self.freshness.summary()
         return HotPositions(
@@ -120,34 +120,36 @@ class HotFeed:
                 self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        """One consumer's life. Raises whatever goes wrong; being called again goes on from the last offsets."""
+        """Reads with one consumer until the stop. Raises every error; the next call continues at the last offsets."""
         with closing(self._new_consumer()) as consumer:
-            self._begin(consumer)
+            self._assign(consumer)
             while not self._stop.is_set():
                 # The order of effects:
-                # 1. read
+                # 1. Read.
                 messages = _read(consumer)
-                # 2. apply; if that fails the same records are read again, and their revisions make it harmless
+                # 2. Apply. If this fails, the same records are read again. Their revisions make that harmless.
                 self._apply(messages)
-                # 3. say how far the tier is
-                self._move(feed_offsets.reached(consumer, self._offsets), _ends_met(messages))
+                # 3. Publish how far the tier is.
+                self._advance(feed_offsets.next_to_read(consumer, self._offsets), _partition_ends(messages))
                 self._expire_if_due()
 
-    def _begin(self, consumer: Consumer) -> None:
+    def _assign(self, consumer: Consumer) -> None:
+        """Where each partition is read from: the next offset after an interruption, else the beginning of the
+        window."""
         posts = feed_offsets.partitions(consumer, self._topic)
         lists = feed_offsets.partitions(consumer, topics.TRENDING)
-        if not self._goals:
-            self._goals = feed_offsets.ends(consumer, posts + lists)
-        # A post may be dated that much after the record that made it, and is in the window for so much longer.
+        if not self._start_ends:
+            self._start_ends = feed_offsets.ends(consumer, posts + lists)
+        # A post may be dated up to MAX_FUTURE_US after its record, and stays in the window for that much longer.
         start_s = self._clock() - self._window_s - MAX_FUTURE_US / 1e6
-        fresh = {**feed_offsets.since(consumer, posts, int(start_s * 1000)), **feed_offsets.beginnings(lists)}
-        self._offsets = {place: self._offsets.get(place, offset) for place, offset in fresh.items()}
+        starts = {**feed_offsets.since(consumer, posts, int(start_s * 1000)), **feed_offsets.beginnings(lists)}
+        self._offsets = {place: self._offsets.get(place, offset) for place, offset in starts.items()}
         consumer.assign([TopicPartition(*place, offset) for place, offset in self._offsets.items()])
 
     def _apply(self, messages: Sequence[Message]) -> None:
         embeddings: list[PostEmbedding] = []
         for message in messages:
-            self._check(message)
+            self._raise_error(message)
             if message.error() is not None:
                 continue
             try:
@@ -165,34 +167,34 @@ class HotFeed:
         try:
             self._hot.upsert(embeddings)
         except TierRefused:
-            # One that can never be taken must not keep the others out.
+            # One at a time, so that a post that the tier refuses does not keep the others out.
             for embedding in embeddings:
                 try:
                     self._hot.upsert([embedding])
                 except TierRefused as error:
                     self._skip(error, post_id=embedding.post_id)
 
-    def _skip(self, error: Exception, **of_what: str) -> None:
-        """The index stage makes a dead letter of it."""
+    def _skip(self, error: Exception, **record: str) -> None:
+        """Only counts and logs it. The index stage makes a dead letter of the same record."""
         self.skipped_records += 1
-        _log.warning("record skipped", error=str(error), **of_what)
+        _log.warning("record skipped", error=str(error), **record)
 
-    def _check(self, message: Message) -> None:
-        """Raises KafkaException for an error that is more than the end of a partition."""
+    def _raise_error(self, message: Message) -> None:
+        """Raises KafkaException if the message is an error. The end of a partition is none."""
         error = message.error()
         if error is None or error.code() == KafkaError._PARTITION_EOF:
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            # The topic no longer has what comes next: start again from the window.
+            # The record at the next offset was deleted. Start again at the beginning of the window.
             self._offsets = {}
         raise KafkaException(error)
 
-    def _move(self, *steps: Offsets) -> None:
+    def _advance(self, *reached: Offsets) -> None:
         offsets = dict(self._offsets)
-        for step in steps:
-            offsets.update({place: max(offset, offsets.get(place, 0)) for place, offset in step.items()})
+        for reached_offsets in reached:
+            offsets.update({place: max(offset, offsets.get(place, 0)) for place, offset in reached_offsets.items()})
         self._offsets = offsets
-        if not self._caught_up.is_set() and all(offsets[place] >= goal for place, goal in self._goals.items()):
+        if not self._caught_up.is_set() and all(offsets[place] >= end for place, end in self._start_ends.items()):
             _log.info("hot tier caught up", posts=self._hot.count())
             self._caught_up.set()
 
@@ -204,12 +206,13 @@ class HotFeed:
 
 
 def _read(consumer: Consumer) -> list[Message]:
-    """Waits for the first record alone, so that a lone fresh post is not held back for company."""
+    """Waits only for the first record and takes what else is there, so that a single new post is applied at once."""
     first = consumer.poll(_IDLE_S)
     return [] if first is None else [first, *consumer.consume(_BATCH - 1, 0)]
 
 
-def _ends_met(messages: Iterable[Message]) -> Offsets:
+def _partition_ends(messages: Iterable[Message]) -> Offsets:
+    """The offsets of the partition ends among the messages."""
     return {
         (str(message.topic()), int(message.partition() or 0)): int(message.offset() or 0)
         for message in messages
@@ -218,7 +221,7 @@ def _ends_met(messages: Iterable[Message]) -> Offsets:
 
 
 def _ages_s(messages: Iterable[Message], now_s: float) -> list[float]:
-    """Of the input records behind these ones; what was put off on purpose carries no origin."""
+    """The ages of the input records that these records came from. A delayed publication carries no origin."""
     return [now_s - origin / 1000 for origin in map(origin_ms, messages) if origin is not None]
 
 

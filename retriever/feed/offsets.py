@@ -1,6 +1,6 @@
-"""Where the hot feed reads: which partitions, from which offset, up to which one it counts as caught up.
+"""Asks the broker for the offsets that the hot feed needs: where to start, where the topics end, how far it has read.
 
-Asks the broker; applies nothing. A place is (topic, partition).
+Reads no records.
 """
 
 from collections.abc import Iterable
@@ -9,13 +9,14 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
 Place = tuple[str, int]
+"""Topic and partition."""
 Offsets = dict[Place, int]
 
 _ASK_S: Final = 5.0
 
 
 def partitions(consumer: Consumer, topic: str) -> list[Place]:
-    """Raises KafkaException, also when there is no such topic (yet)."""
+    """Raises KafkaException, also if the topic does not exist (yet)."""
     metadata = consumer.list_topics(topic, timeout=_ASK_S).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
@@ -23,15 +24,15 @@ def partitions(consumer: Consumer, topic: str) -> list[Place]:
 
 
 def since(consumer: Consumer, places: Iterable[Place], at_ms: int) -> Offsets:
-    """The first offset whose record has this timestamp or a later one; the end where there is none."""
-    asked = [TopicPartition(topic, number, max(at_ms, 0)) for topic, number in places]
-    found: Offsets = {}
-    for answer in consumer.offsets_for_times(asked, timeout=_ASK_S):
+    """The first offset whose record has this timestamp or a later one; the partition's end if there is none."""
+    times = [TopicPartition(topic, number, max(at_ms, 0)) for topic, number in places]
+    offsets: Offsets = {}
+    for answer in consumer.offsets_for_times(times, timeout=_ASK_S):
         if answer.error is not None:
             raise KafkaException(answer.error)
         place = (answer.topic, answer.partition)
-        found[place] = ends(consumer, [place])[place] if answer.offset == OFFSET_END else answer.offset
-    return found
+        offsets[place] = ends(consumer, [place])[place] if answer.offset == OFFSET_END else answer.offset
+    return offsets
 
 
 def beginnings(places: Iterable[Place]) -> Offsets:
@@ -39,14 +40,14 @@ def beginnings(places: Iterable[Place]) -> Offsets:
 
 
 def ends(consumer: Consumer, places: Iterable[Place]) -> Offsets:
-    """One past the last committed record of each."""
+    """One past the last committed record of each partition."""
     return {
         (topic, number): consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_ASK_S)[1]
         for topic, number in places
     }
 
 
-def reached(consumer: Consumer, places: Iterable[Place]) -> Offsets:
-    """The next offset of each partition of which something was read. Control records count."""
-    asked = [TopicPartition(topic, number) for topic, number in places]
-    return {(at.topic, at.partition): at.offset for at in consumer.position(asked) if at.offset >= 0}
+def next_to_read(consumer: Consumer, places: Iterable[Place]) -> Offsets:
+    """The next offset of each partition of which something was read. Skipped control records count as read."""
+    partitions_read = consumer.position([TopicPartition(topic, number) for topic, number in places])
+    return {(at.topic, at.partition): at.offset for at in partitions_read if at.offset >= 0}

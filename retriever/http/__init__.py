@@ -1,1 +1,1 @@
-"""The HTTP service: app, server, limits, TLS, OpenAPI."""
+"""The HTTP service: routes, server, API key, request limits, TLS, metrics, OpenAPI."""

@@ -1,4 +1,4 @@
-"""The HTTP service. Knows requests, answers and status codes; what they say comes from the retriever and the feed."""
+"""The HTTP service: routes, status codes and error sentences. The content comes from the retriever and the hot feed."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,27 +37,29 @@ from schemas.ids import MAX_ID_BYTES, PostId
 
 API_VERSION: Final = "1"
 _JSON: Final = "application/json"
-_LINES: Final = "application/x-ndjson"
-_LINES_AT_ONCE: Final = 1000
-"""Each piece of a stream costs a change of threads."""
+_NDJSON: Final = "application/x-ndjson"
+_LINES_PER_CHUNK: Final = 1000
+"""Each chunk of a stream costs a switch of threads."""
 
-_WRONG: Final[dict[int | str, dict[str, Any]]] = {
+_BAD_REQUEST: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Failure, "description": "The body cannot be read"},
     415: {"model": Failure, "description": "The body does not say that it is JSON"},
     422: {"model": Failure, "description": "The field that is wrong"},
 }
-_LATER: Final[dict[int | str, dict[str, Any]]] = {503: {"model": Failure, "description": "No answer now; try again"}}
+_NO_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+    503: {"model": Failure, "description": "No answer now; try again"}
+}
 _LIMITS: Final[dict[int | str, dict[str, Any]]] = {
     401: {"model": Failure, "description": "The API key is missing or wrong"},
-    408: {"model": Failure, "description": "The request did not come in in time"},
+    408: {"model": Failure, "description": "The request did not arrive in time"},
     413: {"model": Failure, "description": "The request is too large"},
-    429: {"model": Failure, "description": "Too many requests in hand; try again after Retry-After seconds"},
+    429: {"model": Failure, "description": "Too many requests at the same time; try again after Retry-After seconds"},
 }
-"""What stands before the routes may answer to any of them."""
+"""Answers of the middleware. Any route may get one."""
 
 
 class _AnyConvertor(PathConvertor):
-    """A post id may hold anything, line ends too; starlette's own `path` does not match those."""
+    """Matches any post id. Starlette's own `path` convertor does not match line ends, which an id may hold."""
 
     regex = "(?s:.*)"
 
@@ -68,13 +70,13 @@ register_url_convertor("any", _AnyConvertor())
 def create_app(
     retriever: Retriever, feed: HotFeed, status: Callable[[], StatusResponse], settings: ServeSettings
 ) -> FastAPI:
-    """`status` is called in a thread for each request of /v1/status and may block for seconds."""
+    """`status` is called in a thread for each request to /v1/status, and may block for seconds."""
     metrics = ServeMetrics(retriever, feed)
-    # No page with docs: it would load scripts from elsewhere.
+    # No page with docs, because it would load scripts from other sites.
     app = FastAPI(
         title="nearline retriever",
         version=API_VERSION,
-        openapi_url=None,  # ours is made once, below
+        openapi_url=None,  # our own description is made once, below
         docs_url=None,
         redoc_url=None,
         lifespan=_threads(settings.in_flight + OPERATIONS_IN_FLIGHT),
@@ -82,21 +84,22 @@ def create_app(
     app.include_router(_health(retriever, metrics))
     app.include_router(_questions(retriever, metrics), prefix="/v1")
     app.include_router(_operations(retriever, feed, status), prefix="/v1")
-    # The last one added is the first that a request meets: no key, no body; no whole body, no place.
+    # The middleware that is added last runs first. So no body is read without a valid key, and a request takes a place
+    # of InFlight only when its body is complete.
     app.add_middleware(InFlight, questions=settings.in_flight, count_refused=metrics.count_refused)
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyGuard, key=settings.api_key)
-    app.add_exception_handler(RequestValidationError, _wrong_request)
-    app.add_exception_handler(HTTPException, _unreadable)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _unreadable_body)
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RetrieverUnavailable, _unavailable)
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(Exception, _internal_error)
     app.include_router(_description(describe(app)))
     return app
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI, with the two ways to send the key; the guard stands before the routes, which do not know it."""
+    """The OpenAPI description. Adds the two ways to send the API key, because the routes do not know of the key."""
     description = get_openapi(title=app.title, version=app.version, routes=app.routes)
     description["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -120,7 +123,7 @@ def _description(description: dict[str, Any]) -> APIRouter:
 
 
 def _health(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
-    """Coroutines: they answer also while all threads are busy."""
+    """Coroutines, so that they answer even while all threads are busy."""
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", summary="The process answers")
@@ -143,7 +146,7 @@ def _health(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
 
 
 def _questions(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
-    router = APIRouter(tags=["retrieval"], responses={**_LIMITS, **_WRONG, **_LATER})
+    router = APIRouter(tags=["retrieval"], responses={**_LIMITS, **_BAD_REQUEST, **_NO_ANSWER})
 
     @router.post("/retrieve", summary="The candidates of a member or a text", response_model=RetrieveResponse)
     def retrieve(request: RetrieveRequest) -> Response:
@@ -171,27 +174,27 @@ def _operations(retriever: Retriever, feed: HotFeed, status: Callable[[], Status
 
     @router.get("/hot/positions", summary="How far the hot tier has read")
     def positions() -> HotPositions:
-        return feed.positions()
+        return feed.progress()
 
     @router.get(
         "/hot/posts",
         summary="All live posts of the hot tier, one JSON object a line",
         response_class=StreamingResponse,
-        responses={200: {"content": {_LINES: {"schema": HotPost.model_json_schema()}}}},
+        responses={200: {"content": {_NDJSON: {"schema": HotPost.model_json_schema()}}}},
     )
     def hot_posts() -> StreamingResponse:
-        return StreamingResponse(_lines(retriever.hot_posts()), media_type=_LINES)
+        return StreamingResponse(_ndjson(retriever.hot_posts()), media_type=_NDJSON)
 
     return router
 
 
-def _lines(posts: Iterator[HotPost]) -> Iterator[str]:
-    while some := list(islice(posts, _LINES_AT_ONCE)):
-        yield "".join(post.model_dump_json() + "\n" for post in some)
+def _ndjson(posts: Iterator[HotPost]) -> Iterator[str]:
+    while chunk := list(islice(posts, _LINES_PER_CHUNK)):
+        yield "".join(post.model_dump_json() + "\n" for post in chunk)
 
 
 def _threads(number: int) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """One for each request in hand, so that none that was let in waits for a thread."""
+    """Sets the number of worker threads to the number of requests that are answered at once, so that none waits."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -205,38 +208,38 @@ def _failure(status: int, sentence: str) -> JSONResponse:
     return JSONResponse(Failure(detail=sentence).model_dump(), status)
 
 
-def _wrong_request(request: Request, error: Exception) -> Response:
+def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    if request.method == "POST" and not _says_json(request):
-        return _failure(415, "the body must be JSON and say so; send content-type: application/json")
-    return _failure(422, "; ".join(_field_sentence(one) for one in error.errors()))
+    if request.method == "POST" and not _is_json(request):
+        return _failure(415, "the body must be JSON; send it with the header Content-Type: application/json")
+    return _failure(422, "; ".join(_field_sentence(details) for details in error.errors()))
 
 
-def _says_json(request: Request) -> bool:
+def _is_json(request: Request) -> bool:
     kind, _, subtype = request.headers.get("content-type", "").partition(";")[0].strip().lower().partition("/")
     return kind == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
-async def _unreadable(request: Request, error: Exception) -> Response:
-    """FastAPI has one sentence for all bodies that it cannot parse."""
+async def _unreadable_body(request: Request, error: Exception) -> Response:
+    """Names two causes for which FastAPI itself has only a general sentence."""
     assert isinstance(error, HTTPException)
     cause = error.__cause__
     if isinstance(cause, UnicodeDecodeError):
         return _failure(400, f"the body is not UTF-8 (position {cause.start}); send JSON in UTF-8")
     if isinstance(cause, RecursionError):
-        return _failure(400, "the body holds lists or objects inside each other too deep")
+        return _failure(400, "the body nests lists or objects too deeply")
     return await http_exception_handler(request, error)
 
 
-def _field_sentence(error: Any) -> str:
-    """pydantic's words with the field in front: `k: Input should be less than or equal to 2048`."""
-    if error["type"] == "json_invalid":
-        return f"the body is not valid JSON ({error['ctx']['error']})"
-    place = ".".join(str(part) for part in error["loc"][1:])
-    words = str(error["msg"]).removeprefix("Value error, ")
-    if error["loc"] == ("body",) and error["type"] != "value_error":
-        return f"body: {words}"
-    return f"{place}: {words}" if place else words
+def _field_sentence(details: Any) -> str:
+    """pydantic's message with the field in front: `k: Input should be less than or equal to 2048`."""
+    if details["type"] == "json_invalid":
+        return f"the body is not valid JSON ({details['ctx']['error']})"
+    field = ".".join(str(part) for part in details["loc"][1:])
+    sentence = str(details["msg"]).removeprefix("Value error, ")
+    if details["loc"] == ("body",) and details["type"] != "value_error":
+        return f"body: {sentence}"
+    return f"{field}: {sentence}" if field else sentence
 
 
 def _refused(_: Request, error: Exception) -> Response:
@@ -247,6 +250,6 @@ def _unavailable(_: Request, error: Exception) -> Response:
     return _failure(503, str(error))
 
 
-def _failed(_: Request, error: Exception) -> Response:
-    """The server logs the error itself; it may hold what is nobody's business."""
+def _internal_error(_: Request, error: Exception) -> Response:
+    """The server logs the error. The client does not get it, because it may hold private data."""
     return _failure(500, "the retriever failed on this request; its log says why")

@@ -1,4 +1,4 @@
-"""What Prometheus sees of the retriever. One registry per app, so that two in one process do not mix."""
+"""The retriever's metrics for Prometheus. Each app has its own registry, so that two apps in one process do not mix."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -15,7 +15,7 @@ _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 
 class ServeMetrics:
-    """Any thread may count."""
+    """Any thread may call it."""
 
     def __init__(self, retriever: Retriever, feed: HotFeed) -> None:
         self._registry = CollectorRegistry()
@@ -27,7 +27,9 @@ class ServeMetrics:
             "nearline_retrieve_answers", "Answers: whole, partial, unavailable", ["outcome"], registry=self._registry
         )
         self._refused = Counter(
-            "nearline_refused_requests", "As many were in hand as are taken", registry=self._registry
+            "nearline_refused_requests",
+            "Requests refused because too many were being answered",
+            registry=self._registry,
         )
         self._candidates = Counter(
             "nearline_candidates", "Candidates by where they came from", ["tier"], registry=self._registry
@@ -51,7 +53,7 @@ class ServeMetrics:
 
 
 class _Gauges(Collector):
-    """Asked when Prometheus asks."""
+    """Computes its values when Prometheus asks for them."""
 
     def __init__(self, retriever: Retriever, feed: HotFeed) -> None:
         self._retriever = retriever
@@ -75,5 +77,5 @@ class _Gauges(Collector):
         yield freshness
 
 
-def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, words, value=float(value))
+def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, description, value=float(value))

@@ -1,6 +1,6 @@
-"""Writes the description of the HTTP API: `python -m retriever.http.openapi`.
+"""Writes the OpenAPI description of the HTTP API to `retriever/http/openapi.json`: `python -m retriever.http.openapi`.
 
-One file, `retriever/http/openapi.json`, committed; a test keeps it equal to the code.
+The file is committed, and a test checks that it equals the code.
 """
 
 from pathlib import Path
@@ -15,9 +15,9 @@ OPENAPI: Final = Path(__file__).with_name("openapi.json")
 
 
 def render() -> bytes:
-    # Only the routes are looked at, so there is nothing behind them.
-    nothing = cast(Any, None)
-    app = create_app(nothing, nothing, nothing, ServeSettings())
+    # Only the routes are described, so the app needs no retriever and no feed behind them.
+    unused = cast(Any, None)
+    app = create_app(unused, unused, unused, ServeSettings())
     return msgspec.json.format(msgspec.json.encode(describe(app), order="deterministic"), indent=2) + b"\n"
 
 

@@ -1,6 +1,6 @@
-"""What a stranger may cost: the size of a request and the time it may take to come in, and how many are in hand.
+"""Limits what clients may cost: the size of a request, the time to receive it, and how many are answered at once.
 
-ASGI middleware. The event loop calls it, one piece after the other, so counting needs no lock.
+ASGI middleware. It runs in the event loop only, so counting needs no lock.
 """
 
 import asyncio
@@ -14,16 +14,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from schemas.api import Failure
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-"""10,000 posts and 10,000 authors to leave out, with ids of 256 bytes, are 5 MB."""
+"""The largest useful request excludes 10,000 posts and 10,000 authors. With ids of 256 bytes that is 5 MB."""
 MAX_BODIES_BYTES: Final = 8 * MAX_BODY_BYTES
-"""Of all requests together: many large ones that come in slowly must not fill the memory."""
+"""Of all requests together, so that many large requests which arrive slowly do not fill the memory."""
 BODY_S: Final = 30.0
-"""The largest body over a line of 2 MBit/s."""
+"""Long enough for the largest body over a line of 2 MBit/s."""
 OPERATIONS_IN_FLIGHT: Final = 4
-"""They wait for the broker and for other processes, up to seconds, so they must not take the places of questions."""
+"""Operations wait up to seconds for the broker and for other processes, so they do not share the places of
+questions."""
 
 _RETRY: Final = {"Retry-After": "1"}
-"""Seconds, and the least that can be said. A place is free again within a few hundredths of that."""
+"""One second is the smallest value of this header. A place becomes free in a few hundredths of a second."""
 _QUESTIONS: Final = ("/v1/retrieve", "/v1/posts/")
 
 
@@ -32,13 +33,13 @@ def refusal(status: int, sentence: str, headers: Mapping[str, str]) -> JSONRespo
 
 
 class BodyLimit:
-    """Reads the body before the app, which wants it whole anyway: counted while it comes in, so that what will be
-    refused is not kept."""
+    """Reads the whole body before it calls the app. Counts the bytes as they arrive, so that a body that is too large
+    is refused before it fills the memory."""
 
     def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._kept_bytes = 0
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,12 +58,13 @@ class BodyLimit:
 
             await self._app(scope, replay, send)
         finally:
-            self._kept_bytes -= len(body)
+            self._held_bytes -= len(body)
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> JSONResponse | None:
-        """Fills `body`; an answer where it must not. Half a body, when the client is gone, is the app's to refuse."""
-        said = Headers(scope=scope).get("content-length", "")
-        if said.isdecimal() and int(said) > self._max_bytes:
+        """Fills `body`. Returns a refusal if it is too large or too slow, else None. If the client is gone, the body is
+        incomplete, and the app refuses it."""
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_bytes:
             return self._too_large()
         try:
             async with asyncio.timeout(BODY_S):
@@ -71,14 +73,14 @@ class BodyLimit:
                     message = await receive()
                     piece = message.get("body", b"")
                     body += piece
-                    self._kept_bytes += len(piece)
+                    self._held_bytes += len(piece)
                     if len(body) > self._max_bytes:
                         return self._too_large()
-                    if self._kept_bytes > MAX_BODIES_BYTES:
-                        return _hang_up(429, "too many large requests come in at the same time; try again later")
+                    if self._held_bytes > MAX_BODIES_BYTES:
+                        return _hang_up(429, "too many large requests arrive at the same time; try again later")
                     more = message.get("more_body", False)
         except TimeoutError:
-            return _hang_up(408, f"the request did not come in within {BODY_S:g} s")
+            return _hang_up(408, f"the request did not arrive within {BODY_S:g} s")
         return None
 
     def _too_large(self) -> JSONResponse:
@@ -86,14 +88,14 @@ class BodyLimit:
 
 
 class InFlight:
-    """Lets in what can be answered soon, and tells the rest at once to come again: what waits here would only slow down
-    the others. Stands behind BodyLimit, so that a slow client takes no place."""
+    """Lets in as many requests as can be answered soon, and refuses all others at once: waiting requests would only
+    slow down the running ones. Runs after BodyLimit, so that a client that sends slowly takes no place."""
 
     def __init__(self, app: ASGIApp, questions: int, count_refused: Callable[[], None]) -> None:
         self._app = app
         self._free = {"questions": questions, "operations": OPERATIONS_IN_FLIGHT}
         self._count_refused = count_refused
-        self._busy = refusal(429, "the retriever has as many requests in hand as it takes; try again", _RETRY)
+        self._busy = refusal(429, "the retriever already answers as many requests as it can; try again", _RETRY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = _kind(scope)
@@ -111,12 +113,12 @@ class InFlight:
 
 
 def _kind(scope: Scope) -> str | None:
-    """None for what is answered without a thread: health, metrics, the description."""
+    """None for requests that are answered without a thread: health, metrics, the OpenAPI description."""
     if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
         return None
     return "questions" if scope["path"].startswith(_QUESTIONS) else "operations"
 
 
 def _hang_up(status: int, sentence: str) -> JSONResponse:
-    """What is left of the body is not read, so the connection cannot be used again."""
+    """Closes the connection, because the rest of the body stays unread in it."""
     return refusal(status, sentence, {"Connection": "close", **(_RETRY if status == 429 else {})})

@@ -1,4 +1,7 @@
-"""Serves the app on a socket that is bound first, so that a free port is known before anyone is told."""
+"""Serves the app. Binds the socket first, so that a port that the system has chosen is known before it is announced.
+
+Also bounds what the app cannot see: connections, TLS handshakes, slow headers and clients that do not read.
+"""
 
 import asyncio
 import os
@@ -21,68 +24,69 @@ from retriever.errors import CannotListen
 log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 10
-"""Requests in hand may take this long after a stop."""
+"""Running requests may take this long after a stop."""
 KEEP_ALIVE_S: Final = 75
-"""As long as most proxies and pools of connections keep an idle one."""
+"""Most proxies and connection pools keep an idle connection for about this time."""
 HEAD_S: Final = 10.0
-"""From the first byte of a request, or the opening of a connection, to the end of the headers. Slow lines take one.
-A TLS handshake may take as long again."""
+"""Time for the headers, from the first byte of a request or from the opening of the connection. A slow line takes one
+second. A TLS handshake may take the same time again."""
 UNREAD_S: Final = 30.0
-"""An answer, or a part of one, that is not taken for so long is given up."""
+"""If a client reads nothing of its answer for this time, the connection is closed."""
 
 
 class _Server(uvicorn.Server):
     def capture_signals(self) -> Any:
-        """Signals belong to the process, which sets `stop`."""
+        """Leaves signals to the process, which sets `stop`."""
         return nullcontext()
 
 
-class _Impatient(H11Protocol):
-    """uvicorn bounds only the silence between two requests: drop by drop, headers could come in for ever, and so could
-    a body that is refused already. Other bodies are `request_limits.BodyLimit`'s."""
+class _HeaderDeadline(H11Protocol):
+    """HTTP with a deadline for headers, and for the rest of a body that is already refused. uvicorn limits only the
+    silence between two requests, so that a client could send either byte by byte without end. All other bodies are
+    limited by `request_limits.BodyLimit`."""
 
-    _due: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > _max_connections():
             transport.abort()
-        self._due = self.loop.call_later(HEAD_S, transport.close)
+        self._deadline = self.loop.call_later(HEAD_S, transport.close)
 
     def data_received(self, data: bytes) -> None:
-        if self._due is None and self._is_kept_waiting():
-            self._due = self.loop.call_later(HEAD_S, self.transport.close)
+        if self._deadline is None and self._waits_for_client():
+            self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
         super().data_received(data)
-        if not self._is_kept_waiting():
-            self._wait_no_more()
+        if not self._waits_for_client():
+            self._cancel_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_more()
+        self._cancel_deadline()
         super().connection_lost(exc)
 
-    def _is_kept_waiting(self) -> bool:
-        """By headers, or by the rest of a body that was answered before it was whole."""
-        theirs, ours = self.conn.their_state, self.conn.our_state
-        return theirs is h11.IDLE or (theirs is h11.SEND_BODY and ours is h11.DONE)
+    def _waits_for_client(self) -> bool:
+        """For headers, or for the rest of a body that was answered before it was complete."""
+        client, server = self.conn.their_state, self.conn.our_state
+        return client is h11.IDLE or (client is h11.SEND_BODY and server is h11.DONE)
 
-    def _wait_no_more(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
-class _Handshake(asyncio.Protocol):
-    """A connection until it speaks TLS; then it is handed over to HTTP.
+class _TlsHandshake(asyncio.Protocol):
+    """A connection during its TLS handshake. Then it is handed over to HTTP.
 
-    asyncio's own TLS servers wait 60 s for a handshake, and tell uvicorn of the connection only after it: whoever opens
-    many and says nothing would take all the files of the process.
+    asyncio's own TLS servers wait 60 s for a handshake, and uvicorn learns of a connection only after it. So a client
+    that opens many connections and sends nothing would use up all file descriptors of the process.
     """
 
-    def __init__(self, context: ssl.SSLContext, under_way: set["_Handshake"], http: _Impatient) -> None:
+    def __init__(self, context: ssl.SSLContext, under_way: set["_TlsHandshake"], http: _HeaderDeadline) -> None:
         self._context = context
         self._under_way = under_way
         self._http = http
-        self._early: list[bytes] = []
+        self._early_data: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,21 +94,21 @@ class _Handshake(asyncio.Protocol):
             transport.abort()
             return
         self._under_way.add(self)
-        transport.pause_reading()  # until TLS reads
-        self._task = self._http.loop.create_task(self._speak_tls(transport))
+        transport.pause_reading()  # until `start_tls` reads
+        self._task = self._http.loop.create_task(self._start_tls(transport))
 
     def data_received(self, data: bytes) -> None:
-        """A request that came together with the end of the handshake."""
-        self._early.append(data)
+        """Keeps a request that arrives together with the end of the handshake."""
+        self._early_data.append(data)
 
-    async def _speak_tls(self, transport: asyncio.Transport) -> None:
+    async def _start_tls(self, transport: asyncio.Transport) -> None:
         try:
             async with asyncio.timeout(HEAD_S):
                 secured = await self._http.loop.start_tls(
                     transport, self, self._context, server_side=True, ssl_shutdown_timeout=UNREAD_S
                 )
         except Exception as error:
-            # Of time, of the network, of TLS: nobody is there who could be told.
+            # A timeout, a network error or a TLS error: there is no client to send an answer to.
             transport.abort()
             if not isinstance(error, OSError):
                 log.warning("a TLS handshake failed in an unusual way", exc_info=error)
@@ -117,17 +121,17 @@ class _Handshake(asyncio.Protocol):
     def _hand_over(self, secured: asyncio.Transport) -> None:
         secured.set_protocol(self._http)
         self._http.connection_made(secured)
-        for data in self._early:
+        for data in self._early_data:
             self._http.data_received(data)
 
 
-def _secured(context: ssl.SSLContext) -> type[asyncio.Protocol]:
-    """What uvicorn makes for each new connection."""
-    under_way: set[_Handshake] = set()
+def _tls_protocol(context: ssl.SSLContext) -> type[asyncio.Protocol]:
+    """The class of which uvicorn makes an instance for each new connection."""
+    under_way: set[_TlsHandshake] = set()
 
-    class Secured(_Handshake):
+    class Secured(_TlsHandshake):
         def __init__(self, **http: Any) -> None:
-            super().__init__(context, under_way, _Impatient(**http))
+            super().__init__(context, under_way, _HeaderDeadline(**http))
 
     return Secured
 
@@ -140,16 +144,15 @@ def serve(  # noqa: PLR0917
     stop: Event,
     tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Returns when `stop` is set and what was asked is answered. Port 0 takes a free one; `on_listening` gets the URL.
-
-    Raises CannotListen.
+    """Returns when `stop` is set and all running requests are answered. Port 0 takes a free port. `on_listening` gets
+    the URL. Raises CannotListen.
     """
     listening = _listen(host, port)
-    # No access log: a request may carry a key, and one line for each would be most of the log.
+    # No access log: a request may carry a key, and its lines would be most of the log.
     server = _Server(
         uvicorn.Config(
             app,
-            http=_Impatient if tls is None else _secured(tls),
+            http=_HeaderDeadline if tls is None else _tls_protocol(tls),
             log_config=None,
             access_log=False,
             ws="none",
@@ -157,18 +160,19 @@ def serve(  # noqa: PLR0917
             timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
-    Thread(target=_end, args=(server, stop), name="stop-server", daemon=True).start()
+    Thread(target=_stop_when_set, args=(server, stop), name="stop-server", daemon=True).start()
     on_listening(_url(listening, "http" if tls is None else "https"))
     server.run(sockets=[listening])
 
 
-def _end(server: uvicorn.Server, stop: Event) -> None:
+def _stop_when_set(server: uvicorn.Server, stop: Event) -> None:
     stop.wait()
     server.should_exit = True
 
 
 def _max_connections() -> int:
-    """Half of the files that this process may open: the other half is for the broker, the cold tier, and its own."""
+    """Half of the files that this process may open. The other half is for the broker, the cold tier and its own
+    files."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
@@ -179,9 +183,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise CannotListen(f"cannot listen on {host} port {port}: {reason}; choose another") from error
-    # The kernel hands both on to every connection. Without the first, the second piece of an answer waits 40 ms for the
-    # client's kernel to confirm the first piece; asyncio sets it only where a socket names its protocol, which those
-    # of create_server do not. By the second it ends a connection whose other side takes nothing any more.
+    # Every accepted connection inherits both options. Without TCP_NODELAY the second piece of an answer waits 40 ms,
+    # until # the client's kernel has acknowledged the first. asyncio sets it only for sockets that name their protocol,
+    # which # those of `create_server` do not. TCP_USER_TIMEOUT closes a connection whose client no longer reads.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
     return listening

@@ -1,4 +1,4 @@
-"""HTTPS: what the retriever shows, and whom those who ask it believe. Light, because the commands import it."""
+"""TLS contexts: of the retriever as a server, and of its clients. Imports little, because the commands import it."""
 
 import re
 import ssl
@@ -12,7 +12,7 @@ _PEM: Final = rb"(?s)-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----"
 
 
 def server_context(settings: ServeSettings) -> ssl.SSLContext | None:
-    """What the retriever shows; None: it speaks plain HTTP. Raises BadCertificate."""
+    """With the retriever's certificate. None if it speaks plain HTTP. Raises BadCertificate."""
     certificate, key = settings.certificate_file, settings.private_key_file
     if certificate is None or key is None:
         return None
@@ -20,18 +20,19 @@ def server_context(settings: ServeSettings) -> ssl.SSLContext | None:
     _read("private_key_file", key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        # Without a password given here, OpenSSL would ask for that of an encrypted key on the terminal, and wait.
+        # If no password were passed, OpenSSL would ask for the password of an encrypted key on the terminal, and wait.
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         raise BadCertificate(
-            f"serve.certificate_file {certificate} and serve.private_key_file {key} do not serve "
-            f"({error.reason or error}); both must be PEM, the key without a password and that of the certificate"
+            f"serve.certificate_file {certificate} and serve.private_key_file {key} cannot be used "
+            f"({error.reason or error}); both must be PEM, and the key must be the certificate's and without a password"
         ) from None
     return context
 
 
 def trusting_authorities(ca_file: Path | None) -> ssl.SSLContext:
-    """For a retriever elsewhere: those of the file, else those that the machine trusts. Raises BadCertificate."""
+    """For clients of a remote retriever. Trusts the authorities in the file, or without a file those that this machine
+    trusts. Raises BadCertificate."""
     if ca_file is not None:
         _read("ca_file", ca_file)
     try:
@@ -41,9 +42,10 @@ def trusting_authorities(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def trusting_only(certificate: Path) -> ssl.SSLContext:
-    """For the retriever of one's own data folder: whoever has the key of its very certificate, which is made for the
-    name that others know it by, and not for the address of this machine. Raises BadCertificate."""
-    # The first one is its own. Authorities may follow, and those sign for many others.
+    """For clients on the retriever's own machine. Trusts exactly this certificate and no authority. Does not check the
+    host name: the certificate names the host by which others reach the retriever, not the address of this machine.
+    Raises BadCertificate."""
+    # Only the first certificate of the file is the retriever's. The others are authorities, which sign for many hosts.
     first = re.search(_PEM, _read("certificate_file", certificate))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -54,7 +54,7 @@ class Processor(Protocol):
 
     def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
         """This worker owns these partitions from now on, and no others: a rebalance revokes everything first.
-        `committed` has the offset at which each of them starts; None if the group has committed nothing there.
+        `committed` has the offset that the group has committed in each of them; None if there is none.
         May block while state is restored."""
         ...
 

@@ -144,7 +144,7 @@ def test_a_connection_that_the_server_drops_when_it_is_used_again_is_opened_agai
     ],
 )
 def test_an_address_that_is_none_is_named(url: str) -> None:
-    with pytest.raises(RetrieverUnavailable, match="is no address of a retriever"):
+    with pytest.raises(RetrieverUnavailable, match="is not the address of a retriever"):
         RetrieverClient(url)
 
 

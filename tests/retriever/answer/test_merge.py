@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from indexer.tiers import Hits
-from retriever.answer.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, merge, reaches_past
+from retriever.answer.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, may_miss_posts, merge
 from schemas.ids import PostId, Revision
 
 
@@ -98,21 +98,21 @@ def test_nothing_and_nothing_is_nothing() -> None:
 def test_too_many_hidden_copies_are_noticed() -> None:
     cold = hits(Copy("a", 0.9), Copy("b", 0.8), Copy("c", 0.7))
     short = merge(NO_HITS, cold, hot_now(NO_HITS, cold, a=2, b=2), 2)
-    assert reaches_past(short, cold, asked=3, k=2), "d, the fourth of the cold tier, may belong into the answer"
-    assert not reaches_past(short, cold, asked=4, k=2), "the cold tier had no more"
+    assert may_miss_posts(short, cold, limit=3, k=2), "d, the fourth of the cold tier, may belong into the answer"
+    assert not may_miss_posts(short, cold, limit=4, k=2), "the cold tier had no more"
     filled = merge(hits(Copy("h", 0.75)), cold, hot_now(hits(Copy("h", 0.75)), cold, a=2, b=2), 2)
-    assert not reaches_past(filled, cold, asked=3, k=2)
+    assert not may_miss_posts(filled, cold, limit=3, k=2)
     low = merge(hits(Copy("h", 0.1)), cold, hot_now(hits(Copy("h", 0.1)), cold, a=2, b=2), 2)
-    assert reaches_past(low, cold, asked=3, k=2), "d may be better than h"
+    assert may_miss_posts(low, cold, limit=3, k=2), "d may be better than h"
 
 
 def test_too_many_replaced_hot_hits_are_noticed() -> None:
     hot, cold = hits(Copy("a", 0.9), Copy("b", 0.8)), hits(Copy("a", 0.9), Copy("c", 0.7))
     merged = merge(hot, cold, hot_now(hot, cold, a=2), 1)
-    assert not reaches_past(merged, hot, asked=2, k=1), "b takes the place of a"
+    assert not may_miss_posts(merged, hot, limit=2, k=1), "b takes the place of a"
     merged = merge(hot, cold, hot_now(hot, cold, a=2), 2)
-    assert reaches_past(merged, hot, asked=2, k=2), "the third of the hot tier may be better than c"
-    assert not reaches_past(merged, hot, asked=3, k=2), "the hot tier had no more"
+    assert may_miss_posts(merged, hot, limit=2, k=2), "the third of the hot tier may be better than c"
+    assert not may_miss_posts(merged, hot, limit=3, k=2), "the hot tier had no more"
 
 
 class Version(NamedTuple):
@@ -164,14 +164,14 @@ class Looks(NamedTuple):
     cold: Hits
 
 
-def searched(histories: dict[str, History], hot_asked: int, cold_asked: int) -> Looks:
-    def best(revision_of: Callable[[History], int], asked: int) -> Hits:
+def searched(histories: dict[str, History], hot_limit: int, cold_limit: int) -> Looks:
+    def best(revision_of: Callable[[History], int], limit: int) -> Hits:
         looks = {post_id: history.at(revision_of(history)) for post_id, history in histories.items()}
         found = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks.items() if look.score))
-        return Hits(found.post_ids[:asked], found.scores[:asked], found.revisions[:asked])
+        return Hits(found.post_ids[:limit], found.scores[:limit], found.revisions[:limit])
 
     return Looks(
-        best(lambda history: history.hot_search, hot_asked), best(lambda history: history.cold_search, cold_asked)
+        best(lambda history: history.hot_search, hot_limit), best(lambda history: history.cold_search, cold_limit)
     )
 
 
@@ -230,11 +230,11 @@ DELETED_MEANWHILE: Final = {
 def test_no_hit_that_was_not_asked_for_is_better_than_the_answer(
     histories: dict[str, History], k: int, hot_margin: int, cold_margin: int
 ) -> None:
-    """Unless `reaches_past` says so, and then both tiers are asked again. Of equal scores at the cut any may come."""
-    asked = k + hot_margin, k + cold_margin
-    looks = searched(histories, *asked)
+    """Unless `may_miss_posts` says so, and then both tiers are asked again. Of equal scores at the cut any may come."""
+    limits = k + hot_margin, k + cold_margin
+    looks = searched(histories, *limits)
     merged = merged_of(histories, looks, k)
-    if any(reaches_past(merged, part, part_asked, k) for part, part_asked in zip(looks, asked, strict=True)):
+    if any(may_miss_posts(merged, part, part_limit, k) for part, part_limit in zip(looks, limits, strict=True)):
         looks = searched(histories, len(histories), len(histories))
         merged = merged_of(histories, looks, k)
     expected = obvious(histories, looks)

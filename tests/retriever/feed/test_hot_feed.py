@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from structlog.testing import capture_logs
 
-from retriever.feed.hot_feed import CONSUMER_OVER, HotFeed
+from retriever.feed.hot_feed import CONSUMER_OVERRIDES, HotFeed
 from retriever.feed.trending_lists import TrendingLists
 from schemas import topics
 from schemas.embeddings import PostEmbedding, encode_embedding, pack_vector
@@ -52,7 +52,7 @@ class Feeding:
 
     def start(self) -> HotFeed:
         feed = HotFeed(
-            lambda: Consumer(consumer_config(self.kafka, "hot-feed", **CONSUMER_OVER)),
+            lambda: Consumer(consumer_config(self.kafka, "hot-feed", **CONSUMER_OVERRIDES)),
             self.generation,
             self.hot,
             self.trending,
@@ -77,7 +77,7 @@ class Feeding:
         assert self.producer.flush(30) == 0
 
     def live(self) -> list[str]:
-        return sorted(found.post_id for found in self.hot.scroll_posts())
+        return sorted(stored.post_id for stored in self.hot.scroll_posts())
 
     def until_live(self, *post_ids: str) -> None:
         until(lambda: self.live() == list(post_ids), f"{post_ids} to be live")
@@ -104,14 +104,14 @@ def _feeding(running: RunningBroker) -> Iterator[Feeding]:
     feeding.close()
 
 
-def test_it_takes_what_is_there_and_what_comes(feeding: Feeding) -> None:
+def test_it_reads_old_records_and_follows_new_ones(feeding: Feeding) -> None:
     feeding.send(post("a"), post("b"), post("c"))
     feeding.send(post("b", revision=2, deleted=True))
     feed = feeding.caught_up()
     assert feeding.live() == ["a", "c"]
     feeding.send(post("d"), post("a", revision=2, deleted=True))
     feeding.until_live("c", "d")
-    assert feed.positions().positions == feeding.ends()
+    assert feed.progress().positions == feeding.ends()
 
 
 def test_only_committed_records_count_and_control_records_are_passed(feeding: Feeding) -> None:
@@ -126,12 +126,12 @@ def test_only_committed_records_count_and_control_records_are_passed(feeding: Fe
     feeding.producer.commit_transaction(30)
     feed = feeding.caught_up()
     feeding.until_live("d", "e", "f")
-    until(lambda: feed.positions().positions == feeding.ends(), "the positions to pass the commit marks")
+    until(lambda: feed.progress().positions == feeding.ends(), "the offsets to pass the commit marks")
     feeding.producer.begin_transaction()
     feeding.send(post("g"))
     feeding.producer.commit_transaction(30)
     feeding.until_live("d", "e", "f", "g")
-    until(lambda: feed.positions().positions == feeding.ends(), "the positions to pass the last commit mark")
+    until(lambda: feed.progress().positions == feeding.ends(), "the offsets to pass the last commit mark")
     feeding.producer = plain
 
 
@@ -145,10 +145,10 @@ def test_it_begins_where_the_window_begins(feeding: Feeding) -> None:
     feeding.hot.tier.upsert = lambda embeddings: (read.append(embeddings), upsert(embeddings))
     feeding.caught_up()
     assert feeding.live() == ["dated-ahead"]
-    assert {one.post_id for some in read for one in some} == {"dated-ahead", "old-but-sent-late"}
+    assert {embedding.post_id for batch in read for embedding in batch} == {"dated-ahead", "old-but-sent-late"}
 
 
-def test_what_grows_too_old_leaves(feeding: Feeding) -> None:
+def test_posts_older_than_the_window_are_expired(feeding: Feeding) -> None:
     feeding.send(post("a", age_s=WINDOW_S - 10), post("b", age_s=0))
     feeding.caught_up()
     assert feeding.live() == ["a", "b"]
@@ -156,7 +156,7 @@ def test_what_grows_too_old_leaves(feeding: Feeding) -> None:
     feeding.until_live("b")
 
 
-def test_what_the_cold_tier_would_bury_is_counted_and_left_out(feeding: Feeding) -> None:
+def test_records_that_become_dead_letters_are_counted_and_left_out(feeding: Feeding) -> None:
     for partition in range(PARTITIONS):
         feeding.producer.produce(feeding.topic, b"\xc1", "x", partition=partition)
         feeding.producer.produce(feeding.topic, None, "y", partition=partition)
@@ -170,7 +170,7 @@ def test_what_the_cold_tier_would_bury_is_counted_and_left_out(feeding: Feeding)
     assert feeding.live() == ["a"]
     assert feeding.hot.revisions([PostId("a")]) == [1]
     assert feed.skipped_records == 2 * PARTITIONS + 5
-    assert feed.positions().positions == feeding.ends()
+    assert feed.progress().positions == feeding.ends()
 
 
 def test_freshness_is_that_of_the_records_after_it_caught_up(feeding: Feeding) -> None:
@@ -187,16 +187,16 @@ def test_freshness_is_that_of_the_records_after_it_caught_up(feeding: Feeding) -
 
 
 def test_the_trending_lists_are_read_whole_and_followed(feeding: Feeding) -> None:
-    mine = f"post-{feeding.generation}"
+    post_id = f"post-{feeding.generation}"
 
     def send(partition: int, score: float) -> None:
-        entries = [TrendingEntry(PostId(mine), score)]
+        entries = [TrendingEntry(PostId(post_id), score)]
         body = encode_trending(TrendingList(partition, Micros(NOW_S * 1_000_000), 3600.0, entries))
         feeding.producer.produce(topics.TRENDING, body, str(partition), timestamp=1)
         assert feeding.producer.flush(30) == 0
 
     def score() -> float | None:
-        return dict(feeding.trending.ranked()).get(PostId(mine))
+        return dict(feeding.trending.ranked()).get(PostId(post_id))
 
     send(901, 1.0)
     send(902, 2.0)
@@ -214,7 +214,7 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(clean_topics: RunningBroker
             until(lambda: bool(logs), "the feed to log what is missing")
         assert "Unknown topic" in logs[0]["error"]
         assert feed.problem == "the hot feed has not begun to read; the log of the retriever says why"
-        assert feed.positions().positions == {}
+        assert feed.progress().positions == {}
         feeding.create_topics()
         until(lambda: feed.problem is None, "the feed to catch up")
     finally:
@@ -226,7 +226,7 @@ def test_a_tier_that_fails_costs_no_record(feeding: Feeding) -> None:
     feeding.hot.fails = "upsert"
     feeding.send(post("a"), post("b"), post("c"))
     until(lambda: feeding.hot.failures > 1, "the feed to meet the failure, and once more")
-    assert set(feed.positions().positions.values()) == {0}
+    assert set(feed.progress().positions.values()) == {0}
     feeding.hot.fails = False
     feeding.until_live("a", "b", "c")
 

@@ -105,7 +105,7 @@ def test_a_wrong_request_names_the_field(http: httpx.Client, request_: dict[str,
         (b"[]", "body: "),
         (b'{"member_id": "\\ud800"}', "member_id: "),
         (b'{"member_id": "m", "k": NaN}', "k: "),
-        (b"[" * 100_000, "the body holds lists or objects inside each other too deep"),
+        (b"[" * 100_000, "the body nests lists or objects too deeply"),
         (b'{"member_id": "\xff"}', "the body is not UTF-8 (position 15); send JSON in UTF-8"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_body_that_does_not_say_that_it_is_json_is_told_how(http: httpx.Client
     """curl says that it sends a form."""
     answer = http.post("/v1/retrieve", content=b'{"member_id": "m"}', headers=headers)
     assert answer.status_code == 415
-    assert answer.json() == {"detail": "the body must be JSON and say so; send content-type: application/json"}
+    assert answer.json() == {"detail": "the body must be JSON; send it with the header Content-Type: application/json"}
 
 
 @pytest.mark.parametrize("media", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])

@@ -195,7 +195,7 @@ class TestSlowClients:
             talk.say(HEAD)
             heard = talk.drip()
         assert heard.startswith("HTTP/1.1 408 ")
-        assert "did not come in within 0.5 s" in heard
+        assert "did not arrive within 0.5 s" in heard
 
     def test_a_body_that_was_refused_already(self, world: World) -> None:
         with Served(world, api_key=KEY) as served, Talk(served) as talk:

@@ -1,4 +1,4 @@
-"""HTTPS with an authority of one's own: who is believed, and what is said of files that do not serve."""
+"""HTTPS with a private authority: who is trusted, and the errors for files that cannot be used."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_its_own_commands_believe_its_certificate_whatever_its_name(served: Serv
 def test_they_believe_nobody_else_of_the_same_authority(served: Served, other: Certificate) -> None:
     with (
         RetrieverClient(served.url, tls=tls.trusting_only(other.certificate_file)) as client,
-        pytest.raises(RetrieverUnavailable, match=r"certificate of the retriever at .* is not believed"),
+        pytest.raises(RetrieverUnavailable, match=r"certificate of the retriever at .* is not trusted"),
     ):
         client.status()
 
@@ -59,7 +59,7 @@ def test_others_believe_an_authority_that_they_are_told(other: Certificate) -> N
             assert client.status().generation == "test-0"
         with (
             RetrieverClient(served.url, tls=tls.trusting_authorities(None)) as client,
-            pytest.raises(RetrieverUnavailable, match=r"is not believed .* serve\.ca_file"),
+            pytest.raises(RetrieverUnavailable, match=r"is not trusted .* serve\.ca_file"),
         ):
             client.status()
 
@@ -86,8 +86,8 @@ def test_a_file_that_does_not_serve_is_named(tmp_path: Path, files: Certificate,
     for certificate_file, private_key_file, sentence in (
         (missing, files.private_key_file, f"serve.certificate_file: {missing} cannot be read: No such file"),
         (files.certificate_file, missing, f"serve.private_key_file: {missing} cannot be read: No such file"),
-        (files.certificate_file, other.private_key_file, "do not serve .*that of the certificate"),
-        (files.certificate_file, empty, "do not serve .*both must be PEM"),
+        (files.certificate_file, other.private_key_file, "cannot be used .*the key must be the certificate's"),
+        (files.certificate_file, empty, "cannot be used .*both must be PEM"),
     ):
         with pytest.raises(BadCertificate, match=sentence):
             tls.server_context(ServeSettings(certificate_file=certificate_file, private_key_file=private_key_file))
