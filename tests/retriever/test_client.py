@@ -41,7 +41,7 @@ def test_it_asks_everything(client: RetrieverClient) -> None:
     assert client.status().generation == "test-0"
     assert client.hot_positions().generation == "test-0"
     assert client.ready().ready
-    assert [one.post_id for one in client.hot_posts()] == [f"h{number:04}" for number in range(2500)]
+    assert [post.post_id for post in client.hot_posts()] == [f"h{number:04}" for number in range(2500)]
 
 
 def test_a_request_that_is_refused_says_why(client: RetrieverClient) -> None:
@@ -165,7 +165,7 @@ def answering(answer: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("answer", "words"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "not this version"),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3\r\n\r\noh!", "answered with status 502"),
@@ -173,9 +173,9 @@ def answering(answer: bytes) -> Iterator[str]:
         (b"", "does not answer"),
     ],
 )
-def test_a_server_of_another_kind_is_named(said: bytes, words: str) -> None:
+def test_a_server_of_another_kind_is_named(answer: bytes, words: str) -> None:
     with (
-        answering(said) as url,
+        answering(answer) as url,
         RetrieverClient(url) as client,
         pytest.raises(RetrieverUnavailable, match=words),
     ):

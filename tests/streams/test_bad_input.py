@@ -90,9 +90,9 @@ def test_bad_input_is_a_dead_letter_with_its_place_and_the_stage_goes_on(
         contexts.send(post_created("after-all-of-it"))
         contexts.flush()
 
-    found = {letter.cause[1:4]: letter for letter in letters(kafka, OffsetReader(kafka))}
+    dead_letters = {letter.cause[1:4]: letter for letter in letters(kafka, OffsetReader(kafka))}
     for case, *place in sent:
-        letter = found.pop((place[0], Partition(place[1]), Offset(place[2])), None)
+        letter = dead_letters.pop((place[0], Partition(place[1]), Offset(place[2])), None)
         assert (letter is None) == (case.cause == ACCEPTED), f"{case.name}: {letter}"
         if letter is not None:
             assert (letter.cause.stage, case.cause in letter.cause.cause) == ("contexts", True), (
@@ -104,7 +104,7 @@ def test_bad_input_is_a_dead_letter_with_its_place_and_the_stage_goes_on(
             whole = len(case.value or b"") <= MB
             assert letter.value == (case.value if whole else (case.value or b"")[:MB]), case.name
             assert letter.headers == ([("own", b"1")] if whole else []), case.name
-    assert found == {}, "a letter that nobody expects"
+    assert dead_letters == {}, "a letter that nobody expects"
     accepted = {case.key for case, topic, *_ in sent if case.cause == ACCEPTED and topic == topics.POSTS}
     published = {message.key() for message in read_topic(kafka, topics.POST_CONTEXTS)}
     assert published == accepted | {b"after-all-of-it"}

@@ -48,7 +48,7 @@ def test_the_context_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) 
 def test_the_encode_stage_goes_on(clean_topics: RunningBroker) -> None:
     encode = EncodeStageSetup(clean_topics)
     sent = [post_context(POISON, post_id="bad"), post_context(post_id="good")]
-    send_strange(encode.kafka, topics.POST_CONTEXTS, [(one.post_id, encode_context(one)) for one in sent])
+    send_strange(encode.kafka, topics.POST_CONTEXTS, [(context.post_id, encode_context(context)) for context in sent])
     with in_thread(encode.stage().run):
         encode.until_no_lag()
     assert _letters(encode.kafka) == [(topics.POST_CONTEXTS, b"bad")]
@@ -66,6 +66,6 @@ def test_the_index_stage_goes_on(clean_topics: RunningBroker, tmp_path: Path) ->
 
 def _letters(kafka: KafkaSettings) -> list[tuple[str, bytes | None]]:
     """By topic and key. None of them has headers of its own that could be read."""
-    found = list(letters(kafka, OffsetReader(kafka)))
-    assert all(letter.headers == [UNREADABLE] for letter in found)
-    return sorted((letter.cause.topic, letter.key) for letter in found)
+    dead_letters = list(letters(kafka, OffsetReader(kafka)))
+    assert all(letter.headers == [UNREADABLE] for letter in dead_letters)
+    return sorted((letter.cause.topic, letter.key) for letter in dead_letters)

@@ -62,18 +62,18 @@ def test_an_input_event_is_sent_again_and_overwrites_nothing_newer(contexts: Con
     with in_thread(contexts.stage().run):
         contexts.send(updated("updated", "newer"), gone)
         contexts.until_done()
-        found = found_letters(contexts.kafka)
-        assert {(one.cause.topic, one.key) for one in found} == {
+        dead_letters = found_letters(contexts.kafka)
+        assert {(letter.cause.topic, letter.key) for letter in dead_letters} == {
             (topics.POSTS, name) for name in (b"missing", b"updated", b"deleted")
         }
-        assert all("24 h past" in one.cause.cause for one in found)
+        assert all("24 h past" in letter.cause.cause for letter in dead_letters)
         assert "missing" not in contexts.posts()
         assert send_back(contexts.kafka) == Marked(3, 0)
         contexts.until_done()
     posts = contexts.posts()
-    assert [one.text for one in posts["missing"]] == ["old"]
-    assert [one.text for one in posts["updated"]] == ["newer"]
-    assert [one.deleted for one in posts["deleted"]] == [True]
+    assert [post.text for post in posts["missing"]] == ["old"]
+    assert [post.text for post in posts["updated"]] == ["newer"]
+    assert [post.deleted for post in posts["deleted"]] == [True]
     assert found_letters(contexts.kafka) == [], "what was sent back is no dead letter again"
 
 
@@ -94,8 +94,8 @@ def test_a_later_record_is_published_again_as_it_is_now(
             _until_done(contexts, encode)
             contexts.send(updated("updated", "newer"))
             _until_done(contexts, encode)
-        found = found_letters(contexts.kafka)
-        assert {(one.cause.topic, one.key) for one in found} == {
+        dead_letters = found_letters(contexts.kafka)
+        assert {(letter.cause.topic, letter.key) for letter in dead_letters} == {
             (topics.POST_CONTEXTS, name) for name in (b"missing", b"updated")
         }
         inputs_before = len(read_topic(contexts.kafka, topics.POSTS))
@@ -105,9 +105,14 @@ def test_a_later_record_is_published_again_as_it_is_now(
             _until_done(contexts, encode)
     assert len(read_topic(contexts.kafka, topics.POSTS)) == inputs_before
     embedded = [decode_post_embedding(message.value() or b"") for message in encode.posts()]
-    assert [(one.revision, one.vector) for one in _of("missing", embedded)] == [(2, pack_vector(vector_of(POISON)))]
+    assert [(embedding.revision, embedding.vector) for embedding in _of("missing", embedded)] == [
+        (2, pack_vector(vector_of(POISON)))
+    ]
     newer = pack_vector(vector_of("newer"))
-    assert [(one.revision, one.vector) for one in _of("updated", embedded)] == [(2, newer), (3, newer)]
+    assert [(embedding.revision, embedding.vector) for embedding in _of("updated", embedded)] == [
+        (2, newer),
+        (3, newer),
+    ]
 
 
 def _until_done(contexts: ContextStageSetup, encode: EncodeStageSetup) -> None:
@@ -116,4 +121,4 @@ def _until_done(contexts: ContextStageSetup, encode: EncodeStageSetup) -> None:
 
 
 def _of(post_id: str, embedded: Sequence[PostEmbedding]) -> list[PostEmbedding]:
-    return [one for one in embedded if one.post_id == post_id]
+    return [embedding for embedding in embedded if embedding.post_id == post_id]

@@ -1,4 +1,4 @@
-"""What retention deletes before a stage has read it is counted, said and remembered, and no other gap is."""
+"""Records that retention deletes before a stage has read them are counted, logged and remembered; other gaps are not."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -124,8 +124,8 @@ def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
             stage.start(kafka, tmp_path)(Event())
     with capture_logs() as logs, in_thread(stage.start(kafka, tmp_path)):
         seen.until_committed(7, 3)
-    (said,) = (entry for entry in logs if entry["event"] == "records were deleted before they were read")
-    assert (said["topic"], said["partition"], said["records_at_most"]) == (stage.place.topic, 0, 3)
+    (logged,) = (entry for entry in logs if entry["event"] == "records were deleted before they were read")
+    assert (logged["topic"], logged["partition"], logged["records_at_most"]) == (stage.place.topic, 0, 3)
     seen.send(1)
     with ThreadPoolExecutor(1) as pool:
         with in_thread(stage.start(kafka, tmp_path)):
@@ -237,7 +237,7 @@ def test_metadata_of_somebody_else_says_nothing() -> None:
 
 
 class Unknowing:
-    """A consumer whose broker does not tell one partition's offset now."""
+    """A consumer whose broker cannot give the offset of a partition now."""
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[Any]:
         error = KafkaError(KafkaError.NOT_COORDINATOR)
@@ -245,7 +245,7 @@ class Unknowing:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
-def test_an_offset_that_is_not_told_is_not_taken_for_none(tmp_path: Path, stage: Stage) -> None:
+def test_an_offset_that_the_broker_cannot_give_is_not_taken_for_none(tmp_path: Path, stage: Stage) -> None:
     """Everything would be read again, or counted twice."""
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     consumer, partitions = cast(Consumer, Unknowing()), [TopicPartition(*stage.place)]
@@ -270,8 +270,8 @@ def test_an_offset_that_is_not_told_is_not_taken_for_none(tmp_path: Path, stage:
     ],
 )
 def test_the_sentence_names_topic_partitions_number_and_what_follows(group: str, topic: str, consequence: str) -> None:
-    said = sentence(group, topic, {Partition(3): 5, Partition(0): 2})
+    text = sentence(group, topic, {Partition(3): 5, Partition(0): 2})
     start = f"{topic}: up to 7 records (2 of partition 0, 5 of partition 3) were deleted before the group {group} had"
-    assert said.startswith(start)
-    assert consequence in said
-    assert said.endswith("stop the workers and run: nearline acknowledge")
+    assert text.startswith(start)
+    assert consequence in text
+    assert text.endswith("stop the workers and run: nearline acknowledge")

@@ -1,4 +1,4 @@
-"""Sorted lists become one, as a slow and obvious way does it."""
+"""The merge of both tiers, compared with a slow and obvious one."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -167,8 +167,8 @@ class Looks(NamedTuple):
 def searched(histories: dict[str, History], hot_limit: int, cold_limit: int) -> Looks:
     def best(revision_of: Callable[[History], int], limit: int) -> Hits:
         looks = {post_id: history.at(revision_of(history)) for post_id, history in histories.items()}
-        found = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks.items() if look.score))
-        return Hits(found.post_ids[:limit], found.scores[:limit], found.revisions[:limit])
+        best_hits = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks.items() if look.score))
+        return Hits(best_hits.post_ids[:limit], best_hits.scores[:limit], best_hits.revisions[:limit])
 
     return Looks(
         best(lambda history: history.hot_search, hot_limit), best(lambda history: history.cold_search, cold_limit)

@@ -258,11 +258,11 @@ def test_while_the_model_warms_up_a_text_gets_what_is_trending() -> None:
 def test_one_post_as_each_tier_holds_it(world: World) -> None:
     world.in_cold(post("a", revision=3))
     world.in_hot(post("a", revision=4, deleted=True))
-    found = world.retriever.post(PostId("a"))
-    assert (found.cold.present, found.cold.revision, found.cold.deleted) == (True, 3, False)
-    assert found.cold.created_at is not None
-    assert found.cold.created_at.timestamp() == NOW_S - 60
-    assert (found.hot.present, found.hot.revision, found.hot.deleted) == (True, 4, True)
+    response = world.retriever.post(PostId("a"))
+    assert (response.cold.present, response.cold.revision, response.cold.deleted) == (True, 3, False)
+    assert response.cold.created_at is not None
+    assert response.cold.created_at.timestamp() == NOW_S - 60
+    assert (response.hot.present, response.hot.revision, response.hot.deleted) == (True, 4, True)
     assert not world.retriever.post(PostId("b")).cold.present
     world.cold.fails = True
     with pytest.raises(RetrieverUnavailable, match="the tier is down"):
@@ -272,7 +272,7 @@ def test_one_post_as_each_tier_holds_it(world: World) -> None:
 CAME_IN_MEANWHILE = [
     pytest.param([], [post("a", 0.9)], [("a", 0.9, "cold"), ("b", 0.5, "cold")], id="the same revision"),
     pytest.param(
-        [], [post("a", 0.25, revision=2)], [("b", 0.5, "cold"), ("a", 0.25, "hot")], id="a newer one, scored anew"
+        [], [post("a", 0.25, revision=2)], [("b", 0.5, "cold"), ("a", 0.25, "hot")], id="a newer revision, scored again"
     ),
     pytest.param([], [post("a", revision=2, deleted=True)], [("b", 0.5, "cold")], id="a delete"),
     pytest.param([], [post("a", 0.9, revision=2, language="de")], [("b", 0.5, "cold")], id="one that fails a filter"),

@@ -1,4 +1,4 @@
-"""The lists of the partitions, as one."""
+"""The lists of all partitions, merged into one order."""
 
 import pytest
 

@@ -144,10 +144,10 @@ def test_the_description_is_made_once(http: httpx.Client, monkeypatch: pytest.Mo
 
 
 def test_a_post_with_an_awkward_id_is_found(http: httpx.Client) -> None:
-    found = http.get("/v1/posts/x%2Fy%3Fz%23").json()
-    assert (found["post_id"], found["cold"]["present"], found["hot"]["present"]) == ("x/y?z#", True, False)
-    assert found["cold"]["revision"] == 1
-    assert datetime.fromisoformat(found["cold"]["created_at"]).timestamp() == NOW_S - 60
+    response = http.get("/v1/posts/x%2Fy%3Fz%23").json()
+    assert (response["post_id"], response["cold"]["present"], response["hot"]["present"]) == ("x/y?z#", True, False)
+    assert response["cold"]["revision"] == 1
+    assert datetime.fromisoformat(response["cold"]["created_at"]).timestamp() == NOW_S - 60
     assert http.get("/v1/posts/x%0Ay").json()["cold"]["present"] is True
     assert http.get(f"/v1/posts/{'p' * 257}").status_code == 422
 
@@ -168,7 +168,9 @@ def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served) ->
     def number(name: str, **labels: str) -> float:
         families = text_string_to_metric_families(http.get("/metrics").text)
         samples = [sample for family in families for sample in family.samples]
-        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+        return sum(
+            sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     whole = number("nearline_retrieve_answers_total", outcome="whole")
     assert ask(http, member_id="m").status_code == 200
@@ -259,14 +261,14 @@ def test_the_key_opens_in_either_header(guarded: httpx.Client, name: str) -> Non
 
 def test_the_key_is_compared_in_constant_time(guarded: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
-    monkeypatch.setattr("hmac.compare_digest", lambda given, expected: bool(compared.append((given, expected))))
+    monkeypatch.setattr("hmac.compare_digest", lambda sent, expected: bool(compared.append((sent, expected))))
     value = KEY.get_secret_value().encode()
     assert guarded.get("/metrics", headers={"X-API-Key": value}).status_code == 401, "it compares in another way too"
     assert compared == [(value, value)]
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_body_that_is_too_large_is_refused_before_it_is_whole(http: httpx.Client, told: bool) -> None:
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_that_is_too_large_is_refused_before_it_is_whole(http: httpx.Client, declared: bool) -> None:
     piece = b" " * 1024 * 1024
     sent = 0
 
@@ -276,13 +278,13 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_whole(http: httpx.Clie
             sent += len(piece)
             yield piece
 
-    length = {"Content-Length": str(200 * len(piece))} if told else {}
+    length = {"Content-Length": str(200 * len(piece))} if declared else {}
     try:
         answer = http.post("/v1/retrieve", content=pieces(), headers={**length, "Content-Type": "application/json"})
         assert answer.status_code == 413
         assert "8,388,608 bytes" in answer.json()["detail"]
     except (httpx.ReadError, httpx.RemoteProtocolError):
-        assert not told, "it hung up while we were still sending"
+        assert not declared, "it hung up while we were still sending"
     assert sent < 200 * len(piece)
     assert ask(http, member_id="m").status_code == 200
 

@@ -1,4 +1,4 @@
-"""What strangers may cost: places, time and memory. Every one who is refused is told why, and the others go on."""
+"""Limits on what clients may cost: places, time and memory. A refusal says why, and other requests are answered."""
 
 import socket
 import ssl
@@ -79,7 +79,7 @@ def test_a_full_house_says_come_again_and_health_still_answers(served: Served, w
         assert [ask(served, path).status_code for path in ("/livez", "/metrics", "/v1/status")] == [200] * 3
         assert "nearline_refused_requests_total 3.0" in ask(served, "/metrics").text
         search.open()
-        assert [one.result().status_code for one in inside] == [200, 200]
+        assert [request.result().status_code for request in inside] == [200, 200]
     assert [ask(served).status_code for _ in range(3)] == [200] * 3, "their places are free again"
 
 
@@ -93,7 +93,7 @@ def test_operations_that_hang_take_no_place_of_a_question(served: Served, world:
         assert ask(served, "/v1/status").status_code == 429
         assert ask(served).status_code == 200
         scroll.open()
-        assert [one.result().status_code for one in inside] == [200] * number
+        assert [request.result().status_code for request in inside] == [200] * number
 
 
 def test_a_request_that_fails_gives_its_place_back(served: Served, world: World) -> None:
@@ -215,8 +215,8 @@ class TestSlowClients:
     def test_those_who_do_not_take_the_answer(self, served: Served, world: World) -> None:
         world.in_hot(post("h"))
         # More than all buffers between us take.
-        (one,) = world.hot.tier.scroll_posts()
-        world.hot.tier.scroll_posts = lambda: repeat(one, 1_000_000)
+        (stored,) = world.hot.tier.scroll_posts()
+        world.hot.tier.scroll_posts = lambda: repeat(stored, 1_000_000)
         with ExitStack() as talks:
             for _ in range(request_limits.OPERATIONS_IN_FLIGHT):
                 talks.enter_context(Talk(served)).say("GET /v1/hot/posts HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -256,7 +256,7 @@ def test_large_requests_together_are_bounded(served: Served, monkeypatch: pytest
     monkeypatch.setattr(request_limits, "MAX_BODIES_BYTES", 900)
     with Talk(served) as first, Talk(served) as second:
         first.say(HEAD + 800 * " ")
-        until(lambda: _is_full(served), "the first body to be kept")
+        until(lambda: _is_full(served), "the first body to be held")
         second.say(HEAD + 800 * " ")
         heard = second.hear()
         assert heard.startswith("HTTP/1.1 429 ")

@@ -1,4 +1,4 @@
-"""The socket: known before anyone is told, and given back."""
+"""The socket: bound before the URL is announced, and closed at the end."""
 
 import socket
 from threading import Event

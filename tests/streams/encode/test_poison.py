@@ -46,14 +46,16 @@ def test_one_in_fifty_that_makes_the_encoder_fail_costs_no_other(clean_topics: R
 
     poisoned = {f"p{number}".encode() for number in range(POSTS) if POISON in text_of(number)}
     assert len(poisoned) == POSTS / EVERY
-    causes = {one.key(): from_headers(one.headers()) for one in read_topic(encode.kafka, topics.DEAD_LETTERS)}
+    causes = {letter.key(): from_headers(letter.headers()) for letter in read_topic(encode.kafka, topics.DEAD_LETTERS)}
     assert set(causes) == {*poisoned, b"poisoned"}
-    assert {(one.stage, one.cause) for one in causes.values()} == {("encode", "the model fails on this text: poison")}
+    assert {(cause.stage, cause.cause) for cause in causes.values()} == {
+        ("encode", "the model fails on this text: poison")
+    }
     assert [message.key() for message in encode.members()] == [b"m"]
     expected = healthy.encode_posts(contexts)
-    found = {message.key(): decode_post_embedding(message.value() or b"") for message in encode.posts()}
+    embeddings = {message.key(): decode_post_embedding(message.value() or b"") for message in encode.posts()}
     for context, vector in zip(contexts, expected, strict=True):
         key = context.post_id.encode()
-        assert (key in found) == (key not in poisoned)
-        if key in found:
-            np.testing.assert_allclose(unpack_vector(found[key].vector), vector, atol=1e-6)
+        assert (key in embeddings) == (key not in poisoned)
+        if key in embeddings:
+            np.testing.assert_allclose(unpack_vector(embeddings[key].vector), vector, atol=1e-6)

@@ -108,7 +108,7 @@ def test_a_flood_of_members_does_not_stand_in_front_of_posts(encode: EncodeStage
 
 
 def test_a_slow_batch_gives_signs_of_life(encode: EncodeStageSetup) -> None:
-    """A large model may take minutes: who looks after the process must not take it for one that stands still."""
+    """A turn of a large model may take minutes. The supervisor must not take the process for a stalled one."""
     heartbeat = RecordedHeartbeat()
 
     class Slow(HashEncoder):
@@ -153,6 +153,6 @@ def test_kills_and_crashes_lose_and_repeat_nothing(encode: EncodeStageSetup) -> 
         assert process.wait(20) == 0
     with in_thread(encode.stage().run):
         encode.until_no_lag()
-    found = encode.posts()
-    assert sorted(message.key() or b"" for message in found) == sorted(f"p{n}".encode() for n in range(600))
-    assert np.unique([decode_post_embedding(message.value() or b"").vector for message in found]).size == 600
+    embeddings = encode.posts()
+    assert sorted(message.key() or b"" for message in embeddings) == sorted(f"p{n}".encode() for n in range(600))
+    assert np.unique([decode_post_embedding(message.value() or b"").vector for message in embeddings]).size == 600

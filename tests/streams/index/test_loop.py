@@ -36,7 +36,7 @@ def test_posts_and_members_become_durable_and_lag_reaches_zero(index: IndexLoopS
         index.until_no_lag()
         heartbeat.until_turned()
         assert heartbeat.owned == all_places(index.kafka, index.posts, index.members)
-    assert heartbeat.owned == frozenset(), "what is given back is nobody's any more"
+    assert heartbeat.owned == frozenset(), "partitions that were given back are no longer owned"
     assert index.durable() == {**{f"p{n}": (1, False) for n in range(120)}, "m1": (4, False)}
     assert index.own_dead_letters() == []
 

@@ -23,9 +23,9 @@ def test_sasl_with_and_without_tls() -> None:
 
 
 def test_tls_alone() -> None:
-    found = credentials({"security.protocol": "ssl", "enable.ssl.certificate.verification": "false"})
-    assert found is not None
-    assert found.protocol.value == "SSL"
+    tls = credentials({"security.protocol": "ssl", "enable.ssl.certificate.verification": "false"})
+    assert tls is not None
+    assert tls.protocol.value == "SSL"
 
 
 def test_every_broker_of_the_list_is_known() -> None:
@@ -56,7 +56,7 @@ def test_a_name_that_need_not_match_and_a_certificate_that_need_not_hold() -> No
     named = {"security.protocol": "ssl", "ssl.endpoint.identification.algorithm": "none"}
     any_one = {"security.protocol": "ssl", "enable.ssl.certificate.verification": "false"}
     contexts = [credentials(options).context for options in (named, any_one)]  # type: ignore[union-attr]
-    assert [(one.check_hostname, one.verify_mode) for one in contexts] == [
+    assert [(context.check_hostname, context.verify_mode) for context in contexts] == [
         (False, ssl.CERT_REQUIRED),
         (False, ssl.CERT_NONE),
     ]

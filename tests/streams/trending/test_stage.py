@@ -67,8 +67,8 @@ class Trending:
 
     def lists(self) -> dict[int, TrendingList]:
         """The newest list of each partition, as the retriever sees them."""
-        found = [decode_trending(message.value() or b"") for message in read_topic(self.kafka, topics.TRENDING)]
-        return {each.partition: each for each in sorted(found, key=lambda each: each.as_of_us)}
+        lists = [decode_trending(message.value() or b"") for message in read_topic(self.kafka, topics.TRENDING)]
+        return {trending.partition: trending for trending in sorted(lists, key=lambda trending: trending.as_of_us)}
 
     def scores(self) -> dict[str, float]:
         """Of all partitions, added up."""
