@@ -1,4 +1,4 @@
-"""Records that retention deletes before a stage has read them are counted, logged and remembered; other gaps are not."""
+"""Counts of the records that retention deletes before a stage has read them: logged and remembered. Other gaps are none."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
