@@ -1,4 +1,4 @@
-"""Counts of the records that retention deletes before a stage has read them: logged and remembered. Other gaps are none."""
+"""Records that retention deletes before a stage has read them are counted, logged and remembered."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
