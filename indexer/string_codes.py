@@ -6,33 +6,36 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-_FEW: Final = 8
+_FEW_CODES: Final = 8
 
 
 class StringCodes:
+    """Gives every string a code of its own: 0, 1, 2, in the order in which they come. None is a string too."""
+
     def __init__(self) -> None:
         self._codes: dict[str | None, int] = {}
-        self._names: list[str | None] = []
+        self._strings: list[str | None] = []
 
-    def code(self, name: str | None) -> int:
-        code = self._codes.get(name)
+    def code(self, string: str | None) -> int:
+        """Its code, a new one if it has none yet."""
+        code = self._codes.get(string)
         if code is None:
-            code = self._codes[name] = len(self._names)
-            self._names.append(name)
+            code = self._codes[string] = len(self._strings)
+            self._strings.append(string)
         return code
 
-    def name(self, code: int) -> str | None:
-        return self._names[code]
+    def string(self, code: int) -> str | None:
+        return self._strings[code]
 
-    def among(self, codes_N: npt.NDArray[np.int32], names: Iterable[str]) -> npt.NDArray[np.bool_]:
-        """(N,): whether the code's string is one of these."""
-        wanted = [self._codes[name] for name in names if name in self._codes]
-        if len(wanted) <= _FEW:
-            # A look into a table costs eight comparisons.
+    def among(self, codes_N: npt.NDArray[np.int32], strings: Iterable[str]) -> npt.NDArray[np.bool_]:
+        """(N,): whether a code stands for one of these strings."""
+        wanted = [self._codes[string] for string in strings if string in self._codes]
+        if len(wanted) <= _FEW_CODES:
+            # A look-up in a table costs as much as eight comparisons.
             among = np.zeros(len(codes_N), np.bool_)
             for code in wanted:
                 among |= codes_N == code
             return among
-        table = np.zeros(len(self._names), np.bool_)
+        table = np.zeros(len(self._strings), np.bool_)
         table[wanted] = True
         return np.asarray(table[codes_N])

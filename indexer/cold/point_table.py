@@ -202,8 +202,8 @@ class PointTable:
             int(self._written_at[number]),
             -1,
             -1,
-            self._authors.name(int(self._author[number])) or "",
-            self._languages.name(int(self._language[number])),
+            self._authors.string(int(self._author[number])) or "",
+            self._languages.string(int(self._language[number])),
             int(self._created_at[number]),
         )
 

@@ -11,7 +11,7 @@ from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector
 from schemas.ids import Micros
 
 _NAMESPACE: Final = uuid.UUID("8f2d1f0e-6d0c-5d3a-9d3e-0f4b6f6e6172")
-"""Of point ids. Never changes: an entity keeps its point."""
+"""Of point ids. It never changes, so that an entity keeps its point."""
 
 LIVE: Final = models.Filter(must=[models.FieldCondition(key="deleted", match=models.MatchValue(value=False))])
 
@@ -21,31 +21,31 @@ def point_id(entity_id: str) -> str:
 
 
 def to_point(record: IndexRecord, now: Micros) -> models.PointStruct:
-    one = record.embedding
-    vector = None if one.deleted else unpack_vector(one.vector)
+    embedding = record.embedding
+    vector = None if embedding.deleted else unpack_vector(embedding.vector)
     payload = {
-        "revision": one.revision,
+        "revision": embedding.revision,
         "partition": record.partition,
         "offset": record.offset,
-        "deleted": one.deleted,
+        "deleted": embedding.deleted,
         "written_at_us": now,
-        **_fields(one),
+        **_fields_of_kind(embedding),
     }
     return models.PointStruct(
-        id=point_id(one.entity_id), vector={} if vector is None else vector.tolist(), payload=payload
+        id=point_id(embedding.entity_id), vector={} if vector is None else vector.tolist(), payload=payload
     )
 
 
-def _fields(one: Embedding) -> dict[str, Any]:
-    if isinstance(one, MemberEmbedding):
-        lists = {} if one.deleted else {"acted": one.acted, "hidden": one.hidden}
-        return {"member_id": one.member_id, **lists}
-    assert isinstance(one, PostEmbedding)
+def _fields_of_kind(embedding: Embedding) -> dict[str, Any]:
+    if isinstance(embedding, MemberEmbedding):
+        lists = {} if embedding.deleted else {"acted": embedding.acted, "hidden": embedding.hidden}
+        return {"member_id": embedding.member_id, **lists}
+    assert isinstance(embedding, PostEmbedding)
     return {
-        "post_id": one.post_id,
-        "author_id": one.author_id,
-        "language": one.language,
-        "created_at_us": one.created_at_us,
+        "post_id": embedding.post_id,
+        "author_id": embedding.author_id,
+        "language": embedding.language,
+        "created_at_us": embedding.created_at_us,
     }
 
 
@@ -61,7 +61,8 @@ def to_filter(filters: Filters) -> models.Filter | None:
             models.FieldCondition(key="author_id", match=models.MatchAny(any=sorted(filters.exclude_authors)))
         )
     if filters.exclude_posts:
-        must_not.append(models.HasIdCondition(has_id=[point_id(one) for one in sorted(filters.exclude_posts)]))
+        excluded = [point_id(post_id) for post_id in sorted(filters.exclude_posts)]
+        must_not.append(models.HasIdCondition(has_id=excluded))
     return models.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
@@ -69,25 +70,30 @@ def payload_of(point: models.Record | models.ScoredPoint) -> dict[str, Any]:
     return point.payload or {}
 
 
-def _vector(point: models.Record) -> Vector | None:
-    return np.array(point.vector, np.float32) if isinstance(point.vector, list) else None
-
-
 def to_post(point: models.Record) -> StoredPost:
-    of = payload_of(point)
+    payload = payload_of(point)
     return StoredPost(
-        of["post_id"],
-        of["revision"],
-        of["deleted"],
-        of["author_id"],
-        of["language"],
-        of["created_at_us"],
+        payload["post_id"],
+        payload["revision"],
+        payload["deleted"],
+        payload["author_id"],
+        payload["language"],
+        payload["created_at_us"],
         _vector(point),
     )
 
 
 def to_member(point: models.Record) -> StoredMember:
-    of = payload_of(point)
+    payload = payload_of(point)
     return StoredMember(
-        of["member_id"], of["revision"], of["deleted"], of.get("acted", []), of.get("hidden", []), _vector(point)
+        payload["member_id"],
+        payload["revision"],
+        payload["deleted"],
+        payload.get("acted", []),
+        payload.get("hidden", []),
+        _vector(point),
     )
+
+
+def _vector(point: models.Record) -> Vector | None:
+    return np.array(point.vector, np.float32) if isinstance(point.vector, list) else None

@@ -1,6 +1,6 @@
-"""The client's side of the cold tier's Unix socket: the embedded tier of another process, to be read.
+"""The client's side of the cold tier's Unix socket: reads the embedded tier that another process owns.
 
-Owns the connections to the socket. What is in a frame is `socket_messages.py`, who answers is `socket_server.py`.
+Owns the connections to the socket. `socket_messages.py` knows what is in a frame, `socket_server.py` answers.
 """
 
 import threading
@@ -20,12 +20,12 @@ from schemas.ids import Kind, MemberId, PostId
 T = TypeVar("T")
 
 _IDLE_CONNECTIONS: Final = 16
-"""A client keeps so many open connections for its next calls."""
+"""A client keeps at most so many open connections for its next calls."""
 
 
 class RemoteColdTier:
-    """The methods say what `ColdReader` says; TierUnavailable also where the owner is gone or silent for `timeout_s`.
-    A restarted owner is found again by the next call."""
+    """The methods do what `ColdReader` says. They also raise TierUnavailable if there is no owner, or if it does not
+    answer within `timeout_s`. When the owner was restarted, the next call connects to it again."""
 
     def __init__(self, socket_path: Path, timeout_s: float) -> None:
         self._path = socket_path
@@ -38,12 +38,12 @@ class RemoteColdTier:
         return messages.unpack_hits(self._ask(messages.search_request(query_D, k, filters), messages.PackedHits))
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        found = self._ask(messages.Posts(list(ids), with_vectors), list[messages.PackedPost | None])
-        return [None if post is None else messages.unpack_post(post) for post in found]
+        posts = self._ask(messages.Posts(list(ids), with_vectors), list[messages.PackedPost | None])
+        return [None if post is None else messages.unpack_post(post) for post in posts]
 
     def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
-        found = self._ask(messages.Members(list(ids)), list[messages.PackedMember | None])
-        return [None if member is None else messages.unpack_member(member) for member in found]
+        members = self._ask(messages.Members(list(ids)), list[messages.PackedMember | None])
+        return [None if member is None else messages.unpack_member(member) for member in members]
 
     def scroll_posts(self) -> Iterator[StoredPost]:
         with self._connection() as connection:
@@ -66,12 +66,13 @@ class RemoteColdTier:
         for connection in idle:
             connection.close()
 
-    def _ask(self, request: messages.Request, shape: type[T]) -> T:
+    def _ask(self, request: messages.Request, body_type: type[T]) -> T:
         with self._connection() as connection:
-            return self._exchange(connection, messages.encode_request(request), shape)
+            return self._exchange(connection, messages.encode_request(request), body_type)
 
-    def _exchange(self, connection: Connection, frame: bytes, shape: type[T]) -> T:
-        """An empty frame is not sent: the next answer to what was asked before."""
+    def _exchange(self, connection: Connection, frame: bytes, body_type: type[T]) -> T:
+        """Sends the frame and reads one answer. An empty frame is not sent: it reads the next answer to the request
+        before."""
         try:
             if frame:
                 connection.send_bytes(frame)
@@ -80,21 +81,22 @@ class RemoteColdTier:
             answer = connection.recv_bytes()
         except (OSError, EOFError) as error:
             raise TierUnavailable(f"the cold process hung up: {error or 'end of file'}") from error
-        return messages.decode_answer(answer, shape)
+        return messages.decode_answer(answer, body_type)
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """One that no other thread uses. It is kept only after a whole answer: half a one would answer the next."""
+        """A connection that no other thread uses. It is used again only if its last answer was read to the end: the
+        rest of an answer would be taken for the next one."""
         connection = self._take()
-        whole = False
+        fully_read = False
         try:
             yield connection
-            whole = True
+            fully_read = True
         except TierRefused:
-            whole = True
+            fully_read = True
             raise
         finally:
-            self._give(connection, whole)
+            self._give_back(connection, fully_read)
 
     def _take(self) -> Connection:
         while True:
@@ -104,8 +106,8 @@ class RemoteColdTier:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 return self._connect()
-            # Readable without a question: the owner is gone.
-            if not _readable(connection):
+            # An idle connection is readable only when the owner is gone.
+            if not _is_readable(connection):
                 return connection
             connection.close()
 
@@ -115,16 +117,16 @@ class RemoteColdTier:
         except OSError as error:
             raise TierUnavailable(f"no cold process listens at {self._path}: {error.strerror or error}") from error
 
-    def _give(self, connection: Connection, whole: bool) -> None:
+    def _give_back(self, connection: Connection, reusable: bool) -> None:
         with self._lock:
-            keep = whole and not self._closed and len(self._idle) < _IDLE_CONNECTIONS
+            keep = reusable and not self._closed and len(self._idle) < _IDLE_CONNECTIONS
             if keep:
                 self._idle.append(connection)
         if not keep:
             connection.close()
 
 
-def _readable(connection: Connection) -> bool:
+def _is_readable(connection: Connection) -> bool:
     try:
         return connection.poll(0)
     except (OSError, EOFError):

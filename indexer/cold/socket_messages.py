@@ -1,6 +1,7 @@
-"""The messages between `RemoteColdTier` and `ColdServer`: msgpack in one frame each, never pickle.
+"""The messages on the cold tier's Unix socket, each encoded as msgpack in one frame; never pickle.
 
-A search's answer is two byte strings and a list of ids: scores and revisions as they lie in memory.
+A client sends one request. The owner answers it with an `Answer` or a `Failure`, or with several answers to a `Scroll`.
+Scores and revisions travel as byte strings, just as they lie in memory. Owns no connection.
 """
 
 from typing import Any, TypeVar
@@ -34,7 +35,7 @@ class Members(Struct, tag="members"):
 
 
 class Scroll(Struct, tag="scroll"):
-    """Answered with pages, the last one empty."""
+    """Answered with pages; the last page is empty."""
 
 
 class Count(Struct, tag="count"):
@@ -49,13 +50,13 @@ Request = Search | Posts | Members | Scroll | Count | AskFreshness
 
 class Failure(Struct, tag="failure"):
     refused: bool
-    """TierRefused, else TierUnavailable."""
+    """True for TierRefused, False for TierUnavailable."""
     message: str
 
 
 class Answer(Struct, tag="answer"):
     body: msgspec.Raw
-    """What it holds depends on the request."""
+    """Its type depends on the request."""
 
 
 class PackedHits(Struct):
@@ -69,11 +70,13 @@ class PackedHits(Struct):
 
 
 PackedPost = tuple[PostId, Revision, bool, MemberId, str | None, Micros, bytes]
+"""The fields of StoredPost; an empty vector stands for None."""
 PackedMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes]
+"""The fields of StoredMember; an empty vector stands for None."""
 
 T = TypeVar("T")
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_DECODING_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(Request)
@@ -88,7 +91,7 @@ def decode_request(frame: bytes) -> Request:
     """Raises TierRefused."""
     try:
         request: Request = _requests.decode(frame)
-    except _UNREADABLE as error:
+    except _DECODING_ERRORS as error:
         raise TierRefused(f"not a request to the cold tier: {error}") from error
     return request
 
@@ -101,13 +104,13 @@ def encode_failure(error: IndexerError) -> bytes:
     return _encoder.encode(Failure(isinstance(error, TierRefused), str(error)))
 
 
-def decode_answer(frame: bytes, shape: type[T]) -> T:
-    """Raises what the tier raised."""
+def decode_answer(frame: bytes, body_type: type[T]) -> T:
+    """The body of an answer. For a failure it raises what the tier raised, TierRefused or TierUnavailable."""
     try:
         answer = _answers.decode(frame)
         if isinstance(answer, Answer):
-            return msgspec.msgpack.decode(answer.body, type=shape)
-    except _UNREADABLE as error:
+            return msgspec.msgpack.decode(answer.body, type=body_type)
+    except _DECODING_ERRORS as error:
         raise TierUnavailable(f"the cold process speaks another version: {error}") from error
     raise TierRefused(answer.message) if answer.refused else TierUnavailable(answer.message)
 

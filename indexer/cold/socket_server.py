@@ -1,7 +1,7 @@
 """The owner's side of the cold tier's Unix socket: other processes of this machine read the embedded tier through it.
 
-Only the user who started the owner may open the socket. Clients can only read: the owner alone writes. Owns the
-connections and their threads. What is in a frame is `socket_messages.py`, the client is `socket_client.py`.
+Only the user who started the owner may open the socket. Clients can only read; the owner alone writes. Owns the
+connections and their threads. `socket_messages.py` knows what is in a frame, `socket_client.py` is the other side.
 """
 
 import os
@@ -27,7 +27,7 @@ _SCROLL_PAGE: Final = 2_000
 
 
 class ColdServer:
-    """One thread per connection; the tier serves many threads."""
+    """Has one thread for each connection; the tier may be called from many threads."""
 
     def __init__(self, tier: ColdReader, socket_path: Path, freshness: FreshnessWindow | None = None) -> None:
         self._tier = tier
@@ -40,7 +40,8 @@ class ColdServer:
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Listens when it returns. A socket that a dead owner left is replaced: the tier's lock says who owns it."""
+        """Listens when it returns. Replaces a socket that a dead owner has left: the lock of the tier's folder says who
+        the owner is."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -51,7 +52,7 @@ class ColdServer:
         self._acceptor.start()
 
     def close(self) -> None:
-        """Ends every connection; an answer under way is finished first. The tier stays open."""
+        """Ends every connection, after the answer that is being sent on it. Leaves the tier open."""
         self._closing.set()
         if self._listener is None:
             return
@@ -63,7 +64,7 @@ class ColdServer:
         with self._lock:
             threads = list(self._connections.items())
         for connection, _ in threads:
-            _hang_up(connection)
+            _shut_down_reading(connection)
         for _, thread in threads:
             thread.join()
 
@@ -86,7 +87,7 @@ class ColdServer:
                 for answer in self._answers(connection.recv_bytes()):
                     connection.send_bytes(answer)
         except (OSError, EOFError):
-            # The client is gone, or the server closes.
+            # The client is gone, or this server is closing.
             pass
         finally:
             with self._lock:
@@ -116,13 +117,14 @@ class ColdServer:
         tier = self._tier
         match request:
             case messages.Search():
-                vector = messages.unpack_query(request)
-                return messages.pack_hits(tier.search(vector, request.k, messages.filters_of(request)))
+                query = messages.unpack_query(request)
+                return messages.pack_hits(tier.search(query, request.k, messages.filters_of(request)))
             case messages.Posts():
-                found = tier.posts(request.ids, with_vectors=request.with_vectors)
-                return [None if post is None else messages.pack_post(post) for post in found]
+                posts = tier.posts(request.ids, with_vectors=request.with_vectors)
+                return [None if post is None else messages.pack_post(post) for post in posts]
             case messages.Members():
-                return [None if one is None else messages.pack_member(one) for one in tier.members(request.ids)]
+                members = tier.members(request.ids)
+                return [None if member is None else messages.pack_member(member) for member in members]
             case messages.Count():
                 return tier.count(request.kind)
             case messages.AskFreshness():
@@ -131,7 +133,7 @@ class ColdServer:
                 raise TierRefused("not a request to the cold tier")
 
 
-def _hang_up(connection: Connection) -> None:
-    """Wakes the thread that waits for a question; an answer that is being sent still leaves."""
-    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as hung:
-        hung.shutdown(socket.SHUT_RD)
+def _shut_down_reading(connection: Connection) -> None:
+    """Wakes the thread that waits for the next request. An answer that is being sent still reaches the client."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        duplicate.shutdown(socket.SHUT_RD)

@@ -1,1 +1,1 @@
-"""The hot tier: slots of a matrix, searched in place."""
+"""The hot tier: the newest posts in memory, in the slots of a matrix that is searched in place."""

@@ -4,7 +4,7 @@ Two implementations: `FaissMatrix` searches with FAISS on the CPU, `TorchMatrix`
 library when it is made. A row may be changed during a search if the search's mask leaves the row out; the hot tier
 makes sure of that.
 
-Shapes: S slots, D dimensions, K hits.
+Shapes: S slots, D dimensions, K slots of one call, R rows of one stripe.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +17,12 @@ from indexer.hot.slot_table import Mask, Slots
 from indexer.tiers import Scores
 from schemas.embeddings import Vector
 
-_GPU_MORE: Final = 128
-"""Asked for beyond k, because half precision orders close neighbours wrongly; the hits are scored again in full."""
+_EXTRA_HITS: Final = 128
+"""The scan in half precision is asked for so many hits more than k, because it orders close neighbours wrongly. All of
+them are scored again in full precision."""
 
 
-class Scanned(NamedTuple):
+class ScannedSlots(NamedTuple):
     """Best first."""
 
     slots: Slots
@@ -30,19 +31,20 @@ class Scanned(NamedTuple):
 
 class Matrix(Protocol):
     def put(self, slots: Slots, vectors_KD: Vector) -> None:
-        """One thread alone."""
+        """Only one thread may call it."""
         ...
 
     def get(self, slots: Slots) -> Vector: ...
 
-    def scan(self, query_D: Vector, k: int, mask_S: Mask) -> Scanned:
-        """The k best of the slots that the mask lets through. Any thread; the mask may be shorter than the matrix."""
+    def scan(self, query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
+        """The k best of the slots that the mask lets through. Any thread may call it. The mask may be shorter than the
+        matrix; the rest is left out."""
         ...
 
 
 class FaissMatrix:
-    """Slot s is row s // threads of stripe s % threads: stripes fill evenly and are scanned side by side, since FAISS
-    gives one query one thread. A selector costs the scan nothing."""
+    """Slot s is row s // threads of stripe s % threads, so that the stripes fill evenly. The stripes are scanned at the
+    same time, because FAISS uses one thread for one query. A selector does not slow the scan down."""
 
     def __init__(self, num_slots: int, dimension: int, threads: int) -> None:
         import faiss
@@ -50,10 +52,11 @@ class FaissMatrix:
         self._faiss: Any = faiss
         self._dimension = dimension
         self._threads = threads
-        self._stripes = [self._stripe(-(-num_slots // threads)) for _ in range(threads)]
+        self._stripes = [self._new_stripe(-(-num_slots // threads)) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads, "hot-scan") if threads > 1 else None
 
-    def _stripe(self, rows: int) -> tuple[Any, Vector]:
+    def _new_stripe(self, rows: int) -> tuple[Any, Vector]:
+        """An index with all its rows, and these rows as an array that shares the index's memory."""
         index = self._faiss.IndexFlatIP(self._dimension)
         index.codes.resize(rows * self._dimension * 4)
         rows_RD = self._faiss.rev_swig_ptr(index.get_xb(), rows * self._dimension).reshape(rows, self._dimension)
@@ -61,40 +64,41 @@ class FaissMatrix:
         return index, rows_RD
 
     def put(self, slots: Slots, vectors_KD: Vector) -> None:
-        for place, (_, rows_RD) in enumerate(self._stripes):
-            mine = slots % self._threads == place
-            rows_RD[slots[mine] // self._threads] = vectors_KD[mine]
+        for stripe, (_, rows_RD) in enumerate(self._stripes):
+            in_stripe = slots % self._threads == stripe
+            rows_RD[slots[in_stripe] // self._threads] = vectors_KD[in_stripe]
 
     def get(self, slots: Slots) -> Vector:
-        found = np.empty((len(slots), self._dimension), np.float32)
-        for place, (_, rows_RD) in enumerate(self._stripes):
-            mine = slots % self._threads == place
-            found[mine] = rows_RD[slots[mine] // self._threads]
-        return found
+        vectors_KD = np.empty((len(slots), self._dimension), np.float32)
+        for stripe, (_, rows_RD) in enumerate(self._stripes):
+            in_stripe = slots % self._threads == stripe
+            vectors_KD[in_stripe] = rows_RD[slots[in_stripe] // self._threads]
+        return vectors_KD
 
-    def scan(self, query_D: Vector, k: int, mask_S: Mask) -> Scanned:
+    def scan(self, query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
         if self._pool is None:
-            return self._scan(0, query_D, k, mask_S)
-        places = range(self._threads)
-        parts = list(self._pool.map(lambda place: self._scan(place, query_D, k, mask_S), places))
+            return self._scan_stripe(0, query_D, k, mask_S)
+        stripes = range(self._threads)
+        parts = list(self._pool.map(lambda stripe: self._scan_stripe(stripe, query_D, k, mask_S), stripes))
         slots = np.concatenate([part.slots for part in parts])
         scores = np.concatenate([part.scores for part in parts])
-        best = best_k(scores, k)
-        return Scanned(slots[best], scores[best])
+        return _best(slots, scores, k)
 
-    def _scan(self, place: int, query_D: Vector, k: int, mask_S: Mask) -> Scanned:
-        bits = np.packbits(mask_S[place :: self._threads], bitorder="little")
+    def _scan_stripe(self, stripe: int, query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
+        bits = np.packbits(mask_S[stripe :: self._threads], bitorder="little")
         selector = self._faiss.IDSelectorBitmap(bits)
         self._faiss.omp_set_num_threads(1)
-        scores, rows = self._stripes[place][0].search(
+        scores, rows = self._stripes[stripe][0].search(
             query_D.reshape(1, -1), k, params=self._faiss.SearchParameters(sel=selector)
         )
-        found = rows[0] >= 0
-        return Scanned(rows[0][found] * self._threads + place, scores[0][found])
+        # FAISS fills up with row -1 when fewer than k pass.
+        is_hit = rows[0] >= 0
+        return ScannedSlots(rows[0][is_hit] * self._threads + stripe, scores[0][is_hit])
 
 
 class TorchMatrix:
-    """Half precision on the device for the scan, full precision beside it for the scores that are given."""
+    """Scans in half precision on the device. The scores of the hits come from vectors in full precision, which stay in
+    main memory."""
 
     def __init__(self, num_slots: int, dimension: int, device: str) -> None:
         import torch
@@ -113,17 +117,20 @@ class TorchMatrix:
     def get(self, slots: Slots) -> Vector:
         return self._full_SD[slots]
 
-    def scan(self, query_D: Vector, k: int, mask_S: Mask) -> Scanned:
+    def scan(self, query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
         torch = self._torch
         size = len(mask_S)
         query = torch.from_numpy(np.array(query_D)).to(self._device, torch.float16)
         scores_S = self._half_SD[:size] @ query
         scores_S.masked_fill_(~torch.from_numpy(mask_S).to(self._device), -torch.inf)
-        slots = torch.topk(scores_S, min(k + _GPU_MORE, size)).indices.cpu().numpy()
+        slots = torch.topk(scores_S, min(k + _EXTRA_HITS, size)).indices.cpu().numpy()
         slots = slots[mask_S[slots]]
-        scores = self._full_SD[slots] @ query_D
-        best = best_k(scores, k)
-        return Scanned(slots[best], scores[best])
+        return _best(slots, self._full_SD[slots] @ query_D, k)
+
+
+def _best(slots: Slots, scores: Scores, k: int) -> ScannedSlots:
+    rows = best_k(scores, k)
+    return ScannedSlots(slots[rows], scores[rows])
 
 
 def new_matrix(num_slots: int, dimension: int, device: str, threads: int) -> Matrix:
@@ -136,7 +143,7 @@ def new_matrix(num_slots: int, dimension: int, device: str, threads: int) -> Mat
 
 
 def _has_gpu() -> bool:
-    """Asks the driver before it imports torch, which is slow to load."""
+    """Looks for the driver before it imports torch, which is slow to load."""
     from ctypes import CDLL
 
     try:

@@ -1,4 +1,4 @@
-"""Posts by age, oldest first: a heap whose outdated entries are skipped. Knows no slots."""
+"""Posts in the order of their age, the oldest first. Knows neither slots nor vectors."""
 
 import heapq
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from schemas.ids import Micros, PostId
 
-_FEW: Final = 1024
+_MIN_OUTDATED: Final = 1024
 
 
 class Age(NamedTuple):
@@ -15,24 +15,28 @@ class Age(NamedTuple):
 
 
 class OldestFirst:
-    """`current` says the age of a post that still counts, None of one that does not; `size` how many count."""
+    """A heap of ages. An update or a removal of a post leaves its old entry in the heap; such outdated entries are
+    skipped, and thrown away when they are too many.
 
-    def __init__(self, current: Callable[[PostId], Micros | None], size: Callable[[], int]) -> None:
-        self._current = current
-        self._size = size
+    `created_at`: the time of a post as it is now, or None if it is gone; an entry with another time is outdated.
+    `num_posts`: how many posts there are now."""
+
+    def __init__(self, created_at: Callable[[PostId], Micros | None], num_posts: Callable[[], int]) -> None:
+        self._created_at = created_at
+        self._num_posts = num_posts
         self._heap: list[Age] = []
 
     def push(self, age: Age) -> None:
         heapq.heappush(self._heap, age)
-        if len(self._heap) > 2 * self._size() + _FEW:
-            # Updates leave an entry each; a post with the same time twice is harmless.
-            self._heap = [one for one in set(self._heap) if self._counts(one)]
+        if len(self._heap) > 2 * self._num_posts() + _MIN_OUTDATED:
+            # A set, because an update that keeps the time leaves an equal entry.
+            self._heap = [entry for entry in set(self._heap) if self._is_current(entry)]
             heapq.heapify(self._heap)
 
     def oldest(self) -> Age | None:
-        while self._heap and not self._counts(self._heap[0]):
+        while self._heap and not self._is_current(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0] if self._heap else None
 
-    def _counts(self, age: Age) -> bool:
-        return self._current(age.post_id) == age.created_at_us
+    def _is_current(self, age: Age) -> bool:
+        return self._created_at(age.post_id) == age.created_at_us

@@ -1,7 +1,7 @@
-"""Which live post of the hot tier is in which slot, and what filters ask of it.
+"""Which live post of the hot tier is in which slot, and what filters ask about it. Knows neither vectors nor ages.
 
-A reader sees the slots as they were when it began, through a mask. A slot that is blanked while somebody reads keeps
-its post until those readers have ended; only then is it free again. Knows neither vectors, nor ages, nor deletes.
+A reader sees the slots as they were when it began, through a mask. So a slot that is blanked keeps its post while a
+reader that began before may still look at it. Only then the slot is free again.
 """
 
 from collections import deque
@@ -25,6 +25,8 @@ _BLANK: Final = StoredPost(PostId(""), Revision(0), True, MemberId(""), None, Mi
 
 
 class SlotTable:
+    """Methods marked "within `exclusive`" may only be called inside that context."""
+
     def __init__(self, num_slots: int) -> None:
         self._changed = Condition()
         self._slot_of: dict[PostId, int] = {}
@@ -35,12 +37,13 @@ class SlotTable:
         self._languages = StringCodes()
         self._by_author: dict[str, set[int]] = {}
         self._free = list(range(num_slots))[::-1]
-        """The lowest slot is taken first, so that a tier with few posts scans few."""
-        self._stale: set[int] = set()
+        """The lowest slot is taken first, so that a tier with few posts scans few rows."""
+        self._uncleared: set[int] = set()
         """Free slots whose vectors are still in the matrix."""
-        self._used = 0
+        self._num_used = 0
+        """One more than the highest slot that was ever taken."""
         self._blanked: deque[tuple[int, int]] = deque()
-        """The last reading that began before, and the slot."""
+        """The number of the last reading that began before the slot was blanked, and the slot."""
         self._readings: set[int] = set()
         self._last_reading = 0
 
@@ -48,27 +51,27 @@ class SlotTable:
         return len(self._slot_of)
 
     def slot_of(self, post_id: PostId) -> int | None:
-        """Within `alone`."""
+        """Within `exclusive`."""
         return self._slot_of.get(post_id)
 
     def post(self, slot: int) -> StoredPost:
-        """Within `alone`, or of a slot of the reader's mask."""
+        """Within `exclusive`, or by a reader for a slot of its mask."""
         return self._posts[slot]
 
     def post_ids(self) -> list[PostId]:
-        """All live ones, at one moment."""
+        """All live posts at one moment."""
         return list(self._slot_of)
 
     @contextmanager
-    def alone(self, room: int = 0) -> Iterator[None]:
-        """Nothing changes and no reader begins meanwhile. Waits until `room` slots are free."""
+    def exclusive(self, num_free: int = 0) -> Iterator[None]:
+        """Nobody else changes the table and no reader begins meanwhile. Waits until `num_free` slots are free."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._free) >= room)
+            self._changed.wait_for(lambda: len(self._free) >= num_free)
             yield
 
     @contextmanager
     def reading(self, filters: Filters) -> Iterator[Mask]:
-        """The slots that are live and pass now; they hold their posts until the reader ends."""
+        """The slots that are live now and pass the filters. They hold their posts until the reader ends."""
         with self._changed:
             self._last_reading += 1
             reading = self._last_reading
@@ -82,10 +85,10 @@ class SlotTable:
                 self._free_blanked()
 
     def take(self, post: PostEmbedding) -> int:
-        """Within `alone`. The post is live from now on."""
+        """Puts the post into a free slot and returns it. Within `exclusive`."""
         slot = self._free.pop()
-        self._stale.discard(slot)
-        self._used = max(self._used, slot + 1)
+        self._uncleared.discard(slot)
+        self._num_used = max(self._num_used, slot + 1)
         self._slot_of[post.post_id] = slot
         self._posts[slot] = StoredPost(
             post.post_id, post.revision, False, post.author_id, post.language, post.created_at_us, None
@@ -97,40 +100,41 @@ class SlotTable:
         return slot
 
     def blank(self, slot: int) -> None:
-        """Within `alone`."""
+        """Removes the post: no later reader sees it. Within `exclusive`."""
         post = self._posts[slot]
         del self._slot_of[post.post_id]
         self._live[slot] = False
-        of_author = self._by_author[post.author_id]
-        of_author.discard(slot)
-        if not of_author:
+        slots_of_author = self._by_author[post.author_id]
+        slots_of_author.discard(slot)
+        if not slots_of_author:
             del self._by_author[post.author_id]
         self._blanked.append((self._last_reading, slot))
         self._free_blanked()
 
-    def take_stale(self) -> list[int]:
-        """Within `alone`, by the thread that takes slots: what was freed since the last time and not taken again."""
-        stale, self._stale = list(self._stale), set()
-        return stale
+    def pop_uncleared(self) -> list[int]:
+        """Slots that became free since the last call and were not taken again; the caller clears their vectors. Within
+        `exclusive`, by the thread that takes slots."""
+        slots, self._uncleared = list(self._uncleared), set()
+        return slots
 
     def _free_blanked(self) -> None:
-        oldest = min(self._readings, default=self._last_reading + 1)
+        oldest_reading = min(self._readings, default=self._last_reading + 1)
         freed = False
-        while self._blanked and self._blanked[0][0] < oldest:
+        while self._blanked and self._blanked[0][0] < oldest_reading:
             slot = self._blanked.popleft()[1]
             self._posts[slot] = _BLANK
             self._free.append(slot)
-            self._stale.add(slot)
+            self._uncleared.add(slot)
             freed = True
         if freed:
             self._changed.notify()
 
     def _mask(self, filters: Filters) -> Mask:
-        mask = self._live[: self._used].copy()
+        mask = self._live[: self._num_used].copy()
         if filters.languages:
-            mask &= self._languages.among(self._language[: self._used], filters.languages)
+            mask &= self._languages.among(self._language[: self._num_used], filters.languages)
         if filters.created_after_us is not None:
-            mask &= self._created_at[: self._used] > filters.created_after_us
+            mask &= self._created_at[: self._num_used] > filters.created_after_us
         for author_id in filters.exclude_authors:
             mask[list(self._by_author.get(author_id, ()))] = False
         excluded = (self._slot_of.get(PostId(post_id)) for post_id in filters.exclude_posts)

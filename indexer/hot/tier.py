@@ -1,7 +1,7 @@
-"""The hot tier: the newest posts in slots of a preallocated matrix.
+"""The hot tier: the newest posts, in the slots of a preallocated matrix.
 
-Owns the rules: which revision wins, what is new enough, who has to go from a full tier. Which slot a post is in is
-`slot_table.py`, the vectors and their scan are `matrix.py`. Knows neither Kafka nor the device.
+Owns the rules: which revision wins, which post is new enough, and which one leaves a full tier. `slot_table.py` knows
+which post is in which slot, `matrix.py` holds the vectors and scans them. Knows neither Kafka nor the device.
 """
 
 import time
@@ -23,64 +23,65 @@ from schemas.times import now_us
 
 _STEP_POSTS: Final = 64
 """Applied at once, before searches may go on: about half a millisecond."""
-_SPARE: Final = 0.1
-"""Slots beyond the capacity, for what searches still look at: at 10,000 upserts/s a search of 20 ms keeps 200."""
-_LEAST_SPARE: Final = 256
+_SPARE_SHARE: Final = 0.1
+"""Slots beyond the capacity, for posts that are gone but still searched: at 10,000 upserts/s a search of 20 ms keeps
+200 of them."""
+_MIN_SPARE: Final = 256
 _SCROLL_PAGE: Final = 1_000
 
 
 class MatrixHotTier:
-    """The methods say what `HotTier` says. A search sees the posts as they were when it began. `upsert` waits for
-    searches to end only where they look at all spare slots."""
+    """The methods do what `HotTier` says. A search sees the posts as they were when it began. `upsert` waits for
+    searches only when they still look at all spare slots."""
 
     def __init__(self, dimension: int, settings: HotSettings, clock: Clock = now_us) -> None:
         self._dimension = dimension
         self._window_us = int(settings.window_s * 1_000_000)
         self._capacity = settings.capacity
         self._clock = clock
-        num_slots = self._capacity + max(_LEAST_SPARE, int(_SPARE * self._capacity))
+        num_slots = self._capacity + max(_MIN_SPARE, int(_SPARE_SHARE * self._capacity))
         self._matrix = new_matrix(num_slots, dimension, settings.device, settings.threads)
         self._slots = SlotTable(num_slots)
         self._deleted: dict[PostId, StoredPost] = {}
-        self._live_by_age = OldestFirst(self._live_age, self._slots.__len__)
-        self._deleted_by_age = OldestFirst(self._deleted_age, self._deleted.__len__)
+        self._oldest_live = OldestFirst(self._live_created_at, self._slots.__len__)
+        self._oldest_deleted = OldestFirst(self._deleted_created_at, self._deleted.__len__)
 
     def upsert(self, embeddings: Sequence[Embedding]) -> int:
         posts = [self._checked(embedding) for embedding in embeddings]
         changed = 0
         for first in range(0, len(posts), _STEP_POSTS):
             changed += self._apply(posts[first : first + _STEP_POSTS])
-            # Python's lock goes to a search that waits for it; it would else wait for 5 ms.
+            # Hands Python's lock to a waiting search, which would otherwise wait 5 ms for it.
             time.sleep(0)
         return changed
 
     def expire(self, now_us: Micros) -> int:
-        start = now_us - self._window_us
+        window_start = now_us - self._window_us
         dropped = 0
-        with self._slots.alone():
-            for by_age in (self._live_by_age, self._deleted_by_age):
-                while (oldest := by_age.oldest()) is not None and oldest.created_at_us < start:
+        with self._slots.exclusive():
+            for oldest_first in (self._oldest_live, self._oldest_deleted):
+                while (oldest := oldest_first.oldest()) is not None and oldest.created_at_us < window_start:
                     self._forget(oldest.post_id)
                     dropped += 1
-            stale = self._slots.take_stale()
-        self._erase(stale)
+            uncleared = self._slots.pop_uncleared()
+        self._erase(uncleared)
         return dropped
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
         with self._slots.reading(filters) as mask:
-            found = self._matrix.scan(query_D, k, mask)
-            posts = [self._slots.post(slot) for slot in found.slots.tolist()]
-        return sorted_hits([post.post_id for post in posts], found.scores, [post.revision for post in posts])
+            hits = self._matrix.scan(query_D, k, mask)
+            posts = [self._slots.post(slot) for slot in hits.slots.tolist()]
+        return sorted_hits([post.post_id for post in posts], hits.scores, [post.revision for post in posts])
 
     def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
         return [None if post is None else post.revision for post in self.posts(ids)]
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        with self._slots.alone():
-            held = [self._held(post_id) for post_id in ids]
+        with self._slots.exclusive():
+            posts = [self._stored(post_id) for post_id in ids]
             if not with_vectors:
-                return held
-            return [None if post is None else self._with_vector(post) for post in held]
+                return posts
+            return [None if post is None else self._with_vector(post) for post in posts]
 
     def scroll_posts(self) -> Iterator[StoredPost]:
         ids = self._slots.post_ids()
@@ -91,7 +92,7 @@ class MatrixHotTier:
         return len(self._slots)
 
     def _erase(self, slots: Sequence[int]) -> None:
-        """A free slot holds no vector: it may be one of a deleted post."""
+        """Clears the vectors of free slots: one may be the vector of a deleted post."""
         for first in range(0, len(slots), _STEP_POSTS):
             part = np.array(slots[first : first + _STEP_POSTS], np.int64)
             self._matrix.put(part, np.zeros((len(part), self._dimension), np.float32))
@@ -104,42 +105,44 @@ class MatrixHotTier:
         return embedding
 
     def _apply(self, posts: Sequence[PostEmbedding]) -> int:
-        with self._slots.alone(room=len(posts)):
-            start = Micros(self._clock() - self._window_us)
-            taken: dict[int, bytes] = {}
-            changed = sum(self._apply_one(post, start, taken) for post in posts)
-            if taken:
-                vectors_KD = np.frombuffer(b"".join(taken.values()), "<f4").reshape(-1, self._dimension)
-                self._matrix.put(np.fromiter(taken, np.int64, len(taken)), vectors_KD)
+        with self._slots.exclusive(num_free=len(posts)):
+            window_start = Micros(self._clock() - self._window_us)
+            new_vectors: dict[int, bytes] = {}
+            changed = sum(self._apply_post(post, window_start, new_vectors) for post in posts)
+            if new_vectors:
+                vectors_KD = np.frombuffer(b"".join(new_vectors.values()), "<f4").reshape(-1, self._dimension)
+                self._matrix.put(np.fromiter(new_vectors, np.int64, len(new_vectors)), vectors_KD)
         return changed
 
-    def _apply_one(self, post: PostEmbedding, start: Micros, taken: dict[int, bytes]) -> bool:
-        """What it puts into a slot goes into `taken`."""
-        held = self._held(post.post_id)
-        if held is not None and held.revision >= post.revision:
+    def _apply_post(self, post: PostEmbedding, window_start: Micros, new_vectors: dict[int, bytes]) -> bool:
+        """Whether it changed something. Adds the vector of a live post to `new_vectors`, by slot; the caller puts them
+        into the matrix."""
+        stored = self._stored(post.post_id)
+        if stored is not None and stored.revision >= post.revision:
             return False
         self._forget(post.post_id)
-        if post.created_at_us < start or not (post.deleted or self._make_room_for(post)):
-            return held is not None
+        if post.created_at_us < window_start or not (post.deleted or self._make_room_for(post)):
+            return stored is not None
         if post.deleted:
             self._deleted[post.post_id] = stored_post(post)
-            self._deleted_by_age.push(_age(post))
+            self._oldest_deleted.push(_age(post))
         else:
-            taken[self._slots.take(post)] = post.vector
-            self._live_by_age.push(_age(post))
+            new_vectors[self._slots.take(post)] = post.vector
+            self._oldest_live.push(_age(post))
         return True
 
     def _make_room_for(self, post: PostEmbedding) -> bool:
-        """The oldest post of a full tier goes, or this one does not come."""
+        """Drops the oldest post if the tier is full. False if the new post would itself be the oldest."""
         if len(self._slots) < self._capacity:
             return True
-        oldest = self._live_by_age.oldest()
+        oldest = self._oldest_live.oldest()
         if oldest is None or _age(post) < oldest:
             return False
         self._forget(oldest.post_id)
         return True
 
-    def _held(self, post_id: PostId) -> StoredPost | None:
+    def _stored(self, post_id: PostId) -> StoredPost | None:
+        """Live or deleted."""
         slot = self._slots.slot_of(post_id)
         return self._deleted.get(post_id) if slot is None else self._slots.post(slot)
 
@@ -153,11 +156,11 @@ class MatrixHotTier:
         slot = self._slots.slot_of(post.post_id)
         return post if slot is None else post._replace(vector=self._matrix.get(np.array([slot]))[0])
 
-    def _live_age(self, post_id: PostId) -> Micros | None:
+    def _live_created_at(self, post_id: PostId) -> Micros | None:
         slot = self._slots.slot_of(post_id)
         return None if slot is None else self._slots.post(slot).created_at_us
 
-    def _deleted_age(self, post_id: PostId) -> Micros | None:
+    def _deleted_created_at(self, post_id: PostId) -> Micros | None:
         post = self._deleted.get(post_id)
         return None if post is None else post.created_at_us
 

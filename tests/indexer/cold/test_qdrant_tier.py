@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient
 
-from indexer.cold.qdrant_tier import QdrantColdTier, _connect
+from indexer.cold.qdrant_connection import connect
+from indexer.cold.qdrant_tier import QdrantColdTier
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 from schemas.ids import Generation, PostId
@@ -23,7 +24,7 @@ GENERATION = Generation(f"test-{uuid.uuid4().hex[:8]}")
 
 @pytest.fixture
 def client() -> Iterator[QdrantClient]:
-    with QdrantServer() as server, closing(_connect(server.settings())) as made:
+    with QdrantServer() as server, closing(connect(server.settings())) as made:
         yield made
 
 
@@ -50,10 +51,10 @@ class Upserts:
 def test_an_old_owner_that_wakes_up_overwrites_nothing(client: QdrantClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """It read the revisions before the new owner wrote, so only the server's condition can stop it."""
     old, new = make(client), make(client)
-    seen_before = old._places("post", {"p1", "p2"})
+    seen_before = old._last_writes("post", {"p1", "p2"})
     new.write("post", index_records(post_embedding("p1", 1), post_embedding("p2", 1), first=10))
     new.write("post", index_records(post_embedding("p1", 3, deleted=True), post_embedding("p2", 3), first=12))
-    monkeypatch.setattr(old, "_places", lambda *_: seen_before)
+    monkeypatch.setattr(old, "_last_writes", lambda *_: seen_before)
     old.write("post", index_records(post_embedding("p1", 1), post_embedding("p2", 1), first=10))
     stored = new.posts([PostId("p1"), PostId("p2")])
     assert [(one.revision, one.deleted) for one in stored if one is not None] == [(3, True), (3, False)]
@@ -66,9 +67,9 @@ def test_an_old_owner_overwrites_nothing_that_it_writes_singly(
     """What came from another partition it writes under a condition of its own, and that must be the server's too."""
     old, new = make(client), make(client)
     new.write("post", index_records(post_embedding("p1", 1), first=1000, partition=3))
-    seen_before = old._places("post", {"p1"})
+    seen_before = old._last_writes("post", {"p1"})
     new.write("post", index_records(post_embedding("p1", 3, deleted=True), first=12))
-    monkeypatch.setattr(old, "_places", lambda *_: seen_before)
+    monkeypatch.setattr(old, "_last_writes", lambda *_: seen_before)
     old.write("post", index_records(post_embedding("p1", 2), first=10))
     (stored,) = new.posts([PostId("p1")])
     assert stored is not None

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from indexer.hot.matrix import Scanned
+from indexer.hot.matrix import ScannedSlots
 from indexer.hot.slot_table import Mask
 from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
@@ -27,7 +27,7 @@ def test_a_search_sees_the_posts_as_they_were_when_it_began(monkeypatch: pytest.
     tier.upsert([post_embedding(f"p{n}", 1, vector=query) for n in range(5)])
     scan = tier._matrix.scan
 
-    def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> Scanned:
+    def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
         monkeypatch.setattr(tier._matrix, "scan", scan)
         tier.upsert([post_embedding(f"p{n}", 2, vector=-query) for n in range(4)])
         tier.upsert([post_embedding("p4", 2, deleted=True), post_embedding("p5", 1, vector=query)])
@@ -48,7 +48,7 @@ def test_writes_wait_for_searches_only_when_all_spare_slots_are_looked_at(monkey
     scanning, go_on = threading.Event(), threading.Event()
     scan = tier._matrix.scan
 
-    def slow(query_D: Vector, k: int, mask_S: Mask) -> Scanned:
+    def slow(query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
         scanning.set()
         go_on.wait()
         return scan(query_D, k, mask_S)
@@ -120,7 +120,7 @@ def test_a_free_slot_holds_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     tier.upsert([post_embedding("gone"), post_embedding("updated"), post_embedding("kept")])
     scan = tier._matrix.scan
 
-    def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> Scanned:
+    def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
         tier.upsert([post_embedding("gone", 2, deleted=True), post_embedding("updated", 2)])
         tier.expire(NOW)
         return scan(query_D, k, mask_S)
