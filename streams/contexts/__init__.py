@@ -1,1 +1,1 @@
-"""The context stage: input events in, contexts out, exactly once; its rows in RocksDB and their changelogs."""
+"""The context stage: turns input events into contexts, exactly once. Its rows are in RocksDB and their changelogs."""

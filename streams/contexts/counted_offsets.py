@@ -1,7 +1,8 @@
-"""How far the rows have counted each input, kept with the rows in the changelog.
+"""The counted offsets: how far the rows have counted each input, stored in the changelog beside the rows.
 
-The group's offsets say the same, and are what counts. These are the second copy that tells a lost group from a new one,
-so that nothing is counted twice, and that brings the offsets back.
+The offsets that the consumer group has committed say the same, and they decide where reading goes on. The counted
+offsets are a second copy. They tell a group that has lost its offsets from a new group, so that no event is counted
+twice, and a lost group gets its offsets back from them.
 """
 
 import struct
@@ -12,14 +13,14 @@ from contexts.cells import Cells
 from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.contexts.rows import TablePartition
+from streams.contexts.row_store import RowStore
 from streams.errors import OffsetsLost
 from streams.kafka.records import Place
 
 LETTER: Final = b"o"
-"""Of the cells with positions; contexts/cells.py has the other letters."""
-_POSITIONS: Final = "positions"
-"""All of a partition are read at once."""
+"""The letter of offset cells; contexts/cells.py has the other letters."""
+_ALL_OFFSETS: Final = "positions"
+"""Names all offset cells of a partition, which are read together."""
 _offset = struct.Struct(">q")
 
 CHANGELOG_OF: Final = {
@@ -30,33 +31,36 @@ CHANGELOG_OF: Final = {
     topics.ACTIONS_BY_MEMBER: topics.MEMBER_CHANGELOG,
     topics.ACTIVITY: topics.MEMBER_CHANGELOG,
 }
-"""Which changelog keeps the position of which input, always in the partition of the same number."""
+"""The changelog that stores the counted offsets of each input, always in the partition of the same number."""
 
 
-def position_cells(positions: Mapping[Place, Offset], changelog: str) -> dict[Partition, Cells]:
+def offset_cells(offsets: Mapping[Place, Offset], changelog: str) -> dict[Partition, Cells]:
+    """The cells for those offsets that belong into this changelog."""
     cells: dict[Partition, Cells] = {}
-    for place, offset in positions.items():
+    for place, offset in offsets.items():
         if CHANGELOG_OF[place.topic] == changelog:
             cells.setdefault(place.partition, {})[LETTER + place.topic.encode()] = _offset.pack(offset)
     return cells
 
 
-def read_position(key: bytes, value: bytes, partition: Partition) -> tuple[Place, Offset]:
-    """What a cell with the letter of positions says. Raises DamagedRow."""
+def read_offset_cell(key: bytes, value: bytes, partition: Partition) -> tuple[Place, Offset]:
+    """The input partition of an offset cell, and its counted offset. Raises DamagedRow."""
     try:
         topic = key[len(LETTER) :].decode()
         (offset,) = _offset.unpack(value)
     except (struct.error, UnicodeDecodeError) as error:
         input_name = key[len(LETTER) :].decode(errors="replace")
-        raise DamagedRow(f"the position in {input_name} cannot be read: {error}") from error
+        raise DamagedRow(f"the counted offset of {input_name} cannot be read: {error}") from error
     return Place(topic, partition), Offset(offset)
 
 
-def refuse_lost_offsets(table: TablePartition, committed: Mapping[Place, Offset | None]) -> None:
-    """Raises RowsThrownAway or ChangelogDamaged where a position cannot be read, and OffsetsLost when the group would
-    read again what the rows have counted. The group may be ahead: it also commits control records. It is never behind
-    because the broker has lost records: the transaction that sets its offsets back sets these back too."""
-    for place, counted in _counted(table):
+def refuse_lost_offsets(store: RowStore, committed: Mapping[Place, Offset | None]) -> None:
+    """Raises OffsetsLost if the group would read again what the rows have counted. Raises RowsThrownAway or
+    ChangelogDamaged if a counted offset cannot be read.
+
+    The group may be ahead, because it also commits past control records. It is not behind after the broker has lost
+    records: the transaction that sets the group's offsets back sets the counted ones back too."""
+    for place, counted in _read_counted(store):
         offset = committed.get(place)
         if offset is None or offset < counted:
             raise OffsetsLost(
@@ -66,10 +70,10 @@ def refuse_lost_offsets(table: TablePartition, committed: Mapping[Place, Offset 
             )
 
 
-def _counted(table: TablePartition) -> list[tuple[Place, Offset]]:
+def _read_counted(store: RowStore) -> list[tuple[Place, Offset]]:
     try:
-        positions = [read_position(key, value, table.partition) for key, value in table.scan(LETTER)]
+        counted = [read_offset_cell(key, value, store.partition) for key, value in store.scan(LETTER)]
     except DamagedRow as error:
-        raise table.damaged(_POSITIONS, error) from error
-    table.read_well(_POSITIONS)
-    return positions
+        raise store.damage_error(_ALL_OFFSETS, error) from error
+    store.note_readable(_ALL_OFFSETS)
+    return counted

@@ -1,6 +1,6 @@
-"""Records whose producer has another partitioner than ours: found, counted, and sent on to where they belong.
+"""Finds records that a producer with another partitioner has put into a wrong partition, and moves them.
 
-The rows of an entity are in the partition of its key, and nowhere else. Hops need no look: only we write them.
+The row of an entity is in the partition of its key and nowhere else. Hops are not checked: only this stage writes them.
 """
 
 import time
@@ -20,31 +20,31 @@ from streams.kafka.partitions import partition_of
 from streams.kafka.records import Output
 
 _MOVED: Final = frozenset((topics.POSTS, topics.MEMBERS, topics.REPUBLISH))
-"""An activity is only counted: it goes to the partition of its post in any case."""
-_LOOKED_AT: Final = _MOVED | {topics.ACTIVITY}
-_KEYS_KEPT: Final = 16_384
-"""Members act again and again, and the hash of a key costs as much as the reading of its event."""
-_SAY_EVERY_S: Final = 60.0
+"""A misplaced activity is counted but not moved: its hop goes to the partition of its post in any case."""
+_CHECKED: Final = _MOVED | {topics.ACTIVITY}
+_CACHED_KEYS: Final = 16_384
+"""Members act again and again, and to hash a key takes as long as to decode its event."""
+_LOG_EVERY_S: Final = 60.0
 
 log = structlog.get_logger(__name__)
 
 
-class Misplaced:
-    """One thread. `num_partitions` is that of every topic."""
+class MisplacedRecords:
+    """For one thread. Every topic has `num_partitions`."""
 
     def __init__(self, num_partitions: int) -> None:
         self._num_partitions = num_partitions
-        self._partition_of = lru_cache(_KEYS_KEPT)(partition_of)
+        self._partition_of = lru_cache(_CACHED_KEYS)(partition_of)
         self.num_records: Counter[str] = Counter()
         """By topic, since the start."""
-        self._said: Counter[str] = Counter()
-        self._said_at: dict[str, float] = {}
+        self._num_logged: Counter[str] = Counter()
+        self._logged_at: dict[str, float] = {}
 
-    def sent_on(self, record: Message) -> Output | None:
-        """The same record for the partition of its key; None: it is there, or may stay where it is. What is sent on is
-        in its place by the same sum, so it is never sent on again. Raises BadRecord."""
+    def moved(self, record: Message) -> Output | None:
+        """The same record, to be sent to the partition of its key; None if it is there already or may stay. A moved
+        record is never moved again, because the same hash decides. Raises BadRecord."""
         topic, key = record.topic(), record.key()
-        if not key or topic not in _LOOKED_AT:
+        if not key or topic not in _CHECKED:
             return None
         partition = self._partition_of(key, self._num_partitions)
         if partition == record.partition():
@@ -59,23 +59,23 @@ class Misplaced:
             )
         return Output(topic, key, record.value(), headers or None, partition, _timestamp(record))
 
-    def say(self) -> None:
-        """Of each topic at most once a minute."""
-        if self.num_records == self._said:
+    def log_new(self) -> None:
+        """Warns of the misplaced records since the last warning: once a minute for each topic."""
+        if self.num_records == self._num_logged:
             return
         now = time.monotonic()
-        for topic, number in (self.num_records - self._said).items():
-            if now >= self._said_at.get(topic, -_SAY_EVERY_S) + _SAY_EVERY_S:
+        for topic, num_new in (self.num_records - self._num_logged).items():
+            if now >= self._logged_at.get(topic, -_LOG_EVERY_S) + _LOG_EVERY_S:
                 log.warning(
                     "records are not in the partitions of their keys; set partitioner=murmur2_random in their producer",
                     topic=topic,
-                    num_records=number,
+                    num_records=num_new,
                     so_far=self.num_records[topic],
                 )
-                self._said[topic], self._said_at[topic] = self.num_records[topic], now
+                self._num_logged[topic], self._logged_at[topic] = self.num_records[topic], now
 
 
 def _timestamp(record: Message) -> Millis | None:
-    """Its event may not be far past it, and freshness is counted from it."""
+    """Kept for the moved record: an event may not be far past it, and freshness is measured from it."""
     kind, timestamp_ms = record.timestamp()
     return None if kind == TIMESTAMP_NOT_AVAILABLE else Millis(timestamp_ms)

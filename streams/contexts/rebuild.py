@@ -1,6 +1,7 @@
-"""Brings the offsets of a lost context group back from what its rows have counted.
+"""Gives a consumer group that has lost its offsets the counted offsets back, from the changelogs.
 
-Then it goes on where it was and counts nothing twice. Rows need nothing: they are restored from the same changelogs.
+The group then goes on where it was and counts nothing twice. Rows need nothing: workers restore them from the same
+changelogs.
 """
 
 from contextlib import closing
@@ -11,26 +12,27 @@ from confluent_kafka import TopicPartition
 from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.contexts.counted_offsets import CHANGELOG_OF, LETTER, read_position
+from streams.contexts.counted_offsets import CHANGELOG_OF, LETTER, read_offset_cell
 from streams.errors import ChangelogDamaged
 from streams.kafka.deleted_unread import to_commit
 from streams.kafka.group_offsets import set_offsets
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan, scanner
-from streams.kafka.records import Place
+from streams.kafka.records import Place, offset_of
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0
 
 
 def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place, Offset]:
-    """Commits them and returns those that were behind. Workers that are refused and started again do not disturb it.
-    Raises KafkaUnavailable when workers hold the group all the time, ChangelogDamaged where a position in there cannot
-    be read."""
+    """Commits the counted offsets of the partitions where the group is behind them, and returns these. Workers that
+    refuse to run and are started again do not get in the way. Raises KafkaUnavailable if workers hold the group all the
+    time, ChangelogDamaged if a counted offset cannot be read."""
     with closing(OffsetReader(kafka, _CALL_S)) as reader:
+        changelogs = _Changelogs(kafka, reader)
 
-        def behind() -> list[TopicPartition]:
-            counted = _read_counted(kafka, reader)
+        def missing() -> list[TopicPartition]:
+            counted = changelogs.counted_offsets()
             committed = reader.progress(topics.CONTEXTS_GROUP, counted)
             return [
                 to_commit(place, offset, committed[place].deleted)
@@ -38,28 +40,37 @@ def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place
                 if (committed[place].offset or 0) < offset
             ]
 
-        if not behind():
+        if not missing():
             return {}
-        done = set_offsets(kafka, topics.CONTEXTS_GROUP, behind, timeout_s)
+        done = set_offsets(kafka, topics.CONTEXTS_GROUP, missing, timeout_s)
     return {Place(at.topic, Partition(at.partition)): Offset(at.offset) for at in done}
 
 
-def _read_counted(kafka: KafkaSettings, reader: OffsetReader) -> dict[Place, Offset]:
-    places = reader.places(sorted(set(CHANGELOG_OF.values())))
-    starts, ends = reader.starts(places), reader.ends(places)
-    # Of a position that was written again only the last counts.
-    cells: dict[tuple[Place, bytes], bytes] = {}
-    with closing(scanner(kafka)) as consumer:
-        for place in places:
-            for record in scan(consumer, place, starts[place], ends[place]):
-                key, value = record.key(), record.value()
-                if key is not None and value is not None and key.startswith(LETTER):
-                    cells[place, key] = value
-    return dict(_position(place, key, value) for (place, key), value in cells.items())
+class _Changelogs:
+    """Reads every changelog record once: a later call reads on from where the one before it ended."""
+
+    def __init__(self, kafka: KafkaSettings, reader: OffsetReader) -> None:
+        self._kafka = kafka
+        self._reader = reader
+        self._next_offsets = reader.starts(reader.places(sorted(set(CHANGELOG_OF.values()))))
+        # The newest record of a key replaces the older ones.
+        self._cells: dict[tuple[Place, bytes], bytes] = {}
+
+    def counted_offsets(self) -> dict[Place, Offset]:
+        ends = self._reader.ends(self._next_offsets)
+        with closing(scanner(self._kafka)) as consumer:
+            for place, end in ends.items():
+                for record in scan(consumer, place, self._next_offsets[place], end):
+                    # Not simply `end`: a transaction that is still open hides the records before it.
+                    self._next_offsets[place] = Offset(offset_of(record) + 1)
+                    key, value = record.key(), record.value()
+                    if key is not None and value is not None and key.startswith(LETTER):
+                        self._cells[place, key] = value
+        return dict(_counted_offset(changelog, key, value) for (changelog, key), value in self._cells.items())
 
 
-def _position(changelog: Place, key: bytes, value: bytes) -> tuple[Place, Offset]:
+def _counted_offset(changelog: Place, key: bytes, value: bytes) -> tuple[Place, Offset]:
     try:
-        return read_position(key, value, changelog.partition)
+        return read_offset_cell(key, value, changelog.partition)
     except DamagedRow as error:
         raise ChangelogDamaged(*changelog, error) from error

@@ -1,4 +1,7 @@
-"""The context stage: one worker that turns events into contexts, exactly once. Owns its identity and folder."""
+"""One worker of the context stage: puts its processor and its transactional loop together.
+
+Owns the worker's identity and its folder of rows.
+"""
 
 import threading
 from pathlib import Path
@@ -16,13 +19,13 @@ from streams.settings import ContextsSettings, KafkaSettings
 
 ROWS_FOLDER: Final = "rows"
 DUE_AT_ONCE: Final = 1000
-"""Put off publications of one partition in one transaction; a member's context is up to 50 kB."""
-_SHED_LOOK_S: Final = 60.0
+"""At most this many due rows of one partition go into one transaction; a member's context has up to 50 kB."""
+_COMPACTION_CHECK_S: Final = 60.0
 
 
 class ContextStage:
-    """`data_dir` is the data folder of this machine; `slot` tells its workers apart, and two of the same slot end each
-    other."""
+    """`data_dir` is the data folder of this machine. `slot` tells its workers apart: of two workers with the same slot
+    the later one fences the other."""
 
     def __init__(
         self,
@@ -51,11 +54,11 @@ class ContextStage:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Returns after `stop`; raises StreamsError, and then the process must end and be started again."""
-        with repeating(
-            "taking erased rows out of their files", min(_SHED_LOOK_S, self._erase_within_s / 8), self._shed
-        ):
+        """Returns after `stop` is set. After a StreamsError the process must end and be started again."""
+        check_every_s = min(_COMPACTION_CHECK_S, self._erase_within_s / 8)
+        with repeating("taking erased rows out of their files", check_every_s, self._compact):
             self._loop.run(stop)
 
-    def _shed(self) -> None:
-        self._processor.shed(self._erase_within_s / 2)
+    def _compact(self) -> None:
+        # Half the time, because a cell that is deleted right after a compaction waits for the next one.
+        self._processor.compact_if_due(self._erase_within_s / 2)

@@ -18,7 +18,7 @@ from nearline.up.supervisor import Part, Supervisor
 from schemas import topics
 from schemas.ids import Partition
 from streams.contexts.restore import restore, topic_ids
-from streams.contexts.rows import TablePartition
+from streams.contexts.row_store import RowStore
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.stage import EncodeStage
 from streams.errors import KafkaUnavailable
@@ -164,7 +164,7 @@ def test_a_partition_that_moves_while_its_last_commit_has_no_marker_yet_waits_fo
     before.begin_transaction()
     before.produce(place.topic, b"its last row", b"key", partition=place.partition)
     assert before.flush(30) == 0
-    table = TablePartition(tmp_path / "rows", place, topic_ids(kafka, [place.topic])[place.topic])
+    table = RowStore(tmp_path / "rows", place, topic_ids(kafka, [place.topic])[place.topic])
     reads: list[None] = []
     with ThreadPoolExecutor(1) as pool:
         restored = pool.submit(restore, kafka, [table], lambda: reads.append(None))

@@ -17,7 +17,7 @@ from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Offset, Partition
 from schemas.stages import all_stages
-from streams.contexts.counted_offsets import CHANGELOG_OF, position_cells
+from streams.contexts.counted_offsets import CHANGELOG_OF, offset_cells
 from streams.contexts.stage import ContextStage
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.stage import EncodeStage
@@ -221,7 +221,7 @@ def test_what_takes_the_places_of_lost_records_while_the_stage_is_down_is_read(
 
 def _have_counted(kafka: KafkaSettings, place: Place, offset: Offset) -> None:
     changelog = CHANGELOG_OF[place.topic]
-    (cell,) = position_cells({place: offset}, changelog)[place.partition].items()
+    (cell,) = offset_cells({place: offset}, changelog)[place.partition].items()
     producer = Producer(producer_config(kafka))
     producer.produce(changelog, cell[1], cell[0], partition=place.partition)
     assert producer.flush(20) == 0

@@ -31,14 +31,14 @@ def test_an_index_gives_what_is_due_earliest_first(
         else:
             plain[entity_id] = due
     due_now = sorted((due_us(due), entity_id) for entity_id, due in plain.items() if due_us(due) <= now_us)
-    found = index.due(Micros(now_us), limit)
-    assert [due_us(plain[entity_id]) for entity_id in found] == [at_us for at_us, _ in due_now][:limit]
-    assert index.due(Micros(now_us), limit) == found, "it stays due until it is said otherwise"
-    assert set(index.publications(100)) == {entity_id for entity_id, due in plain.items() if due.publishes}
+    due_ids = index.due(Micros(now_us), limit)
+    assert [due_us(plain[entity_id]) for entity_id in due_ids] == [at_us for at_us, _ in due_now][:limit]
+    assert index.due(Micros(now_us), limit) == due_ids, "an entity stays due until it is set otherwise"
+    assert set(index.delayed_publications(100)) == {entity_id for entity_id, due in plain.items() if due.publishes}
 
 
 def test_an_index_is_rebuilt_from_entries() -> None:
     index = DueIndex(due_us, [("a", Due(Micros(5), True)), ("b", Due(Micros(3), False)), ("c", None)])
     assert index.due(Micros(6), 10) == ["a"]
     assert index.due(Micros(9), 10) == ["a", "b"]
-    assert index.publications(10) == ["a"]
+    assert index.delayed_publications(10) == ["a"]

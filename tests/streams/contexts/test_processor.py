@@ -1,4 +1,4 @@
-"""The context processor on real rows, without a broker: records in, outputs out, and "committed" said by the test."""
+"""The context processor on real row stores, without a broker: the test gives records and confirms the commits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from schemas import topics
 from schemas.hops import PostActivity, encode_hop
 from schemas.ids import MemberId, Micros, Offset, Partition
 from streams.contexts.processor import CHANGELOGS, ContextProcessor
-from streams.contexts.rows import TablePartition
+from streams.contexts.row_store import RowStore
 from streams.kafka.records import Output, Place
 from streams.settings import KafkaSettings
 from tests.kit.data.events import line, post_created
@@ -57,7 +57,7 @@ def worker(folder: Path, rules: ContextRules | None = None) -> Iterator[Worker]:
         KafkaSettings(partitions=1), rules or ContextRules(), folder, 1000, lambda: Micros(started.now_us)
     )
     started = Worker(processor)
-    posts, members = (TablePartition(folder, Place(topic, ONLY), b"id") for topic in CHANGELOGS)
+    posts, members = (RowStore(folder, Place(topic, ONLY), b"id") for topic in CHANGELOGS)
     processor._posts.open(posts)
     processor._members.open(members)
     try:
@@ -67,8 +67,8 @@ def worker(folder: Path, rules: ContextRules | None = None) -> Iterator[Worker]:
 
 
 def record(topic: str, key: str, value: bytes | None, **over: Any) -> Message:
-    own = {"partition": ONLY, "offset": 0, "timestamp": (1, START_US // 1000)}
-    return Message(topic=topic, key=key.encode(), value=value, **own | over)
+    defaults = {"partition": ONLY, "offset": 0, "timestamp": (1, START_US // 1000)}
+    return Message(topic=topic, key=key.encode(), value=value, **defaults | over)
 
 
 def like(post_id: str, member_id: str = "m") -> Message:
@@ -112,20 +112,20 @@ def test_a_row_that_is_not_due_as_its_cell_says_is_looked_at_once(tmp_path: Path
         wrong.take(like("p"))
         table = wrong.processor._posts[ONLY]
         for entity_id in ("p", "nobody"):
-            table.due.set(entity_id, table.due.of("p")._replace(at_us=Micros(1)))  # type: ignore[union-attr]
+            table.due.set(entity_id, table.due.get("p")._replace(at_us=Micros(1)))  # type: ignore[union-attr]
         assert [len(outputs) for outputs in wrong.transactions_that_are_due()] == [2]
         wrong.now_us += 7 * DAY_US
         assert letters(wrong.transactions_that_are_due()) == [b"m"]
 
 
 def test_a_clock_that_steps_back_loses_no_waiting_action(tmp_path: Path) -> None:
-    with worker(tmp_path) as only:
-        only.take(like("p", "first"))
-        only.now_us -= DAY_US
-        only.take(like("p", "second"))
-        only.now_us = START_US + 6 * DAY_US
-        assert letters(only.transactions_that_are_due()) == [b"second"]
-        only.now_us = START_US + 7 * DAY_US
-        assert letters(only.transactions_that_are_due()) == [b"first"]
-        only.take(created("p"))
-        assert only.transactions_that_are_due() == []
+    with worker(tmp_path) as running:
+        running.take(like("p", "first"))
+        running.now_us -= DAY_US
+        running.take(like("p", "second"))
+        running.now_us = START_US + 6 * DAY_US
+        assert letters(running.transactions_that_are_due()) == [b"second"]
+        running.now_us = START_US + 7 * DAY_US
+        assert letters(running.transactions_that_are_due()) == [b"first"]
+        running.take(created("p"))
+        assert running.transactions_that_are_due() == []

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from schemas import topics
 from schemas.ids import Offset, Partition
 from streams.contexts.restore import restore
-from streams.contexts.rows import TablePartition
+from streams.contexts.row_store import RowStore
 from streams.kafka.clients import producer_config
 from streams.kafka.records import Place
 from tests.kit.kafka.brokers import RunningBroker
@@ -31,7 +31,7 @@ def test_rows_that_were_away_for_too_long_are_restored_whole(
     for key in (b"first", b"second"):
         producer.produce(PLACE.topic, b"new", key, partition=PLACE.partition)
     assert producer.flush(20) == 0
-    table = TablePartition(tmp_path, PLACE, b"id")
+    table = RowStore(tmp_path, PLACE, b"id")
     table.write({b"first": b"old", b"deleted": b"text"}, Offset(1))
     away_since = time.time() - away_h * HOUR_S
     for file in tmp_path.rglob("last-shed"):
@@ -49,7 +49,7 @@ def test_rows_that_the_broker_has_lost_never_happened(clean_topics: RunningBroke
     producer = Producer(producer_config(kafka))
     producer.produce(PLACE.topic, b"kept", b"key", partition=PLACE.partition)
     assert producer.flush(20) == 0
-    table = TablePartition(tmp_path, PLACE, b"id")
+    table = RowStore(tmp_path, PLACE, b"id")
     table.write({b"key": b"lost", b"other": b"lost"}, Offset(100))
     restore(kafka, [table])
     assert (table.get(b"key"), table.get(b"other"), table.position) == (b"kept", None, 1)

@@ -18,7 +18,7 @@ from streams.contexts import processor as contexts_processor
 from streams.contexts.processor import ContextProcessor
 from streams.contexts.rebuild import rebuild_offsets
 from streams.contexts.restore import topic_ids
-from streams.contexts.rows import TablePartition
+from streams.contexts.row_store import RowStore
 from streams.errors import OffsetsLost, RowsThrownAway
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.partitions import partition_of
@@ -54,7 +54,7 @@ def test_events_become_contexts(contexts: ContextStageSetup) -> None:
         assert heartbeat.owned == all_places(contexts.kafka, *stages.CONTEXTS.topics)
         contexts.send(post_created("later", "here now"), post_deleted("never seen"))
         contexts.flush()
-    assert heartbeat.owned == frozenset(), "what is given back is nobody's any more"
+    assert heartbeat.owned == frozenset(), "a worker that has stopped owns no partition"
     posts, members = contexts.posts(), contexts.members()
     assert posts["p1"][-1].counts == {"like": 1, "view": 1}
     assert posts["never seen"][-1].deleted
@@ -63,7 +63,7 @@ def test_events_become_contexts(contexts: ContextStageSetup) -> None:
         ("later", "here now"),
     ]
     assert [entry.action for entry in members["author"][-1].history] == ["wrote", "wrote"]
-    # Freshness is counted from the event; what was put off on purpose says nothing about it.
+    # Freshness is measured from the event; a delayed publication says nothing about it.
     first, *_, last = (m for m in read_topic(contexts.kafka, topics.POST_CONTEXTS) if m.key() == b"p1")
     (sent,) = (m for m in read_topic(contexts.kafka, topics.POSTS) if m.key() == b"p1")
     assert first.headers() == [(topics.ORIGIN_HEADER, str(sent.timestamp()[1]).encode())]
@@ -110,7 +110,7 @@ def test_republish_gives_the_same_at_the_next_revision(contexts: ContextStageSet
     assert set(contexts.posts()) == {"p1"}
 
 
-def test_a_flush_publishes_more_than_one_batch_of_what_is_held_back(contexts: ContextStageSetup) -> None:
+def test_a_flush_publishes_more_than_one_batch_of_delayed_contexts(contexts: ContextStageSetup) -> None:
     contexts.send(*(post_created(f"p{n}") for n in range(60)))
     with in_thread(contexts.stage(batch_records=10).run):
         contexts.until_done()
@@ -138,15 +138,15 @@ def test_a_batch_that_is_too_much_for_one_transaction_becomes_several(
     contexts: ContextStageSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: list[tuple[int, int]] = []
-    whole = ContextProcessor.process
+    process = ContextProcessor.process
 
     def watched(self: ContextProcessor, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
-        done = whole(self, records, offsets_before)
+        done = process(self, records, offsets_before)
         parts.append((done.num_records, len(records)))
         return done
 
     monkeypatch.setattr(ContextProcessor, "process", watched)
-    monkeypatch.setattr(contexts_processor, "MOST_HOPS", 5)
+    monkeypatch.setattr(contexts_processor, "MAX_OUTPUTS", 5)
     events = ShuffledEvents(seed=4, num_actions=300)
     contexts.send_all(events.sent())
     with in_thread(contexts.stage(batch_records=1_000).run):
@@ -202,14 +202,14 @@ def test_a_producer_with_another_partitioner_changes_nothing(contexts: ContextSt
     contexts.sender = Sender(contexts.kafka, partitioner="consistent_random")
     events = ShuffledEvents(seed=11, num_actions=200)
     contexts.send_all(events.sent())
-    with capture_logs() as said, in_thread(contexts.stage().run):
+    with capture_logs() as log_lines, in_thread(contexts.stage().run):
         contexts.check(events)
         before = contexts.posts() | contexts.members()
         contexts.sender.send(topics.REPUBLISH, [(entity_id, None) for entity_id in before])
         contexts.until_done()
     for entity_id, published in (contexts.posts() | contexts.members()).items():
         assert len(published) == len(before[entity_id]) + 1, entity_id
-    warned = [line["topic"] for line in said if "set partitioner=murmur2_random" in line["event"]]
+    warned = [line["topic"] for line in log_lines if "set partitioner=murmur2_random" in line["event"]]
     assert sorted(warned) == sorted([*topics.INPUTS, topics.REPUBLISH])
 
 
@@ -253,9 +253,9 @@ def _cause(letter: Message) -> DeadLetterCause:
 
 def _take_out_pieces_of_histories(contexts: ContextStageSetup) -> None:
     rows = contexts.folder / "rows" / "0"
-    log_id = topic_ids(contexts.kafka, [topics.MEMBER_CHANGELOG])[topics.MEMBER_CHANGELOG]
+    changelog_id = topic_ids(contexts.kafka, [topics.MEMBER_CHANGELOG])[topics.MEMBER_CHANGELOG]
     place = Place(topics.MEMBER_CHANGELOG, partition_of(b"m0", contexts.kafka.partitions))
-    table = TablePartition(rows, place, log_id)
+    table = RowStore(rows, place, changelog_id)
     pieces = [key for key, _ in table.scan(b"hm0")]
     assert pieces
     table.write(dict.fromkeys(pieces), table.position)

@@ -30,10 +30,10 @@ NAMED = {
 """The place, in the same file, right behind the effect, where the adversary lets the process leave."""
 WITHIN = {
     "transaction.rows-written": {
-        "streams.contexts.tables.committed: write",
-        "streams.contexts.rows.write: delete",
-        "streams.contexts.rows.write: put",
-        "streams.contexts.rows.write: write",
+        "streams.contexts.table_partition.committed: write",
+        "streams.contexts.row_store.write: delete",
+        "streams.contexts.row_store.write: put",
+        "streams.contexts.row_store.write: write",
     },
     "index.indexed": {
         "indexer.cold.edge_tier.write: write",
@@ -71,9 +71,9 @@ NEEDLESS = {
         "indexer.cold.edge_tier._sweep: remove",
         "indexer.cold.shards.remove: delete_points",
         "indexer.cold.qdrant_tier.sweep: delete",
-        "streams.contexts.rows.shed: flush",
-        "streams.contexts.rows.remove_abandoned: destroy",
-        "streams.contexts.rows._destroy: destroy",
+        "streams.contexts.row_store.compact_if_due: flush",
+        "streams.contexts.row_store.remove_abandoned: destroy",
+        "streams.contexts.row_store._destroy: destroy",
     },
     "a copy that takes the old one's place only when it is whole": {
         "indexer.cold.shards._copy: upsert_points",
@@ -83,7 +83,7 @@ NEEDLESS = {
         "indexer.cold.edge_tier.__init__: remove",
     },
     "rows before the first record, restored from the changelog as often as needed": {
-        "streams.contexts.restore._take_in: write",
+        "streams.contexts.restore._write_cells: write",
     },
     "records without an effect, for the broker to close its segments": {
         "streams.kafka.closing_segments.close_segments: abort_transaction",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from schemas.ids import Offset, Partition
-from streams.contexts import rows
-from streams.contexts.rows import TablePartition, remove_abandoned
+from streams.contexts import row_store
+from streams.contexts.row_store import RowStore, remove_abandoned
 from streams.errors import RowsThrownAway, RowsUnavailable
 from streams.kafka.records import Place
 from tests.kit.waiting import until
@@ -18,7 +18,7 @@ from tests.kit.waiting import until
 PLACE = Place("changelog", Partition(2))
 
 
-class Between:
+class OtherCompaction:
     """The engine, with another way of compacting."""
 
     def __init__(self, db: Any, compact_range: Callable[..., None]) -> None:
@@ -29,7 +29,7 @@ class Between:
         return getattr(self._db, name)
 
 
-class Full:
+class FullDisk:
     """The engine on a disk that takes no more."""
 
     def __init__(self, db: Any) -> None:
@@ -45,22 +45,22 @@ class Full:
 class Refusing:
     """The engine where nothing can be opened or read."""
 
-    def __init__(self, db: Any, said: str) -> None:
+    def __init__(self, db: Any, error_text: str) -> None:
         self._db = db
-        self._said = said
+        self._error_text = error_text
 
     def get(self, _: object) -> None:
-        raise Exception(self._said)
+        raise Exception(self._error_text)
 
     def __call__(self, *_: object) -> None:
-        raise Exception(self._said)
+        raise Exception(self._error_text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._db, name)
 
 
-def opened(folder: Path, log_id: bytes = b"one") -> TablePartition:
-    return TablePartition(folder, PLACE, log_id)
+def opened(folder: Path, changelog_id: bytes = b"one") -> RowStore:
+    return RowStore(folder, PLACE, changelog_id)
 
 
 def test_cells_and_position_survive_together(tmp_path: Path) -> None:
@@ -92,75 +92,75 @@ def test_rows_that_another_has_open_are_refused_with_the_mend(tmp_path: Path) ->
     table.close()
 
 
-def test_what_was_deleted_or_overwritten_is_shed_from_the_files(tmp_path: Path) -> None:
+def test_what_was_deleted_or_overwritten_is_purged_from_the_files(tmp_path: Path) -> None:
     table = opened(tmp_path)
     table.write({b"a": b"zirconium", b"b": b"quokka", b"c": b"kept"}, Offset(5))
-    table.shed(0)
+    table.compact_if_due(0)
     table.write({b"a": None, b"b": b"other"}, Offset(9))
     assert _in_files(tmp_path) == {b"zirconium", b"quokka", b"kept"}
-    table.shed(3600)
+    table.compact_if_due(3600)
     assert _in_files(tmp_path) == {b"zirconium", b"quokka", b"kept"}, "it was done lately"
-    table.shed(0)
+    table.compact_if_due(0)
     assert _in_files(tmp_path) == {b"kept"}
     assert (table.position, table.get(b"b"), table.get(b"c")) == (9, b"other", b"kept")
     table.close()
-    table.shed(0)
+    table.compact_if_due(0)
 
 
-def test_rows_close_within_a_slice_of_being_shed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_close_within_one_key_range_of_a_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = opened(tmp_path)
     for number in range(3):
         table.write({b"%d" % number: b"zirconium"}, Offset(number))
-    slices: list[tuple[bytes | None, bytes | None]] = [(None, b"1"), (b"1", b"2"), (b"2", None)]
-    monkeypatch.setattr(table, "_slices", lambda: slices)
+    key_ranges: list[tuple[bytes | None, bytes | None]] = [(None, b"1"), (b"1", b"2"), (b"2", None)]
+    monkeypatch.setattr(table, "_key_ranges", lambda: key_ranges)
     done = []
     compact_range = table._db.compact_range
 
     def compact(start: bytes | None, end: bytes | None, options: object) -> None:
         done.append(start)
         closing.start()
-        until(lambda: table._closed, "somebody to close them")
+        until(lambda: table._closed, "the rows to be closed")
         compact_range(start, end, options)
 
-    monkeypatch.setattr(table, "_db", Between(table._db, compact))
+    monkeypatch.setattr(table, "_db", OtherCompaction(table._db, compact))
     closing = threading.Thread(target=table.close)
-    table.shed(0)
+    table.compact_if_due(0)
     closing.join(10)
     assert (done, closing.is_alive()) == ([None], False)
     opened(tmp_path).close()
 
 
 def test_rows_of_partitions_that_moved_away_are_removed(tmp_path: Path) -> None:
-    """But not while somebody has them open, however long he is quiet."""
-    gone, held = opened(tmp_path / "0"), opened(tmp_path / "1")
-    gone.write({b"a": b"zirconium"}, Offset(5))
-    gone.close()
+    """But not while a process has them open, however long it has not compacted them."""
+    closed, open_elsewhere = opened(tmp_path / "0"), opened(tmp_path / "1")
+    closed.write({b"a": b"zirconium"}, Offset(5))
+    closed.close()
     remove_abandoned(tmp_path, 3600)
     assert _in_files(tmp_path) == {b"zirconium"}
     remove_abandoned(tmp_path, 0)
     assert _in_files(tmp_path) == set()
-    held.write({b"a": b"kept"}, Offset(5))
-    assert held.get(b"a") == b"kept"
-    held.close()
+    open_elsewhere.write({b"a": b"kept"}, Offset(5))
+    assert open_elsewhere.get(b"a") == b"kept"
+    open_elsewhere.close()
     assert _in_files(tmp_path) == {b"kept"}
 
 
 def test_a_table_holds_only_so_much_in_memory(tmp_path: Path) -> None:
     table = opened(tmp_path)
-    held = []
+    bytes_held = []
     for number in range(100):
         table.write({b"%d" % number: bytes(100_000)}, Offset(number))
-        held.append(table._db.property_int_value("rocksdb.cur-size-all-mem-tables"))
-    # One that is written to, and one that is being put into a file.
-    assert max(held) < 6_000_000
+        bytes_held.append(table._db.property_int_value("rocksdb.cur-size-all-mem-tables"))
+    # One buffer that is written to, and one that is being put into a file.
+    assert max(bytes_held) < 6_000_000
     table.close()
 
 
-# What is doubtful is thrown away.
+# Damaged rows are thrown away.
 
 
-def damaged(folder: Path) -> TablePartition:
-    """Opened on a file with damaged blocks; its first ones, with the position, are as they were."""
+def damaged(folder: Path) -> RowStore:
+    """A store on a file with damaged blocks. The first blocks, with the position, are sound."""
     table = opened(folder)
     for number in range(2000):
         table.write({b"d%05d" % number: bytes(100)}, Offset(number))
@@ -205,18 +205,18 @@ def test_a_scan_does_not_end_at_a_damaged_block_as_if_nothing_came_after_it(tmp_
 def test_damage_that_is_met_while_files_are_merged_throws_the_rows_away_at_the_next_write(tmp_path: Path) -> None:
     table = damaged(tmp_path)
     with pytest.raises(RowsUnavailable, match="cannot be compacted"):
-        table.shed(0)
+        table.compact_if_due(0)
     with pytest.raises(RowsThrownAway):
         table.write({b"a": b"1"}, Offset(2000))
     _restored_anew(tmp_path)
 
 
 def test_rows_that_cannot_be_written_and_are_sound_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk, for one."""
+    """For example because the disk is full."""
     table = opened(tmp_path)
     table.write({b"a": b"1"}, Offset(5))
     with monkeypatch.context() as patch:
-        patch.setattr(table, "_db", Full(table._db))
+        patch.setattr(table, "_db", FullDisk(table._db))
         with pytest.raises(RowsUnavailable, match="cannot be written: no space"):
             table.write({b"a": b"2"}, Offset(6))
     table.close()
@@ -264,7 +264,7 @@ def _stay(folder: Path) -> None:
 
 @contextmanager
 def few_files(spare: int) -> Iterator[None]:
-    """Only so many more can be opened."""
+    """Only `spare` more files can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with open(os.devnull) as next_free:
         limit = next_free.fileno() + spare
@@ -276,7 +276,7 @@ def few_files(spare: int) -> Iterator[None]:
 
 
 def test_rows_stay_where_a_process_may_open_too_few_files(tmp_path: Path) -> None:
-    """Whichever file it is that cannot be opened."""
+    """No matter which of the files cannot be opened."""
     table = opened(tmp_path)
     table.write({b"a": b"1"}, Offset(5))
     table._db.flush()
@@ -294,7 +294,7 @@ def test_rows_stay_where_a_process_may_open_too_few_files(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "mend"),
+    ("text", "remedy"),
     [
         ("IO error: No space left on device: While appending to file: /rows/000011.sst", "make room on that disk"),
         ("No space left on device (os error 28)", "make room on that disk"),
@@ -303,20 +303,20 @@ def test_rows_stay_where_a_process_may_open_too_few_files(tmp_path: Path) -> Non
         ("IO error: While pread: /rows/000011.sst: Input/output error", "or remove the folder: the rows are restored"),
     ],
 )
-def test_what_says_nothing_about_the_rows_throws_none_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, mend: str
+def test_an_error_that_says_nothing_about_the_rows_throws_none_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, remedy: str
 ) -> None:
-    """And its owner may let them go the moment after."""
+    """Another process that has them open may close them the moment after."""
     table = opened(tmp_path)
     table.write({b"a": b"1"}, Offset(5))
     with monkeypatch.context() as patch:
-        patch.setattr(table, "_db", Refusing(table._db, said))
-        with pytest.raises(RowsUnavailable, match=mend):
+        patch.setattr(table, "_db", Refusing(table._db, text))
+        with pytest.raises(RowsUnavailable, match=remedy):
             table.get(b"a")
     table.close()
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "Rdict", Refusing(rows.Rdict, said))
-        with pytest.raises(RowsUnavailable, match=mend):
+        patch.setattr(row_store, "Rdict", Refusing(row_store.Rdict, text))
+        with pytest.raises(RowsUnavailable, match=remedy):
             opened(tmp_path)
     _stay(tmp_path)
 

@@ -1,0 +1,143 @@
+"""The two tables, posts and members: the partitions that this worker owns, and the contexts that a batch publishes.
+
+`contexts/` decides what an event changes and when a row is published. That a row is published at most once a batch is
+decided here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from contexts.cells import Cells, due_us, load_member, load_post, member_cells, member_due, post_cells, post_due
+from contexts.members import publish_member
+from contexts.posts import publish_post
+from contexts.rows import MemberRow, PostRow
+from contexts.settings import ContextRules
+from schemas import topics
+from schemas.contexts import Context, encode_context
+from schemas.headers import with_origin
+from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId, Revision
+from streams.contexts.row_store import RowStore
+from streams.contexts.table_partition import RowCache, RowCodec, TablePartition
+from streams.kafka.records import Output
+
+
+class _State(Protocol):
+    @property
+    def revision(self) -> Revision: ...
+    @property
+    def publish_due_us(self) -> Micros | None: ...
+
+
+class ContextRow(Protocol):
+    """What post rows and member rows have in common."""
+
+    @property
+    def state(self) -> _State: ...
+
+
+_Row = TypeVar("_Row", bound=ContextRow)
+
+
+class TableSpec(NamedTuple, Generic[_Row]):
+    """What differs between the table of posts and the table of members."""
+
+    codec: RowCodec[_Row]
+    changelog: str
+    context_topic: str
+    publish: Callable[[_Row, Micros], tuple[_Row, Context]]
+
+
+def post_table(rules: ContextRules) -> TableSpec[PostRow]:
+    due_by_rules = partial(due_us, rules=rules)
+    codec = RowCodec(lambda post_id, get: load_post(PostId(post_id), get), post_cells, post_due, due_by_rules)
+    return TableSpec(codec, topics.POST_CHANGELOG, topics.POST_CONTEXTS, publish_post)
+
+
+def member_table(rules: ContextRules) -> TableSpec[MemberRow]:
+    due_by_rules = partial(due_us, rules=rules)
+    codec = RowCodec(
+        lambda member_id, get: load_member(MemberId(member_id), get), member_cells, member_due, due_by_rules
+    )
+    return TableSpec(codec, topics.MEMBER_CHANGELOG, topics.MEMBER_CONTEXTS, partial(publish_member, rules=rules))
+
+
+class Table(Generic[_Row]):
+    """For one thread, but for `compact_if_due`."""
+
+    def __init__(self, spec: TableSpec[_Row], cache: RowCache) -> None:
+        self.spec = spec
+        self._cache = cache
+        self._partitions: dict[Partition, TablePartition[_Row]] = {}
+        # The timestamp of the oldest event behind each publication; None for a delayed one, which says nothing about
+        # freshness.
+        self._to_publish: dict[tuple[Partition, str], Millis | None] = {}
+
+    def open(self, store: RowStore) -> None:
+        self._partitions[store.partition] = TablePartition(store, self.spec.codec, self._cache)
+
+    def close(self, partitions: Iterable[Partition]) -> None:
+        for number in partitions:
+            partition = self._partitions.pop(number, None)
+            if partition is not None:
+                partition.close()
+
+    def compact_if_due(self, interval_s: float) -> int:
+        """See `RowStore.compact_if_due`. May run in any thread. Returns how many partitions are open."""
+        partitions = list(self._partitions.values())
+        for partition in partitions:
+            partition.store.compact_if_due(interval_s)
+        return len(partitions)
+
+    def __getitem__(self, partition: Partition) -> TablePartition[_Row]:
+        return self._partitions[partition]
+
+    def mark_for_publication(self, partition: Partition, entity_id: str, origin_ms: Millis | None) -> None:
+        """Publishes this entity with the batch. If it is marked several times, the oldest origin is kept; None (a
+        delayed publication) never replaces one."""
+        key = partition, entity_id
+        marked_ms = self._to_publish.get(key)
+        if marked_ms is not None and origin_ms is not None:
+            origin_ms = min(marked_ms, origin_ms)
+        self._to_publish[key] = marked_ms if origin_ms is None else origin_ms
+
+    def mark_for_republication(self, partition: Partition, entity_id: str, origin_ms: Millis) -> None:
+        """Marks the entity if it was ever published."""
+        if self[partition][entity_id].state.revision:
+            self.mark_for_publication(partition, entity_id, origin_ms)
+
+    def mark_delayed_of_batch(self, partition: Partition) -> None:
+        """Marks the entities whose publication the current batch has delayed."""
+        for entity_id, row in self[partition].rows_of_batch():
+            if row.state.publish_due_us is not None:
+                self.mark_for_publication(partition, entity_id, None)
+
+    def due(self, now_us: Micros, flushed: frozenset[Partition], limit: int) -> Iterator[tuple[Partition, str]]:
+        """The entities whose rows must be looked at now, at most `limit` of each partition; of a flushed partition also
+        at most `limit` with a delayed publication."""
+        for number, partition in self._partitions.items():
+            entity_ids = partition.due.due(now_us, limit)
+            if number in flushed:
+                entity_ids += partition.due.delayed_publications(limit)
+            yield from ((number, entity_id) for entity_id in entity_ids)
+
+    def publish(self, now_us: Micros) -> Iterator[Output]:
+        """The context of every marked row, once, at its next revision."""
+        for (number, entity_id), origin_ms in self._to_publish.items():
+            partition = self[number]
+            partition[entity_id], context = self.spec.publish(partition[entity_id], now_us)
+            value = encode_context(context)
+            yield Output(self.spec.context_topic, entity_id.encode(), value, with_origin(origin_ms))
+        self._to_publish = {}
+
+    def changelog_records(self, offset_cells: dict[Partition, Cells]) -> Iterator[Output]:
+        """The cells of the current batch: those of its rows, and the given ones."""
+        for number, partition in self._partitions.items():
+            for key, value in partition.cells(offset_cells.get(number, {})).items():
+                yield Output(self.spec.changelog, key, value, None, number)
+
+    def committed(self, last_offset: Callable[[str, Partition], Offset | None]) -> None:
+        """`last_offset` gives the offset of the last record that the transaction wrote to a changelog partition."""
+        for number, partition in self._partitions.items():
+            last = last_offset(self.spec.changelog, number)
+            partition.committed(None if last is None else Offset(last + 1))
