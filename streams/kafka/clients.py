@@ -1,6 +1,6 @@
-"""Kafka clients: their configuration from the settings, and the one place where Kafka's errors become ours.
+"""Makes Kafka clients from the settings, and translates Kafka's errors into ours.
 
-Every client of this project is made from these dictionaries. Knows no topic and no record.
+Every client of this project is made from the dictionaries here. Knows no topic and no record.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ Config = dict[str, Any]
 log = structlog.get_logger(__name__)
 
 MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
-"""An input record is at most 1 MB. The largest of ours is the context of a member with 4,000 ids of 256 bytes that JSON
-must escape."""
+"""An input record has at most 1 MB. The largest record that we write is the context of a member with 4,000 ids of 256
+bytes that JSON must escape."""
 
 _REFUSED: Final = frozenset(
     (
@@ -40,7 +40,7 @@ _REFUSED: Final = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     )
 )
-_NOT_LET_IN: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+_LOGIN_REFUSED: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 _FENCED: Final = frozenset(
     (
         KafkaError._FENCED,
@@ -54,90 +54,92 @@ _FENCED: Final = frozenset(
 )
 
 
-def client_config(kafka: KafkaSettings, **over: Any) -> Config:
-    """What every client shares. `over` wins; its keys are Kafka's, with dots."""
-    return _config(kafka, {}, over)
+def client_config(kafka: KafkaSettings, **overrides: Any) -> Config:
+    """The options that all clients share. `overrides` win; their names are Kafka's, with dots."""
+    return _config(kafka, {}, overrides)
 
 
-def consumer_config(kafka: KafkaSettings, group: str, **over: Any) -> Config:
-    """A reader of committed records, from the earliest, that commits nothing by itself."""
+def consumer_config(kafka: KafkaSettings, group: str, **overrides: Any) -> Config:
+    """A consumer that reads committed records, begins at the earliest one, and commits nothing by itself."""
     defaults = {
         "group.id": group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
-        # The shortest that brokers allow by default: a dead worker's partitions move after it.
+        # The shortest that brokers allow by default. The partitions of a dead worker move to others after this time.
         "session.timeout.ms": 6_000,
         "heartbeat.interval.ms": 1_000,
-        # What comes is answered at once; this is how often an idle consumer asks again, and what a seek may wait.
+        # The broker answers as soon as there is a record. An idle consumer asks again this often, and a seek may have
+        # to wait this long.
         "fetch.wait.max.ms": 500,
         "queued.max.messages.kbytes": 65_536,
     }
-    return _config(kafka, defaults, over)
+    return _config(kafka, defaults, overrides)
 
 
-def producer_config(kafka: KafkaSettings, **over: Any) -> Config:
-    """An idempotent producer that puts keys where every other client of Kafka puts them."""
+def producer_config(kafka: KafkaSettings, **overrides: Any) -> Config:
+    """An idempotent producer with the partitioner of Kafka's Java clients."""
     defaults = {
         "enable.idempotence": True,
         "message.max.bytes": MAX_RECORD_BYTES,
         "compression.type": "lz4",
         "linger.ms": 5,
     }
-    # Not an option: rows are where this puts their keys.
-    return _config(kafka, defaults, {"partitioner": "murmur2_random", **over})
+    # kafka.options cannot change the partitioner: it decides which worker holds the row of a key.
+    return _config(kafka, defaults, {"partitioner": "murmur2_random", **overrides})
 
 
-def _config(kafka: KafkaSettings, defaults: Config, over: Config) -> Config:
-    """The settings' options win over our defaults, and not over what a caller needs."""
+def _config(kafka: KafkaSettings, defaults: Config, overrides: Config) -> Config:
+    """`kafka.options` win over our defaults, and the overrides of the caller win over both."""
     if kafka.bootstrap_servers is None:
         raise KafkaRefused("no broker is named; set kafka.bootstrap_servers, or start one with: nearline up")
     options = {name: value.get_secret_value() for name, value in kafka.options.items()}
-    # librdkafka writes to stderr what our errors already say.
-    own = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, "error_cb": log_refused_login}
-    return {**own, **defaults, **options, **over}
+    # log_level 0, because our errors already say what librdkafka would write to stderr.
+    shared = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, "error_cb": log_refused_login}
+    return {**shared, **defaults, **options, **overrides}
 
 
 def log_refused_login(error: KafkaError) -> None:
-    """A wrong password and a certificate that is not believed look like an outage to whoever waits for an answer."""
-    if error.code() in _NOT_LET_IN:
+    """An `error_cb`. Without it a wrong password or an untrusted certificate would look like an outage: the client goes
+    on trying, and its caller only sees that no answer comes."""
+    if error.code() in _LOGIN_REFUSED:
         log.warning("the broker and this client do not trust each other; see kafka.options", error=error.str())
 
 
 class RefusedLogins:
-    """Remembers why the broker does not let a client in: an `error_cb`, called when the client is polled."""
+    """Remembers why the broker refused the login of a client. An `error_cb`: called when the client is polled."""
 
     def __init__(self) -> None:
         self.newest: str | None = None
 
     def __call__(self, error: KafkaError) -> None:
         log_refused_login(error)
-        if error.code() in _NOT_LET_IN:
+        if error.code() in _LOGIN_REFUSED:
             self.newest = error.str()
 
 
 def admin(kafka: KafkaSettings, error_cb: Callable[[KafkaError], None] = log_refused_login) -> AdminClient:
-    """Raises KafkaRefused for a wrong option, and so do `new_consumer` and `new_producer`."""
-    with _options_named():
+    """Raises KafkaRefused for a wrong option in `kafka.options`, as `new_consumer` and `new_producer` do."""
+    with _option_errors():
         return AdminClient(client_config(kafka, error_cb=error_cb))
 
 
-def new_consumer(kafka: KafkaSettings, group: str, **over: Any) -> Consumer:
-    """Made by `consumer_config`. Close it."""
-    with _options_named():
-        return Consumer(consumer_config(kafka, group, **over))
+def new_consumer(kafka: KafkaSettings, group: str, **overrides: Any) -> Consumer:
+    """With the options of `consumer_config`. Close it."""
+    with _option_errors():
+        return Consumer(consumer_config(kafka, group, **overrides))
 
 
-def new_producer(kafka: KafkaSettings, **over: Any) -> Producer:
-    """Made by `producer_config`."""
-    with _options_named():
-        return Producer(producer_config(kafka, **over))
+def new_producer(kafka: KafkaSettings, **overrides: Any) -> Producer:
+    """With the options of `producer_config`."""
+    with _option_errors():
+        return Producer(producer_config(kafka, **overrides))
 
 
 @contextmanager
-def _options_named() -> Iterator[None]:
-    """A client that is made asks nobody, so what it refuses is in its options."""
+def _option_errors() -> Iterator[None]:
+    """A client does not talk to the broker while it is made, so an error then can only be about its options."""
     try:
         yield
     except KafkaException as error:
@@ -147,7 +149,7 @@ def _options_named() -> Iterator[None]:
 
 
 def translate(error: KafkaError | KafkaException) -> StreamsError:
-    """By Kafka's codes, never by the text of a message. What is not known is taken for an outage."""
+    """Decides by the error's code, never by its text. An unknown code is taken for an outage."""
     cause = error.args[0] if isinstance(error, KafkaException) else error
     if not isinstance(cause, KafkaError):
         return KafkaUnavailable(f"Kafka: {cause}")
@@ -159,7 +161,7 @@ def translate(error: KafkaError | KafkaException) -> StreamsError:
 
 @contextmanager
 def kafka_errors() -> Iterator[None]:
-    """Whatever confluent-kafka raises inside leaves as one of ours."""
+    """Translates every KafkaException that is raised inside into one of our errors."""
     try:
         yield
     except KafkaException as error:

@@ -1,4 +1,7 @@
-"""Dead letters as outputs of a transaction: the record as it came, with its cause, beside the effects of its batch."""
+"""Makes dead letters: the record as it came, with its cause in its headers.
+
+The stages send them as outputs, in one transaction with the effects of the batch. Knows no producer.
+"""
 
 from typing import Final
 
@@ -16,41 +19,38 @@ from streams.kafka.records import Output, offset_of, place_of
 
 _STAGE: Final = "contexts"
 LARGEST_BYTES: Final = MAX_RECORD_BYTES - 64 * 1024
-"""Of a record in a letter: the cause comes on top, and the letter must fit wherever the record did. Compressed, a
-record of any size may have come in."""
+"""The largest record that is kept whole in a dead letter; the rest is room for the cause. A larger record may come in,
+because the broker's limit is on compressed batches."""
 _KEPT_BYTES: Final = 1024 * 1024
 
 
 def dead_letter_record(stage: str, record: Message, cause: str) -> Output:
-    """A record that can never succeed. Its key, value and headers stay as they are, unless they do not fit."""
-    key, value, own = record.key(), record.value(), headers_of(record)
-    size = size_bytes(key, value, own)
+    """The dead letter of a record that can never succeed. Keeps key, value and headers as they are if they fit."""
+    key, value, record_headers = record.key(), record.value(), headers_of(record)
+    size = size_bytes(key, value, record_headers)
     if size > LARGEST_BYTES:
         cause = f"{cause}; of its {size} bytes only the first {_KEPT_BYTES} of key and value are kept here"
-        key, value, own = key and key[:_KEPT_BYTES], value and value[:_KEPT_BYTES], []
-    headers = to_headers(DeadLetterCause(stage, *place_of(record), offset_of(record), cause))
-    return _output(key, value, [*own, *headers])
+        key, value, record_headers = key and key[:_KEPT_BYTES], value and value[:_KEPT_BYTES], []
+    cause_headers = to_headers(DeadLetterCause(stage, *place_of(record), offset_of(record), cause))
+    return Output(topics.DEAD_LETTERS, key, value, [*record_headers, *cause_headers])
 
 
 def size_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
-    """Of a record, at most."""
-    return len(key or b"") + len(value or b"") + sum(len(name) * 4 + len(held or b"") for name, held in headers)
+    """The size of a record, at most: a character of a header's name takes up to four bytes."""
+    header_bytes = sum(len(name) * 4 + len(content or b"") for name, content in headers)
+    return len(key or b"") + len(value or b"") + header_bytes
 
 
 def unplaced_record(unplaced: Unplaced) -> Output:
-    """An activity that waited in vain: the input event again, so that it can be replayed once its post is there. It
-    was never counted."""
+    """The dead letter of an activity whose post never came. It holds the input event again, so that it can be replayed
+    once the post is there. The activity was never counted."""
     activity = unplaced.activity
     event = Activity(
         member_id=activity.member_id,
         post_id=unplaced.post_id,
-        action=activity.action,  # type: ignore[arg-type]  # what waits is never an erase or a refusal
+        action=activity.action,  # type: ignore[arg-type]  # `erase` and `refuse` never wait
         at=EPOCH + activity.at_us * MICROSECOND,
         dwell_ms=activity.dwell_ms,
     )
     cause = DeadLetterCause(_STAGE, topics.ACTIVITY, activity.partition, activity.offset, unplaced.cause)
-    return _output(event_key(event).encode(), msgspec.json.encode(event), to_headers(cause))
-
-
-def _output(key: bytes | None, value: bytes | None, headers: Headers) -> Output:
-    return Output(topics.DEAD_LETTERS, key, value, headers)
+    return Output(topics.DEAD_LETTERS, event_key(event).encode(), msgspec.json.encode(event), to_headers(cause))

@@ -1,8 +1,9 @@
-"""Records that retention deleted before a consumer group had read them: counted for each partition.
+"""Counts the records that retention deleted before a consumer group had read them.
 
-Where a partition's log begins behind the offset that the group has committed, what was between is gone. The count goes
-into the metadata of the group's offsets, so that it is known wherever the broker can be asked, and says as much as the
-offset does: both are committed together. Other gaps are none: control records and compaction leave some too.
+If the log of a partition begins after the offset that the group has committed, the records in between are gone. Their
+number is kept in the metadata of the group's committed offset. So whoever can ask the broker knows it, and it is
+committed together with the offset that it belongs to. Other gaps in the offsets are not counted: control records and
+compaction leave gaps too. Knows no stage's work.
 """
 
 import re
@@ -20,36 +21,38 @@ _METADATA: Final = re.compile(rb"deleted-unread=(\d+);")
 
 
 class Committed(NamedTuple):
-    """What a group has committed of a partition: None where it has not. `deleted` is how many records were deleted
-    unread so far, at most."""
+    """What a group has committed of one partition. `offset` is None if it has committed nothing. `deleted` is how many
+    records were deleted unread so far, at most."""
 
     offset: Offset | None
     deleted: int
 
 
-def parse_committed(found: Iterable[TopicPartition]) -> dict[Place, Committed]:
-    """What the broker answers. Metadata of somebody else says nothing. Raises StreamsError where it does not know a
-    partition's offset now, which is not the same as none."""
-    found = list(found)
-    for at in found:
-        if at.error is not None:
-            raise translate(at.error)
+def parse_committed(answer: Iterable[TopicPartition]) -> dict[Place, Committed]:
+    """Reads the broker's answer. Metadata that another program wrote counts as none. Raises StreamsError if the broker
+    cannot tell the offset of a partition now, which is not the same as having none."""
+    partitions = list(answer)
+    for partition in partitions:
+        if partition.error is not None:
+            raise translate(partition.error)
     return {
-        Place(at.topic, Partition(at.partition)): Committed(Offset(at.offset) if at.offset >= 0 else None, _deleted(at))
-        for at in found
+        Place(partition.topic, Partition(partition.partition)): Committed(
+            Offset(partition.offset) if partition.offset >= 0 else None, _deleted(partition)
+        )
+        for partition in partitions
     }
 
 
-def _deleted(at: TopicPartition) -> int:
-    match = _METADATA.match(_metadata(at))
+def _deleted(partition: TopicPartition) -> int:
+    match = _METADATA.match(_metadata(partition))
     return int(match[1]) if match else 0
 
 
-def _metadata(at: TopicPartition) -> bytes:
-    """With bytes of somebody else behind it: librdkafka copies metadata without the end of a C string, and
-    confluent-kafka 2.16 reads on to the next one. So ours says itself where it ends."""
+def _metadata(partition: TopicPartition) -> bytes:
+    """May have foreign bytes at its end: librdkafka copies metadata without the terminating zero of a C string, and
+    confluent-kafka 2.16 reads on to the next zero. So our metadata marks its own end with a semicolon."""
     try:
-        return (at.metadata or "").encode()
+        return (partition.metadata or "").encode()
     except UnicodeDecodeError as error:
         return error.object
 
@@ -64,13 +67,14 @@ def commit_metadata(deleted: int) -> str:
 
 
 def deleted_since(committed: Offset | None, log_start: Offset) -> int:
-    """Beyond what the group has counted. A group that has committed nothing yet has missed nothing."""
+    """How many records were deleted unread since the group committed last. A group that has committed nothing yet has
+    missed nothing."""
     return max(0, log_start - committed) if committed is not None else 0
 
 
 def sentence(group: str, topic: str, deleted: Mapping[Partition, int]) -> str:
-    """For an operator: what was deleted of a topic before the group had read it, what follows from it, and what ends
-    it being said."""
+    """Tells an operator what was deleted of a topic before the group had read it, what follows from it, and how to end
+    this message."""
     partitions = ", ".join(f"{number} of partition {partition}" for partition, number in sorted(deleted.items()))
     return (
         f"{topic}: up to {sum(deleted.values())} records ({partitions}) were deleted before the group {group} had read "
@@ -79,7 +83,7 @@ def sentence(group: str, topic: str, deleted: Mapping[Partition, int]) -> str:
 
 
 def consequence(group: str, topic: str) -> str:
-    """What follows for whoever relies on the group's work, and the mend."""
+    """What follows for whoever relies on the group's work, and how to mend it."""
     if group == topics.CONTEXTS_GROUP and topic in (*topics.INPUTS, *topics.HOPS):
         return (
             "counts and histories may be wrong; rebuild them from your own record of those events: nearline ingest FILE"

@@ -1,4 +1,4 @@
-"""Sets the offsets of a consumer group that has no members."""
+"""Sets the offsets of a consumer group that has no members. Knows no stage."""
 
 import time
 from collections.abc import Callable
@@ -15,17 +15,18 @@ _PAUSE_S: Final = 0.1
 
 
 def set_offsets(
-    kafka: KafkaSettings, group: str, offsets: Callable[[], list[TopicPartition]], timeout_s: float
+    kafka: KafkaSettings, group: str, find_offsets: Callable[[], list[TopicPartition]], timeout_s: float
 ) -> list[TopicPartition]:
-    """Only while the group has no member. `offsets` is asked when the last one has left, with what it committed then;
-    they are returned. Raises KafkaUnavailable when the group always has a member."""
+    """Waits until the group has no member, then sets the offsets that `find_offsets` returns, and returns them.
+    `find_offsets` is called only then, so that it sees what the last member has committed. Raises KafkaUnavailable if
+    the group has members for all of `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             _refuse_members(kafka, group)
-            wanted = offsets()
-            if wanted:
-                _set_once(kafka, group, wanted)
+            offsets = find_offsets()
+            if offsets:
+                _set_once(kafka, group, offsets)
         except (KafkaUnavailable, Fenced) as error:
             if time.monotonic() > deadline:
                 raise KafkaUnavailable(
@@ -33,7 +34,7 @@ def set_offsets(
                 ) from error
             time.sleep(_PAUSE_S)
         else:
-            return wanted
+            return offsets
 
 
 def _refuse_members(kafka: KafkaSettings, group: str) -> None:
@@ -45,10 +46,10 @@ def _refuse_members(kafka: KafkaSettings, group: str) -> None:
 
 
 def _set_once(kafka: KafkaSettings, group: str, offsets: list[TopicPartition]) -> None:
-    wanted = ConsumerGroupTopicPartitions(group, offsets)
+    request = ConsumerGroupTopicPartitions(group, offsets)
     client = admin(kafka)
     with kafka_errors():
-        done = client.alter_consumer_group_offsets([wanted], request_timeout=_CALL_S)[group].result()
-    for at in done.topic_partitions:
-        if at.error is not None:
-            raise translate(at.error)
+        answer = client.alter_consumer_group_offsets([request], request_timeout=_CALL_S)[group].result()
+    for partition in answer.topic_partitions:
+        if partition.error is not None:
+            raise translate(partition.error)

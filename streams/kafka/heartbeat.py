@@ -1,12 +1,13 @@
-"""A loop says that it is alive, what it owns and that it is at work, in files of its own; whoever looks after its
-process sees whether it still does.
+"""The heartbeat of a loop: files in which it says that it is alive, which partitions it owns and that it is at work.
+The supervisor reads them to find a loop that stands still.
 
     pulse/PROCESS/LOOP            pid, and the partitions that the loop owns
-    pulse/PROCESS/LOOP.turned     touched with every turn of the loop, also of one that has nothing to do
-    pulse/PROCESS/LOOP.worked     touched where it takes long without a commit: while the device works, while state is
-                                  restored, while an outage is waited out
+    pulse/PROCESS/LOOP.turned     touched at every turn of the loop, even if there was nothing to do
+    pulse/PROCESS/LOOP.worked     touched during work that takes long without a commit: while the device works, while
+                                  state is restored, while an outage is waited out
 
-Not from a thread of its own, which would go on when the loop stands still.
+The loop touches the files itself. A thread of its own would go on touching them after the loop has stopped.
+Knows neither what the loop does nor what is done about one that stands still.
 """
 
 import os
@@ -21,36 +22,37 @@ from schemas.files import write_whole
 from streams.kafka.records import Place
 
 Beat = Callable[[], None]
+"""Says that a loop is at work: `Heartbeat.beat`."""
 
 _TURNED: Final = ".turned"
 _WORKED: Final = ".worked"
 
 
 def no_beat() -> None:
-    """Nobody looks."""
+    """The `Beat` of a loop that nobody watches."""
 
 
 class Heartbeat:
-    """Of a loop that nobody looks after: says nothing. `HeartbeatFile` says it in files."""
+    """The heartbeat of a loop that nobody watches: it does nothing. `HeartbeatFile` writes the files."""
 
     def start(self) -> None:
-        """Everything is put together, and the loop begins. It owns nothing yet."""
+        """Called when everything is put together and the loop begins. It owns nothing yet."""
 
     def owns(self, places: Collection[Place]) -> None:
-        """These partitions, and no others, are the loop's from now on: said before it restores or reads them."""
+        """From now on the loop owns these partitions and no others. Called before it restores or reads them."""
 
     def turn(self) -> None:
-        """The loop has come round."""
+        """Called at every turn of the loop."""
 
     def beat(self) -> None:
-        """The loop is at work on something that takes long. From any thread."""
+        """Called during work that takes long. From any thread."""
 
 
 NO_HEARTBEAT: Final = Heartbeat()
 
 
 class LastHeartbeat(NamedTuple):
-    """What a loop that has begun has said last. Both times are nanoseconds, and change with every turn or beat."""
+    """What the files of a loop say now. Both times are in nanoseconds, and change with every turn or beat."""
 
     pid: int
     owned: frozenset[Place]
@@ -58,8 +60,8 @@ class LastHeartbeat(NamedTuple):
     worked_ns: int
 
 
-class _Said(msgspec.Struct, frozen=True):
-    """The file's own content."""
+class _Owner(msgspec.Struct, frozen=True):
+    """The content of the file LOOP."""
 
     pid: int
     owned: list[Place]
@@ -69,8 +71,8 @@ class HeartbeatFile(Heartbeat):
     def __init__(
         self, data_dir: Path, process: str, loop: str = "loop", has_begun: Callable[[], None] = no_beat
     ) -> None:
-        """`has_begun` is called when the loop comes round with the partitions that its group has given it: then it
-        has been let in everywhere, and its state is restored."""
+        """`has_begun` is called at every turn after the group has given the loop its partitions. By then the broker has
+        accepted the loop's clients, and its state is restored."""
         self._file = heartbeat_folder(data_dir) / process / loop
         self._has_begun = has_begun
         self._has_joined = False
@@ -78,24 +80,24 @@ class HeartbeatFile(Heartbeat):
     def start(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (_TURNED, _WORKED):
-            _marker(self._file, suffix).touch()
-        self._say(())
+            _touched_file(self._file, suffix).touch()
+        self._write(())
 
     def owns(self, places: Collection[Place]) -> None:
         self._has_joined = True
-        self._say(places)
+        self._write(places)
 
     def turn(self) -> None:
-        _touch(_marker(self._file, _TURNED))
+        _touch(_touched_file(self._file, _TURNED))
         if self._has_joined:
             self._has_begun()
 
     def beat(self) -> None:
-        _touch(_marker(self._file, _WORKED))
+        _touch(_touched_file(self._file, _WORKED))
 
-    def _say(self, places: Collection[Place]) -> None:
-        with suppress(FileNotFoundError):  # the data folder is being taken away
-            write_whole(self._file, msgspec.json.encode(_Said(os.getpid(), sorted(places))))
+    def _write(self, places: Collection[Place]) -> None:
+        with suppress(FileNotFoundError):  # the data folder is being removed
+            write_whole(self._file, msgspec.json.encode(_Owner(os.getpid(), sorted(places))))
 
 
 def heartbeat_folder(data_dir: Path) -> Path:
@@ -103,7 +105,7 @@ def heartbeat_folder(data_dir: Path) -> Path:
 
 
 def read_heartbeats(data_dir: Path, process: str) -> dict[str, LastHeartbeat]:
-    """By loop. Empty where the process has not begun yet."""
+    """By loop. Empty if the process has not begun yet."""
     files = sorted((heartbeat_folder(data_dir) / process).glob("[!.]*"))
     heartbeats = {file.name: _read(file) for file in files if file.suffix not in (_TURNED, _WORKED)}
     return {loop: heartbeat for loop, heartbeat in heartbeats.items() if heartbeat is not None}
@@ -111,17 +113,17 @@ def read_heartbeats(data_dir: Path, process: str) -> dict[str, LastHeartbeat]:
 
 def _read(file: Path) -> LastHeartbeat | None:
     try:
-        said = msgspec.json.decode(file.read_bytes(), type=_Said)
-        times_ns = (_marker(file, suffix).stat().st_mtime_ns for suffix in (_TURNED, _WORKED))
-        return LastHeartbeat(said.pid, frozenset(said.owned), *times_ns)
+        owner = msgspec.json.decode(file.read_bytes(), type=_Owner)
+        times_ns = (_touched_file(file, suffix).stat().st_mtime_ns for suffix in (_TURNED, _WORKED))
+        return LastHeartbeat(owner.pid, frozenset(owner.owned), *times_ns)
     except FileNotFoundError:
         return None
 
 
 def _touch(file: Path) -> None:
-    with suppress(FileNotFoundError):  # the data folder is being taken away
+    with suppress(FileNotFoundError):  # the data folder is being removed
         os.utime(file)
 
 
-def _marker(file: Path, suffix: str) -> Path:
+def _touched_file(file: Path, suffix: str) -> Path:
     return file.with_name(file.name + suffix)

@@ -1,6 +1,7 @@
 """Checks `kafka.options` before any process starts. Talks to no broker.
 
-librdkafka refuses wrong names and values only when a client is made, and trending's client knows fewer of them.
+librdkafka refuses wrong names and values only when a client is made, and the trending stage has another client, which
+knows fewer options. This module also translates the options for that client.
 """
 
 import ssl
@@ -12,23 +13,24 @@ from streams.errors import KafkaRefused
 from streams.kafka.clients import admin, client_config, new_consumer, new_producer
 from streams.settings import KafkaSettings
 
-_NOBODY: Final = "127.0.0.1:1"
-"""The embedded broker's address is not known before it has started, and nobody is asked anything."""
+_PLACEHOLDER: Final = "127.0.0.1:1"
+"""An address for clients that are never used. That of the embedded broker is not known before it has started."""
 
 
 def check_options(kafka: KafkaSettings) -> None:
-    """Raises KafkaRefused, which names the option."""
+    """Makes one client of each kind. Raises KafkaRefused, which names the option."""
     if not kafka.options:
         return
-    named = kafka.model_copy(update={"bootstrap_servers": kafka.bootstrap_servers or _NOBODY})
-    check_for_trending(client_config(named))
-    admin(named)
-    new_producer(named)
-    new_consumer(named, "never-joined").close()
+    addressed = kafka.model_copy(update={"bootstrap_servers": kafka.bootstrap_servers or _PLACEHOLDER})
+    check_for_trending(client_config(addressed))
+    admin(addressed)
+    new_producer(addressed)
+    new_consumer(addressed, "never-joined").close()
 
 
 def check_for_trending(options: Mapping[str, Any]) -> None:
-    """Raises KafkaRefused for what has no counterpart in Faust: it would talk to the broker in another way."""
+    """Raises KafkaRefused for an option of the connection that Faust's client does not have: without it that client
+    would connect in another way than all others."""
     for name in options:
         if name.startswith(("ssl.", "sasl.", "enable.ssl.")) and name not in _TRANSLATED:
             known = ", ".join(sorted(_TRANSLATED))
@@ -56,7 +58,7 @@ def sasl_mechanism(options: Mapping[str, Any]) -> str:
 
 def ssl_context(options: Mapping[str, Any]) -> ssl.SSLContext:
     """Raises KafkaRefused."""
-    _read_files(options)
+    _check_files(options)
     try:
         context = ssl.create_default_context(cafile=options.get("ssl.ca.location"), cadata=options.get("ssl.ca.pem"))
         if certificate := options.get("ssl.certificate.location"):
@@ -71,8 +73,8 @@ def ssl_context(options: Mapping[str, Any]) -> ssl.SSLContext:
     return context
 
 
-def _read_files(options: Mapping[str, Any]) -> None:
-    """The ssl module would not say which one it could not read."""
+def _check_files(options: Mapping[str, Any]) -> None:
+    """Reads each file, because the ssl module would not say which one it could not read."""
     for name in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
         try:
             if name in options:

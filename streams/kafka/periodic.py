@@ -1,4 +1,4 @@
-"""Work that is done again and again beside a stage."""
+"""Repeats some work in a thread beside a stage. Knows nothing of the work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def repeating(what: str, every_s: float, work: Callable[[], None]) -> Iterator[None]:
-    """In a thread of its own, the first time at once. What it raises is logged, and it is done again. Work that is
-    under way at the end is waited for a little."""
+    """Calls `work` at once and then every `every_s` seconds, in a thread of its own, until the block is left. An error
+    is logged, and the work is repeated as usual. At the end, work that is under way has a second to finish."""
     stop = Event()
 
     def run() -> None:

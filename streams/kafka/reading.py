@@ -1,4 +1,4 @@
-"""Reads a stretch of one partition, without a group, for somebody who asks.
+"""Reads records that are there now, without a consumer group, for somebody who asks about them.
 
 Gives committed records only. Applies nothing and remembers nothing.
 """
@@ -14,13 +14,14 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import kafka_errors, new_consumer, translate
-from streams.kafka.offsets import OffsetReader
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
 from streams.settings import KafkaSettings
 
 _BATCH: Final = 1000
 _QUIET_S: Final = 5.0
+"""How long the broker may send nothing before reading fails."""
 _WAIT_S: Final = 0.02
 OFFSETS_TIMEOUT_S: Final = 5.0
 _FIRST_STRETCH: Final = 1000
@@ -28,7 +29,7 @@ _GROWTH: Final = 4
 
 
 def scanner(kafka: KafkaSettings) -> Consumer:
-    """A consumer for `scan`. Close it."""
+    """A consumer for `scan` and `scan_all`. Close it."""
     return new_consumer(kafka, "nearline-scan", **{"enable.partition.eof": True, "fetch.wait.max.ms": 10})
 
 
@@ -41,17 +42,19 @@ def scan(
     to_the_end_s: float | None = None,
     deadline: float = math.inf,
 ) -> Iterator[Message]:
-    """The records in [start, end) that are there and committed now. With `to_the_end_s` it goes on to `end`, and waits
-    so long for transactions that are still open there. Raises KafkaUnavailable where not all are read by the
-    `deadline`, a time of `time.monotonic`; StreamsError."""
+    """The records of one partition in [start, end) that are committed.
+
+    By default it stops where the broker reports the end for a reader of committed records: before a transaction that
+    is still open. With `to_the_end_s` it goes on to `end`, and waits that long for such a transaction to be ended.
+    Raises KafkaUnavailable if the records are not read by `deadline`, a time of `time.monotonic`; StreamsError."""
     if start >= end:
         return
     quiet_s = max(_QUIET_S, to_the_end_s or 0.0)
     with kafka_errors():
         consumer.assign([TopicPartition(*place, start)])
-        quiet_at = time.monotonic() + quiet_s
-        while time.monotonic() < min(quiet_at, deadline):
-            # It waits for a whole batch, or for the whole time.
+        quiet_until = time.monotonic() + quiet_s
+        while time.monotonic() < min(quiet_until, deadline):
+            # A short wait: `consume` returns only when it has a whole batch or the wait is over.
             messages = consumer.consume(_BATCH, _WAIT_S)
             for message in messages:
                 error = message.error()
@@ -63,24 +66,37 @@ def scan(
                     raise translate(error)
                 elif to_the_end_s is None:
                     return
-            # Not before: who takes the messages may take its time.
-            quiet_at = time.monotonic() + quiet_s if messages else quiet_at
+            # Counted from here, because the caller may have taken its time with the messages.
+            quiet_until = time.monotonic() + quiet_s if messages else quiet_until
     if time.monotonic() >= deadline:
-        raise KafkaUnavailable(f"there was no time to read {place[0]} to its end")
-    raise KafkaUnavailable(f"the broker sent nothing of {place[0]} for {quiet_s:.0f} s, or a transaction there is open")
+        raise KafkaUnavailable(f"there was no time to read {place.topic} to its end")
+    raise KafkaUnavailable(
+        f"the broker sent nothing of {place.topic} for {quiet_s:.0f} s, or a transaction there is open"
+    )
+
+
+def scan_all(
+    consumer: Consumer,
+    starts: Offsets,
+    ends: Offsets,
+    *,
+    to_the_end_s: float | None = None,
+    deadline: float = math.inf,
+) -> Iterator[Message]:
+    """`scan` of every partition in `ends`, one after the other."""
+    for place, end in ends.items():
+        yield from scan(consumer, place, starts[place], end, to_the_end_s=to_the_end_s, deadline=deadline)
 
 
 def scan_topic(kafka: KafkaSettings, reader: OffsetReader, topic: str) -> Iterator[Message]:
-    """All the records that are there and committed now, by partition and offset. Raises StreamsError."""
-    places = reader.places([topic])
-    starts, ends = reader.starts(places), reader.ends(places)
+    """All records of a topic that are there and committed now, by partition and offset. Raises StreamsError."""
+    starts, ends = reader.bounds([topic])
     with closing(scanner(kafka)) as consumer:
-        for place in places:
-            yield from scan(consumer, place, starts[place], ends[place])
+        yield from scan_all(consumer, starts, ends)
 
 
 def newest_value(kafka: KafkaSettings, topic: str, key: bytes) -> bytes | None:
-    """The newest record of a key in a compacted topic, None where there is none. Raises StreamsError."""
+    """The newest record of a key in a compacted topic; None if there is none. Raises StreamsError."""
     return newest_values(kafka, topic, [key]).get(key)
 
 
@@ -92,21 +108,22 @@ def newest_values(
     max_offsets: int | None = None,
     timeout_s: float = OFFSETS_TIMEOUT_S,
 ) -> dict[bytes, bytes]:
-    """The newest record of each of these keys in a compacted topic; without those that have none. Raises StreamsError.
+    """The newest record of each of these keys in a compacted topic; keys without a record are left out.
 
-    Looks from the ends in stretches that grow: what was changed last is found first, and at worst the keys' partitions
-    are read once, or `max_offsets` at the ends of all of them together. `timeout_s` is for asking where the ends are.
+    Reads backwards from the ends, in stretches that grow: recent records are found quickly, and at worst each partition
+    of a key is read once. `max_offsets` limits how much is read at the ends of all these partitions together.
+    `timeout_s` is for asking where the ends are. Raises StreamsError.
     """
     with closing(OffsetReader(kafka, timeout_s)) as reader:
         keys_by_place = _by_place(keys, reader.places([topic]))
         starts, ends = reader.starts(keys_by_place), reader.ends(keys_by_place)
     newest: dict[bytes, bytes | None] = {}
     with closing(scanner(kafka)) as consumer:
-        for place, wanted in keys_by_place.items():
-            start, stop = starts[place], ends[place]
+        for place, place_keys in keys_by_place.items():
+            start, end = starts[place], ends[place]
             if max_offsets is not None:
-                start = max(start, Offset(stop - max_offsets // len(keys_by_place)))
-            newest |= _newest_in(consumer, place, wanted, start, stop)
+                start = max(start, Offset(end - max_offsets // len(keys_by_place)))
+            newest |= _newest_in(consumer, place, place_keys, start, end)
     return {key: value for key, value in newest.items() if value is not None}
 
 
@@ -118,18 +135,18 @@ def _by_place(keys: Iterable[bytes], places: Sequence[Place]) -> dict[Place, set
 
 
 def _newest_in(
-    consumer: Consumer, place: Place, keys: Set[bytes], start: Offset, stop: Offset
+    consumer: Consumer, place: Place, keys: Set[bytes], start: Offset, end: Offset
 ) -> dict[bytes, bytes | None]:
-    """Of one partition's records in [start, stop); None for what was deleted."""
+    """The newest value of each key in [start, end) of one partition; None if its newest record is a tombstone."""
     newest: dict[bytes, bytes | None] = {}
     stretch = _FIRST_STRETCH
-    while stop > start and len(newest) < len(keys):
-        begin = max(start, Offset(stop - stretch))
+    while end > start and len(newest) < len(keys):
+        first = max(start, Offset(end - stretch))
         older: dict[bytes, bytes | None] = {}
-        for message in scan(consumer, place, begin, stop):
+        for message in scan(consumer, place, first, end):
             key = message.key()
             if key is not None and key in keys:
                 older[key] = message.value()
         newest = {**older, **newest}
-        stop, stretch = begin, stretch * _GROWTH
+        end, stretch = first, stretch * _GROWTH
     return newest

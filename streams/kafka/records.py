@@ -1,4 +1,4 @@
-"""Where a record is, and a record to be sent. Plain data, so that whoever only wants these loads no loop."""
+"""Names a partition and a record's offset in it, and describes a record to be sent. Plain data: knows no client."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,10 @@ from schemas.ids import Millis, Offset, Partition
 
 
 class Place(NamedTuple):
-    """A partition of a topic."""
+    """One partition of one topic: the place where records lie. It is the key of every mapping by partition.
+
+    confluent-kafka's TopicPartition does not serve: it also carries an offset, metadata and an error. To make one of
+    those, write `TopicPartition(*place, offset)`."""
 
     topic: str
     partition: Partition
@@ -24,7 +27,7 @@ def offset_of(record: Message) -> Offset:
 
 
 class Output(NamedTuple):
-    """A record to be sent. Without a partition, the key decides; without a timestamp, it is that of the sending."""
+    """A record to be sent. If `partition` is None, the key decides; if `timestamp_ms` is None, the time of sending."""
 
     topic: str
     key: bytes | None

@@ -1,10 +1,14 @@
-"""Sends records outside a transaction, and returns only when the broker has them."""
+"""Hands records to a producer, and waits until the broker has them.
 
+Owns the waiting for room in the client's queue, and what is sent outside a transaction. Knows no stage.
+"""
+
+import math
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -16,94 +20,91 @@ from streams.settings import KafkaSettings
 
 DELIVERY_TIMEOUT_S: Final = 30.0
 _ROOM_S: Final = 0.1
-_ANY_PARTITION: Final = -1
+
+OnDelivery = Callable[[KafkaError | None, Message], None]
+
+
+def produce(
+    producer: Producer, record: Output, *, on_delivery: OnDelivery | None = None, deadline: float = math.inf
+) -> None:
+    """Hands a record to the client, which sends it in the background. While the client's queue is full, waits for room.
+    Raises KafkaUnavailable if there is none by `deadline`, a time of `time.monotonic`; StreamsError."""
+    topic, key, value, headers, partition, timestamp_ms = record
+    options: dict[str, Any] = {}
+    if headers is not None:
+        options["headers"] = headers
+    if partition is not None:
+        options["partition"] = partition
+    if timestamp_ms is not None:
+        options["timestamp"] = timestamp_ms
+    if on_delivery is not None:
+        options["on_delivery"] = on_delivery
+    while True:
+        try:
+            producer.produce(topic, value, key, **options)
+            return
+        except BufferError:
+            if time.monotonic() > deadline:
+                raise KafkaUnavailable(f"the broker takes no records; {len(producer)} wait in the client") from None
+            producer.poll(_ROOM_S)
+        except KafkaException as error:
+            raise translate(error) from error
 
 
 def send_all(kafka: KafkaSettings, records: Iterable[Output], timeout_s: float = 10.0) -> int:
-    """Returns how many were sent when the broker has all of them. Raises StreamsError when it does not have one of
-    them; sending all again is what the caller can do."""
+    """Returns the number of records once the broker has all of them. Raises StreamsError if it does not have one of
+    them; the caller may then send all of them again."""
     failures: list[StreamsError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             failures.append(translate(error))
 
-    over = {"message.timeout.ms": int(timeout_s * 1000), "on_delivery": delivered}
-    producer = new_producer(kafka, **over)
+    overrides = {"message.timeout.ms": int(timeout_s * 1000), "on_delivery": delivered}
+    producer = new_producer(kafka, **overrides)
     num_sent = 0
     for record in records:
-        produce(producer, record, timeout_s)
+        produce(producer, record)
         num_sent += 1
-    waiting = producer.flush(timeout_s + 1)
+    num_waiting = producer.flush(timeout_s + 1)
     if failures:
         raise failures[0]
-    if waiting:
-        raise KafkaUnavailable(f"{waiting} records were not taken within {timeout_s:.0f} s")
+    if num_waiting:
+        raise KafkaUnavailable(f"{num_waiting} records were not taken within {timeout_s:.0f} s")
     return num_sent
 
 
-def produce(producer: Producer, record: Output, timeout_s: float) -> None:
-    headers: list[tuple[str, str | bytes | None]] = [*(record.headers or [])]
-    partition = _ANY_PARTITION if record.partition is None else record.partition
-    while True:
-        try:
-            producer.produce(record.topic, record.value, record.key, partition=partition, headers=headers)
-        except BufferError:
-            producer.poll(timeout_s)
-        except KafkaException as error:
-            raise translate(error) from error
-        else:
-            producer.poll(0)
-            return
-
-
 class DeadLetterDelivery:
-    """Some letters on their way to the broker. One thread; nobody else may use the producer meanwhile.
+    """Some dead letters on their way to the broker. One thread; nobody else may use the producer meanwhile.
 
-    A letter that the client still holds is not handed to it again: each copy would arrive once the broker is back.
+    A letter that is still in the client's queue is not handed to it again: after an outage each copy would arrive.
     """
 
     def __init__(self, producer: Producer, stage: str, letters: Iterable[tuple[Message, str]]) -> None:
-        """Each letter is the record as it was and one sentence."""
+        """Each letter is the record as it came, and the cause in one sentence."""
         self._producer = producer
-        self._to_send = deque(dead_letter_record(stage, message, sentence) for message, sentence in letters)
+        self._to_send = deque(dead_letter_record(stage, message, cause) for message, cause in letters)
         self._failed: list[Output] = []
         self._failures: list[StreamsError] = []
 
     def deliver(self) -> None:
-        """Raises StreamsError where the broker does not have all letters in DELIVERY_TIMEOUT_S; call it again then.
-        A letter whose acknowledgement was lost for minutes may be there twice."""
+        """Returns once the broker has all letters. Raises StreamsError if it does not within DELIVERY_TIMEOUT_S; then
+        call it again. If an acknowledgement was lost for minutes, its letter may be in the topic twice."""
         deadline = time.monotonic() + DELIVERY_TIMEOUT_S
         self._to_send.extend(self._failed)
         self._failed.clear()
         self._failures.clear()
         while self._to_send:
-            self._hand_over(deadline)
+            letter = self._to_send[0]
+            produce(self._producer, letter, on_delivery=partial(self._delivered, letter), deadline=deadline)
+            self._to_send.popleft()
         num_waiting = self._producer.flush(max(0.0, deadline - time.monotonic()))
         if self._failures:
             raise self._failures[0]
         if num_waiting:
-            raise _not_taken(num_waiting)
-
-    def _hand_over(self, deadline: float) -> None:
-        """The next letter, when the client has room for it."""
-        letter = self._to_send[0]
-        headers: list[tuple[str, str | bytes | None]] = list(letter.headers or [])
-        on_delivery = partial(self._delivered, letter)
-        try:
-            self._producer.produce(letter.topic, letter.value, letter.key, headers=headers, on_delivery=on_delivery)
-        except BufferError:
-            if time.monotonic() > deadline:
-                raise _not_taken(len(self._to_send) + len(self._producer)) from None
-            self._producer.poll(_ROOM_S)
-        else:
-            self._to_send.popleft()
+            raise KafkaUnavailable(f"{num_waiting} dead letters were not taken within {DELIVERY_TIMEOUT_S:.0f} s")
 
     def _delivered(self, letter: Output, error: KafkaError | None, _: Message) -> None:
         if error is not None:
             self._failures.append(translate(error))
             self._failed.append(letter)
-
-
-def _not_taken(num_letters: int) -> KafkaUnavailable:
-    return KafkaUnavailable(f"{num_letters} dead letters were not taken within {DELIVERY_TIMEOUT_S:.0f} s")

@@ -1,10 +1,10 @@
-"""Creates the topics, with the right way of forgetting for what each one carries.
+"""Creates the topics, each with the retention or compaction that fits what it carries.
 
-Asking again changes nothing, except that a retention that the settings have changed is brought up to date.
+Can be repeated: topics that exist stay as they are, except for configuration that the settings have changed.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -17,7 +17,7 @@ from streams.settings import KafkaSettings
 
 _WEEK_MS: Final = 7 * 24 * 3600 * 1000
 _DELETE_DELAY_MS: Final = 60_000
-"""Kafka's own: so long it keeps the file of a deleted segment."""
+"""Kafka's default: how long it keeps the file of a deleted segment."""
 _LISTS_SEGMENT_BYTES: Final = 4 * 1024 * 1024
 _CALL_TIMEOUT_S: Final = 10.0
 _PAUSE_S: Final = 0.05
@@ -26,63 +26,63 @@ TopicConfig = dict[str, str]
 
 
 def topic_config(kafka: KafkaSettings, spec: TopicSpec) -> TopicConfig:
-    """Events and hops are deleted after a time, state is compacted. What was erased is gone from hops and state within
-    `erase_within_s`, with an eighth of it for the broker's own work."""
+    """Events and hops are deleted after a time; state is compacted. Erased data is gone from hops and state within
+    `erase_within_s`; an eighth of that time is left for the broker's own work."""
     erase_ms = kafka.erase_within_s * 1000
     config = {
-        # Some room for the batch's own header and for record headers.
+        # The extra room is for the headers of the batch and of the record.
         "max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024),
         "min.insync.replicas": str(max(1, min(2, kafka.replication - 1))),
     }
     if spec.carries == "lists":
-        # Over a gigabyte a day is written; only closed segments are compacted.
+        # More than a gigabyte a day is written, and only closed segments are compacted: so segments are small.
         return {**config, "cleanup.policy": "compact", "segment.bytes": str(_LISTS_SEGMENT_BYTES)}
     if spec.carries == "events":
         return {**config, **_deleted_after(kafka.inputs_retention_s * 1000, kafka.inputs_retention_s * 1000 // 4)}
     config["file.delete.delay.ms"] = str(min(_DELETE_DELAY_MS, erase_ms // 16))
     if spec.carries == "hops":
         return {**config, **_deleted_after(erase_ms * 3 // 4, erase_ms // 8)}
-    # Also closes the segment that is written to, with the first record after that time: see `close_segments`.
+    # The lag also makes the broker close the active segment, at the first record after that time: see `close_segments`.
     lags = {"max.compaction.lag.ms": str(erase_ms // 2), "delete.retention.ms": str(erase_ms)}
     return {**config, **lags, "cleanup.policy": "compact"}
 
 
-def _deleted_after(kept_ms: int, segment_ms: int) -> TopicConfig:
-    """Only whole segments are deleted: one must be closed long before its time is up."""
+def _deleted_after(retention_ms: int, segment_ms: int) -> TopicConfig:
+    """Kafka deletes only whole, closed segments. So a segment must be closed long before its records expire."""
     return {
         "cleanup.policy": "delete",
-        "retention.ms": str(kept_ms),
+        "retention.ms": str(retention_ms),
         "segment.ms": str(min(_WEEK_MS, segment_ms)),
     }
 
 
 def ensure_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], timeout_s: float = 30.0) -> None:
-    """Returns when all of them exist and every partition has a leader. Raises TopicMismatch, KafkaRefused, or
+    """Returns once all of them exist and every partition has a leader. Raises TopicMismatch, KafkaRefused, or
     KafkaUnavailable when the time is up."""
-    wanted = {spec.name: topic_config(kafka, spec) for spec in specs}
+    configs = {spec.name: topic_config(kafka, spec) for spec in specs}
     deadline = time.monotonic() + timeout_s
     client = admin(kafka)
     with kafka_errors():
         try:
-            found = _found(client, wanted, timeout_s)
+            existing = _count_partitions(client, configs, timeout_s)
         finally:
-            # Says what it heard meanwhile, such as that the password is wrong.
+            # Calls the client's error_cb, which logs a refused login.
             client.poll(0)
-        _check_partitions(kafka, found)
-        _create(client, kafka, {name: config for name, config in wanted.items() if name not in found})
-        _bring_up_to_date(client, {name: config for name, config in wanted.items() if name in found})
-        _wait_until(lambda: _all_led(client, wanted), deadline)
-        _check_partitions(kafka, _found(client, wanted, _CALL_TIMEOUT_S))
+        _check_partitions(kafka, existing)
+        _create(client, kafka, {name: config for name, config in configs.items() if name not in existing})
+        _update(client, {name: config for name, config in configs.items() if name in existing})
+        _wait_for_leaders(client, configs, deadline)
+        _check_partitions(kafka, _count_partitions(client, configs, _CALL_TIMEOUT_S))
 
 
-def _found(client: AdminClient, names: Iterable[str], timeout_s: float) -> dict[str, int]:
-    """Topics that exist, with their number of partitions."""
+def _count_partitions(client: AdminClient, names: Iterable[str], timeout_s: float) -> dict[str, int]:
+    """The number of partitions of each topic that exists."""
     known = client.list_topics(timeout=timeout_s).topics
     return {name: len(known[name].partitions) for name in names if name in known and known[name].error is None}
 
 
-def _check_partitions(kafka: KafkaSettings, found: Mapping[str, int]) -> None:
-    for name, number in found.items():
+def _check_partitions(kafka: KafkaSettings, num_partitions: Mapping[str, int]) -> None:
+    for name, number in num_partitions.items():
         if number != kafka.partitions:
             raise TopicMismatch(name, number, kafka.partitions)
 
@@ -95,37 +95,38 @@ def _create(client: AdminClient, kafka: KafkaSettings, missing: Mapping[str, Top
         try:
             future.result()
         except KafkaException as error:
-            # Somebody else was quicker.
+            # Another process may have created it meanwhile.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
 
 
-def _bring_up_to_date(client: AdminClient, existing: Mapping[str, TopicConfig]) -> None:
-    if not existing:
+def _update(client: AdminClient, configs: Mapping[str, TopicConfig]) -> None:
+    """Sets what differs from the settings."""
+    if not configs:
         return
-    asked = client.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in existing])
+    described = client.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in configs])
     changes = []
-    for resource, future in asked.items():
-        now: Mapping[str, Any] = future.result()
-        differs = {key: value for key, value in existing[resource.name].items() if now[key].value != value}
-        if differs:
-            entries = [ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in differs.items()]
+    for resource, future in described.items():
+        current: Mapping[str, Any] = future.result()
+        changed = {key: value for key, value in configs[resource.name].items() if current[key].value != value}
+        if changed:
+            entries = [ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in changed.items()]
             changes.append(ConfigResource(ResourceType.TOPIC, resource.name, incremental_configs=entries))
     if changes:
         for future in client.incremental_alter_configs(changes).values():
             future.result()
 
 
-def _all_led(client: AdminClient, names: Iterable[str]) -> bool:
+def _wait_for_leaders(client: AdminClient, names: Iterable[str], deadline: float) -> None:
+    while not _have_leaders(client, names):
+        if time.monotonic() > deadline:
+            raise KafkaUnavailable("the topics were created and have no leader yet; is the broker up?")
+        time.sleep(_PAUSE_S)
+
+
+def _have_leaders(client: AdminClient, names: Iterable[str]) -> bool:
     known = client.list_topics(timeout=_CALL_TIMEOUT_S).topics
     return all(
         name in known and known[name].partitions and all(p.leader >= 0 for p in known[name].partitions.values())
         for name in names
     )
-
-
-def _wait_until(holds: Callable[[], bool], deadline: float) -> None:
-    while not holds():
-        if time.monotonic() > deadline:
-            raise KafkaUnavailable("the topics were created and have no leader yet; is the broker up?")
-        time.sleep(_PAUSE_S)

@@ -1,8 +1,9 @@
-"""Records that retention deleted before a group had read them: says which, and forgets them once an operator knows and
-has made it good.
+"""Reports the records that retention deleted before a group had read them, and forgets them when an operator has
+acknowledged them.
 
-The number is in the metadata of the group's offsets, so it is set with them, for all generations. Who has it in memory,
-a worker, would commit it again: the broker refuses while the group has members.
+The number of such records is in the metadata of a group's committed offsets (`streams/kafka/deleted_unread.py`).
+Acknowledging sets these offsets again without it, for the groups of all generations. This is possible only while a
+group has no members, because a worker would commit the number that it remembers again.
 """
 
 from collections import Counter
@@ -23,18 +24,19 @@ from streams.settings import KafkaSettings
 
 _ASK_S: Final = 20.0
 _EMPTY_S: Final = 10.0
-"""A worker that was killed is a member for its session's 6 s."""
+"""A worker that was killed stays a member for the 6 s of its session."""
 
 
 class Acknowledged(NamedTuple):
+    """`number` is how many records of the topic were deleted unread, at most."""
+
     group: str
     topic: str
     number: int
 
 
 def missed_by_contexts(kafka: KafkaSettings) -> list[str]:
-    """A sentence for each topic of which records were deleted before the context stage had read them. Raises
-    StreamsError."""
+    """One sentence for each topic that lost records before the context stage had read them. Raises StreamsError."""
     group = stages.CONTEXTS.group
     with closing(OffsetReader(kafka, _ASK_S)) as reader:
         places = reader.places(stages.CONTEXTS.topics)
@@ -42,12 +44,13 @@ def missed_by_contexts(kafka: KafkaSettings) -> list[str]:
     by_topic: dict[str, dict[Partition, int]] = {}
     for place, number in deleted.items():
         by_topic.setdefault(place.topic, {})[place.partition] = number
-    return [sentence(group, topic, of_topic) for topic, of_topic in by_topic.items()]
+    return [sentence(group, topic, by_partition) for topic, by_partition in by_topic.items()]
 
 
 def acknowledge_deleted(kafka: KafkaSettings, timeout_s: float = _EMPTY_S) -> Iterator[Acknowledged]:
-    """Each group is done when it is yielded. Where a group stands before the first record that is left, it is put
-    there, as its stage would be. Raises KafkaUnavailable when a group has members for `timeout_s`; StreamsError."""
+    """Yields each group once its offsets are set. If the record at a group's offset was deleted, the offset is moved to
+    the first record that is left, as the stage would do. Raises KafkaUnavailable if a group has members for all of
+    `timeout_s`; StreamsError."""
     with closing(OffsetReader(kafka, _ASK_S)) as reader:
         for read in _groups(reader):
             by_topic = _acknowledge(kafka, reader, read, timeout_s)
@@ -55,10 +58,10 @@ def acknowledge_deleted(kafka: KafkaSettings, timeout_s: float = _EMPTY_S) -> It
 
 
 def _acknowledge(kafka: KafkaSettings, reader: OffsetReader, read: StageReads, timeout_s: float) -> Counter[str]:
-    """Numbers of records by topic."""
+    """Returns the numbers of records by topic."""
     by_topic: Counter[str] = Counter()
 
-    def acknowledged() -> list[TopicPartition]:
+    def find_offsets() -> list[TopicPartition]:
         by_topic.clear()
         places = reader.places(read.topics)
         progress, starts = reader.progress(read.group, places), reader.starts(places)
@@ -67,11 +70,12 @@ def _acknowledge(kafka: KafkaSettings, reader: OffsetReader, read: StageReads, t
             by_topic[place.topic] += number
         return [to_commit(place, Offset(max(starts[place], progress[place].offset or 0)), 0) for place in deleted]
 
-    if acknowledged():
-        set_offsets(kafka, read.group, acknowledged, timeout_s)
+    if find_offsets():
+        set_offsets(kafka, read.group, find_offsets, timeout_s)
     return by_topic
 
 
 def _groups(reader: OffsetReader) -> Iterable[StageReads]:
+    """Each group once, with what it reads."""
     reads = [read for generation in (None, *reader.generations()) for read in all_stages(generation)]
     return {read.group: read for read in reads if read.group}.values()

@@ -1,7 +1,7 @@
-"""Files of events, one JSON object a line: read, checked line by line, and moved in time.
+"""Reads files of events, one JSON object a line: checks each line, and can shift the times of the events.
 
-Owns what a line is, why it is bad, and the shift of its times. Knows neither Kafka nor the terminal.
-A file is read twice: `survey` looks at all of it, `events` gives what may be sent. So it is never held in memory.
+Owns what a line is, why it is bad, and how its times are shifted. Knows neither Kafka nor the terminal.
+A file is read twice: `survey` checks all of it, then `events` gives the records to send. So it is never held in memory.
 """
 
 import gzip
@@ -24,12 +24,13 @@ from schemas.times import to_micros, to_rfc3339
 from streams.errors import BadFile
 
 MAX_LINE_BYTES: Final = 900_000
-"""A broker takes a record of 1 MB unless it is told otherwise; the rest is room for key and headers."""
+"""By default a broker takes records of up to 1 MB. The difference is room for the key and the headers."""
 
 _SPOOL_BYTES: Final = 64 * 1024 * 1024
-"""A pipe is spooled in memory up to this, then on disk."""
+"""The content of a pipe is kept in memory up to this size, then on disk."""
 
 MOST_UNKNOWN: Final = 100
+"""So many unknown fields are remembered."""
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _TIMES: Final = ("at", "created_at")
@@ -44,8 +45,9 @@ class InputEvent(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a whole look at a file found. `digest` is the SHA-256 of its lines, so that a `.gz` is the same file.
-    `unknown` are the fields, each with its type of event, that the schema does not have: at most MOST_UNKNOWN."""
+    """What reading a whole file has shown. `digest` is the SHA-256 of its lines, so that a file and its `.gz` have the
+    same. `unknown` names the fields that the schema does not have, each with its type of event: at most
+    MOST_UNKNOWN."""
 
     num_events: int
     num_bad: int
@@ -58,20 +60,18 @@ class Survey(NamedTuple):
 class EventFile:
     """An open file of events, plain or gzipped, that can be read from the start again and again.
 
-    What is appended to it after it was read to its end for the first time is not there.
+    Its length is fixed when it has been read to its end for the first time; what is appended later is not read.
     """
 
     def __init__(self, name: str, stream: BinaryIO) -> None:
         self.name = name
         self._stream = stream
         self._num_bytes: int | None = None
-        """Unpacked."""
+        """After decompression; None until the file was read to its end."""
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Line numbers from 1 with their bytes, blank lines left out. Raises BadFile when it cannot be read.
-
-        A line longer than MAX_LINE_BYTES comes cut to one byte more.
-        """
+        """Line numbers, from 1, with the bytes of the line; blank lines are left out. A line longer than MAX_LINE_BYTES
+        is cut to MAX_LINE_BYTES + 1. Raises BadFile if the file cannot be read to its end."""
         self._stream.seek(0)
         is_gzip = self._stream.read(2) == _GZIP_MAGIC
         self._stream.seek(0)
@@ -85,15 +85,15 @@ class EventFile:
 
 
 class _Bounded:
-    """The first bytes of a stream."""
+    """Reads lines from the first `num_bytes` bytes of a stream, and counts the bytes."""
 
     def __init__(self, stream: BinaryIO, num_bytes: int) -> None:
         self._stream = stream
         self._num_left = num_bytes
         self.num_read = 0
 
-    def readline(self, most: int) -> bytes:
-        line = self._stream.readline(min(most, self._num_left))
+    def readline(self, max_bytes: int) -> bytes:
+        line = self._stream.readline(min(max_bytes, self._num_left))
         self._num_left -= len(line)
         self.num_read += len(line)
         return line
@@ -112,7 +112,8 @@ def _lines(stream: _Bounded) -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def open_events(argument: str) -> Iterator[EventFile]:
-    """`argument` is a path, or `-` for standard input. What cannot be read twice is spooled first. Raises BadFile."""
+    """`argument` is a path, or `-` for standard input. A source that cannot be read twice, such as a pipe, is copied
+    first. Raises BadFile."""
     name = "stdin" if argument == "-" else argument
     try:
         source = sys.stdin.buffer if argument == "-" else Path(argument).open("rb")  # noqa: SIM115
@@ -129,10 +130,8 @@ def open_events(argument: str) -> Iterator[EventFile]:
 
 
 def survey(file: EventFile, latest_us: Micros | None, report: Callable[[int, str], None]) -> Survey:
-    """Looks at every line and calls `report` with the number and the reason of each bad one.
-
-    An event later than `latest_us` is bad; None lets every time pass. Raises BadFile.
-    """
+    """Checks every line, and calls `report` with the number of each bad line and the reason. An event later than
+    `latest_us` is bad; None allows every time. Raises BadFile."""
     digest = hashlib.sha256()
     num_events = num_bad = 0
     oldest: Micros | None = None
@@ -149,15 +148,16 @@ def survey(file: EventFile, latest_us: Micros | None, report: Callable[[int, str
             continue
         num_events += 1
         if len(unknown) < MOST_UNKNOWN:
-            unknown.update(dict.fromkeys(_unknown(event, line)))
-        times_us = [to_micros(getattr(event, name)) for name in _times(event)]
+            unknown.update(dict.fromkeys(_unknown_fields(event, line)))
+        times_us = [to_micros(getattr(event, name)) for name in _time_fields(event)]
         oldest = min(times_us if oldest is None else [oldest, *times_us])
         newest = max(times_us if newest is None else [newest, *times_us])
     return Survey(num_events, num_bad, oldest, newest, digest.hexdigest(), tuple(unknown)[:MOST_UNKNOWN])
 
 
 def events(file: EventFile, latest_us: Micros | None, shift_us: int = 0) -> Iterator[InputEvent]:
-    """The events of the good lines in order, each the line's own bytes unless its times are moved. Raises BadFile."""
+    """The events of the good lines, in order. The value is the bytes of the line, unless the times are shifted. Raises
+    BadFile."""
     for _, line in file.lines():
         try:
             event = _read(line, latest_us)
@@ -168,17 +168,17 @@ def events(file: EventFile, latest_us: Micros | None, shift_us: int = 0) -> Iter
 
 
 def shift_times(event: Event, shift_us: int) -> bytes:
-    """The event's body with its times moved by `shift_us`, and without unknown fields: nobody reads those, and what is
-    in them may be nothing that can be written again. The same event and shift give the same bytes."""
-    moved = {name: to_rfc3339(Micros(to_micros(getattr(event, name)) + shift_us)) for name in _times(event)}
-    return msgspec.json.encode({**msgspec.to_builtins(event), **moved})
+    """The body of the event with all its times moved by `shift_us`. The same event and shift give the same bytes.
+    Unknown fields are left out: no stage reads them, and some values that can be read cannot be written again."""
+    times = {name: to_rfc3339(Micros(to_micros(getattr(event, name)) + shift_us)) for name in _time_fields(event)}
+    return msgspec.json.encode({**msgspec.to_builtins(event), **times})
 
 
-def _times(event: Event) -> list[str]:
+def _time_fields(event: Event) -> list[str]:
     return [name for name in _TIMES if name in event.__struct_fields__]
 
 
-def _unknown(event: Event, line: bytes) -> list[str]:
+def _unknown_fields(event: Event, line: bytes) -> list[str]:
     return [f"{name} of {event.__struct_config__.tag}" for name in unknown_fields(event, line)]
 
 

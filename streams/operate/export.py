@@ -1,9 +1,10 @@
-"""Input topics into Parquet files, each of a stretch of one partition; what is there already is not read again.
+"""Exports the input topics into Parquet files. Each file holds a stretch of one partition.
 
     <topic>-<partition>-<first offset>-<next offset>.parquet      offset, timestamp_ms, key, value
 
-The names say what is covered: a later export goes on where the last file of a partition ends. A file takes its name
-when it is whole, so an export that was killed loses at most one file a partition.
+The names of the files say what is exported already: a later export goes on where the last file of a partition ends. A
+file gets its name only when it is complete, so an export that is killed loses at most one file of each partition.
+Knows nothing of what the events say.
 """
 
 import os
@@ -28,7 +29,7 @@ from streams.kafka.records import Place
 from streams.settings import KafkaSettings
 
 _RECORDS: Final = 100_000
-"""Of one file."""
+"""In one file, at most."""
 _ASK_S: Final = 20.0
 _SCHEMA: Final = pa.schema(
     [("offset", pa.int64()), ("timestamp_ms", pa.int64()), ("key", pa.binary()), ("value", pa.binary())]
@@ -36,7 +37,7 @@ _SCHEMA: Final = pa.schema(
 
 
 class Stretch(NamedTuple):
-    """What a file covers: records of a partition in [first, next)."""
+    """What a file holds: the records of one partition in [first, next)."""
 
     place: Place
     first: Offset
@@ -48,19 +49,19 @@ class Stretch(NamedTuple):
 
 
 def export(kafka: KafkaSettings, folder: Path, since_ms: Millis) -> Iterator[int]:
-    """Yields the number of records of each file written. Records before `since_ms` are left out of a partition that the
-    folder holds nothing of yet. Raises StreamsError."""
+    """Yields the number of records of each file that it writes. `since_ms` counts only for a partition of which the
+    folder holds nothing yet: its records before that time are left out. Raises StreamsError."""
     folder.mkdir(parents=True, exist_ok=True)
-    covered = {one.place: one.next for one in stretches(folder)}
+    next_offsets = {stretch.place: stretch.next for stretch in stretches(folder)}
     with closing(OffsetReader(kafka)) as reader, closing(scanner(kafka)) as consumer:
         places = reader.places(list(topics.INPUTS))
-        # Not the high watermarks: what an open transaction keeps back cannot be read yet, and must not count as read.
+        # Not the high watermarks: records behind an open transaction cannot be read yet, and must not count as read.
         starts, ends = reader.starts(places), reader.stable_ends(places)
         with kafka_errors():
-            asked = [TopicPartition(*place, since_ms) for place in places]
-            answers = consumer.offsets_for_times(asked, timeout=_ASK_S)
+            times = [TopicPartition(*place, since_ms) for place in places]
+            answers = consumer.offsets_for_times(times, timeout=_ASK_S)
         for place, answer in zip(places, answers, strict=True):
-            first = covered.get(place, Offset(answer.offset if answer.offset >= 0 else ends[place]))
+            first = next_offsets.get(place, Offset(answer.offset if answer.offset >= 0 else ends[place]))
             yield from _export_partition(consumer, folder, place, max(first, starts[place]), ends[place])
 
 
@@ -69,40 +70,41 @@ def _export_partition(consumer: Consumer, folder: Path, place: Place, first: Off
     while first < end:
         batch = list(islice(records, _RECORDS))
         is_last = len(batch) < _RECORDS
-        following = min(end, _position(consumer, place)) if is_last else Offset((batch[-1].offset() or 0) + 1)
-        if following > first:
-            _write(folder, Stretch(place, first, following), batch)
+        next_offset = min(end, _position(consumer, place)) if is_last else Offset((batch[-1].offset() or 0) + 1)
+        if next_offset > first:
+            _write(folder, Stretch(place, first, next_offset), batch)
             yield len(batch)
         if is_last:
             return
-        first = following
+        first = next_offset
 
 
 def _position(consumer: Consumer, place: Place) -> Offset:
-    """Where the scan has come to: behind control records too, and never past what the broker was ready to send."""
+    """The offset after everything that the scan has read, control records included. It is never past what the broker
+    has sent."""
     with kafka_errors():
-        (at,) = consumer.position([TopicPartition(*place)])
-    return Offset(at.offset)
+        (position,) = consumer.position([TopicPartition(*place)])
+    return Offset(position.offset)
 
 
 def stretches(folder: Path) -> list[Stretch]:
-    """What the folder covers, by topic, partition and offset."""
-    found = []
+    """What the folder holds, by topic, partition and offset."""
+    held = []
     for file in folder.glob("*.parquet"):
         topic, *numbers = file.stem.rsplit("-", 3)
         if topic in topics.INPUTS and all(number.isdigit() for number in numbers):
-            partition, first, following = map(int, numbers)
-            found.append(Stretch(Place(topic, Partition(partition)), Offset(first), Offset(following)))
-    return sorted(found)
+            partition, first, next_offset = map(int, numbers)
+            held.append(Stretch(Place(topic, Partition(partition)), Offset(first), Offset(next_offset)))
+    return sorted(held)
 
 
 def exported(folder: Path) -> Iterator[bytes]:
-    """The values of all records. Raises BadFile."""
-    found = stretches(folder)
-    if not found:
+    """The values of all exported records. Raises BadFile."""
+    held = stretches(folder)
+    if not held:
         command = f"nearline export --out {shlex.quote(str(folder))}"
         raise BadFile(f"{folder} holds no exported events; make some with: {command}")
-    for stretch in found:
+    for stretch in held:
         try:
             values = pq.read_table(folder / stretch.file_name, columns=["value"])["value"]
         except (OSError, pa.ArrowException) as error:

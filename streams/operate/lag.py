@@ -1,4 +1,7 @@
-"""How far each stage is behind, in records and in time, and what was deleted before a stage had read it."""
+"""How far each stage is behind, in records and in time, and how many records were deleted before it had read them.
+
+Asks the broker for offsets, and the hot feed, which has no consumer group, for its own. Knows no stage's inside.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -11,8 +14,8 @@ from streams.kafka.records import Place
 
 
 class Lag(NamedTuple):
-    """`records` not yet done, None when unknown; `oldest_ms` is the timestamp of the first of them. `deleted` is how
-    many records of each partition were deleted before they were read, at most, where any were."""
+    """`records` are not yet processed; None if that is unknown. `oldest_ms` is the timestamp of the oldest of them.
+    `deleted` is how many records were deleted before they were read, at most, for each partition that lost any."""
 
     stage: str
     group: str
@@ -29,10 +32,10 @@ def _unknown() -> Offsets | None:
 def read_lags(
     reader: OffsetReader, reads: Iterable[StageReads], probe_s: float, hot_feed: Callable[[], Offsets | None] = _unknown
 ) -> list[Lag]:
-    """One line for each stage and topic; unknown where the topic does not exist yet. Raises StreamsError.
+    """One lag for each stage and topic; unknown if the topic does not exist yet. Raises StreamsError.
 
-    `probe_s` bounds the look at first records, for each stage. `hot_feed` says how far the stage without a group is; it
-    is asked after all others, and may block.
+    Reading the first records takes at most `probe_s` for each stage. `hot_feed` returns the offsets of the stage that
+    has no group. It is asked after all others, and may block.
     """
     reads = list(reads)
     reader.get_ready(read.group for read in reads if read.group)
@@ -40,21 +43,24 @@ def read_lags(
     starts, ends = reader.starts(places), reader.ends(places)
     lags = []
     for read in reads:
-        own = [place for place in places if place[0] in read.topics]
-        progress = _progress(reader, read, own, hot_feed)
-        done = going_on_at({place: at.offset for place, at in progress.items()}, starts)
-        doubtful = {place: offset for place, offset in done.items() if offset < ends[place]}
-        firsts = reader.first_records(doubtful, ends, probe_s) if doubtful else {}
+        progress = _progress(reader, read, [place for place in places if place.topic in read.topics], hot_feed)
+        done = going_on_at({place: committed.offset for place, committed in progress.items()}, starts)
+        # Perhaps behind: there may be nothing but control records before the end.
+        below_end = {place: offset for place, offset in done.items() if offset < ends[place]}
+        first_records = reader.first_records(below_end, ends, probe_s) if below_end else {}
         deleted = deleted_unread(progress, starts) if read.group else {}
-        lags += [_topic_lag(read, name, done, ends, firsts, deleted=deleted) for name in read.topics]
+        lags += [_topic_lag(read, name, done, ends, first_records, deleted=deleted) for name in read.topics]
     return lags
 
 
 def deleted_unread(progress: Mapping[Place, Committed], starts: Offsets) -> dict[Place, int]:
-    """How many records of each partition a group will never read, at most, where there are any: those that it has
-    counted, and those that were deleted since it committed last."""
-    found = {place: at.deleted + deleted_since(at.offset, starts[place]) for place, at in progress.items()}
-    return {place: number for place, number in found.items() if number}
+    """How many records of each partition a group will never read, at most: those that it has counted itself, and those
+    that were deleted since it committed last. Partitions without any are left out."""
+    numbers = {
+        place: committed.deleted + deleted_since(committed.offset, starts[place])
+        for place, committed in progress.items()
+    }
+    return {place: number for place, number in numbers.items() if number}
 
 
 def _progress(
@@ -71,20 +77,21 @@ def _topic_lag(
     topic: str,
     done: Offsets,
     ends: Offsets,
-    firsts: Mapping[Place, FirstRecord | None],
+    first_records: Mapping[Place, FirstRecord | None],
     *,
     deleted: Mapping[Place, int],
 ) -> Lag:
-    own = [place for place in done if place[0] == topic]
-    if not own:
+    places = [place for place in done if place.topic == topic]
+    if not places:
         return Lag(read.stage, read.group, topic, None, None, {})
-    behind = [place for place in own if done[place] < ends[place] and firsts.get(place, True) is not None]
-    seen = [first.timestamp_ms for place in behind if (first := firsts.get(place)) is not None]
+    # A partition without an answer counts as behind; None means that there is no record to read.
+    behind = [place for place in places if done[place] < ends[place] and first_records.get(place, True) is not None]
+    times_ms = [first.timestamp_ms for place in behind if (first := first_records.get(place)) is not None]
     return Lag(
         read.stage,
         read.group,
         topic,
         sum(ends[place] - done[place] for place in behind),
-        min(seen, default=None),
+        min(times_ms, default=None),
         {place.partition: number for place, number in deleted.items() if place.topic == topic},
     )

@@ -1,7 +1,7 @@
-"""Follows what has been sent, stage by stage, until all of it is searchable.
+"""Follows the records that have been sent, stage by stage, until all of them are searchable.
 
-Owns the order in which stages are waited for. Each step takes the ends of what a stage reads when the step before is
-done: then everything that the earlier stages made of the input is in there. Knows no tier.
+Owns the order in which stages are waited for. The ends of what a stage reads are taken only when the stage before it is
+done: by then everything that the earlier stages make of the input is in there. Knows no tier.
 """
 
 import time
@@ -21,19 +21,19 @@ from streams.settings import KafkaSettings
 _LOOK_EVERY_S: Final = 0.1
 _PROBE_S: Final = 1.0
 _ANSWER_S: Final = 5.0
-_REFUSED_LOOKS: Final = 2
-"""In a row. A broker that is just going away may break off a handshake, once."""
+_REFUSED_LOGINS: Final = 2
+"""In a row. A broker that is just shutting down may break off one handshake."""
 
 _REPUBLISH: Final = stages.CONTEXTS._replace(topics=(topics.REPUBLISH,))
 
 _T = TypeVar("_T")
 
-Positions = Callable[[], dict[Partition, Offset] | None]
-"""Next offset of each partition of the post embeddings that the hot feed has not applied; None: it did not answer."""
+HotOffsets = Callable[[], dict[Partition, Offset] | None]
+"""For each partition of the post embeddings the first offset that the hot feed has not applied yet. None: no answer."""
 
 
 class Progress(NamedTuple):
-    """One look: what is waited for, and how many records it still has to do; None: the broker did not answer."""
+    """What is waited for now. `records` is how many the stage still has to read; None: the broker did not answer."""
 
     stage: str
     topic: str
@@ -43,76 +43,94 @@ class Progress(NamedTuple):
 class _Step(NamedTuple):
     stage: str
     topics: tuple[str, ...]
-    done: Callable[[list[Place]], dict[Place, Offset | None]]
+    read_offsets: Callable[[list[Place]], dict[Place, Offset | None]]
+    """How far the stage is."""
 
 
 class Wait:
-    """One `nearline wait`. Every outage is waited out until the time is up."""
+    """One `nearline wait`. Waits out every outage until the time is up."""
 
     def __init__(
         self,
         kafka: KafkaSettings,
         generation: Generation,
-        hot_positions: Positions,
-        tell: Callable[[Progress], None] = lambda _: None,
+        hot_offsets: HotOffsets,
+        report: Callable[[Progress], None] = lambda _: None,
         *,
         timeout_s: float = 300.0,
         answer_s: float = _ANSWER_S,
     ) -> None:
-        """`answer_s` is given to the broker for each answer."""
+        """`report` is called at every look. `answer_s` is how long the broker may take for one answer."""
         self._kafka = kafka
         self._generation = generation
-        self._hot_positions = hot_positions
-        self._tell = tell
+        self._hot_offsets = hot_offsets
+        self._report = report
         self._deadline = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self._reader = OffsetReader(kafka, answer_s)
 
     def run(self) -> None:
-        """Returns when all that was sent before the call is searchable. Raises StillBehind when the time is up, and
-        LoginRefused where the broker refuses the login or is not trusted."""
+        """Returns once everything that was sent before the call is searchable. Raises StillBehind when the time is up,
+        and LoginRefused if the broker refuses the login or is not trusted."""
         try:
-            # 1. the input and the two hops, in the order in which each makes records for the next
+            # 1. The input and the two hops, in the order in which each makes records for the next.
             for names in (topics.INPUTS, (topics.ACTIVITY_BY_POST,), (topics.ACTIONS_BY_MEMBER,)):
                 self._follow(self._group_step(stages.CONTEXTS._replace(topics=names)))
-            # 2. what is due later is due now
+            # 2. Publish what the context stage holds back for later.
             self._flush()
             self._follow(self._group_step(_REPUBLISH))
-            # 3. encoding, and both tiers
+            # 3. Encoding, and both tiers.
             self._follow(self._group_step(stages.encode_reads(self._generation)))
             self._follow(self._group_step(stages.index_reads(self._generation)))
             hot_feed = stages.hot_feed_reads(self._generation)
-            self._follow(_Step(hot_feed.stage, hot_feed.topics, self._hot_offsets))
+            self._follow(_Step(hot_feed.stage, hot_feed.topics, self._read_hot_offsets))
         finally:
             self._reader.close()
 
     def _group_step(self, reads: StageReads) -> _Step:
         return _Step(reads.stage, reads.topics, lambda places: self._reader.committed(reads.group, places))
 
-    def _hot_offsets(self, places: list[Place]) -> dict[Place, Offset | None]:
-        positions = self._hot_positions()
-        if positions is None:
+    def _read_hot_offsets(self, places: list[Place]) -> dict[Place, Offset | None]:
+        offsets = self._hot_offsets()
+        if offsets is None:
             raise RetrieverSilent("the retriever does not answer")
-        return {place: positions.get(place[1]) for place in places}
+        return {place: offsets.get(place.partition) for place in places}
 
     def _follow(self, step: _Step) -> None:
-        """Takes the ends once, then looks until they are reached."""
-        places, ends = self._retry(step, lambda: self._ends(step))
-        left: Offsets = {}
-        while True:
-            before = left
-            left = self._retry(step, lambda: self._left(step, places, ends, before))  # noqa: B023
-            if not left:
-                return
-            self._pause(step, left, ends)
+        """Takes the ends of what the stage reads once, and returns when the stage has reached them.
 
-    def _left(self, step: _Step, places: list[Place], ends: Offsets, before: Offsets) -> Offsets:
-        """Where the stage has not reached the end. One that stands still may have nothing but control records there."""
-        done = going_on_at(step.done(places), self._reader.starts(places))
-        left = {place: offset for place, offset in done.items() if offset < ends[place]}
-        still = {place: offset for place, offset in left.items() if before.get(place) == offset}
-        firsts = self._reader.first_records(still, ends, _PROBE_S) if still else {}
-        return {place: offset for place, offset in left.items() if firsts.get(place, True) is not None}
+        For example, the encode stage reads two partitions, P0 and P1:
+
+            look  partition  end  committed  behind
+            1     P0         120  100        yes: 20 records are left
+                  P1          57   55        yes: 2 records may be left
+            2     P0         120  120        no
+                  P1          57   55        no: see below
+
+        P0 is done when its committed offset is at its end. P1 may never get there: the offsets 55 and 56 belong to
+        control records, such as the markers that end transactions. No reader gets those, and a stage need not commit
+        past them. P1 was at 55 in two looks in a row, so the second look reads on from there, finds no record before
+        57, and counts P1 as done. If there were a record at 56, P1 would stay behind until that is committed.
+        """
+        places, ends = self._retry(step, lambda: self._ends(step))
+        behind: Offsets = {}
+        while True:
+            before = behind
+            behind = self._retry(step, lambda: self._behind(step, places, ends, before))  # noqa: B023
+            if not behind:
+                return
+            self._pause(step, behind, ends)
+
+    def _behind(self, step: _Step, places: list[Place], ends: Offsets, before: Offsets) -> Offsets:
+        """The partitions whose end the stage has not reached, with its offsets. `before` is what it said last time.
+
+        A partition that has not moved since may have nothing but control records before its end, so its next record is
+        read. It stays behind if there is one, or if there was no answer in time."""
+        offsets = going_on_at(step.read_offsets(places), self._reader.starts(places))
+        behind = {place: offset for place, offset in offsets.items() if offset < ends[place]}
+        unmoved = {place: offset for place, offset in behind.items() if before.get(place) == offset}
+        first_records = self._reader.first_records(unmoved, ends, _PROBE_S) if unmoved else {}
+        return {place: offset for place, offset in behind.items() if first_records.get(place, True) is not None}
 
     def _ends(self, step: _Step) -> tuple[list[Place], Offsets]:
         places = self._reader.places(step.topics)
@@ -129,28 +147,29 @@ class Wait:
         self._retry(step, lambda: send_all(self._kafka, [flush_record(partition) for _, partition in places]))
 
     def _retry(self, step: _Step, ask: Callable[[], _T]) -> _T:
-        refused = 0
+        num_refused = 0
         while True:
             try:
                 return ask()
             except StreamsError as error:
-                refused = refused + 1 if isinstance(error, LoginRefused) else 0
-                if refused == _REFUSED_LOOKS:
+                num_refused = num_refused + 1 if isinstance(error, LoginRefused) else 0
+                if num_refused == _REFUSED_LOGINS:
                     raise
                 for topic in step.topics:
-                    self._tell(Progress(step.stage, topic, None))
+                    self._report(Progress(step.stage, topic, None))
                 self._sleep(f"{step.stage} cannot be seen: {error}")
 
-    def _pause(self, step: _Step, left: Offsets, ends: Offsets) -> None:
-        behind = dict.fromkeys(step.topics, 0)
-        for place, offset in left.items():
-            behind[place[0]] += ends[place] - offset
-        for topic, records in behind.items():
-            self._tell(Progress(step.stage, topic, records))
-        sentences = [f"{number} records of {topic}" for topic, number in behind.items() if number]
+    def _pause(self, step: _Step, behind: Offsets, ends: Offsets) -> None:
+        num_left = dict.fromkeys(step.topics, 0)
+        for place, offset in behind.items():
+            num_left[place.topic] += ends[place] - offset
+        for topic, number in num_left.items():
+            self._report(Progress(step.stage, topic, number))
+        sentences = [f"{number} records of {topic}" for topic, number in num_left.items() if number]
         self._sleep(f"{step.stage} still has to read {' and '.join(sentences)}")
 
-    def _sleep(self, why: str) -> None:
+    def _sleep(self, reason: str) -> None:
+        """Raises StillBehind, with the reason, if the time is up."""
         if time.monotonic() + _LOOK_EVERY_S > self._deadline:
-            raise StillBehind(f"not everything is searchable after {self._timeout_s:g} s; {why}")
+            raise StillBehind(f"not everything is searchable after {self._timeout_s:g} s; {reason}")
         time.sleep(_LOOK_EVERY_S)

@@ -43,7 +43,7 @@ WITHIN = {
         "indexer.cold.qdrant_tier._upsert: upsert",
     },
     "index.flushed": {"indexer.cold.edge_tier.flush: flush", "indexer.cold.shards.flush: flush"},
-    "index.dead-lettered": {"streams.kafka.sending._hand_over: produce", "streams.kafka.sending.deliver: flush"},
+    "index.dead-lettered": {"streams.kafka.sending.produce: produce", "streams.kafka.sending.deliver: flush"},
 }
 """Effects in other files that are done before the process passes this place."""
 NEEDLESS = {
@@ -93,10 +93,8 @@ NEEDLESS = {
     },
     "a command: who runs it sees that it did not end, and runs it again": {
         "nearline.commands.ingest._send: send",
-        "streams.operate.ingest._produce: produce",
         "streams.operate.ingest.close: flush",
         "streams.operate.event_files.open_events: write",
-        "streams.kafka.sending.produce: produce",
         "streams.kafka.sending.send_all: flush",
         "streams.kafka.group_offsets._set_once: alter_consumer_group_offsets",
         "streams.operate.dead_letter_marks.clear: delete_records",
@@ -108,7 +106,7 @@ NEEDLESS = {
     },
     "topics as they should be, made sure of at every start": {
         "streams.kafka.topics._create: create_topics",
-        "streams.kafka.topics._bring_up_to_date: incremental_alter_configs",
+        "streams.kafka.topics._update: incremental_alter_configs",
     },
     "words for people": {
         "nearline.cli.main: flush",

@@ -1,6 +1,7 @@
 """Letters that are sent back or dropped: each once, whatever ends in between."""
 
 from collections.abc import Iterator
+from typing import Any, Self
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer
@@ -9,7 +10,8 @@ from schemas import topics
 from schemas.dead_letters import to_headers
 from schemas.ids import Offset
 from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
-from streams.kafka import reading as scan
+from streams.kafka import reading
+from streams.kafka.clients import producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.operate import dead_letter_box, dead_letter_marks
@@ -25,6 +27,10 @@ pytestmark = pytest.mark.broker
 
 class DiesBeforeItsCommit(Producer):
     """Everything has been sent, and nobody ends the transaction."""
+
+    @classmethod
+    def new(cls, kafka: KafkaSettings, **overrides: object) -> Self:
+        return cls(producer_config(kafka, **overrides))
 
     def commit_transaction(self, *_: object) -> None:
         assert self.flush(20) == 0
@@ -72,7 +78,7 @@ def test_a_command_that_is_killed_before_its_commit_has_sent_nothing(
 ) -> None:
     send_dead_letter(kafka, topics.POSTS, b"one")
     with monkeypatch.context() as killed:
-        killed.setattr(dead_letter_marks, "Producer", DiesBeforeItsCommit)
+        killed.setattr(dead_letter_marks, "new_producer", DiesBeforeItsCommit.new)
         with pytest.raises(SystemExit):
             replay(kafka, reader, ALL)
     assert dead_letter_ids(kafka, reader) == ["0:0"]
@@ -99,7 +105,7 @@ def test_letters_in_a_stages_open_transaction_are_waited_for(
     send_dead_letter(kafka, topics.POSTS, b"one")
     stage = transaction(kafka, topics.DEAD_LETTERS, 0, commit=None)
     assert dead_letter_ids(kafka, reader) == ["0:0"]
-    monkeypatch.setattr(scan, "_QUIET_S", 0.5)
+    monkeypatch.setattr(reading, "_QUIET_S", 0.5)
     with monkeypatch.context() as impatient:
         impatient.setattr(dead_letter_marks, "_TO_THE_END_S", 0.5)
         with pytest.raises(KafkaUnavailable, match="a transaction there is open"):
@@ -145,13 +151,14 @@ def test_an_end_that_is_said_too_early_deletes_no_letter(
     """A partition may say its end below the one that was asked for; then only who waits for that one reads on."""
     send_dead_letter(kafka, topics.POSTS, b"one")
 
-    def too_early(
-        consumer: Consumer, place: Place, start: Offset, end: Offset, *, to_the_end_s: float | None = None
-    ) -> Iterator[Message]:
-        return iter(()) if to_the_end_s is None else scan.scan(consumer, place, start, end, to_the_end_s=to_the_end_s)
+    scan = reading.scan
+
+    def too_early(consumer: Consumer, place: Place, start: Offset, end: Offset, **options: Any) -> Iterator[Message]:
+        return iter(()) if options["to_the_end_s"] is None else scan(consumer, place, start, end, **options)
 
     with monkeypatch.context() as early:
-        early.setattr(dead_letter_box, "scan", too_early)
+        for module in (reading, dead_letter_box):
+            early.setattr(module, "scan", too_early)
         clear(kafka, reader)
         assert dead_letter_ids(kafka, reader) == []
         assert len(list(letters(kafka, reader, to_the_end_s=5.0))) == 1, "nor is it missed by who means all letters"
