@@ -4,18 +4,18 @@ import asyncio
 from functools import cache
 from typing import Any
 
-from tests.kit.retrievers import Served, World, member, post
+from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 
 
 class Service:
     """The app over plain tiers."""
 
     def __init__(self) -> None:
-        world = World()
-        world.in_both(post("p1"), post("p2", 0.2, language=None))
-        world.in_cold(member("m1", acted=["p1"]))
-        world.trends(p1=3.0)
-        self._app: Any = Served(world).app
+        retriever = RetrieverSetup()
+        retriever.in_both(scored_post("p1"), scored_post("p2", 0.2, language=None))
+        retriever.in_cold(asking_member("m1", acted=["p1"]))
+        retriever.trends(p1=3.0)
+        self._app: Any = Served(retriever).app
         self._loop = asyncio.new_event_loop()
 
     def ask(self, body: bytes) -> tuple[int, bytes]:

@@ -1,6 +1,6 @@
 """What the retriever's tests share: posts with a known score, members, tiers that can be made to fail."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any, Final, Never, Self
 
@@ -28,15 +28,14 @@ from schemas.api import (
     StatusResponse,
     TiersStatus,
 )
-from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, pack_vector
-from schemas.ids import Generation, MemberId, Micros, Offset, Partition, PostId, Revision
+from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector
+from schemas.ids import Micros, Offset, Partition, PostId
 from schemas.trending import TrendingEntry, TrendingList
+from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW, member_embedding, post_embedding
 from tests.kit.waiting import until
 
-DIMENSION: Final = 8
-NOW_S: Final = 1_767_600_000
+NOW_S: Final = NOW // 1_000_000
 WINDOW_S: Final = 48 * 3600.0
-GENERATION: Final = Generation("test-0")
 QUERY: Final = np.eye(DIMENSION, dtype=np.float32)[0]
 
 
@@ -47,39 +46,15 @@ def vector_with(score: float) -> Vector:
     return vector
 
 
-def post(  # noqa: PLR0917
-    post_id: str,
-    score: float = 0.5,
-    revision: int = 1,
-    author: str = "author",
-    language: str | None = "en",
-    age_s: float = 60.0,
-    *,
-    deleted: bool = False,
-) -> PostEmbedding:
-    return PostEmbedding(
-        PostId(post_id),
-        Revision(revision),
-        deleted,
-        MemberId(author),
-        language,
-        Micros(int((NOW_S - age_s) * 1e6)),
-        b"" if deleted else pack_vector(vector_with(score)),
-    )
+def scored_post(post_id: str, score: float = 0.5, *, age_s: float = 60.0, **fields: Any) -> PostEmbedding:
+    """A post with this score for QUERY, written this long before NOW_S."""
+    fields = {"author": "author", **fields}
+    return post_embedding(post_id, vector=vector_with(score), created_at_us=int((NOW_S - age_s) * 1e6), **fields)
 
 
-def member(
-    member_id: str,
-    *,
-    acted: Sequence[str] = (),
-    hidden: Sequence[str] = (),
-    vector: Vector | None = QUERY,
-    revision: int = 1,
-    deleted: bool = False,
-) -> MemberEmbedding:
-    body = b"" if deleted or vector is None else pack_vector(vector)
-    acted_ids, hidden_ids = [PostId(one) for one in acted], [PostId(one) for one in hidden]
-    return MemberEmbedding(MemberId(member_id), Revision(revision), deleted, acted_ids, hidden_ids, "en", body)
+def asking_member(member_id: str, **fields: Any) -> MemberEmbedding:
+    """A member whose vector is QUERY."""
+    return member_embedding(member_id, vector=QUERY, **fields)
 
 
 class Fallible:
@@ -111,7 +86,7 @@ def new_hot(clock: Callable[[], float]) -> BruteHotTier:
     return BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S), clock=lambda: Micros(int(clock() * 1e6)))
 
 
-class World:
+class RetrieverSetup:
     """A retriever over plain tiers, whose parts a test may change."""
 
     def __init__(self, *, warm: bool = True) -> None:
@@ -123,7 +98,7 @@ class World:
         self.encoder = WarmingEncoder(QueryModel)
         if warm:
             self.warm_up()
-        self.retriever = Retriever(
+        self.under_test = Retriever(
             GENERATION,
             self.cold,
             self.hot,
@@ -133,7 +108,7 @@ class World:
         )
 
     def close(self) -> None:
-        self.retriever.close()
+        self.under_test.close()
 
     def warm_up(self) -> None:
         self.encoder.start()
@@ -170,18 +145,18 @@ class World:
         self.trending.put(TrendingList(0, Micros(NOW_S * 1_000_000), 3600.0, entries))
 
     def ask(self, **request: Any) -> RetrieveResponse:
-        return self.retriever.retrieve(RetrieveRequest.model_validate(request))
+        return self.under_test.retrieve(RetrieveRequest.model_validate(request))
 
 
 class Served:
-    """The app of a world, on a real socket in a thread. Closes the world at the end."""
+    """The HTTP service of a retriever on a real socket, in a thread. Closes the retriever at the end."""
 
-    def __init__(self, world: World, port: int = 0, **settings: Any) -> None:
+    def __init__(self, retriever: RetrieverSetup, port: int = 0, **settings: Any) -> None:
         serve_settings = ServeSettings(port=port, **settings)
-        self.world = world
+        self.retriever = retriever
         self.url = ""
-        feed = HotFeed(_no_consumer, GENERATION, world.hot, world.trending, window_s=WINDOW_S)
-        self.app = create_app(world.retriever, feed, world.status, serve_settings)
+        feed = HotFeed(_no_consumer, GENERATION, retriever.hot, retriever.trending, window_s=WINDOW_S)
+        self.app = create_app(retriever.under_test, feed, retriever.status, serve_settings)
         self._stop = Event()
         self._thread = Thread(
             target=serve, args=(self.app, "127.0.0.1", port, self._listens, self._stop, server_context(serve_settings))
@@ -195,7 +170,7 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.world.close()
+        self.retriever.close()
 
     def _listens(self, url: str) -> None:
         self.url = url

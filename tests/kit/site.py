@@ -16,7 +16,8 @@ from indexer.cold.socket_server import ColdServer
 from indexer.freshness import FreshnessWindow
 from nearline.settings.instance import Instance, ProcessInfo, locked, write_instance
 from tests.kit.commands import run_command
-from tests.kit.retrievers import GENERATION, Served, World
+from tests.kit.data.embeddings import GENERATION
+from tests.kit.retrievers import RetrieverSetup, Served
 
 NOBODY = "127.0.0.1:1"
 """No broker listens here."""
@@ -41,7 +42,7 @@ class Ran(NamedTuple):
 
 class Site(NamedTuple):
     data_dir: Path
-    world: World
+    retriever: RetrieverSetup
     instance: Instance
 
     def rewrite(self, **changes: Any) -> None:
@@ -59,15 +60,15 @@ class Commands:
 
 @contextmanager
 def site(bootstrap_servers: str = NOBODY) -> Iterator[Site]:
-    world = World()
+    retriever = RetrieverSetup()
     freshness = FreshnessWindow()
     freshness.add([0.5, 0.5])
     with ExitStack() as stack:
         # A short path: a socket's may not be longer than some hundred characters.
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-site-")))
-        served = stack.enter_context(Served(world))
+        served = stack.enter_context(Served(retriever))
         socket = data_dir / "cold.sock"
-        server = stack.enter_context(closing(ColdServer(world.cold, socket, freshness)))
+        server = stack.enter_context(closing(ColdServer(retriever.cold, socket, freshness)))
         server.start()
         instance = Instance(
             supervisor_pid=os.getpid(),
@@ -82,4 +83,4 @@ def site(bootstrap_servers: str = NOBODY) -> Iterator[Site]:
         )
         stack.enter_context(locked(data_dir))
         write_instance(data_dir, instance)
-        yield Site(data_dir, world, instance)
+        yield Site(data_dir, retriever, instance)

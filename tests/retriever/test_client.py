@@ -15,17 +15,17 @@ from pydantic import SecretStr
 from retriever.client import RetrieverClient
 from retriever.errors import NotAllowed, RequestRefused, RetrieverUnavailable
 from schemas.api import RetrieveRequest
-from tests.kit.retrievers import Served, World, member, post
+from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 
 KEY = SecretStr("secret")
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    world = World()
-    world.in_cold(member("m"), post("a", 0.9), post("../b c", 0.5))
-    world.in_hot(*(post(f"h{number:04}", 0.1) for number in range(2500)))
-    with Served(world, api_key=KEY) as served:
+    retriever = RetrieverSetup()
+    retriever.in_cold(asking_member("m"), scored_post("a", 0.9), scored_post("../b c", 0.5))
+    retriever.in_hot(*(scored_post(f"h{number:04}", 0.1) for number in range(2500)))
+    with Served(retriever, api_key=KEY) as served:
         yield served
 
 
@@ -50,20 +50,20 @@ def test_a_request_that_is_refused_says_why(client: RetrieverClient) -> None:
 
 
 def test_an_outage_is_an_outage(client: RetrieverClient, served: Served) -> None:
-    served.world.cold.fails = True
+    served.retriever.cold.fails = True
     try:
         with pytest.raises(RetrieverUnavailable, match="the tier is down"):
             client.post("a")
     finally:
-        served.world.cold.fails = False
+        served.retriever.cold.fails = False
 
 
 def test_ready_says_what_is_missing(client: RetrieverClient, served: Served) -> None:
-    served.world.hot_problem = "5 records to go"
+    served.retriever.hot_problem = "5 records to go"
     try:
         assert client.ready().problems == ["5 records to go"]
     finally:
-        served.world.hot_problem = None
+        served.retriever.hot_problem = None
 
 
 def test_the_wrong_key_is_not_allowed(served: Served) -> None:
@@ -76,7 +76,7 @@ def test_the_wrong_key_is_not_allowed(served: Served) -> None:
 
 
 def test_nobody_there_is_one_sentence() -> None:
-    with Served(World(warm=False)) as served:
+    with Served(RetrieverSetup(warm=False)) as served:
         url = served.url
     with RetrieverClient(url) as client:
         with pytest.raises(RetrieverUnavailable, match=f"the retriever at {url} does not answer"):
@@ -96,8 +96,8 @@ def test_a_connection_that_the_server_closed_is_opened_again() -> None:
     client: RetrieverClient | None = None
     port = 0
     for _ in range(2):
-        world = World(warm=False)
-        with Served(world, port=port) as served:
+        retriever = RetrieverSetup(warm=False)
+        with Served(retriever, port=port) as served:
             port = int(served.url.rpartition(":")[2])
             client = client or RetrieverClient(served.url)
             assert not client.ready().ready

@@ -22,9 +22,10 @@ from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
 from streams.settings import KafkaSettings
 from tests.kit.data.bad_events import ACCEPTED, bodies
+from tests.kit.data.embeddings import GENERATION
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import keys_and_values
-from tests.kit.retrievers import GENERATION, member, post
+from tests.kit.retrievers import asking_member, scored_post
 from tests.kit.site import Commands, Ran, Site, site
 
 pytestmark = pytest.mark.broker
@@ -180,7 +181,7 @@ def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: Site, run: Run
         context = PostContext(PostId("p1"), Revision(revision), Micros(5), text="hello")
         producer.produce(topics.POST_CONTEXTS, encode_context(context), b"p1")
     producer.flush(20)
-    place.world.in_cold(post("p1", revision=2), member("m1"), post("gone", deleted=True))
+    place.retriever.in_cold(scored_post("p1", revision=2), asking_member("m1"), scored_post("gone", deleted=True))
     found = run("get", "post", "p1", "--json").json
     assert list(found) == ["context", "cold", "hot"]
     assert (found["context"]["revision"], found["context"]["text"]) == (2, "hello")
@@ -205,8 +206,10 @@ def send_texts(kafka: KafkaSettings, **texts: str) -> None:
 
 
 def test_candidates_come_with_the_start_of_their_texts(kafka: KafkaSettings, place: Site, run: Runner) -> None:
-    world = place.world
-    world.in_cold(member("m1"), *(post(name, score) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7))))
+    retriever = place.retriever
+    retriever.in_cold(
+        asking_member("m1"), *(scored_post(name, score) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7)))
+    )
     send_texts(kafka, a="two\nlines, \x1b[31mred\x9b and " + "x" * 100, b="short")
     ran = run("retrieve", "--member", "m1")
     assert ran.out.splitlines()[0].split() == ["rank", "score", "tier", "post", "text"]
@@ -219,7 +222,7 @@ def test_candidates_come_with_the_start_of_their_texts(kafka: KafkaSettings, pla
 
 
 def test_candidates_in_json_come_with_whole_texts_when_asked(kafka: KafkaSettings, place: Site, run: Runner) -> None:
-    place.world.in_cold(member("m1"), post("a", 0.9), post("b", 0.8))
+    place.retriever.in_cold(asking_member("m1"), scored_post("a", 0.9), scored_post("b", 0.8))
     send_texts(kafka, a="two\nlines " * 20)
     plain = run("retrieve", "--member", "m1", "--json").json["candidates"]
     assert [list(one) for one in plain] == [["post_id", "score", "tier"]] * 2

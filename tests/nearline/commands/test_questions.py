@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from schemas.embeddings import unpack_vector
-from tests.kit.retrievers import member, post
+from tests.kit.retrievers import asking_member, scored_post
 from tests.kit.site import Commands, Ran, Site, site
 
 LIGHT = ("ingest", "wait", "retrieve", "status", "get", "dump", "vectors", "dead_letters", "doctor")
@@ -19,10 +19,14 @@ LIGHT = ("ingest", "wait", "retrieve", "status", "get", "dump", "vectors", "dead
 @pytest.fixture(scope="module")
 def place() -> Iterator[Site]:
     with site() as place:
-        world = place.world
-        world.in_cold(member("m", acted=["a"]), member("gone", deleted=True, revision=4))
-        world.in_both(post("a", 0.9, author="x"), post("b", 0.8, language="de"), post("mine", 0.7, author="m"))
-        world.in_cold(post("old", 0.6, revision=7, age_s=1e6), post("dead", revision=3, deleted=True))
+        retriever = place.retriever
+        retriever.in_cold(asking_member("m", acted=["a"]), asking_member("gone", deleted=True, revision=4))
+        retriever.in_both(
+            scored_post("a", 0.9, author="x"),
+            scored_post("b", 0.8, language="de"),
+            scored_post("mine", 0.7, author="m"),
+        )
+        retriever.in_cold(scored_post("old", 0.6, revision=7, age_s=1e6), scored_post("dead", revision=3, deleted=True))
         yield place
 
 
@@ -149,7 +153,7 @@ def test_vectors_are_those_of_the_cold_tier(ask: Asker) -> None:
     lines = ask("vectors", "post", "old", "a").lines
     assert [(one["id"], one["revision"]) for one in lines] == [("old", 7), ("a", 1)]
     assert list(lines[0]) == ["id", "revision", "vector"]
-    stored = unpack_vector(post("old", 0.6).vector)
+    stored = unpack_vector(scored_post("old", 0.6).vector)
     assert np.array_equal(np.array(lines[0]["vector"], np.float32), stored), "no digit may get lost on the way"
     assert ask("vectors", "member", "m").lines[0]["id"] == "m"
 

@@ -14,14 +14,14 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from schemas.api import RetrieveResponse
 from schemas.embeddings import PostEmbedding
 from schemas.ids import PostId
-from tests.kit.retrievers import NOW_S, World, member, post
+from tests.kit.retrievers import NOW_S, RetrieverSetup, asking_member, scored_post
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    world.close()
+def retriever() -> Iterator[RetrieverSetup]:
+    retriever = RetrieverSetup()
+    yield retriever
+    retriever.close()
 
 
 RECENTLY = datetime.fromtimestamp(NOW_S - 100, UTC)
@@ -39,39 +39,44 @@ TWO_OF_A_KIND = [
 @pytest.mark.parametrize("tier", ["hot", "cold", "trending"])
 @pytest.mark.parametrize(("filters", "of_the_post"), TWO_OF_A_KIND)
 def test_what_a_filter_leaves_out_is_in_no_answer(
-    world: World, tier: str, filters: dict[str, Any], of_the_post: dict[str, Any]
+    retriever: RetrieverSetup, tier: str, filters: dict[str, Any], of_the_post: dict[str, Any]
 ) -> None:
-    place = world.in_hot if tier == "hot" else world.in_cold
-    place(post("out", 0.9, **of_the_post), post("in", 0.5))
-    world.in_cold(member("m", vector=None) if tier == "trending" else member("m"))
-    world.trends(out=9.0, **{"in": 5.0})
-    answer = world.ask(member_id="m", **filters)
+    place = retriever.in_hot if tier == "hot" else retriever.in_cold
+    place(scored_post("out", 0.9, **of_the_post), scored_post("in", 0.5))
+    retriever.in_cold(asking_member("m", empty=True) if tier == "trending" else asking_member("m"))
+    retriever.trends(out=9.0, **{"in": 5.0})
+    answer = retriever.ask(member_id="m", **filters)
     assert answer.post_ids == ["in"]
     assert answer.tiers == [tier]
     assert not answer.partial
 
 
 @pytest.mark.parametrize("tier", ["hot", "cold", "trending"])
-def test_hidden_posts_are_always_left_out_and_acted_ones_when_asked(world: World, tier: str) -> None:
-    place = world.in_hot if tier == "hot" else world.in_cold
-    place(post("hidden", 0.9), post("liked", 0.8), post("own", 0.7, author="m"), post("other", 0.6))
-    who = member("m", hidden=["hidden"], acted=["liked"])
-    world.in_cold(member("m", hidden=["hidden"], acted=["liked"], vector=None) if tier == "trending" else who)
-    world.trends(hidden=9, liked=8, own=7, other=6)
-    assert world.ask(member_id="m").post_ids == ["liked", "other"]
-    assert world.ask(member_id="m", own_posts=True).post_ids == ["liked", "own", "other"]
-    assert world.ask(member_id="m", hide_acted=True).post_ids == ["other"]
+def test_hidden_posts_are_always_left_out_and_acted_ones_when_asked(retriever: RetrieverSetup, tier: str) -> None:
+    place = retriever.in_hot if tier == "hot" else retriever.in_cold
+    place(
+        scored_post("hidden", 0.9),
+        scored_post("liked", 0.8),
+        scored_post("own", 0.7, author="m"),
+        scored_post("other", 0.6),
+    )
+    who = asking_member("m", hidden=["hidden"], acted=["liked"])
+    retriever.in_cold(asking_member("m", hidden=["hidden"], acted=["liked"], empty=True) if tier == "trending" else who)
+    retriever.trends(hidden=9, liked=8, own=7, other=6)
+    assert retriever.ask(member_id="m").post_ids == ["liked", "other"]
+    assert retriever.ask(member_id="m", own_posts=True).post_ids == ["liked", "own", "other"]
+    assert retriever.ask(member_id="m", hide_acted=True).post_ids == ["other"]
 
 
-def test_own_posts_do_not_open_a_door_for_a_filter(world: World) -> None:
-    world.in_cold(member("m"), post("own", author="m"))
-    assert world.ask(member_id="m", own_posts=True, exclude_authors=["m"]).post_ids == []
+def test_own_posts_do_not_open_a_door_for_a_filter(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"), scored_post("own", author="m"))
+    assert retriever.ask(member_id="m", own_posts=True, exclude_authors=["m"]).post_ids == []
 
 
-def test_both_tiers_answer_together(world: World) -> None:
-    world.in_cold(member("m"), post("a", 0.9), post("c", 0.7), post("d", 0.1))
-    world.in_hot(post("a", 0.9), post("b", 0.8))
-    answer = world.ask(member_id="m", k=3)
+def test_both_tiers_answer_together(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"), scored_post("a", 0.9), scored_post("c", 0.7), scored_post("d", 0.1))
+    retriever.in_hot(scored_post("a", 0.9), scored_post("b", 0.8))
+    answer = retriever.ask(member_id="m", k=3)
     assert (answer.post_ids, answer.tiers) == (["a", "b", "c"], ["hot", "hot", "cold"])
     assert answer.scores == pytest.approx([0.9, 0.8, 0.7])
     assert answer.counts == {"hot": 2, "cold": 1, "trending": 0}
@@ -80,78 +85,83 @@ def test_both_tiers_answer_together(world: World) -> None:
     assert set(answer.timings_ms) == {"member", "hot", "cold", "merge", "total"}
 
 
-def test_a_text_is_a_query_too(world: World) -> None:
-    world.in_both(post("a", 0.9), post("b", 0.1))
-    answer = world.ask(text="anything")
+def test_a_text_is_a_query_too(retriever: RetrieverSetup) -> None:
+    retriever.in_both(scored_post("a", 0.9), scored_post("b", 0.1))
+    answer = retriever.ask(text="anything")
     assert answer.post_ids == ["a", "b"]
     assert "encode" in answer.timings_ms
     with pytest.raises(RequestRefused, match="text: there is nothing to encode"):
-        world.ask(text="  ")
+        retriever.ask(text="  ")
 
 
-def test_a_deleted_post_is_gone_although_the_cold_tier_is_behind(world: World) -> None:
-    world.in_cold(member("m"))
-    world.in_both(post("a", 0.9), post("b", 0.5))
-    world.in_hot(post("a", revision=2, deleted=True))
-    assert world.ask(member_id="m").post_ids == ["b"]
+def test_a_deleted_post_is_gone_although_the_cold_tier_is_behind(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"))
+    retriever.in_both(scored_post("a", 0.9), scored_post("b", 0.5))
+    retriever.in_hot(scored_post("a", revision=2, deleted=True))
+    assert retriever.ask(member_id="m").post_ids == ["b"]
 
 
-def test_a_changed_post_counts_as_the_hot_tier_has_it(world: World) -> None:
-    world.in_cold(member("m"))
-    world.in_both(post("a", 0.9, language="en"), post("b", 0.5))
-    world.in_hot(post("a", 0.1, revision=2, language="de"))
-    assert world.ask(member_id="m").post_ids == ["b", "a"]
-    assert world.ask(member_id="m", languages=["en"]).post_ids == ["b"], "the cold copy must not come up instead"
+def test_a_changed_post_counts_as_the_hot_tier_has_it(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"))
+    retriever.in_both(scored_post("a", 0.9, language="en"), scored_post("b", 0.5))
+    retriever.in_hot(scored_post("a", 0.1, revision=2, language="de"))
+    assert retriever.ask(member_id="m").post_ids == ["b", "a"]
+    assert retriever.ask(member_id="m", languages=["en"]).post_ids == ["b"], "the cold copy must not come up instead"
 
 
-def test_a_newer_cold_copy_counts(world: World) -> None:
-    world.in_cold(member("m"))
-    world.in_hot(post("a", 0.1))
-    world.in_cold(post("a", 0.9, revision=2), post("b", 0.5))
-    answer = world.ask(member_id="m")
+def test_a_newer_cold_copy_counts(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"))
+    retriever.in_hot(scored_post("a", 0.1))
+    retriever.in_cold(scored_post("a", 0.9, revision=2), scored_post("b", 0.5))
+    answer = retriever.ask(member_id="m")
     assert (answer.post_ids, answer.tiers) == (["a", "b"], ["cold", "cold"])
 
 
-def test_many_fresh_deletes_do_not_shorten_the_answer(world: World) -> None:
-    world.in_cold(member("m"), *(post(f"p{number:03}", 0.9 - number / 1000) for number in range(400)))
-    world.in_hot(*(post(f"p{number:03}", revision=2, deleted=True) for number in range(300)))
-    assert world.ask(member_id="m", k=50).post_ids == [f"p{number:03}" for number in range(300, 350)]
+def test_many_fresh_deletes_do_not_shorten_the_answer(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"), *(scored_post(f"p{number:03}", 0.9 - number / 1000) for number in range(400)))
+    retriever.in_hot(*(scored_post(f"p{number:03}", revision=2, deleted=True) for number in range(300)))
+    assert retriever.ask(member_id="m", k=50).post_ids == [f"p{number:03}" for number in range(300, 350)]
 
 
-def test_equal_scores_are_in_the_order_of_ids(world: World) -> None:
-    world.in_cold(member("m"), post("d"), post("b"))
-    world.in_hot(post("c"), post("a"))
-    assert world.ask(member_id="m").post_ids == ["a", "b", "c", "d"]
+def test_equal_scores_are_in_the_order_of_ids(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"), scored_post("d"), scored_post("b"))
+    retriever.in_hot(scored_post("c"), scored_post("a"))
+    assert retriever.ask(member_id="m").post_ids == ["a", "b", "c", "d"]
 
 
-def test_an_unknown_member_gets_what_is_trending(world: World) -> None:
-    world.in_hot(post("a"), post("gone"))
-    world.in_hot(post("gone", revision=2, deleted=True))
-    world.in_cold(post("b"), post("gone"))
-    world.trends(gone=9, b=5, a=3, never_written=2)
-    answer = world.ask(member_id="nobody")
+def test_an_unknown_member_gets_what_is_trending(retriever: RetrieverSetup) -> None:
+    retriever.in_hot(scored_post("a"), scored_post("gone"))
+    retriever.in_hot(scored_post("gone", revision=2, deleted=True))
+    retriever.in_cold(scored_post("b"), scored_post("gone"))
+    retriever.trends(gone=9, b=5, a=3, never_written=2)
+    answer = retriever.ask(member_id="nobody")
     assert (answer.post_ids, answer.scores) == (["b", "a"], [5, 3])
     assert answer.tiers == ["trending", "trending"]
     assert answer.counts == {"hot": 0, "cold": 0, "trending": 2}
     assert (answer.partial, answer.reasons) == (False, ["member_unknown", "trending"])
 
 
-def test_a_member_without_a_vector_and_a_deleted_one_get_what_is_trending(world: World) -> None:
-    world.in_cold(member("bare", vector=None), member("gone"), member("gone", revision=2, deleted=True), post("a"))
-    world.trends(a=1)
-    assert world.ask(member_id="bare").reasons == ["member_without_vector", "trending"]
-    assert world.ask(member_id="gone").reasons == ["member_unknown", "trending"]
-    assert world.ask(member_id="gone").post_ids == ["a"]
+def test_a_member_without_a_vector_and_a_deleted_one_get_what_is_trending(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(
+        asking_member("bare", empty=True),
+        asking_member("gone"),
+        asking_member("gone", revision=2, deleted=True),
+        scored_post("a"),
+    )
+    retriever.trends(a=1)
+    assert retriever.ask(member_id="bare").reasons == ["member_without_vector", "trending"]
+    assert retriever.ask(member_id="gone").reasons == ["member_unknown", "trending"]
+    assert retriever.ask(member_id="gone").post_ids == ["a"]
 
 
-def test_the_trending_answer_goes_down_the_list_until_it_is_full(world: World) -> None:
-    world.in_cold(*(post(f"p{number:03}", language="en" if number >= 90 else "de") for number in range(100)))
-    world.trends(**{f"p{number:03}": 100.0 - number for number in range(100)})
-    assert world.ask(member_id="nobody", k=3, languages=["en"]).post_ids == ["p090", "p091", "p092"]
+def test_the_trending_answer_goes_down_the_list_until_it_is_full(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(*(scored_post(f"p{number:03}", language="en" if number >= 90 else "de") for number in range(100)))
+    retriever.trends(**{f"p{number:03}": 100.0 - number for number in range(100)})
+    assert retriever.ask(member_id="nobody", k=3, languages=["en"]).post_ids == ["p090", "p091", "p092"]
 
 
-def test_nothing_trending_is_said(world: World) -> None:
-    answer = world.ask(member_id="nobody")
+def test_nothing_trending_is_said(retriever: RetrieverSetup) -> None:
+    answer = retriever.ask(member_id="nobody")
     assert answer.post_ids == []
     assert answer.reasons == ["member_unknown", "trending", "nothing_trending"]
 
@@ -163,154 +173,163 @@ def assert_partial(answer: RetrieveResponse, *patterns: str) -> None:
         assert re.match(pattern, reason), f"{reason!r} should look like {pattern!r}"
 
 
-def test_without_the_cold_tier_a_text_gets_the_hot_posts(world: World) -> None:
-    world.in_both(post("a"))
-    world.in_cold(post("b"))
-    world.cold.fails = True
-    answer = world.ask(text="anything")
+def test_without_the_cold_tier_a_text_gets_the_hot_posts(retriever: RetrieverSetup) -> None:
+    retriever.in_both(scored_post("a"))
+    retriever.in_cold(scored_post("b"))
+    retriever.cold.fails = True
+    answer = retriever.ask(text="anything")
     assert answer.post_ids == ["a"]
     assert_partial(answer, "cold_unavailable: the tier is down")
 
 
-def test_without_the_hot_tier_the_cold_posts_remain(world: World) -> None:
-    world.in_cold(member("m"), post("a"))
-    world.in_hot(post("b"))
-    world.hot.fails = True
-    answer = world.ask(member_id="m")
+def test_without_the_hot_tier_the_cold_posts_remain(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"), scored_post("a"))
+    retriever.in_hot(scored_post("b"))
+    retriever.hot.fails = True
+    answer = retriever.ask(member_id="m")
     assert answer.post_ids == ["a"]
     assert_partial(answer, "hot_unavailable: the tier is down")
 
 
-def test_without_the_cold_tier_a_member_seen_lately_gets_the_hot_posts(world: World) -> None:
-    world.in_cold(member("m", hidden=["hidden"]))
-    world.in_hot(post("a"), post("hidden"))
-    world.ask(member_id="m")
-    world.cold.fails = True
-    answer = world.ask(member_id="m")
+def test_without_the_cold_tier_a_member_seen_lately_gets_the_hot_posts(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m", hidden=["hidden"]))
+    retriever.in_hot(scored_post("a"), scored_post("hidden"))
+    retriever.ask(member_id="m")
+    retriever.cold.fails = True
+    answer = retriever.ask(member_id="m")
     assert (answer.post_ids, answer.tiers) == (["a"], ["hot"])
     assert_partial(answer, "cold_unavailable")
 
 
 @pytest.mark.parametrize("failing", [True, "members"])
-def test_a_member_that_cannot_be_read_gets_nothing_that_may_be_hidden(world: World, failing: bool | str) -> None:
-    world.in_cold(member("m", hidden=["hidden"], acted=["liked"]))
-    world.in_hot(post("hidden"), post("liked"), post("own", author="m"))
-    world.trends(hidden=3, liked=2, own=1)
-    world.cold.fails = failing
+def test_a_member_that_cannot_be_read_gets_nothing_that_may_be_hidden(
+    retriever: RetrieverSetup, failing: bool | str
+) -> None:
+    retriever.in_cold(asking_member("m", hidden=["hidden"], acted=["liked"]))
+    retriever.in_hot(scored_post("hidden"), scored_post("liked"), scored_post("own", author="m"))
+    retriever.trends(hidden=3, liked=2, own=1)
+    retriever.cold.fails = failing
     for asked in ({}, {"hide_acted": True}):
-        answer = world.ask(member_id="m", **asked)
+        answer = retriever.ask(member_id="m", **asked)
         assert (answer.post_ids, answer.counts) == ([], {"hot": 0, "cold": 0, "trending": 0})
         assert_partial(answer, "member_unavailable: the tier is down")
 
 
-def test_a_member_seen_lately_gets_nothing_that_is_known_to_be_hidden(world: World) -> None:
-    world.in_cold(member("m", hidden=["hidden"], vector=None))
-    world.in_hot(post("a"), post("hidden"))
-    world.trends(hidden=2, a=1)
-    world.ask(member_id="m")
-    world.cold.fails = True
-    answer = world.ask(member_id="m")
+def test_a_member_seen_lately_gets_nothing_that_is_known_to_be_hidden(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m", hidden=["hidden"], empty=True))
+    retriever.in_hot(scored_post("a"), scored_post("hidden"))
+    retriever.trends(hidden=2, a=1)
+    retriever.ask(member_id="m")
+    retriever.cold.fails = True
+    answer = retriever.ask(member_id="m")
     assert (answer.post_ids, answer.tiers) == (["a"], ["trending"])
     assert_partial(answer, "member_without_vector", "trending$", "cold_unavailable")
 
 
-def test_a_member_deleted_since_is_not_remembered(world: World) -> None:
-    world.in_cold(member("m"))
-    world.ask(member_id="m")
-    world.in_cold(member("m", revision=2, deleted=True))
-    world.ask(member_id="m")
-    world.cold.fails = True
-    assert_partial(world.ask(member_id="m"), "member_unavailable")
+def test_a_member_deleted_since_is_not_remembered(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"))
+    retriever.ask(member_id="m")
+    retriever.in_cold(asking_member("m", revision=2, deleted=True))
+    retriever.ask(member_id="m")
+    retriever.cold.fails = True
+    assert_partial(retriever.ask(member_id="m"), "member_unavailable")
 
 
-def test_without_any_tier_there_is_no_answer(world: World) -> None:
-    world.cold.fails = world.hot.fails = True
+def test_without_any_tier_there_is_no_answer(retriever: RetrieverSetup) -> None:
+    retriever.cold.fails = retriever.hot.fails = True
     with pytest.raises(RetrieverUnavailable, match="neither tier"):
-        world.ask(text="anything")
+        retriever.ask(text="anything")
 
 
-def test_a_hot_tier_that_has_not_caught_up_makes_an_answer_partial(world: World) -> None:
-    world.in_cold(member("m"), post("a"))
-    world.hot_problem = "5 records to go"
-    answer = world.ask(member_id="m")
+def test_a_hot_tier_that_has_not_caught_up_makes_an_answer_partial(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"), scored_post("a"))
+    retriever.hot_problem = "5 records to go"
+    answer = retriever.ask(member_id="m")
     assert answer.post_ids == ["a"]
     assert_partial(answer, "hot_incomplete: 5 records to go")
-    assert world.retriever.problems() == ["5 records to go"]
+    assert retriever.under_test.problems() == ["5 records to go"]
 
 
 def test_while_the_model_warms_up_a_text_gets_what_is_trending() -> None:
-    world = World(warm=False)
-    world.in_cold(member("m"), post("a", 0.9), post("b", 0.1))
-    world.trends(b=1)
+    retriever = RetrieverSetup(warm=False)
+    retriever.in_cold(asking_member("m"), scored_post("a", 0.9), scored_post("b", 0.1))
+    retriever.trends(b=1)
     try:
-        answer = world.ask(text="anything")
+        answer = retriever.ask(text="anything")
         assert answer.post_ids == ["b"]
         assert_partial(answer, "model_unavailable: the model is still warming up", "trending$")
-        assert world.ask(member_id="m").post_ids == ["a", "b"], "a member's vector needs no model"
-        assert world.retriever.problems() == ["the model is still warming up"]
-        world.warm_up()
-        assert world.ask(text="anything").post_ids == ["a", "b"]
-        assert world.retriever.problems() == []
+        assert retriever.ask(member_id="m").post_ids == ["a", "b"], "a member's vector needs no model"
+        assert retriever.under_test.problems() == ["the model is still warming up"]
+        retriever.warm_up()
+        assert retriever.ask(text="anything").post_ids == ["a", "b"]
+        assert retriever.under_test.problems() == []
     finally:
-        world.close()
+        retriever.close()
 
 
-def test_one_post_as_each_tier_holds_it(world: World) -> None:
-    world.in_cold(post("a", revision=3))
-    world.in_hot(post("a", revision=4, deleted=True))
-    response = world.retriever.post(PostId("a"))
+def test_one_post_as_each_tier_holds_it(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(scored_post("a", revision=3))
+    retriever.in_hot(scored_post("a", revision=4, deleted=True))
+    response = retriever.under_test.post(PostId("a"))
     assert (response.cold.present, response.cold.revision, response.cold.deleted) == (True, 3, False)
     assert response.cold.created_at is not None
     assert response.cold.created_at.timestamp() == NOW_S - 60
     assert (response.hot.present, response.hot.revision, response.hot.deleted) == (True, 4, True)
-    assert not world.retriever.post(PostId("b")).cold.present
-    world.cold.fails = True
+    assert not retriever.under_test.post(PostId("b")).cold.present
+    retriever.cold.fails = True
     with pytest.raises(RetrieverUnavailable, match="the tier is down"):
-        world.retriever.post(PostId("a"))
+        retriever.under_test.post(PostId("a"))
 
 
 CAME_IN_MEANWHILE = [
-    pytest.param([], [post("a", 0.9)], [("a", 0.9, "cold"), ("b", 0.5, "cold")], id="the same revision"),
+    pytest.param([], [scored_post("a", 0.9)], [("a", 0.9, "cold"), ("b", 0.5, "cold")], id="the same revision"),
     pytest.param(
-        [], [post("a", 0.25, revision=2)], [("b", 0.5, "cold"), ("a", 0.25, "hot")], id="a newer revision, scored again"
+        [],
+        [scored_post("a", 0.25, revision=2)],
+        [("b", 0.5, "cold"), ("a", 0.25, "hot")],
+        id="a newer revision, scored again",
     ),
-    pytest.param([], [post("a", revision=2, deleted=True)], [("b", 0.5, "cold")], id="a delete"),
-    pytest.param([], [post("a", 0.9, revision=2, language="de")], [("b", 0.5, "cold")], id="one that fails a filter"),
+    pytest.param([], [scored_post("a", revision=2, deleted=True)], [("b", 0.5, "cold")], id="a delete"),
     pytest.param(
-        [post("a", 0.9, revision=1), post("h", 0.75)],
-        [post("a", 0.25, revision=3)],
+        [], [scored_post("a", 0.9, revision=2, language="de")], [("b", 0.5, "cold")], id="one that fails a filter"
+    ),
+    pytest.param(
+        [scored_post("a", 0.9, revision=1), scored_post("h", 0.75)],
+        [scored_post("a", 0.25, revision=3)],
         [("h", 0.75, "hot"), ("b", 0.5, "cold"), ("a", 0.25, "hot")],
         id="newer than both lists",
     ),
-    pytest.param([post("a", 0.9)], [post("a", revision=3, deleted=True)], [("b", 0.5, "cold")], id="a hit's delete"),
+    pytest.param(
+        [scored_post("a", 0.9)], [scored_post("a", revision=3, deleted=True)], [("b", 0.5, "cold")], id="a hit's delete"
+    ),
 ]
 
 
 def they_come_after_the_search(
-    world: World, monkeypatch: pytest.MonkeyPatch, meanwhile: Sequence[PostEmbedding]
+    retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch, meanwhile: Sequence[PostEmbedding]
 ) -> None:
-    ask = world.hot.tier.search
+    ask = retriever.hot.tier.search
 
     def search_before_they_come(*query: Any) -> Hits:
         hits: Hits = ask(*query)
-        world.in_hot(*meanwhile)
+        retriever.in_hot(*meanwhile)
         return hits
 
-    monkeypatch.setattr(world.hot.tier, "search", search_before_they_come)
+    monkeypatch.setattr(retriever.hot.tier, "search", search_before_they_come)
 
 
 @pytest.mark.parametrize(("before", "meanwhile", "answered"), CAME_IN_MEANWHILE)
 def test_a_post_that_the_hot_tier_gets_after_its_search_is_answered_as_it_is_then(
-    world: World,
+    retriever: RetrieverSetup,
     monkeypatch: pytest.MonkeyPatch,
     before: list[PostEmbedding],
     meanwhile: list[PostEmbedding],
     answered: list[tuple[str, float, str]],
 ) -> None:
-    world.in_cold(member("m"), post("a", 0.9, revision=1 if not before else 2), post("b", 0.5))
-    world.in_hot(*before)
-    they_come_after_the_search(world, monkeypatch, meanwhile)
-    answer = world.ask(member_id="m", languages=["en"])
+    retriever.in_cold(asking_member("m"), scored_post("a", 0.9, revision=1 if not before else 2), scored_post("b", 0.5))
+    retriever.in_hot(*before)
+    they_come_after_the_search(retriever, monkeypatch, meanwhile)
+    answer = retriever.ask(member_id="m", languages=["en"])
     assert list(zip(answer.post_ids, answer.scores, answer.tiers, strict=True)) == [
         (post_id, pytest.approx(score), tier) for post_id, score, tier in answered
     ]
@@ -318,12 +337,12 @@ def test_a_post_that_the_hot_tier_gets_after_its_search_is_answered_as_it_is_the
 
 @pytest.mark.parametrize("margin", [0, TIER_MARGIN])
 def test_the_next_hot_post_takes_the_place_of_one_deleted_meanwhile(
-    world: World, monkeypatch: pytest.MonkeyPatch, margin: int
+    retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch, margin: int
 ) -> None:
     """Not one of the cold tier that is worse than it; also where the hot tier must be asked again for it."""
     monkeypatch.setattr(tier_search, "TIER_MARGIN", margin)
-    world.in_cold(member("m"), post("a", 0.9), post("b", 0.5))
-    world.in_hot(post("a", 0.9), post("h", 0.8))
-    they_come_after_the_search(world, monkeypatch, [post("a", revision=2, deleted=True)])
-    answer = world.ask(member_id="m", k=1)
+    retriever.in_cold(asking_member("m"), scored_post("a", 0.9), scored_post("b", 0.5))
+    retriever.in_hot(scored_post("a", 0.9), scored_post("h", 0.8))
+    they_come_after_the_search(retriever, monkeypatch, [scored_post("a", revision=2, deleted=True)])
+    answer = retriever.ask(member_id="m", k=1)
     assert (answer.post_ids, answer.tiers, answer.partial) == (["h"], ["hot"], False)

@@ -23,7 +23,7 @@ from streams.kafka.clients import admin, consumer_config, producer_config
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.retrievers import NOW_S, WINDOW_S, Fallible, new_hot, post, vector_with
+from tests.kit.retrievers import NOW_S, WINDOW_S, Fallible, new_hot, scored_post, vector_with
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -105,11 +105,11 @@ def _feeding(running: RunningBroker) -> Iterator[Feeding]:
 
 
 def test_it_reads_old_records_and_follows_new_ones(feeding: Feeding) -> None:
-    feeding.send(post("a"), post("b"), post("c"))
-    feeding.send(post("b", revision=2, deleted=True))
+    feeding.send(scored_post("a"), scored_post("b"), scored_post("c"))
+    feeding.send(scored_post("b", revision=2, deleted=True))
     feed = feeding.caught_up()
     assert feeding.live() == ["a", "c"]
-    feeding.send(post("d"), post("a", revision=2, deleted=True))
+    feeding.send(scored_post("d"), scored_post("a", revision=2, deleted=True))
     feeding.until_live("c", "d")
     assert feed.progress().positions == feeding.ends()
 
@@ -119,16 +119,16 @@ def test_only_committed_records_count_and_control_records_are_passed(feeding: Fe
     plain, feeding.producer = feeding.producer, Producer(producer_config(feeding.kafka, **over))
     feeding.producer.init_transactions(30)
     feeding.producer.begin_transaction()
-    feeding.send(post("a"), post("b"), post("c"))
+    feeding.send(scored_post("a"), scored_post("b"), scored_post("c"))
     feeding.producer.abort_transaction(30)
     feeding.producer.begin_transaction()
-    feeding.send(post("d"), post("e"), post("f"))
+    feeding.send(scored_post("d"), scored_post("e"), scored_post("f"))
     feeding.producer.commit_transaction(30)
     feed = feeding.caught_up()
     feeding.until_live("d", "e", "f")
     until(lambda: feed.progress().positions == feeding.ends(), "the offsets to pass the commit marks")
     feeding.producer.begin_transaction()
-    feeding.send(post("g"))
+    feeding.send(scored_post("g"))
     feeding.producer.commit_transaction(30)
     feeding.until_live("d", "e", "f", "g")
     until(lambda: feed.progress().positions == feeding.ends(), "the offsets to pass the last commit mark")
@@ -137,9 +137,9 @@ def test_only_committed_records_count_and_control_records_are_passed(feeding: Fe
 
 def test_it_begins_where_the_window_begins(feeding: Feeding) -> None:
     day_s = 24 * 3600.0
-    feeding.send(post("old", age_s=WINDOW_S + 2 * day_s), age_s=WINDOW_S + 2 * day_s, partition=0)
-    feeding.send(post("dated-ahead", age_s=WINDOW_S - 10), age_s=WINDOW_S + day_s - 20, partition=0)
-    feeding.send(post("old-but-sent-late", age_s=WINDOW_S + 60), age_s=0, partition=0)
+    feeding.send(scored_post("old", age_s=WINDOW_S + 2 * day_s), age_s=WINDOW_S + 2 * day_s, partition=0)
+    feeding.send(scored_post("dated-ahead", age_s=WINDOW_S - 10), age_s=WINDOW_S + day_s - 20, partition=0)
+    feeding.send(scored_post("old-but-sent-late", age_s=WINDOW_S + 60), age_s=0, partition=0)
     read: list[Sequence[PostEmbedding]] = []
     upsert = feeding.hot.tier.upsert
     feeding.hot.tier.upsert = lambda embeddings: (read.append(embeddings), upsert(embeddings))
@@ -149,7 +149,7 @@ def test_it_begins_where_the_window_begins(feeding: Feeding) -> None:
 
 
 def test_posts_older_than_the_window_are_expired(feeding: Feeding) -> None:
-    feeding.send(post("a", age_s=WINDOW_S - 10), post("b", age_s=0))
+    feeding.send(scored_post("a", age_s=WINDOW_S - 10), scored_post("b", age_s=0))
     feeding.caught_up()
     assert feeding.live() == ["a", "b"]
     feeding.now_s += 11
@@ -161,11 +161,11 @@ def test_records_that_become_dead_letters_are_counted_and_left_out(feeding: Feed
         feeding.producer.produce(feeding.topic, b"\xc1", "x", partition=partition)
         feeding.producer.produce(feeding.topic, None, "y", partition=partition)
     whole = vector_with(0.5)
-    feeding.send(post("a"), post("b"))
+    feeding.send(scored_post("a"), scored_post("b"))
     for vector in (whole[:1], whole + np.float32(np.nan), whole + np.float32(np.inf), 2 * whole, 0 * whole):
-        feeding.send(msgspec.structs.replace(post("a", revision=2), vector=pack_vector(vector)))
+        feeding.send(msgspec.structs.replace(scored_post("a", revision=2), vector=pack_vector(vector)))
     # Nobody looks at the vector of what is deleted.
-    feeding.send(msgspec.structs.replace(post("b", revision=2, deleted=True), vector=pack_vector(2 * whole)))
+    feeding.send(msgspec.structs.replace(scored_post("b", revision=2, deleted=True), vector=pack_vector(2 * whole)))
     feed = feeding.caught_up()
     assert feeding.live() == ["a"]
     assert feeding.hot.revisions([PostId("a")]) == [1]
@@ -177,11 +177,11 @@ def test_freshness_is_that_of_the_records_after_it_caught_up(feeding: Feeding) -
     def origin(age_s: float) -> list[tuple[str, bytes]]:
         return [(topics.ORIGIN_HEADER, str(int((NOW_S - age_s) * 1000)).encode())]
 
-    feeding.send(post("a"), headers=origin(3600))
+    feeding.send(scored_post("a"), headers=origin(3600))
     feed = feeding.caught_up()
     assert feed.freshness.recent() == []
-    feeding.send(post("b"), headers=origin(2.5))
-    feeding.send(post("c"))
+    feeding.send(scored_post("b"), headers=origin(2.5))
+    feeding.send(scored_post("c"))
     feeding.until_live("a", "b", "c")
     until(lambda: feed.freshness.recent() == [2.5], "one sample")
 
@@ -224,7 +224,7 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(clean_topics: RunningBroker
 def test_a_tier_that_fails_costs_no_record(feeding: Feeding) -> None:
     feed = feeding.caught_up()
     feeding.hot.fails = "upsert"
-    feeding.send(post("a"), post("b"), post("c"))
+    feeding.send(scored_post("a"), scored_post("b"), scored_post("c"))
     until(lambda: feeding.hot.failures > 1, "the feed to meet the failure, and once more")
     assert set(feed.progress().positions.values()) == {0}
     feeding.hot.fails = False
@@ -233,13 +233,13 @@ def test_a_tier_that_fails_costs_no_record(feeding: Feeding) -> None:
 
 def test_records_deleted_under_it_make_it_start_again(feeding: Feeding) -> None:
     _allow_deletes(feeding.kafka, feeding.topic)
-    feeding.send(post("a"), partition=0)
+    feeding.send(scored_post("a"), partition=0)
     feeding.caught_up()
     feeding.hot.fails = "upsert"
-    feeding.send(post("b"), partition=0)
-    feeding.send(post("c"), partition=1)
+    feeding.send(scored_post("b"), partition=0)
+    feeding.send(scored_post("c"), partition=1)
     _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 2))
-    feeding.send(post("d"), partition=0)
+    feeding.send(scored_post("d"), partition=0)
     feeding.hot.fails = False
     feeding.until_live("a", "c", "d")
 
@@ -262,12 +262,12 @@ def _delete_before(kafka: KafkaSettings, place: TopicPartition) -> None:
 
 def test_it_outlives_the_broker(fresh_broker: RunningBroker) -> None:
     for feeding in _feeding(fresh_broker):
-        feeding.send(post("a"), post("old", age_s=WINDOW_S - 10))
+        feeding.send(scored_post("a"), scored_post("old", age_s=WINDOW_S - 10))
         feed = feeding.caught_up()
         fresh_broker.kill()
         feeding.now_s += 11
         feeding.until_live("a")
         fresh_broker.start()
-        feeding.send(post("b"))
+        feeding.send(scored_post("b"))
         feeding.until_live("a", "b")
         assert feed.problem is None

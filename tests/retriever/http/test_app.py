@@ -12,18 +12,24 @@ from pydantic import SecretStr
 
 from retriever.http import app
 from retriever.http.openapi import OPENAPI
-from tests.kit.retrievers import NOW_S, Served, World, member, post
+from tests.kit.retrievers import NOW_S, RetrieverSetup, Served, asking_member, scored_post
 
 KEY = SecretStr("a-secret-\N{SNOWMAN}")
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    world = World()
-    world.in_cold(member("m"), post("a", 0.9), post("c", 0.7), post("x/y?z#", 0.1), post("x\ny", 0.1))
-    world.in_hot(post("b", 0.8))
-    world.trends(a=2)
-    with Served(world) as served:
+    retriever = RetrieverSetup()
+    retriever.in_cold(
+        asking_member("m"),
+        scored_post("a", 0.9),
+        scored_post("c", 0.7),
+        scored_post("x/y?z#", 0.1),
+        scored_post("x\ny", 0.1),
+    )
+    retriever.in_hot(scored_post("b", 0.8))
+    retriever.trends(a=2)
+    with Served(retriever) as served:
         yield served
 
 
@@ -180,53 +186,53 @@ def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served) ->
     assert number("nearline_hot_posts") == 1
     assert number("nearline_ready") == 1
     unavailable = number("nearline_retrieve_answers_total", outcome="unavailable")
-    served.world.cold.fails = served.world.hot.fails = True
+    served.retriever.cold.fails = served.retriever.hot.fails = True
     try:
         assert ask(http, text="t").status_code == 503
     finally:
-        served.world.cold.fails = served.world.hot.fails = False
+        served.retriever.cold.fails = served.retriever.hot.fails = False
     assert number("nearline_retrieve_answers_total", outcome="unavailable") == unavailable + 1
 
 
 def test_an_outage_is_a_503_with_a_sentence(http: httpx.Client, served: Served) -> None:
-    served.world.cold.fails = served.world.hot.fails = True
+    served.retriever.cold.fails = served.retriever.hot.fails = True
     try:
         answer = ask(http, text="t")
         assert (answer.status_code, answer.json()["detail"]) == (503, "neither tier can answer now; try again")
         assert http.get("/v1/posts/a").status_code == 503
         assert http.get("/livez").status_code == 200
     finally:
-        served.world.cold.fails = served.world.hot.fails = False
+        served.retriever.cold.fails = served.retriever.hot.fails = False
 
 
 def test_a_mistake_of_ours_is_a_500_without_details(served: Served, http: httpx.Client) -> None:
-    served.world.broken_status = True
+    served.retriever.broken_status = True
     try:
         answer = http.get("/v1/status")
     finally:
-        served.world.broken_status = False
+        served.retriever.broken_status = False
     assert answer.status_code == 500
     assert answer.json() == {"detail": "the retriever failed on this request; its log says why"}
 
 
 def test_ready_says_what_is_missing() -> None:
-    world = World(warm=False)
-    world.hot_problem = "5 records to go"
-    with Served(world) as served, httpx.Client(base_url=served.url, trust_env=False) as http:
+    retriever = RetrieverSetup(warm=False)
+    retriever.hot_problem = "5 records to go"
+    with Served(retriever) as served, httpx.Client(base_url=served.url, trust_env=False) as http:
         assert http.get("/livez").status_code == 200
         answer = http.get("/readyz")
         assert answer.status_code == 503
         assert answer.json() == {"ready": False, "problems": ["the model is still warming up", "5 records to go"]}
-        world.warm_up()
-        world.hot_problem = None
+        retriever.warm_up()
+        retriever.hot_problem = None
         assert (http.get("/readyz").status_code, http.get("/readyz").json()["ready"]) == (200, True)
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[httpx.Client]:
-    world = World()
-    world.in_cold(member("m"), post("a"))
-    with Served(world, api_key=KEY) as served, httpx.Client(base_url=served.url, trust_env=False) as client:
+    retriever = RetrieverSetup()
+    retriever.in_cold(asking_member("m"), scored_post("a"))
+    with Served(retriever, api_key=KEY) as served, httpx.Client(base_url=served.url, trust_env=False) as client:
         yield client
 
 

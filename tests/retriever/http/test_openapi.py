@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from retriever.http.openapi import OPENAPI, render
-from tests.kit.retrievers import Served, World, member, post
+from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 
 CHECKS: Final = (
     "not_a_server_error",
@@ -25,10 +25,10 @@ def test_the_committed_description_is_that_of_the_code() -> None:
 
 def test_no_request_breaks_it_and_answers_are_as_described(tmp_path: Path) -> None:
     """In a process of its own: as a plugin of pytest, schemathesis would slow down the start of every other test."""
-    world = World()
-    world.in_cold(member("m"), post("a"), post("gone", revision=2, deleted=True))
-    world.in_hot(post("b"))
-    with Served(world) as served:
+    retriever = RetrieverSetup()
+    retriever.in_cold(asking_member("m"), scored_post("a"), scored_post("gone", revision=2, deleted=True))
+    retriever.in_hot(scored_post("b"))
+    with Served(retriever) as served:
         options = ["--url", served.url, "--checks", ",".join(CHECKS), "--max-examples", "20", "--seed", "7"]
         done = subprocess.run(
             [Path(sys.executable).with_name("schemathesis"), "run", OPENAPI, *options, "--generation-database", "none"],

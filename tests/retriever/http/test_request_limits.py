@@ -19,7 +19,7 @@ from retriever.errors import RetrieverUnavailable
 from retriever.http import request_limits, server
 from schemas.api import RetrieveRequest
 from tests.kit.certificates import certificate
-from tests.kit.retrievers import Served, World, member, post
+from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 from tests.kit.waiting import until
 
 KEY = "secret"
@@ -47,15 +47,15 @@ class Gate:
 
 
 @pytest.fixture
-def world() -> World:
-    world = World(warm=False)
-    world.in_cold(member("m"), post("a"))
-    return world
+def retriever() -> RetrieverSetup:
+    retriever = RetrieverSetup(warm=False)
+    retriever.in_cold(asking_member("m"), scored_post("a"))
+    return retriever
 
 
 @pytest.fixture
-def served(world: World) -> Iterator[Served]:
-    with Served(world, in_flight=2) as served:
+def served(retriever: RetrieverSetup) -> Iterator[Served]:
+    with Served(retriever, in_flight=2) as served:
         yield served
 
 
@@ -64,9 +64,9 @@ def ask(served: Served, path: str = "/v1/retrieve") -> httpx.Response:
         return http.post(path, json={"member_id": "m"}) if path == "/v1/retrieve" else http.get(path)
 
 
-def test_a_full_house_says_come_again_and_health_still_answers(served: Served, world: World) -> None:
-    search = Gate(world.cold.tier.search)
-    world.cold.tier.search = search
+def test_a_full_house_says_come_again_and_health_still_answers(served: Served, retriever: RetrieverSetup) -> None:
+    search = Gate(retriever.cold.tier.search)
+    retriever.cold.tier.search = search
     with ThreadPoolExecutor(2) as pool:
         inside: list[Future[httpx.Response]] = [pool.submit(ask, served) for _ in range(2)]
         search.wait_for(2)
@@ -83,9 +83,9 @@ def test_a_full_house_says_come_again_and_health_still_answers(served: Served, w
     assert [ask(served).status_code for _ in range(3)] == [200] * 3, "their places are free again"
 
 
-def test_operations_that_hang_take_no_place_of_a_question(served: Served, world: World) -> None:
-    scroll = Gate(world.hot.tier.scroll_posts)
-    world.hot.tier.scroll_posts = scroll
+def test_operations_that_hang_take_no_place_of_a_question(served: Served, retriever: RetrieverSetup) -> None:
+    scroll = Gate(retriever.hot.tier.scroll_posts)
+    retriever.hot.tier.scroll_posts = scroll
     number = request_limits.OPERATIONS_IN_FLIGHT
     with ThreadPoolExecutor(number) as pool:
         inside = [pool.submit(ask, served, "/v1/hot/posts") for _ in range(number)]
@@ -96,8 +96,8 @@ def test_operations_that_hang_take_no_place_of_a_question(served: Served, world:
         assert [request.result().status_code for request in inside] == [200] * number
 
 
-def test_a_request_that_fails_gives_its_place_back(served: Served, world: World) -> None:
-    world.broken_status = True
+def test_a_request_that_fails_gives_its_place_back(served: Served, retriever: RetrieverSetup) -> None:
+    retriever.broken_status = True
     statuses = [ask(served, "/v1/status").status_code for _ in range(2 * request_limits.OPERATIONS_IN_FLIGHT)]
     assert set(statuses) == {500}
 
@@ -197,8 +197,8 @@ class TestSlowClients:
         assert heard.startswith("HTTP/1.1 408 ")
         assert "did not arrive within 0.5 s" in heard
 
-    def test_a_body_that_was_refused_already(self, world: World) -> None:
-        with Served(world, api_key=KEY) as served, Talk(served) as talk:
+    def test_a_body_that_was_refused_already(self, retriever: RetrieverSetup) -> None:
+        with Served(retriever, api_key=KEY) as served, Talk(served) as talk:
             talk.say(HEAD)
             assert "401 Unauthorized" in talk.hear()
             talk.drip()
@@ -212,11 +212,11 @@ class TestSlowClients:
             talk.say(LIVE)
             assert "200 OK" in talk.hear_all()
 
-    def test_those_who_do_not_take_the_answer(self, served: Served, world: World) -> None:
-        world.in_hot(post("h"))
+    def test_those_who_do_not_take_the_answer(self, served: Served, retriever: RetrieverSetup) -> None:
+        retriever.in_hot(scored_post("h"))
         # More than all buffers between us take.
-        (stored,) = world.hot.tier.scroll_posts()
-        world.hot.tier.scroll_posts = lambda: repeat(stored, 1_000_000)
+        (stored,) = retriever.hot.tier.scroll_posts()
+        retriever.hot.tier.scroll_posts = lambda: repeat(stored, 1_000_000)
         with ExitStack() as talks:
             for _ in range(request_limits.OPERATIONS_IN_FLIGHT):
                 talks.enter_context(Talk(served)).say("GET /v1/hot/posts HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -224,12 +224,12 @@ class TestSlowClients:
             until(lambda: ask(served, "/v1/hot/positions").status_code == 200, "a place to be free again")
 
     def test_requests_that_take_their_time_are_not_cut(
-        self, served: Served, world: World, monkeypatch: pytest.MonkeyPatch
+        self, served: Served, retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Neither by a pause in the body nor by one before the answer, each longer than headers may take."""
         monkeypatch.setattr(request_limits, "BODY_S", 60.0)
-        search = Gate(world.cold.tier.search)
-        world.cold.tier.search = search
+        search = Gate(retriever.cold.tier.search)
+        retriever.cold.tier.search = search
         body = '{"member_id": "m"}'
         with Talk(served) as talk:
             for piece in (HEAD.replace("1000", str(len(body))), body[:5], body[5:]):
@@ -283,8 +283,8 @@ def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def secured(world: World, tmp_path: Path) -> Iterator[Served]:
-    with Served(world, **certificate(tmp_path, "127.0.0.1").settings()) as served:
+def secured(retriever: RetrieverSetup, tmp_path: Path) -> Iterator[Served]:
+    with Served(retriever, **certificate(tmp_path, "127.0.0.1").settings()) as served:
         yield served
 
 

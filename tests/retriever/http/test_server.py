@@ -8,11 +8,11 @@ import pytest
 from retriever.errors import CannotListen
 from retriever.http import server
 from retriever.http.server import serve
-from tests.kit.retrievers import Served, World
+from tests.kit.retrievers import RetrieverSetup, Served
 
 
 def test_a_free_port_is_told_and_given_back() -> None:
-    with Served(World(warm=False)) as served:
+    with Served(RetrieverSetup(warm=False)) as served:
         port = int(served.url.rpartition(":")[2])
         assert served.url == f"http://127.0.0.1:{port}"
         with socket.create_connection(("127.0.0.1", port), 5):
@@ -31,13 +31,13 @@ def test_pieces_of_an_answer_do_not_wait_for_each_other() -> None:
 
 
 def test_a_taken_port_is_named() -> None:
-    world = World(warm=False)
-    with Served(world) as served:
+    retriever = RetrieverSetup(warm=False)
+    with Served(retriever) as served:
         port = int(served.url.rpartition(":")[2])
         with pytest.raises(CannotListen, match=f"127.0.0.1 port {port}: Address already in use; choose another"):
             serve(served.app, "127.0.0.1", port, lambda _: None, Event())
 
 
 def test_a_host_of_another_machine_is_named() -> None:
-    with Served(World(warm=False)) as served, pytest.raises(CannotListen, match=r"192.0.2.1 port 0"):
+    with Served(RetrieverSetup(warm=False)) as served, pytest.raises(CannotListen, match=r"192.0.2.1 port 0"):
         serve(served.app, "192.0.2.1", 0, lambda _: None, Event())

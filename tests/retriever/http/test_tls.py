@@ -11,7 +11,7 @@ from retriever.errors import BadCertificate, RetrieverUnavailable
 from retriever.http import tls
 from retriever.settings import ServeSettings
 from tests.kit.certificates import Certificate, certificate
-from tests.kit.retrievers import Served, World
+from tests.kit.retrievers import RetrieverSetup, Served
 
 NAME = "retriever.example"
 
@@ -28,7 +28,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Ce
 
 @pytest.fixture(scope="module")
 def served(files: Certificate) -> Iterator[Served]:
-    with Served(World(warm=False), **files.settings()) as served:
+    with Served(RetrieverSetup(warm=False), **files.settings()) as served:
         yield served
 
 
@@ -54,7 +54,7 @@ def test_they_believe_nobody_else_of_the_same_authority(served: Served, other: C
 
 
 def test_others_believe_an_authority_that_they_are_told(other: Certificate) -> None:
-    with Served(World(warm=False), **other.settings()) as served:
+    with Served(RetrieverSetup(warm=False), **other.settings()) as served:
         with RetrieverClient(served.url, tls=tls.trusting_authorities(other.ca_file)) as client:
             assert client.status().generation == "test-0"
         with (
