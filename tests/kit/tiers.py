@@ -15,7 +15,7 @@ from indexer.cold.socket_server import ColdServer
 from indexer.settings import ColdSettings
 from indexer.tiers import Clock, ColdTier, Hits
 from schemas.ids import Generation, Micros
-from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW
+from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW, index_records, post_embedding, vectors
 
 if TYPE_CHECKING:
     from indexer.cold.qdrant_tier import QdrantColdTier
@@ -80,3 +80,22 @@ def qdrant(clock: Clock, dimension: int) -> Iterator["QdrantColdTier"]:
         closing(QdrantColdTier(server.settings(), generation, dimension, clock)) as tier,
     ):
         yield tier
+
+
+def open_edge_tier(
+    folder: Path, generation: str = GENERATION, dimension: int = DIMENSION, erase_within_s: float = 3600
+) -> EdgeColdTier:
+    identity = Generation(generation), dimension
+    return EdgeColdTier(folder, *identity, ColdSettings(), SetClock(), erase_within_s=erase_within_s)
+
+
+def fill(tier: EdgeColdTier | BruteColdTier, count: int) -> None:
+    """Posts whose best neighbours of the first query all lie in one shard."""
+    far = vectors(count)
+    far[:64] = far[0] + 0.3 * far[:64]
+    far /= np.linalg.norm(far, axis=1, keepdims=True)
+    made = [
+        post_embedding(f"p{n:04}", vector=one, author=f"m{n % 7}", created_at_us=NOW + n) for n, one in enumerate(far)
+    ]
+    for first in range(0, count, 50):
+        tier.write("post", index_records(*made[first : first + 50], first=first))

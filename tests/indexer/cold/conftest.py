@@ -1,0 +1,11 @@
+import pytest
+
+from indexer.cold import shards
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several shards and quantised segments with a few hundred points."""
+    monkeypatch.setattr(shards, "SHARD_POINTS", 64)
+    monkeypatch.setattr(shards, "_SEGMENT_POINTS", 32)
+    monkeypatch.setattr(shards, "_MIN_INDEXED_POINTS", 10)
