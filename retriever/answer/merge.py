@@ -56,6 +56,7 @@ def changed_meanwhile(hot: Hits, cold: Hits, revisions: Sequence[Revision | None
 
 def merge(hot: Hits, cold: Hits, hot_now: HotNow, k: int) -> Merged:
     """The best k of the newest revisions."""
+    # Of each post one copy stays: the one that has changed meanwhile, else the newer one of the two searches.
     cold_rows = _newer_than_hot(hot, cold, set(hot_now.changed_rows))
     replaced = {cold.post_ids[row] for row in (*hot_now.changed_rows, *cold_rows)}
     hot_rows = [row for row, post_id in enumerate(hot.post_ids) if post_id not in replaced]

@@ -35,11 +35,11 @@ def member_query(
     request: RetrieveRequest, member_id: MemberId, members: Members, answer: AnswerBuilder
 ) -> Query | None:
     """
-    cold tier fails, member not cached        None: member_unavailable, partial. Nobody can say which posts the member
-    hid cold tier fails, member cached            the cached vector; the search will note that the cold tier is missing
-    never written, or deleted                 no vector: member_unknown
-    neither profile nor history               no vector: member_without_vector
-    else                                      the member's vector
+    cold tier fails, member not cached   None: member_unavailable, partial. Any post may be one that the member hid
+    cold tier fails, member cached       the cached vector; the search will note that the cold tier is missing
+    never written, or deleted            no vector: member_unknown
+    neither profile nor history          no vector: member_without_vector
+    else                                 the member's vector
     """
     with answer.step("member"):
         member, failure = members.find(member_id)
@@ -75,8 +75,7 @@ def _filters(request: RetrieveRequest, member: StoredMember | None) -> Filters:
 
 
 def passes(post: StoredPost, filters: Filters) -> bool:
-    """Whether a post passes the filters: the same test that the tiers apply before scoring, for posts from
-    elsewhere."""
+    """Whether a post that no search returned passes the filters. The tiers apply the same ones before scoring."""
     return (
         not post.deleted
         and (not filters.languages or post.language in filters.languages)
