@@ -1,6 +1,7 @@
 """
 SchemaError
 └── BadRecord   the record can never succeed: it becomes a dead letter, with this sentence as its cause
+    └── NotJson  its body is no JSON at all
 """
 
 
@@ -10,3 +11,7 @@ class SchemaError(Exception):
 
 class BadRecord(SchemaError):
     """The record is wrong. The message is one sentence that names the field and the mend."""
+
+
+class NotJson(BadRecord):
+    """The record's body cannot be read as JSON."""

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas import topics
-from schemas.errors import BadRecord
+from schemas.errors import BadRecord, NotJson
 from schemas.ids import MAX_ID_BYTES, MAX_TEXT_CHARS, Micros, Millis
 from schemas.languages import LANGUAGE, MAX_LANGUAGE_CHARS, is_language
 from schemas.printable import printable
@@ -223,7 +223,7 @@ def parse_event(body: bytes) -> Event:
     except msgspec.ValidationError as error:
         raise BadRecord(_sentence(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRecord(f"the record is not valid JSON ({error}); send one UTF-8 JSON object") from error
+        raise NotJson(f"the record is not valid JSON ({error}); send one UTF-8 JSON object") from error
 
 
 def unknown_fields(event: Event, body: bytes) -> list[str]:

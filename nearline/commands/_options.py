@@ -1,9 +1,9 @@
-"""The options that find an instance, for every command the same."""
+"""The options by which every command finds an instance: `--data-dir` and `--config`."""
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -13,6 +13,20 @@ from nearline.settings.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class EntityId(click.ParamType):
+    """The id of a post or member. Ids are UTF-8 everywhere, but a terminal can pass any bytes."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8, so nothing has this id", param, ctx)
+        return str(value)
+
 
 InstanceReader = Callable[[], Instance]
 """Reads `DATA/instance.json` at the first call. Raises NotRunning."""
@@ -38,10 +52,11 @@ def place_options(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def instance_options(command: Callable[..., R]) -> Callable[..., R]:
-    """For commands that talk to a running instance: `--data-dir` and `--config`, given to the function as
-    `settings: Settings` (those that the instance runs with, where no --config is given) and `instance: InstanceReader`.
+    """For commands that talk to a running instance: adds `--data-dir` and `--config`, given to the function as
+    `settings: Settings` and `instance: InstanceReader`. Without `--config` the settings are those that the instance
+    runs with.
 
-    Put it next to the function, below the other options.
+    Put it directly above the function, below the other options.
     """
 
     @place_options
@@ -58,6 +73,6 @@ def _reader(settings: Settings) -> InstanceReader:
 
 
 def package_id_of(folder: Path) -> str:
-    """What begins a generation's name, of the folder's."""
+    """The first part of a generation's name, made of the folder's name."""
     letters = (letter if letter.isascii() and letter.isalnum() else "-" for letter in folder.resolve().name.lower())
     return "".join(letters).strip("-")[:64] or "package"

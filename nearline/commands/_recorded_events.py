@@ -1,4 +1,4 @@
-"""Recorded events for the trainer: files of JSON lines, or a folder that `nearline export` wrote."""
+"""Reads recorded events for the trainer: from files of JSON lines, or from a folder that `nearline export` wrote."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,14 +18,14 @@ def read_feed(files: Sequence[str]) -> "Feed":
     """Raises BadRecording for a line that is no event, BadFile for a file that cannot be read to its end."""
     from trainer.data.feed import Feed
 
-    return Feed(one for file in files for one in _of_file(file))
+    return Feed(event for name in files for event in _read_events(name))
 
 
-def _of_file(name: str) -> "Iterator[Timed]":
+def _read_events(name: str) -> "Iterator[Timed]":
     from trainer.data.feed import timed
 
     if Path(name).is_dir():
-        yield from _exported(Path(name))
+        yield from _read_exported(Path(name))
         return
     with open_events(name) as file:
         for number, line in file.lines():
@@ -36,8 +36,8 @@ def _of_file(name: str) -> "Iterator[Timed]":
             yield timed(event, line)
 
 
-def _exported(folder: Path) -> "Iterator[Timed]":
-    """Records that were dead letters in the pipeline are none of the feed."""
+def _read_exported(folder: Path) -> "Iterator[Timed]":
+    """Leaves out records that are no events: in the pipeline they became dead letters."""
     from streams.operate.export import exported
     from trainer.data.feed import timed
 

@@ -17,14 +17,14 @@ def print_json(value: Any) -> None:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell; None is a dash, numbers are to the right."""
+    """Each column is as wide as its widest cell. None is printed as a dash, and numbers are right-aligned."""
     cells = [[_cell(value) for value in row] for row in rows]
-    right = [all(_is_number(row[at]) for row in cells) and bool(cells) for at in range(len(header))]
+    are_numbers = [all(_is_number(row[at]) for row in cells) and bool(cells) for at in range(len(header))]
     widths = [max(len(row[at]) for row in [list(header), *cells]) for at in range(len(header))]
     for row in [list(header), *cells]:
         parts = [
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(row, widths, are_numbers, strict=True)
         ]
         click.echo("  ".join(parts).rstrip())
 
@@ -34,7 +34,7 @@ def time_of(timestamp_ms: Millis) -> str:
 
 
 def on_terminal() -> bool:
-    """Whether progress may be drawn; it goes to stderr."""
+    """True where progress may be drawn, on stderr."""
     return sys.stderr.isatty()
 
 

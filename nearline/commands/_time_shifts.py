@@ -1,6 +1,6 @@
-"""By how much the times of a file of events were moved, remembered in the data folder by the file's digest.
+"""Remembers in the data folder by how much the times of a file of events were moved, under the file's digest.
 
-So the same file sent again is the same events. Knows neither files nor events.
+A file that is sent again is then moved by the same, and gives the same events. Knows neither files nor events.
 """
 
 import os
@@ -15,14 +15,14 @@ SECOND_US: Final = 1_000_000
 
 
 class TimeShift(Struct, frozen=True):
-    """`file` is the name at the first time, for people who look into the folder."""
+    """`file` is the name under which the file was first sent, for people who look into the folder."""
 
     file: str
     shift_us: int
 
 
 class TimeShifts:
-    """Any process may look and remember; of two that remember at once, the first wins for both."""
+    """Used by several processes at a time. Where two remember a shift for one file, the first one counts for both."""
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / _FOLDER
@@ -34,7 +34,7 @@ class TimeShifts:
             return None
 
     def remember(self, digest: str, shift: TimeShift) -> int:
-        """Returns what holds from now on, which is the earlier shift where there is one."""
+        """Returns the shift that counts from now on: the earlier one, where there is one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._folder / f"{digest}.{os.getpid()}.tmp"
         temporary.write_bytes(msgspec.json.encode(shift))
@@ -44,10 +44,10 @@ class TimeShifts:
             pass
         finally:
             temporary.unlink()
-        found = self.find(digest)
-        return shift.shift_us if found is None else found
+        remembered_us = self.find(digest)
+        return shift.shift_us if remembered_us is None else remembered_us
 
 
 def shift_to(now_us: int, newest_us: int) -> int:
-    """The constant that makes the newest event now, in whole seconds, so that times keep their look."""
+    """The constant that moves the newest event to now. Whole seconds, so that the fractions of the times stay."""
     return (now_us - newest_us) // SECOND_US * SECOND_US

@@ -1,4 +1,4 @@
-"""`nearline acknowledge`: an operator has seen that records were deleted unread."""
+"""`nearline acknowledge`: an operator confirms that a loss of unread records was seen and made good."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 @click.command()
 @instance_options
 def acknowledge(*, settings: Settings, instance: InstanceReader) -> None:
-    """Put away what `nearline status` says of records that retention deleted before a stage had read them.
+    """Clear the warning of `nearline status` that retention deleted records before a stage had read them.
 
-    Do it once, when they are made good. Stop `nearline up` first: the broker takes it from nobody else while a stage
-    works. An embedded broker is started for it, and stopped again.
+    Do it once the loss is made good. Stop `nearline up` first: the broker refuses while a stage works. An embedded
+    broker is started for it, and stopped again.
 
     \b
     Example:
@@ -27,8 +27,8 @@ def acknowledge(*, settings: Settings, instance: InstanceReader) -> None:
     """
     from streams.operate.acknowledge import acknowledge_deleted
 
-    del instance  # it has to be stopped
-    with _broker(settings) as kafka:
+    del instance  # a running one would refuse
+    with _running_broker(settings) as kafka:
         num_topics = 0
         for at in acknowledge_deleted(kafka):
             click.echo(f"{at.topic}: {at.number} records that the group {at.group} never read are acknowledged")
@@ -38,8 +38,8 @@ def acknowledge(*, settings: Settings, instance: InstanceReader) -> None:
 
 
 @contextmanager
-def _broker(settings: Settings) -> Iterator["KafkaSettings"]:
-    """The one that is configured, or the embedded one without anything else. Raises AlreadyRuns, StartFailed."""
+def _running_broker(settings: Settings) -> Iterator["KafkaSettings"]:
+    """The configured broker, else the embedded one, started alone. Raises AlreadyRuns, StartFailed."""
     from nearline.broker.embedded import EmbeddedBroker
     from nearline.settings.instance import locked
 

@@ -1,12 +1,12 @@
-"""`nearline chaos`: see it survive."""
+"""`nearline chaos`: breaks a pipeline again and again, and checks that nothing is lost."""
 
 from pathlib import Path
 from typing import Final
 
 import click
 
-_LEAST_SHARE: Final = 20
-"""Events for each fault: some must pass every place."""
+_MIN_EVENTS_PER_FAULT: Final = 20
+"""Enough that some pass through every part of the pipeline."""
 
 
 @click.command()
@@ -30,20 +30,20 @@ def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file:
     names = NAMES if crash_points else ()
     if not names and not faults:
         raise click.UsageError("nothing is left to do; leave out --no-crash-points, or ask for some --faults")
-    # The more faults, the longer each part of them takes: 300 make outages of a minute.
+    # Outages last longer when more faults are asked for: a minute for 300.
     with chaos_on(seed, click.echo, outage_s=min(60.0, max(5.0, faults / 5)), keep=True) as adversary:
         kills = [stage for stage in (*STAGES, BROKER) for _ in range(min(4, faults // 75))]
         frozen = (*STAGES, BROKER)[: faults // 50]
         outages = adversary.outages if faults else []
-        left = faults - len(kills) - len(frozen) - len(outages)
-        share = max(_LEAST_SHARE, events // (faults + 3 * len(names)))
+        num_random = max(0, faults - len(kills) - len(frozen) - len(outages))
+        events_per_fault = max(_MIN_EVENTS_PER_FAULT, events // (faults + 3 * len(names)))
         for name in names:
-            adversary.crash_point(name, 3 * share)
+            adversary.crash_point(name, 3 * events_per_fault)
         for stage in kills:
-            adversary.kill(stage, 3 * share)
+            adversary.kill(stage, 3 * events_per_fault)
         for stage in frozen:
-            adversary.freeze_for_good(stage, 3 * share)
+            adversary.freeze_for_good(stage, 3 * events_per_fault)
         for name in outages:
-            adversary.outage(name, 3 * share)
-        adversary.faults(max(0, left), left * share)
+            adversary.outage(name, 3 * events_per_fault)
+        adversary.faults(num_random, num_random * events_per_fault)
         report(adversary.rounds, click.echo, json_file)

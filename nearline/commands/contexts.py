@@ -1,4 +1,4 @@
-"""`nearline contexts`: what an operator may have to do for the context stage."""
+"""`nearline contexts`: mends the context stage after its consumer group was lost."""
 
 import click
 
@@ -19,10 +19,10 @@ def contexts() -> None:
 @contexts.command()
 @instance_options
 def rebuild(settings: Settings, instance: InstanceReader) -> None:
-    """Bring back the offsets of a lost consumer group from what the rows have counted.
+    """Restore the offsets of a lost consumer group from what the rows have counted.
 
-    The stage refuses to go on without them, because it would count events twice. Nothing is counted again and nothing
-    is lost. Records that retention deleted before they were read cannot be brought back: they are named, with the mend.
+    Without these offsets the stage refuses to go on, because it would count events twice. Nothing is counted again and
+    nothing is lost. Records that retention deleted before they were read are lost: they are named, with the mend.
 
     \b
     Example:
@@ -33,7 +33,7 @@ def rebuild(settings: Settings, instance: InstanceReader) -> None:
     from streams.operate.acknowledge import missed_by_contexts
 
     kafka = Connections(settings, instance).kafka
-    mended = rebuild_offsets(kafka)
-    click.echo(f"{len(mended)} offsets brought back" if mended else "no offset was lost")
+    restored = rebuild_offsets(kafka)
+    click.echo(f"{len(restored)} offsets brought back" if restored else "no offset was lost")
     for sentence in missed_by_contexts(kafka):
         click.echo(sentence)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._options import EntityId, InstanceReader, instance_options
 from nearline.commands._terminal import print_json, print_table
 from nearline.settings.settings import Settings
 
@@ -16,7 +16,7 @@ _ABSENT: dict[str, Any] = {"present": False, "revision": None, "deleted": None}
 
 @click.command()
 @click.argument("kind", type=click.Choice(["post", "member"]))
-@click.argument("entity_id", metavar="ID")
+@click.argument("entity_id", metavar="ID", type=EntityId())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @instance_options
 def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instance: InstanceReader) -> None:

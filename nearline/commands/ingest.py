@@ -1,4 +1,4 @@
-"""`nearline ingest`: files of events into their topics."""
+"""`nearline ingest`: checks files of events and sends them to their topics."""
 
 import time
 from contextlib import ExitStack
@@ -11,17 +11,18 @@ from nearline.commands._terminal import on_terminal
 from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from schemas.errors import BadRecord
     from schemas.ids import Micros
     from streams.operate.event_files import EventFile, Survey
     from streams.settings import KafkaSettings
 
 
 _MOST_REPORTED: Final = 20
-"""Bad lines, and unknown fields, of one file. A wrong file is bad in every line."""
+"""Bad lines of one file, and unknown fields. In a file of the wrong kind every line is bad."""
 
 
-class _Looked(NamedTuple):
-    """A file and what is in it. `latest_us` bounds its times where they stay as they are."""
+class _SurveyedFile(NamedTuple):
+    """A file and what is in it. Events after `latest_us` are bad; None where the times are moved."""
 
     file: "EventFile"
     survey: "Survey"
@@ -51,7 +52,7 @@ def ingest(
     """Check events, one JSON object a line, and send them to their topics.
 
     FILE may be gzipped; `-` is standard input. Every file is read to its end before the first event is sent. A bad line
-    is reported on stderr as FILE:LINE: reason, the first twenty of a file, and nothing of its file is sent; the exit
+    is reported on stderr as FILE:LINE: reason, at most twenty in a file, and nothing of its file is sent; the exit
     status is then 1. With --skip-bad the good lines are sent and the exit status is 0. Fields that no event has are
     named once a file; they are sent as they are, and nothing reads them.
 
@@ -67,16 +68,16 @@ def ingest(
     kafka = Connections(settings, instance).kafka
     with ExitStack() as stack:
         opened = [stack.enter_context(open_events(name)) for name in files]
-        looked = _look(opened, settings, shift_to_now)
-        good = [one for one in looked if skip_bad or one.survey.num_bad == 0]
-        _send(kafka, good, rate)
-    if len(good) < len(looked):
-        names = ", ".join(one.file.name for one in looked if one not in good)
+        surveyed = _survey(opened, settings, shift_to_now)
+        sendable = [each for each in surveyed if skip_bad or each.survey.num_bad == 0]
+        _send(kafka, sendable, rate)
+    if len(sendable) < len(surveyed):
+        names = ", ".join(each.file.name for each in surveyed if each not in sendable)
         raise NearlineError(f"nothing of {names} was sent because of its bad lines; mend them or use --skip-bad")
 
 
-def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> list[_Looked]:
-    """Reports the first bad lines of every file, and the fields that nobody reads."""
+def _survey(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> list[_SurveyedFile]:
+    """Reads all files to their end. Prints the first bad lines of each, and the fields that no event has."""
     from nearline.errors import NearlineError
     from schemas.events import MAX_FUTURE_US
     from schemas.ids import Micros
@@ -87,71 +88,86 @@ def _look(files: "list[EventFile]", settings: Settings, shift_to_now: bool) -> l
     latest_us = None if shift_to_now else Micros(now + MAX_FUTURE_US)
     reports = [_Report(file.name) for file in files]
     surveys = [survey(file, latest_us, report.bad_line) for file, report in zip(files, reports, strict=True)]
-    for found, report in zip(surveys, reports, strict=True):
-        report.end(found)
+    for each, report in zip(surveys, reports, strict=True):
+        report.print(each)
     shifts = _shifts(settings, files, surveys, now) if shift_to_now else [0] * len(files)
-    looked = [_Looked(file, found, latest_us, shift) for file, found, shift in zip(files, surveys, shifts, strict=True)]
-    for file, found, _, shift in looked:
-        if found.oldest_us is not None and found.oldest_us + shift < 0:
+    surveyed = [
+        _SurveyedFile(file, each, latest_us, shift) for file, each, shift in zip(files, surveys, shifts, strict=True)
+    ]
+    for file, each, _, shift in surveyed:
+        if each.oldest_us is not None and each.oldest_us + shift < 0:
             raise NearlineError(
                 f"{file.name}: with its newest event moved to now, its oldest would be before 1970; nothing was sent, "
                 "mend the times that are far from the others"
             )
-    return looked
+    return surveyed
 
 
 class _Report:
-    """What is said of one file, on stderr."""
+    """Collects what is wrong with one file, and prints it on stderr."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._num_reported = 0
+        self._bad_lines: list[tuple[int, BadRecord]] = []
 
-    def bad_line(self, number: int, reason: str) -> None:
-        if self._num_reported < _MOST_REPORTED:
-            self._num_reported += 1
+    def bad_line(self, number: int, reason: "BadRecord") -> None:
+        if len(self._bad_lines) < _MOST_REPORTED:
+            self._bad_lines.append((number, reason))
+
+    def print(self, survey: "Survey") -> None:
+        shown = self._bad_lines[:1] if self._is_not_json() else self._bad_lines
+        for number, reason in shown:
             click.echo(f"{self._name}:{number}: {reason}", err=True)
-
-    def end(self, survey: "Survey") -> None:
-        if survey.num_bad > self._num_reported:
-            click.echo(f"{self._name}: and {survey.num_bad - self._num_reported} more bad lines", err=True)
+        if len(shown) < len(self._bad_lines):
+            click.echo(f"{self._name}: none of its first {_MOST_REPORTED} lines is JSON", err=True)
+        if survey.num_bad > len(shown):
+            click.echo(f"{self._name}: and {survey.num_bad - len(shown)} more bad lines", err=True)
         if survey.unknown:
             names = ", ".join(survey.unknown[:_MOST_REPORTED])
             more = " and more" if len(survey.unknown) > _MOST_REPORTED else ""
             click.echo(f"{self._name}: no event has these fields, nothing reads them: {names}{more}", err=True)
 
+    def _is_not_json(self) -> bool:
+        """True for a file of another kind: the same reason for each of its first lines would tell nothing more."""
+        from schemas.errors import NotJson
+
+        numbers = [number for number, _ in self._bad_lines]
+        are_first = numbers == list(range(1, _MOST_REPORTED + 1))
+        return are_first and all(isinstance(reason, NotJson) for _, reason in self._bad_lines)
+
 
 def _shifts(settings: Settings, files: "list[EventFile]", surveys: "list[Survey]", now_us: int) -> list[int]:
-    """What is remembered of a file holds; all the others move by one constant."""
+    """By how much the times of each file move. A file that was sent before moves as it did then; all others move by one
+    constant."""
     from nearline.commands._time_shifts import TimeShift, TimeShifts, shift_to
 
     shifts = TimeShifts(settings.data_dir)
-    remembered = [shifts.find(found.digest) for found in surveys]
+    remembered = [shifts.find(survey.digest) for survey in surveys]
     pairs = zip(surveys, remembered, strict=True)
-    newest = max((found.newest_us for found, shift in pairs if shift is None and found.newest_us), default=now_us)
-    fresh = shift_to(now_us, newest)
+    newest = max((survey.newest_us for survey, shift in pairs if shift is None and survey.newest_us), default=now_us)
+    new_shift_us = shift_to(now_us, newest)
     return [
-        shifts.remember(found.digest, TimeShift(file.name, fresh)) if shift is None else shift
-        for file, found, shift in zip(files, surveys, remembered, strict=True)
+        shifts.remember(survey.digest, TimeShift(file.name, new_shift_us)) if shift is None else shift
+        for file, survey, shift in zip(files, surveys, remembered, strict=True)
     ]
 
 
-def _send(kafka: "KafkaSettings", looked: list[_Looked], rate: float | None) -> None:
+def _send(kafka: "KafkaSettings", files: list[_SurveyedFile], rate: float | None) -> None:
     from tqdm import tqdm
 
     from streams.operate.event_files import events
     from streams.operate.ingest import EventSender, wait_for_topics
 
     started = time.monotonic()
-    wait_for_topics(kafka, _say_outage)
-    total = sum(one.survey.num_events for one in looked)
+    wait_for_topics(kafka, _print_outage)
+    total = sum(each.survey.num_events for each in files)
     bar = tqdm(total=total, unit=" events", disable=not on_terminal())
-    with bar, EventSender(kafka, on_outage=_say_outage) as sender:
-        for one in looked:
-            sender.send(events(one.file, one.latest_us, one.shift_us), rate, bar.update)
+    with bar, EventSender(kafka, on_outage=_print_outage) as sender:
+        for each in files:
+            sender.send(events(each.file, each.latest_us, each.shift_us), rate, bar.update)
     took_s = time.monotonic() - started
     click.echo(f"{sender.num_sent} events sent in {took_s:.1f} s ({sender.num_sent / max(took_s, 1e-9):.0f}/s)")
 
 
-def _say_outage() -> None:
+def _print_outage() -> None:
     click.echo("the broker does not answer; nothing is lost, waiting for it (Ctrl-C gives up)", err=True)

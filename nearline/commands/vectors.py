@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._options import EntityId, InstanceReader, instance_options
 from nearline.commands._terminal import print_json
 from nearline.settings.settings import Settings
 
@@ -17,7 +17,7 @@ _AT_ONCE = 500
 
 @click.command()
 @click.argument("kind", type=click.Choice(["post", "member"]))
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, type=EntityId())
 @instance_options
 def vectors(*, kind: str, ids: tuple[str, ...], settings: Settings, instance: InstanceReader) -> None:
     """Print vectors from the cold tier as JSON lines, in the order asked.

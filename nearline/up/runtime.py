@@ -41,7 +41,7 @@ from streams.errors import KafkaUnavailable
 from streams.kafka.closing_segments import close_segments
 from streams.kafka.heartbeat import heartbeat_folder
 from streams.kafka.node_id import node_id
-from streams.kafka.options import check_options
+from streams.kafka.options import check_for_embedded_broker, check_options
 from streams.kafka.periodic import repeating
 from streams.kafka.topics import ensure_topics
 
@@ -70,6 +70,8 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
     Raises NearlineError, PackageError, StreamsError, BadCertificate.
     """
     check_options(settings.kafka)
+    if settings.kafka.bootstrap_servers is None:
+        check_for_embedded_broker(settings.kafka)
     make_data_folder(settings.data_dir)
     with locked(settings.data_dir):
         # No process of an earlier run may be left: two processes that write into one folder would spoil it.

@@ -28,6 +28,22 @@ def check_options(kafka: KafkaSettings) -> None:
     new_consumer(addressed, "never-joined").close()
 
 
+def check_for_embedded_broker(kafka: KafkaSettings) -> None:
+    """The embedded broker listens without TLS and without a login on 127.0.0.1, and clients get its address from us.
+    With other options they would wait for it for ever. Raises KafkaRefused, which names the option."""
+    options = client_config(kafka.model_copy(update={"bootstrap_servers": _NOBODY}))
+    refused = [name for name in kafka.options if name in ("bootstrap.servers", "metadata.broker.list")]
+    if security_protocol(options) != "plaintext":
+        refused.append("security.protocol")
+    if str(options.get("broker.address.family", "any")).lower() == "v6":
+        refused.append("broker.address.family")
+    if refused:
+        raise KafkaRefused(
+            f"kafka.options: {refused[0]} does not fit the embedded broker; take it out, or name your own broker as "
+            "kafka.bootstrap_servers"
+        )
+
+
 def check_for_trending(options: Mapping[str, Any]) -> None:
     """Raises KafkaRefused for an option of the connection that Faust's client does not have: without it that client
     would connect in another way than all others."""

@@ -129,7 +129,7 @@ def open_events(argument: str) -> Iterator[EventFile]:
             yield EventFile(name, cast(BinaryIO, spool))
 
 
-def survey(file: EventFile, latest_us: Micros | None, report: Callable[[int, str], None]) -> Survey:
+def survey(file: EventFile, latest_us: Micros | None, report: Callable[[int, BadRecord], None]) -> Survey:
     """Checks every line, and calls `report` with the number of each bad line and the reason. An event later than
     `latest_us` is bad; None allows every time. Raises BadFile."""
     digest = hashlib.sha256()
@@ -144,7 +144,7 @@ def survey(file: EventFile, latest_us: Micros | None, report: Callable[[int, str
             event = _read(line, latest_us)
         except BadRecord as error:
             num_bad += 1
-            report(number, str(error))
+            report(number, error)
             continue
         num_events += 1
         if len(unknown) < MOST_UNKNOWN:

@@ -102,13 +102,25 @@ def test_skip_bad_sends_the_rest_and_is_content(kafka: KafkaSettings, run: Runne
 
 
 def test_of_a_wrong_file_the_first_twenty_lines_are_told(run: Runner, tmp_path: Path) -> None:
-    file = tmp_path / "wrong.csv"
-    file.write_text("a,b\n" * 20_000)
+    file = tmp_path / "wrong.jsonl"
+    file.write_text("{}\n" * 20_000)
     ran = run("ingest", file)
     assert ran.status == 1
     *told, more, ended = ran.err.splitlines()
     assert [line.split(": ")[0] for line in told] == [f"{file}:{number}" for number in range(1, 21)]
     assert more == f"{file}: and 19980 more bad lines"
+    assert ended.startswith(f"nearline: nothing of {file} was sent")
+
+
+def test_that_a_file_is_no_json_is_told_once(run: Runner, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.csv"
+    file.write_text("a,b\n" * 20_000)
+    ran = run("ingest", file)
+    assert ran.status == 1
+    first, kind, more, ended = ran.err.splitlines()
+    assert first.startswith(f"{file}:1: the record is not valid JSON")
+    assert kind == f"{file}: none of its first 20 lines is JSON"
+    assert more == f"{file}: and 19999 more bad lines"
     assert ended.startswith(f"nearline: nothing of {file} was sent")
 
 

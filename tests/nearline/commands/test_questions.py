@@ -164,6 +164,14 @@ def test_an_id_without_a_vector_is_named(ask: Asker) -> None:
     assert (ran.status, ran.err) == (1, "nearline: the cold tier has no vector of post dead, never\n")
 
 
+@pytest.mark.parametrize("command", [("get", "post"), ("get", "member"), ("vectors", "post")])
+def test_an_id_that_is_not_utf_8_is_one_sentence(ask: Asker, command: tuple[str, ...]) -> None:
+    ran = ask(*command, "p\udcff")
+    assert (ran.status, ran.out) == (1, "")
+    assert "'p\\udcff' is not UTF-8, so nothing has this id" in ran.err
+    assert ran.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("tier", "ids"), [("cold", {"a", "b", "mine", "old"}), ("hot", {"a", "b", "mine"})])
 def test_a_dump_is_all_that_is_live(ask: Asker, tier: str, ids: set[str]) -> None:
     lines = ask("dump", "posts", "--tier", tier).lines

@@ -1,7 +1,7 @@
 import pytest
 
 from streams.errors import KafkaRefused
-from streams.kafka.options import check_options
+from streams.kafka.options import check_for_embedded_broker, check_options
 from streams.settings import KafkaSettings
 
 
@@ -32,3 +32,23 @@ def test_options_that_every_client_takes_are_taken() -> None:
     check_options(KafkaSettings())
     options = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN", "sasl.username": "u"}
     check_options(KafkaSettings.model_validate({"options": {**options, "sasl.password": "p", "linger.ms": "1"}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("security.protocol", "SSL"),
+        ("security.protocol", "sasl_plaintext"),
+        ("broker.address.family", "v6"),
+        ("bootstrap.servers", "broker:9092"),
+        ("metadata.broker.list", "broker:9092"),
+    ],
+)
+def test_an_option_with_which_nobody_would_reach_the_embedded_broker_is_named(name: str, value: str) -> None:
+    with pytest.raises(KafkaRefused, match=f"^kafka.options: {name} does not fit the embedded broker; .*servers$"):
+        check_for_embedded_broker(KafkaSettings.model_validate({"options": {name: value}}))
+
+
+def test_options_that_the_embedded_broker_can_serve_are_taken() -> None:
+    options = {"linger.ms": "1", "security.protocol": "PLAINTEXT", "broker.address.family": "v4"}
+    check_for_embedded_broker(KafkaSettings.model_validate({"options": options}))

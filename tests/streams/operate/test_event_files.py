@@ -37,7 +37,7 @@ def write(path: Path, lines: list[bytes]) -> str:
 def look(argument: str, latest_us: Micros | None = None) -> tuple[Survey, list[tuple[int, str]]]:
     bad: list[tuple[int, str]] = []
     with open_events(argument) as file:
-        return survey(file, latest_us, lambda number, reason: bad.append((number, reason))), bad
+        return survey(file, latest_us, lambda number, reason: bad.append((number, str(reason)))), bad
 
 
 def test_good_lines_are_sent_as_they_are_with_topic_and_key(tmp_path: Path) -> None:
