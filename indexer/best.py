@@ -1,4 +1,4 @@
-"""The k best of a list of scores, and in which order equal scores come. Knows no tier and no post."""
+"""The k best of many scores, and the order of equal scores. Knows neither tiers nor posts."""
 
 from collections.abc import Sequence
 

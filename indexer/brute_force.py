@@ -1,11 +1,11 @@
-"""The two tiers as plain dictionaries: obviously right, slow, nothing survives. The contract suite compares."""
+"""Both tiers as plain dictionaries: obviously right, but slow and not durable. The contract tests compare with them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from indexer.errors import TierRefused
-from indexer.records import check, stored_member, stored_post
+from indexer.records import check_vector, stored_member, stored_post
 from indexer.settings import HotSettings
 from indexer.tiers import (
     NO_FILTERS,
@@ -33,12 +33,12 @@ class BruteColdTier:
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         for record in records:
-            check(record.embedding, self._dimension)
+            check_vector(record.embedding, self._dimension)
         return sum(self._apply(kind, record.embedding) for record in records)
 
     def _apply(self, kind: Kind, embedding: Embedding) -> bool:
-        held: StoredPost | StoredMember | None = self._of(kind).get(embedding.entity_id)
-        if held is not None and held.revision >= embedding.revision:
+        stored: StoredPost | StoredMember | None = self._entities(kind).get(embedding.entity_id)
+        if stored is not None and stored.revision >= embedding.revision:
             return False
         if isinstance(embedding, PostEmbedding):
             self._posts[embedding.post_id] = stored_post(embedding)
@@ -50,10 +50,10 @@ class BruteColdTier:
     def flush(self) -> None: ...
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        return best(self._posts.values(), query_D, k, filters)
+        return _search(self._posts.values(), query_D, k, filters)
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        return [shown(self._posts.get(post_id), with_vectors) for post_id in ids]
+        return [_shown(self._posts.get(post_id), with_vectors) for post_id in ids]
 
     def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
         return [self._members.get(member_id) for member_id in ids]
@@ -62,23 +62,27 @@ class BruteColdTier:
         return (post._replace(vector=None) for post in list(self._posts.values()) if not post.deleted)
 
     def count(self, kind: Kind) -> int:
-        return sum(not entity.deleted for entity in self._of(kind).values())
+        return sum(not entity.deleted for entity in self._entities(kind).values())
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         swept = 0
         kinds: tuple[Kind, ...] = ("post", "member")
         for kind in kinds:
-            held = self._of(kind)
-            old = [key for key, one in held.items() if one.deleted and self._written_at[kind, key] < older_than_us]
-            for key in old:
-                del held[key]
+            entities = self._entities(kind)
+            old = [
+                entity_id
+                for entity_id, entity in entities.items()
+                if entity.deleted and self._written_at[kind, entity_id] < older_than_us
+            ]
+            for entity_id in old:
+                del entities[entity_id]
             swept += len(old)
             beat()
         return swept
 
     def close(self) -> None: ...
 
-    def _of(self, kind: Kind) -> dict[str, StoredPost] | dict[str, StoredMember]:
+    def _entities(self, kind: Kind) -> dict[str, StoredPost] | dict[str, StoredMember]:
         return self._posts if kind == "post" else self._members
 
 
@@ -89,27 +93,27 @@ class BruteHotTier:
         self._capacity = settings.capacity
         self._clock = clock
         self._posts: dict[PostId, StoredPost] = {}
-        """Deleted ones too."""
+        """Live and deleted ones."""
 
     def upsert(self, embeddings: Sequence[Embedding]) -> int:
         for embedding in embeddings:
-            check(embedding, self._dimension)
+            check_vector(embedding, self._dimension)
         return sum(self._apply(embedding) for embedding in embeddings)
 
     def _apply(self, embedding: Embedding) -> bool:
         if isinstance(embedding, MemberEmbedding):
             raise TierRefused(f"{embedding.entity_id} is a member; the hot tier holds posts")
-        held = self._posts.get(embedding.post_id)
-        if held is not None and held.revision >= embedding.revision:
+        stored = self._posts.get(embedding.post_id)
+        if stored is not None and stored.revision >= embedding.revision:
             return False
         self._posts.pop(embedding.post_id, None)
         if embedding.created_at_us < self._clock() - self._window_us:
-            return held is not None
+            return stored is not None
         live = [post for post in self._posts.values() if not post.deleted]
         if not embedding.deleted and len(live) >= self._capacity:
             oldest = min(live, key=_age)
             if _age(stored_post(embedding)) < _age(oldest):
-                return held is not None
+                return stored is not None
             del self._posts[oldest.post_id]
         self._posts[embedding.post_id] = stored_post(embedding)
         return True
@@ -122,14 +126,14 @@ class BruteHotTier:
         return len(old)
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        return best(self._posts.values(), query_D, k, filters)
+        return _search(self._posts.values(), query_D, k, filters)
 
     def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
-        held = (self._posts.get(post_id) for post_id in ids)
-        return [None if post is None else post.revision for post in held]
+        posts = (self._posts.get(post_id) for post_id in ids)
+        return [None if post is None else post.revision for post in posts]
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        return [shown(self._posts.get(post_id), with_vectors) for post_id in ids]
+        return [_shown(self._posts.get(post_id), with_vectors) for post_id in ids]
 
     def scroll_posts(self) -> Iterator[StoredPost]:
         return (post._replace(vector=None) for post in list(self._posts.values()) if not post.deleted)
@@ -138,7 +142,7 @@ class BruteHotTier:
         return sum(not post.deleted for post in self._posts.values())
 
 
-def passes(post: StoredPost, filters: Filters) -> bool:
+def _passes(post: StoredPost, filters: Filters) -> bool:
     return (
         not post.deleted
         and (not filters.languages or post.language in filters.languages)
@@ -148,18 +152,18 @@ def passes(post: StoredPost, filters: Filters) -> bool:
     )
 
 
-def best(posts: Iterable[StoredPost], query_D: Vector, k: int, filters: Filters) -> Hits:
+def _search(posts: Iterable[StoredPost], query_D: Vector, k: int, filters: Filters) -> Hits:
     scored = [
         (-float(np.dot(post.vector, query_D)), post.post_id, post.revision)
         for post in posts
-        if passes(post, filters) and post.vector is not None
+        if _passes(post, filters) and post.vector is not None
     ]
-    top = sorted(scored)[:k]
-    scores = np.array([-score for score, _, _ in top], np.float32)
-    return Hits([post_id for _, post_id, _ in top], scores, [revision for _, _, revision in top])
+    best = sorted(scored)[:k]
+    scores = np.array([-score for score, _, _ in best], np.float32)
+    return Hits([post_id for _, post_id, _ in best], scores, [revision for _, _, revision in best])
 
 
-def shown(post: StoredPost | None, with_vectors: bool) -> StoredPost | None:
+def _shown(post: StoredPost | None, with_vectors: bool) -> StoredPost | None:
     return post if post is None or with_vectors else post._replace(vector=None)
 
 

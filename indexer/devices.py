@@ -1,4 +1,4 @@
-"""Devices as settings name them: auto, cpu, cuda or cuda:N. Knows nothing of what runs on them."""
+"""The names of devices in settings: auto, cpu, cuda or cuda:N. Does not know what runs on a device."""
 
 import re
 from typing import Annotated
@@ -9,17 +9,17 @@ from indexer.errors import NoSuchDevice
 
 
 def check_name(name: str) -> str:
-    """The name itself. Raises ValueError for one that means nothing, on whatever machine."""
+    """Returns the name. Raises ValueError for a name that no machine understands."""
     if re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", name) is None:
         raise ValueError("give auto, cpu, cuda, or cuda:N such as cuda:0")
     return name
 
 
 def check_presence(setting: str, name: str) -> None:
-    """Raises NoSuchDevice, which names the setting, where this machine has no such device.
+    """Raises NoSuchDevice, which names the setting, if this machine does not have the device.
 
-    For the processes that use it, not for whoever reads the settings: a command may run on another machine than the
-    stages. Imports torch, but not for auto and cpu.
+    Call it in the process that uses the device, not where the settings are read: a command may run on another machine
+    than the stages. Imports torch, but not for auto and cpu.
     """
     if not name.startswith("cuda"):
         return
@@ -31,4 +31,4 @@ def check_presence(setting: str, name: str) -> None:
 
 
 Device = Annotated[str, AfterValidator(check_name)]
-"""The type of a setting."""
+"""The type of a setting that names a device."""

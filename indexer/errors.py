@@ -1,13 +1,13 @@
 """
 IndexerError
 ├── TierUnavailable   infrastructure: the tier cannot answer now; wait and try again, never a dead letter
-├── TierRefused       the request can never succeed: a wrong dimension, a collection of another generation
-└── NoSuchDevice      this machine has no such GPU
+├── TierRefused       the request can never succeed, such as a vector of a wrong dimension
+└── NoSuchDevice      the settings name a GPU that this machine does not have
 """
 
 
 class IndexerError(Exception):
-    """Base of what this package raises."""
+    """The base class of the errors of this package."""
 
 
 class TierUnavailable(IndexerError):
@@ -15,8 +15,8 @@ class TierUnavailable(IndexerError):
 
 
 class TierRefused(IndexerError):
-    """The tier will never take this. One sentence that says what is wrong and what to do."""
+    """The tier will never accept this. Its one sentence says what is wrong and what to do."""
 
 
 class NoSuchDevice(IndexerError):
-    """Names the setting, the device and the mend."""
+    """Its sentence names the setting, the device and what to do."""

@@ -1,6 +1,6 @@
-"""How fresh the tier is: seconds from an input record's Kafka timestamp to its effect being searchable.
+"""Freshness: seconds from the Kafka timestamp of an input record to its effect being searchable.
 
-Owns the samples of the last minutes. Knows neither Kafka nor which tier they come from.
+Owns the samples of the last minutes. Knows neither Kafka nor which tier the samples come from.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Freshness(NamedTuple):
-    """Seconds; None where nothing was indexed within the window."""
+    """In seconds. None if nothing was indexed within the window."""
 
     p50: float | None
     p99: float | None
@@ -31,20 +31,19 @@ class FreshnessWindow:
         self._samples: deque[tuple[float, float]] = deque(maxlen=capacity)
 
     def add(self, seconds: Iterable[float]) -> None:
-        """A clock of another machine may run ahead: a negative sample counts as zero."""
+        """A negative sample counts as zero: the clock of another machine may run ahead."""
         now = self._clock()
         with self._lock:
-            self._forget(now - self._window_s)
+            self._drop_before(now - self._window_s)
             self._samples.extend((now, max(0.0, sample)) for sample in seconds)
 
     def recent(self) -> list[float]:
         """The samples within the window, oldest first."""
         with self._lock:
-            self._forget(self._clock() - self._window_s)
+            self._drop_before(self._clock() - self._window_s)
             return [sample for _, sample in self._samples]
 
-    def _forget(self, start: float) -> None:
-        """Also where nobody ever reads."""
+    def _drop_before(self, start: float) -> None:
         while self._samples and self._samples[0][0] < start:
             self._samples.popleft()
 
@@ -52,6 +51,6 @@ class FreshnessWindow:
         samples = self.recent()
         if not samples:
             return Freshness(None, None, 0)
-        # Plain Python: `nearline status` reads this too, and NumPy would take longer to load than all else.
+        # Plain Python, because `nearline status` loads this module too, and NumPy would take most of its time.
         cuts = quantiles(samples if len(samples) > 1 else samples * 2, n=100, method="inclusive")
         return Freshness(cuts[49], cuts[98], len(samples))

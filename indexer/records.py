@@ -1,4 +1,5 @@
-"""What every tier does with records before it stores them: reading them, the check of a vector, the revision guard.
+"""What every tier does with records before it stores them: decoding, the check of the vector, the revision guard; and
+the order of its hits.
 
 Pure functions. Knows no tier.
 """
@@ -23,50 +24,51 @@ from schemas.errors import BadRecord
 from schemas.ids import Kind, PostId, Revision
 
 _LENGTH_TOLERANCE: Final = 0.01
-"""Of a vector's squared length. A model may answer in bfloat16; a vector that was never normalised is far off."""
+"""Of a vector's squared length. A model may answer in bfloat16. A vector that was never normalised is further off."""
 
 
-class Newest(NamedTuple):
-    """`records` are those to store, one per entity; `changes` counts every record that changed something."""
-
+class NewestRecords(NamedTuple):
     records: list[IndexRecord]
-    changes: int
+    """To be stored, one for each entity."""
+    num_changes: int
+    """How many records changed something, also those that a later record of the batch replaced."""
 
 
-def newest(records: Iterable[IndexRecord], stored: Callable[[str], Revision]) -> Newest:
-    """The revision guard over a batch in its order. `stored` gives 0 for what was never written."""
-    kept: dict[str, IndexRecord] = {}
-    changes = 0
+def newest_records(records: Iterable[IndexRecord], stored_revision: Callable[[str], Revision]) -> NewestRecords:
+    """The revision guard: leaves out every record whose revision is not above the one before it. `stored_revision`
+    gives 0 for an entity that was never written."""
+    newest: dict[str, IndexRecord] = {}
+    num_changes = 0
     for record in records:
         entity_id = record.embedding.entity_id
-        before = kept.get(entity_id)
-        revision = before.embedding.revision if before is not None else stored(entity_id)
+        before = newest.get(entity_id)
+        revision = before.embedding.revision if before is not None else stored_revision(entity_id)
         if record.embedding.revision > revision:
-            kept[entity_id] = record
-            changes += 1
-    return Newest(list(kept.values()), changes)
+            newest[entity_id] = record
+            num_changes += 1
+    return NewestRecords(list(newest.values()), num_changes)
 
 
 def read_embedding(kind: Kind, body: bytes | None) -> Embedding:
-    """The one check of what comes in by an embedding topic, for both tiers: a record that one of them leaves out must
-    not be in the other. Raises BadRecord."""
+    """Decodes and checks a record of an embedding topic. Both tiers use it, so that a record which one of them leaves
+    out is not in the other either. Raises BadRecord."""
     if body is None:
         raise BadRecord("the value is null; a delete is an embedding with deleted set")
     embedding: Embedding = decode_post_embedding(body) if kind == "post" else decode_member_embedding(body)
     if embedding.deleted:
-        # No tier stores its vector, and a delete must not fail for it.
+        # No tier stores the vector of a delete, so a wrong one must not make the delete fail.
         return embedding
     if len(embedding.vector) % 4:
         raise BadRecord(f"vector: {len(embedding.vector)} bytes are not a whole number of float32")
     vector = unpack_vector(embedding.vector)
-    # Not a number and infinite ones fail this too.
+    # Written with `not`, so that NaN and infinite numbers fail it too.
     if vector is not None and not abs(float(np.dot(vector, vector)) - 1.0) < _LENGTH_TOLERANCE:
         raise BadRecord("vector: it is not of length one")
     return embedding
 
 
-def check(embedding: Embedding, dimension: int) -> None:
-    """Raises TierRefused for a vector that no search could compare."""
+def check_vector(embedding: Embedding, dimension: int) -> None:
+    """Raises TierRefused for a vector that a tier of this dimension cannot search."""
     if embedding.deleted:
         return
     size = len(embedding.vector) // 4
@@ -80,7 +82,7 @@ def check(embedding: Embedding, dimension: int) -> None:
 
 
 def sorted_hits(ids: Sequence[str], scores: Scores, revisions: Sequence[Revision]) -> Hits:
-    """The hits by (-score, post id)."""
+    """Hits in the order of (-score, post id)."""
     rows = best_k(scores, len(scores), ids)
     return Hits([PostId(ids[row]) for row in rows], scores[rows], [revisions[row] for row in rows])
 

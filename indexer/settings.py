@@ -21,23 +21,23 @@ def _url(url: str | None) -> str | None:
 
 class ColdSettings(_Settings):
     url: Annotated[str | None, AfterValidator(_url)] = None
-    """A Qdrant server or cluster, such as https://qdrant:6333. None: the embedded engine."""
+    """Of a Qdrant server or cluster, such as https://qdrant:6333. None: the embedded engine."""
     grpc_port: int = Field(6334, ge=1, le=65535)
-    """Of the server in `url`; all but its name comes this way."""
+    """Of the server in `url`. All calls go to this port, none to the port in `url`."""
     api_key: SecretStr | None = None
     ca_file: Path | None = None
-    """PEM, whom to believe the server's certificate. None: whom the system believes."""
+    """PEM file of the certificate authorities that may vouch for the server. None: those of the system."""
     timeout_s: float = Field(30.0, gt=0)
     quantize: bool = True
-    """int8 for the scan, full vectors for rescoring."""
+    """Scan in int8 and score the hits again with the full vectors."""
     tombstones_kept_s: int = Field(24 * 3600, ge=1)
 
 
 class HotSettings(_Settings):
     window_s: float = Field(48 * 3600.0, gt=0)
     capacity: int = Field(200_000, ge=1)
-    """Posts. At 128 dimensions 200,000 are 100 MB."""
+    """In posts. 200,000 posts of 128 dimensions are 100 MB."""
     device: Device = "auto"
-    """auto, cpu, cuda or cuda:N. auto: a GPU where there is one."""
+    """auto, cpu, cuda or cuda:N. auto: a GPU if there is one."""
     threads: int = Field(1, ge=1)
-    """Of FAISS on a CPU, for one search."""
+    """For one search on a CPU."""

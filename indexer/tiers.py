@@ -1,6 +1,6 @@
-"""The two tiers as protocols, and the plain data that goes in and out of them.
+"""The two tiers as protocols, and the plain data that goes into them and comes out.
 
-Shapes: B queries or points, D dimensions, K hits. Vectors are float32, C-contiguous, of length one.
+Shapes: D dimensions. Vectors are float32, C-contiguous, of length one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,22 +16,21 @@ Scores = npt.NDArray[np.float32]
 Clock = Callable[[], Micros]
 """Now, in microseconds since 1970."""
 
-
 Beat = Callable[[], None]
-"""Called again and again by work that takes long: it still goes on."""
+"""A heartbeat: long work calls it again and again to show that it still goes on."""
 
 
 def no_beat() -> None:
-    """Nobody looks."""
+    """For callers whose progress nobody watches."""
 
 
 class Filters(NamedTuple):
-    """What a post must satisfy to be scored at all. Both tiers apply the same ones, before scoring."""
+    """Which posts are scored at all. Both tiers apply the same filters, before scoring."""
 
     languages: frozenset[str] = frozenset()
-    """Empty: any language."""
+    """Empty: any language, and posts without one."""
     created_after_us: Micros | None = None
-    """Strictly after."""
+    """A post of exactly this time does not pass."""
     exclude_authors: frozenset[str] = frozenset()
     exclude_posts: frozenset[str] = frozenset()
 
@@ -48,7 +47,7 @@ class Hits(NamedTuple):
 
 
 class IndexRecord(NamedTuple):
-    """An embedding with the place of its record, which travels into the payload."""
+    """An embedding, and which record of its topic it came from. A cold tier stores that with the point."""
 
     embedding: Embedding
     partition: Partition
@@ -56,7 +55,7 @@ class IndexRecord(NamedTuple):
 
 
 class StoredPost(NamedTuple):
-    """A post as a tier holds it; a tombstone has `deleted` set and no vector."""
+    """A post as a tier holds it. A tombstone has `deleted` set and no vector."""
 
     post_id: PostId
     revision: Revision
@@ -77,88 +76,92 @@ class StoredMember(NamedTuple):
 
 
 class ColdReader(Protocol):
-    """The whole corpus of one generation, posts and members, to be read. Many threads call it. Everything may block; a
-    failing engine or server raises TierUnavailable, and the caller calls again with the same arguments."""
+    """Reads the whole corpus of one generation, posts and members. Called from many threads. Every method may block. If
+    the engine or the server fails it raises TierUnavailable, and the caller tries again with the same arguments."""
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 4096. Scores are
-        of the full vectors. Of equal scores at the cut any may be given."""
+        """The k live posts with the highest dot product; fewer if fewer pass the filters. 1 <= k <= 4096. Scores are
+        those of the full vectors. If several posts share the k-th score, any of them may be among the hits."""
         ...
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        """In the order asked, None for what was never written; tombstones are returned."""
+        """In the order of `ids`, None for a post that was never written. Tombstones are returned too."""
         ...
 
     def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
-        """In the order asked, with vectors; tombstones are returned."""
+        """In the order of `ids` and with vectors, None for a member that was never written. Tombstones are returned
+        too."""
         ...
 
     def scroll_posts(self) -> Iterator[StoredPost]:
-        """All live posts without vectors, in any order, each at least once if it is live throughout."""
+        """All live posts without vectors, in any order. A post that is live all the time comes at least once."""
         ...
 
     def count(self, kind: Kind) -> int:
-        """Live entities."""
+        """How many entities are live."""
         ...
 
     def close(self) -> None: ...
 
 
 class ColdTier(ColdReader, Protocol):
-    """With what its one owner does, the index loop, from one thread. Every method is idempotent. TierRefused names the
-    record and means that nothing of the call was applied."""
+    """Adds the methods that only the tier's one owner calls: the index loop, from one thread. Every method is
+    idempotent. TierRefused names the record and means that nothing of the call was applied."""
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
-        """Applies records of one kind in the order given; several of one entity may be among them.
+        """Applies records of one kind in their order. Several records may be of the same entity.
 
-        A record whose revision is not above the stored one (a tombstone's included) changes nothing. A deleted
-        embedding becomes a tombstone that searches skip: a point without a vector. Returns how many changed
-        something; an owner that was just started counts a repeated record once more. Durable only after `flush`.
+        A record changes nothing unless its revision is above the stored one, also where that is a tombstone's. A
+        deleted embedding becomes a tombstone that searches skip: a point without a vector. Returns how many records
+        changed something; an owner that was just started may count a repeated record once more. Durable only after
+        `flush`.
         """
         ...
 
     def flush(self) -> None:
-        """Returns when all that was written before survives a kill -9 and, on one machine, a power cut."""
+        """Returns when everything written before survives a kill -9 and, on one machine, a power cut."""
         ...
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
-        """Removes tombstones written before that time, and from the files the vectors of what was deleted half of
-        `erase_within_s` ago or earlier (a server does that in its own time). May take minutes, and calls `beat` after
-        each step. Returns how many tombstones."""
+        """Removes the tombstones that were written before that time, and returns how many.
+
+        Also erases vectors from the files if their entity was deleted half of `erase_within_s` ago or earlier; a server
+        does that on its own. May take minutes, and calls `beat` after each step."""
         ...
 
 
 class HotTier(Protocol):
-    """The newest posts, in memory next to the query.
+    """The newest posts, in the memory of the process that answers queries.
 
-    `upsert` and `expire` are called by the hot feed's thread alone; the rest from many threads, also during them.
-    Nothing here does I/O. A post is one of: live, deleted (its revision is kept for the window), unknown.
+    Only the hot feed's thread calls `upsert` and `expire`. Many threads call the other methods, also at the same time.
+    Nothing here does I/O. A post is live, deleted (its revision is remembered for the window) or unknown.
     """
 
     def upsert(self, embeddings: Sequence[Embedding]) -> int:
-        """Applies post embeddings in order. An older or equal revision changes nothing. What was created before
-        the window's start, or before all others of a full tier, is not taken (and a live copy of it is dropped).
-        Returns how many changed something."""
+        """Applies post embeddings in their order. Returns how many changed something.
+
+        An older or equal revision changes nothing. A post that was created before the window's start, or before all
+        other posts of a full tier, is not taken; if an older revision of it is here, that is dropped."""
         ...
 
     def expire(self, now_us: Micros) -> int:
-        """Drops posts created before now - window, and deleted ones' revisions older than that. Returns how many."""
+        """Drops posts, live and deleted, that were created before `now_us` minus the window. Returns how many."""
         ...
 
     def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        """The k live posts with the highest dot product; fewer when fewer pass the filters. 1 <= k <= 4096. What is
-        upserted or expired meanwhile is seen whole or not at all, with its own score and revision."""
+        """The k live posts with the highest dot product; fewer if fewer pass the filters. 1 <= k <= 4096. A change
+        during the search is seen completely or not at all: a hit's score belongs to its revision."""
         ...
 
     def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
-        """Of live and of deleted posts; None for unknown ones. The merge hides cold copies with it."""
+        """Of live and of deleted posts, None for unknown ones. The merge hides outdated cold hits by it."""
         ...
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]: ...
 
     def scroll_posts(self) -> Iterator[StoredPost]:
-        """All posts live at the moment of the call, without vectors; one that changes before it is reached comes as it
-        is then, or not at all."""
+        """The posts that are live at the moment of the call, without vectors. A post that changes before the iterator
+        reaches it comes as it is then, or not at all."""
         ...
 
     def count(self) -> int: ...

@@ -35,6 +35,6 @@ def check_manifest(folder: Path, expected: dict[str, Any]) -> None:
     if not path.exists():
         write_whole(path, json.dumps(expected).encode())
         return
-    found = json.loads(path.read_text())
-    if found != expected:
-        raise TierRefused(f"{folder} holds the cold tier of {found}, not of {expected}; use another data folder")
+    stored = json.loads(path.read_text())
+    if stored != expected:
+        raise TierRefused(f"{folder} holds the cold tier of {stored}, not of {expected}; use another data folder")

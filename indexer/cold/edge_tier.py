@@ -21,7 +21,7 @@ from indexer.cold.edge_points import decode_head, head_of, to_member, to_point, 
 from indexer.cold.point_table import PointTable
 from indexer.cold.shards import Shards
 from indexer.errors import TierUnavailable
-from indexer.records import check, newest, sorted_hits
+from indexer.records import check_vector, newest_records, sorted_hits
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,
@@ -88,16 +88,16 @@ class EdgeColdTier:
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         for record in records:
-            check(record.embedding, self._dimension)
+            check_vector(record.embedding, self._dimension)
         store = self._store(kind)
-        to_write, changes = newest(records, store.table.guard_revision)
+        to_write, num_changes = newest_records(records, store.table.guard_revision)
         now = self._clock()
         for start in range(0, len(to_write), _WRITE_POINTS):
             with self._lock:
                 store.write(to_write[start : start + _WRITE_POINTS], now)
         with self._lock:
             store.shards.build_segments()
-        return changes
+        return num_changes
 
     def flush(self) -> None:
         for store in (self._posts, self._members):

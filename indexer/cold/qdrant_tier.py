@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient, models
 from indexer.cold.qdrant_connection import connect, server_errors
 from indexer.cold.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.records import check, newest, sorted_hits
+from indexer.records import check_vector, newest_records, sorted_hits
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,
@@ -89,17 +89,17 @@ class QdrantColdTier:
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         for record in records:
-            check(record.embedding, self._writer_dimension())
+            check_vector(record.embedding, self._writer_dimension())
         with self._server():
             stored = self._last_writes(kind, {record.embedding.entity_id for record in records})
-            to_write, changes = newest(
+            to_write, num_changes = newest_records(
                 records, lambda entity_id: stored[entity_id].revision if entity_id in stored else _NEVER_WRITTEN
             )
             now = self._clock()
             for partition in {record.partition for record in to_write}:
                 of_partition = [record for record in to_write if record.partition == partition]
                 self._write_partition(kind, of_partition, stored, now)
-        return changes
+        return num_changes
 
     def flush(self) -> None: ...
 

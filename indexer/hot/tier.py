@@ -14,7 +14,7 @@ from indexer.errors import TierRefused
 from indexer.hot.matrix import new_matrix
 from indexer.hot.oldest_first import Age, OldestFirst
 from indexer.hot.slot_table import SlotTable
-from indexer.records import check, sorted_hits, stored_post
+from indexer.records import check_vector, sorted_hits, stored_post
 from indexer.settings import HotSettings
 from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, StoredPost
 from schemas.embeddings import Embedding, PostEmbedding, Vector
@@ -101,7 +101,7 @@ class MatrixHotTier:
     def _checked(self, embedding: Embedding) -> PostEmbedding:
         if not isinstance(embedding, PostEmbedding):
             raise TierRefused(f"{embedding.entity_id} is a member; the hot tier holds posts")
-        check(embedding, self._dimension)
+        check_vector(embedding, self._dimension)
         return embedding
 
     def _apply(self, posts: Sequence[PostEmbedding]) -> int:

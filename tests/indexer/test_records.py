@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.records import check, read_embedding
+from indexer.records import check_vector, read_embedding
 from schemas.embeddings import Embedding, Vector, encode_embedding, pack_vector
 from schemas.errors import BadRecord
 from tests.kit.data.embeddings import DIMENSION, member_embedding, post_embedding, vectors
@@ -51,4 +51,4 @@ def test_a_delete_never_fails_for_its_vector(deleted: Embedding) -> None:
     kind = "post" if deleted.entity_id == "p1" else "member"
     strange = msgspec.structs.replace(deleted, vector=pack_vector(2 * UNIT)[:-3])
     assert read_embedding(kind, encode_embedding(strange)) == strange
-    check(strange, DIMENSION)
+    check_vector(strange, DIMENSION)
