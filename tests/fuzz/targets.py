@@ -51,7 +51,7 @@ from schemas.trending import decode_trending, encode_trending
 from streams.encode.records import _embedding
 from streams.errors import NoSuchDeadLetter
 from streams.operate.dead_letter_box import parse_id
-from streams.operate.event_files import _times, shift_times
+from streams.operate.event_files import _time_fields, shift_times
 from tests.fuzz.parts import fuzzed_prompts
 from tests.fuzz.service import service
 from tests.fuzz.taken import member_context, post_context, text
@@ -74,7 +74,7 @@ def events(data: bytes) -> None:
     topic, key, newest = event_topic(event), event_key(event).encode(), event_time_us(event)
     assert decode_event(topic, key, data, Millis(newest // 1000)) == event
     shift_us = NOW_US - newest
-    if min(to_micros(getattr(event, name)) for name in _times(event)) + shift_us >= 0:
+    if min(to_micros(getattr(event, name)) for name in _time_fields(event)) + shift_us >= 0:
         assert event_time_us(parse_event(shift_times(event, shift_us))) == NOW_US
     _applied(event, data)
 

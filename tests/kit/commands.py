@@ -9,7 +9,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any, NamedTuple
 from unittest.mock import patch
+
+import msgspec
 
 from nearline import cli
 from nearline.pipeline import Pipeline
@@ -28,6 +31,31 @@ def run_command(
         except SystemExit as ended:
             status = int(ended.code or 0)
     return subprocess.CompletedProcess(words, status, out.value(), err.value())
+
+
+class Ran(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.status == 0, self.err
+        return msgspec.json.decode(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [msgspec.json.decode(line) for line in self.out.splitlines()]
+
+
+class Commands:
+    """`commands("status", "--json")` runs a command in this process and returns what it left behind."""
+
+    def __call__(self, *arguments: str | Path) -> Ran:
+        done = run_command(arguments)
+        return Ran(done.returncode, done.stdout, done.stderr)
 
 
 class QuickPipeline(Pipeline):

@@ -1,4 +1,4 @@
-"""`nearline up` as a user starts it, for tests that need the whole instance."""
+"""Instances for tests: `nearline up` as a user starts it, and one without stages for tests of commands."""
 
 import http.client
 import os
@@ -8,14 +8,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
 import psutil
 
+from indexer.cold.socket_server import ColdServer
+from indexer.freshness import FreshnessWindow
 from nearline.errors import NotRunning
-from nearline.settings.instance import Instance, read_instance
+from nearline.settings.instance import Instance, ProcessInfo, locked, read_instance, write_instance
+from tests.kit.data.embeddings import GENERATION
+from tests.kit.retrievers import RetrieverSetup, Served
 from tests.kit.waiting import until
 
 START_S = 300.0
@@ -132,3 +138,47 @@ def _is_ready(url: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+NO_BROKER = "127.0.0.1:1"
+"""No broker listens here."""
+
+
+class InstanceWithoutStages(NamedTuple):
+    """A retriever over plain tiers, its cold tier on a socket, and `instance.json`: all that commands ask for."""
+
+    data_dir: Path
+    retriever: RetrieverSetup
+    instance: Instance
+
+    def rewrite(self, **changes: Any) -> None:
+        """Changes what `instance.json` says."""
+        write_instance(self.data_dir, msgspec.structs.replace(self.instance, **changes))
+
+
+@contextmanager
+def instance_without_stages(bootstrap_servers: str = NO_BROKER) -> Iterator[InstanceWithoutStages]:
+    retriever = RetrieverSetup()
+    freshness = FreshnessWindow()
+    freshness.add([0.5, 0.5])
+    with ExitStack() as stack:
+        # A short path: a socket's may not be longer than some hundred characters.
+        data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-instance-")))
+        served = stack.enter_context(Served(retriever))
+        socket = data_dir / "cold.sock"
+        server = stack.enter_context(closing(ColdServer(retriever.cold, socket, freshness)))
+        server.start()
+        instance = Instance(
+            supervisor_pid=os.getpid(),
+            bootstrap_servers=bootstrap_servers,
+            generation=GENERATION,
+            package="",
+            cold_socket=str(socket),
+            url=served.url,
+            ready=True,
+            processes=[ProcessInfo("broker", 1, 0), ProcessInfo("serve", 2, 3)],
+            started_at="2026-01-05T10:00:00Z",
+        )
+        stack.enter_context(locked(data_dir))
+        write_instance(data_dir, instance)
+        yield InstanceWithoutStages(data_dir, retriever, instance)

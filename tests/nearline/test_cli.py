@@ -8,7 +8,7 @@ import click
 import pytest
 
 from nearline.cli import cli
-from tests.kit.site import Commands
+from tests.kit.commands import Commands
 
 
 def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

@@ -11,11 +11,11 @@ from encoders.encoder import Encoder
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
 from nearline.commands._recorded_events import read_feed
+from tests.kit.commands import Commands, Ran
 from tests.kit.data.events import write_events
 from tests.kit.data.training_events import TINY_MODEL, events
 from tests.kit.forks import Forks, Run, output_of
 from tests.kit.packages import make_tiny_package
-from tests.kit.site import Commands, Ran
 from tests.kit.torch_threads import torch_threads
 from trainer.data.dataset import training_data
 from trainer.data.feed import Feed

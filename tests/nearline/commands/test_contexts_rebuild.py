@@ -12,11 +12,12 @@ from schemas import topics
 from streams.contexts.stage import ContextStage
 from streams.kafka.partitions import partition_of
 from streams.settings import ContextsSettings, KafkaSettings
+from tests.kit.commands import Commands
+from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import commit, until_no_lag
 from tests.kit.kafka.topics import delete_before, make_topics, produce
 from tests.kit.running import in_thread
-from tests.kit.site import Commands, Site, site
 
 pytestmark = pytest.mark.broker
 
@@ -33,8 +34,8 @@ def kafka(clean_topics: RunningBroker) -> KafkaSettings:
 
 
 @pytest.fixture
-def place(kafka: KafkaSettings) -> Iterator[Site]:
-    with site(str(kafka.bootstrap_servers)) as place:
+def place(kafka: KafkaSettings) -> Iterator[InstanceWithoutStages]:
+    with instance_without_stages(str(kafka.bootstrap_servers)) as place:
         yield place
 
 
@@ -49,7 +50,7 @@ def work_off(kafka: KafkaSettings, folder: Path) -> None:
 
 
 def test_the_offsets_of_a_lost_group_come_back(
-    run: Commands, place: Site, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
+    run: Commands, place: InstanceWithoutStages, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
     produce(kafka, topics.POSTS, partition_of(b"k", kafka.partitions), 3)
     produce(kafka, topics.MEMBERS, partition_of(b"k", kafka.partitions), 2)
@@ -64,7 +65,7 @@ def test_the_offsets_of_a_lost_group_come_back(
 
 
 def test_records_that_were_deleted_unread_are_named(
-    run: Commands, place: Site, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
+    run: Commands, place: InstanceWithoutStages, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
     produce(kafka, topics.ACTIVITY, 1, 2)
     work_off(kafka, tmp_path)
@@ -85,7 +86,7 @@ def test_records_that_were_deleted_unread_are_named(
 
 
 def test_an_operator_acknowledges_it_and_it_is_said_no_more(
-    run: Commands, place: Site, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
+    run: Commands, place: InstanceWithoutStages, kafka: KafkaSettings, clean_topics: RunningBroker, tmp_path: Path
 ) -> None:
     produce(kafka, topics.ACTIVITY, 1, 2)
     work_off(kafka, tmp_path)

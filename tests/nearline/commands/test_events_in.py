@@ -21,12 +21,13 @@ from streams.kafka.clients import producer_config
 from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
 from streams.settings import KafkaSettings
+from tests.kit.commands import Commands, Ran
 from tests.kit.data.bad_events import ACCEPTED, bodies
 from tests.kit.data.embeddings import GENERATION
+from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import keys_and_values
 from tests.kit.retrievers import asking_member, scored_post
-from tests.kit.site import Commands, Ran, Site, site
 
 pytestmark = pytest.mark.broker
 
@@ -49,13 +50,13 @@ def kafka(clean_topics: RunningBroker) -> KafkaSettings:
 
 
 @pytest.fixture
-def place(kafka: KafkaSettings) -> Iterator[Site]:
-    with site(str(kafka.bootstrap_servers)) as place:
+def place(kafka: KafkaSettings) -> Iterator[InstanceWithoutStages]:
+    with instance_without_stages(str(kafka.bootstrap_servers)) as place:
         yield place
 
 
 @pytest.fixture
-def run(place: Site) -> "Runner":
+def run(place: InstanceWithoutStages) -> "Runner":
     return Runner(Commands(), place)
 
 
@@ -68,7 +69,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Runner:
-    def __init__(self, run: Commands, place: Site) -> None:
+    def __init__(self, run: Commands, place: InstanceWithoutStages) -> None:
         self._run = run
         self._place = place
 
@@ -187,7 +188,7 @@ def test_wait_ends_in_time_with_what_is_behind(run: Runner, tmp_path: Path) -> N
     )
 
 
-def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: Site, run: Runner) -> None:
+def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: InstanceWithoutStages, run: Runner) -> None:
     producer = Producer(producer_config(kafka))
     for revision in (1, 2):
         context = PostContext(PostId("p1"), Revision(revision), Micros(5), text="hello")
@@ -217,7 +218,9 @@ def send_texts(kafka: KafkaSettings, **texts: str) -> None:
     producer.flush(20)
 
 
-def test_candidates_come_with_the_start_of_their_texts(kafka: KafkaSettings, place: Site, run: Runner) -> None:
+def test_candidates_come_with_the_start_of_their_texts(
+    kafka: KafkaSettings, place: InstanceWithoutStages, run: Runner
+) -> None:
     retriever = place.retriever
     retriever.in_cold(
         asking_member("m1"), *(scored_post(name, score) for name, score in (("a", 0.9), ("b", 0.8), ("c", 0.7)))
@@ -233,7 +236,9 @@ def test_candidates_come_with_the_start_of_their_texts(kafka: KafkaSettings, pla
     assert run("retrieve", "--member", "m1", "-k", "2").err == ""
 
 
-def test_candidates_in_json_come_with_whole_texts_when_asked(kafka: KafkaSettings, place: Site, run: Runner) -> None:
+def test_candidates_in_json_come_with_whole_texts_when_asked(
+    kafka: KafkaSettings, place: InstanceWithoutStages, run: Runner
+) -> None:
     place.retriever.in_cold(asking_member("m1"), scored_post("a", 0.9), scored_post("b", 0.8))
     send_texts(kafka, a="two\nlines " * 20)
     plain = run("retrieve", "--member", "m1", "--json").json["candidates"]
@@ -270,7 +275,9 @@ def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) 
     assert run("status", "--json").json["dead_letters"] == 0
 
 
-def test_dead_letters_are_summed_up_by_cause_and_paged(kafka: KafkaSettings, place: Site, run: Runner) -> None:
+def test_dead_letters_are_summed_up_by_cause_and_paged(
+    kafka: KafkaSettings, place: InstanceWithoutStages, run: Runner
+) -> None:
     die(kafka, *(f"the key b'{number}' disagrees with the body; use 'p'" for number in range(40)))
     die(kafka, "text is empty", key=b"\x1b[2J" + b"x" * 100)
     out = run("dead-letters", "list").out

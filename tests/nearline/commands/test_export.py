@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from nearline.commands._recorded_events import read_feed
+from tests.kit.commands import Commands
 from tests.kit.data.events import write_events
 from tests.kit.data.training_events import events
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import make_topics
-from tests.kit.site import Commands
 
 
 @pytest.mark.broker

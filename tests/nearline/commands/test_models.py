@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from encoders.package.manifest import TokenLimits
+from tests.kit.commands import Commands
 from tests.kit.data.events import write_events
 from tests.kit.data.training_events import events
 from tests.kit.packages import make_tiny_package
-from tests.kit.site import Commands
 
 
 @pytest.fixture

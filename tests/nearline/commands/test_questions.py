@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from schemas.embeddings import unpack_vector
+from tests.kit.commands import Commands, Ran
+from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.retrievers import asking_member, scored_post
-from tests.kit.site import Commands, Ran, Site, site
 
 LIGHT = ("ingest", "wait", "retrieve", "status", "get", "dump", "vectors", "dead_letters", "doctor")
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Site]:
-    with site() as place:
+def place() -> Iterator[InstanceWithoutStages]:
+    with instance_without_stages() as place:
         retriever = place.retriever
         retriever.in_cold(asking_member("m", acted=["a"]), asking_member("gone", deleted=True, revision=4))
         retriever.in_both(
@@ -36,12 +37,12 @@ def run() -> Commands:
 
 
 @pytest.fixture
-def ask(run: Commands, place: Site) -> "Asker":
+def ask(run: Commands, place: InstanceWithoutStages) -> "Asker":
     return Asker(run, place)
 
 
 class Asker:
-    def __init__(self, run: Commands, place: Site) -> None:
+    def __init__(self, run: Commands, place: InstanceWithoutStages) -> None:
         self._run = run
         self._place = place
 
@@ -95,7 +96,7 @@ WRONG_OPTION = 'kafka.options: No such configuration property: "security.protocl
 
 
 @pytest.fixture
-def with_wrong_option(run: Commands, place: Site, tmp_path: Path) -> Callable[..., Ran]:
+def with_wrong_option(run: Commands, place: InstanceWithoutStages, tmp_path: Path) -> Callable[..., Ran]:
     config = tmp_path / "own.toml"
     config.write_text('[kafka]\nbootstrap_servers = "127.0.0.1:1"\noptions = {"security.protocl" = "ssl"}\n')
     return lambda *arguments: run(*arguments, "--data-dir", place.data_dir, "--config", config)
@@ -199,7 +200,7 @@ def test_status_says_what_it_knows_while_the_broker_is_away(ask: Asker) -> None:
     assert [problem.split(":")[0] for problem in answer["problems"]] == ["broker"]
 
 
-def test_status_without_a_cold_process_and_a_retriever(ask: Asker, place: Site) -> None:
+def test_status_without_a_cold_process_and_a_retriever(ask: Asker, place: InstanceWithoutStages) -> None:
     place.rewrite(cold_socket="/nowhere", url=None)
     try:
         answer = ask("status", "--json").json
@@ -234,7 +235,9 @@ def test_without_an_instance_the_mend_is_said(run: Commands, tmp_path: Path, com
     assert ran.err == f"nearline: nothing runs on {tmp_path}; start it with: nearline up --data-dir {tmp_path}\n"
 
 
-def test_a_retriever_elsewhere_needs_no_data_folder(run: Commands, place: Site, tmp_path: Path) -> None:
+def test_a_retriever_elsewhere_needs_no_data_folder(
+    run: Commands, place: InstanceWithoutStages, tmp_path: Path
+) -> None:
     config = tmp_path / "nearline.toml"
     config.write_text(f'[serve]\nurl = "{place.instance.url}"\n[kafka]\nbootstrap_servers = "127.0.0.1:1"\n')
     elsewhere = ("--data-dir", tmp_path / "none", "--config", config)

@@ -21,9 +21,9 @@ from streams.kafka.offsets import Offsets
 from streams.kafka.records import Place
 from streams.settings import KafkaSettings
 from tests.kit.data.embeddings import GENERATION
+from tests.kit.instances import NO_BROKER
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import make_topics, produce
-from tests.kit.site import NOBODY
 from tests.kit.waiting import until
 
 ME = os.getpid()
@@ -54,7 +54,7 @@ class Watching:
     """Looks when it is told to."""
 
     def __init__(self, folder: Path) -> None:
-        kafka = KafkaSettings(bootstrap_servers=NOBODY)
+        kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
         self._detector = StallDetector(
             kafka, GENERATION, folder, AFTER_S, out_of_group_s=OUT_OF_GROUP_LOOKS * AFTER_S / 6
         )
