@@ -19,13 +19,13 @@ from nearline.pipeline import Pipeline
 
 
 def run_command(
-    arguments: Sequence[str | Path], *, given: str = "", environment: Mapping[str, str] | None = None
+    arguments: Sequence[str | Path], *, stdin: str = "", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """What `nearline ARGUMENTS` leaves behind, with `given` as its stdin and `environment` beside ours."""
+    """What `nearline ARGUMENTS` leaves behind, with this stdin, and this environment beside ours."""
     assert threading.current_thread() is threading.main_thread(), "what is replaced is replaced for all threads"
     words = ["nearline", *map(str, arguments)]
     out, err = _Text(), _Text()
-    with _replaced(words, given, environment or {}), redirect_stdout(out), redirect_stderr(err):
+    with _replaced(words, stdin, environment or {}), redirect_stdout(out), redirect_stderr(err):
         try:
             cli.main()
         except SystemExit as ended:
@@ -51,10 +51,13 @@ class Ran(NamedTuple):
 
 
 class Commands:
-    """`commands("status", "--json")` runs a command in this process and returns what it left behind."""
+    """`commands("status", "--json")` runs a command in this process, for the instance in `data_dir` if there is one."""
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self._options = [] if data_dir is None else ["--data-dir", data_dir]
 
     def __call__(self, *arguments: str | Path) -> Ran:
-        done = run_command(arguments)
+        done = run_command([*arguments, *self._options])
         return Ran(done.returncode, done.stdout, done.stderr)
 
 
@@ -65,7 +68,7 @@ class QuickPipeline(Pipeline):
         self, *arguments: str | Path, given: str | None = None, timeout_s: float = 0.0
     ) -> subprocess.CompletedProcess[str]:
         """pytest's time limit is the only one."""
-        return run_command(arguments, given=given or "", environment=self._environment)
+        return run_command(arguments, stdin=given or "", environment=self._environment)
 
 
 class _Text(io.TextIOWrapper):
@@ -81,11 +84,10 @@ class _Text(io.TextIOWrapper):
 
 
 @contextmanager
-def _replaced(words: list[str], given: str, environment: Mapping[str, str]) -> Iterator[None]:
-    stdin = _Text(given)
+def _replaced(words: list[str], stdin: str, environment: Mapping[str, str]) -> Iterator[None]:
     with (
         patch.object(sys, "argv", words),
-        patch.object(sys, "stdin", stdin),
+        patch.object(sys, "stdin", _Text(stdin)),
         patch.dict(os.environ, environment, clear=False),
     ):
         yield

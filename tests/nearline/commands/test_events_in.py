@@ -21,7 +21,7 @@ from streams.kafka.clients import producer_config
 from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
 from streams.settings import KafkaSettings
-from tests.kit.commands import Commands, Ran
+from tests.kit.commands import Commands
 from tests.kit.data.bad_events import ACCEPTED, bodies
 from tests.kit.data.embeddings import GENERATION
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
@@ -56,8 +56,8 @@ def place(kafka: KafkaSettings) -> Iterator[InstanceWithoutStages]:
 
 
 @pytest.fixture
-def run(place: InstanceWithoutStages) -> "Runner":
-    return Runner(Commands(), place)
+def run(place: InstanceWithoutStages) -> Commands:
+    return Commands(place.data_dir)
 
 
 @pytest.fixture
@@ -68,21 +68,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "read_status", partial(status.read_status, budget_s=120.0))
 
 
-class Runner:
-    def __init__(self, run: Commands, place: InstanceWithoutStages) -> None:
-        self._run = run
-        self._place = place
-
-    def __call__(self, *arguments: str | Path) -> Ran:
-        return self._run(*arguments, "--data-dir", self._place.data_dir)
-
-
 def write(path: Path, *events: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(event) + "\n" for event in events))
     return path
 
 
-def test_good_files_are_sent_and_a_bad_one_is_not(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+def test_good_files_are_sent_and_a_bad_one_is_not(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", CREATED)
     bad = write(tmp_path / "bad.jsonl", LIKE, BAD)
     ran = run("ingest", good, bad)
@@ -95,14 +86,14 @@ def test_good_files_are_sent_and_a_bad_one_is_not(kafka: KafkaSettings, run: Run
     assert keys_and_values(kafka, topics.ACTIVITY) == []
 
 
-def test_skip_bad_sends_the_rest_and_is_content(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+def test_skip_bad_sends_the_rest_and_is_content(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     ran = run("ingest", "--skip-bad", write(tmp_path / "bad.jsonl", BAD, LIKE))
     assert ran.status == 0
     assert ":1: action: " in ran.err
     assert keys_and_values(kafka, topics.ACTIVITY) == [(b"m9", json.dumps(LIKE).encode())]
 
 
-def test_of_a_wrong_file_the_first_twenty_lines_are_told(run: Runner, tmp_path: Path) -> None:
+def test_of_a_wrong_file_the_first_twenty_lines_are_told(run: Commands, tmp_path: Path) -> None:
     file = tmp_path / "wrong.jsonl"
     file.write_text("{}\n" * 20_000)
     ran = run("ingest", file)
@@ -113,7 +104,7 @@ def test_of_a_wrong_file_the_first_twenty_lines_are_told(run: Runner, tmp_path: 
     assert ended.startswith(f"nearline: nothing of {file} was sent")
 
 
-def test_that_a_file_is_no_json_is_told_once(run: Runner, tmp_path: Path) -> None:
+def test_that_a_file_is_no_json_is_told_once(run: Commands, tmp_path: Path) -> None:
     file = tmp_path / "wrong.csv"
     file.write_text("a,b\n" * 20_000)
     ran = run("ingest", file)
@@ -125,7 +116,7 @@ def test_that_a_file_is_no_json_is_told_once(run: Runner, tmp_path: Path) -> Non
     assert ended.startswith(f"nearline: nothing of {file} was sent")
 
 
-def test_fields_that_nothing_reads_are_told_once_a_file(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+def test_fields_that_nothing_reads_are_told_once_a_file(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     coloured = {**LIKE, "colour": "red"}
     files = [write(tmp_path / name, coloured, coloured) for name in ("a", "b")]
     ran = run("ingest", *files, write(tmp_path / "c", LIKE))
@@ -135,7 +126,7 @@ def test_fields_that_nothing_reads_are_told_once_a_file(kafka: KafkaSettings, ru
     assert len(keys_and_values(kafka, topics.ACTIVITY)) == 5
 
 
-def test_every_kind_of_bad_line_is_named_with_its_mend(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+def test_every_kind_of_bad_line_is_named_with_its_mend(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     cases = [case for case in bodies() if case.value]
     files = [tmp_path / f"case-{number}" for number in range(len(cases))]
     for file, case in zip(files, cases, strict=True):
@@ -153,7 +144,7 @@ def test_every_kind_of_bad_line_is_named_with_its_mend(kafka: KafkaSettings, run
     assert sent_on == accepted
 
 
-def test_a_file_of_all_times_cannot_be_moved_to_now(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+def test_a_file_of_all_times_cannot_be_moved_to_now(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     file = write(tmp_path / "e.jsonl", CREATED, {**CREATED, "created_at": "9998-12-31T00:00:00Z"})
     ran = run("ingest", "--shift-to-now", file)
     assert (ran.status, ran.out) == (1, "")
@@ -161,7 +152,7 @@ def test_a_file_of_all_times_cannot_be_moved_to_now(kafka: KafkaSettings, run: R
     assert keys_and_values(kafka, topics.POSTS) == []
 
 
-def test_a_shifted_file_sent_again_is_the_same_events(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+def test_a_shifted_file_sent_again_is_the_same_events(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     file = write(tmp_path / "e.jsonl", CREATED, LIKE)
     for _ in range(2):
         assert run("ingest", "--shift-to-now", file).status == 0
@@ -173,13 +164,13 @@ def test_a_shifted_file_sent_again_is_the_same_events(kafka: KafkaSettings, run:
     assert event_time_us(moved) > event_time_us(parse_event(json.dumps(LIKE).encode()))
 
 
-def test_two_files_move_by_one_constant(kafka: KafkaSettings, run: Runner, tmp_path: Path) -> None:
+def test_two_files_move_by_one_constant(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     run("ingest", "--shift-to-now", write(tmp_path / "a", CREATED), write(tmp_path / "b", LIKE))
     post_sent, action = keys_and_values(kafka, topics.POSTS)[0][1], keys_and_values(kafka, topics.ACTIVITY)[0][1]
     assert event_time_us(parse_event(action or b"")) - event_time_us(parse_event(post_sent or b"")) == 7_000_000
 
 
-def test_wait_ends_in_time_with_what_is_behind(run: Runner, tmp_path: Path) -> None:
+def test_wait_ends_in_time_with_what_is_behind(run: Commands, tmp_path: Path) -> None:
     run("ingest", write(tmp_path / "e", LIKE))
     ran = run("wait", "--timeout", "1")
     assert (ran.status, ran.out) == (1, "")
@@ -188,7 +179,7 @@ def test_wait_ends_in_time_with_what_is_behind(run: Runner, tmp_path: Path) -> N
     )
 
 
-def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: InstanceWithoutStages, run: Runner) -> None:
+def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: InstanceWithoutStages, run: Commands) -> None:
     producer = Producer(producer_config(kafka))
     for revision in (1, 2):
         context = PostContext(PostId("p1"), Revision(revision), Micros(5), text="hello")
@@ -219,7 +210,7 @@ def send_texts(kafka: KafkaSettings, **texts: str) -> None:
 
 
 def test_candidates_come_with_the_start_of_their_texts(
-    kafka: KafkaSettings, place: InstanceWithoutStages, run: Runner
+    kafka: KafkaSettings, place: InstanceWithoutStages, run: Commands
 ) -> None:
     retriever = place.retriever
     retriever.in_cold(
@@ -237,7 +228,7 @@ def test_candidates_come_with_the_start_of_their_texts(
 
 
 def test_candidates_in_json_come_with_whole_texts_when_asked(
-    kafka: KafkaSettings, place: InstanceWithoutStages, run: Runner
+    kafka: KafkaSettings, place: InstanceWithoutStages, run: Commands
 ) -> None:
     place.retriever.in_cold(asking_member("m1"), scored_post("a", 0.9), scored_post("b", 0.8))
     send_texts(kafka, a="two\nlines " * 20)
@@ -259,7 +250,7 @@ def die(kafka: KafkaSettings, *causes: str, key: bytes | None = b"p1") -> list[D
 
 
 @pytest.mark.usefixtures("patient")
-def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) -> None:
+def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Commands) -> None:
     assert run("dead-letters", "list").out == "there is no dead letter\n"
     (cause,) = die(kafka, "text: too long")
     listed = run("dead-letters", "list", "--json").lines
@@ -276,7 +267,7 @@ def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Runner) 
 
 
 def test_dead_letters_are_summed_up_by_cause_and_paged(
-    kafka: KafkaSettings, place: InstanceWithoutStages, run: Runner
+    kafka: KafkaSettings, place: InstanceWithoutStages, run: Commands
 ) -> None:
     die(kafka, *(f"the key b'{number}' disagrees with the body; use 'p'" for number in range(40)))
     die(kafka, "text is empty", key=b"\x1b[2J" + b"x" * 100)
@@ -304,7 +295,7 @@ def test_dead_letters_are_summed_up_by_cause_and_paged(
 
 
 @pytest.mark.usefixtures("patient")
-def test_dead_letters_are_dropped_by_cause_age_and_id(kafka: KafkaSettings, run: Runner) -> None:
+def test_dead_letters_are_dropped_by_cause_age_and_id(kafka: KafkaSettings, run: Commands) -> None:
     die(kafka, "text is empty", "text is empty", "other", "more", "more")
     assert run("dead-letters", "drop").err.startswith("nearline: say which dead letters")
     assert run("dead-letters", "drop", "--all", "1:0").status == 1
@@ -319,7 +310,7 @@ def test_dead_letters_are_dropped_by_cause_age_and_id(kafka: KafkaSettings, run:
 
 
 @pytest.mark.usefixtures("patient")
-def test_status_shows_the_lag_of_every_stage(run: Runner, tmp_path: Path) -> None:
+def test_status_shows_the_lag_of_every_stage(run: Commands, tmp_path: Path) -> None:
     run("ingest", write(tmp_path / "e", CREATED, LIKE))
     answer = run("status", "--json").json
     stages = {(one["stage"], one["topic"]): one for one in answer["stages"]}
@@ -332,7 +323,9 @@ def test_status_shows_the_lag_of_every_stage(run: Runner, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("patient")
-def test_dead_letters_that_cannot_be_counted_leave_the_lags_known(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_letters_that_cannot_be_counted_leave_the_lags_known(
+    run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def uncounted(*_: object) -> NoReturn:
         raise KafkaUnavailable("the broker sent nothing")
 

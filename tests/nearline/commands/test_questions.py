@@ -37,18 +37,11 @@ def run() -> Commands:
 
 
 @pytest.fixture
-def ask(run: Commands, place: InstanceWithoutStages) -> "Asker":
-    return Asker(run, place)
+def ask(place: InstanceWithoutStages) -> "Asker":
+    return Asker(place.data_dir)
 
 
-class Asker:
-    def __init__(self, run: Commands, place: InstanceWithoutStages) -> None:
-        self._run = run
-        self._place = place
-
-    def __call__(self, *arguments: str) -> Ran:
-        return self._run(*arguments, "--data-dir", self._place.data_dir)
-
+class Asker(Commands):
     def ids(self, *arguments: str) -> list[str]:
         return [one["post_id"] for one in self("retrieve", *arguments, "--json").json["candidates"]]
 
