@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+KIT = ROOT / "tests" / "kit"
 MAY_IMPORT = {
     "schemas": set(),
     "contexts": {"schemas"},
@@ -56,6 +57,33 @@ def test_stages_know_kafka_and_not_each_other() -> None:
 def test_no_circle_between_the_rooms_of_a_folder(folder: str) -> None:
     """Raises CycleError, which names the circle. A file beside the rooms is a room of its own."""
     TopologicalSorter(_rooms(folder)).prepare()
+
+
+def test_no_test_module_is_imported() -> None:
+    """What two of them share stands in `tests/kit` or in a conftest."""
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in (ROOT / "tests").rglob("*.py")
+        for name in _imported(file)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    ]
+    assert wrong == []
+
+
+def test_the_kit_imports_nothing_else_of_the_tests() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in KIT.rglob("*.py")
+        for name in _imported(file)
+        if name.startswith("tests.") and not name.startswith("tests.kit.")
+    ]
+    assert wrong == []
+
+
+def test_the_page_of_the_kit_names_each_of_its_files() -> None:
+    page = (KIT / "README.md").read_text()
+    files = {file for file in KIT.rglob("*.py") if file.stem != "__init__" and file.parent.name != "children"}
+    assert [file.name for file in files if file.name not in page and f"`{file.stem}." not in page] == []
 
 
 def test_a_benchmark_can_be_called_as_a_file() -> None:
