@@ -28,7 +28,7 @@ from benchmarks._rivals import auto_model, one_by_one, sentence_transformers
 from benchmarks._table import Figure, report
 from encoders.encoder import Encoder
 from encoders.model.kernels import COMPILER
-from encoders.model.packed_model import DTYPES, read_config
+from encoders.model.loading import DTYPES, read_config
 from encoders.package.manifest import Precision
 
 THREADS: Final = 2

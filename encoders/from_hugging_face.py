@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.errors import BadPackage
-from encoders.model.packed_model import build_model, read_config, read_weights
+from encoders.model.loading import build_model, read_config, read_weights
 from encoders.package.manifest import (
     BaseModel,
     Manifest,

@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage, PackageExists, Unencodable
-from encoders.model.packed_model import DTYPES
+from encoders.model.loading import DTYPES
 from encoders.package.manifest import MANIFEST_FILE, Golden, Manifest, render_manifest
 from encoders.package.model_package import (
     CONFIG_FILE,

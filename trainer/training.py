@@ -43,7 +43,7 @@ from trainer.model.collator import Collator
 from trainer.model.loss import LeaveOneOut
 from trainer.model.packed_llama import Features, PackedLlama, pack_features
 from trainer.model.parallel_passes import usable_kernels
-from trainer.model.starting_point import Beginning, from_nothing, from_package
+from trainer.model.starting_point import StartingPoint, from_package, from_scratch
 from trainer.settings import TrainSettings
 
 _VERSIONS: Final = ("torch", "transformers", "sentence-transformers", "peft", "tokenizers", "scikit-learn", "numpy")
@@ -127,7 +127,7 @@ def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: 
             return None
         tables = fit_tables(rows_at(feed, plan.cut_us).posts.values())
         manifest = replace(begun.manifest, quantiles=begun.manifest.quantiles | tables)
-        begun = begun._replace(model=begun.trained(), manifest=manifest)
+        begun = begun._replace(model=begun.trained_model(), manifest=manifest)
         if task is not None:
             record |= _figures(Evaluation(feed, task), begun, work / "measured")
         package = write_package(out, replace(manifest, training=record), begun.model, begun.tokenizer)
@@ -135,18 +135,18 @@ def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: 
     return package
 
 
-def begin(plan: Plan, data: TrainingData, work: Path) -> Beginning:
+def begin(plan: Plan, data: TrainingData, work: Path) -> StartingPoint:
     if plan.start is None:
         if plan.settings.lora_rank:
             raise BadStart(
                 "lora_rank is for a start from a package; give --from, or take lora_rank out of the settings"
             )
-        return from_nothing(data.texts, plan.settings, plan.package_id, plan.seed, work)
+        return from_scratch(data.texts, plan.settings, plan.package_id, plan.seed, work)
     return from_package(plan.start, plan.settings, plan.package_id, plan.seed, work)
 
 
 def prepare(
-    begun: Beginning, data: TrainingData, plan: Plan, work: Path, *, progress: bool = False, form: Form = PACKED
+    begun: StartingPoint, data: TrainingData, plan: Plan, work: Path, *, progress: bool = False, form: Form = PACKED
 ) -> Fitting:
     """Everything but the steps."""
     with PartialState().main_process_first():
@@ -181,7 +181,7 @@ def _fit(fitting: Fitting, work: Path) -> dict[str, Any]:
     return {"seen": fitting.seen, "losses": [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]}
 
 
-def _prompts(begun: Beginning, data: TrainingData, work: Path, limit: int) -> list[Prompt]:
+def _prompts(begun: StartingPoint, data: TrainingData, work: Path, limit: int) -> list[Prompt]:
     begun.tokenizer.save_pretrained(str(work / "tokenizer"))
     manifest = begun.manifest
     limits = replace(manifest.token_limits, post=min(limit, manifest.token_limits.post))
@@ -232,7 +232,7 @@ class _Trainer(SentenceTransformerTrainer):
         cast(PackedLlama, self.model[0]).restore(Path(resume_from_checkpoint))
 
 
-def _figures(evaluation: Evaluation, begun: Beginning, folder: Path) -> dict[str, Any]:
+def _figures(evaluation: Evaluation, begun: StartingPoint, folder: Path) -> dict[str, Any]:
     """A package is written to be measured."""
     shutil.rmtree(folder, ignore_errors=True)
     package = write_package(folder, begun.manifest, begun.model, begun.tokenizer)

@@ -1,13 +1,17 @@
 """Causal attention over packed prompts, registered with transformers under the name `nearline_packed`.
 
-No mask is ever built: the name is unknown to transformers' registry of masks, which then makes none. On CUDA it is
-`torch.nn.attention.varlen`, which knows half precision alone; elsewhere scaled-dot-product attention, prompts of equal
-length stacked. Shapes: T tokens of all prompts, N heads, D size of a head, L tokens of one prompt, P of a prefix.
+Owns where each prompt lies in a packed batch, and which attention runs on which device. Knows no weights. No mask is
+ever built: transformers knows no mask for this name and therefore makes none. On CUDA in half precision it is
+`torch.nn.attention.varlen`, which knows no other precision. Elsewhere it is scaled-dot-product attention, with prompts
+of equal length stacked.
+
+Shapes: T tokens of all prompts, N heads of queries, K heads of keys and values, D size of a head, L tokens of one
+prompt, B prompts of this length, P tokens of a prefix. X is N or K.
 """
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,21 +19,24 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 ATTENTION: Final = "nearline_packed"
-_flash: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_on_cpu: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
-Layers = list[tuple[Tensor, Tensor]]
-"""Keys and values of a prefix for each layer, (1, fewer N, P, D)."""
+KVCache = list[tuple[Tensor, Tensor]]
+"""Keys and values of a prefix for each layer, (1, K, P, D)."""
 
-_Sides = tuple[Tensor, Tensor, Tensor]
-"""query (N, T, D), key and value (fewer N, T, D)."""
+
+class _QKV(NamedTuple):
+    query_NTD: Tensor
+    key_KTD: Tensor
+    value_KTD: Tensor
 
 
 class Packing:
     """Where each prompt lies in a packed batch. Prompts of equal length that lie side by side are computed together.
 
-    `prefix`: every prompt is seen as going on from this one. `record`: keys and values are kept in `layers`. `rows`
-    of the batch's matrices: those after the last prompt belong to none and see nothing but themselves.
+    `prefix`: every prompt continues this one. `record`: the layers' keys and values are kept in `recorded`. `rows`: how
+    many rows the batch's matrices have; a row after the last prompt is a prompt of one token, whose result nobody uses.
     """
 
     def __init__(
@@ -38,138 +45,146 @@ class Packing:
         device: torch.device,
         *,
         rows: int | None = None,
-        prefix: Layers | None = None,
+        prefix: KVCache | None = None,
         record: bool = False,
     ) -> None:
         self.lengths = lengths
         self.spare_rows = 0 if rows is None else rows - sum(lengths)
         self.prefix = prefix
-        self.layers: Layers | None = [] if record else None
-        self.groups = [(length, len(list(same))) for length, same in groupby(lengths)]
+        self.recorded: KVCache | None = [] if record else None
+        self.groups = [(length, len(list(equal))) for length, equal in groupby(lengths)]
+        """Length and number of the prompts of each group; without the spare rows."""
         self.longest = max(lengths)
         self.prefix_tokens = 0 if prefix is None else prefix[0][0].shape[2]
         self.starts = _starts(lengths, device)
-        self.texts = torch.tensor([*lengths, *[1] * self.spare_rows], dtype=torch.int32)
-        """Lengths, on the CPU; each row that belongs to no prompt is one of its own."""
+        self.all_lengths = torch.tensor([*lengths, *[1] * self.spare_rows], dtype=torch.int32)
+        """On the CPU: the lengths of the prompts, and 1 for each spare row."""
 
 
 def packed_attention(
     module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query_1NTD: Tensor,
+    key_1KTD: Tensor,
+    value_1KTD: Tensor,
     attention_mask: Tensor | None,
     *,
     packing: Packing,
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """query (1, N, T, D), key and value (1, fewer N, T, D) -> (1, T, N, D)."""
-    if packing.layers is not None:
-        packing.layers.append((key.contiguous(), value.contiguous()))
-    sides = query[0], key[0], value[0]
+    """Returns (1, T, N, D) and no attention weights, as transformers wants it."""
+    if packing.recorded is not None:
+        packing.recorded.append((key_1KTD.contiguous(), value_1KTD.contiguous()))
+    qkv = _QKV(query_1NTD[0], key_1KTD[0], value_1KTD[0])
     if packing.prefix is not None:
         prefix = packing.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
-        return _after_prefix(sides, packing, prefix, scaling), None
-    if uses_varlen(query.device, query.dtype):
-        return _own_by_varlen(sides, packing, scaling)[0].unsqueeze(0), None
-    return _by_length(*sides, packing, scaling), None
+        return _with_prefix(qkv, packing, prefix, scaling), None
+    if uses_varlen(query_1NTD.device, query_1NTD.dtype):
+        return _causal_varlen(qkv, packing, scaling)[0].unsqueeze(0), None
+    return _causal_sdpa(qkv, packing, scaling), None
 
 
 def uses_varlen(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
 
 
-def _by_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None) -> Tensor:
+def _causal_sdpa(qkv: _QKV, packing: Packing, scaling: float | None) -> Tensor:
+    """(1, T, N, D)"""
     out = []
-    for length, (q, k, v) in _by_group(packing, query, key, value):
-        attended = F.scaled_dot_product_attention(
-            q, k, v, is_causal=length > 1, scale=scaling, enable_gqa=query.shape[0] != key.shape[0]
+    for length, (query_BNLD, key_BKLD, value_BKLD) in _groups(qkv, packing):
+        attended_BNLD = F.scaled_dot_product_attention(
+            query_BNLD,
+            key_BKLD,
+            value_BKLD,
+            is_causal=length > 1,
+            scale=scaling,
+            enable_gqa=query_BNLD.shape[1] != key_BKLD.shape[1],
         )
-        out.append(attended.transpose(1, 2).flatten(0, 1))
+        out.append(attended_BNLD.transpose(1, 2).flatten(0, 1))
     return torch.cat(out).unsqueeze(0)
 
 
-def _after_prefix(sides: _Sides, packing: Packing, prefix: tuple[Tensor, Tensor], scaling: float | None) -> Tensor:
-    """What a token sees in the prefix and what it sees in its own prompt are two softmaxes; their log-sum-exps say
-    exactly how to put them together."""
-    if uses_varlen(sides[0].device, sides[0].dtype):
-        seen, seen_lse = _prefix_by_varlen(sides[0], prefix, scaling)
-        own, own_lse = _own_by_varlen(sides, packing, scaling)
+def _with_prefix(qkv: _QKV, packing: Packing, prefix: tuple[Tensor, Tensor], scaling: float | None) -> Tensor:
+    """(1, T, N, D). A token attends to the prefix and to its own prompt in two softmaxes. From their log-sum-exps
+    follows exactly how much each of the two weighs in the softmax over both."""
+    if uses_varlen(qkv.query_NTD.device, qkv.query_NTD.dtype):
+        prefix_TND, prefix_lse_TN = _prefix_varlen(qkv.query_NTD, prefix, scaling)
+        causal_TND, causal_lse_TN = _causal_varlen(qkv, packing, scaling)
     else:
-        seen, seen_lse = _prefix_on_cpu(sides[0], prefix, scaling)
-        own, own_lse = _own_on_cpu(sides, packing, scaling)
-    share = torch.sigmoid(seen_lse - own_lse).unsqueeze(-1).to(seen.dtype)
-    return torch.lerp(own, seen, share).unsqueeze(0)
+        prefix_TND, prefix_lse_TN = _prefix_on_cpu(qkv.query_NTD, prefix, scaling)
+        causal_TND, causal_lse_TN = _causal_on_cpu(qkv, packing, scaling)
+    share_TN1 = torch.sigmoid(prefix_lse_TN - causal_lse_TN).unsqueeze(-1).to(prefix_TND.dtype)
+    return torch.lerp(causal_TND, prefix_TND, share_TN1).unsqueeze(0)
 
 
-# Each of these gives (T, N, D) and the log-sum-exps (T, N).
+# Each of the functions below returns what was attended to, (T, N, D), and the log-sum-exps, (T, N).
 
 
-def _prefix_on_cpu(query: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
+def _prefix_on_cpu(query_NTD: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
     """All tokens in one call."""
-    seen, lse = _flash(query.unsqueeze(0), *prefix, 0.0, False, scale=scaling)
-    return seen[0].transpose(0, 1), lse[0].t()
+    attended_1NTD, lse_1NT = _flash_on_cpu(query_NTD.unsqueeze(0), *prefix, 0.0, False, scale=scaling)
+    return attended_1NTD[0].transpose(0, 1), lse_1NT[0].t()
 
 
-def _own_on_cpu(sides: _Sides, packing: Packing, scaling: float | None) -> tuple[Tensor, Tensor]:
-    own, own_lse = [], []
-    for length, (q, k, v) in _by_group(packing, *sides):
-        attended, lse = _flash(q, k, v, 0.0, length > 1, scale=scaling)
-        own.append(attended.transpose(1, 2).flatten(0, 1))
-        own_lse.append(lse.transpose(1, 2).flatten(0, 1))
-    return torch.cat(own), torch.cat(own_lse)
+def _causal_on_cpu(qkv: _QKV, packing: Packing, scaling: float | None) -> tuple[Tensor, Tensor]:
+    out, lse = [], []
+    for length, (query_BNLD, key_BKLD, value_BKLD) in _groups(qkv, packing):
+        attended_BNLD, lse_BNL = _flash_on_cpu(query_BNLD, key_BKLD, value_BKLD, 0.0, length > 1, scale=scaling)
+        out.append(attended_BNLD.transpose(1, 2).flatten(0, 1))
+        lse.append(lse_BNL.transpose(1, 2).flatten(0, 1))
+    return torch.cat(out), torch.cat(lse)
 
 
-def _prefix_by_varlen(query: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
+def _prefix_varlen(query_NTD: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
     """All tokens as one long query that sees the whole prefix."""
-    key, value = (side[0] for side in prefix)
-    queries, keys = (_starts([side.shape[1]], query.device) for side in (query, key))
+    key_KPD, value_KPD = (tensor[0] for tensor in prefix)
+    lengths = query_NTD.shape[1], key_KPD.shape[1]
+    query_starts, key_starts = (_starts([length], query_NTD.device) for length in lengths)
     everything = (-1, -1)
-    return _varlen((query, key, value), (queries, keys), (query.shape[1], key.shape[1]), everything, scaling)
+    return _varlen(_QKV(query_NTD, key_KPD, value_KPD), (query_starts, key_starts), lengths, everything, scaling)
 
 
-def _own_by_varlen(sides: _Sides, packing: Packing, scaling: float | None) -> tuple[Tensor, Tensor]:
+def _causal_varlen(qkv: _QKV, packing: Packing, scaling: float | None) -> tuple[Tensor, Tensor]:
     to_the_left = (-1, 0)
-    return _varlen(sides, (packing.starts, packing.starts), (packing.longest, packing.longest), to_the_left, scaling)
+    return _varlen(qkv, (packing.starts, packing.starts), (packing.longest, packing.longest), to_the_left, scaling)
 
 
 def _varlen(
-    sides: _Sides, starts: tuple[Tensor, Tensor], longest: tuple[int, int], window: tuple[int, int], scale: float | None
+    qkv: _QKV, starts: tuple[Tensor, Tensor], longest: tuple[int, int], window: tuple[int, int], scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    """`starts` and `longest` of queries and of keys."""
+    """`starts` and `longest` are those of the queries and of the keys."""
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
-    query, key, value = (side.transpose(0, 1) for side in sides)
-    gqa = query.shape[1] != key.shape[1]
-    out, lse = varlen_attn(
-        query,
-        key,
-        value,
+    query_TND, key_TKD, value_TKD = (tensor.transpose(0, 1) for tensor in qkv)
+    out_TND, lse_NT = varlen_attn(
+        query_TND,
+        key_TKD,
+        value_TKD,
         *starts,
         *longest,
         return_aux=AuxRequest(lse=True),
         scale=scale,
         window_size=window,
-        enable_gqa=gqa,
+        enable_gqa=query_TND.shape[1] != key_TKD.shape[1],
     )
-    return out, lse.t()
+    return out_TND, lse_NT.t()
 
 
 def _starts(lengths: list[int], device: torch.device) -> Tensor:
+    """Where each prompt begins, and where the last one ends."""
     starts = torch.zeros(len(lengths) + 1, dtype=torch.int32)
     starts[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
     return starts.to(device, non_blocking=True)
 
 
-def _by_group(packing: Packing, *sides: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
-    """The length of each group of equal prompts, and each side's (prompts, heads, length, D) of it."""
+def _groups(qkv: _QKV, packing: Packing) -> Iterator[tuple[int, list[Tensor]]]:
+    """For each group of prompts of equal length: the length, and its queries, keys and values (B, X, L, D)."""
     groups = [*packing.groups, *([(1, packing.spare_rows)] if packing.spare_rows else [])]
-    # Split once: the gradient of many slices would be as many tensors of zeros.
-    sizes = [length * num for length, num in groups]
-    pieces = zip(*(torch.split(side, sizes, dim=1) for side in sides), strict=True)
-    for (length, num), piece in zip(groups, pieces, strict=True):
-        yield length, [part.reshape(-1, num, length, part.shape[2]).transpose(0, 1) for part in piece]
+    # One split instead of many slices: the gradient of each slice would be a tensor of zeros as large as the batch.
+    sizes = [length * count for length, count in groups]
+    pieces = zip(*(torch.split(tensor, sizes, dim=1) for tensor in qkv), strict=True)
+    for (length, count), piece in zip(groups, pieces, strict=True):
+        yield length, [part_XTD.reshape(-1, count, length, part_XTD.shape[2]).transpose(0, 1) for part_XTD in piece]
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -1,7 +1,11 @@
-"""What happens between the matrix products of a layer: by hand in as few passes as torch has; compiled, on a CPU as
-kernels of our own, elsewhere as formulas that torch's compiler fuses.
+"""What happens between the matrix products of a layer: RMS norm, rotary positions, SwiGLU gate.
 
-Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head, C = D / 2, I the size within.
+There are three ways. Eager: torch's operations, in as few passes over the numbers as torch has. Compiled on a CPU: the
+kernels of `kernels.cpp`. Compiled elsewhere: formulas that torch's compiler fuses. All give the same numbers, up to
+rounding. Owns which way is taken; knows no weights.
+
+Shapes: T tokens of a packed batch, H the model's size, N heads, D size of a head, C = D / 2 pairs, I the size of the
+MLP.
 """
 
 from collections.abc import Callable
@@ -13,53 +17,54 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.model.kernels import Kernels, load_kernels
 
-Activate = Callable[[Tensor], Tensor]
+Activation = Callable[[Tensor], Tensor]
 
 
-class Steps(NamedTuple):
-    normed: Callable[[Tensor, float], Tensor]
-    """(T, H) -> (T, H): root mean square norm without its weights."""
-    turned: Callable[[Tensor, Tensor], Tensor]
-    """(T, N, D), complex (T, 1, C) -> (T, N, D): each pair of numbers turned by its position's angle, where they
-    lie or in new memory."""
-    gated: Callable[[Tensor, Activate], Tensor]
-    """(T, 2 I) -> (T, I): the gate's numbers let the others through."""
-    gates_best: bool = False
-    """It is quicker than what oneDNN does to the numbers of a product."""
+class ElementwiseOps(NamedTuple):
+    rms_norm: Callable[[Tensor, float], Tensor]
+    """hidden (T, H), eps -> (T, H): each row divided by its root mean square. Without weights: they are part of the
+    next matrix product."""
+    rotate: Callable[[Tensor, Tensor], Tensor]
+    """heads (T, N, D), complex rotary (T, 1, C) -> (T, N, D): each pair of numbers rotated by its position's angle. May
+    work in place."""
+    swiglu: Callable[[Tensor, Activation], Tensor]
+    """gate and up (T, 2 I), activation -> (T, I): activation of the gate times up."""
+    swiglu_beats_onednn: bool = False
+    """Whether `swiglu` is quicker than letting oneDNN gate the result of its product."""
     kernels: Kernels | None = None
-    """Where they fit heads of this size: positions and attention in one pass, for the prompts that fit too."""
+    """Where they fit heads of this size: they rotate and attend in one pass, for the prompts that fit too."""
 
 
-def choose_steps(config: LlamaConfig, device: torch.device, *, compiled: bool) -> Steps:
+def choose_ops(config: LlamaConfig, device: torch.device, *, compiled: bool) -> ElementwiseOps:
     """Raises EncodingFailed where nothing can be compiled."""
     if not compiled:
-        return _BY_HAND
+        return _EAGER
     if device.type == "cpu":
-        return _by_kernels(config, load_kernels())
-    return _by_compiler()
+        return _kernel_ops(config, load_kernels())
+    return _torch_compiled_ops()
 
 
-def _by_compiler() -> Steps:
-    turned = torch.compile(_turned_formula)
-    return Steps(
-        torch.compile(_normed_formula),
-        lambda heads_TND, turns_T1C: turned(heads_TND, torch.view_as_real(turns_T1C)),
-        torch.compile(_gated_formula),
+def _torch_compiled_ops() -> ElementwiseOps:
+    rotate = torch.compile(_rotate_formula)
+    return ElementwiseOps(
+        torch.compile(_rms_norm_formula),
+        lambda heads_TND, rotary_T1C: rotate(heads_TND, torch.view_as_real(rotary_T1C)),
+        torch.compile(_swiglu_formula),
     )
 
 
-def _by_kernels(config: LlamaConfig, kernels: Kernels) -> Steps:
-    """By hand what they do not fit."""
+def _kernel_ops(config: LlamaConfig, kernels: Kernels) -> ElementwiseOps:
+    """Sizes that the kernels do not fit stay eager."""
     head = config.head_dim or config.hidden_size // config.num_attention_heads
-    steps = _BY_HAND._replace(kernels=kernels if kernels.fit_heads(head) else None)
+    ops = _EAGER._replace(kernels=kernels if kernels.fit_heads(head) else None)
     if kernels.fit_rows(config.hidden_size):
-        steps = steps._replace(normed=kernels.normed)
+        ops = ops._replace(rms_norm=kernels.rms_norm)
     if kernels.fit_rows(config.intermediate_size) and config.hidden_act == "silu":
-        steps = steps._replace(gated=lambda gate_up_T2I, _: kernels.gated(gate_up_T2I), gates_best=True)
-    return steps
+        ops = ops._replace(swiglu=lambda gate_up_T2I, _: kernels.swiglu(gate_up_T2I), swiglu_beats_onednn=True)
+    return ops
 
 
-def _normed(hidden_TH: Tensor, eps: float) -> Tensor:
+def _rms_norm(hidden_TH: Tensor, eps: float) -> Tensor:
     """In float32: a length or a scale that is rounded to bf16 would make the distance to fp64 1.7 times as large."""
     numbers_TH = hidden_TH.float()
     length_T1 = torch.linalg.vector_norm(numbers_TH, dim=1, keepdim=True)
@@ -69,38 +74,39 @@ def _normed(hidden_TH: Tensor, eps: float) -> Tensor:
     return numbers_TH.mul_(scale_T1).to(hidden_TH.dtype)
 
 
-def _turned(heads_TND: Tensor, turns_T1C: Tensor) -> Tensor:
-    """Where they lie: with new tensors for both steps it took 1.7 times as long in bf16."""
+def _rotate(heads_TND: Tensor, rotary_T1C: Tensor) -> Tensor:
+    """In place: with new tensors it took 1.7 times as long in bf16."""
     pairs_TNC2 = _pairs(heads_TND)
-    torch.view_as_complex(pairs_TNC2).mul_(turns_T1C)
+    torch.view_as_complex(pairs_TNC2).mul_(rotary_T1C)
     return heads_TND if heads_TND.dtype == torch.float32 else heads_TND.copy_(pairs_TNC2.flatten(2))
 
 
 def _pairs(heads_TND: Tensor) -> Tensor:
+    """(T, N, C, 2)"""
     return heads_TND.float().view(*heads_TND.shape[:2], -1, 2)
 
 
-def _gated(gate_up_T2I: Tensor, activate: Activate) -> Tensor:
-    gate, up = gate_up_T2I.chunk(2, 1)
-    return activate(gate).mul_(up)
+def _swiglu(gate_up_T2I: Tensor, activation: Activation) -> Tensor:
+    gate_TI, up_TI = gate_up_T2I.chunk(2, 1)
+    return activation(gate_TI).mul_(up_TI)
 
 
-_BY_HAND: Final = Steps(_normed, _turned, _gated)
+_EAGER: Final = ElementwiseOps(_rms_norm, _rotate, _swiglu)
 
 
-def _normed_formula(hidden_TH: Tensor, eps: float) -> Tensor:
+def _rms_norm_formula(hidden_TH: Tensor, eps: float) -> Tensor:
     numbers_TH = hidden_TH.float()
     return (numbers_TH * torch.rsqrt(numbers_TH.square().mean(1, keepdim=True) + eps)).to(hidden_TH.dtype)
 
 
-def _turned_formula(heads_TND: Tensor, turns_T1C2: Tensor) -> Tensor:
-    """Turns as pairs of numbers: the compiler knows no complex ones."""
-    left, right = _pairs(heads_TND).unbind(3)
-    cos, sin = turns_T1C2.unbind(3)
-    turned = torch.stack([left * cos - right * sin, left * sin + right * cos], 3)
-    return turned.flatten(2).to(heads_TND.dtype)
+def _rotate_formula(heads_TND: Tensor, rotary_T1C2: Tensor) -> Tensor:
+    """With pairs of real numbers: torch's compiler does not support complex ones."""
+    first_TNC, second_TNC = _pairs(heads_TND).unbind(3)
+    cos_T1C, sin_T1C = rotary_T1C2.unbind(3)
+    rotated = [first_TNC * cos_T1C - second_TNC * sin_T1C, first_TNC * sin_T1C + second_TNC * cos_T1C]
+    return torch.stack(rotated, 3).flatten(2).to(heads_TND.dtype)
 
 
-def _gated_formula(gate_up_T2I: Tensor, activate: Activate) -> Tensor:
-    gate, up = gate_up_T2I.chunk(2, 1)
-    return activate(gate) * up
+def _swiglu_formula(gate_up_T2I: Tensor, activation: Activation) -> Tensor:
+    gate_TI, up_TI = gate_up_T2I.chunk(2, 1)
+    return activation(gate_TI) * up_TI

@@ -1,8 +1,10 @@
-"""The steps between a layer's matrix products as machine code: `kernels.cpp`, compiled for this processor when a model
-is loaded.
+"""The kernels of `kernels.cpp`: what happens between a layer's matrix products on a CPU, as machine code.
 
-Compiling takes two seconds; nothing of it is kept. Shapes: T tokens of a packed batch, H the model's size, I the size
-within, N heads, K heads of keys and values, D size of a head, P tokens of a prefix.
+They are compiled for this processor when a model is loaded, which takes two seconds; no compiled file is kept. Owns the
+compiler and the calls into the library, also for the trainer's kernels. Knows no weights.
+
+Shapes: T tokens of a packed batch, H the model's size, I the size of the MLP, N heads of queries, K heads of keys and
+of values, D size of a head, C = D / 2 pairs, P tokens of a prefix, X = N + 2 K, Y = N D.
 """
 
 import ctypes
@@ -22,102 +24,104 @@ from encoders.errors import EncodingFailed
 from encoders.model.attention import Packing
 
 _SOURCE: Final = Path(__file__).with_name("kernels.cpp")
+_PROJECT: Final = Path(__file__).parents[2]
 _FLAGS: Final = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 COMPILER: Final = "g++"
-"""The kernels use its vectors: clang has no `__builtin_shuffle`."""
-_NAMES: Final = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+"""The kernels use GCC's vector extensions: clang has no `__builtin_shuffle`."""
+_SUFFIXES: Final = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _LONGEST: Final = 4_096
-"""Keys and values of longer prompts leave the caches; torch's own attention takes them in pieces."""
+"""Keys and values of longer prompts do not fit the processor's caches; torch's own attention takes them in pieces."""
 
 
 class Heads(NamedTuple):
-    """Of queries, in a layer."""
+    """The heads of queries of one layer."""
 
     layer: int
     num: int
     scale: float
-    """Of a query's products with keys."""
+    """Factor on a query's products with keys."""
 
 
 class Kernels:
-    """One for each process; see `load_kernels`. Inputs are contiguous, in float32 or bf16."""
+    """One for each process; see `load_kernels`. Tensors are contiguous, in float32 or bf16."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self._lanes = int(library.lanes())
 
     def fit_rows(self, size: int) -> bool:
-        """Whether rows of so many numbers can be normed and gated."""
+        """Whether `rms_norm` and `swiglu` can take rows of so many numbers."""
         return size % self._lanes == 0
 
     def fit_heads(self, size: int) -> bool:
         return size % (2 * self._lanes) == 0
 
     def fit_prompts(self, packing: Packing) -> bool:
-        return packing.layers is None and packing.longest + packing.prefix_tokens <= _LONGEST
+        return packing.recorded is None and packing.longest + packing.prefix_tokens <= _LONGEST
 
-    def normed(self, hidden_TH: Tensor, eps: float) -> Tensor:
-        """See `Steps`."""
-        found_TH = torch.empty_like(hidden_TH)
-        self._run("norm", hidden_TH, found_TH, *hidden_TH.shape, ctypes.c_float(eps))
-        return found_TH
+    def rms_norm(self, hidden_TH: Tensor, eps: float) -> Tensor:
+        """See `ElementwiseOps`."""
+        normed_TH = torch.empty_like(hidden_TH)
+        self._call("rms_norm", hidden_TH, normed_TH, *hidden_TH.shape, ctypes.c_float(eps))
+        return normed_TH
 
-    def gated(self, gate_up_T2I: Tensor) -> Tensor:
-        """With SiLU."""
-        rows, both = gate_up_T2I.shape
-        found_TI = gate_up_T2I.new_empty(rows, both // 2)
-        self._run("gate", gate_up_T2I, found_TI, rows, both // 2)
-        return found_TI
+    def swiglu(self, gate_up_T2I: Tensor) -> Tensor:
+        """(T, I)"""
+        rows, twice = gate_up_T2I.shape
+        out_TI = gate_up_T2I.new_empty(rows, twice // 2)
+        self._call("swiglu", gate_up_T2I, out_TI, rows, twice // 2)
+        return out_TI
 
-    def attended(self, qkv_TXD: Tensor, turns_T1C: Tensor, packing: Packing, heads: Heads) -> Tensor:
-        """(T, N + 2 K, D) of queries, keys and values not yet turned -> (T, N D)."""
-        rows, sides, size = qkv_TXD.shape
+    def attend(self, qkv_TXD: Tensor, rotary_T1C: Tensor, packing: Packing, heads: Heads) -> Tensor:
+        """(T, Y). Queries and keys are not rotated yet; the complex `rotary_T1C` says by which angles."""
+        rows, num_heads, size = qkv_TXD.shape
         prefix = (None, None) if packing.prefix is None else packing.prefix[heads.layer]
-        shape = heads.num, (sides - heads.num) // 2, size, ctypes.c_float(heads.scale)
-        texts = packing.texts, len(packing.texts)
-        found_TX = qkv_TXD.new_empty(rows, heads.num * size)
-        self._run("attend", qkv_TXD, turns_T1C, *texts, *prefix, packing.prefix_tokens, *shape, found_TX)
-        return found_TX
+        shape = heads.num, (num_heads - heads.num) // 2, size, ctypes.c_float(heads.scale)
+        lengths = packing.all_lengths, len(packing.all_lengths)
+        out_TY = qkv_TXD.new_empty(rows, heads.num * size)
+        self._call("attend", qkv_TXD, rotary_T1C, *lengths, *prefix, packing.prefix_tokens, *shape, out_TY)
+        return out_TY
 
-    def _run(self, name: str, numbers: Tensor, *others: Any) -> None:
-        kernel = getattr(self._library, f"{name}_{_NAMES[numbers.dtype]}")
-        kernel(*(argument(one) for one in (numbers, *others)))
+    def _call(self, name: str, first: Tensor, *others: Any) -> None:
+        function = getattr(self._library, f"{name}_{_SUFFIXES[first.dtype]}")
+        function(*map(c_argument, (first, *others)))
 
 
-def argument(given: Any) -> Any:
-    if given is None or isinstance(given, ctypes.c_float):
-        return given
-    if isinstance(given, Tensor):
-        assert given.is_contiguous()
-        return ctypes.c_void_p(given.data_ptr())
-    return ctypes.c_int64(given)
+def c_argument(value: Any) -> Any:
+    """A tensor becomes a pointer to its first number, and an integer an int64_t."""
+    if value is None or isinstance(value, ctypes.c_float):
+        return value
+    if isinstance(value, Tensor):
+        assert value.is_contiguous()
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_int64(value)
 
 
 @cache
 def load_kernels() -> Kernels:
     """Raises EncodingFailed where there is no compiler, or it fails."""
-    return Kernels(compiled(_SOURCE))
+    return Kernels(compile_library(_SOURCE))
 
 
-def compiled(source: Path) -> ctypes.CDLL:
-    """What the file's functions are in memory. Raises EncodingFailed."""
+def compile_library(source: Path) -> ctypes.CDLL:
+    """The functions of a C++ file of this project, loaded into the process. Raises EncodingFailed."""
     compiler = _compiler()
     with tempfile.TemporaryDirectory(prefix="nearline-kernels-") as folder:
         library = Path(folder) / "kernels.so"
         command = [*compiler, *_FLAGS, "-I", str(_SOURCE.parent), "-o", str(library), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            first = done.stderr.strip().partition("\n")[0]
-            file = f"{source.parent.name}/{source.name}"
-            raise EncodingFailed(f"{compiler[0]} cannot compile {file}: {first}; set compile = false")
+            message = done.stderr.strip().partition("\n")[0]
+            file = source.relative_to(_PROJECT)
+            raise EncodingFailed(f"{compiler[0]} cannot compile {file}: {message}; set compile = false")
         return ctypes.CDLL(str(library))
 
 
 def _compiler() -> list[str]:
-    """$CXX, as make takes it, or g++."""
-    found = shlex.split(os.environ.get("CXX", "")) or [COMPILER]
-    if shutil.which(found[0]) is None:
+    """The command in $CXX, which make reads too, or g++."""
+    command = shlex.split(os.environ.get("CXX", "")) or [COMPILER]
+    if shutil.which(command[0]) is None:
         raise EncodingFailed(
             "compile = true needs a C++ compiler on a CPU, and there is none; install g++, or set compile = false"
         )
-    return found
+    return command

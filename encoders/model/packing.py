@@ -1,6 +1,6 @@
 """Batches of prompts by a budget of tokens: no padding, longest first, equal lengths side by side.
 
-Knows lengths only.
+Knows lengths and nothing else of a prompt.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,10 @@ import numpy as np
 
 
 def pack(lengths: Sequence[int], budget_tokens: int) -> Iterator[list[int]]:
-    """Indices of prompts, batch by batch, each batch of at most the budget; a longer prompt is a batch of its own.
+    """Indices of prompts, batch by batch. A batch has at most `budget_tokens`; a longer prompt is a batch of its own.
 
-    Sorted, so that prompts of equal length lie side by side and a batch that is too large for the device is met first.
+    Prompts are sorted by length, so that equal lengths lie side by side and a batch that is too large for the device
+    comes first.
     """
     batch: list[int] = []
     tokens = 0

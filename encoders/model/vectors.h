@@ -1,18 +1,20 @@
-// Vectors of numbers as wide as the processor's, for kernels.cpp and the trainer's. Numbers are float32 or bf16 in
-// memory and float32 in every calculation.
+// SIMD vectors as wide as the processor's registers, and the matrix product and softmax made of them; for the kernels of
+// the encoder and of the trainer. Numbers are float32 or bf16 in memory and float32 in every calculation.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <limits>
 
+// A matrix product is computed in tiles of TILE_ROWS rows and TILE_VECTORS vectors of columns, whose sums stay in
+// registers.
 #if defined(__AVX512F__)
 #include <immintrin.h>
-constexpr int LANES = 16, WIDE = 4;  // of a tile's sums: 6 x 4 of 32 registers
+constexpr int LANES = 16, TILE_VECTORS = 4;  // 6 x 4 of 32 registers
 #else
-constexpr int LANES = 8, WIDE = 2;  // 6 x 2 of 16 registers
+constexpr int LANES = 8, TILE_VECTORS = 2;  // 6 x 2 of 16 registers
 #endif
-constexpr int ROWS = 6;
+constexpr int TILE_ROWS = 6;
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
@@ -25,18 +27,18 @@ struct bf16 {
 
 template <class Vector>
 inline Vector read(const void* from) {
-    Vector found;
-    std::memcpy(&found, from, sizeof found);
-    return found;
+    Vector vector;
+    std::memcpy(&vector, from, sizeof vector);
+    return vector;
 }
 
-inline Floats all(float number) { return Floats{} + number; }
+inline Floats broadcast(float number) { return Floats{} + number; }
 
 // 0, 1, 2, ...
 inline Ints lane_numbers() {
-    Ints found;
-    for (int lane = 0; lane < LANES; lane++) found[lane] = lane;
-    return found;
+    Ints lanes;
+    for (int lane = 0; lane < LANES; lane++) lanes[lane] = lane;
+    return lanes;
 }
 
 inline Floats load(const float* from) { return read<Floats>(from); }
@@ -52,14 +54,14 @@ inline void store(bf16* to, Floats numbers) {
     const __m256bh rounded = _mm512_cvtneps_pbh((__m512)numbers);
     std::memcpy(to, &rounded, sizeof rounded);
 #else
-    const Words bits = (Words)numbers, even = (bits >> 16) & 1;  // to the nearest, of two the even one
-    const Words rounded = numbers == numbers ? (bits + 0x7fff + even) >> 16 : Words{} + 0x7fc0;
+    const Words bits = (Words)numbers, odd = (bits >> 16) & 1;  // rounds to nearest, ties to even
+    const Words rounded = numbers == numbers ? (bits + 0x7fff + odd) >> 16 : Words{} + 0x7fc0;
     const Halves halves = __builtin_convertvector(rounded, Halves);
     std::memcpy(to, &halves, sizeof halves);
 #endif
 }
 
-// The first and the second numbers of as many pairs as there are lanes.
+// Reads LANES pairs of numbers; `first` gets the first number of each pair, `second` the second.
 inline void load_pairs(const float* from, Floats& first, Floats& second) {
     const Floats low = load(from), high = load(from + LANES);
     const Ints evens = 2 * lane_numbers();
@@ -73,20 +75,21 @@ inline void load_pairs(const bf16* from, Floats& first, Floats& second) {
     second = (Floats)(both & 0xffff0000u);
 }
 
+// e to the x, as two to the integer nearest to x / ln 2 times a polynomial of what remains.
 inline Floats exponential(Floats x) {
-    x = x < -87.0f ? all(-87.0f) : x;
-    x = x > 88.0f ? all(88.0f) : x;
-    const Floats shift = all(12582912.0f);  // added to a small number, its last bits are the nearest integer
-    const Floats shifted = x * 1.44269504f + shift, whole = shifted - shift;
-    const Floats rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    Floats found = all(1.9875691500e-4f);
-    found = found * rest + 1.3981999507e-3f;
-    found = found * rest + 8.3334519073e-3f;
-    found = found * rest + 4.1665795894e-2f;
-    found = found * rest + 1.6666665459e-1f;
-    found = found * rest + 5.0000001201e-1f;
-    found = found * rest * rest + rest + 1.0f;
-    return (Floats)((Ints)found + (((Ints)shifted - (Ints)shift) << 23));
+    x = x < -87.0f ? broadcast(-87.0f) : x;
+    x = x > 88.0f ? broadcast(88.0f) : x;
+    const Floats shift = broadcast(12582912.0f);  // the last bits of a small number plus this are its nearest integer
+    const Floats shifted = x * 1.44269504f + shift, power = shifted - shift;
+    const Floats rest = x - power * 0.693359375f + power * 2.12194440e-4f;
+    Floats result = broadcast(1.9875691500e-4f);
+    result = result * rest + 1.3981999507e-3f;
+    result = result * rest + 8.3334519073e-3f;
+    result = result * rest + 4.1665795894e-2f;
+    result = result * rest + 1.6666665459e-1f;
+    result = result * rest + 5.0000001201e-1f;
+    result = result * rest * rest + rest + 1.0f;
+    return (Floats)((Ints)result + (((Ints)shifted - (Ints)shift) << 23));
 }
 
 inline Floats reciprocal(Floats x) {
@@ -98,93 +101,95 @@ inline Floats reciprocal(Floats x) {
 #endif
 }
 
-inline Floats gated(Floats gate, Floats up) { return gate * up * reciprocal(1.0f + exponential(-gate)); }
+// SiLU of the gate times `up`.
+inline Floats swiglu(Floats gate, Floats up) { return gate * up * reciprocal(1.0f + exponential(-gate)); }
 
-// One number of all lanes: each half of them put together with the other.
-template <class Together>
-inline float across(Floats numbers, Together together) {
+// Combines all lanes to one number: half of the lanes with the other half, and so on.
+template <class Combine>
+inline float reduce(Floats numbers, Combine combine) {
     const Ints lanes = lane_numbers();
     for (int half = LANES / 2; half > 0; half /= 2)
-        numbers = together(numbers, __builtin_shuffle(numbers, lanes ^ half));
+        numbers = combine(numbers, __builtin_shuffle(numbers, lanes ^ half));
     return numbers[0];
 }
 
 inline float sum(Floats numbers) {
-    return across(numbers, [](Floats one, Floats other) { return one + other; });
+    return reduce(numbers, [](Floats left, Floats right) { return left + right; });
 }
 
-inline Floats larger(Floats one, Floats other) { return one > other ? one : other; }
+inline Floats maximum(Floats left, Floats right) { return left > right ? left : right; }
 
-inline float largest(Floats numbers) { return across(numbers, larger); }
+inline float largest(Floats numbers) { return reduce(numbers, maximum); }
 
-inline int64_t whole(int64_t number, int64_t of) { return (number + of - 1) / of * of; }
+// The next multiple of `step`.
+inline int64_t round_up(int64_t number, int64_t step) { return (number + step - 1) / step * step; }
 
-inline int64_t longest(const int32_t* lengths, int64_t num_texts) {
-    int64_t found = 0;
-    for (int64_t text = 0; text < num_texts; text++) found = lengths[text] > found ? lengths[text] : found;
-    return found;
+inline int64_t longest(const int32_t* lengths, int64_t num_lengths) {
+    int64_t result = 0;
+    for (int64_t at = 0; at < num_lengths; at++) result = lengths[at] > result ? lengths[at] : result;
+    return result;
 }
 
-// Numbers of a matrix that may lie in any order: `row` from one row to the next, `step` within a row.
-struct Left {
+// A matrix in any layout: `row_step` numbers from one row to the next, `column_step` from one column to the next.
+struct Strided {
     const float* numbers;
-    int64_t row, step;
+    int64_t row_step, column_step;
 };
 
-// to (ROWS, COLUMNS * LANES) = left (ROWS, inner) times right (inner, COLUMNS * LANES).
-template <int COLUMNS>
-void multiply(Left left, const float* right, int64_t right_row, int64_t inner, float* to, int64_t to_row) {
-    Floats sums[ROWS][COLUMNS] = {};
+// One tile: to (TILE_ROWS, VECTORS * LANES) = left (TILE_ROWS, inner) times right (inner, VECTORS * LANES).
+template <int VECTORS>
+void multiply_tile(Strided left, const float* right, int64_t right_step, int64_t inner, float* to, int64_t to_step) {
+    Floats sums[TILE_ROWS][VECTORS] = {};
     for (int64_t at = 0; at < inner; at++) {
-        Floats columns[COLUMNS];
+        Floats columns[VECTORS];
 #pragma GCC unroll 4
-        for (int column = 0; column < COLUMNS; column++)
-            columns[column] = load(right + at * right_row + column * LANES);
+        for (int vector = 0; vector < VECTORS; vector++)
+            columns[vector] = load(right + at * right_step + vector * LANES);
 #pragma GCC unroll 6
-        for (int row = 0; row < ROWS; row++)
+        for (int row = 0; row < TILE_ROWS; row++)
 #pragma GCC unroll 4
-            for (int column = 0; column < COLUMNS; column++)
-                sums[row][column] += left.numbers[row * left.row + at * left.step] * columns[column];
+            for (int vector = 0; vector < VECTORS; vector++)
+                sums[row][vector] += left.numbers[row * left.row_step + at * left.column_step] * columns[vector];
     }
-    for (int row = 0; row < ROWS; row++)
-        for (int column = 0; column < COLUMNS; column++) store(to + row * to_row + column * LANES, sums[row][column]);
+    for (int row = 0; row < TILE_ROWS; row++)
+        for (int vector = 0; vector < VECTORS; vector++) store(to + row * to_step + vector * LANES, sums[row][vector]);
 }
 
-// As above for any number of columns that fills whole vectors.
-inline void multiply(Left left, const float* right, int64_t right_row, int64_t inner, float* to, int64_t to_row,
+// to (TILE_ROWS, columns) = left (TILE_ROWS, inner) times right (inner, columns); `columns` is a multiple of LANES.
+inline void multiply(Strided left, const float* right, int64_t right_step, int64_t inner, float* to, int64_t to_step,
                      int64_t columns) {
     int64_t at = 0;
-    for (; columns - at >= WIDE * LANES; at += WIDE * LANES)
-        multiply<WIDE>(left, right + at, right_row, inner, to + at, to_row);
+    for (; columns - at >= TILE_VECTORS * LANES; at += TILE_VECTORS * LANES)
+        multiply_tile<TILE_VECTORS>(left, right + at, right_step, inner, to + at, to_step);
     switch ((columns - at) / LANES) {
-        case 3: return multiply<3>(left, right + at, right_row, inner, to + at, to_row);
-        case 2: return multiply<2>(left, right + at, right_row, inner, to + at, to_row);
-        case 1: return multiply<1>(left, right + at, right_row, inner, to + at, to_row);
+        case 3: return multiply_tile<3>(left, right + at, right_step, inner, to + at, to_step);
+        case 2: return multiply_tile<2>(left, right + at, right_step, inner, to + at, to_step);
+        case 1: return multiply_tile<1>(left, right + at, right_step, inner, to + at, to_step);
     }
 }
 
-struct Weighed {
-    float largest, sum;
+struct Softmax {
+    float largest_score, sum;
 };
 
-// The weights of a row's first `seen` keys, not yet divided by their sum; of the others zeros.
-// `largest` is of the scores.
-inline Weighed weigh(float* scores, int64_t seen, int64_t columns) {
+// Turns one query's scores into softmax weights that are not yet divided by their `sum`. The first `num_keys` columns
+// are keys that the query sees; the columns after them become zeros.
+inline Softmax softmax_weights(float* scores, int64_t num_keys, int64_t columns) {
     const Ints lanes = lane_numbers();
-    const Floats nothing = all(-std::numeric_limits<float>::infinity());
-    Floats most = nothing;
-    for (int64_t at = 0; at < seen; at += LANES)
-        most = larger(lanes + (int32_t)at < (int32_t)seen ? load(scores + at) : nothing, most);
-    const float top = largest(most);
+    const Floats unseen = broadcast(-std::numeric_limits<float>::infinity());
+    Floats most = unseen;
+    for (int64_t at = 0; at < num_keys; at += LANES)
+        most = maximum(lanes + (int32_t)at < (int32_t)num_keys ? load(scores + at) : unseen, most);
+    const float largest_score = largest(most);
     Floats sums = {};
     for (int64_t at = 0; at < columns; at += LANES) {
         Floats weights = {};
-        if (at < seen) {
-            weights = exponential(load(scores + at) - top);
-            weights = lanes + (int32_t)at < (int32_t)seen ? weights : Floats{};
+        if (at < num_keys) {
+            weights = exponential(load(scores + at) - largest_score);
+            weights = lanes + (int32_t)at < (int32_t)num_keys ? weights : Floats{};
         }
         sums += weights;
         store(scores + at, weights);
     }
-    return {top, sum(sums)};
+    return {largest_score, sum(sums)};
 }

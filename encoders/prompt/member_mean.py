@@ -1,6 +1,6 @@
-"""The member form `mean`: which texts a member's vector is made of, and their weights.
+"""The member form `mean`: which texts a member's vector is the mean of, and with which weights.
 
-Knows no model: it says what to encode and puts the vectors together.
+Owns the choice of the texts, their weights and the mean. Knows no model: others encode the texts.
 """
 
 from collections.abc import Sequence
@@ -15,28 +15,29 @@ from schemas.embeddings import Vector
 from schemas.ids import Micros
 
 
-class Part(NamedTuple):
+class WeightedText(NamedTuple):
     text: str
     weight: float
 
 
-def parts(form: MeanForm, template: MemberTemplate, context: MemberContext) -> list[Part]:
-    """What the member's vector is the weighted mean of; empty when there is nothing to encode."""
-    found = [Part(profile_text(template, context), form.profile_weight)]
-    found += [
-        Part(entry.text, _weight(form, entry, context.as_of_us)) for entry in context.history[-form.max_entries :]
+def weighted_texts(form: MeanForm, template: MemberTemplate, context: MemberContext) -> list[WeightedText]:
+    """The member's vector is the weighted mean of these texts' vectors. Empty where there is nothing to encode."""
+    texts = [WeightedText(profile_text(template, context), form.profile_weight)]
+    texts += [
+        WeightedText(entry.text, _entry_weight(form, entry, context.as_of_us))
+        for entry in context.history[-form.max_entries :]
     ]
-    return [part for part in found if part.text.strip() and part.weight > 0]
+    return [weighted for weighted in texts if weighted.text.strip() and weighted.weight > 0]
 
 
 def weighted_mean(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector | None:
-    """Of length one; None when the vectors cancel each other out."""
+    """A vector of length one; None when the vectors cancel each other out."""
     mean = np.asarray(weights, dtype=np.float64) @ np.stack(vectors).astype(np.float64)
     length = float(np.linalg.norm(mean))
     return (mean / length).astype(np.float32) if length > 1e-9 * sum(weights) else None
 
 
-def _weight(form: MeanForm, entry: HistoryEntry, as_of_us: Micros) -> float:
+def _entry_weight(form: MeanForm, entry: HistoryEntry, as_of_us: Micros) -> float:
     weight = form.action_weights.get(entry.action, 1.0)
     if form.half_life_s is not None:
         weight *= 0.5 ** (age_s(entry.at_us, as_of_us) / form.half_life_s)

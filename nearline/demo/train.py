@@ -26,7 +26,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from encoders.package.manifest import BaseModel, Manifest, MeanForm, PostTemplate, Templates, TokenLimits
 from encoders.package_writer import write_package
 from nearline.demo.corpus import DocumentationPairs, InventedPairs, Pair, Source, WorldPairs, documentation_roots
-from trainer.model.lsi_initialization import silence_layers
+from trainer.model.lsi_initialization import zero_layer_outputs
 from trainer.model.tokenizer import train_bpe
 
 # Shapes: B pairs in a batch, T tokens of the longest text, H hidden.
@@ -107,7 +107,7 @@ def deepen(shallow: LlamaModel, tokenizer: Tokenizer, seed: int) -> LlamaModel:
     model = new_model(tokenizer, seed, LAYERS)
     model.embed_tokens.load_state_dict(shallow.embed_tokens.state_dict())
     model.norm.load_state_dict(shallow.norm.state_dict())
-    silence_layers(model)
+    zero_layer_outputs(model)
     return model
 
 

@@ -15,9 +15,9 @@ ENTRY_BYTES = 350 + 4 * 2
 def test_the_cache_keeps_what_was_used_last() -> None:
     cache = VectorCache(2, max_bytes=2 * ENTRY_BYTES)
     for number, text in enumerate("ab"):
-        cache.keep(text, np.full(2, number, dtype=np.float32))
+        cache.put(text, np.full(2, number, dtype=np.float32))
     cache.find(["a"])
-    cache.keep("c", np.zeros(2, dtype=np.float32))
+    cache.put("c", np.zeros(2, dtype=np.float32))
     assert set(cache.find(["a", "b", "c"])) == {"a", "c"}
     assert (len(cache), cache.hits, cache.misses) == (2, 3, 1)
 
@@ -25,7 +25,7 @@ def test_the_cache_keeps_what_was_used_last() -> None:
 def test_the_cache_holds_copies_and_not_their_batch() -> None:
     cache = VectorCache(2)
     batch = np.zeros((1000, 2), dtype=np.float32)
-    cache.keep("a", batch[0])
+    cache.put("a", batch[0])
     assert cache.find(["a"])["a"].base is None
 
 
@@ -33,8 +33,8 @@ def test_the_cache_holds_no_text_and_forgets_what_nobody_asks_for() -> None:
     now = [0.0]
     cache = VectorCache(2, clock=lambda: now[0])
     for text in ("asked for", "erased"):
-        cache.keep(text, np.zeros(2, dtype=np.float32))
-    assert not any(isinstance(key, str) or b"erased" in key for key in cache._vectors)
+        cache.put(text, np.zeros(2, dtype=np.float32))
+    assert not any(isinstance(key, str) or b"erased" in key for key in cache._entries)
     now[0] = 9.0
     cache.find(["asked for"])
     now[0] = 10.0

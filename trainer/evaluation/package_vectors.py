@@ -15,7 +15,7 @@ from encoders.encoder import Encoder
 from encoders.errors import Outcome, Unencodable
 from encoders.package.manifest import Manifest, MeanForm, MemberForm, PromptForm, roles
 from encoders.package.model_package import ModelPackage
-from encoders.prompt.member_mean import Part, parts, weighted_mean
+from encoders.prompt.member_mean import WeightedText, weighted_mean, weighted_texts
 from schemas.contexts import MemberContext, PostContext
 from schemas.embeddings import Vector
 
@@ -44,10 +44,10 @@ class PackageVectors:
         if not isinstance(form, MeanForm):
             whole = _matrix(self._encoder.encode_members(contexts), self._manifest.dimension)
             return MemberVectors([[(vector, 1.0)] for vector in whole])
-        wanted = [parts(form, self._manifest.templates.member, context) for context in contexts]
+        wanted = [weighted_texts(form, self._manifest.templates.member, context) for context in contexts]
         return MemberVectors(self._of_parts(wanted))
 
-    def _of_parts(self, wanted: Sequence[Sequence[Part]]) -> "list[list[tuple[Vector, float]]]":
+    def _of_parts(self, wanted: Sequence[Sequence[WeightedText]]) -> "list[list[tuple[Vector, float]]]":
         texts = list(dict.fromkeys(part.text for member in wanted for part in member))
         found = dict(zip(texts, self._encoder.encode_texts(texts), strict=True))
         return [

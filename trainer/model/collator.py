@@ -12,7 +12,7 @@ from trainer.model.packed_llama import Features, pack_features
 
 
 class Collator:
-    """Posts are encoded once, however many rows of the batch are theirs."""
+    """A post is encoded once, even where several rows of the batch are of it."""
 
     def __init__(
         self,
@@ -26,26 +26,26 @@ class Collator:
         self._features = features
         self._dropout = token_dropout
         self._seed = seed
-        self.valid_label_columns = ["label"]  # what the trainer asks its collators
+        self.valid_label_columns = ["label"]  # the trainer reads this attribute of its collators
 
     def __call__(self, rows: Sequence[Mapping[str, int]]) -> dict[str, Any]:
-        posts, place = np.unique([row["post"] for row in rows], return_inverse=True)
-        features = self._features(self._seen(posts))
-        features["order"] = features["order"][torch.from_numpy(place)]
+        posts, index_of_row = np.unique([row["post"] for row in rows], return_inverse=True)
+        features = self._features(self._with_dropout(posts))
+        features["order"] = features["order"][torch.from_numpy(index_of_row)]
         return {
             **{f"post_{name}": value for name, value in features.items()},
-            "post_number": torch.from_numpy(posts[place]),
+            "post_number": torch.from_numpy(posts[index_of_row]),
             "label": torch.tensor([row["owner"] for row in rows]),
         }
 
-    def _seen(self, posts: Iterable[int]) -> list[Prompt]:
-        """What is dropped follows from the seed and the batch, so a training that goes on drops the same."""
+    def _with_dropout(self, posts: Iterable[int]) -> list[Prompt]:
+        """The random numbers depend on the seed and the batch alone, so a resumed training drops the same tokens."""
         prompts = [self._prompts[post] for post in posts]
         if not self._dropout:
             return prompts
         rng = np.random.default_rng([self._seed, *posts])
-        return [prompt[:1] + _some(prompt[1:], 1 - self._dropout, rng) for prompt in prompts]
+        return [prompt[:1] + _sample(prompt[1:], 1 - self._dropout, rng) for prompt in prompts]
 
 
-def _some(tokens: Prompt, share: float, rng: np.random.Generator) -> Prompt:
+def _sample(tokens: Prompt, share: float, rng: np.random.Generator) -> Prompt:
     return list(compress(tokens, rng.random(len(tokens)) < share))

@@ -1,7 +1,8 @@
-// What happens between the matrix products of a layer that learns, and its gradients, each in one pass over float32
-// numbers. Compiled for the machine it runs on; see kernels.py.
-// Shapes: T tokens of a packed pass, H the model's size, I the size within, N heads, K heads of keys and values, D size
-// of a head.
+// What happens between the matrix products of a layer that is being trained, and the gradients of it: RMS norm, SwiGLU
+// gate, rotary positions and attention, each in one pass over float32 numbers. Compiled for the machine it runs on; see
+// kernels.py.
+// Shapes: T tokens of a packed pass, H the model's size, I the size of the MLP, N heads of queries, K heads of keys and
+// of values, D size of a head, L tokens of one text. `grad_x` is the gradient of the loss with respect to x.
 
 #include <cmath>
 #include <vector>
@@ -10,71 +11,82 @@
 
 extern "C" int32_t lanes() { return LANES; }
 
-// (T, H) -> (T, H): each row divided by its root mean square, times the weights (H). `scales` (T) is kept for later.
-extern "C" void norm(const float* from, const float* weights, int64_t rows, int64_t size, float eps, float* scales,
-                     float* to) {
+// (T, H) -> (T, H): each row divided by its root mean square, times the weights (H). `inverse_rms` (T) is kept for the
+// backward pass.
+extern "C" void rms_norm(const float* from, const float* weights, int64_t rows, int64_t size, float eps,
+                         float* inverse_rms, float* to) {
     for (int64_t row = 0; row < rows; row++, from += size, to += size) {
         Floats squares = {};
         for (int64_t at = 0; at < size; at += LANES) squares += load(from + at) * load(from + at);
-        scales[row] = 1.0f / sqrtf(sum(squares) / size + eps);
-        for (int64_t at = 0; at < size; at += LANES) store(to + at, load(from + at) * scales[row] * load(weights + at));
+        inverse_rms[row] = 1.0f / sqrtf(sum(squares) / size + eps);
+        for (int64_t at = 0; at < size; at += LANES)
+            store(to + at, load(from + at) * inverse_rms[row] * load(weights + at));
     }
 }
 
-// Adds to the gradients of what went into a norm (T, H) and of its weights (H), given that of what came out (T, H).
-extern "C" void norm_gradient(const float* from, const float* weights, const float* scales, const float* out_gradient,
-                              int64_t rows, int64_t size, float* gradient, float* weights_gradient) {
-    for (int64_t row = 0; row < rows; row++, from += size, out_gradient += size, gradient += size) {
-        const float scale = scales[row];
+// Adds to `grad_from` (T, H) and to `grad_weights` (H); `grad_to` (T, H) is the gradient of the norm's result.
+extern "C" void rms_norm_backward(const float* from, const float* weights, const float* inverse_rms,
+                                  const float* grad_to, int64_t rows, int64_t size, float* grad_from,
+                                  float* grad_weights) {
+    for (int64_t row = 0; row < rows; row++, from += size, grad_to += size, grad_from += size) {
+        const float scale = inverse_rms[row];
         Floats dots = {};
         for (int64_t at = 0; at < size; at += LANES) {
-            const Floats normed = load(from + at) * scale * load(out_gradient + at);
-            store(weights_gradient + at, load(weights_gradient + at) + normed);
-            dots += normed * load(weights + at);
+            const Floats product = load(from + at) * scale * load(grad_to + at);
+            store(grad_weights + at, load(grad_weights + at) + product);
+            dots += product * load(weights + at);
         }
         const float share = sum(dots) / size * scale;
         for (int64_t at = 0; at < size; at += LANES) {
-            const Floats one = load(out_gradient + at) * load(weights + at) - load(from + at) * share;
-            store(gradient + at, load(gradient + at) + one * scale);
+            const Floats grad = load(grad_to + at) * load(weights + at) - load(from + at) * share;
+            store(grad_from + at, load(grad_from + at) + grad * scale);
         }
     }
 }
 
-// (T, 2 I) -> (T, I): SiLU of the first half times the second.
-extern "C" void gate(const float* from, int64_t rows, int64_t size, float* to) {
-    for (int64_t row = 0; row < rows; row++, from += 2 * size, to += size)
-        for (int64_t at = 0; at < size; at += LANES) store(to + at, gated(load(from + at), load(from + size + at)));
+// (T, 2 I) -> (T, I): SiLU of the first half (the gate) times the second half.
+extern "C" void swiglu(const float* gate_up, int64_t rows, int64_t size, float* to) {
+    for (int64_t row = 0; row < rows; row++, gate_up += 2 * size, to += size)
+        for (int64_t at = 0; at < size; at += LANES)
+            store(to + at, swiglu(load(gate_up + at), load(gate_up + size + at)));
 }
 
-// (T, 2 I) becomes its own gradient, given that of what came out (T, I).
-extern "C" void gate_gradient(float* numbers, const float* out_gradient, int64_t rows, int64_t size) {
-    for (int64_t row = 0; row < rows; row++, numbers += 2 * size, out_gradient += size)
+// Writes the gradient over `gate_up` (T, 2 I); `grad_to` (T, I) is the gradient of swiglu's result.
+extern "C" void swiglu_backward(float* gate_up, const float* grad_to, int64_t rows, int64_t size) {
+    for (int64_t row = 0; row < rows; row++, gate_up += 2 * size, grad_to += size)
         for (int64_t at = 0; at < size; at += LANES) {
-            const Floats gates = load(numbers + at), given = load(out_gradient + at);
-            const Floats open = reciprocal(1.0f + exponential(-gates));
-            store(numbers + at, given * load(numbers + size + at) * open * (1.0f + gates * (1.0f - open)));
-            store(numbers + size + at, given * gates * open);
+            const Floats gate = load(gate_up + at), grad = load(grad_to + at);
+            const Floats sigmoid = reciprocal(1.0f + exponential(-gate));
+            store(gate_up + at, grad * load(gate_up + size + at) * sigmoid * (1.0f + gate * (1.0f - sigmoid)));
+            store(gate_up + size + at, grad * gate * sigmoid);
         }
 }
 
-// A head turned by its position's angles: D / 2 cosines, then as many sines. `way` -1 turns it back.
-inline void turn(const float* from, const float* angles, float way, int64_t size, float* to) {
+// One head (D) rotated by its position's angles: D / 2 cosines, then as many sines. A rotation takes number i of the
+// first half with number i of the second half. `direction` is 1, or -1 to rotate back.
+inline void rotate(const float* from, const float* angles, float direction, int64_t size, float* to) {
     for (int64_t at = 0; at < size / 2; at += LANES) {
-        const Floats cosine = load(angles + at), sine = load(angles + size / 2 + at) * way;
+        const Floats cosine = load(angles + at), sine = load(angles + size / 2 + at) * direction;
         const Floats first = load(from + at), second = load(from + size / 2 + at);
         store(to + at, first * cosine - second * sine);
         store(to + size / 2 + at, second * cosine + first * sine);
     }
 }
 
-struct Shape {
-    int64_t queries, keys, size;
-    float scale;
-    int64_t row() const { return (queries + 2 * keys) * size; }
+struct Heads {
+    int64_t queries, keys, size;  // N, K and D
+    float scale;                  // of a query's products with keys
+    int64_t row() const { return (queries + 2 * keys) * size; }  // of qkv
+    // Some heads of queries share one head of keys and values.
     int64_t group() const { return queries / keys; }
+    bool is_first_of_group(int64_t head) const { return head % group() == 0; }
+    bool is_last_of_group(int64_t head) const { return (head + 1) % group() == 0; }
+    // Where in a row of qkv are the keys and the values of a head of queries.
+    int64_t key_offset(int64_t head) const { return (queries + head / group()) * size; }
+    int64_t value_offset(int64_t head) const { return key_offset(head) + keys * size; }
 };
 
-// Rows of heads that lie `row` apart -> one head in each column, `width` apart; zeros after the last.
+// Rows (L, D) of one head, `row` numbers apart -> (D, width): each of them becomes a column; zeros after the last one.
 inline void transpose(const float* from, int64_t row, int64_t length, int64_t size, int64_t width, float* to) {
     for (int64_t lane = 0; lane < size; lane++) {
         for (int64_t at = 0; at < length; at++) to[lane * width + at] = from[at * row + lane];
@@ -82,141 +94,215 @@ inline void transpose(const float* from, int64_t row, int64_t length, int64_t si
     }
 }
 
-// Rows of heads that lie `row` apart -> rows side by side, times `scale`; zeros up to `rows`.
+// Rows (L, D) of one head, `row` numbers apart -> (rows, D), times `scale`; zeros after the last one.
 inline void gather(const float* from, int64_t row, int64_t length, int64_t size, float scale, int64_t rows, float* to) {
     for (int64_t at = 0; at < rows; at++)
         for (int64_t lane = 0; lane < size; lane += LANES)
             store(to + at * size + lane, at < length ? load(from + at * row + lane) * scale : Floats{});
 }
 
-// qkv (T, N + 2 K, D), its queries and keys turned where they lie; angles (positions, D) -> (T, N, D), and of each row
-// the logarithm of its weights' sum, (N, T). Causal attention of each text to itself.
-extern "C" void attend(float* qkv, const float* angles, const int32_t* lengths, int64_t num_texts, int64_t num_queries,
-                       int64_t num_keys, int64_t size, float scale, float* to, float* logs) {
-    const Shape shape = {num_queries, num_keys, size, scale};
-    const int64_t row = shape.row(), most = longest(lengths, num_texts), width = whole(most, LANES) + LANES;
-    int64_t rows = 0;
+// Rotates all queries and keys of qkv in place; returns T.
+inline int64_t rotate_all(float* qkv, const float* angles, const int32_t* lengths, int64_t num_texts, Heads heads) {
+    int64_t token = 0;
     for (int64_t text = 0; text < num_texts; text++)
-        for (int64_t at = 0; at < lengths[text]; at++, rows++)
-            for (int64_t head = 0; head < num_queries + num_keys; head++) {
-                float* one = qkv + rows * row + head * size;
-                turn(one, angles + at * size, 1.0f, size, one);
+        for (int64_t position = 0; position < lengths[text]; position++, token++)
+            for (int64_t head = 0; head < heads.queries + heads.keys; head++) {
+                float* numbers = qkv + token * heads.row() + head * heads.size;
+                rotate(numbers, angles + position * heads.size, 1.0f, heads.size, numbers);
             }
-    std::vector<float> memory(width * size + (whole(most, ROWS) + ROWS) * size + ROWS * width);
-    float* keys = memory.data();                               // (D, width)
-    float* queries = keys + width * size;                      // (rows, D)
-    float* mixed = queries + whole(most, ROWS) * size;         // (ROWS, D)
-    float* scores = mixed + ROWS * size;                       // (ROWS, width)
-    for (int64_t text = 0, start = 0; text < num_texts; start += lengths[text++]) {
-        const int64_t length = lengths[text];
-        for (int64_t head = 0; head < num_queries; head++) {
-            const float* from = qkv + start * row;
-            const float* key = from + (num_queries + head / shape.group()) * size;
-            if (head % shape.group() == 0) transpose(key, row, length, size, width, keys);
-            gather(from + head * size, row, length, size, scale, whole(length, ROWS), queries);
-            for (int64_t first = 0; first < length; first += ROWS) {
-                const int64_t here = length - first < ROWS ? length - first : ROWS, seen = first + here;
-                multiply({queries + first * size, size, 1}, keys, width, size, scores, width, whole(seen, LANES));
-                float sums[ROWS];
-                for (int64_t at = 0; at < here; at++) {
-                    const Weighed weighed = weigh(scores + at * width, first + at + 1, whole(seen, LANES));
-                    sums[at] = weighed.sum;
-                    logs[head * rows + start + first + at] = weighed.largest + logf(weighed.sum);
-                }
-                multiply({scores, width, 1}, key + num_keys * size, row, seen, mixed, size, size);
-                for (int64_t at = 0; at < here; at++)
-                    for (int64_t lane = 0; lane < size; lane += LANES)
-                        store(to + ((start + first + at) * num_queries + head) * size + lane,
-                              load(mixed + at * size + lane) * (1.0f / sums[at]));
-            }
+    return token;
+}
+
+// Memory for one head of one text.
+struct Scratch {
+    int64_t width;   // columns: room for the longest text
+    std::vector<float> memory;
+    float* keys;     // (D, width)
+    float* queries;  // (L, D), times the scale
+    float* mixed;    // (TILE_ROWS, D)
+    float* scores;   // (TILE_ROWS, width)
+
+    Scratch(int64_t most, int64_t size)
+        : width(round_up(most, LANES) + LANES),
+          memory(width * size + (round_up(most, TILE_ROWS) + TILE_ROWS) * size + TILE_ROWS * width) {
+        keys = memory.data();
+        queries = keys + width * size;
+        mixed = queries + round_up(most, TILE_ROWS) * size;
+        scores = mixed + TILE_ROWS * size;
+    }
+};
+
+// One head of one text: its rotated qkv -> `to`, and the log-sum-exp of each query's scores.
+inline void attend_head(const Scratch& scratch, Heads heads, int64_t head, const float* qkv, int64_t length, float* to,
+                        float* log_sum_exp) {
+    const int64_t size = heads.size, row = heads.row(), width = scratch.width;
+    if (heads.is_first_of_group(head)) transpose(qkv + heads.key_offset(head), row, length, size, width, scratch.keys);
+    gather(qkv + head * size, row, length, size, heads.scale, round_up(length, TILE_ROWS), scratch.queries);
+    for (int64_t first = 0; first < length; first += TILE_ROWS) {
+        const int64_t rows = length - first < TILE_ROWS ? length - first : TILE_ROWS, num_keys = first + rows;
+        const int64_t columns = round_up(num_keys, LANES);
+        multiply({scratch.queries + first * size, size, 1}, scratch.keys, width, size, scratch.scores, width, columns);
+        float sums[TILE_ROWS];
+        for (int64_t at = 0; at < rows; at++) {
+            const Softmax softmax = softmax_weights(scratch.scores + at * width, first + at + 1, columns);
+            sums[at] = softmax.sum;
+            log_sum_exp[first + at] = softmax.largest_score + logf(softmax.sum);
+        }
+        const float* values = qkv + heads.value_offset(head);
+        multiply({scratch.scores, width, 1}, values, row, num_keys, scratch.mixed, size, size);
+        for (int64_t at = 0; at < rows; at++)
+            for (int64_t lane = 0; lane < size; lane += LANES)
+                store(to + (first + at) * heads.queries * size + lane,
+                      load(scratch.mixed + at * size + lane) * (1.0f / sums[at]));
+    }
+}
+
+// qkv (T, N + 2 K, D), whose queries and keys are rotated in place; angles (positions, D) -> (T, N, D), and the
+// log-sum-exp of each query's scores (N, T). Each text attends causally to itself.
+extern "C" void attend(float* qkv, const float* angles, const int32_t* lengths, int64_t num_texts, int64_t num_queries,
+                       int64_t num_keys, int64_t size, float scale, float* to, float* log_sum_exp) {
+    const Heads heads = {num_queries, num_keys, size, scale};
+    const int64_t tokens = rotate_all(qkv, angles, lengths, num_texts, heads);
+    const Scratch scratch(longest(lengths, num_texts), size);
+    for (int64_t text = 0, start = 0; text < num_texts; start += lengths[text++])
+        for (int64_t head = 0; head < num_queries; head++)
+            attend_head(scratch, heads, head, qkv + start * heads.row(), lengths[text],
+                        to + (start * num_queries + head) * size, log_sum_exp + head * tokens + start);
+}
+
+// Memory for the gradients of one head of one text.
+struct BackwardScratch {
+    int64_t width, tall;  // room for the longest text as columns and as rows
+    std::vector<float> memory;
+    float* keys;         // (D, width)
+    float* values;       // (D, width)
+    float* weights;      // (tall, width): softmax weights
+    float* grad_scores;  // (tall, width)
+    float* queries;      // (tall, D), times the scale
+    float* grad_to;      // (tall, D)
+    float* grad_keys;    // (tall, D), summed over the heads of queries that share the keys
+    float* grad_values;  // (tall, D), summed likewise
+    float* tile;         // (TILE_ROWS, D)
+
+    BackwardScratch(int64_t most, int64_t size)
+        : width(round_up(most, LANES) + LANES),
+          tall(round_up(most, TILE_ROWS)),
+          memory(2 * width * size + 2 * tall * width + (4 * tall + TILE_ROWS) * size) {
+        keys = memory.data();
+        values = keys + width * size;
+        weights = values + width * size;
+        grad_scores = weights + tall * width;
+        queries = grad_scores + tall * width;
+        grad_to = queries + tall * size;
+        grad_keys = grad_to + tall * size;
+        grad_values = grad_keys + tall * size;
+        tile = grad_values + tall * size;
+    }
+};
+
+// What of one text the gradients of a head are made from and written to; the first row of each.
+struct Text {
+    const float *qkv, *angles;
+    int64_t length;
+    const float *to, *grad_to, *log_sum_exp;  // of this head
+    float* grad_qkv;
+};
+
+// The softmax weights of a tile's queries, from their scores and log-sum-exps, and the gradients of the scores.
+inline void backward_scores(const BackwardScratch& scratch, Heads heads, const Text& text, int64_t first, int64_t rows) {
+    const int64_t size = heads.size, width = scratch.width, columns = round_up(first + rows, LANES);
+    float* weights = scratch.weights + first * width;
+    float* grad_scores = scratch.grad_scores + first * width;
+    multiply({scratch.queries + first * size, size, 1}, scratch.keys, width, size, weights, width, columns);
+    multiply({scratch.grad_to + first * size, size, 1}, scratch.values, width, size, grad_scores, width, columns);
+    const Ints lanes = lane_numbers();
+    for (int64_t at = 0; at < TILE_ROWS; at++) {
+        const int64_t token = first + at;
+        const bool is_token = at < rows;  // the rows after the last token get zeros
+        Floats dots = {};
+        if (is_token)
+            for (int64_t lane = 0; lane < size; lane += LANES)
+                dots += load(text.to + token * heads.queries * size + lane) *
+                        load(scratch.grad_to + token * size + lane);
+        const float dot = sum(dots), log_sum_exp = is_token ? text.log_sum_exp[token] : 0.0f;
+        const int32_t last_key = is_token ? (int32_t)token : -1;
+        for (int64_t column = 0; column < columns; column += LANES) {
+            Floats weight = exponential(load(weights + at * width + column) - log_sum_exp);
+            weight = lanes + (int32_t)column <= last_key ? weight : Floats{};
+            store(weights + at * width + column, weight);
+            store(grad_scores + at * width + column, weight * (load(grad_scores + at * width + column) - dot));
         }
     }
 }
 
-// The gradient of qkv as it was before `attend` turned it, (T, N + 2 K, D), given that of what came out.
-extern "C" void attend_gradient(const float* qkv, const float* angles, const int32_t* lengths, int64_t num_texts,
-                                int64_t num_queries, int64_t num_keys, int64_t size, float scale, const float* out,
-                                const float* logs, const float* out_gradient, float* gradient) {
-    const Shape shape = {num_queries, num_keys, size, scale};
-    const int64_t row = shape.row(), most = longest(lengths, num_texts), width = whole(most, LANES) + LANES;
-    const int64_t tall = whole(most, ROWS);
-    int64_t rows = 0;
-    for (int64_t text = 0; text < num_texts; text++) rows += lengths[text];
-    std::vector<float> memory(2 * width * size + 2 * tall * width + (4 * tall + ROWS) * size);
-    float* keys = memory.data();                       // (D, width)
-    float* values = keys + width * size;               // (D, width)
-    float* weights = values + width * size;            // (tall, width)
-    float* slopes = weights + tall * width;            // (tall, width): gradients of the scores
-    float* queries = slopes + tall * width;            // (tall, D)
-    float* given = queries + tall * size;              // (tall, D)
-    float* keys_gradient = given + tall * size;        // (tall, D)
-    float* values_gradient = keys_gradient + tall * size;
-    float* tile = values_gradient + tall * size;       // (ROWS, D)
-    const Ints lanes = lane_numbers();
-    const auto add = [&](int64_t first, float* to) {
-        float* rows_to = to + first * size;
-        for (int64_t at = 0; at < ROWS * size; at += LANES) store(rows_to + at, load(rows_to + at) + load(tile + at));
-    };
-    for (int64_t text = 0, start = 0; text < num_texts; start += lengths[text++]) {
-        const int64_t length = lengths[text], high = whole(length, ROWS);
-        const float* from = qkv + start * row;
-        float* to = gradient + start * row;
-        for (int64_t head = 0; head < num_queries; head++) {
-            const int64_t side = (num_queries + head / shape.group()) * size, other = side + num_keys * size;
-            if (head % shape.group() == 0) {
-                transpose(from + side, row, length, size, width, keys);
-                transpose(from + other, row, length, size, width, values);
-                std::memset(keys_gradient, 0, 2 * tall * size * sizeof(float));
-            }
-            const float* head_out = out + (start * num_queries + head) * size;
-            const float* head_given = out_gradient + (start * num_queries + head) * size;
-            gather(from + head * size, row, length, size, scale, high, queries);
-            gather(head_given, num_queries * size, length, size, 1.0f, high, given);
-            for (int64_t first = 0; first < length; first += ROWS) {
-                const int64_t here = length - first < ROWS ? length - first : ROWS;
-                const int64_t columns = whole(first + here, LANES);
-                float* seen = weights + first * width;
-                float* slope = slopes + first * width;
-                multiply({queries + first * size, size, 1}, keys, width, size, seen, width, columns);
-                multiply({given + first * size, size, 1}, values, width, size, slope, width, columns);
-                for (int64_t at = 0; at < ROWS; at++) {
-                    const int64_t token = first + at;
-                    Floats dots = {};
-                    const float log = at < here ? logs[head * rows + start + token] : 0.0f;
-                    const float* came_out = head_out + token * num_queries * size;
-                    if (at < here)
-                        for (int64_t lane = 0; lane < size; lane += LANES)
-                            dots += load(came_out + lane) * load(given + token * size + lane);
-                    const float dot = sum(dots);
-                    const int32_t last = at < here ? (int32_t)token : -1;
-                    for (int64_t column = 0; column < columns; column += LANES) {
-                        Floats weight = exponential(load(seen + at * width + column) - log);
-                        weight = lanes + (int32_t)column <= last ? weight : Floats{};
-                        store(seen + at * width + column, weight);
-                        store(slope + at * width + column, weight * (load(slope + at * width + column) - dot));
-                    }
-                }
-                multiply({slope, width, 1}, from + side, row, first + here, tile, size, size);
-                for (int64_t at = 0; at < here; at++) {
-                    float* one = tile + at * size;
-                    for (int64_t lane = 0; lane < size; lane += LANES) store(one + lane, load(one + lane) * scale);
-                    turn(one, angles + (first + at) * size, -1.0f, size, to + (first + at) * row + head * size);
-                }
-            }
-            // Of each key, from the first query that sees it.
-            for (int64_t first = 0; first < length; first += ROWS) {
-                const int64_t after = first * width + first;
-                multiply({weights + after, 1, width}, given + first * size, size, length - first, tile, size, size);
-                add(first, values_gradient);
-                multiply({slopes + after, 1, width}, queries + first * size, size, length - first, tile, size, size);
-                add(first, keys_gradient);
-            }
-            if ((head + 1) % shape.group() == 0)
-                for (int64_t at = 0; at < length; at++) {
-                    turn(keys_gradient + at * size, angles + at * size, -1.0f, size, to + at * row + side);
-                    for (int64_t lane = 0; lane < size; lane += LANES)
-                        store(to + at * row + other + lane, load(values_gradient + at * size + lane));
-                }
-        }
+// The gradients of a tile's queries, from those of their scores.
+inline void backward_queries(const BackwardScratch& scratch, Heads heads, int64_t head, const Text& text, int64_t first,
+                             int64_t rows) {
+    const int64_t size = heads.size, row = heads.row(), width = scratch.width;
+    const float* keys = text.qkv + heads.key_offset(head);
+    multiply({scratch.grad_scores + first * width, width, 1}, keys, row, first + rows, scratch.tile, size, size);
+    for (int64_t at = 0; at < rows; at++) {
+        float* grad_query = scratch.tile + at * size;
+        for (int64_t lane = 0; lane < size; lane += LANES)
+            store(grad_query + lane, load(grad_query + lane) * heads.scale);
+        const int64_t token = first + at;
+        rotate(grad_query, text.angles + token * size, -1.0f, size, text.grad_qkv + token * row + head * size);
     }
+}
+
+// Adds this head's share to the gradients of a tile's keys and values: from the first query that sees a key on.
+inline void backward_keys_values(const BackwardScratch& scratch, int64_t size, int64_t length, int64_t first) {
+    const int64_t width = scratch.width, after = first * width + first, num_queries = length - first;
+    const auto add_product = [&](const float* left, const float* right, float* sums) {
+        multiply({left + after, 1, width}, right + first * size, size, num_queries, scratch.tile, size, size);
+        float* rows = sums + first * size;
+        for (int64_t at = 0; at < TILE_ROWS * size; at += LANES)
+            store(rows + at, load(rows + at) + load(scratch.tile + at));
+    };
+    add_product(scratch.weights, scratch.grad_to, scratch.grad_values);
+    add_product(scratch.grad_scores, scratch.queries, scratch.grad_keys);
+}
+
+inline void attend_head_backward(const BackwardScratch& scratch, Heads heads, int64_t head, const Text& text) {
+    const int64_t size = heads.size, row = heads.row(), length = text.length, width = scratch.width;
+    const int64_t tall = round_up(length, TILE_ROWS), key = heads.key_offset(head), value = heads.value_offset(head);
+    if (heads.is_first_of_group(head)) {
+        transpose(text.qkv + key, row, length, size, width, scratch.keys);
+        transpose(text.qkv + value, row, length, size, width, scratch.values);
+        std::memset(scratch.grad_keys, 0, scratch.tall * size * sizeof(float));
+        std::memset(scratch.grad_values, 0, scratch.tall * size * sizeof(float));
+    }
+    gather(text.qkv + head * size, row, length, size, heads.scale, tall, scratch.queries);
+    gather(text.grad_to, heads.queries * size, length, size, 1.0f, tall, scratch.grad_to);
+    for (int64_t first = 0; first < length; first += TILE_ROWS) {
+        const int64_t rows = length - first < TILE_ROWS ? length - first : TILE_ROWS;
+        backward_scores(scratch, heads, text, first, rows);
+        backward_queries(scratch, heads, head, text, first, rows);
+    }
+    for (int64_t first = 0; first < length; first += TILE_ROWS) backward_keys_values(scratch, size, length, first);
+    if (heads.is_last_of_group(head))
+        for (int64_t at = 0; at < length; at++) {
+            float* to = text.grad_qkv + at * row;
+            rotate(scratch.grad_keys + at * size, text.angles + at * size, -1.0f, size, to + key);
+            for (int64_t lane = 0; lane < size; lane += LANES)
+                store(to + value + lane, load(scratch.grad_values + at * size + lane));
+        }
+}
+
+// The gradient of qkv as it was before `attend` rotated it, (T, N + 2 K, D). `qkv` is rotated; `to` and `log_sum_exp`
+// are what `attend` gave, `grad_to` (T, N, D) is the gradient of its result.
+extern "C" void attend_backward(const float* qkv, const float* angles, const int32_t* lengths, int64_t num_texts,
+                                int64_t num_queries, int64_t num_keys, int64_t size, float scale, const float* to,
+                                const float* log_sum_exp, const float* grad_to, float* grad_qkv) {
+    const Heads heads = {num_queries, num_keys, size, scale};
+    const BackwardScratch scratch(longest(lengths, num_texts), size);
+    int64_t tokens = 0;
+    for (int64_t text = 0; text < num_texts; text++) tokens += lengths[text];
+    for (int64_t text = 0, start = 0; text < num_texts; start += lengths[text++])
+        for (int64_t head = 0; head < num_queries; head++) {
+            const int64_t first = (start * num_queries + head) * size;
+            attend_head_backward(scratch, heads, head,
+                                 {qkv + start * heads.row(), angles, lengths[text], to + first, grad_to + first,
+                                  log_sum_exp + head * tokens + start, grad_qkv + start * heads.row()});
+        }
 }

@@ -1,4 +1,4 @@
-"""LoRA: small adapters learn beside matrices that stay as they are, and are merged into them at the end (peft)."""
+"""LoRA: small adapters learn beside matrices that stay fixed, and are merged into them at the end (peft)."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -9,8 +9,8 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 
 def with_adapters(model: LlamaModel, rank: int, tokens: Sequence[int], seed: int) -> PeftModel:
-    """Adapters in the model itself, beside every matrix of its layers. Only they learn, and the embeddings of `tokens`:
-    those of the special tokens, which the model may never have seen."""
+    """Puts adapters into the model itself, beside every matrix of its layers. Only they learn, and the embeddings of
+    `tokens`: these are the special tokens, which the model may never have seen."""
     torch.manual_seed(seed)
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", trainable_token_indices={"embed_tokens": [*tokens]}
@@ -19,5 +19,5 @@ def with_adapters(model: LlamaModel, rank: int, tokens: Sequence[int], seed: int
 
 
 def merge(adapters: PeftModel) -> LlamaModel:
-    """What the adapters learned becomes part of the matrices; the model has its own layers again."""
+    """Adds what the adapters learned to the matrices; the model has its own layers again."""
     return cast(LlamaModel, adapters.merge_and_unload())

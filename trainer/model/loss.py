@@ -1,7 +1,9 @@
-"""The loss: each post of a group is to be found by the mean of the group's others, among all posts of the batch.
+"""The loss: each post of a group is to be found by the mean of the group's other posts, among all posts of the batch.
 
-Where several devices train, the batches of all of them are one batch; a group is of one device.
-Shapes: B rows of this device's batch, C rows of all devices, H the model's size, D a dimension.
+Where several devices train, all their batches together are one batch; a group lies on one device. Owns the formula.
+Refuses to know how batches are drawn.
+
+Shapes: B rows of this device's batch, C rows of all devices' batches, H the model's size, D a dimension.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +16,11 @@ from sentence_transformers.util import all_gather, all_gather_padded, get_rank, 
 from torch import Tensor, nn
 
 from trainer.data.dataset import NOBODY
-from trainer.model.false_negatives import Owned
+from trainer.model.false_negatives import OwnedPosts
 from trainer.settings import TrainSettings
 
 _BCE_BIAS: Final = -5.0
-"""Most posts are nobody's: so the first steps do not only teach that."""
+"""Most pairs are negatives. Without a bias the first steps would teach nothing but that."""
 
 
 class LeaveOneOut(nn.Module):
@@ -31,10 +33,10 @@ class LeaveOneOut(nn.Module):
         dimensions: Sequence[int],
         owned: Mapping[int, set[int]],
     ) -> None:
-        """`owned`: of each owner all its posts, whether they are in the batch for it or not."""
+        """`owned`: for each owner all its posts, also those that are not in the batch because of this owner."""
         super().__init__()
         self.model = model
-        self._owned = Owned(owned)
+        self._owned = OwnedPosts(owned)
         self._temperature = settings.temperature
         self._binary = settings.loss == "bce"
         self._dimensions = tuple(dimensions)
@@ -44,46 +46,50 @@ class LeaveOneOut(nn.Module):
         (posts,) = features
         numbers_B = posts.pop("number")
         vectors_BH = self.model(posts)["sentence_embedding"]
-        owned_BC = self._owned(labels, _everywhere(numbers_B[:, None]).squeeze(1))
-        itself_BC = torch.zeros_like(owned_BC)
-        itself_BC.diagonal(_first(len(labels), labels.device))[:] = True
-        left_out_BC = owned_BC & ~itself_BC
-        losses = [self._at(vectors_BH[:, :size], labels, itself_BC, left_out_BC) for size in self._dimensions]
+        owned_BC = self._owned(labels, _gather_rows(numbers_B[:, None]).squeeze(1))
+        positive_BC = torch.zeros_like(owned_BC)  # a row's own post
+        positive_BC.diagonal(_first_row(len(labels), labels.device))[:] = True
+        false_negative_BC = owned_BC & ~positive_BC
+        losses = [self._loss(vectors_BH[:, :size], labels, positive_BC, false_negative_BC) for size in self._dimensions]
         return torch.stack(losses).mean()
 
-    def _at(self, vectors_BD: Tensor, owners: Tensor, itself_BC: Tensor, left_out_BC: Tensor) -> Tensor:
+    def _loss(self, vectors_BD: Tensor, owners_B: Tensor, positive_BC: Tensor, false_negative_BC: Tensor) -> Tensor:
+        """At one dimension. Only rows whose owner has another row in the batch are queries."""
         vectors_BD = F.normalize(vectors_BD, dim=-1)
-        same_BB = (owners[:, None] == owners[None, :]) & (owners != NOBODY)[:, None]
-        asked = same_BB.sum(1) > 1
-        others_BD = same_BB.to(vectors_BD.dtype) @ vectors_BD - vectors_BD
-        scores_BC = F.normalize(others_BD, dim=-1) @ _everywhere(vectors_BD).T / self._temperature
+        same_owner_BB = (owners_B[:, None] == owners_B[None, :]) & (owners_B != NOBODY)[:, None]
+        is_query_B = same_owner_BB.sum(1) > 1
+        others_BD = same_owner_BB.to(vectors_BD.dtype) @ vectors_BD - vectors_BD
+        scores_BC = F.normalize(others_BD, dim=-1) @ _gather_rows(vectors_BD).T / self._temperature
         if self._binary:
-            kept = ~left_out_BC & asked[:, None]
-            loss = F.binary_cross_entropy_with_logits((scores_BC + _BCE_BIAS)[kept], itself_BC.float()[kept])
-            return _share(loss, kept)
-        scores_BC = scores_BC.masked_fill(left_out_BC, float("-inf"))
-        return _share(F.cross_entropy(scores_BC[asked], itself_BC.int().argmax(1)[asked]), asked)
+            counts_BC = ~false_negative_BC & is_query_B[:, None]
+            logits = (scores_BC + _BCE_BIAS)[counts_BC]
+            loss = F.binary_cross_entropy_with_logits(logits, positive_BC.float()[counts_BC])
+            return _weighted_by_device(loss, counts_BC)
+        scores_BC = scores_BC.masked_fill(false_negative_BC, float("-inf"))
+        loss = F.cross_entropy(scores_BC[is_query_B], positive_BC.int().argmax(1)[is_query_B])
+        return _weighted_by_device(loss, is_query_B)
 
 
-def _everywhere(rows_BX: Tensor) -> Tensor:
-    """(C, X): those of all devices, the lower ranks' first. Gradients find their way back."""
+def _gather_rows(rows_BX: Tensor) -> Tensor:
+    """(C, X): the rows of all devices, in the order of their ranks. Gradients flow back to the device of a row."""
     if get_world_size() == 1:
         return rows_BX
-    mask = torch.ones(1, len(rows_BX), dtype=torch.bool, device=rows_BX.device)
-    found, kept = all_gather_padded(rows_BX[None], mask, with_grad=rows_BX.requires_grad)
-    return found[kept]
+    mask_1B = torch.ones(1, len(rows_BX), dtype=torch.bool, device=rows_BX.device)
+    rows, is_row = all_gather_padded(rows_BX[None], mask_1B, with_grad=rows_BX.requires_grad)
+    return rows[is_row]
 
 
-def _first(num_rows: int, device: torch.device) -> int:
-    """Where this device's rows begin among those of all."""
+def _first_row(num_rows: int, device: torch.device) -> int:
+    """Where this device's rows begin among those of all devices."""
     if get_world_size() == 1:
         return 0
     return int(all_gather(torch.tensor([num_rows], device=device))[: get_rank()].sum())
 
 
-def _share(loss: Tensor, asked: Tensor) -> Tensor:
-    """Gradients become the mean over devices, where there are several: so each counts by how much it asked."""
+def _weighted_by_device(loss: Tensor, counted: Tensor) -> Tensor:
+    """Accelerate takes the mean of the devices' gradients, so a device's loss is weighted by how many of all counted
+    pairs or queries are its own."""
     if get_world_size() == 1:
         return loss
-    counts = all_gather(asked.sum()[None])
-    return loss * asked.sum() * len(counts) / counts.sum()
+    counts = all_gather(counted.sum()[None])
+    return loss * counted.sum() * len(counts) / counts.sum()

@@ -1,6 +1,7 @@
-"""What training starts from: a LLaMA made from nothing whose embeddings already know which words go together.
+"""A new LLaMA whose token embeddings already know which words occur together: latent semantic indexing (LSI).
 
-Shapes: P posts, V tokens of the vocabulary, H the model's size.
+Owns how a new model's weights begin. Knows nothing of training. Shapes: P posts, V tokens of the vocabulary, H the
+model's size, K latent directions.
 """
 
 from collections.abc import Sequence
@@ -20,20 +21,22 @@ from encoders.model.attention import ATTENTION
 from encoders.prompt.prompts import Prompt
 from trainer.settings import TrainSettings
 
-_RARENESS: Final = 3
-"""The power of a word's idf. On an earlier split Recall@500 of the start alone was 0.30 with 1, 0.37 with 2, 0.42 with
-3; what a mean over tokens lacks is that a rare word says more than all the others."""
-_BOUNDED: Final = 0.8
-"""Tokens above this quantile of length are as long as it: Recall@100 of the start alone was 0.21 in place of 0.18."""
-_LEAST: Final = 1e-4
-"""Of the strongest direction's strength. A direction with less is what rounding leaves of texts that say the same."""
+_IDF_POWER: Final = 3
+"""A word's embedding is multiplied with this power of its idf. On an earlier split Recall@500 of the untrained model
+was 0.30 with 1, 0.37 with 2, 0.42 with 3: in a mean over tokens a rare word must count more than all the others."""
+_LENGTH_QUANTILE: Final = 0.8
+"""Embeddings longer than this quantile are cut to its length: Recall@100 of the untrained model was 0.21 instead of
+0.18."""
+_MIN_STRENGTH: Final = 1e-4
+"""Relative to the strongest direction. A weaker direction is only rounding, from texts that say the same."""
 
 
 def new_model(settings: TrainSettings, num_tokens: int, prompts: Sequence[Prompt], seed: int) -> LlamaModel:
-    """Its layers say nothing yet: at first a text's vector is the mean of its tokens' LSI vectors.
+    """At first its layers add nothing: a text's vector is the mean of its tokens' LSI vectors.
 
-    The last norm ignores one number of each token. It makes up every token's length, so that a token that means little
-    stays small in the others, where the norm would have made all equal.
+    One number of each embedding has no meaning: it fills the embedding up to the length that all embeddings have, and
+    the last norm's weight for it is zero. So a token that means little keeps small numbers elsewhere; without it the
+    norm would make all tokens equally strong.
     """
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -51,65 +54,70 @@ def new_model(settings: TrainSettings, num_tokens: int, prompts: Sequence[Prompt
     config._attn_implementation = ATTENTION
     model = LlamaModel(config)
     with torch.no_grad():
-        model.embed_tokens.weight.copy_(torch.from_numpy(lsi(prompts, num_tokens, settings.hidden, seed)))
+        embeddings_VH = lsi_embeddings(prompts, num_tokens, settings.hidden, seed)
+        model.embed_tokens.weight.copy_(torch.from_numpy(embeddings_VH))
         model.norm.weight[-1] = 0.0
-    silence_layers(model)
+    zero_layer_outputs(model)
     return model
 
 
-def silence_layers(model: LlamaModel) -> None:
-    """They add nothing to what was embedded, and learn from there."""
+def zero_layer_outputs(model: LlamaModel) -> None:
+    """The layers then add nothing to the embeddings, and learn from there."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight.zero_()
 
 
-def lsi(prompts: Sequence[Prompt], num_tokens: int, hidden: int, seed: int) -> npt.NDArray[np.float32]:
-    """(V, H): the mean over a text's tokens is its latent semantic vector (LSI), the strongest direction first.
+def lsi_embeddings(prompts: Sequence[Prompt], num_tokens: int, hidden: int, seed: int) -> npt.NDArray[np.float32]:
+    """(V, H): the mean over a text's tokens is the text's LSI vector, with the strongest direction first.
 
-    The same whatever number of threads numpy's BLAS has: with another one it adds in another order.
+    BLAS runs in one thread, because with several it adds in another order: the result is the same on every machine.
     """
     weighting = TfidfTransformer(sublinear_tf=True)
     with threadpool_limits(1, "blas"):
-        weights_PV = weighting.fit_transform(_counts(prompts, num_tokens))
-        words_VK = latent_words(weights_PV, min(hidden, num_tokens - 1, len(prompts) - 1), seed)
-        words_VK *= weighting.idf_[:, None] ** _RARENESS
-        return _embeddings(words_VK, hidden)
+        weights_PV = weighting.fit_transform(_token_counts(prompts, num_tokens))
+        tokens_VK = latent_directions(weights_PV, min(hidden, num_tokens - 1, len(prompts) - 1), seed)
+        tokens_VK *= weighting.idf_[:, None] ** _IDF_POWER
+        return _to_equal_length(tokens_VK, hidden)
 
 
-def latent_words(weights_PV: csr_matrix, size: int, seed: int) -> npt.NDArray[np.float32]:
-    """(V, K), K = `size` - 1: how much of each direction a token has, without what all texts have in common.
+def latent_directions(weights_PV: csr_matrix, size: int, seed: int) -> npt.NDArray[np.float32]:
+    """(V, K), K = `size` - 1: how much of each latent direction a token has, without what all texts have in common.
 
-    What they have in common is their mean, wherever it lies among the directions. It need not be the strongest one:
-    where half of the texts share no word with the others, each half has a direction of its own, and both are as strong.
+    What all texts have in common is the direction of their mean. It need not be the strongest direction: where half of
+    the texts share no word with the other half, each half has a direction of its own, and both are equally strong.
     """
     _, strengths_K, directions_KV = randomized_svd(weights_PV, size, n_iter=4, random_state=seed)
     mean_K = directions_KV @ np.asarray(weights_PV.mean(axis=0)).ravel()
     mean_K /= np.linalg.norm(mean_K)
-    # The directions again, of what is left of the texts once their mean's is taken out of each: it comes out last.
-    _, rest_K, turns_KK = np.linalg.svd(strengths_K[:, None] * (np.eye(size) - np.outer(mean_K, mean_K)))
-    words_VK = directions_KV.T @ turns_KK[:-1].T
-    known_K = rest_K[:-1] > _LEAST * strengths_K[0]
-    # The root lies between strong directions alone and all alike.
-    scales_K = np.sqrt(rest_K[:-1], out=np.full(size - 1, np.inf), where=known_K)
-    found: npt.NDArray[np.float32] = (words_VK / scales_K).astype(np.float32)
-    return found
+    # Project the mean out of the texts and decompose again; the mean's direction, now with strength zero, comes last.
+    without_mean_KK = np.eye(size) - np.outer(mean_K, mean_K)
+    _, strengths_left_K, rotation_KK = np.linalg.svd(strengths_K[:, None] * without_mean_KK)
+    tokens_VK = directions_KV.T @ rotation_KK[:-1].T
+    is_direction_K = strengths_left_K[:-1] > _MIN_STRENGTH * strengths_K[0]
+    # Dividing by the square root of the strength lies between two extremes: only the strongest directions count (no
+    # division) and all directions count the same (division by the strength).
+    scales_K = np.sqrt(strengths_left_K[:-1], out=np.full(size - 1, np.inf), where=is_direction_K)
+    scaled_VK: npt.NDArray[np.float32] = (tokens_VK / scales_K).astype(np.float32)
+    return scaled_VK
 
 
-def _embeddings(words_VK: npt.NDArray[np.float32], hidden: int) -> npt.NDArray[np.float32]:
-    """(V, H): numbers of size one, beside which the optimizer's steps are small."""
-    lengths_V = np.linalg.norm(words_VK, axis=1)
-    longest = np.quantile(lengths_V[lengths_V > 0], _BOUNDED) if lengths_V.any() else 1.0
-    found: npt.NDArray[np.float32] = np.zeros((len(words_VK), hidden), dtype=np.float32)
-    found[:, : words_VK.shape[1]] = words_VK / np.maximum(lengths_V, longest)[:, None]
-    found[:, -1] = np.sqrt(np.maximum(1 - (found**2).sum(1), 0))
-    return found * np.float32(np.sqrt(hidden))
+def _to_equal_length(tokens_VK: npt.NDArray[np.float32], hidden: int) -> npt.NDArray[np.float32]:
+    """(V, H): the last number fills each row up to length sqrt(H). A number is then about one in size, and the
+    optimizer's steps are small beside it."""
+    lengths_V = np.linalg.norm(tokens_VK, axis=1)
+    longest = np.quantile(lengths_V[lengths_V > 0], _LENGTH_QUANTILE) if lengths_V.any() else 1.0
+    embeddings_VH: npt.NDArray[np.float32] = np.zeros((len(tokens_VK), hidden), dtype=np.float32)
+    embeddings_VH[:, : tokens_VK.shape[1]] = tokens_VK / np.maximum(lengths_V, longest)[:, None]
+    embeddings_VH[:, -1] = np.sqrt(np.maximum(1 - (embeddings_VH**2).sum(1), 0))
+    return embeddings_VH * np.float32(np.sqrt(hidden))
 
 
-def _counts(prompts: Sequence[Prompt], num_tokens: int) -> Any:
+def _token_counts(prompts: Sequence[Prompt], num_tokens: int) -> Any:
+    """A sparse matrix (P, V)."""
     ends = np.cumsum([0, *map(len, prompts)])
     tokens = np.fromiter((token for prompt in prompts for token in prompt), dtype=np.int64, count=int(ends[-1]))
-    counts = csr_matrix((np.ones(len(tokens), dtype=np.float32), tokens, ends), shape=(len(prompts), num_tokens))
-    counts.sum_duplicates()
-    return counts
+    counts_PV = csr_matrix((np.ones(len(tokens), dtype=np.float32), tokens, ends), shape=(len(prompts), num_tokens))
+    counts_PV.sum_duplicates()
+    return counts_PV

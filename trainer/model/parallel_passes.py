@@ -1,7 +1,9 @@
-"""The forward passes of a batch in threads side by side, and their gradients, for torch's autograd.
+"""The forward passes of a batch in parallel threads, and their backward passes, as one function of torch's autograd.
 
-Small matrices share torch's threads badly: each step of a layer would wait for the slower one. Here a pass never waits
-for another one. Shapes: T tokens of a batch, H the model's size.
+torch's own threads share small matrices badly: each step of a layer waits for the slower thread. Here a pass never
+waits for another one. Owns which thread computes which pass; the steps of a pass are in `layers`.
+
+Shapes: T tokens of a batch, H the model's size.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,21 +20,23 @@ from trainer.model.kernels import Kernels, load_kernels
 from trainer.model.layers import LONGEST, Layers, Memory, Pass, Weights
 
 Lengths = Sequence[Sequence[int]]
-"""Of the texts of each pass."""
-_Found = TypeVar("_Found")
+"""For each pass the lengths of its texts."""
+_Result = TypeVar("_Result")
 
 
-def side_by_side(llama: LlamaModel) -> "SideBySide | None":
-    """None where the model's own layers must do: no compiler, a GPU, adapters, or sizes that do not fit."""
+def parallel_passes(llama: LlamaModel) -> "ParallelPasses | None":
+    """None where the model's own layers have to do: no compiler, a GPU, adapters, or sizes that the kernels do not
+    fit."""
     kernels = usable_kernels()
     config = llama.config
-    products = [module for name, module in llama.named_modules() if name.endswith("_proj")]
-    plain = all(type(module) is nn.Linear and module.bias is None for module in products)
-    learning = all(one.requires_grad and one.device.type == "cpu" for one in llama.parameters())
-    if kernels is None or not products or not plain or not learning or config.hidden_act != "silu":
+    projections = [module for name, module in llama.named_modules() if name.endswith("_proj")]
+    is_plain = all(type(module) is nn.Linear and module.bias is None for module in projections)
+    all_learn_on_cpu = all(weight.requires_grad and weight.device.type == "cpu" for weight in llama.parameters())
+    if kernels is None or not projections or not is_plain or not all_learn_on_cpu or config.hidden_act != "silu":
         return None
     head: int = llama.layers[0].self_attn.head_dim  # type: ignore[union-attr, assignment]
-    return SideBySide(llama, kernels) if kernels.fit(config.hidden_size, config.intermediate_size, head) else None
+    fit = kernels.fit(config.hidden_size, config.intermediate_size, head)
+    return ParallelPasses(llama, kernels) if fit else None
 
 
 def usable_kernels() -> Kernels | None:
@@ -43,80 +47,86 @@ def usable_kernels() -> Kernels | None:
         return None
 
 
-class SideBySide:
-    """All layers and the last norm; embedding and pooling are torch's. Each of torch's threads takes every n-th pass,
-    so that as many threads give the same sums again."""
+class ParallelPasses:
+    """Computes all layers and the last norm; torch does the embedding and the pooling.
+
+    There are as many threads as torch has. With n threads each takes every n-th pass, so that the same number of
+    threads always adds gradients in the same order.
+    """
 
     def __init__(self, llama: LlamaModel, kernels: Kernels) -> None:
         self._llama = llama
         self._layers = Layers(llama, kernels)
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, "pass", initializer=torch.set_num_threads, initargs=(1,))
-        self._free: list[Memory] = []
+        self._free_memories: list[Memory] = []
 
     def fit(self, lengths: Lengths) -> bool:
         return max(map(max, lengths)) <= LONGEST
 
     def __call__(self, embedded_TH: Tensor, lengths: Lengths) -> Tensor:
-        """(T, H) -> (T, H)."""
-        found: Tensor = _Function.apply(self, lengths, embedded_TH, *Weights.of(self._llama).flat())
-        return found
+        """(T, H) -> (T, H)"""
+        out_TH: Tensor = _PassesFunction.apply(self, lengths, embedded_TH, *Weights.of(self._llama).flat())
+        return out_TH
 
     def forward(self, embedded_TH: Tensor, lengths: Lengths, weights: Weights) -> tuple[Tensor, list[Pass]]:
-        found_TH = torch.empty_like(embedded_TH)
-        parts = list(zip(*(_split(one_TH, map(sum, lengths)) for one_TH in (embedded_TH, found_TH)), strict=True))
-        memories = [self._free.pop() if self._free else Memory() for _ in lengths]
+        out_TH = torch.empty_like(embedded_TH)
+        num_tokens = [sum(of_pass) for of_pass in lengths]
+        parts = list(zip(_split(embedded_TH, num_tokens), _split(out_TH, num_tokens), strict=True))
+        memories = [self._free_memories.pop() if self._free_memories else Memory() for _ in lengths]
 
         def run(number: int) -> Pass:
-            given_TH, to_TH = parts[number]
-            return self._layers.forward(given_TH, lengths[number], weights, memories[number], to_TH)
+            from_TH, to_TH = parts[number]
+            return self._layers.forward(from_TH, lengths[number], weights, memories[number], to_TH)
 
-        return found_TH, self._each(run, len(lengths))
+        return out_TH, self._run_all(run, len(lengths))
 
-    def backward(self, passes: Sequence[Pass], out_gradient_TH: Tensor, weights: Weights) -> tuple[Tensor, Weights]:
-        """Of what was embedded, and of the weights. What the passes kept is used up."""
-        found_TH = torch.zeros_like(out_gradient_TH)
-        sizes = [len(one.last_TH) for one in passes]
-        parts = list(zip(*(_split(one_TH, sizes) for one_TH in (out_gradient_TH, found_TH)), strict=True))
-        flat = [[torch.zeros_like(one) for one in weights.flat()] for _ in range(min(self._threads, len(passes)))]
+    def backward(self, passes: Sequence[Pass], grad_out_TH: Tensor, weights: Weights) -> tuple[Tensor, Weights]:
+        """The gradients of what was embedded (T, H) and of the weights. Overwrites what the passes hold."""
+        grad_embedded_TH = torch.zeros_like(grad_out_TH)
+        num_tokens = [len(one_pass.last_TH) for one_pass in passes]
+        parts = list(zip(_split(grad_out_TH, num_tokens), _split(grad_embedded_TH, num_tokens), strict=True))
+        num_threads = min(self._threads, len(passes))
+        grads = [[torch.zeros_like(weight) for weight in weights.flat()] for _ in range(num_threads)]
 
         def run(number: int) -> None:
-            given_TH, to_TH = parts[number]
-            sums = Weights.from_flat(flat[number % self._threads])
-            self._layers.backward(passes[number], given_TH, weights, sums, to_TH)
+            grad_part_TH, to_TH = parts[number]
+            thread_grads = Weights.from_flat(grads[number % self._threads])
+            self._layers.backward(passes[number], grad_part_TH, weights, thread_grads, to_TH)
 
-        self._each(run, len(passes))
-        for others in flat[1:]:
-            torch._foreach_add_(flat[0], others)
-        self._free += [one.memory for one in passes]
-        return found_TH, Weights.from_flat(flat[0])
+        self._run_all(run, len(passes))
+        for thread_grads in grads[1:]:
+            torch._foreach_add_(grads[0], thread_grads)
+        self._free_memories += [one_pass.memory for one_pass in passes]
+        return grad_embedded_TH, Weights.from_flat(grads[0])
 
-    def _each(self, run: Callable[[int], _Found], number: int) -> list[_Found]:
-        """In order; those of one thread one after the other."""
+    def _run_all(self, run: Callable[[int], _Result], num_passes: int) -> list[_Result]:
+        """The results in the order of the passes. A thread runs its passes one after the other."""
 
         @torch.no_grad()
-        def some(first: int) -> list[_Found]:
-            return [run(at) for at in range(first, number, self._threads)]
+        def run_in_thread(first: int) -> list[_Result]:
+            return [run(number) for number in range(first, num_passes, self._threads)]
 
-        found = list(self._pool.map(some, range(self._threads)))
-        return [found[at % self._threads][at // self._threads] for at in range(number)]
+        results = list(self._pool.map(run_in_thread, range(self._threads)))
+        return [results[number % self._threads][number // self._threads] for number in range(num_passes)]
 
 
-class _Function(torch.autograd.Function):
+class _PassesFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layers: SideBySide, lengths: Lengths, embedded_TH: Tensor, *weights: Tensor) -> Tensor:
-        ctx.layers = layers
+    def forward(ctx: Any, passes: ParallelPasses, lengths: Lengths, embedded_TH: Tensor, *weights: Tensor) -> Tensor:
+        ctx.parallel_passes = passes
         ctx.save_for_backward(*weights)
-        found_TH, ctx.passes = layers.forward(embedded_TH, lengths, Weights.from_flat(weights))
-        return found_TH
+        out_TH, ctx.passes = passes.forward(embedded_TH, lengths, Weights.from_flat(weights))
+        return out_TH
 
     @staticmethod
-    def backward(ctx: Any, gradient_TH: Tensor) -> Any:
+    def backward(ctx: Any, grad_out_TH: Tensor) -> Any:
         passes, ctx.passes = ctx.passes, None
         weights = Weights.from_flat(ctx.saved_tensors)
-        embedded_TH, sums = ctx.layers.backward(passes, gradient_TH.contiguous(), weights)
-        return None, None, embedded_TH, *sums.flat()
+        grad_embedded_TH, grads = ctx.parallel_passes.backward(passes, grad_out_TH.contiguous(), weights)
+        return None, None, grad_embedded_TH, *grads.flat()
 
 
-def _split(rows_TH: Tensor, sizes: Any) -> list[Tensor]:
-    return [rows_TH[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
+def _split(rows_TH: Tensor, num_tokens: Sequence[int]) -> list[Tensor]:
+    """The rows of each pass."""
+    return [rows_TH[start:end] for start, end in pairwise(accumulate(num_tokens, initial=0))]

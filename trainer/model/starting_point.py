@@ -1,4 +1,7 @@
-"""What a training begins with: model, tokenizer and what the package will say, from nothing or from a package."""
+"""The starting point of a training: model, tokenizer and manifest, made from scratch or read from a package.
+
+Owns what is taken from a package and what a new package says before training. Knows nothing of batches or steps.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import Unencodable
 from encoders.from_hugging_face import Recipe, create_package
-from encoders.model.packed_model import read_config
+from encoders.model.loading import read_config
 from encoders.package.manifest import (
     MANIFEST_FILE,
     BaseModel,
@@ -34,16 +37,18 @@ from trainer.model.tokenizer import train_tokenizer
 from trainer.settings import TrainSettings
 
 
-class Beginning(NamedTuple):
+class StartingPoint(NamedTuple):
     model: LlamaModel
     tokenizer: PreTrainedTokenizerFast
     manifest: Manifest
     """Without what training adds."""
-    trained: Callable[[], LlamaModel]
-    """The model to write, once training has ended."""
+    trained_model: Callable[[], LlamaModel]
+    """Called after the last step; returns the model to write, with adapters merged."""
 
 
-def from_nothing(texts: Sequence[str], settings: TrainSettings, package_id: str, seed: int, work: Path) -> Beginning:
+def from_scratch(
+    texts: Sequence[str], settings: TrainSettings, package_id: str, seed: int, work: Path
+) -> StartingPoint:
     templates, form = Templates(PostTemplate(("text",))), MeanForm()
     special_tokens = default_special_tokens(templates, form)
     tokenizer = train_tokenizer(texts, settings.vocabulary, list(special_tokens.values()))
@@ -62,16 +67,17 @@ def from_nothing(texts: Sequence[str], settings: TrainSettings, package_id: str,
     safe = SafeTokenizer(work / "tokenizer" / TOKENIZER_FILE, special_tokens)
     prompts = [prompt for prompt in Prompts(manifest, safe).texts(texts) if not isinstance(prompt, Unencodable)]
     model = new_model(settings, len(tokenizer), prompts, seed)
-    return Beginning(model, tokenizer, manifest, lambda: model)
+    return StartingPoint(model, tokenizer, manifest, lambda: model)
 
 
-def from_package(folder: Path, settings: TrainSettings, package_id: str, seed: int, work: Path) -> Beginning:
-    """A package, or a Hugging Face LLaMA folder that becomes one first. Raises PackageError and BadStart."""
+def from_package(folder: Path, settings: TrainSettings, package_id: str, seed: int, work: Path) -> StartingPoint:
+    """`folder`: a package, or a Hugging Face LLaMA folder, which is made a package in `work` first. Raises PackageError
+    and BadStart."""
     if not (folder / MANIFEST_FILE).exists():
-        made = work / "base"  # there already when a training goes on
-        if not made.exists():
-            create_package(folder, made, Recipe(id="base", pooling=settings.pooling, member_form=MeanForm()))
-        folder = made
+        base_folder = work / "base"  # exists already when a training is resumed
+        if not base_folder.exists():
+            create_package(folder, base_folder, Recipe(id="base", pooling=settings.pooling, member_form=MeanForm()))
+        folder = base_folder
     package = ModelPackage.load(folder)
     if not isinstance(package.member_form, MeanForm):
         raise BadStart(f"{folder} has the member form prompt; training knows the form mean alone, give such a package")
@@ -80,7 +86,7 @@ def from_package(folder: Path, settings: TrainSettings, package_id: str, seed: i
     model = trainable(read_config(folder), load_file(folder / WEIGHTS_FILE))
     base = BaseModel(manifest.id, manifest.files[WEIGHTS_FILE])
     tokens = [tokenizer.get_vocab()[token] for token in manifest.special_tokens.values()]
-    return Beginning(
+    return StartingPoint(
         model,
         tokenizer,
         replace(manifest, id=package_id, base_model=base, training={}, files={}, goldens=[]),

@@ -1,4 +1,4 @@
-"""A tokenizer of a package's own, trained on its texts."""
+"""Trains a new tokenizer on a data set's texts."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -8,18 +8,19 @@ from transformers import PreTrainedTokenizerFast
 
 _PAD: Final = "<|nearline:pad|>"
 _WORDS: Final = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
-"""How LLaMA-3 cuts text before its merges, a little shorter."""
+"""How LLaMA-3 splits text before its merges, a little shorter."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, special_tokens: Sequence[str]) -> PreTrainedTokenizerFast:
-    """With a padding token of its own."""
+    """Adds a padding token to the special tokens."""
     tokenizer = train_bpe(texts, vocabulary, [_PAD, *special_tokens])
     fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD)  # type: ignore[no-untyped-call]
     return fast
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int, special_tokens: Sequence[str]) -> Tokenizer:
-    """Byte-level, so that no text is unknown; without case, because so small a vocabulary cannot hold words twice."""
+    """Byte-level, so that every text can be encoded. In lower case, because so small a vocabulary has no room for a
+    word in two spellings."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,4 +1,4 @@
-"""The kernels and the steps by hand: the same numbers."""
+"""The kernels and the eager operations give the same numbers."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.encoder import Encoder
 from encoders.errors import EncodingFailed
-from encoders.model.attention import Layers, Packing, packed_attention
-from encoders.model.elementwise import choose_steps
+from encoders.model.attention import KVCache, Packing, packed_attention
+from encoders.model.elementwise import choose_ops
 from encoders.model.kernels import Heads, Kernels, load_kernels
 from encoders.model.layers import PackedLayer
 from encoders.package.manifest import PostTemplate, Precision, Templates
@@ -23,7 +23,7 @@ from tests.kit.packages import WORDS, make_tiny_package
 from tests.kit.reference_model import one_by_one, worst_distance
 
 CPU = torch.device("cpu")
-BY_HAND = choose_steps(LlamaConfig(), CPU, compiled=False)
+EAGER = choose_ops(LlamaConfig(), CPU, compiled=False)
 LENGTHS = [40, 17, 17, 16, 7, 6, 5, 2, 1]
 QUERIES, KEYS, SIZE = 4, 2, 64
 
@@ -51,14 +51,14 @@ def numbers(dtype: torch.dtype, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def attended(kernels: Kernels | None, qkv: Tensor, lengths: list[int], rows: int, prefix: Layers | None) -> Tensor:
-    """By the kernel, or as a layer does it by hand."""
+def attended(kernels: Kernels | None, qkv: Tensor, lengths: list[int], rows: int, prefix: KVCache | None) -> Tensor:
+    """By the kernel, or by the eager operations of a layer."""
     packing = Packing(lengths, CPU, rows=rows, prefix=prefix)
-    turns = torch.polar(torch.ones(rows, 1, SIZE // 2), torch.linspace(0, 9, rows * SIZE // 2).view(rows, 1, -1))
+    rotary = torch.polar(torch.ones(rows, 1, SIZE // 2), torch.linspace(0, 9, rows * SIZE // 2).view(rows, 1, -1))
     if kernels is not None:
-        return kernels.attended(qkv.clone(), turns, packing, Heads(0, QUERIES, SIZE**-0.5))
-    turned = BY_HAND.turned(qkv[:, : QUERIES + KEYS].clone(), turns)
-    sides = (turned[:, :QUERIES], turned[:, QUERIES:], qkv[:, QUERIES + KEYS :])
+        return kernels.attend(qkv.clone(), rotary, packing, Heads(0, QUERIES, SIZE**-0.5))
+    rotated = EAGER.rotate(qkv[:, : QUERIES + KEYS].clone(), rotary)
+    sides = (rotated[:, :QUERIES], rotated[:, QUERIES:], qkv[:, QUERIES + KEYS :])
     query, key, value = (side.transpose(0, 1).unsqueeze(0) for side in sides)
     module = torch.nn.Module()
     module.layer_idx = 0  # type: ignore[assignment]
@@ -67,19 +67,19 @@ def attended(kernels: Kernels | None, qkv: Tensor, lengths: list[int], rows: int
 
 
 @both
-def test_norm_and_gate(kernels: Kernels, dtype: torch.dtype, tolerance: float) -> None:
+def test_rms_norm_and_swiglu(kernels: Kernels, dtype: torch.dtype, tolerance: float) -> None:
     hidden = numbers(dtype, 7, 96) * 30
-    expected = BY_HAND.normed(hidden.float(), 1e-5)
-    torch.testing.assert_close(kernels.normed(hidden, 1e-5).float(), expected, rtol=tolerance, atol=2e-6)
+    expected = EAGER.rms_norm(hidden.float(), 1e-5)
+    torch.testing.assert_close(kernels.rms_norm(hidden, 1e-5).float(), expected, rtol=tolerance, atol=2e-6)
     gate_up = numbers(dtype, 7, 192) * 30
-    expected = BY_HAND.gated(gate_up.float(), F.silu)
-    torch.testing.assert_close(kernels.gated(gate_up).float(), expected, rtol=tolerance, atol=2e-6)
+    expected = EAGER.swiglu(gate_up.float(), F.silu)
+    torch.testing.assert_close(kernels.swiglu(gate_up).float(), expected, rtol=tolerance, atol=2e-6)
 
 
 @both
 @pytest.mark.parametrize("prefix_tokens", [0, 1, 16, 37])
 def test_attention_of_all_lengths(kernels: Kernels, dtype: torch.dtype, tolerance: float, prefix_tokens: int) -> None:
-    """Also of rows that belong to no prompt, and twice: the second time in memory that was used."""
+    """Also for rows that belong to no prompt. Twice: the second run finds the memory of the first."""
     rows = sum(LENGTHS) + 3
     qkv = numbers(dtype, rows, QUERIES + 2 * KEYS, SIZE)
     key, value = numbers(dtype, 2, 1, KEYS, max(prefix_tokens, 1), SIZE)
@@ -103,15 +103,15 @@ def test_a_token_sees_no_other_prompt_and_nothing_later(kernels: Kernels, dtype:
 
 
 @both
-def test_what_is_no_number_stays_none_and_in_its_prompt(kernels: Kernels, dtype: torch.dtype, tolerance: float) -> None:
-    """So that the text is refused, and its neighbours are not."""
+def test_a_nan_or_infinity_stays_in_its_prompt(kernels: Kernels, dtype: torch.dtype, tolerance: float) -> None:
+    """So that this text is refused and its neighbours are not."""
     for bad in (float("nan"), float("inf")):
         hidden = numbers(dtype, 3, 64)
         hidden[1, 5] = bad
-        assert kernels.normed(hidden, 1e-5).isfinite().all(1).tolist() == [True, False, True]
+        assert kernels.rms_norm(hidden, 1e-5).isfinite().all(1).tolist() == [True, False, True]
         gate_up = numbers(dtype, 3, 64)
         gate_up[1, 37] = bad
-        assert kernels.gated(gate_up).isfinite().all(1).tolist() == [True, False, True]
+        assert kernels.swiglu(gate_up).isfinite().all(1).tolist() == [True, False, True]
         qkv = numbers(dtype, 30, QUERIES + 2 * KEYS, SIZE)
         qkv[10:20] = bad
         for _ in range(2):
@@ -130,20 +130,20 @@ def test_an_encoder_with_kernels_gives_the_same_vectors(tmp_path: Path, precisio
     plain, compiled = (Encoder.load(folder, device="cpu", compiled=compiled) for compiled in (False, True))
     layer = compiled._model._model.layers[0]
     assert isinstance(layer, PackedLayer)
-    assert layer._steps.kernels is not None
+    assert layer._ops.kernels is not None
     prompts = plain.prompts(texts)
     exact = one_by_one(plain.package, prompts, "mean")
     for share in (True, False):
-        ours, theirs = (one.encode_texts(texts, share_prefix=share) for one in (compiled, plain))
+        ours, theirs = (encoder.encode_texts(texts, share_prefix=share) for encoder in (compiled, plain))
         assert worst_distance(ours, exact) < PROMISED[precision]
         assert worst_distance(theirs, exact) < PROMISED[precision]
         assert worst_distance(ours, [torch.tensor(vector) for vector in theirs]) < PROMISED[precision]
 
 
-def test_sizes_that_fit_no_kernel_are_done_by_hand(tmp_path: Path) -> None:
+def test_sizes_that_fit_no_kernel_stay_eager(tmp_path: Path) -> None:
     package = make_tiny_package(tmp_path / "tiny", hidden=24)
-    plain, compiled = (Encoder.load(package.folder, device="cpu", compiled=one) for one in (False, True))
-    ours, theirs = (np.stack(one.encode_texts(WORDS)) for one in (compiled, plain))
+    plain, compiled = (Encoder.load(package.folder, device="cpu", compiled=compiled) for compiled in (False, True))
+    ours, theirs = (np.stack(encoder.encode_texts(WORDS)) for encoder in (compiled, plain))
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
@@ -158,5 +158,8 @@ def test_without_a_compiler_one_sentence_says_what_to_do(
     failing.chmod(0o755)
     monkeypatch.setenv("CXX", str(failing))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with pytest.raises(EncodingFailed, match=r"failing cannot compile .* no such processor; set compile = false"):
+    with pytest.raises(
+        EncodingFailed,
+        match=r"failing cannot compile encoders/model/kernels.cpp: no such processor; set compile = false",
+    ):
         Encoder.load(package.folder, device="cpu", compiled=True)

@@ -7,8 +7,9 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import BadPackage, EncodingFailed, Unencodable
-from encoders.model.fused_linear import whole_rows
-from encoders.model.packed_model import PackedModel, choose_device, load_model
+from encoders.model.fused_linear import matrix_rows
+from encoders.model.loading import choose_device, load_model
+from encoders.model.packed_model import PackedModel
 from encoders.package.manifest import PoolingMode
 from encoders.package.model_package import ModelPackage
 from tests.kit.packages import FailsOn, make_tiny_package
@@ -70,8 +71,8 @@ def test_bf16_stays_close_to_its_own_weights_in_fp64(tmp_path: Path, layout: str
     model = packed(package)
     vectors = model.run(prompts).vectors
     assert 1e-9 < worst_distance(vectors, one_by_one(package, prompts, pooling)) < 3e-3
-    if whole_rows(1, CPU, torch.bfloat16) > 1:
-        assert 0 < model.stats.spare_rows < whole_rows(1, CPU, torch.bfloat16) * model.stats.batches
+    if matrix_rows(1, CPU, torch.bfloat16) > 1:
+        assert 0 < model.stats.spare_rows < matrix_rows(1, CPU, torch.bfloat16) * model.stats.batches
     after_prefix = [prefix + ending for ending in prompts]
     vectors = packed(package).run(after_prefix, prefix).vectors
     assert worst_distance(vectors, one_by_one(package, after_prefix, pooling)) < 3e-3

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from encoders.package.manifest import MeanForm, MemberTemplate
-from encoders.prompt.member_mean import Part, parts, weighted_mean
+from encoders.prompt.member_mean import WeightedText, weighted_mean, weighted_texts
 from tests.kit.data.contexts import history_entry, member_context
 
 TEMPLATE = MemberTemplate()
@@ -13,16 +13,20 @@ def test_weights_are_of_the_action_and_of_the_age() -> None:
     context = member_context(
         history_entry("a", "wrote", 2), history_entry("b", "click"), history_entry("c", "like", 1), headline="dev"
     )
-    assert parts(form, TEMPLATE, context) == [Part("dev", 2.0), Part("a", 0.75), Part("c", 0.5)]
+    assert weighted_texts(form, TEMPLATE, context) == [
+        WeightedText("dev", 2.0),
+        WeightedText("a", 0.75),
+        WeightedText("c", 0.5),
+    ]
 
 
 def test_only_the_newest_entries_count() -> None:
     context = member_context(*(history_entry(text) for text in "abcd"))
-    assert [part.text for part in parts(MeanForm(max_entries=2), TEMPLATE, context)] == ["c", "d"]
+    assert [part.text for part in weighted_texts(MeanForm(max_entries=2), TEMPLATE, context)] == ["c", "d"]
 
 
 def test_empty_texts_are_left_out() -> None:
-    assert parts(MeanForm(), TEMPLATE, member_context(history_entry("  "), headline="")) == []
+    assert weighted_texts(MeanForm(), TEMPLATE, member_context(history_entry("  "), headline="")) == []
 
 
 def test_the_mean_has_length_one() -> None:

@@ -10,7 +10,7 @@ from trainer.data.dataset import NOBODY, TrainingData, training_data
 from trainer.data.feed import Feed
 from trainer.errors import BadEvents
 from trainer.model.collator import Collator
-from trainer.model.false_negatives import Owned
+from trainer.model.false_negatives import OwnedPosts
 from trainer.settings import TrainSettings
 
 SETTINGS = TrainSettings(batch_tokens=400, group=4, nearby=6, era=60, negatives=2)
@@ -88,7 +88,7 @@ def test_what_was_shown_and_not_acted_on_is_a_negative() -> None:
 
 def test_a_members_own_posts_are_told_from_all_others(data: TrainingData) -> None:
     drawn, rows, _ = draw(data)
-    owned = Owned(data.owned)
+    owned = OwnedPosts(data.owned)
     for batch in drawn.batches(4_000, seed=4):
         owners, posts = rows.owner[batch], rows.post[batch]
         found = owned(torch.from_numpy(owners), torch.from_numpy(posts))

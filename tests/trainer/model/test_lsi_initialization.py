@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from encoders.prompt.prompts import Prompt
-from trainer.model.lsi_initialization import latent_words, lsi
+from trainer.model.lsi_initialization import latent_directions, lsi_embeddings
 
 NUM_SUBJECTS, WORDS_EACH, NUM_COMMON = 4, 5, 3
 NUM_WORDS = NUM_SUBJECTS * WORDS_EACH
@@ -44,7 +44,7 @@ def assert_subjects_are_together(cosines_WW: npt.NDArray[np.float32]) -> None:
 @pytest.mark.parametrize("num_common", [0, 1, 3])
 def test_words_that_go_together_begin_side_by_side(num_common: int) -> None:
     """Also where subjects share no word: then no direction is the strongest one, and none is all texts'."""
-    embeddings_VH = lsi(texts(num_common=num_common), NUM_WORDS + NUM_COMMON, NUM_SUBJECTS, seed=0)
+    embeddings_VH = lsi_embeddings(texts(num_common=num_common), NUM_WORDS + NUM_COMMON, NUM_SUBJECTS, seed=0)
     assert embeddings_VH.shape == (NUM_WORDS + NUM_COMMON, NUM_SUBJECTS)
     assert np.allclose(np.linalg.norm(embeddings_VH, axis=1), np.sqrt(NUM_SUBJECTS))
     assert_subjects_are_together(likeness(embeddings_VH[:, :-1]))
@@ -61,7 +61,7 @@ def test_what_another_processor_rounds_otherwise_changes_no_likeness(num_common:
         rounding = 1 + 1e-6 * rng.standard_normal(len(tokens)) * (seed > 0)
         order = rng.permutation(len(prompts)) if seed else np.arange(len(prompts))
         weights_PV = csr_matrix((rounding.astype(np.float32), (order[rows], tokens)))
-        cosines_WW = likeness(latent_words(weights_PV, NUM_SUBJECTS, seed))
+        cosines_WW = likeness(latent_directions(weights_PV, NUM_SUBJECTS, seed))
         assert_subjects_are_together(cosines_WW)
         expected_WW = cosines_WW if expected_WW is None else expected_WW
         assert np.abs(cosines_WW - expected_WW).max() < 1e-3, f"with the rounding of seed {seed}"
@@ -73,13 +73,13 @@ def test_the_start_is_the_same_bits_with_any_number_of_blas_threads() -> None:
     found = []
     for threads in (1, 2, 3):
         with threadpool_limits(threads, "blas"):
-            found.append(lsi(prompts, 1_000, 64, seed=0).tobytes())
+            found.append(lsi_embeddings(prompts, 1_000, 64, seed=0).tobytes())
     assert found[0] == found[1] == found[2]
 
 
 def test_texts_that_say_the_same_give_numbers_and_no_rounding() -> None:
     for prompts in ([[1, 2, 3]] * 50, [[1, 2], [3, 4]], [[1, 2, 3], [4, 5, 6]] * 30):
-        embeddings_VH = lsi(prompts, 20, 16, seed=0)
+        embeddings_VH = lsi_embeddings(prompts, 20, 16, seed=0)
         assert np.allclose(np.linalg.norm(embeddings_VH, axis=1), 4)
         strengths = np.linalg.svd(embeddings_VH[:, :-1], compute_uv=False)
         assert (strengths > 1e-3).sum() <= len({tuple(prompt) for prompt in prompts}) - 1

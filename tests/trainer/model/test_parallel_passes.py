@@ -13,7 +13,7 @@ from tests.kit.packages import tiny_model
 from trainer.model.kernels import load_kernels
 from trainer.model.lora import with_adapters
 from trainer.model.packed_llama import PackedLlama, pack_features, trainable
-from trainer.model.parallel_passes import side_by_side
+from trainer.model.parallel_passes import parallel_passes
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 LENGTHS = [70, 33, 33, 32, 31, 17, 16, 16, 7, 6, 5, 2, 1, 1]
@@ -33,7 +33,7 @@ def prompts(lengths: list[int] = LENGTHS) -> list[Prompt]:
 
 def by_transformers(model: LlamaModel) -> PackedLlama:
     packed = PackedLlama(model)
-    packed.__dict__["_layers"] = None
+    packed.__dict__["_parallel"] = None
     return packed
 
 
@@ -56,7 +56,7 @@ def assert_alike(found: tuple[Tensor, dict[str, Tensor]], expected: tuple[Tensor
 @pytest.mark.parametrize("lengths", [LENGTHS, [1], [5] * 9, [1] * 20, [96, 48]])
 def test_vectors_and_gradients_are_those_of_transformers_layers(two_threads: None, lengths: list[int]) -> None:
     packed = PackedLlama(llama())
-    assert side_by_side(packed.llama) is not None
+    assert parallel_passes(packed.llama) is not None
     assert_alike(learned(packed, prompts(lengths)), learned(by_transformers(llama()), prompts(lengths)))
 
 
@@ -81,10 +81,10 @@ def test_two_batches_may_wait_for_their_gradients(two_threads: None) -> None:
 
 
 def test_what_does_not_fit_is_left_to_transformers() -> None:
-    assert side_by_side(llama(24)) is None
+    assert parallel_passes(llama(24)) is None
     adapted = llama()
     with_adapters(adapted, 2, [1], seed=0)
-    assert side_by_side(adapted) is None
+    assert parallel_passes(adapted) is None
 
 
 def test_without_a_compiler_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_without_a_compiler_training_goes_on(monkeypatch: pytest.MonkeyPatch) ->
     packed = PackedLlama(llama())
     found = learned(packed, prompts())
     load_kernels.cache_clear()
-    assert side_by_side(packed.llama) is None
+    assert parallel_passes(packed.llama) is None
     assert_alike(found, learned(by_transformers(llama()), prompts()))
 
 

@@ -1,0 +1,80 @@
+"""Reads a LLaMA from a folder: its configuration, its weights from safetensors, and the device it goes to.
+
+Owns what is accepted as a model. Runs no code of the folder and reads no pickle.
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbedding
+
+from encoders.errors import BadPackage
+from encoders.model.attention import ATTENTION
+from encoders.model.layers import use_packed_layers
+from encoders.package.manifest import Manifest
+from encoders.package.model_package import CONFIG_FILE, WEIGHTS_FILE
+
+DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_model(folder: Path, manifest: Manifest, device: torch.device, *, compiled: bool = False) -> LlamaModel:
+    """A package's model with packed layers, for inference. Raises BadPackage, and EncodingFailed where `compiled` and
+    nothing can be compiled."""
+    config = read_config(folder)
+    if max(manifest.dimensions) != config.hidden_size:
+        raise BadPackage(f"{folder}: the largest of dimensions is not the model's size {config.hidden_size}")
+    weights = read_weights(folder / WEIGHTS_FILE, device)
+    if wrong := [name for name, weight in weights.items() if weight.dtype != DTYPES[manifest.precision]]:
+        raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
+    model = build_model(config, weights, device)
+    weights.clear()  # the model alone holds them now: each layer's are freed when its packed layer is made
+    use_packed_layers(model, compiled=compiled)
+    return model
+
+
+def read_weights(file: Path, device: torch.device) -> dict[str, Tensor]:
+    """Raises BadPackage."""
+    try:
+        return load_file(file, device=str(device))
+    except (OSError, SafetensorError) as error:
+        raise BadPackage(f"{file} holds no readable safetensors: {error}") from error
+
+
+def read_config(folder: Path) -> LlamaConfig:
+    """Raises BadPackage."""
+    try:
+        fields = json.loads((folder / CONFIG_FILE).read_bytes())
+        if fields.get("model_type") != "llama":
+            raise BadPackage(f"{folder} holds a model of type {fields.get('model_type')}; only llama is read")
+        return LlamaConfig(**fields)
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
+        raise BadPackage(f"{folder}: {CONFIG_FILE} cannot be read: {error}") from error
+
+
+def build_model(config: LlamaConfig, weights: dict[str, Tensor], device: torch.device) -> LlamaModel:
+    """A stock LLaMA with packed attention. Its parameters are the given tensors, not copies. Raises BadPackage when
+    they do not fit the configuration."""
+    config._attn_implementation = ATTENTION
+    with torch.device("meta"):
+        model: LlamaModel = LlamaModel(config)
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise BadPackage(f"the weights do not fit {CONFIG_FILE}: {error}") from error
+    model.rotary_emb = LlamaRotaryEmbedding(config).to(device)  # its buffers are computed, not stored
+    model.requires_grad_(False)
+    model.train(False)
+    return model
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`: a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
