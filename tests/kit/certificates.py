@@ -1,4 +1,4 @@
-"""A certificate authority of one's own, for tests of TLS."""
+"""Certificates of an authority made for the test, for tests of TLS."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import trustme
 
 
 class Certificate(NamedTuple):
-    """Files in PEM. The first holds the certificate and, behind it, its authority's, as chains do."""
+    """PEM files. The first holds the whole chain: the certificate, then that of its authority."""
 
     certificate_file: Path
     private_key_file: Path
@@ -21,11 +21,11 @@ class Certificate(NamedTuple):
 
 
 def certificate(folder: Path, name: str, authority: trustme.CA | None = None) -> Certificate:
-    """For a host of this name or address, in files named after it."""
+    """Issues a certificate for this host name or address, in files named after it."""
     authority = authority or trustme.CA()
     issued = authority.issue_cert(name)
-    made = Certificate(*(folder / f"{name}.{kind}.pem" for kind in ("chain", "key", "ca")))
-    made.certificate_file.write_bytes(issued.cert_chain_pems[0].bytes() + authority.cert_pem.bytes())
-    issued.private_key_pem.write_to_path(made.private_key_file)
-    authority.cert_pem.write_to_path(made.ca_file)
-    return made
+    files = Certificate(*(folder / f"{name}.{kind}.pem" for kind in ("chain", "key", "ca")))
+    files.certificate_file.write_bytes(issued.cert_chain_pems[0].bytes() + authority.cert_pem.bytes())
+    issued.private_key_pem.write_to_path(files.private_key_file)
+    authority.cert_pem.write_to_path(files.ca_file)
+    return files

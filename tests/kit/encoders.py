@@ -27,7 +27,7 @@ class Prepared:
 
 
 class HashEncoder:
-    """Counts what it was asked for. A text with POISON in it can never be encoded."""
+    """Remembers what it was asked to encode. A text with POISON in it can never be encoded."""
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, int]] = []

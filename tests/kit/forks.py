@@ -1,7 +1,7 @@
-"""Processes that train: forks of one that has loaded the libraries already, which takes longer than to train.
+"""Training processes, forked from a process that has already loaded the libraries: loading takes longer than training.
 
-`python -m tests.kit.forks` is that process. Each line of its input is a list of runs that are to be at the same
-time; it answers with their exit statuses. A run is a module of the tests as `python -m` would run it.
+`python -m tests.kit.forks` is that process. Each line of its input is a list of runs to start together; it answers with
+their exit statuses. A run is a module of the tests, run as by `python -m`.
 """
 
 import json
@@ -19,19 +19,19 @@ class Run(NamedTuple):
     module: str
     arguments: Sequence[str]
     output: str
-    """A file for what it prints, errors too."""
+    """The file for its stdout and stderr."""
     environment: Mapping[str, str] = {}
 
 
 class Forks:
-    """The process starts with the first run. `close` ends it and whatever it has forked."""
+    """The process starts with the first run. `close` ends it and all its forks."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, *runs: Run) -> list[int]:
-        """The exit status of each; a signal's number is negative. When one fails, the others are killed. A run that is
-        cut short, as by pytest's time limit, ends them all: the next one has a process of its own."""
+        """Returns the exit status of each run; a signal's number is negative. If a run fails, the others are killed. An
+        interruption, as by pytest's time limit, ends the process too, and the next call starts a new one."""
         process = self._process = self._process or _start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -68,7 +68,7 @@ def _serve() -> None:
 
 
 def _statuses(pids: Sequence[int]) -> list[int]:
-    """When all have ended. Those that would wait for one that has failed are killed."""
+    """Waits for all. When a run fails, the others are killed, as they would wait for it."""
     statuses: dict[int, int] = {}
     while len(statuses) < len(pids):
         pid, status = os.wait()

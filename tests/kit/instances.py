@@ -25,11 +25,11 @@ from tests.kit.retrievers import RetrieverSetup, Served
 from tests.kit.waiting import until
 
 START_S = 300.0
-"""Long: loading torch and transformers twice takes ten seconds of two idle cores, and minutes of busy ones."""
+"""Loading torch and transformers twice takes ten seconds on two idle cores, and minutes on busy cores."""
 
 
 class Up:
-    """One `nearline up`."""
+    """A process of `nearline up`."""
 
     def __init__(self, data_dir: Path, package: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> None:
         self.data_dir = data_dir
@@ -51,20 +51,20 @@ class Up:
         return read_instance(self.data_dir)
 
     def wait_ready(self) -> None:
-        """Until it says so on stdout."""
+        """Waits for the line `ready` on stdout."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line == "ready\n", f"up printed {line!r}; its log ends with:\n{self.log()[-3000:]}"
 
     def wait_serving(self) -> None:
-        """Until every process runs and the retriever says that it is ready."""
+        """Waits until every process runs and the retriever says that it is ready."""
         until(self._serves, f"all of it to serve; the log ends with:\n{self.log()[-3000:]}", START_S, 0.2)
 
     def wait_starting(self) -> None:
         until(lambda: "starting the broker" in self.log(), "up to start its broker", START_S, 0.2)
 
     def stop(self) -> int:
-        """SIGTERM. Returns the exit status; fails when it takes longer than promised."""
+        """Sends SIGTERM and returns the exit status. Fails if the end takes longer than 20 s."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(20)
 
@@ -107,21 +107,21 @@ def up(
 
 @contextmanager
 def data_folder() -> Iterator[Path]:
-    """Gone afterwards; pytest would keep the broker's log of three runs."""
+    """A folder that is removed afterwards: pytest would keep the broker's log of three runs."""
     with tempfile.TemporaryDirectory(prefix="nearline-up-") as folder:
         yield Path(folder) / "räume, 2"
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
     """Every live process that names this data folder on its command line."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if any(str(data_dir) in word for word in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def _is_ready(url: str) -> bool:
@@ -141,7 +141,7 @@ def _is_ready(url: str) -> bool:
 
 
 NO_BROKER = "127.0.0.1:1"
-"""No broker listens here."""
+"""An address at which no broker listens."""
 
 
 class InstanceWithoutStages(NamedTuple):
@@ -152,7 +152,7 @@ class InstanceWithoutStages(NamedTuple):
     instance: Instance
 
     def rewrite(self, **changes: Any) -> None:
-        """Changes what `instance.json` says."""
+        """Writes `instance.json` again with these fields changed."""
         write_instance(self.data_dir, msgspec.structs.replace(self.instance, **changes))
 
 
@@ -162,7 +162,7 @@ def instance_without_stages(bootstrap_servers: str = NO_BROKER) -> Iterator[Inst
     freshness = FreshnessWindow()
     freshness.add([0.5, 0.5])
     with ExitStack() as stack:
-        # A short path: a socket's may not be longer than some hundred characters.
+        # A short path: that of a socket may have about a hundred characters.
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-instance-")))
         served = stack.enter_context(Served(retriever))
         socket = data_dir / "cold.sock"

@@ -1,4 +1,4 @@
-"""A cold tier that is obviously right: a text file, one line for each change, durable at `flush` and not before."""
+"""A cold tier that is obviously right: a text file with a line for each change, written to the disk at `flush`."""
 
 import os
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from schemas.ids import Kind, Micros
 
 
 class JournalTier:
-    """Only what the index loop calls. `fail_every`: each n-th call of `write` or `flush` is an outage.
-    `refused`: ids that the engine takes for impossible."""
+    """Has only what the index loop calls. With `fail_every` each n-th call of `write` or `flush` is an outage. A record
+    of an id in `refused` raises TierRefused."""
 
     def __init__(self, path: Path, *, fail_every: int = 0, refused: frozenset[str] = frozenset()) -> None:
         self.path = path
@@ -28,9 +28,9 @@ class JournalTier:
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         self._maybe_fail()
-        found = self._refused.intersection(record.embedding.entity_id for record in records)
-        if found:
-            raise TierRefused(f"{sorted(found)[0]} has the wrong dimension")
+        refused = self._refused.intersection(record.embedding.entity_id for record in records)
+        if refused:
+            raise TierRefused(f"{sorted(refused)[0]} has the wrong dimension")
         self.received += [record.embedding.entity_id for record in records]
         return sum(self._apply(record) for record in records)
 
@@ -60,4 +60,4 @@ class JournalTier:
     def _maybe_fail(self) -> None:
         self.calls += 1
         if self._fail_every and self.calls % self._fail_every == 0:
-            raise TierUnavailable("injected: every now and then this tier is away")
+            raise TierUnavailable("injected: this tier fails at times")

@@ -36,7 +36,7 @@ WORDS = (
 
 
 def tiny_tokenizer(special_tokens: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE as LLaMA-3's, of some 400 words."""
+    """Byte-level BPE like LLaMA-3's, with about 400 words."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -64,17 +64,17 @@ def tiny_model(vocab_size: int, hidden: int, layers: int, seed: int, **config: A
 
 
 class FailsOn:
-    """A model that fails on one token, when all the work is done."""
+    """A model that fails on this token, after it has done all the work of the batch."""
 
     def __init__(self, model: LlamaModel, token: int) -> None:
         self._model = model
         self._token = token
 
     def __call__(self, **inputs: Any) -> Any:
-        found = self._model(**inputs)
+        outputs = self._model(**inputs)
         if (inputs["input_ids"] == self._token).any():
             raise ValueError("poison")
-        return found
+        return outputs
 
 
 def make_tiny_package(
@@ -92,7 +92,7 @@ def make_tiny_package(
     training: dict[str, Any] | None = None,
     **config: Any,
 ) -> ModelPackage:
-    """Vectors of `dimension` numbers (`hidden` unless said otherwise); members by the form `mean` unless said so."""
+    """Its vectors have `dimension` numbers, by default `hidden`. Its form of members is `mean` by default."""
     templates = templates or Templates(PostTemplate())
     form = member_form or MeanForm()
     special_tokens = default_special_tokens(templates, form)
@@ -115,9 +115,9 @@ def make_tiny_package(
     return write_package(folder, manifest, tiny_model(len(tokenizer), hidden, layers, seed, **config), tokenizer)
 
 
-def poison(ran: Path) -> bytes:
-    """A pickle that makes this folder when it is read, and would be read by torch."""
-    return pickle.dumps(_Poison(str(ran)), protocol=2)
+def poison(folder: Path) -> bytes:
+    """A pickle that torch would load, and that makes this folder when it is loaded."""
+    return pickle.dumps(_Poison(str(folder)), protocol=2)
 
 
 class _Poison:

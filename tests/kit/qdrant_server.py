@@ -1,8 +1,7 @@
 """A Qdrant server that can be told to fail, in this process, on a real port.
 
-It answers what the cold tier asks from the client's own mode without a server. Where NEARLINE_TEST_QDRANT_URL names a
-real server (and NEARLINE_TEST_QDRANT_GRPC_PORT its port, if not 6334), it only stands in front of that one and hands on
-what it is asked.
+It answers the cold tier's calls from the client's own mode without a server. If NEARLINE_TEST_QDRANT_URL names a real
+server (and NEARLINE_TEST_QDRANT_GRPC_PORT its port, if that is not 6334), it passes all calls on to that server.
 
 `python -m tests.kit.qdrant_server` runs one until stdin closes, and prints its gRPC port.
 """
@@ -30,7 +29,7 @@ HOST: Final = "127.0.0.1"
 KEY: Final = "a-key-of-qdrant-that-nobody-may-see"
 
 Fault = Callable[["QdrantServer", grpc.ServicerContext], None]
-"""What happens instead of an answer, if it does not return."""
+"""Runs before an answer. If it does not return, there is no answer."""
 
 
 class QdrantServer:
@@ -43,7 +42,7 @@ class QdrantServer:
         self._backend = _RealServer() if REAL_URL in os.environ else _Memory()
         self._stopped = Event()
         self.faults: list[tuple[str, Fault]] = []
-        """The next one waits for a call of that name; the others for it."""
+        """The first fault waits for a call of its name; the others wait for the first."""
         with socket.socket() as free:
             free.bind((HOST, 0))
             self.grpc_port: int = free.getsockname()[1]
@@ -53,7 +52,7 @@ class QdrantServer:
         return f"{'https' if self._credentials else 'http'}://{HOST}:1"
 
     def settings(self, **over: Any) -> ColdSettings:
-        """Of a tier that may ask this server."""
+        """The settings of a tier that asks this server."""
         return ColdSettings.model_validate({"url": self.url, "grpc_port": self.grpc_port, "api_key": KEY, **over})
 
     def __enter__(self) -> Self:
@@ -75,12 +74,12 @@ class QdrantServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Cuts off what is being answered."""
+        """Stops the server, in the middle of answers too."""
         self._stopped.set()
         self._server.stop(None).wait(10)
 
     def cut(self) -> None:
-        """As `stop`, from within an answer."""
+        """Stops the server from within an answer."""
         self._server.stop(None)
 
     def wait(self, seconds: float) -> None:
@@ -103,7 +102,7 @@ class QdrantServer:
 
 
 class _RealServer:
-    """Hands on what it is asked, and removes the collections that were made this way. Raises RpcError."""
+    """Passes calls on to a real server, and at the end deletes the collections that were made. Raises RpcError."""
 
     def __init__(self) -> None:
         port = os.environ.get(REAL_GRPC_PORT, "6334")
@@ -118,7 +117,7 @@ class _RealServer:
     def answer(self, name: str, body: bytes) -> bytes:
         if name == "Collections/Create":
             self._made.add(wire.CreateCollection.FromString(body).collection_name)
-        # A server without a key looks at none; the stand-in in another process wants its own.
+        # A server without a key ignores it; a QdrantServer in another process asks for it.
         return bytes(self._channel.unary_unary(f"/qdrant.{name}")(body, timeout=10, metadata=[("api-key", KEY)]))
 
 
@@ -145,9 +144,9 @@ class _Memory:
                 exists = self._local.collection_exists(wire.CollectionExistsRequest.FromString(body).collection_name)
                 return wire.CollectionExistsResponse(result=wire.CollectionExists(exists=exists))
             case "Create":
-                asked = wire.CreateCollection.FromString(body)
-                vectors = GrpcToRest.convert_vectors_config(asked.vectors_config)
-                self._local.create_collection(asked.collection_name, vectors)
+                request = wire.CreateCollection.FromString(body)
+                vectors = GrpcToRest.convert_vectors_config(request.vectors_config)
+                self._local.create_collection(request.collection_name, vectors)
                 return wire.CollectionOperationResponse(result=True)
             case "Delete":
                 self._local.delete_collection(wire.DeleteCollection.FromString(body).collection_name)
@@ -155,7 +154,7 @@ class _Memory:
             case "Get":
                 held = self._local.get_collection(wire.GetCollectionInfoRequest.FromString(body).collection_name)
                 return _collection(held.config.params.vectors.size)
-        raise AssertionError(f"{call} is not played")
+        raise AssertionError(f"{call} is not implemented")
 
     def _of_points(self, call: str, body: bytes) -> Any:
         match call:
@@ -164,8 +163,8 @@ class _Memory:
             case "Upsert":
                 return self._upsert(wire.UpsertPoints.FromString(body))
             case "Delete":
-                asked = wire.DeletePoints.FromString(body)
-                self._local.delete(asked.collection_name, GrpcToRest.convert_points_selector(asked.points))
+                request = wire.DeletePoints.FromString(body)
+                self._local.delete(request.collection_name, GrpcToRest.convert_points_selector(request.points))
                 return _updated()
             case "Count":
                 return self._count(wire.CountPoints.FromString(body))
@@ -175,36 +174,36 @@ class _Memory:
                 return self._query(wire.QueryPoints.FromString(body))
             case "CreateFieldIndex":
                 return _updated()
-        raise AssertionError(f"{call} is not played")
+        raise AssertionError(f"{call} is not implemented")
 
-    def _get(self, asked: Any) -> Any:
-        ids = [GrpcToRest.convert_point_id(point_id) for point_id in asked.ids]
-        records = self._local.retrieve(asked.collection_name, ids, **_wanted(asked))
+    def _get(self, request: Any) -> Any:
+        ids = [GrpcToRest.convert_point_id(point_id) for point_id in request.ids]
+        records = self._local.retrieve(request.collection_name, ids, **_selectors(request))
         return wire.GetResponse(result=[RestToGrpc.convert_record(record) for record in records])
 
-    def _upsert(self, asked: Any) -> Any:
-        points = [GrpcToRest.convert_point_struct(point) for point in asked.points]
-        self._local.upsert(asked.collection_name, points, update_filter=_filter(asked, "update_filter"))
+    def _upsert(self, request: Any) -> Any:
+        points = [GrpcToRest.convert_point_struct(point) for point in request.points]
+        self._local.upsert(request.collection_name, points, update_filter=_filter(request, "update_filter"))
         return _updated()
 
-    def _count(self, asked: Any) -> Any:
-        count = self._local.count(asked.collection_name, _filter(asked, "filter"))
+    def _count(self, request: Any) -> Any:
+        count = self._local.count(request.collection_name, _filter(request, "filter"))
         return wire.CountResponse(result=wire.CountResult(count=count.count))
 
-    def _scroll(self, asked: Any) -> Any:
-        offset = GrpcToRest.convert_point_id(asked.offset) if asked.HasField("offset") else None
-        options = {"scroll_filter": _filter(asked, "filter"), "limit": asked.limit, "offset": offset}
-        records, following = self._local.scroll(asked.collection_name, **options, **_wanted(asked))
-        found = [RestToGrpc.convert_record(record) for record in records]
+    def _scroll(self, request: Any) -> Any:
+        offset = GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None
+        options = {"scroll_filter": _filter(request, "filter"), "limit": request.limit, "offset": offset}
+        records, following = self._local.scroll(request.collection_name, **options, **_selectors(request))
+        points = [RestToGrpc.convert_record(record) for record in records]
         if following is None:
-            return wire.ScrollResponse(result=found)
-        return wire.ScrollResponse(result=found, next_page_offset=RestToGrpc.convert_extended_point_id(following))
+            return wire.ScrollResponse(result=points)
+        return wire.ScrollResponse(result=points, next_page_offset=RestToGrpc.convert_extended_point_id(following))
 
-    def _query(self, asked: Any) -> Any:
-        query = GrpcToRest.convert_query(asked.query)
-        options = {"query_filter": _filter(asked, "filter"), "limit": asked.limit}
-        found = self._local.query_points(asked.collection_name, query, **options, **_wanted(asked))
-        return wire.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in found.points])
+    def _query(self, request: Any) -> Any:
+        query = GrpcToRest.convert_query(request.query)
+        options = {"query_filter": _filter(request, "filter"), "limit": request.limit}
+        answer = self._local.query_points(request.collection_name, query, **options, **_selectors(request))
+        return wire.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in answer.points])
 
 
 class _Every(grpc.GenericRpcHandler):
@@ -216,15 +215,15 @@ class _Every(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(lambda body, context: self._answer(method, body, context))
 
 
-def _filter(asked: Any, name: str) -> Any:
-    return GrpcToRest.convert_filter(getattr(asked, name)) if asked.HasField(name) else None
+def _filter(request: Any, name: str) -> Any:
+    return GrpcToRest.convert_filter(getattr(request, name)) if request.HasField(name) else None
 
 
-def _wanted(asked: Any) -> dict[str, Any]:
+def _selectors(request: Any) -> dict[str, Any]:
     return {
-        "with_payload": GrpcToRest.convert_with_payload_selector(asked.with_payload),
-        "with_vectors": GrpcToRest.convert_with_vectors_selector(asked.with_vectors)
-        if asked.HasField("with_vectors")
+        "with_payload": GrpcToRest.convert_with_payload_selector(request.with_payload),
+        "with_vectors": GrpcToRest.convert_with_vectors_selector(request.with_vectors)
+        if request.HasField("with_vectors")
         else False,
     }
 
@@ -245,8 +244,8 @@ def _collection(dimension: int) -> Any:
         wal_config=wire.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
     )
     status, optimizers = wire.CollectionStatus.Green, wire.OptimizerStatus(ok=True)
-    found = wire.CollectionInfo(status=status, optimizer_status=optimizers, segments_count=1, config=config)
-    return wire.GetCollectionInfoResponse(result=found)
+    info = wire.CollectionInfo(status=status, optimizer_status=optimizers, segments_count=1, config=config)
+    return wire.GetCollectionInfoResponse(result=info)
 
 
 def main() -> None:

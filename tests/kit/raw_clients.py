@@ -60,7 +60,7 @@ class Talk:
         self._socket.sendall(words.encode())
 
     def hear(self) -> str:
-        """One whole answer, which may come in pieces; empty where the server hangs up instead."""
+        """Reads a whole answer, which may come in pieces. Empty if the server hangs up instead."""
         heard = piece = self._piece()
         while piece and not _is_whole(heard):
             piece = self._piece()

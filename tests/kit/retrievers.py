@@ -1,4 +1,4 @@
-"""What the retriever's tests share: posts with a known score, members, tiers that can be made to fail."""
+"""A retriever over plain tiers that can be made to fail, posts with a known score, and members that ask."""
 
 from collections.abc import Callable
 from threading import Event, Thread
@@ -73,7 +73,7 @@ class Fallible:
 
 
 class QueryModel:
-    """Encodes every text to QUERY; nothing but spaces cannot be encoded."""
+    """Encodes every text to QUERY. A text of spaces cannot be encoded."""
 
     def encode_text(self, text: str) -> Vector:
         if not text.strip():
@@ -87,7 +87,7 @@ def new_hot(clock: Callable[[], float]) -> BruteHotTier:
 
 
 class RetrieverSetup:
-    """A retriever over plain tiers, whose parts a test may change."""
+    """A retriever (`under_test`) over plain tiers, whose parts a test may change."""
 
     def __init__(self, *, warm: bool = True) -> None:
         self.cold = Fallible(BruteColdTier(DIMENSION))

@@ -12,7 +12,7 @@ from tests.kit.waiting import until
 
 
 class RecordedHeartbeat(Heartbeat):
-    """Remembers what a loop has said."""
+    """Remembers what a loop has reported."""
 
     def __init__(self) -> None:
         self.owned: frozenset[Place] = frozenset()
@@ -59,7 +59,7 @@ def in_thread(run: Callable[[threading.Event], None]) -> Iterator[threading.Even
 
 @contextmanager
 def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python process of the tests; killed at the end if it still runs."""
+    """Runs a module of the tests as a process, and kills it at the end if it still runs."""
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -1,4 +1,4 @@
-"""Posts, members and vectors for tests of the tiers."""
+"""Cold tiers of every kind by name, a clock to set, and a comparison of hits."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -90,12 +90,13 @@ def open_edge_tier(
 
 
 def fill(tier: EdgeColdTier | BruteColdTier, count: int) -> None:
-    """Posts whose best neighbours of the first query all lie in one shard."""
+    """Writes posts of which the best hits for the query `vectors(1)[0]` all lie in the same shard."""
     far = vectors(count)
     far[:64] = far[0] + 0.3 * far[:64]
     far /= np.linalg.norm(far, axis=1, keepdims=True)
-    made = [
-        post_embedding(f"p{n:04}", vector=one, author=f"m{n % 7}", created_at_us=NOW + n) for n, one in enumerate(far)
+    posts = [
+        post_embedding(f"p{n:04}", vector=vector, author=f"m{n % 7}", created_at_us=NOW + n)
+        for n, vector in enumerate(far)
     ]
     for first in range(0, count, 50):
-        tier.write("post", index_records(*made[first : first + 50], first=first))
+        tier.write("post", index_records(*posts[first : first + 50], first=first))

@@ -1,4 +1,4 @@
-"""How many threads torch has in a test: said, never the machine's number of cores."""
+"""The number of torch threads in a test, set by the test and never by the machine's cores."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """So many, and afterwards as many as before, also if an encoder was loaded that changed them."""
+    """Sets the number of threads, and restores it afterwards even if loading an encoder has changed it."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -1,7 +1,8 @@
 """A cold tier on a disk that gets full, and then larger: `unshare --user --map-root-user --mount python -m
 tests.kit.children.cold_tier_on_full_disk FOLDER`.
 
-In a mount namespace of its own, which ends with it. Its exit status says where it came.
+It has a mount namespace of its own, which ends with it. The exit status REFUSED means that this system does not
+let it mount a disk.
 """
 
 import contextlib
@@ -36,15 +37,15 @@ def main(folder: Path) -> int:
             assert expected is None or (stored is not None and stored.revision >= expected.revision), expected
         # The batch that did not fit is read again, and the stage goes on.
         for number in range(len(durable), len(durable) + MORE_BATCHES):
-            for one in (tier, plain):
-                one.write("post", cold_writer.batch(number))
+            for each in (tier, plain):
+                each.write("post", cold_writer.batch(number))
         tier.flush()
         assert tier.posts(names) == plain.posts(names)
     return 0
 
 
 def _write_until_full(folder: Path) -> list[int]:
-    """Batches that were durable. The writer ends by itself, by an error or by a signal."""
+    """Numbers of the batches that were durable. The writer ends by itself, by an error or by a signal."""
     command = [sys.executable, "-m", "tests.kit.children.cold_writer", str(folder), "0", "unswept"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     print(f"the writer ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}", flush=True)

@@ -1,6 +1,7 @@
-"""Writes the same batches every time, from one on, and says when each is durable. Meant to be killed.
+"""Writes the same batches at every start, from FIRST_BATCH on, and prints the number of each durable batch. Made to be
+killed.
 
-python -m tests.kit.children.cold_writer FOLDER FIRST_BATCH [unswept]. Unswept, its folder grows without end.
+python -m tests.kit.children.cold_writer FOLDER FIRST_BATCH [unswept]. With `unswept` its folder grows without end.
 """
 
 import random
@@ -22,7 +23,7 @@ NAMES = 300
 
 
 def batch(number: int) -> list[IndexRecord]:
-    """The topic's records of one batch: updates and deletes of few posts, in order, revisions that grow."""
+    """Records of the topic: updates and deletes of a few posts, with growing revisions."""
     drawn = random.Random(number)
     embeddings: list[Embedding] = []
     for place in range(BATCH):
@@ -35,14 +36,14 @@ def batch(number: int) -> list[IndexRecord]:
 
 
 def small_shards() -> None:
-    """So that a small test has several shards, and segments are built all the time."""
+    """Gives a small test several shards, and builds segments all the time."""
     shards.SHARD_POINTS = 64
     shards._SEGMENT_POINTS = 100
     shards._MIN_INDEXED_POINTS = 10
 
 
 def open_tier(folder: Path) -> EdgeColdTier:
-    """Sweeps write shards anew at once."""
+    """A tier whose sweeps renew shards at once."""
     return EdgeColdTier(folder, GENERATION, DIMENSION, ColdSettings(), SetClock(), erase_within_s=0)
 
 

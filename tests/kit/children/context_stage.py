@@ -15,7 +15,7 @@ from streams.settings import ContextsSettings, KafkaSettings
 
 REFUSED = 3
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
-"""A dead worker's partitions move soon."""
+"""Short, so that the partitions of a dead worker move soon."""
 
 
 def main(bootstrap_servers: str, data_dir: str, slot: str, crash: str = "") -> None:

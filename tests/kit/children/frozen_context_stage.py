@@ -1,5 +1,5 @@
-"""A context stage that is frozen before its first transaction, and goes on when its client has heard that it is out of
-the group: `python -m tests.kit.children.frozen_context_stage BOOTSTRAP DATA_DIR SLOT`."""
+"""A context stage that freezes before its first transaction. When it is thawed it goes on only after its client has
+heard that it is out of the group: `python -m tests.kit.children.frozen_context_stage BOOTSTRAP DATA_DIR SLOT`."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.kit.children import context_stage
 begin = TransactionalLoop._begin
 
 
-def sleep_first(loop: TransactionalLoop) -> None:
+def freeze_first(loop: TransactionalLoop) -> None:
     TransactionalLoop._begin = begin  # type: ignore[method-assign]
     os.kill(os.getpid(), signal.SIGSTOP)
     while loop._consumer.memberid():
@@ -21,5 +21,5 @@ def sleep_first(loop: TransactionalLoop) -> None:
 
 
 if __name__ == "__main__":
-    TransactionalLoop._begin = sleep_first  # type: ignore[method-assign]
+    TransactionalLoop._begin = freeze_first  # type: ignore[method-assign]
     context_stage.main(*sys.argv[1:])

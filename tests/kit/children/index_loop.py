@@ -14,7 +14,7 @@ from streams.settings import IndexSettings, KafkaSettings
 from tests.kit.journal_tier import JournalTier
 
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
-"""Whoever comes next waits for a dead process's partitions as long as this."""
+"""Short: the next process waits this long for the partitions of a dead one."""
 
 
 def main(bootstrap_servers: str, generation: str, journal: str, crash: str = "") -> None:

@@ -66,7 +66,7 @@ def killed(place: str, package: ModelPackage) -> Iterator[dict[str, Any]]:
 if __name__ == "__main__":
     place, folder, *kills = sys.argv[1:]
     if kills:
-        for one in killed(place, ModelPackage.load(Path(folder))):
-            sys.stdout.write(json.dumps(one) + "\n")
+        for record in killed(place, ModelPackage.load(Path(folder))):
+            sys.stdout.write(json.dumps(record) + "\n")
     else:
         publish(place, ModelPackage.load(Path(folder)))

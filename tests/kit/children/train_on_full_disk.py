@@ -1,6 +1,7 @@
 """Trains on a disk that gets full, and goes on when it is larger: `FOLDER EVENTS CONFIG`.
 
-In a mount namespace of its own, which ends with it. Its exit status says whether there may be such a disk.
+It has a mount namespace of its own, which ends with it. The exit status REFUSED means that this system does not
+let it mount a disk.
 """
 
 import ctypes
@@ -15,7 +16,7 @@ from nearline import cli
 
 REFUSED = 77
 SIZE = "size=700k"
-"""Of two checkpoints, not of three."""
+"""Room for two checkpoints, not for three."""
 _NEW_MOUNTS, _NEW_USERS = 0x0002_0000, 0x1000_0000
 """CLONE_NEWNS and CLONE_NEWUSER of sched.h."""
 

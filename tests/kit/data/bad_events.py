@@ -1,6 +1,6 @@
 """Every kind of bad input, with the words of its refusal: for the stages, which make dead letters, and for `ingest`.
 
-What the schema allows, though it looks odd, stands here too: it must come in.
+Odd events that the schema allows are here too, as ACCEPTED: they must be taken.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ ACCEPTED: Final = ""
 
 
 class Case(NamedTuple):
-    """`cause` is a part of the sentence, ACCEPTED where there is none."""
+    """`cause` is a part of the refusal's sentence, or ACCEPTED."""
 
     name: str
     cause: str
@@ -25,12 +25,12 @@ class Case(NamedTuple):
 
 
 def raw(event: Event, more: str = "") -> bytes:
-    """`more` is put in as it stands: what json.dumps would not write."""
+    """`more` is put before the closing brace as it is, for what json.dumps would not write."""
     return line(event)[:-1] + more.encode() + b"}"
 
 
 def bodies() -> list[Case]:
-    """What is decided by the body alone. Each post is its own; the key is the one that belongs to it."""
+    """Cases that the body alone decides. Each post has an id of its own, and the record has the right key."""
     return [_keyed(number, case) for number, case in enumerate(_POSTS)] + [
         _activity("an unknown action", "action: Invalid enum value 'poke'; use one of view, ", action="poke"),
         _activity("a fraction for a whole number", "dwell_ms: Expected `int | null`, got `float`", dwell_ms=1.5),
@@ -45,7 +45,7 @@ def bodies() -> list[Case]:
 
 
 def records() -> list[Case]:
-    """What is decided by the record around the body; no line of a file can be so."""
+    """Cases that the record around the body decides. A line of a file cannot have them."""
     return [
         Case("a null value", "the value is null; send a post.deleted", None, b"p"),
         Case("an empty value", "not valid JSON", b"", b"p"),

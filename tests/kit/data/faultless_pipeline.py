@@ -27,7 +27,7 @@ RULES = ContextRules()
 NOW = to_micros(datetime(2026, 1, 6, tzinfo=UTC))
 
 
-class Honest:
+class FaultlessPipeline:
     """Rows of all entities. `take` the events, then ask for the `contexts`."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Honest:
             self._apply(line(event))
 
     def contexts(self) -> tuple[list[PostContext], list[MemberContext]]:
-        """Of all that were ever published, as after a flush."""
+        """The newest contexts of all entities that were published, as after a flush."""
         posts = [publish_post(row, NOW)[1] for key, row in self._posts.items() if key in self._published]
         members = [publish_member(row, NOW, RULES)[1] for key, row in self._members.items() if key in self._published]
         return posts, members
@@ -86,13 +86,16 @@ class Honest:
 
 
 def held_after(events: Sequence[Event], vectors: ExpectedVectors) -> PipelineState:
-    honest = Honest()
-    honest.take(events)
-    posts, members = honest.contexts()
+    pipeline = FaultlessPipeline()
+    pipeline.take(events)
+    posts, members = pipeline.contexts()
     of_posts = {context.post_id: _vector(outcome) for context, outcome in zip(posts, vectors.posts(posts), strict=True)}
     cold = {str(context.post_id): _stored_post(context, of_posts) for context in posts if not context.deleted}
     outcomes = map(_vector, vectors.members(members))
-    stored = {str(one.member_id): _stored_member(one, vector) for one, vector in zip(members, outcomes, strict=True)}
+    stored = {
+        str(context.member_id): _stored_member(context, vector)
+        for context, vector in zip(members, outcomes, strict=True)
+    }
     return PipelineState(
         post_contexts={str(context.post_id): context for context in posts},
         member_contexts={str(context.member_id): context for context in members},

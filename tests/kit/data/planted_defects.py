@@ -262,7 +262,9 @@ PLANTED_DEFECTS = [
         changed_entity(
             "member_contexts",
             a_member,
-            lambda _, context: replace(context, history=[replace(one, text="never said") for one in context.history]),
+            lambda _, context: replace(
+                context, history=[replace(entry, text="never said") for entry in context.history]
+            ),
         ),
     ),
     PlantedDefect(

@@ -1,4 +1,4 @@
-"""Events and rows in a few words. Times are seconds after a fixed moment."""
+"""Events and rows for the pure functions of `contexts/`, in few words. Times are seconds after START."""
 
 from datetime import UTC, datetime, timedelta
 

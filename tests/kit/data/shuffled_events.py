@@ -1,7 +1,8 @@
-"""A small world of events for the context stage, and what must become of it, worked out without any code of the stage.
+"""Events for the context stage in a shuffled order, and the contexts that must follow, worked out without any code of
+the stage.
 
-Posts are created, updated and deleted, in a shuffled order and with repeats; a deleted post has no activity, so that
-every history is known whatever the order. Sent in slices, so that a worker can die in between.
+Posts are created, updated and deleted, with repeats. A deleted post has no activity, so every history is known whatever
+the order. The events are sent in slices, so that a worker can die in between.
 """
 
 import random
@@ -52,7 +53,7 @@ class ShuffledEvents:
         ]
 
     def sent(self) -> list[Sent]:
-        """In any order, except that a member acts after its posts are there or before: both happen."""
+        """All events in a shuffled order, so activity may come before its post or after it."""
         posts = [event for events in self._posts.values() for event in [*events, *events[:1]]]
         everything = [*posts, *self._activity, *self._profiles]
         self._random.shuffle(everything)
@@ -62,38 +63,38 @@ class ShuffledEvents:
         return [*self._posts, *self._histories()]
 
     def check(self, posts: dict[str, PostContext], members: dict[str, MemberContext]) -> None:
-        """The newest context of each entity, once nothing is held back."""
+        """Checks the newest context of each entity, once nothing is held back."""
         counts = self._counts()
         for post_id in self._posts:
-            newest, found = self._newest(post_id), posts[post_id]
+            newest, context = self._newest(post_id), posts[post_id]
             if newest["type"] == "post.deleted":
-                assert found.deleted, post_id
+                assert context.deleted, post_id
             else:
-                assert (found.deleted, found.text) == (False, newest["text"]), post_id
-                assert found.counts == counts[post_id], f"{found} and not {counts[post_id]}"
+                assert (context.deleted, context.text) == (False, newest["text"]), post_id
+                assert context.counts == counts[post_id], f"{context} and not {counts[post_id]}"
         for member_id, entries in self._histories().items():
-            found_entries = [(e.at_us, e.post_id, e.action) for e in members[member_id].history]
-            assert found_entries == sorted(entries)[-HISTORY:], member_id
+            entries_of_context = [(e.at_us, e.post_id, e.action) for e in members[member_id].history]
+            assert entries_of_context == sorted(entries)[-HISTORY:], member_id
         for profile in self._profiles:
             assert members[profile["member_id"]].headline == "h3"
 
     def _histories(self) -> dict[str, list[tuple[int, str, str]]]:
-        found: dict[str, list[tuple[int, str, str]]] = {}
+        histories: dict[str, list[tuple[int, str, str]]] = {}
         for event in self._activity:
             if event["action"] in POSITIVE:
                 entry = _us(event["at"]), event["post_id"], event["action"]
-                found.setdefault(event["member_id"], []).append(entry)
+                histories.setdefault(event["member_id"], []).append(entry)
         for post_id, events in self._posts.items():
             if self._newest(post_id)["type"] != "post.deleted":
                 entry = _us(events[0]["created_at"]), post_id, "wrote"
-                found.setdefault(events[0]["author_id"], []).append(entry)
-        return found
+                histories.setdefault(events[0]["author_id"], []).append(entry)
+        return histories
 
     def _counts(self) -> dict[str, Counter[str]]:
-        found: dict[str, Counter[str]] = {post_id: Counter() for post_id in self._posts}
+        counts: dict[str, Counter[str]] = {post_id: Counter() for post_id in self._posts}
         for event in self._activity:
-            found[event["post_id"]][event["action"]] += 1
-        return found
+            counts[event["post_id"]][event["action"]] += 1
+        return counts
 
     def _newest(self, post_id: str) -> Event:
         return max(self._posts[post_id], key=lambda event: event.get("at", event.get("created_at")))

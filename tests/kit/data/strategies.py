@@ -1,4 +1,4 @@
-"""Events and what pretends to be one, for property tests."""
+"""Random events, and random objects that look like events, for hypothesis."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args

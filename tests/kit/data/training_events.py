@@ -1,4 +1,4 @@
-"""A small feed whose members care about one subject each, so that what is to be found is known."""
+"""Events of members who like posts of a single subject each, so that a test knows what training should find."""
 
 import random
 from collections.abc import Iterable, Iterator

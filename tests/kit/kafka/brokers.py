@@ -17,7 +17,7 @@ NO_COORDINATOR_YET: Final = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 )
-"""What a broker that has just started answers about a group, for a moment."""
+"""Errors with which a broker that has just started answers questions about a group."""
 
 
 class RunningBroker:
@@ -36,7 +36,7 @@ class RunningBroker:
 
     @property
     def data_dir(self) -> Path:
-        """The data folder of an instance whose broker this would be."""
+        """The data folder that an instance with this broker would have."""
         return self.embedded.folder.parent
 
     def start(self) -> None:
@@ -49,7 +49,7 @@ class RunningBroker:
         self.embedded.stop()
 
     def kill(self) -> None:
-        """kill -9; returns when it is gone."""
+        """Sends SIGKILL and returns when the process is gone."""
         process = self.embedded.running()
         assert process is not None, "the broker does not run, so it cannot be killed"
         process.kill()
@@ -87,7 +87,7 @@ def _groups(admin: AdminClient) -> list[str]:
 
 
 def _delete_group(admin: AdminClient, name: str) -> bool:
-    """False while it has live members, or its coordinator is not there yet."""
+    """False while the group has live members or has no coordinator yet."""
     try:
         admin.delete_consumer_groups([name])[name].result(20)
     except KafkaException as error:

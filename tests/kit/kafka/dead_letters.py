@@ -18,10 +18,10 @@ def cause_of_death(topic: str, stage: str = "contexts") -> DeadLetterCause:
 
 
 def send_dead_letter(
-    kafka: KafkaSettings, topic: str, value: bytes, partition: int = 0, own: Headers | None = None
+    kafka: KafkaSettings, topic: str, value: bytes, partition: int = 0, headers: Headers | None = None
 ) -> None:
     send_to_dead_letters(
-        kafka, partition, b"p1", value, [*(own or [("own", b"1")]), *to_headers(cause_of_death(topic))]
+        kafka, partition, b"p1", value, [*(headers or [("own", b"1")]), *to_headers(cause_of_death(topic))]
     )
 
 

@@ -75,15 +75,15 @@ class ContextStageSetup:
             self.sender.send(topic_of(event), [(key_of(event), line(event))])
 
     def send_all(self, sent: list[Sent]) -> None:
-        for wanted in topics.INPUTS:
-            self.sender.send(wanted, [(key, value) for topic, key, value in sent if topic == wanted])
+        for input_topic in topics.INPUTS:
+            self.sender.send(input_topic, [(key, value) for topic, key, value in sent if topic == input_topic])
 
     def until_done(self, timeout_s: float = 60) -> None:
-        """No lag at all: control records are committed too."""
+        """Waits until the stage has no lag, control records included."""
         until_no_lag(self.kafka, topics.CONTEXTS_GROUP, stages.CONTEXTS.topics, timeout_s)
 
     def flush(self) -> None:
-        """Everything that is held back is published."""
+        """Makes the stage publish everything that it holds back."""
         self.until_done()
         send_all(self.kafka, [flush_record(Partition(number)) for number in range(self.kafka.partitions)])
         self.until_done()
@@ -92,12 +92,14 @@ class ContextStageSetup:
         return _by_key((decode_post_context(m.value() or b""), m) for m in read_topic(self.kafka, topics.POST_CONTEXTS))
 
     def members(self) -> dict[str, list[MemberContext]]:
-        found = read_topic(self.kafka, topics.MEMBER_CONTEXTS)
-        return _by_key((decode_member_context(m.value() or b""), m) for m in found)
+        records = read_topic(self.kafka, topics.MEMBER_CONTEXTS)
+        return _by_key((decode_member_context(m.value() or b""), m) for m in records)
 
     def check(self, events: ShuffledEvents) -> None:
-        """All is as the events say, and no revision is missing or there twice. Needs a worker: counts within a bucket
-        are not published by themselves."""
+        """Checks the newest contexts against the events, and that no revision is missing or there twice.
+
+        A worker must run: counts that stay within their bucket are published only when every entity is republished.
+        """
         self.until_done()
         send_all(self.kafka, [republish_record(entity_id.encode()) for entity_id in events.entity_ids()])
         self.until_done()
@@ -110,18 +112,18 @@ class ContextStageSetup:
 
 def _check_revisions(contexts: Mapping[str, Sequence[PostContext | MemberContext]]) -> None:
     for entity_id, published in contexts.items():
-        assert [one.revision for one in published] == list(range(1, len(published) + 1)), entity_id
+        assert [context.revision for context in published] == list(range(1, len(published) + 1)), entity_id
 
 
-def _by_key(found: Iterator[tuple[Any, Message]]) -> dict[str, list[Any]]:
+def _by_key(decoded: Iterator[tuple[Any, Message]]) -> dict[str, list[Any]]:
     contexts: dict[str, list[Any]] = {}
-    for context, message in found:
+    for context, message in decoded:
         contexts.setdefault((message.key() or b"").decode(), []).append(context)
     return contexts
 
 
 class EncodeStageSetup:
-    """One generation of its own over empty context topics."""
+    """An encode stage with empty context topics and a generation of its own."""
 
     def __init__(self, broker: RunningBroker) -> None:
         self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
@@ -161,7 +163,7 @@ def entity(context: PostContext | MemberContext) -> str:
 
 
 class IndexLoopSetup:
-    """One generation's topics, and what a test sends to them."""
+    """An index loop with the topics of a generation of its own, and a tier that is a journal file."""
 
     def __init__(self, broker: RunningBroker, folder: Path) -> None:
         self.kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)

@@ -1,4 +1,4 @@
-"""Sends records with a header whose name is no UTF-8. Kafka takes them, as it does from clients in other languages."""
+"""Sends records with a header whose name is not UTF-8. Kafka accepts them, and clients in other languages send them."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from streams.settings import KafkaSettings
 
 
 class _Name(str):
-    """Only aiokafka's builder in Python lets a name say itself what bytes it is."""
+    """A header name whose bytes are not UTF-8. Only aiokafka's record builder in Python calls `encode` on it."""
 
     def encode(self, *_: Any) -> bytes:
         return b"\xff\xfe"

@@ -1,4 +1,4 @@
-"""A broker that wants a password, and shows a certificate of its own authority."""
+"""A broker that asks for a password, and has a certificate of an authority made for it."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ LOGIN: Final = {"sasl.mechanism": "PLAIN", "sasl.username": "nearline", "sasl.pa
 
 
 class StrictBroker:
-    """Three doors besides the broker's own: for a password, for TLS, and for both."""
+    """Listens on four ports: without protection for itself, with a password, with TLS, and with both."""
 
     def __init__(self, folder: Path, properties: Mapping[str, str]) -> None:
         self.certified = certificate(folder, HOST)
@@ -30,7 +30,7 @@ class StrictBroker:
         )
 
     def settings(self, protocol: str, **more: str) -> dict[str, Any]:
-        """Of [kafka]."""
+        """The section [kafka] of the settings for this protocol."""
         trust = {"ssl.ca.location": str(self.certified.ca_file)} if protocol.endswith("SSL") else {}
         login = LOGIN if protocol.startswith("SASL") else {}
         options = {"security.protocol": protocol, **trust, **login, **more}

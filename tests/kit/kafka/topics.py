@@ -30,8 +30,8 @@ class Sender:
     """Sends records and waits until the broker has them. With a `transactional_id` each `send` is a transaction."""
 
     def __init__(self, kafka: KafkaSettings, transactional_id: str | None = None, **over: str) -> None:
-        own = {"transactional.id": transactional_id} if transactional_id else {}
-        self._producer = Producer(producer_config(kafka, **own, **over))
+        transactional = {"transactional.id": transactional_id} if transactional_id else {}
+        self._producer = Producer(producer_config(kafka, **transactional, **over))
         self._transactional = transactional_id is not None
         if self._transactional:
             self._producer.init_transactions(30)
@@ -97,7 +97,7 @@ def produce(kafka: KafkaSettings, topic: str, partition: int, num: int = 1, time
 
 
 def transaction(kafka: KafkaSettings, topic: str, partition: int, *, commit: bool | None) -> Producer:
-    """One record in a transaction that is committed, aborted, or (None) left open."""
+    """Sends a record in a transaction that is committed, aborted, or with None left open."""
     producer = Producer(producer_config(kafka, **{"transactional.id": f"{topic}-{partition}-{commit}"}))
     producer.init_transactions(20)
     producer.begin_transaction()

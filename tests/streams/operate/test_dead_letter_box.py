@@ -148,7 +148,7 @@ def test_what_is_marked_is_left_out(kafka: KafkaSettings, reader: OffsetReader) 
 @pytest.mark.broker
 def test_a_record_with_a_marks_header_is_a_letter_when_it_dies(kafka: KafkaSettings, reader: OffsetReader) -> None:
     send_dead_letter(kafka, topics.POSTS, b"one")
-    send_dead_letter(kafka, topics.POSTS, b"two", own=mark_headers("dropped"))
+    send_dead_letter(kafka, topics.POSTS, b"two", headers=mark_headers("dropped"))
     assert dead_letter_ids(kafka, reader) == ["0:0", "0:1"]
     assert read_mark(b"0:0", mark_headers("dropped")) == (DeadLetterId(Partition(0), Offset(0)), "dropped")
 
