@@ -45,9 +45,11 @@ def test_the_judge_sees_what_is_wrong(chaos: Chaos) -> None:
     assert judge.compare(dead, held).posts.resurrected == {post_id}
     other = {**end.live, post_id: {**event, "text": "another text"}}
     assert judge.compare(end._replace(live=other), held).posts.older == {post_id}
-    member_id, member = next((key, one) for key, one in end.members.items() if one.profile and one.history)
+    member_id, member = next((key, member) for key, member in end.members.items() if member.profile and member.history)
     hides = {**end.members, member_id: member._replace(hidden={"never-hidden"})}
     assert judge.compare(end._replace(members=hides), held).members.older == {member_id}
-    another = next(one.vector for key, one in held.members.items() if key != member_id and one.vector is not None)
+    another = next(
+        stored.vector for key, stored in held.members.items() if key != member_id and stored.vector is not None
+    )
     swapped = {**held.members, member_id: held.members[member_id]._replace(vector=another)}
     assert judge.compare(end, held._replace(members=swapped)).members.other_vector == {member_id}

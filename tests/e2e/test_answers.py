@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 
 def test_members_find_what_they_care_about_far_better_than_chance(running: Running, client: RetrieverClient) -> None:
-    found, chance = precision(client, running.world.truth, 60)
-    assert found > 0.6, f"{found:.0%} of the best candidates fit their member's interests"
-    assert found > 6 * chance
+    share, chance = precision(client, running.world.truth, 60)
+    assert share > 0.6, f"{share:.0%} of the best candidates fit their member's interests"
+    assert share > 6 * chance
 
 
 def test_an_answer_says_where_it_comes_from(running: Running) -> None:
@@ -43,19 +43,19 @@ def test_own_hidden_and_deleted_posts_are_left_out(running: Running, client: Ret
     hides = [event for event in events if event.get("action") == "hide"]
     member_id = next(event["member_id"] for event in hides if event["member_id"] not in truth.deleted_members)
     hidden = {event["post_id"] for event in hides if event["member_id"] == member_id}
-    own = {event["post_id"] for event in events if event.get("author_id") == member_id}
-    found = set(client.retrieve(RetrieveRequest(member_id=member_id)).post_ids)
-    assert not found & (hidden | own | set(truth.deleted_posts))
+    own_posts = {event["post_id"] for event in events if event.get("author_id") == member_id}
+    answered = set(client.retrieve(RetrieveRequest(member_id=member_id)).post_ids)
+    assert not answered & (hidden | own_posts | set(truth.deleted_posts))
     with_own = set(client.retrieve(RetrieveRequest(member_id=member_id, own_posts=True)).post_ids)
-    assert with_own >= own - hidden - set(truth.deleted_posts)
+    assert with_own >= own_posts - hidden - set(truth.deleted_posts)
 
 
 def test_what_was_acted_on_is_left_out_when_asked(running: Running, client: RetrieverClient) -> None:
     member_id = _somebody(running)
     liked = {event["post_id"] for event in running.world.events if _likes(event, member_id)}
     assert liked & set(client.retrieve(RetrieveRequest(member_id=member_id)).post_ids)
-    asked = RetrieveRequest(member_id=member_id, hide_acted=True)
-    assert not liked & set(client.retrieve(asked).post_ids)
+    request = RetrieveRequest(member_id=member_id, hide_acted=True)
+    assert not liked & set(client.retrieve(request).post_ids)
 
 
 def test_filters_apply_before_scoring(pipeline: Pipeline, unique: Callable[[str], str]) -> None:

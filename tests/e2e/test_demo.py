@@ -43,16 +43,16 @@ def made_up(running: Running, tmp_path: Path) -> Input:
 
 
 def test_the_demos_job_shows_what_it_promises(pipeline: Pipeline, made_up: Input) -> None:
-    said: list[str] = []
+    printed: list[str] = []
     # Its commands are processes: it runs two at a time.
     commands = Pipeline(pipeline.data_dir, environment=ENVIRONMENT)
-    Job(commands, made_up, said.append).run()
-    text = "\n".join(said)
+    Job(commands, made_up, printed.append).run()
+    text = "\n".join(printed)
     steps = ("1. All of it is searchable", "2. A fresh post is retrievable", "3. Two members", "4. demo-p", "5. Lag of")
     assert [step for step in steps if step not in text] == []
     assert text.count(", who cares about ") == 2
-    found, chance = map(int, re.findall(r"(\d+)%", text.partition("Of the best")[2]))
-    assert found > 3 * chance
+    percent, chance = map(int, re.findall(r"(\d+)%", text.partition("Of the best")[2]))
+    assert percent > 3 * chance
     # Other tests go on without its posts.
     posts = [*made_up.facts.created_us, "demo-fresh"]
     pipeline.ingest([post_deleted(post_id) for post_id in posts])

@@ -97,10 +97,10 @@ def test_a_deleted_member_leaves_nothing(pipeline: Pipeline, client: RetrieverCl
     pipeline.ingest([member_deleted(member_id)])
     pipeline.ingest([activity(member_id, post_id, "share")])
     pipeline.wait()
-    found = pipeline.ask("get", "member", member_id)
-    assert found["context"]["deleted"] is True
-    assert not any(found["context"].get(name) for name in ("headline", "skills", "history", "acted", "hidden"))
-    assert found["cold"]["deleted"] is True
+    shown = pipeline.ask("get", "member", member_id)
+    assert shown["context"]["deleted"] is True
+    assert not any(shown["context"].get(name) for name in ("headline", "skills", "history", "acted", "hidden"))
+    assert shown["cold"]["deleted"] is True
     assert pipeline.attempt("vectors", "member", member_id).returncode == 1
     answer = client.retrieve(RetrieveRequest(member_id=member_id, k=20))
     assert answer.reasons == ["member_unknown", "trending"]

@@ -30,8 +30,8 @@ PRECISION = 1e-5
 @pytest.mark.parametrize("kind", ["post", "member"])
 def test_the_cold_tier_holds_what_encode_gives_for_every_context(running: Running, kind: Kind) -> None:
     contexts, stored = _at_one_moment(running.pipeline, kind)
-    given = "".join(msgspec.json.encode(context).decode() + "\n" for context in contexts.values())
-    encoded = running.pipeline.lines("encode", f"--{kind}", given=given)
+    body = "".join(msgspec.json.encode(context).decode() + "\n" for context in contexts.values())
+    encoded = running.pipeline.lines("encode", f"--{kind}", given=body)
     assert [line["id"] for line in encoded] == list(contexts)
     assert len(encoded) >= len(_alive(running, kind))
     wrong = [line["id"] for line in encoded if not _same(line["vector"], stored[line["id"]].vector)]
@@ -49,7 +49,8 @@ def _at_one_moment(pipeline: Pipeline, kind: Kind) -> tuple[dict[str, Any], dict
         contexts.update(_contexts(pipeline, kind))
         held.update(_stored(pipeline, kind, list(contexts)))
         return all(
-            entity_id in held and held[entity_id].revision == one["revision"] for entity_id, one in contexts.items()
+            entity_id in held and held[entity_id].revision == context["revision"]
+            for entity_id, context in contexts.items()
         )
 
     until(agree, "the cold tier to have the newest revision of every context", 60)
@@ -67,9 +68,9 @@ def _contexts(pipeline: Pipeline, kind: Kind) -> dict[str, Any]:
 def _stored(pipeline: Pipeline, kind: Kind, ids: list[str]) -> dict[str, StoredPost | StoredMember]:
     assert pipeline.instance.cold_socket is not None
     with closing(RemoteColdTier(Path(pipeline.instance.cold_socket), timeout_s=30)) as cold:
-        posts = cold.posts([PostId(one) for one in ids], with_vectors=True) if kind == "post" else []
-        members = cold.members([MemberId(one) for one in ids]) if kind == "member" else []
-    return {one: held for one, held in zip(ids, [*posts, *members], strict=True) if held is not None}
+        posts = cold.posts([PostId(entity_id) for entity_id in ids], with_vectors=True) if kind == "post" else []
+        members = cold.members([MemberId(entity_id) for entity_id in ids]) if kind == "member" else []
+    return {entity_id: held for entity_id, held in zip(ids, [*posts, *members], strict=True) if held is not None}
 
 
 def _alive(running: Running, kind: Kind) -> set[str]:
@@ -81,10 +82,10 @@ def _alive(running: Running, kind: Kind) -> set[str]:
     return active - set(truth.deleted_members)
 
 
-def _same(ours: list[float] | None, theirs: Any) -> bool:
-    if ours is None or theirs is None:
-        return ours is theirs
-    return bool(abs(1 - np.dot(ours, theirs)) < PRECISION)
+def _same(encoded: list[float] | None, stored: Any) -> bool:
+    if encoded is None or stored is None:
+        return encoded is stored
+    return bool(abs(1 - np.dot(encoded, stored)) < PRECISION)
 
 
 def test_the_hot_tier_holds_the_same_vector(running: Running, client: RetrieverClient) -> None:

@@ -38,9 +38,9 @@ def test_a_post_from_before_the_window_is_in_the_cold_tier_alone(
     post_id = unique("old")
     pipeline.ingest([post_created(post_id, "an old story", at=ago(days=30))])
     pipeline.wait()
-    found = pipeline.ask("get", "post", post_id)
-    assert found["cold"]["present"] is True
-    assert found["hot"]["present"] is False
+    answer = pipeline.ask("get", "post", post_id)
+    assert answer["cold"]["present"] is True
+    assert answer["hot"]["present"] is False
 
 
 def test_status_says_everything(running: Running) -> None:

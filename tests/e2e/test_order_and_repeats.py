@@ -74,10 +74,10 @@ def test_a_create_after_the_delete_brings_the_post_back(pipeline: Pipeline, uniq
     assert pipeline.ask("get", "post", post_id)["cold"]["deleted"] is True
     pipeline.ingest([post_created(post_id, "again", at=again)])
     pipeline.wait()
-    found = pipeline.ask("get", "post", post_id)
-    assert found["context"]["text"] == "again"
-    assert found["cold"]["deleted"] is False
-    assert found["hot"]["deleted"] is False
+    answer = pipeline.ask("get", "post", post_id)
+    assert answer["context"]["text"] == "again"
+    assert answer["cold"]["deleted"] is False
+    assert answer["hot"]["deleted"] is False
 
 
 def _history(post_id: str, rng: random.Random) -> list[dict[str, Any]]:

@@ -70,8 +70,8 @@ def broker(folder: Path) -> Iterator[StrictBroker]:
 @pytest.fixture(scope="module")
 def kafka(broker: StrictBroker) -> KafkaSettings:
     # Not compressed, so that a text is in a file as it is.
-    given = broker.settings("SASL_SSL", **{"compression.type": "none"})
-    return KafkaSettings.model_validate({**given, "erase_within_s": ERASE_WITHIN_S, "partitions": 2})
+    settings = broker.settings("SASL_SSL", **{"compression.type": "none"})
+    return KafkaSettings.model_validate({**settings, "erase_within_s": ERASE_WITHIN_S, "partitions": 2})
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,10 @@ def test_whoever_is_not_trusted_is_told_so_and_gets_nothing(
     strangers = {"ssl.ca.location": str(certificate(tmp_path, "stranger").ca_file)}
     wrong = strangers if protocol == "SSL" else {"sasl.password": "guessed"}
     settings = KafkaSettings.model_validate(broker.settings(protocol, **wrong))
-    with capture_logs() as said, pytest.raises(KafkaUnavailable) as caught:
+    with capture_logs() as logs, pytest.raises(KafkaUnavailable) as caught:
         ensure_topics(settings, [TopicSpec("strict", "events")], timeout_s=2)
-    assert any("see kafka.options" in one["event"] for one in said), said
-    assert not any(secret in f"{caught.value}{said}" for secret in (PASSWORD, "guessed"))
+    assert any("see kafka.options" in line["event"] for line in logs), logs
+    assert not any(secret in f"{caught.value}{logs}" for secret in (PASSWORD, "guessed"))
 
 
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SSL"])
@@ -144,18 +144,18 @@ def test_nothing_of_what_is_deleted_is_left(pipeline: Pipeline, kafka: KafkaSett
         "the member's waiting action": [struct.pack(">Q", DWELL_MS)],
     }
     # Else it would prove nothing that they are not found later.
-    found = {name: _places(folder, forms) for name, forms in marks.items()}
+    places = {name: _places(folder, forms) for name, forms in marks.items()}
     assert {"contexts-post-changelog", "post-contexts", "contexts-member-changelog", "member-contexts"} <= (
-        found["the post's text"]
+        places["the post's text"]
     )
-    assert {"contexts-member-changelog", "member-contexts"} <= found["the member's headline"]
-    assert "contexts-post-changelog" in found["the member's waiting action"]
+    assert {"contexts-member-changelog", "member-contexts"} <= places["the member's headline"]
+    assert "contexts-post-changelog" in places["the member's waiting action"]
     in_rows = "the post's text", "the member's headline", "the member's waiting action"
-    assert all("rows" in found[name] for name in in_rows), found
-    assert all("cold" in found[name] for name in ("the post's vector", "the member's vector")), found
+    assert all("rows" in places[name] for name in in_rows), places
+    assert all("cold" in places[name] for name in ("the post's vector", "the member's vector")), places
     embedding_topics = [spec.name for spec in generation_topics(pipeline.instance.generation)]
-    assert embedding_topics[0] in found["the post's vector"]
-    assert embedding_topics[1] in found["the member's vector"]
+    assert embedding_topics[0] in places["the post's vector"]
+    assert embedding_topics[1] in places["the member's vector"]
 
     pipeline.ingest([post_deleted("planted")])
     pipeline.ingest([member_deleted("leaver")])
@@ -194,8 +194,8 @@ def _plant(pipeline: Pipeline) -> None:
 
 
 def _vector(pipeline: Pipeline, kind: str, entity_id: str) -> list[float]:
-    (found,) = pipeline.lines("vectors", kind, entity_id)
-    vector: list[float] = found["vector"]
+    (line,) = pipeline.lines("vectors", kind, entity_id)
+    vector: list[float] = line["vector"]
     return vector
 
 
@@ -208,8 +208,8 @@ def _as_stored(vector: list[float]) -> list[bytes]:
 
 def _left(folder: Path, marks: Mapping[str, list[bytes]]) -> dict[str, set[str]]:
     """What was deleted and where it still is, but for what the README says."""
-    found = {name: _places(folder, forms) - set(RAW) for name, forms in marks.items()}
-    return {name: places for name, places in found.items() if places}
+    left = {name: _places(folder, forms) - set(RAW) for name, forms in marks.items()}
+    return {name: places for name, places in left.items() if places}
 
 
 def _places(folder: Path, forms: list[bytes]) -> set[str]:

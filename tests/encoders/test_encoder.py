@@ -148,8 +148,8 @@ def test_members_without_anything_to_encode_have_no_vector(tmp_path: Path, form:
 
 def test_loading_twice_gives_the_same_vectors_to_the_bit(package: ModelPackage) -> None:
     contexts = [post_context(text) for text in WORDS]
-    one, two = (Encoder.load(package.folder, device="cpu") for _ in range(2))
-    assert np.array_equal(vectors(one.encode_posts(contexts)), vectors(two.encode_posts(contexts)))
+    first, second = (Encoder.load(package.folder, device="cpu") for _ in range(2))
+    assert np.array_equal(vectors(first.encode_posts(contexts)), vectors(second.encode_posts(contexts)))
 
 
 def test_warm_up_fills_a_text_to_the_limit(encoder: Encoder) -> None:
@@ -172,11 +172,11 @@ def test_limits_that_the_model_cannot_hold_are_refused(tmp_path: Path) -> None:
 
 def test_threads_may_share_one_encoder(encoder: Encoder) -> None:
     expected = encoder.encode_text(WORDS[0])
-    found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(encoder.encode_text(WORDS[0]))) for _ in range(8)]
+    outcomes: list[Any] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(encoder.encode_text(WORDS[0]))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert all(np.array_equal(vector, expected) for vector in found)
+    assert len(outcomes) == 8
+    assert all(np.array_equal(vector, expected) for vector in outcomes)

@@ -89,15 +89,15 @@ def test_a_hugging_face_folder_becomes_a_package(tmp_path: Path, layout: str) ->
 
 
 def test_precision_is_that_of_the_weights_and_one_file_is_as_good_as_several(tmp_path: Path) -> None:
-    one = create_package(hub_folder(tmp_path / "a"), tmp_path / "pa", Recipe("llama", token_limits=LIMITS))
+    single = create_package(hub_folder(tmp_path / "a"), tmp_path / "pa", Recipe("llama", token_limits=LIMITS))
     several = hub_folder(tmp_path / "b", shard_size="40KB")
     other = create_package(several, tmp_path / "pb", Recipe("llama", token_limits=LIMITS))
     plain = create_package(
         hub_folder(tmp_path / "c", dtype="float32"), tmp_path / "pc", Recipe("llama", token_limits=LIMITS)
     )
-    assert (one.precision, other.precision, plain.precision) == ("bf16", "bf16", "fp32")
-    assert one.manifest.files["model.safetensors"] == other.manifest.files["model.safetensors"]
-    assert one.manifest.base_model.sha256 != other.manifest.base_model.sha256
+    assert (single.precision, other.precision, plain.precision) == ("bf16", "bf16", "fp32")
+    assert single.manifest.files["model.safetensors"] == other.manifest.files["model.safetensors"]
+    assert single.manifest.base_model.sha256 != other.manifest.base_model.sha256
 
 
 def test_a_recipe_shapes_the_package(tmp_path: Path) -> None:
@@ -176,6 +176,6 @@ def test_the_command_makes_and_checks(tmp_path: Path) -> None:
     source = hub_folder(tmp_path / "Tiny Llama_3")
     out = str(tmp_path / "p")
     options = ["--out", out, "--dimension", "16", "--post-tokens", "64", "--member-tokens", "64"]
-    made = CliRunner().invoke(package_command, ["create", str(source), *options])
-    assert made.output.startswith("tiny-llama-3-"), made.output
-    assert CliRunner().invoke(package_command, ["check", out, "--device", "cpu"]).output == made.output
+    created = CliRunner().invoke(package_command, ["create", str(source), *options])
+    assert created.output.startswith("tiny-llama-3-"), created.output
+    assert CliRunner().invoke(package_command, ["check", out, "--device", "cpu"]).output == created.output

@@ -11,9 +11,9 @@ def test_what_was_encoded_is_counted_and_nothing_is_padded(encoder: Encoder) -> 
     registry.register(EncoderMetrics(encoder))
 
     def value(name: str, **labels: str) -> float:
-        found = registry.get_sample_value(f"nearline_encode_{name}", labels)
-        assert found is not None
-        return found
+        sample = registry.get_sample_value(f"nearline_encode_{name}", labels)
+        assert sample is not None
+        return sample
 
     before = value("prompts_total"), value("tokens_total"), value("device_seconds_total")
     texts = ["one", "two words", "two words", "three of them"]

@@ -68,7 +68,7 @@ _ENTRY: Final = HistoryEntry(PostId("p"), "like", Micros(5), "text")
 
 def seeds(target: str) -> list[bytes]:
     """Good inputs, from which the fuzzer sets out."""
-    found: dict[str, list[bytes]] = {
+    inputs: dict[str, list[bytes]] = {
         "events": [
             json.dumps(event).encode()
             for event in (
@@ -114,7 +114,7 @@ def seeds(target: str) -> list[bytes]:
             b'{"text": "words", "exclude_authors": ["m"], "exclude_posts": ["p1"], "k": 2048}',
         ],
     }
-    return found[target]
+    return inputs[target]
 
 
 NAMES: Final = (

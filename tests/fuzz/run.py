@@ -53,13 +53,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--targets", nargs="*", choices=list(SHARES), default=list(SHARES))
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    options = parser.parse_args()
     figures: list[Figure] = []
     results: list[Result] = []
-    whole = sum(SHARES[name] for name in given.targets)
-    for name in given.targets:
-        todo = round(given.inputs * SHARES[name] / whole)
-        result = fuzz(f"tests.fuzz.targets:{name}", seeds(name), todo, given.seed)
+    whole = sum(SHARES[name] for name in options.targets)
+    for name in options.targets:
+        todo = round(options.inputs * SHARES[name] / whole)
+        result = fuzz(f"tests.fuzz.targets:{name}", seeds(name), todo, options.seed)
         print(f"{name}: {result.inputs} inputs in {result.seconds:.0f} s\n{result.said}", flush=True)
         results.append(result)
         figures += [
@@ -67,11 +67,11 @@ def main() -> int:
             Figure(f"{name}: inputs/s", result.inputs / result.seconds),
         ]
     figures += [
-        Figure("inputs", sum(result.inputs for result in results), given.inputs),
+        Figure("inputs", sum(result.inputs for result in results), options.inputs),
         Figure("crashes", sum(result.crashes for result in results), 0, "at_most"),
         Figure("hangs", sum(result.hangs for result in results), 0, "at_most"),
     ]
-    return report(figures, given.json)
+    return report(figures, options.json)
 
 
 def fuzz(target: str, corpus: list[bytes], inputs: int, seed: int, timeout_s: int = TIMEOUT_S) -> Result:
@@ -80,17 +80,17 @@ def fuzz(target: str, corpus: list[bytes], inputs: int, seed: int, timeout_s: in
     with tempfile.TemporaryDirectory(prefix="nearline-fuzz-") as temporary:
         folder = Path(temporary)
         (folder / "corpus").mkdir()
-        for number, one in enumerate(corpus):
-            (folder / "corpus" / f"seed-{number}").write_bytes(one)
+        for number, body in enumerate(corpus):
+            (folder / "corpus" / f"seed-{number}").write_bytes(body)
         (folder / "words").write_text("".join(f'"{_escaped(word)}"\n' for word in WORDS))
         while True:
-            status, said = _child(folder, target, timeout_s, inputs - done, seed)
-            done += _executed(said)
+            status, output = _child(folder, target, timeout_s, inputs - done, seed)
+            done += _executed(output)
             crashes, hangs = int(status not in (0, _TOOK_TOO_LONG)), 0
             if status == _TOOK_TOO_LONG:
                 hangs = int(_hangs_again(folder, target, timeout_s))
             if crashes or hangs or done >= inputs:
-                ending = "" if status == 0 else said[-_TAIL_CHARS:]
+                ending = "" if status == 0 else output[-_TAIL_CHARS:]
                 return Result(done, crashes, hangs, time.monotonic() - began, ending)
             # The machine stood still meanwhile: go on, on another way.
             seed += 1
@@ -103,10 +103,10 @@ def _child(folder: Path, target: str, timeout_s: int, inputs: int, seed: int) ->
 
 def _hangs_again(folder: Path, target: str, timeout_s: int) -> bool:
     inputs = sorted(folder.glob("timeout-*"))
-    found = any(_run(folder, target, timeout_s, str(one))[0] == _TOOK_TOO_LONG for one in inputs)
-    for one in inputs:
-        one.unlink()
-    return found
+    hangs = any(_run(folder, target, timeout_s, str(file))[0] == _TOOK_TOO_LONG for file in inputs)
+    for file in inputs:
+        file.unlink()
+    return hangs
 
 
 def _run(folder: Path, target: str, timeout_s: int, *arguments: str) -> tuple[int, str]:
@@ -120,21 +120,21 @@ def _run(folder: Path, target: str, timeout_s: int, *arguments: str) -> tuple[in
     return status, "\n".join(line for line in lines if not line.startswith(("INFO: ", "WARNING: ")))
 
 
-def _status(child: subprocess.Popen[bytes], said: Path) -> int:
+def _status(child: subprocess.Popen[bytes], output: Path) -> int:
     """Libfuzzer watches its inputs, and not the end of the process: what hangs there is the fault of none of them."""
     looks = 0
     while looks < 2:
         with suppress(subprocess.TimeoutExpired):
             return child.wait(END_S)
-        looks += bool(_ALL_DONE.search(said.read_text(errors="replace")))
+        looks += bool(_ALL_DONE.search(output.read_text(errors="replace")))
     child.kill()
     return 0
 
 
-def _executed(said: str) -> int:
+def _executed(output: str) -> int:
     """Libfuzzer says it at its end, however it ends."""
-    found = [line.split()[-1] for line in said.splitlines() if "number_of_executed_units" in line]
-    return int(found[-1]) if found else 0
+    numbers = [line.split()[-1] for line in output.splitlines() if "number_of_executed_units" in line]
+    return int(numbers[-1]) if numbers else 0
 
 
 def _escaped(word: str) -> str:

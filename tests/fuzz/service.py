@@ -22,11 +22,11 @@ class Service:
         return self._loop.run_until_complete(self._ask(body))
 
     async def _ask(self, body: bytes) -> tuple[int, bytes]:
-        given = [{"type": "http.request", "body": body, "more_body": False}]
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
         sent: list[Any] = []
 
         async def receive() -> Any:
-            return given.pop() if given else {"type": "http.disconnect"}
+            return messages.pop() if messages else {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             sent.append(message)

@@ -89,8 +89,8 @@ def hops(data: bytes) -> None:
         assert decode(encode_hop(hop)) == hop
         apply(hop)
     try:
-        found = decode_trending(data)
-        assert decode_trending(encode_trending(found)) == found
+        decoded = decode_trending(data)
+        assert decode_trending(encode_trending(decoded)) == decoded
     except BadRecord:
         pass
     taken = atheris.FuzzedDataProvider(data)
@@ -207,8 +207,8 @@ def _to_member(action: MemberAction) -> None:
     _kept_member(apply_member_action(MEMBER, action, NOW_US, RULES).row)
 
 
-def _sent(found: tuple[Hop, ...]) -> None:
-    for hop in found:
+def _sent(hops: tuple[Hop, ...]) -> None:
+    for hop in hops:
         decode: Any = decode_member_action if isinstance(hop.payload, MemberAction) else decode_post_activity
         assert decode(encode_hop(hop.payload)) == hop.payload
 
@@ -242,8 +242,8 @@ def _hot_tier() -> MatrixHotTier:
     return MatrixHotTier(8, HotSettings(capacity=64), clock=lambda: NOW_US)
 
 
-def _check(renderer: Prompts, found: list[Any], *, limit: int) -> None:
-    first, strange, last = found
+def _check(renderer: Prompts, contexts: list[Any], *, limit: int) -> None:
+    first, strange, last = contexts
     assert isinstance(first, list)
     assert first == last
     if not isinstance(strange, Unencodable):

@@ -32,8 +32,8 @@ def test_the_cpu_is_always_there() -> None:
 
 
 def test_a_device_by_number_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    monkeypatch.setattr("indexer.hot.matrix.TorchMatrix", lambda _slots, _dimension, device: made.append(device))
+    devices: list[str] = []
+    monkeypatch.setattr("indexer.hot.matrix.TorchMatrix", lambda _slots, _dimension, device: devices.append(device))
     for name in ("cuda", "cuda:1"):
         new_matrix(4, 8, name, threads=1)
-    assert made == ["cuda", "cuda:1"]
+    assert devices == ["cuda", "cuda:1"]

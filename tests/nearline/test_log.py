@@ -36,10 +36,10 @@ except ZeroDivisionError:
 
 
 def test_a_trace_on_a_terminal_shows_no_values() -> None:
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb") as terminal:
-        subprocess.run([sys.executable, "-c", ON_A_TERMINAL], stderr=theirs, check=True)
-        os.close(theirs)
+    reader, terminal_end = pty.openpty()
+    with os.fdopen(reader, "rb") as terminal:
+        subprocess.run([sys.executable, "-c", ON_A_TERMINAL], stderr=terminal_end, check=True)
+        os.close(terminal_end)
         printed = terminal.raw.read(100_000).decode()  # type: ignore[attr-defined]
     assert "ZeroDivisionError" in printed
     assert "hun-ter2" not in printed, "headers hold the key"

@@ -76,9 +76,9 @@ def test_bad_input_is_a_dead_letter_with_its_place_and_the_stage_goes_on(
     kafka = contexts.kafka
     neighbours = [f"neighbour-{number}" for number in range(len(bodies()))]
     mixed = [
-        one
+        mixed_case
         for case, name in zip(bodies(), neighbours, strict=True)
-        for one in (case, Case(name, ACCEPTED, raw(post_created(name)), name.encode()))
+        for mixed_case in (case, Case(name, ACCEPTED, raw(post_created(name)), name.encode()))
     ]
     with in_thread(contexts.stage().run):
         sent = send(kafka, [*mixed, *records()])

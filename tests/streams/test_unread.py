@@ -95,8 +95,10 @@ class Seen:
 
     def until_committed(self, offset: int, deleted: int) -> None:
         with closing(OffsetReader(self._kafka)) as reader:
-            wanted = {self._place: Committed(Offset(offset), deleted)}
-            until(lambda: reader.progress(self._group, [self._place]) == wanted, f"{self._stage} to commit {wanted}")
+            expected = {self._place: Committed(Offset(offset), deleted)}
+            until(
+                lambda: reader.progress(self._group, [self._place]) == expected, f"{self._stage} to commit {expected}"
+            )
 
     def lag(self) -> Lag:
         with closing(OffsetReader(self._kafka)) as reader:

@@ -23,7 +23,7 @@ def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_pat
     recorded = write_events(tmp_path / "events.jsonl", events(200))
     (tmp_path / "train.toml").write_text(TINY_MODEL)
     out = tmp_path / "out" / "package"
-    arguments = [str(one) for one in (tmp_path, recorded, out, tmp_path / "train.toml")]
+    arguments = [str(argument) for argument in (tmp_path, recorded, out, tmp_path / "train.toml")]
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     children = [
         Run(
@@ -37,15 +37,15 @@ def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_pat
     statuses = forks.run(*children)
     outputs = [output_of(child) for child in children]
     assert statuses == [0, 0], outputs
-    found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
-    assert [one["processes"] for one in found] == [2, 2]
+    of_ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert [results["processes"] for results in of_ranks] == [2, 2]
     for kind in ("infonce", "bce"):
         weights = torch.eye(8, requires_grad=True)
         whole = loss_of(kind, slice(0, 10), [*ROWS[0], *ROWS[1]], weights)
         whole.backward()
         assert weights.grad is not None
-        assert abs(sum(one[kind]["loss"] for one in found) / 2 - whole.item()) < 1e-5
-        mean = sum(torch.tensor(one[kind]["gradient"]) for one in found) / 2
+        assert abs(sum(results[kind]["loss"] for results in of_ranks) / 2 - whole.item()) < 1e-5
+        mean = sum(torch.tensor(results[kind]["gradient"]) for results in of_ranks) / 2
         assert torch.allclose(mean, weights.grad, atol=1e-5), "what accelerate makes of both is the whole's"
     package = ModelPackage.load(out)
     assert [path.name for path in out.parent.iterdir()] == ["package"]

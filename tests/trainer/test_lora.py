@@ -45,7 +45,7 @@ def whole(feed: Feed, start: ModelPackage, tmp_path_factory: pytest.TempPathFact
 
 
 def test_adapters_alone_learn_and_are_merged_into_the_matrices(start: ModelPackage, whole: ModelPackage) -> None:
-    before, after = (load_file(one.folder / WEIGHTS_FILE) for one in (start, whole))
+    before, after = (load_file(package.folder / WEIGHTS_FILE) for package in (start, whole))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "_proj" in name} | {"embed_tokens.weight"}
@@ -54,7 +54,7 @@ def test_adapters_alone_learn_and_are_merged_into_the_matrices(start: ModelPacka
         assert sizes[RANK - 1] > 100 * sizes[RANK], f"{name} changed by a matrix of another rank"
     rows = (before["embed_tokens.weight"] != after["embed_tokens.weight"]).any(1).nonzero().flatten().tolist()
     vocabulary = json.loads((start.folder / "tokenizer.json").read_bytes())["added_tokens"]
-    special = {one["id"] for one in vocabulary if one["content"] in start.manifest.special_tokens.values()}
+    special = {token["id"] for token in vocabulary if token["content"] in start.manifest.special_tokens.values()}
     assert set(rows) == special
     encoder = Encoder.load(whole.folder, device="cpu")
     stock = SentenceTransformer(str(whole.folder), device="cpu", local_files_only=True)

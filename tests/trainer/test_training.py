@@ -82,8 +82,8 @@ def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(
     assert record["counts"]["posts"] < 400
     assert record["seen"]["tokens"] <= TOKENS
     assert record["losses"][-1][1] < record["losses"][0][1]
-    found = {figures["history"]: figures["groups"]["protocol"]["recall"]["10"] for figures in record["figures"]}
-    assert found["acted"] > 0.6, "chance finds 0.17, words in common 0.5"
+    recalls = {figures["history"]: figures["groups"]["protocol"]["recall"]["10"] for figures in record["figures"]}
+    assert recalls["acted"] > 0.6, "chance finds 0.17, words in common 0.5"
     assert len(manifest.quantiles["count.like"]) == 99
     assert manifest.quantiles["count.like"][-1] == 2
 
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_package_after_a_kill_too(
     """It began in a process whose BLAS has one thread, not two; the record does not speak of them."""
     killed = tmp_path / "killed"
     config = recorded.parent / "train.toml"
-    arguments = [str(one) for one in (recorded, killed, config, TOKENS, 13)]
+    arguments = [str(argument) for argument in (recorded, killed, config, TOKENS, 13)]
     child = Run("tests.kit.children.train_until_killed", arguments, str(tmp_path / "output"))
     assert forks.run(child) == [-signal.SIGKILL], output_of(child)
     assert not killed.exists()
@@ -124,10 +124,10 @@ def test_training_goes_on_from_a_package(commands: Commands, recorded: Path, tmp
 def test_tokens_are_dropped_unless_a_package_is_the_start(feed: Feed) -> None:
     """Words in their order are what it knows."""
     data = training_data(feed, feed.cut(0.15))
-    chosen, given = TrainSettings(), TrainSettings(token_dropout=0.1)
+    chosen, dropping = TrainSettings(), TrainSettings(token_dropout=0.1)
     plans = [
         Plan(data.cut_us, TOKENS, 0, settings, "mine", start)
-        for settings in (chosen, given)
+        for settings in (chosen, dropping)
         for start in (None, Path("other"))
     ]
     assert [plan.record(data)["settings"]["token_dropout"] for plan in plans] == [0.5, 0.0, 0.1, 0.1]

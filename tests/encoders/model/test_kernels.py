@@ -62,8 +62,8 @@ def attended(kernels: Kernels | None, qkv: Tensor, lengths: list[int], rows: int
     query, key, value = (side.transpose(0, 1).unsqueeze(0) for side in sides)
     module = torch.nn.Module()
     module.layer_idx = 0  # type: ignore[assignment]
-    found, _ = packed_attention(module, query, key, value, None, packing=packing, scaling=SIZE**-0.5)
-    return found[0].flatten(1)
+    output, _ = packed_attention(module, query, key, value, None, packing=packing, scaling=SIZE**-0.5)
+    return output[0].flatten(1)
 
 
 @both
@@ -86,8 +86,8 @@ def test_attention_of_all_lengths(kernels: Kernels, dtype: torch.dtype, toleranc
     prefix = [(key, value)] if prefix_tokens else None
     expected = attended(None, qkv.float(), LENGTHS, rows, prefix and [(key.float(), value.float())])
     for _ in range(2):
-        found = attended(kernels, qkv, LENGTHS, rows, prefix)
-        torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=2e-6)
+        output = attended(kernels, qkv, LENGTHS, rows, prefix)
+        torch.testing.assert_close(output.float(), expected, rtol=tolerance, atol=2e-6)
 
 
 @both
@@ -134,10 +134,14 @@ def test_an_encoder_with_kernels_gives_the_same_vectors(tmp_path: Path, precisio
     prompts = plain.prompts(texts)
     exact = one_by_one(plain.package, prompts, "mean")
     for share in (True, False):
-        ours, theirs = (encoder.encode_texts(texts, share_prefix=share) for encoder in (compiled, plain))
-        assert worst_distance(ours, exact) < PROMISED[precision]
-        assert worst_distance(theirs, exact) < PROMISED[precision]
-        assert worst_distance(ours, [torch.tensor(vector) for vector in theirs]) < PROMISED[precision]
+        compiled_vectors, plain_vectors = (
+            encoder.encode_texts(texts, share_prefix=share) for encoder in (compiled, plain)
+        )
+        assert worst_distance(compiled_vectors, exact) < PROMISED[precision]
+        assert worst_distance(plain_vectors, exact) < PROMISED[precision]
+        assert (
+            worst_distance(compiled_vectors, [torch.tensor(vector) for vector in plain_vectors]) < PROMISED[precision]
+        )
 
 
 def test_sizes_that_fit_no_kernel_stay_eager(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ def test_percentiles_run_from_1_to_100() -> None:
 def test_a_table_of_a_sample_is_sound_and_orders_it(numbers: list[float]) -> None:
     table = quantile_table(numbers)
     check_table(table)
-    found = [percentile(table, number) for number in sorted(numbers)]
-    assert found == sorted(found)
-    assert (found[0] >= 1, found[-1]) == (True, NUM_BOUNDARIES + 1)
+    percentiles = [percentile(table, number) for number in sorted(numbers)]
+    assert percentiles == sorted(percentiles)
+    assert (percentiles[0] >= 1, percentiles[-1]) == (True, NUM_BOUNDARIES + 1)
 
 
 def test_a_table_of_even_numbers_spreads_them_evenly() -> None:

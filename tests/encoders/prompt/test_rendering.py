@@ -32,12 +32,12 @@ def test_rendered_texts_have_the_same_vectors(tmp_path: Path, form: MemberForm) 
     stock = sentence_transformers.SentenceTransformer(str(package.folder), device="cpu")
 
     def by_stock(rendered: list[Rendered]) -> np.ndarray:  # type: ignore[type-arg]
-        found = []
+        of_prompts = []
         for parts in rendered:
             assert not isinstance(parts, Unencodable)
             vectors = [stock.encode(part.text) for part in parts]
-            found.append(weighted_mean(vectors, [part.weight for part in parts]))
-        return np.stack(found)  # type: ignore[arg-type]
+            of_prompts.append(weighted_mean(vectors, [part.weight for part in parts]))
+        return np.stack(of_prompts)  # type: ignore[arg-type]
 
     assert by_stock(renderer.posts(POSTS)) == pytest.approx(np.stack(encoder.encode_posts(POSTS)), abs=1e-5)  # type: ignore[arg-type]
     assert by_stock(renderer.members(MEMBERS)) == pytest.approx(np.stack(encoder.encode_members(MEMBERS)), abs=1e-5)  # type: ignore[arg-type]

@@ -71,10 +71,10 @@ MEMBER: Final = member_context(
 )
 
 
-def check(before: list[tuple[str, TokenIds]], after: list[tuple[str, TokenIds]], at: int, own: TokenIds) -> None:
+def check(before: list[tuple[str, TokenIds]], after: list[tuple[str, TokenIds]], at: int, of_text: TokenIds) -> None:
     """Only the field at this place has changed, and into these tokens."""
     expected = [*before]
-    expected[at] = (before[at][0], own)
+    expected[at] = (before[at][0], of_text)
     assert after == expected
 
 
@@ -82,11 +82,11 @@ def check(before: list[tuple[str, TokenIds]], after: list[tuple[str, TokenIds]],
 def test_in_a_post_only_the_fields_own_tokens_change(fields: Fields, text: str) -> None:
     plain = fields(fields.posts(POST)[0])
     assert [role for role, _ in plain] == ["instruction", "author", "language", "age", "count.like", "text"]
-    own = fields.tokens(text)
+    of_text = fields.tokens(text)
     for at, name in ((1, "author_id"), (2, "language"), (5, "text")):
         strange = msgspec.structs.replace(POST, **{name: text})
-        first, found, last = fields.posts(POST, strange, POST)
-        check(plain, fields(found), at, own)
+        first, changed, last = fields.posts(POST, strange, POST)
+        check(plain, fields(changed), at, of_text)
         assert fields(first) == fields(last) == plain
 
 
@@ -95,13 +95,13 @@ def test_in_a_member_only_the_fields_own_tokens_change(fields: Fields, text: str
     plain = fields(fields.members(MEMBER)[0])
     roles = ["instruction", "headline", "skills", "industry", "language"]
     assert [role for role, _ in plain] == [*roles, "action.share", "age", "action.like", "age"]
-    own = fields.tokens(text)
+    of_text = fields.tokens(text)
     for at, name in ((1, "headline"), (3, "industry"), (4, "language")):
-        check(plain, fields(fields.members(msgspec.structs.replace(MEMBER, **{name: text}))[0]), at, own)
+        check(plain, fields(fields.members(msgspec.structs.replace(MEMBER, **{name: text}))[0]), at, of_text)
     skills = msgspec.structs.replace(MEMBER, skills=[text, "go"])
     check(plain, fields(fields.members(skills)[0]), 2, fields.tokens(f"{text}, go"))
     history = msgspec.structs.replace(MEMBER, history=[MEMBER.history[0], history_entry(text)])
-    check(plain, fields(fields.members(history)[0]), 8, [*plain[8][1][: -len(fields.tokens("plain"))], *own])
+    check(plain, fields(fields.members(history)[0]), 8, [*plain[8][1][: -len(fields.tokens("plain"))], *of_text])
 
 
 @given(text=TEXTS)

@@ -26,8 +26,8 @@ def clock() -> SetClock:
 
 @pytest.fixture(params=KINDS)
 def tier(request: pytest.FixtureRequest, tmp_path: Path, clock: SetClock) -> Iterator[ColdTier]:
-    with cold_tier(request.param, tmp_path, clock) as made:
-        yield made
+    with cold_tier(request.param, tmp_path, clock) as tier_of_kind:
+        yield tier_of_kind
 
 
 def revision_of(tier: ColdTier, name: str) -> tuple[int, bool] | None:
@@ -107,13 +107,13 @@ def test_a_delete_before_its_post_guards_too(tier: ColdTier) -> None:
 def test_posts_come_in_the_order_asked(tier: ColdTier) -> None:
     written = [post_embedding(f"p{number}", author=f"m{number}", language=None) for number in range(5)]
     tier.write("post", index_records(*written))
-    found = tier.posts([PostId("p3"), PostId("gone"), PostId("p1")], with_vectors=True)
-    assert [one and one.post_id for one in found] == ["p3", None, "p1"]
-    assert found[0] is not None
-    assert found[0].vector is not None
-    np.testing.assert_array_equal(found[0].vector, np.frombuffer(written[3].vector, "<f4"))
-    assert (found[0].author_id, found[0].language, found[0].created_at_us) == ("m3", None, NOW)
-    assert tier.posts([PostId("p3")])[0] == found[0]._replace(vector=None)
+    stored = tier.posts([PostId("p3"), PostId("gone"), PostId("p1")], with_vectors=True)
+    assert [post and post.post_id for post in stored] == ["p3", None, "p1"]
+    assert stored[0] is not None
+    assert stored[0].vector is not None
+    np.testing.assert_array_equal(stored[0].vector, np.frombuffer(written[3].vector, "<f4"))
+    assert (stored[0].author_id, stored[0].language, stored[0].created_at_us) == ("m3", None, NOW)
+    assert tier.posts([PostId("p3")])[0] == stored[0]._replace(vector=None)
 
 
 def test_a_tombstone_has_no_vector(tier: ColdTier) -> None:
@@ -218,13 +218,13 @@ def test_many_posts_as_plain_as_brute_force(tier: ColdTier) -> None:
     plain = BruteColdTier(DIMENSION)
     languages = ("en", "de", None)
     batch = [
-        post_embedding(f"p{n}", 1, vector=one, author=f"m{n % 20}", language=languages[n % 3], created_at_us=NOW + n)
-        for n, one in enumerate(vectors(400))
+        post_embedding(f"p{n}", 1, vector=vector, author=f"m{n % 20}", language=languages[n % 3], created_at_us=NOW + n)
+        for n, vector in enumerate(vectors(400))
     ]
     changes = [post_embedding(f"p{n}", 2, author="m3") for n in range(0, 400, 9)]
     changes += [post_embedding(f"p{n}", 3, deleted=True) for n in range(0, 400, 7)]
-    for first, some in ((0, batch), (400, changes)):
-        assert tier.write("post", index_records(*some, first=first)) == plain.write("post", index_records(*some))
+    for first, posts in ((0, batch), (400, changes)):
+        assert tier.write("post", index_records(*posts, first=first)) == plain.write("post", index_records(*posts))
         tier.flush()
     for query in vectors(3, seed=5):
         for filters in (
@@ -257,13 +257,13 @@ def test_any_order_and_any_repeats_end_as_in_brute_force(
     with cold_tier(kind, tmp_path_factory.mktemp("cold"), clock) as tier:
         offset = 0
         for batch in batches:
-            some = [
+            posts = [
                 post_embedding(name, rev, deleted=True) if gone else post_embedding(name, rev)
                 for name, rev, gone in batch
             ]
             # Each batch comes twice, as after a crash before its commit.
             for _ in range(2):
-                written = index_records(*some, first=offset)
+                written = index_records(*posts, first=offset)
                 assert tier.write("post", written) == plain.write("post", written)
             offset += len(batch)
         assert tier.posts(NAMES) == plain.posts(NAMES)

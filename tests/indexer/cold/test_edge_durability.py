@@ -47,9 +47,9 @@ def _after_a_power_cut(folder: Path) -> tuple[int, int]:
         on_disk = Path(left) / "cold"
         shutil.copytree(folder / "cold", on_disk, ignore=shutil.ignore_patterns("open-*", "closed-*"))
         with contextlib.closing(open_edge_tier(on_disk)) as tier:
-            found = {stored.post_id for stored in tier.scroll_posts()}
-            assert tier.count("post") == len(found)
-            return len(found), tier.count("member")
+            post_ids = {stored.post_id for stored in tier.scroll_posts()}
+            assert tier.count("post") == len(post_ids)
+            return len(post_ids), tier.count("member")
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -72,9 +72,9 @@ def test_a_power_cut_between_two_flushes_leaves_no_post_twice(tmp_path: Path) ->
     for _ in range(2):
         with contextlib.closing(open_edge_tier(tmp_path / "cold", erase_within_s=0)) as tier:
             assert tier.count("post") == 99, "p10 is gone, and the record of other is read again"
-            assert [one and one.revision for one in tier.posts([PostId("p80")])] == [3]
+            assert [post and post.revision for post in tier.posts([PostId("p80")])] == [3]
             assert tier.search(third_text, 1).post_ids == ["p80"]
-            assert sorted(tier.search(first_text, 200).post_ids) == sorted(one.post_id for one in tier.scroll_posts())
+            assert sorted(tier.search(first_text, 200).post_ids) == sorted(post.post_id for post in tier.scroll_posts())
             tier.flush()
     with contextlib.closing(open_edge_tier(tmp_path / "cold", erase_within_s=0)) as tier:
         tier.write("post", index_records(post_embedding("p80", 4, deleted=True)))
@@ -111,8 +111,8 @@ def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
         with contextlib.closing(open_edge_tier(tmp_path)) as tier:
             for stored, expected in zip(tier.posts(names), plain.posts(names), strict=True):
                 assert expected is None or (stored is not None and stored.revision >= expected.revision)
-            for one in (tier, plain):
-                one.write("post", cold_writer.batch(done))
+            for each in (tier, plain):
+                each.write("post", cold_writer.batch(done))
             done += 1
             assert tier.posts(names) == plain.posts(names)
             same_hits(tier.search(vectors(1)[0], 1000), plain.search(vectors(1)[0], 1000))

@@ -25,8 +25,8 @@ from tests.kit.tiers import fill, open_edge_tier, same_hits
 
 @pytest.fixture
 def tier(tmp_path: Path) -> Iterator[EdgeColdTier]:
-    with contextlib.closing(open_edge_tier(tmp_path)) as made:
-        yield made
+    with contextlib.closing(open_edge_tier(tmp_path)) as edge_tier:
+        yield edge_tier
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -36,8 +36,8 @@ def test_many_shards_answer_as_one(tier: EdgeColdTier) -> None:
     fill(tier, 900)
     fill(plain, 900)
     gone = [post_embedding(f"p{n:04}", 2, deleted=True) for n in range(0, 900, 11)]
-    for one in (tier, plain):
-        one.write("post", index_records(*gone, first=900))
+    for each in (tier, plain):
+        each.write("post", index_records(*gone, first=900))
     for query in (vectors(1)[0], vectors(1, seed=9)[0]):
         for filters in (
             Filters(),

@@ -49,8 +49,8 @@ def test_the_vector_of_a_deleted_post_leaves_the_files(tmp_path: Path) -> None:
         (victim,) = tier.posts([PostId("p0070")], with_vectors=True)
         assert victim is not None
         assert victim.vector is not None
-        for one in (tier, plain):
-            one.write("post", index_records(post_embedding("p0070", 2, deleted=True), first=300))
+        for each in (tier, plain):
+            each.write("post", index_records(post_embedding("p0070", 2, deleted=True), first=300))
         tier.flush()
         tier.sweep(Micros(0))
         assert _in_files(tmp_path, victim.vector)
@@ -86,19 +86,19 @@ def test_a_shard_whose_renewal_fails_goes_on_and_is_renewed_later(
     plain = BruteColdTier(DIMENSION)
     query = vectors(1)[0]
     with contextlib.closing(open_edge_tier(tmp_path, erase_within_s=0)) as tier:
-        for one in (tier, plain):
-            fill(one, 150)
+        for each in (tier, plain):
+            fill(each, 150)
         (victim,) = tier.posts([PostId("p0070")], with_vectors=True)
         assert victim is not None
         assert victim.vector is not None
-        for one in (tier, plain):
-            one.write("post", index_records(post_embedding("p0070", 2, deleted=True), first=300))
+        for each in (tier, plain):
+            each.write("post", index_records(post_embedding("p0070", 2, deleted=True), first=300))
         with monkeypatch.context() as broken:
             _break(broken, step)
             with pytest.raises(TierUnavailable, match="for this test"):
                 tier.sweep(Micros(0))
-        for one in (tier, plain):
-            one.write("post", index_records(post_embedding("p0071", 2), post_embedding("new"), first=301))
+        for each in (tier, plain):
+            each.write("post", index_records(post_embedding("p0071", 2), post_embedding("new"), first=301))
         tier.flush()
         same_hits(tier.search(query, 300), plain.search(query, 300))
         tier.sweep(Micros(0))
@@ -223,7 +223,7 @@ def test_a_warning_comes_before_a_deleted_vector_is_there_too_long(
             clock.now = Micros(NOW + hour * HOUR_US)
             with capture_logs() as logs, pytest.raises(TierUnavailable):
                 tier.sweep(Micros(0))
-            assert ["longer than kafka.erase_within_s" in one["event"] for one in logs] == [True] * warnings
+            assert ["longer than kafka.erase_within_s" in line["event"] for line in logs] == [True] * warnings
 
 
 @pytest.mark.usefixtures("small_shards")

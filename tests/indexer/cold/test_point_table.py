@@ -17,7 +17,7 @@ def test_an_entity_has_one_number_and_its_newest_revision(order: tuple[int, ...]
     stored = [(number, (OLD, GONE, NEW, OTHER)[which]) for number, which in enumerate(order)]
     table = PointTable()
     outdated: list[int] = []
-    for page in [stored] if at_once else [[one] for one in stored]:
+    for page in [stored] if at_once else [[record] for record in stored]:
         outdated += table.load([number for number, _ in page], [head for _, head in page])
     table.find_free_numbers()
     number = order.index(2)

@@ -137,4 +137,4 @@ def _written(tier: QdrantColdTier, batch: Any) -> None:
 
     until(written, "the write to succeed", 20)
     assert tier.count("post") == 2
-    assert [one and one.revision for one in tier.posts([PostId("p1"), PostId("p2")])] == [1, 1]
+    assert [post and post.revision for post in tier.posts([PostId("p1"), PostId("p2")])] == [1, 1]

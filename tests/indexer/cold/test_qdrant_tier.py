@@ -24,8 +24,8 @@ GENERATION = Generation(f"test-{uuid.uuid4().hex[:8]}")
 
 @pytest.fixture
 def client() -> Iterator[QdrantClient]:
-    with QdrantServer() as server, closing(connect(server.settings())) as made:
-        yield made
+    with QdrantServer() as server, closing(connect(server.settings())) as connection:
+        yield connection
 
 
 def make(client: QdrantClient, dimension: int | None = DIMENSION) -> QdrantColdTier:
@@ -57,7 +57,7 @@ def test_an_old_owner_that_wakes_up_overwrites_nothing(client: QdrantClient, mon
     monkeypatch.setattr(old, "_last_writes", lambda *_: seen_before)
     old.write("post", index_records(post_embedding("p1", 1), post_embedding("p2", 1), first=10))
     stored = new.posts([PostId("p1"), PostId("p2")])
-    assert [(one.revision, one.deleted) for one in stored if one is not None] == [(3, True), (3, False)]
+    assert [(post.revision, post.deleted) for post in stored if post is not None] == [(3, True), (3, False)]
     assert new.search(vectors(1)[0], 10).post_ids == ["p2"]
 
 
@@ -81,7 +81,7 @@ def test_a_batch_is_one_call_for_each_partition(client: QdrantClient, monkeypatc
     upserts = Upserts(client, monkeypatch)
     first = index_records(*(post_embedding(f"a{n}") for n in range(30)), partition=0)
     second = index_records(*(post_embedding(f"b{n}") for n in range(20)), partition=1)
-    tier.write("post", [one for pair in zip(first, second, strict=False) for one in pair] + first[20:])
+    tier.write("post", [record for pair in zip(first, second, strict=False) for record in pair] + first[20:])
     assert sorted(upserts.sizes) == [20, 30]
     upserts.sizes.clear()
     # After a crash the batch is read again, cut elsewhere: what is there already changes nothing.
@@ -93,14 +93,14 @@ def test_a_batch_is_one_call_for_each_partition(client: QdrantClient, monkeypatc
         "post", [*index_records(post_embedding("new"), first=31), *index_records(post_embedding("a2", 3), first=33)]
     )
     assert sorted(upserts.sizes) == [1, 1]
-    assert [one and one.revision for one in tier.posts([PostId("a2"), PostId("new")])] == [3, 1]
+    assert [post and post.revision for post in tier.posts([PostId("a2"), PostId("new")])] == [3, 1]
 
 
 def test_a_post_from_another_partition_is_written_under_its_own_condition(client: QdrantClient) -> None:
     tier = make(client)
     tier.write("post", index_records(post_embedding("p1", 1), first=1000, partition=0))
     tier.write("post", index_records(post_embedding("p1", 2), first=5, partition=3))
-    assert [one and one.revision for one in tier.posts([PostId("p1")])] == [2]
+    assert [post and post.revision for post in tier.posts([PostId("p1")])] == [2]
 
 
 def test_a_server_that_is_away_makes_the_tier_unavailable() -> None:

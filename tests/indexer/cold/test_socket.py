@@ -83,10 +83,10 @@ def test_a_socket_that_a_killed_owner_left_is_replaced(
 def test_a_scroll_comes_in_pages_and_may_be_left(owned: BruteColdTier, path: Path, remote: RemoteColdTier) -> None:
     with serving(owned, path):
         assert len({stored.post_id for stored in remote.scroll_posts()}) == 5000
-        some = remote.scroll_posts()
-        assert next(some).post_id
+        pages = remote.scroll_posts()
+        assert next(pages).post_id
         assert remote.count("member") == 1
-        del some
+        del pages
         assert remote.count("post") == 5000
 
 
@@ -122,18 +122,18 @@ def test_a_fault_of_the_owner_is_unavailable_not_a_hang(
 
 
 def test_an_owner_that_is_silent_is_unavailable_after_the_time_out(owned: BruteColdTier, path: Path) -> None:
-    asked, answer = threading.Event(), threading.Event()
+    called, answer = threading.Event(), threading.Event()
 
     class Slow(BruteColdTier):
         def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-            asked.set()
+            called.set()
             answer.wait()
             return owned.search(query_D, k, filters)
 
     with serving(Slow(DIMENSION), path), contextlib.closing(RemoteColdTier(path, timeout_s=0.05)) as hasty:
         with pytest.raises(TierUnavailable, match=r"within 0\.05 s"):
             hasty.search(vectors(1)[0], 1)
-        assert asked.wait(10)
+        assert called.wait(10)
         answer.set()
         # The late answer must not be taken for the next one.
         with contextlib.suppress(TierUnavailable):
@@ -143,11 +143,11 @@ def test_an_owner_that_is_silent_is_unavailable_after_the_time_out(owned: BruteC
 def test_many_threads_share_one_client(owned: BruteColdTier, path: Path, remote: RemoteColdTier) -> None:
     wrong: list[str] = []
 
-    def ask(mine: int) -> None:
+    def ask(own_number: int) -> None:
         for _ in range(30):
-            found = remote.posts([PostId(f"p{mine}")])[0]
-            if found is None or found.post_id != f"p{mine}":
-                wrong.append(f"asked for p{mine}, got {found}")
+            stored = remote.posts([PostId(f"p{own_number}")])[0]
+            if stored is None or stored.post_id != f"p{own_number}":
+                wrong.append(f"asked for p{own_number}, got {stored}")
             if remote.members([MemberId("m1")])[0] is None:
                 wrong.append("m1 is missing")
 
@@ -185,7 +185,7 @@ def test_what_is_no_request_is_answered_and_the_server_lives(
         {"type": "write_posts", "records": []},
         {"type": "write_members", "records": []},
     ],
-    ids=lambda one: one["type"],
+    ids=lambda request: request["type"],
 )
 def test_nobody_writes_over_the_socket(
     owned: BruteColdTier, path: Path, monkeypatch: pytest.MonkeyPatch, request_of_old: dict[str, object]

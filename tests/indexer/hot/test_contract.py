@@ -45,7 +45,7 @@ def maker(request: pytest.FixtureRequest, clock: SetClock, monkeypatch: pytest.M
         monkeypatch.setattr(
             "indexer.hot.tier.new_matrix", lambda slots, dimension, *_: TorchMatrix(slots, dimension, "cpu")
         )
-    return lambda **given: make(request.param, clock, **given)
+    return lambda **settings: make(request.param, clock, **settings)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_expiry_drops_old_posts_and_forgets_old_deletes(tier: HotTier) -> None:
     assert tier.expire(Micros(NOW - 100 + HOUR_US)) == 0
     assert tier.expire(Micros(NOW + HOUR_US)) == 2
     assert tier.revisions([PostId(name) for name in ("p1", "p2", "p3", "p4")]) == [None, 1, None, 4]
-    assert [one.post_id for one in tier.scroll_posts()] == ["p2"]
+    assert [post.post_id for post in tier.scroll_posts()] == ["p2"]
 
 
 def test_expiry_goes_by_the_newest_time_of_a_post(tier: HotTier) -> None:
@@ -208,13 +208,13 @@ def test_many_posts_as_plain_as_brute_force(tier: HotTier, clock: SetClock) -> N
     plain = make("brute", clock)
     languages = ("en", "de", None)
     batch = [
-        post_embedding(f"p{n}", 1, vector=one, author=f"m{n % 20}", language=languages[n % 3], created_at_us=NOW + n)
-        for n, one in enumerate(vectors(400))
+        post_embedding(f"p{n}", 1, vector=vector, author=f"m{n % 20}", language=languages[n % 3], created_at_us=NOW + n)
+        for n, vector in enumerate(vectors(400))
     ]
     changes = [post_embedding(f"p{n}", 2, author="m3", created_at_us=NOW + n) for n in range(0, 400, 9)]
     changes += [post_embedding(f"p{n}", 3, created_at_us=NOW + n, deleted=True) for n in range(0, 400, 7)]
-    for some in (batch, changes):
-        assert tier.upsert(some) == plain.upsert(some)
+    for posts in (batch, changes):
+        assert tier.upsert(posts) == plain.upsert(posts)
     for query in vectors(3, seed=5):
         for filters in (
             Filters(),
@@ -249,8 +249,8 @@ def test_any_order_of_changes_ends_as_in_brute_force(changes: list[tuple[PostId,
             now = Micros(NOW + change * HOUR_US)
             assert tier.expire(now) == plain.expire(now)
             continue
-        one: PostEmbedding = _changed(*change)
-        assert tier.upsert([one]) == plain.upsert([one])
+        embedding: PostEmbedding = _changed(*change)
+        assert tier.upsert([embedding]) == plain.upsert([embedding])
     assert tier.revisions(NAMES) == plain.revisions(NAMES)
     assert tier.posts(NAMES) == plain.posts(NAMES)
     assert tier.count() == plain.count()

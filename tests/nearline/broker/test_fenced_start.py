@@ -55,9 +55,9 @@ class _Answer(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         request = BytesIO(self.rfile.read(int.from_bytes(self.rfile.read(4), "big")))
         _, _, correlation_id, _ = RequestHeader_v1.SCHEMA.decode(request)
-        asked = CreateTopicsRequest_v2.decode(request)
-        assert asked.validate_only, "the question must not create a topic"
-        ((name, *_),) = asked.create_topic_requests
+        wanted_topics = CreateTopicsRequest_v2.decode(request)
+        assert wanted_topics.validate_only, "the question must not create a topic"
+        ((name, *_),) = wanted_topics.create_topic_requests
         code = self.server.codes[min(self.server.asked, len(self.server.codes) - 1)]
         self.server.asked += 1
         answer = ResponseHeader_v0(correlation_id).encode()
@@ -97,8 +97,8 @@ def test_while_it_is_not_sure_it_says_so_and_waits(tmp_path: Path, capsys: pytes
         controller.codes = [_FENCED]
         waiter.join(30)
         assert not waiter.is_alive()
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "waiting for the controller to fence the previous broker: NotControllerError"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "waiting for the controller to fence the previous broker: NotControllerError"
 
 
 def test_a_controller_that_cannot_be_asked_leaves_it_open() -> None:

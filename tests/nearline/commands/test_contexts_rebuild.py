@@ -76,7 +76,7 @@ def test_records_that_were_deleted_unread_are_named(
     status = "status", "--data-dir", place.data_dir
     answer = run(*status, "--json").json
     assert SENTENCE in answer["problems"]
-    by_stage = {(one["stage"], one["topic"]): one["deleted_unread"] for one in answer["stages"]}
+    by_stage = {(stage["stage"], stage["topic"]): stage["deleted_unread"] for stage in answer["stages"]}
     assert by_stage["contexts", topics.ACTIVITY] == {"1": 3}
     assert by_stage["contexts", topics.POSTS] == by_stage["trending", topics.ACTIVITY] == {}
     printed = run(*status).out
@@ -102,7 +102,7 @@ def test_an_operator_acknowledges_it_and_it_is_said_no_more(
     assert run(*acknowledge).out == "no stage has missed a record\n"
     answer = run("status", "--data-dir", place.data_dir, "--json").json
     assert answer["problems"] == []
-    assert all(one["deleted_unread"] == {} for one in answer["stages"])
+    assert all(stage["deleted_unread"] == {} for stage in answer["stages"])
     produce(kafka, topics.ACTIVITY, 1, 1)
     work_off(kafka, tmp_path)
     assert run("contexts", "rebuild", "--data-dir", place.data_dir).out == "no offset was lost\n"

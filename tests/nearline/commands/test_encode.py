@@ -35,11 +35,11 @@ def test_posts_in_vectors_out(package: Path, tmp_path: Path) -> None:
         "--post",
         lines(post_context("bread", post_id="p1"), post_context("", post_id="p2", deleted=True)),
     )
-    found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [(row["id"], row["revision"]) for row in found] == [("p1", 1), ("p2", 1)]
+    lines_out = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["id"], row["revision"]) for row in lines_out] == [("p1", 1), ("p2", 1)]
     expected = Encoder.load(package, device="cpu").encode_text("bread")
-    assert np.array_equal(np.array(found[0]["vector"], dtype=np.float32), expected)
-    assert found[1]["vector"] is None
+    assert np.array_equal(np.array(lines_out[0]["vector"], dtype=np.float32), expected)
+    assert lines_out[1]["vector"] is None
 
 
 def test_members_in_vectors_out(package: Path, tmp_path: Path) -> None:

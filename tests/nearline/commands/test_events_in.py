@@ -98,8 +98,8 @@ def test_of_a_wrong_file_the_first_twenty_lines_are_told(run: Commands, tmp_path
     file.write_text("{}\n" * 20_000)
     ran = run("ingest", file)
     assert ran.status == 1
-    *told, more, ended = ran.err.splitlines()
-    assert [line.split(": ")[0] for line in told] == [f"{file}:{number}" for number in range(1, 21)]
+    *reported, more, ended = ran.err.splitlines()
+    assert [line.split(": ")[0] for line in reported] == [f"{file}:{number}" for number in range(1, 21)]
     assert more == f"{file}: and 19980 more bad lines"
     assert ended.startswith(f"nearline: nothing of {file} was sent")
 
@@ -186,11 +186,11 @@ def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: InstanceWithou
         producer.produce(topics.POST_CONTEXTS, encode_context(context), b"p1")
     producer.flush(20)
     place.retriever.in_cold(scored_post("p1", revision=2), asking_member("m1"), scored_post("gone", deleted=True))
-    found = run("get", "post", "p1", "--json").json
-    assert list(found) == ["context", "cold", "hot"]
-    assert (found["context"]["revision"], found["context"]["text"]) == (2, "hello")
-    assert found["cold"].items() >= {"present": True, "revision": 2, "deleted": False}.items()
-    assert not found["hot"]["present"]
+    answer = run("get", "post", "p1", "--json").json
+    assert list(answer) == ["context", "cold", "hot"]
+    assert (answer["context"]["revision"], answer["context"]["text"]) == (2, "hello")
+    assert answer["cold"].items() >= {"present": True, "revision": 2, "deleted": False}.items()
+    assert not answer["hot"]["present"]
     nobody = run("get", "member", "nobody", "--json")
     absent = {"present": False, "revision": None, "deleted": None}
     assert nobody.lines == [{"context": None, "cold": absent, "hot": absent}]
@@ -233,20 +233,20 @@ def test_candidates_in_json_come_with_whole_texts_when_asked(
     place.retriever.in_cold(asking_member("m1"), scored_post("a", 0.9), scored_post("b", 0.8))
     send_texts(kafka, a="two\nlines " * 20)
     plain = run("retrieve", "--member", "m1", "--json").json["candidates"]
-    assert [list(one) for one in plain] == [["post_id", "score", "tier"]] * 2
+    assert [list(candidate) for candidate in plain] == [["post_id", "score", "tier"]] * 2
     full = run("retrieve", "--member", "m1", "--json", "--show-text").json["candidates"]
-    assert [one["text"] for one in full] == ["two\nlines " * 20, None]
+    assert [candidate["text"] for candidate in full] == ["two\nlines " * 20, None]
 
 
 def die(kafka: KafkaSettings, *causes: str, key: bytes | None = b"p1") -> list[DeadLetterCause]:
     """One letter each, in partition 1."""
     producer = Producer(producer_config(kafka))
-    made = [DeadLetterCause("contexts", topics.POSTS, Partition(1), Offset(7), cause) for cause in causes]
-    for cause in made:
+    letters = [DeadLetterCause("contexts", topics.POSTS, Partition(1), Offset(7), cause) for cause in causes]
+    for cause in letters:
         headers: list[tuple[str, str | bytes | None]] = [*to_headers(cause)]
         producer.produce(topics.DEAD_LETTERS, b'{"a":1}', key, partition=1, headers=headers)
     producer.flush(20)
-    return made
+    return letters
 
 
 @pytest.mark.usefixtures("patient")
@@ -254,7 +254,7 @@ def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Commands
     assert run("dead-letters", "list").out == "there is no dead letter\n"
     (cause,) = die(kafka, "text: too long")
     listed = run("dead-letters", "list", "--json").lines
-    assert [one.pop("at")[:2] for one in listed] == ["20"]
+    assert [letter.pop("at")[:2] for letter in listed] == ["20"]
     assert listed == [{"id": "1:0", **cause._asdict(), "key": "p1"}]
     assert run("dead-letters", "show", "1:0", "--json").json["value"] == '{"a":1}'
     assert 'value      {"a":1}\n' in run("dead-letters", "show", "1:0").out
@@ -290,8 +290,8 @@ def test_dead_letters_are_summed_up_by_cause_and_paged(
     assert last[1].isprintable()
     assert "\\x1b[2Jxxx" in last[1]
     assert len(run("dead-letters", "list", "--json").lines) == 41
-    found = run("dead-letters", "list", "--json", "--limit", "1", "--cause", "empty").lines
-    assert [one["id"] for one in found] == ["1:40"]
+    listed = run("dead-letters", "list", "--json", "--limit", "1", "--cause", "empty").lines
+    assert [letter["id"] for letter in listed] == ["1:40"]
 
 
 @pytest.mark.usefixtures("patient")
@@ -313,7 +313,7 @@ def test_dead_letters_are_dropped_by_cause_age_and_id(kafka: KafkaSettings, run:
 def test_status_shows_the_lag_of_every_stage(run: Commands, tmp_path: Path) -> None:
     run("ingest", write(tmp_path / "e", CREATED, LIKE))
     answer = run("status", "--json").json
-    stages = {(one["stage"], one["topic"]): one for one in answer["stages"]}
+    stages = {(row["stage"], row["topic"]): row for row in answer["stages"]}
     assert {stage for stage, _ in stages} == {"contexts", "trending", "encode", "index", "hot-feed"}
     assert stages["contexts", "posts"]["lag"] == 1
     assert 0 <= stages["contexts", "posts"]["oldest_age_s"] < 60
@@ -331,5 +331,5 @@ def test_dead_letters_that_cannot_be_counted_leave_the_lags_known(
 
     monkeypatch.setattr(dead_letter_box, "count", uncounted)
     answer = run("status", "--json").json
-    assert {one["lag"] for one in answer["stages"] if one["stage"] != "hot-feed"} == {0}
+    assert {stage["lag"] for stage in answer["stages"] if stage["stage"] != "hot-feed"} == {0}
     assert (answer["dead_letters"], answer["problems"]) == (None, ["dead letters: the broker sent nothing"])

@@ -93,7 +93,7 @@ def test_evaluate_prints_writes_and_draws(commands: Commands, tmp_path: Path) ->
     ran = commands("evaluate", folder, "--events", recorded, "--json", figures, "--picture", picture)
     assert ran.status == 0, ran.err
     assert "tf-idf titles" in ran.out
-    found = json.loads(figures.read_bytes())
-    assert [one["system"].partition("-")[0] for one in found["results"]][:2] == ["tiny", "tiny"]
-    assert found["share_better"]["10"]["tf-idf acted"]["random acted"] > 0.9
+    report = json.loads(figures.read_bytes())
+    assert [result["system"].partition("-")[0] for result in report["results"]][:2] == ["tiny", "tiny"]
+    assert report["share_better"]["10"]["tf-idf acted"]["random acted"] > 0.9
     assert picture.read_bytes().startswith(b"\x89PNG")

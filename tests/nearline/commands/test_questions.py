@@ -43,14 +43,14 @@ def ask(place: InstanceWithoutStages) -> "Asker":
 
 class Asker(Commands):
     def ids(self, *arguments: str) -> list[str]:
-        return [one["post_id"] for one in self("retrieve", *arguments, "--json").json["candidates"]]
+        return [candidate["post_id"] for candidate in self("retrieve", *arguments, "--json").json["candidates"]]
 
 
 def test_candidates_are_objects_with_exactly_these_keys(ask: Asker) -> None:
     answer = ask("retrieve", "--member", "m", "-k", "2", "--json").json
     assert list(answer) == ["generation", "partial", "reasons", "candidates", "counts", "timings_ms"]
     assert (answer["generation"], answer["partial"]) == ("test-0", False)
-    assert [list(one) for one in answer["candidates"]] == [["post_id", "score", "tier"]] * 2
+    assert [list(candidate) for candidate in answer["candidates"]] == [["post_id", "score", "tier"]] * 2
     assert answer["candidates"][0] == {"post_id": "a", "score": pytest.approx(0.9), "tier": "hot"}
     assert {"hot", "cold"} <= set(answer["counts"])
     assert answer["timings_ms"]["total"] > 0
@@ -145,7 +145,7 @@ def test_a_wrong_question_is_one_sentence(ask: Asker, arguments: tuple[str, ...]
 
 def test_vectors_are_those_of_the_cold_tier(ask: Asker) -> None:
     lines = ask("vectors", "post", "old", "a").lines
-    assert [(one["id"], one["revision"]) for one in lines] == [("old", 7), ("a", 1)]
+    assert [(line["id"], line["revision"]) for line in lines] == [("old", 7), ("a", 1)]
     assert list(lines[0]) == ["id", "revision", "vector"]
     stored = unpack_vector(scored_post("old", 0.6).vector)
     assert np.array_equal(np.array(lines[0]["vector"], np.float32), stored), "no digit may get lost on the way"
@@ -154,7 +154,7 @@ def test_vectors_are_those_of_the_cold_tier(ask: Asker) -> None:
 
 def test_an_id_without_a_vector_is_named(ask: Asker) -> None:
     ran = ask("vectors", "post", "a", "dead", "never")
-    assert [one["id"] for one in ran.lines] == ["a"]
+    assert [line["id"] for line in ran.lines] == ["a"]
     assert (ran.status, ran.err) == (1, "nearline: the cold tier has no vector of post dead, never\n")
 
 
@@ -169,8 +169,8 @@ def test_an_id_that_is_not_utf_8_is_one_sentence(ask: Asker, command: tuple[str,
 @pytest.mark.parametrize(("tier", "ids"), [("cold", {"a", "b", "mine", "old"}), ("hot", {"a", "b", "mine"})])
 def test_a_dump_is_all_that_is_live(ask: Asker, tier: str, ids: set[str]) -> None:
     lines = ask("dump", "posts", "--tier", tier).lines
-    assert {one["post_id"] for one in lines} == ids
-    first = next(one for one in lines if one["post_id"] == "a")
+    assert {line["post_id"] for line in lines} == ids
+    first = next(line for line in lines if line["post_id"] == "a")
     assert first == {"post_id": "a", "revision": 1, "author_id": "x", "created_at": "2026-01-05T07:59:00Z"}
 
 
@@ -185,7 +185,7 @@ def test_status_says_what_it_knows_while_the_broker_is_away(ask: Asker) -> None:
         {"name": "broker", "pid": 1, "restarts": 0},
         {"name": "serve", "pid": 2, "restarts": 3},
     ]
-    assert {one["lag"] for one in answer["stages"]} == {None}
+    assert {stage["lag"] for stage in answer["stages"]} == {None}
     assert list(answer["stages"][0]) == ["stage", "group", "topic", "lag", "oldest_age_s", "deleted_unread"]
     assert answer["tiers"] == {"cold": {"posts": 4, "members": 1}, "hot": {"posts": 3}}
     assert answer["freshness_s"] == {"p50": 0.5, "p99": 0.5}

@@ -22,7 +22,7 @@ NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("given", "arguments"),
+    ("variables", "arguments"),
     [
         ([], ""),
         (["EVENTS=my events.jsonl.gz"], ' --events "my events.jsonl.gz"'),
@@ -30,8 +30,8 @@ NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
         (["EVENTS=e.jsonl", "PACKAGE=p"], ' --events "e.jsonl" --package "p"'),
     ],
 )
-def test_make_demo_passes_on_what_it_is_given(given: list[str], arguments: str) -> None:
-    command = ["make", "--no-print-directory", "-n", "demo", *given]
+def test_make_demo_passes_on_what_it_is_given(variables: list[str], arguments: str) -> None:
+    command = ["make", "--no-print-directory", "-n", "demo", *variables]
     # Of a `make test` around this.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -40,12 +40,12 @@ def test_make_demo_passes_on_what_it_is_given(given: list[str], arguments: str) 
 
 
 def test_the_plain_form_makes_a_world_and_knows_its_truth(tmp_path: Path) -> None:
-    made = made_up(tmp_path / "data", WorldSize(posts=200, members=20, activity=600))
-    assert made.truth is not None
-    gone = set(made.truth.deleted_posts)
-    assert made.facts.created_us.keys() == made.truth.subject_of.keys() - gone
-    assert made.facts.newest_post() not in gone
-    assert set(made.facts.busiest_members(2)) <= made.truth.interests.keys()
+    world = made_up(tmp_path / "data", WorldSize(posts=200, members=20, activity=600))
+    assert world.truth is not None
+    gone = set(world.truth.deleted_posts)
+    assert world.facts.created_us.keys() == world.truth.subject_of.keys() - gone
+    assert world.facts.newest_post() not in gone
+    assert set(world.facts.busiest_members(2)) <= world.truth.interests.keys()
 
 
 def test_a_file_whose_events_are_all_of_one_minute_stays_in_the_hot_tier(tmp_path: Path) -> None:
@@ -74,18 +74,18 @@ def test_a_file_of_events_and_another_package(folder: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(temporary)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    said = done.stdout
-    assert f"events.jsonl.gz: {len(world.events)} events" in said.replace(",", "")
-    assert "1. All of it is searchable after" in said
-    assert "2. A fresh post is retrievable" in said
-    assert "3. Two members, what they acted on" in said
-    assert "Of the best" not in said, "nobody knows the truth of a file"
-    assert "was in both tiers and is deleted: it is gone" in said
-    assert "Dead letters: 0." in said
-    lags = [line.split()[-1] for line in said.partition("5. Lag")[2].splitlines() if line.startswith("     ")]
+    printed = done.stdout
+    assert f"events.jsonl.gz: {len(world.events)} events" in printed.replace(",", "")
+    assert "1. All of it is searchable after" in printed
+    assert "2. A fresh post is retrievable" in printed
+    assert "3. Two members, what they acted on" in printed
+    assert "Of the best" not in printed, "nobody knows the truth of a file"
+    assert "was in both tiers and is deleted: it is gone" in printed
+    assert "Dead letters: 0." in printed
+    lags = [line.split()[-1] for line in printed.partition("5. Lag")[2].splitlines() if line.startswith("     ")]
     assert len(lags) > 5
     assert set(lags) == {"0"}
-    assert "no process is left" in said
+    assert "no process is left" in printed
     assert processes_of(temporary) == []
     assert list(temporary.iterdir()) == []
 

@@ -46,22 +46,22 @@ def test_members_find_their_subjects_far_better_than_chance(encoder: Encoder, wo
     members = [member for member in _members(world, texts) if len(member.history) >= 5]
     members_MD = _vectors(encoder.encode_members(members))
     subjects = [world.truth.subject_of[post_id] for post_id in ids]
-    found, chance = [], []
+    shares, chance = [], []
     for member, scores_N in zip(members, members_MD @ posts_ND.T, strict=True):
-        wanted = set(world.truth.interests[member.member_id])
+        interests = set(world.truth.interests[member.member_id])
         scores_N[[ids.index(entry.post_id) for entry in member.history]] = -1
-        found.append(np.mean([subjects[row] in wanted for row in np.argsort(-scores_N)[:BEST]]))
-        chance.append(np.mean([subject in wanted for subject in subjects]))
+        shares.append(np.mean([subjects[row] in interests for row in np.argsort(-scores_N)[:BEST]]))
+        chance.append(np.mean([subject in interests for subject in subjects]))
     assert len(members) > 50
-    assert np.mean(found) > 0.7, f"precision at {BEST} is {np.mean(found):.2f}, chance is {np.mean(chance):.2f}"
-    assert np.mean(found) > 7 * np.mean(chance)
+    assert np.mean(shares) > 0.7, f"precision at {BEST} is {np.mean(shares):.2f}, chance is {np.mean(chance):.2f}"
+    assert np.mean(shares) > 7 * np.mean(chance)
 
 
 @pytest.mark.parametrize("subject", sorted(SUBJECTS))
 def test_words_of_a_subject_are_nearer_to_each_other_than_to_others(encoder: Encoder, subject: str) -> None:
-    own = SUBJECTS[subject]
-    others = [word for name, words in SUBJECTS.items() if name != subject for word in words if word not in own]
-    halves = [" ".join(own[:15]), " ".join(own[15:]), " ".join(others[::40])]
+    own_words = SUBJECTS[subject]
+    others = [word for name, words in SUBJECTS.items() if name != subject for word in words if word not in own_words]
+    halves = [" ".join(own_words[:15]), " ".join(own_words[15:]), " ".join(others[::40])]
     first_D, second_D, other_D = _vectors(encoder.encode_texts(halves))
     assert first_D @ second_D > first_D @ other_D + 0.2
 

@@ -52,13 +52,13 @@ def test_subjects_share_words_with_each_other_and_with_all() -> None:
 
 def test_activity_follows_interests_as_they_are_then(world: World) -> None:
     subject_of, truth = world.truth.subject_of, world.truth
-    own: Counter[bool] = Counter()
+    follows: Counter[bool] = Counter()
     for event in world.events:
         if event["type"] == "activity" and event["action"] in {"like", "comment", "share"}:
             member = event["member_id"]
             known = {*truth.interests[member], *truth.former.get(member, [])}
-            own[subject_of[event["post_id"]] in known] += 1
-    assert own[True] > 0.95 * own.total()
+            follows[subject_of[event["post_id"]] in known] += 1
+    assert follows[True] > 0.95 * follows.total()
 
 
 def test_interests_change_posts_are_rewritten_and_taken_away(world: World) -> None:

@@ -58,8 +58,8 @@ def test_what_is_no_folder_is_refused(temporary: Path, thing: str) -> None:
 
 def test_a_folder_of_somebody_else_is_refused(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = cold_socket(_LONG).parent
-    theirs = folder.stat().st_uid + 1
-    monkeypatch.setattr("os.getuid", lambda: theirs)
-    folder.rename(folder.with_name(f"nearline-{theirs}"))
+    other_user = folder.stat().st_uid + 1
+    monkeypatch.setattr("os.getuid", lambda: other_user)
+    folder.rename(folder.with_name(f"nearline-{other_user}"))
     with pytest.raises(BadSettings, match="belongs to somebody else"):
         cold_socket(_LONG)

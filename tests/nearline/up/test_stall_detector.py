@@ -182,13 +182,14 @@ def test_the_thread_goes_on_after_a_look_that_failed(
     begun(tmp_path, "contexts-0", POSTS[0])
     begun(tmp_path, "contexts-1")
     produce(make_topics(clean_topics), *POSTS[0])
-    found: list[str] = []
+    stalls: list[str] = []
     with closing(detector):
         detector.start()
         until(
-            lambda: bool(found.extend(detector.stalled_names(PROCESSES)) or found), "the one with a backlog to be seen"
+            lambda: bool(stalls.extend(detector.stalled_names(PROCESSES)) or stalls),
+            "the one with a backlog to be seen",
         )
-    assert found == ["contexts-0"]
+    assert stalls == ["contexts-0"]
 
 
 def test_who_was_stopped_by_a_signal_stands_still_even_with_nothing_to_read(watching: Watching) -> None:

@@ -159,13 +159,13 @@ def _errors_of_restarts(number: int, lives_s: float, failure: Callable[[int], Fa
 
 
 def test_drain_asks_first_and_kills_what_does_not_listen(supervisor: Supervisor, tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    with said.open("wb") as output:
+    output_file = tmp_path / "said"
+    with output_file.open("wb") as output:
         supervisor.start(
             Part("stubborn", lambda: children.spawn(_python(STUBBORN), output=output, dies_with_parent=True))
         )
     supervisor.start(_part("polite", SLEEPS))
-    until(lambda: said.read_text() == "up\n", "the stubborn process to ignore SIGTERM")
+    until(lambda: output_file.read_text() == "up\n", "the stubborn process to ignore SIGTERM")
     processes = [psutil.Process(process.pid) for process in supervisor.processes]
     supervisor.drain(["stubborn", "polite"], 0.3)
     assert supervisor.processes == []

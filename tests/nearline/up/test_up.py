@@ -78,8 +78,8 @@ def _answers_its_commands(running: Up) -> None:
     (group,) = json.loads((running.data_dir / "metrics" / "serve.json").read_bytes())
     assert group["labels"]["__scheme__"] == "https"
     for command in (["status", "--json"], ["retrieve", "--member", "m", "--json"]):
-        asked = [sys.executable, "-m", "nearline", *command, "--data-dir", str(running.data_dir)]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        command_line = [sys.executable, "-m", "nearline", *command, "--data-dir", str(running.data_dir)]
+        done = subprocess.run(command_line, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["generation"] == running.instance.generation
         assert KEY not in done.stdout
@@ -96,11 +96,15 @@ def _keeps_the_key_to_itself(running: Up) -> None:
 
 def _listens_on_loopback_alone(running: Up) -> None:
     """The broker, the retriever and the metrics, unless told otherwise."""
-    found = [one for process in processes_of(running.data_dir) for one in process.net_connections("inet")]
-    listening = {ip_address(one.laddr.ip) for one in found if one.status == psutil.CONN_LISTEN}
+    connections = [
+        connection for process in processes_of(running.data_dir) for connection in process.net_connections("inet")
+    ]
+    listening = {
+        ip_address(connection.laddr.ip) for connection in connections if connection.status == psutil.CONN_LISTEN
+    }
     assert listening, "nobody listens at all?"
     # Java listens to both families, and shows an address of the old one as one of the new.
-    assert all((getattr(one, "ipv4_mapped", None) or one).is_loopback for one in listening), listening
+    assert all((getattr(address, "ipv4_mapped", None) or address).is_loopback for address in listening), listening
 
 
 def _second_one_is_refused(running: Up, package: Path) -> None:

@@ -32,11 +32,11 @@ def test_the_partition_is_that_of_the_java_client(key: bytes, hashed: int) -> No
 def test_the_partition_is_that_of_our_producers(clean_topics: RunningBroker) -> None:
     kafka = make_topics(clean_topics)
     producer = Producer(producer_config(kafka))
-    found: dict[bytes, int] = {}
+    partitions: dict[bytes, int] = {}
     for key in KEYS[1:]:
-        producer.produce(topics.POSTS, b"", key, on_delivery=lambda _, m: found.update({m.key(): m.partition()}))
+        producer.produce(topics.POSTS, b"", key, on_delivery=lambda _, m: partitions.update({m.key(): m.partition()}))
     producer.flush(20)
-    assert found == {key: partition_of(key, 2) for key in KEYS[1:]}
+    assert partitions == {key: partition_of(key, 2) for key in KEYS[1:]}
 
 
 @pytest.mark.broker

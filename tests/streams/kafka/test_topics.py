@@ -35,13 +35,13 @@ def config_of(broker: RunningBroker, topic: str) -> dict[str, str | None]:
 def test_each_topic_forgets_in_its_own_way(clean_topics: RunningBroker) -> None:
     ensure_topics(settings(clean_topics), topics.core_topics())
     names = (topics.POSTS, topics.ACTIVITY_BY_POST, topics.POST_CONTEXTS)
-    found = {name: config_of(clean_topics, name) for name in names}
-    assert {name: config["cleanup.policy"] for name, config in found.items()} == {
+    configs = {name: config_of(clean_topics, name) for name in names}
+    assert {name: config["cleanup.policy"] for name, config in configs.items()} == {
         topics.POSTS: "delete",
         topics.ACTIVITY_BY_POST: "delete",
         topics.POST_CONTEXTS: "compact",
     }
-    assert found[topics.POSTS]["retention.ms"] == str(30 * 86_400_000)
+    assert configs[topics.POSTS]["retention.ms"] == str(30 * 86_400_000)
 
 
 @pytest.mark.parametrize("erase_within_s", [60, 86_400, 10 * 86_400])
@@ -95,8 +95,8 @@ def test_what_is_sent_again_arrives_once_and_in_its_order() -> None:
 def test_options_of_the_settings_win_over_our_defaults_and_not_over_a_callers_needs() -> None:
     options = {"session.timeout.ms": "9000", "enable.partition.eof": "false"}
     kafka = KafkaSettings.model_validate({"bootstrap_servers": "b", "options": options})
-    found = consumer_config(kafka, "g", **{"enable.partition.eof": True})
-    assert (found["session.timeout.ms"], found["enable.partition.eof"]) == ("9000", True)
+    config = consumer_config(kafka, "g", **{"enable.partition.eof": True})
+    assert (config["session.timeout.ms"], config["enable.partition.eof"]) == ("9000", True)
     with pytest.raises(KafkaRefused, match="no broker is named"):
         consumer_config(KafkaSettings(), "g")
 

@@ -60,14 +60,14 @@ def test_letters_are_listed_with_their_cause(kafka: KafkaSettings, reader: Offse
     assert count(kafka, reader) == LetterCount(0, exact=True)
     send_dead_letter(kafka, topics.POSTS, b"one", 1)
     send_dead_letter(kafka, topics.ACTIVITY, b"two", 0)
-    found = list(letters(kafka, reader))
-    assert [(str(one.id), one.cause.topic, one.value) for one in found] == [
+    listed = list(letters(kafka, reader))
+    assert [(str(letter.id), letter.cause.topic, letter.value) for letter in listed] == [
         ("0:0", topics.ACTIVITY, b"two"),
         ("1:0", topics.POSTS, b"one"),
     ]
-    assert found[0].cause == cause_of_death(topics.ACTIVITY)
-    assert found[0].headers == [("own", b"1")]
-    assert found[0].died_ms > 0
+    assert listed[0].cause == cause_of_death(topics.ACTIVITY)
+    assert listed[0].headers == [("own", b"1")]
+    assert listed[0].died_ms > 0
 
 
 @pytest.mark.broker
@@ -158,8 +158,8 @@ def test_letters_are_chosen_by_id_cause_and_age(kafka: KafkaSettings, reader: Of
     for number in range(3):
         send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     (_, second, _) = letters(kafka, reader)
-    wanted = tuple(map(parse_id, ("0:2", "0:0", "0:2")))
-    assert dead_letter_ids(kafka, reader, Selection(wanted)) == ["0:2", "0:0"]
+    chosen = tuple(map(parse_id, ("0:2", "0:0", "0:2")))
+    assert dead_letter_ids(kafka, reader, Selection(chosen)) == ["0:2", "0:0"]
     assert dead_letter_ids(kafka, reader, Selection(cause="too long")) == ["0:0", "0:1", "0:2"]
     assert dead_letter_ids(kafka, reader, Selection(cause="too short")) == []
     assert "0:2" not in dead_letter_ids(kafka, reader, Selection(before_ms=second.died_ms))

@@ -42,12 +42,12 @@ def look(argument: str, latest_us: Micros | None = None) -> tuple[Survey, list[t
 
 def test_good_lines_are_sent_as_they_are_with_topic_and_key(tmp_path: Path) -> None:
     argument = write(tmp_path / "e.jsonl", [b"  " + GOOD[0] + b" \r", b"", GOOD[1]])
-    found, bad = look(argument)
-    assert (found.num_events, found.num_bad, bad) == (2, 0, [])
-    assert found.newest_us == from_rfc3339("2026-01-05T10:00:07.5Z")
+    summary, bad = look(argument)
+    assert (summary.num_events, summary.num_bad, bad) == (2, 0, [])
+    assert summary.newest_us == from_rfc3339("2026-01-05T10:00:07.5Z")
     with open_events(argument) as file:
         sent = list(events(file, None))
-    assert [(one.topic, one.key, one.value) for one in sent] == [
+    assert [(event.topic, event.key, event.value) for event in sent] == [
         ("posts", b"p1", GOOD[0]),
         ("activity", b"m9", GOOD[1]),
     ]
@@ -56,22 +56,22 @@ def test_good_lines_are_sent_as_they_are_with_topic_and_key(tmp_path: Path) -> N
 def test_a_bad_line_is_named_with_its_number_and_reason(tmp_path: Path) -> None:
     bad_lines = [b"{", json.dumps({**CREATED, "post_id": 7}).encode(), b"x" * (MAX_LINE_BYTES + 5)]
     argument = write(tmp_path / "e.jsonl", [GOOD[0], b"", *bad_lines, GOOD[1]])
-    found, bad = look(argument)
-    assert (found.num_events, found.num_bad) == (2, 3)
+    summary, bad = look(argument)
+    assert (summary.num_events, summary.num_bad) == (2, 3)
     assert [number for number, _ in bad] == [3, 4, 5]
     assert "not valid JSON" in bad[0][1]
     assert bad[1][1].startswith("post_id: ")
     assert "longer than" in bad[2][1]
     with open_events(argument) as file:
-        assert [one.value for one in events(file, None)] == GOOD
+        assert [event.value for event in events(file, None)] == GOOD
 
 
 def test_fields_that_no_event_has_are_named_once_with_their_type(tmp_path: Path) -> None:
     coloured = [{**event, "colour": number, "a\x1b[2J": 1} for event in (CREATED, LIKE) for number in range(2)]
     lines = [json.dumps(event).encode() for event in (*coloured, {**CREATED, "at": CREATED["created_at"]})]
-    found, bad = look(write(tmp_path / "e.jsonl", [*GOOD, *lines]))
+    summary, bad = look(write(tmp_path / "e.jsonl", [*GOOD, *lines]))
     names = [f"{name} of {tag}" for tag in ("post.created", "activity") for name in ("colour", r"a\x1b[2J")]
-    assert (found.unknown, bad) == ((*names, "at of post.created"), [])
+    assert (summary.unknown, bad) == ((*names, "at of post.created"), [])
 
 
 def test_no_more_unknown_fields_are_remembered_than_can_be_told(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_no_more_unknown_fields_are_remembered_than_can_be_told(tmp_path: Path) 
 def test_a_time_in_the_future_is_bad_only_where_times_stay(tmp_path: Path) -> None:
     argument = write(tmp_path / "e.jsonl", GOOD)
     limit = from_rfc3339("2026-01-05T10:00:00Z")
-    found, bad = look(argument, limit)
-    assert found.num_bad == 1
+    summary, bad = look(argument, limit)
+    assert summary.num_bad == 1
     assert "24 h past now" in bad[0][1]
     with open_events(argument) as file:
         assert len(list(events(file, limit))) == 1
@@ -117,14 +117,14 @@ def test_a_pipe_is_spooled_and_can_be_read_twice(tmp_path: Path) -> None:
     writer.start()
     with open_events(str(pipe)) as file:
         assert survey(file, None, lambda *_: None).num_events == 2
-        assert [one.value for one in events(file, None)] == GOOD
+        assert [event.value for event in events(file, None)] == GOOD
     writer.join()
 
 
 def test_standard_input_is_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(GOOD))))
-    found, _ = look("-")
-    assert found.num_events == 2
+    summary, _ = look("-")
+    assert summary.num_events == 2
 
 
 @pytest.mark.parametrize("more", [b"\n" + GOOD[0], b"}"], ids=["a line", "the rest of a line"])
@@ -139,7 +139,7 @@ def test_what_is_appended_after_the_look_is_not_sent(
         assert survey(file, None, lambda *_: None)[:2] == (2, 1)
         with path.open("ab") as growing:
             growing.write(pack(more))
-        assert [one.value for one in events(file, None)] == GOOD
+        assert [event.value for event in events(file, None)] == GOOD
 
 
 def test_a_shift_moves_every_time_by_one_constant() -> None:
@@ -161,10 +161,10 @@ def test_what_is_in_an_unknown_field_stops_no_shift(unknown: bytes) -> None:
 
 def test_shifted_events_end_at_the_wanted_time(tmp_path: Path) -> None:
     argument = write(tmp_path / "e.jsonl", GOOD)
-    found, _ = look(argument)
-    assert found.newest_us is not None
+    summary, _ = look(argument)
+    assert summary.newest_us is not None
     now = from_rfc3339("2026-03-01T00:00:00Z")
     with open_events(argument) as file:
-        moved = [parse_event(one.value) for one in events(file, None, now - found.newest_us)]
+        moved = [parse_event(event.value) for event in events(file, None, now - summary.newest_us)]
     assert event_time_us(moved[-1]) == now
     assert event_time_us(moved[0]) == now - 7_500_000

@@ -39,8 +39,8 @@ def rows(name: TaskName, *texts: str) -> list[TaskRow]:
 
 
 def test_a_title_belongs_to_its_body() -> None:
-    found = rows("title_body", "net: fix\n\nIt was wrong.\n", "one line alone", "")
-    assert found == [TaskRow(0, "net: fix", "net: fix"), TaskRow(0, "net: fix", "It was wrong.")]
+    pairs = rows("title_body", "net: fix\n\nIt was wrong.\n", "one line alone", "")
+    assert pairs == [TaskRow(0, "net: fix", "net: fix"), TaskRow(0, "net: fix", "It was wrong.")]
 
 
 def test_subjects_and_tags_are_read_from_the_first_line_and_from_hashtags() -> None:
@@ -64,8 +64,10 @@ def test_a_weight_is_a_share_of_the_tokens_and_a_batch_is_of_one_task(feed: Feed
     firsts = list(rows.first_further.values())
     kinds = [np.unique(np.searchsorted(firsts, batch, side="right")).tolist() for batch in batches]
     assert {len(kind) for kind in kinds} == {1}
-    of_kind = [[batch for batch, kind in zip(batches, kinds, strict=True) if kind == [one]] for one in range(3)]
-    shares = np.array([drawn.tokens(some) for some in of_kind]) / 40_000
+    of_kind = [
+        [batch for batch, kind in zip(batches, kinds, strict=True) if kind == [kind_number]] for kind_number in range(3)
+    ]
+    shares = np.array([drawn.tokens(batches_of_kind) for batches_of_kind in of_kind]) / 40_000
     assert np.allclose(shares, [0.4, 0.2, 0.4], atol=0.03)
     assert {kind for (kind,) in kinds[:10]} == {0, 1, 2}, "mixed"
     titles = of_kind[1][0]
@@ -92,8 +94,8 @@ def loss_of_titles(feed: Feed, tasks: dict[str, float], folder: Path) -> float:
     fitting.trainer.train()
     rows = [{"post": post, "owner": owner} for post, owner in zip(titles.post[:200], titles.owner[:200], strict=True)]
     with torch.no_grad():
-        found: torch.Tensor = fitting.trainer.compute_loss(fitting.trainer.model, fitting.trainer.data_collator(rows))
-    return float(found)
+        loss: torch.Tensor = fitting.trainer.compute_loss(fitting.trainer.model, fitting.trainer.data_collator(rows))
+    return float(loss)
 
 
 def test_a_task_teaches_what_it_asks_for_and_more_with_more_weight(feed: Feed, tmp_path: Path) -> None:

@@ -75,14 +75,14 @@ def test_groups_are_of_one_owner_and_negatives_are_not_its_own(data: TrainingDat
 
 def test_what_was_shown_and_not_acted_on_is_a_negative() -> None:
     shown = [activity("m1", f"p{number}", "impression", at=START.replace(month=2)) for number in (3, 5)]
-    only_m1 = [one for one in events() if one.get("member_id", "m1") == "m1"]
-    acted = {one["post_id"] for one in only_m1 if one["type"] == "activity"}
+    only_m1 = [event for event in events() if event.get("member_id", "m1") == "m1"]
+    acted = {event["post_id"] for event in only_m1 if event["type"] == "activity"}
     assert not {"p3", "p5"} & acted
     others = [activity("m2", f"p{number}", "like", at=START.replace(month=2)) for number in (300, 301)]
     data = training_data(feed_of([*only_m1, *shown, *others]), Micros(2**60))
     (owner,) = data.shown
     assert {data.texts[post] for post in data.shown[owner].post} == {
-        one["text"] for one in only_m1 if one.get("post_id") in {"p3", "p5"} and "text" in one
+        event["text"] for event in only_m1 if event.get("post_id") in {"p3", "p5"} and "text" in event
     }
 
 
@@ -91,17 +91,17 @@ def test_a_members_own_posts_are_told_from_all_others(data: TrainingData) -> Non
     owned = OwnedPosts(data.owned)
     for batch in drawn.batches(4_000, seed=4):
         owners, posts = rows.owner[batch], rows.post[batch]
-        found = owned(torch.from_numpy(owners), torch.from_numpy(posts))
+        is_own = owned(torch.from_numpy(owners), torch.from_numpy(posts))
         for row, owner in enumerate(owners.tolist()):
-            assert found[row].tolist() == [owner != NOBODY and post in data.owned[owner] for post in posts.tolist()]
+            assert is_own[row].tolist() == [owner != NOBODY and post in data.owned[owner] for post in posts.tolist()]
 
 
 def test_a_post_that_is_in_a_batch_twice_is_encoded_once() -> None:
     prompts = [[1] * (2 + number) for number in range(4)]
-    given = Collator(prompts)([{"post": 3, "owner": 0}, {"post": 1, "owner": 0}, {"post": 3, "owner": 1}])
-    assert given["post_lengths"] == [[5, 3]]
-    assert given["post_order"].tolist() == [0, 1, 0]
-    assert (given["post_number"].tolist(), given["label"].tolist()) == ([3, 1, 3], [0, 0, 1])
+    batch = Collator(prompts)([{"post": 3, "owner": 0}, {"post": 1, "owner": 0}, {"post": 3, "owner": 1}])
+    assert batch["post_lengths"] == [[5, 3]]
+    assert batch["post_order"].tolist() == [0, 1, 0]
+    assert (batch["post_number"].tolist(), batch["label"].tolist()) == ([3, 1, 3], [0, 0, 1])
 
 
 def test_tokens_are_dropped_by_seed_and_batch() -> None:
@@ -110,8 +110,8 @@ def test_tokens_are_dropped_by_seed_and_batch() -> None:
 
     def seen(seed: int, *posts: int, dropout: float = 0.25) -> list[int]:
         collator = Collator(prompts, token_dropout=dropout, seed=seed)
-        given = collator([{"post": post, "owner": 0} for post in posts])
-        tokens: list[int] = torch.cat(given["post_input_ids"]).tolist()
+        batch = collator([{"post": post, "owner": 0} for post in posts])
+        tokens: list[int] = torch.cat(batch["post_input_ids"]).tolist()
         return tokens
 
     once = seen(1, 0, 1, 2)
@@ -126,6 +126,6 @@ def test_tokens_are_dropped_by_seed_and_batch() -> None:
 def test_too_little_to_learn_from_is_refused(feed: Feed) -> None:
     with pytest.raises(BadEvents, match="no positive action before"):
         training_data(feed, Micros(0))
-    one_member = [one for one in events() if one.get("member_id", "m1") == "m1"]
+    one_member = [event for event in events() if event.get("member_id", "m1") == "m1"]
     with pytest.raises(BadEvents, match="events of more members"):
         training_data(feed_of(one_member), Micros(2**60))

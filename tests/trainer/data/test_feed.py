@@ -33,8 +33,8 @@ def test_what_is_no_positive_action_moves_no_cut() -> None:
 
 
 def test_a_context_holds_nothing_of_the_cut_or_later() -> None:
-    given = [post("p1", 0), post("own", 1, author="m"), post("p2", 2), like("m", "p1", 3), like("m", "p2", 4)]
-    feed = feed_of(given)
+    recorded = [post("p1", 0), post("own", 1, author="m"), post("p2", 2), like("m", "p1", 3), like("m", "p2", 4)]
+    feed = feed_of(recorded)
     cut_us = to_micros(START + timedelta(hours=4))
     both = rows_at(feed, cut_us).context("m", cut_us)
     assert [(entry.post_id, entry.action) for entry in both.history] == [("own", "wrote"), ("p1", "like")]
@@ -48,9 +48,9 @@ def test_an_action_that_is_recorded_before_its_post_counts() -> None:
 
 
 def test_of_one_moment_the_order_given_is_kept() -> None:
-    given = [post(name, 0) for name in "abcdef"] + [like("m", name, 1) for name in "fbdace"]
-    feed = feed_of(given)
-    assert [one.post_id for one in feed.positives] == list("fbdace")
+    recorded = [post(name, 0) for name in "abcdef"] + [like("m", name, 1) for name in "fbdace"]
+    feed = feed_of(recorded)
+    assert [action.post_id for action in feed.positives] == list("fbdace")
     assert list(feed.posts) == list("abcdef")
 
 
@@ -61,7 +61,7 @@ def test_targets_are_fresh_posts_and_members_have_five_actions_before() -> None:
     after = [like("m", "fresh2", 23), like("m", "fresh2", 24), like("m", "old5", 24), like("few", "fresh1", 25)]
     feed = feed_of([*old, *before, *fresh, *after])
     task = task_at(feed, to_micros(START + timedelta(hours=20)))
-    assert [one.post_id for one in task.candidates] == ["fresh1", "fresh2", "nobody's"]
+    assert [candidate.post_id for candidate in task.candidates] == ["fresh1", "fresh2", "nobody's"]
     assert task.targets == {"few": [0], "m": [1]}
     assert task.members == ["m"]
     assert task.acted[MemberId("few")] == [PostId("old1")]
@@ -78,4 +78,4 @@ def test_a_feed_with_nothing_to_measure_is_refused() -> None:
 def test_a_late_update_does_not_make_an_old_post_fresh() -> None:
     update = post_updated(post("old1", 1), at=START + timedelta(hours=390))
     feed = feed_of([*events(), {**update, "post_id": "p5"}])
-    assert PostId("p5") not in {one.post_id for one in task_at(feed, feed.cut(0.15)).candidates}
+    assert PostId("p5") not in {candidate.post_id for candidate in task_at(feed, feed.cut(0.15)).candidates}

@@ -39,40 +39,43 @@ def recall(measured: Measured, k: str = "10", group: str = "protocol") -> float:
 
 
 def test_words_in_common_beat_popularity_and_chance(evaluation: Evaluation) -> None:
-    found = {(one.result.system, one.result.history): one for one in evaluation.baselines()}
+    by_system = {(measured.result.system, measured.result.history): measured for measured in evaluation.baselines()}
     for name in ("tf-idf", "tf-idf titles", "bm25"):
-        assert recall(found[name, "acted"]) > 0.45, name
-    assert recall(found["random", "acted"]) < 0.3
-    assert recall(found["popularity", "acted"]) < 0.3
-    assert recall(found["random", "acted"], "2000") == 1.0
+        assert recall(by_system[name, "acted"]) > 0.45, name
+    assert recall(by_system["random", "acted"]) < 0.3
+    assert recall(by_system["popularity", "acted"]) < 0.3
+    assert recall(by_system["random", "acted"], "2000") == 1.0
 
 
 def test_a_package_is_measured_at_every_dimension_and_with_both_histories(
     tmp_path: Path, evaluation: Evaluation
 ) -> None:
     package = make_tiny_package(tmp_path / "tiny", hidden=64, dimension=32)
-    found = {(one.result.history, one.result.dimension): one.result for one in evaluation.package(package)}
-    assert set(found) == {("acted", 64), ("acted", 32), ("wrote", 32)}
-    assert [key for key, one in found.items() if one.is_main] == [("acted", 32), ("wrote", 32)]
+    results = {
+        (measured.result.history, measured.result.dimension): measured.result
+        for measured in evaluation.package(package)
+    }
+    assert set(results) == {("acted", 64), ("acted", 32), ("wrote", 32)}
+    assert [key for key, measured in results.items() if measured.is_main] == [("acted", 32), ("wrote", 32)]
     narrow = make_tiny_package(tmp_path / "narrow", hidden=64, dimension=64)
-    (same,) = [one.result for one in evaluation.package(narrow) if one.result.history == "acted"]
-    assert same.groups == found["acted", 64].groups
+    (same,) = [measured.result for measured in evaluation.package(narrow) if measured.result.history == "acted"]
+    assert same.groups == results["acted", 64].groups
 
 
 def test_the_other_form_of_members_is_measured_too(tmp_path: Path, evaluation: Evaluation) -> None:
     """A package whose tokenizer knows the prompt's tokens, and one whose does not."""
     profile = make_tiny_package(tmp_path / "prompt", hidden=32, member_form=PromptForm())
     plain = make_tiny_package(tmp_path / "mean", hidden=32, member_form=MeanForm())
-    for package, own, other in ((profile, "prompt", "mean"), (plain, "mean", "prompt")):
+    for package, form, other in ((profile, "prompt", "mean"), (plain, "mean", "prompt")):
         both = list(evaluation.package(package, both_forms=True))
-        mine = {one.result.history: one for one in both if one.result.is_main}
-        others = {one.result.history: one for one in both if one.result.form == other}
-        assert {one.result.form for one in mine.values()} == {own}
-        assert {(one.result.form, one.result.is_main) for one in others.values()} == {(other, False)}
-        assert set(mine) == set(others) == {"acted", "wrote"}
-        assert mine["wrote"].result.groups != others["wrote"].result.groups
-    said = replace(profile, manifest=structs.replace(profile.manifest, member_form=MeanForm()))
-    (*_, again, _) = evaluation.package(said, both_forms=True)
+        main = {measured.result.history: measured for measured in both if measured.result.is_main}
+        others = {measured.result.history: measured for measured in both if measured.result.form == other}
+        assert {measured.result.form for measured in main.values()} == {form}
+        assert {(measured.result.form, measured.result.is_main) for measured in others.values()} == {(other, False)}
+        assert set(main) == set(others) == {"acted", "wrote"}
+        assert main["wrote"].result.groups != others["wrote"].result.groups
+    claimed = replace(profile, manifest=structs.replace(profile.manifest, member_form=MeanForm()))
+    (*_, again, _) = evaluation.package(claimed, both_forms=True)
     assert again.result.groups == next(evaluation.package(profile)).result.groups
 
 
@@ -80,10 +83,10 @@ class Popular:
     """Vectors of posts whose score knows the number of likes, but not its size: every tenfold is as much again."""
 
     def posts(self, contexts: list[PostContext]) -> np.ndarray:
-        found = np.zeros((len(contexts), 32), dtype=np.float32)
-        found[:, 0] = [np.log10(1 + post.counts.get("like", 0)) / 10 for post in contexts]
-        found[:, 1] = np.sqrt(1 - found[:, 0] ** 2)
-        return found
+        vectors = np.zeros((len(contexts), 32), dtype=np.float32)
+        vectors[:, 0] = [np.log10(1 + post.counts.get("like", 0)) / 10 for post in contexts]
+        vectors[:, 1] = np.sqrt(1 - vectors[:, 0] ** 2)
+        return vectors
 
     def members(self, contexts: list[MemberContext]) -> MemberVectors:
         return MemberVectors([[(np.eye(32, dtype=np.float32)[0], 1.0)] for _ in contexts])
@@ -91,13 +94,13 @@ class Popular:
 
 def test_the_probe_correlates_counts_and_their_percentiles_with_scores(tmp_path: Path) -> None:
     rng = random.Random(0)
-    found = []
+    recorded = []
     for event in events(200):
         if event["type"] == "post.created":
             at = datetime.fromisoformat(event["created_at"]) + timedelta(minutes=1)
             likes = rng.choice((0, 1, 2, 4, 8, 100))
-            found += [event, *(activity(f"x{fan}", event["post_id"], "like", at=at) for fan in range(likes))]
-    feed = feed_of(found)
+            recorded += [event, *(activity(f"x{fan}", event["post_id"], "like", at=at) for fan in range(likes))]
+    feed = feed_of(recorded)
     cut_us = feed.cut(0.15)
     counts = [row.state.counts.get("like", 0) for row in rows_at(feed, cut_us).posts.values()]
     tables = fit_tables(rows_at(feed, cut_us).posts.values())

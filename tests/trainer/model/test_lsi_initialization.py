@@ -70,11 +70,11 @@ def test_what_another_processor_rounds_otherwise_changes_no_likeness(num_common:
 def test_the_start_is_the_same_bits_with_any_number_of_blas_threads() -> None:
     rng = np.random.default_rng(0)
     prompts = [(rng.zipf(1.3, 40) % 1_000).tolist() for _ in range(3_000)]
-    found = []
+    starts = []
     for threads in (1, 2, 3):
         with threadpool_limits(threads, "blas"):
-            found.append(lsi_embeddings(prompts, 1_000, 64, seed=0).tobytes())
-    assert found[0] == found[1] == found[2]
+            starts.append(lsi_embeddings(prompts, 1_000, 64, seed=0).tobytes())
+    assert starts[0] == starts[1] == starts[2]
 
 
 def test_texts_that_say_the_same_give_numbers_and_no_rounding() -> None:

@@ -16,7 +16,7 @@ PROMPTS: list[Prompt] = [[5, 6, 7], [9], [5, 6, 7, 8, 9, 10, 11], [3, 4], [8, 8,
 
 def model(seed: int = 0) -> PackedLlama:
     stock = tiny_model(50, 32, 2, seed)
-    return PackedLlama(trainable(stock.config, {name: one.clone() for name, one in stock.state_dict().items()}))
+    return PackedLlama(trainable(stock.config, {name: weight.clone() for name, weight in stock.state_dict().items()}))
 
 
 def padded(prompts: list[Prompt], seed: int = 0) -> Tensor:
@@ -31,8 +31,8 @@ def padded(prompts: list[Prompt], seed: int = 0) -> Tensor:
 
 
 def test_packed_texts_have_the_vectors_of_padded_ones_in_their_order() -> None:
-    found = model()(pack_features(PROMPTS, pass_tokens=12))["sentence_embedding"]
-    assert torch.allclose(found, padded(PROMPTS), atol=1e-5)
+    vectors = model()(pack_features(PROMPTS, pass_tokens=12))["sentence_embedding"]
+    assert torch.allclose(vectors, padded(PROMPTS), atol=1e-5)
 
 
 def test_every_weight_learns_through_the_packed_passes() -> None:
@@ -46,7 +46,9 @@ def test_a_checkpoint_is_the_model(tmp_path: Path) -> None:
     packed, again = model(), model(seed=1)
     packed.save(str(tmp_path))
     again.restore(tmp_path)
-    assert all(torch.equal(one, other) for one, other in zip(packed.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(weight, other) for weight, other in zip(packed.parameters(), again.parameters(), strict=True)
+    )
 
 
 def loss_of(owners: list[int], owned: dict[int, set[int]], vectors: Tensor, **settings: object) -> Tensor:
@@ -59,8 +61,8 @@ def loss_of(owners: list[int], owned: dict[int, set[int]], vectors: Tensor, **se
     stock = SentenceTransformer(modules=[model()])
     loss = LeaveOneOut(stock, TrainSettings(**settings), (vectors.shape[1],), owned)  # type: ignore[arg-type]
     loss.model = Given()  # type: ignore[assignment]
-    found: Tensor = loss([{"number": torch.arange(len(owners))}], torch.tensor(owners))
-    return found
+    result: Tensor = loss([{"number": torch.arange(len(owners))}], torch.tensor(owners))
+    return result
 
 
 def test_each_post_is_to_be_found_by_the_mean_of_the_groups_others() -> None:
@@ -75,8 +77,8 @@ def test_each_post_is_to_be_found_by_the_mean_of_the_groups_others() -> None:
         others = [row for row in range(7) if owners[row] == owners[query] and row != query]
         mean = unit[others].sum(0)
         scores = unit @ (mean / mean.norm()) / 0.05
-        kept = [row for row in range(7) if row == query or row not in owned[owners[query]]]
-        expected.append(torch.logsumexp(scores[kept], 0) - scores[query])
+        candidates = [row for row in range(7) if row == query or row not in owned[owners[query]]]
+        expected.append(torch.logsumexp(scores[candidates], 0) - scores[query])
     assert torch.allclose(loss_of(owners, owned, vectors), torch.stack(expected).mean(), atol=1e-4)
 
 

@@ -22,7 +22,9 @@ LENGTHS = [70, 33, 33, 32, 31, 17, 16, 16, 7, 6, 5, 2, 1, 1]
 def llama(hidden: int = 128) -> LlamaModel:
     stock = tiny_model(50, hidden, 2, seed=0)
     rng = torch.Generator().manual_seed(1)
-    weights = {name: one + 0.1 * torch.randn(one.shape, generator=rng) for name, one in stock.state_dict().items()}
+    weights = {
+        name: weight + 0.1 * torch.randn(weight.shape, generator=rng) for name, weight in stock.state_dict().items()
+    }
     return trainable(stock.config, weights)
 
 
@@ -37,20 +39,22 @@ def by_transformers(model: LlamaModel) -> PackedLlama:
     return packed
 
 
-def learned(packed: PackedLlama, given: list[Prompt], pass_tokens: int = 80) -> tuple[Tensor, dict[str, Tensor]]:
+def learned(
+    packed: PackedLlama, prompts_of_batch: list[Prompt], pass_tokens: int = 80
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Vectors, and the gradients of a loss to which each of their numbers is something else."""
-    vectors: Tensor = packed(pack_features(given, pass_tokens))["sentence_embedding"]
+    vectors: Tensor = packed(pack_features(prompts_of_batch, pass_tokens))["sentence_embedding"]
     (vectors * torch.linspace(-1, 1, vectors.numel()).view_as(vectors)).sum().backward()
     gradients = {name: weight.grad.clone() for name, weight in packed.named_parameters() if weight.grad is not None}
     packed.zero_grad()
     return vectors.detach(), gradients
 
 
-def assert_alike(found: tuple[Tensor, dict[str, Tensor]], expected: tuple[Tensor, dict[str, Tensor]]) -> None:
-    assert torch.allclose(found[0], expected[0], atol=1e-5)
-    assert found[1].keys() == expected[1].keys()
+def assert_alike(result: tuple[Tensor, dict[str, Tensor]], expected: tuple[Tensor, dict[str, Tensor]]) -> None:
+    assert torch.allclose(result[0], expected[0], atol=1e-5)
+    assert result[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        assert (found[1][name] - gradient).abs().max() <= 1e-5 * (1 + gradient.abs().max()), name
+        assert (result[1][name] - gradient).abs().max() <= 1e-5 * (1 + gradient.abs().max()), name
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, [1], [5] * 9, [1] * 20, [96, 48]])
@@ -72,8 +76,10 @@ def test_every_weight_learns_and_one_seed_gives_the_same_bits_again(two_threads:
 
 def test_two_batches_may_wait_for_their_gradients(two_threads: None) -> None:
     packed = PackedLlama(llama())
-    one, other = (packed(pack_features(prompts(lengths), 80))["sentence_embedding"] for lengths in (LENGTHS, [40, 9]))
-    (one.square().sum() + other.square().sum()).backward()
+    first, second = (
+        packed(pack_features(prompts(lengths), 80))["sentence_embedding"] for lengths in (LENGTHS, [40, 9])
+    )
+    (first.square().sum() + second.square().sum()).backward()
     stock = by_transformers(llama())
     for lengths in (LENGTHS, [40, 9]):
         stock(pack_features(prompts(lengths), 80))["sentence_embedding"].square().sum().backward()
@@ -91,10 +97,10 @@ def test_without_a_compiler_training_goes_on(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CXX", "no-such-compiler")
     load_kernels.cache_clear()
     packed = PackedLlama(llama())
-    found = learned(packed, prompts())
+    result = learned(packed, prompts())
     load_kernels.cache_clear()
     assert parallel_passes(packed.llama) is None
-    assert_alike(found, learned(by_transformers(llama()), prompts()))
+    assert_alike(result, learned(by_transformers(llama()), prompts()))
 
 
 def test_passes_are_of_about_equal_size_and_as_many_for_each_thread() -> None:

@@ -96,7 +96,7 @@ def test_a_package_is_published_once(place: str, package: ModelPackage) -> None:
     registry.publish(package, FORCED)
     with pytest.raises(BadRegistry, match=r"published in .* already"):
         registry.publish(package, {"forced": "another reason"})
-    assert [one.gate for one in registry.publications()] == [FORCED]
+    assert [publication.gate for publication in registry.publications()] == [FORCED]
 
 
 def test_of_two_that_saw_nothing_published_the_store_takes_one(
@@ -107,7 +107,7 @@ def test_of_two_that_saw_nothing_published_the_store_takes_one(
     registry.publish(package, FORCED)
     with pytest.raises(BadRegistry, match=r"published in .* already"):
         registry.publish(package, {"forced": "another reason"})
-    assert [one.gate for one in registry.publications()] == [FORCED]
+    assert [publication.gate for publication in registry.publications()] == [FORCED]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_one_that_is_killed_at_any_write_publishes_nothing_and_the_next_one_does
 
 def test_of_three_at_once_one_publishes(tmp_path: Path, package: ModelPackage) -> None:
     publishers = [child(str(tmp_path), package) for _ in range(3)]
-    said = [publisher.communicate()[1] for publisher in publishers]
-    assert sorted(publisher.returncode for publisher in publishers) == [0, 1, 1], said
+    errors = [publisher.communicate()[1] for publisher in publishers]
+    assert sorted(publisher.returncode for publisher in publishers) == [0, 1, 1], errors
     registry = Registry(str(tmp_path))
     assert len(registry.publications()) == 1
     registry.verify(str(package.generation))
