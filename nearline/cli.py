@@ -1,6 +1,6 @@
-"""The command line: a group that finds its commands in `nearline/commands/` and loads only the one that is called.
+"""The command line: a group that finds its commands in `nearline/commands/` and imports only the one that is called.
 
-Every error ends as one sentence on stderr and exit status 1. Knows no command by name.
+Every error ends as one sentence on stderr, with exit status 1. Knows no command by name.
 """
 
 import os
@@ -15,7 +15,7 @@ from nearline import commands
 from nearline.errors import is_ours
 
 _INTERRUPTED: Final = 130
-"""Options whose values nobody else may see."""
+"""The exit status after Ctrl-C, as shells have it."""
 
 
 class LazyGroup(click.Group):
@@ -53,7 +53,7 @@ def main() -> NoReturn:
         status = cli.main(prog_name="nearline", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has seen enough. What is still buffered has nowhere to go.
+        # The reader of our output, such as `head`, has ended. Python would fail again when it flushes its buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -82,21 +82,21 @@ def _sentence(error: Exception) -> str:
 
 def _usage(error: click.UsageError) -> str:
     sentence = _one_line(error.format_message()).rstrip(".")
-    wanted = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
-    if isinstance(wanted, click.IntRange | click.FloatRange):
-        # Click calls a word "not a valid integer range".
-        return f"{sentence.partition(': ')[0]}: give {_range(wanted)}"
+    expected = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
+    if isinstance(expected, click.IntRange | click.FloatRange):
+        # Click would say of a word that it is "not a valid integer range".
+        return f"{sentence.partition(': ')[0]}: give {_range(expected)}"
     return sentence
 
 
-def _range(wanted: click.IntRange | click.FloatRange) -> str:
-    low = f"{'above' if wanted.min_open else 'from'} {wanted.min}" if wanted.min is not None else ""
-    high = f"{'below' if wanted.max_open else 'to'} {wanted.max}" if wanted.max is not None else ""
-    return " ".join(filter(None, ("a whole number" if isinstance(wanted, click.IntRange) else "a number", low, high)))
+def _range(expected: click.IntRange | click.FloatRange) -> str:
+    low = f"{'above' if expected.min_open else 'from'} {expected.min}" if expected.min is not None else ""
+    high = f"{'below' if expected.max_open else 'to'} {expected.max}" if expected.max is not None else ""
+    return " ".join(filter(None, ("a whole number" if isinstance(expected, click.IntRange) else "a number", low, high)))
 
 
 def _is_a_bug(error: Exception) -> bool:
-    """Errors of our packages and of the system say all by themselves."""
+    """False for errors of our packages, of the system and of click: their sentence tells the user enough."""
     return not is_ours(error) and not isinstance(error, OSError | click.ClickException)
 
 

@@ -4,7 +4,7 @@ NearlineError     printed as one sentence; exit status 1
 ├── AlreadyRuns   another `nearline up` has this data folder
 ├── NotRunning    no instance runs on this data folder
 ├── BadRecording  recorded events hold a line that is no event
-├── NotReady      the instance runs and this part of it cannot be asked yet
+├── NotReady      the instance runs, but this part of it cannot be asked yet
 └── StartFailed   a process of the instance could not be started
 """
 
@@ -17,12 +17,13 @@ _OURS: Final = frozenset(f"{package}.errors" for package in _PACKAGES)
 
 
 def is_ours(error: BaseException) -> bool:
-    """Errors of our packages say all in their sentence. Told by module names, to import none of them."""
+    """True for an error of our packages, whose message is a sentence for users. Compares the names of modules, so that
+    none of the packages has to be imported."""
     return any(base.__module__ in _OURS for base in type(error).__mro__)
 
 
 class NearlineError(Exception):
-    """Base of what ends a command. The message is one sentence, without a traceback."""
+    """Base of the errors that end a command. The message is one sentence, printed without a traceback."""
 
 
 class BadSettings(NearlineError):

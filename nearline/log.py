@@ -1,6 +1,6 @@
-"""Logs of a process: JSON lines on stderr, readable ones on a terminal. What libraries log comes the same way.
+"""Sets up a process's log: JSON lines on stderr, or readable lines on a terminal. Libraries log the same way.
 
-Nothing here writes settings or requests, so no key or password can reach a log by this way.
+Nothing here writes settings or requests, so no key or password gets into a log from here.
 """
 
 import logging
@@ -17,7 +17,7 @@ _SHARED: Final[tuple[Any, ...]] = (
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.StackInfoRenderer(),
 )
-_CHATTY: Final = (
+_QUIETED: Final = (
     "faust",
     "mode",
     "aiokafka",
@@ -32,7 +32,7 @@ _CHATTY: Final = (
 
 
 def configure(process: str, level: str) -> None:
-    """Call once, at the start of a process; `process` stands in every line."""
+    """Call once, when a process starts. Every line names `process`."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -46,17 +46,17 @@ def configure(process: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(number)
-    for name in _CHATTY:
+    for name in _QUIETED:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
 
 def _formatter(process: str, on_terminal: bool) -> logging.Formatter:
     def name_process(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        # Threads of libraries do not carry our context variables.
+        # Threads that libraries start do not inherit our context variables.
         return {"process": process, **event}
 
     last: list[Any] = (
-        # Its own traces show local variables, where rich is installed: the headers of a request, and so the key.
+        # Where rich is installed, structlog's own tracebacks show local variables: a request's headers, with the key.
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if on_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -1,7 +1,7 @@
-"""A whole pipeline as a user runs it: `nearline up` as a process, and the other commands against it.
+"""Runs a whole pipeline as a user does: starts `nearline up` as a process, and calls the other commands.
 
-The demo, the end-to-end tests and the benchmarks stand on it. Knows commands and what they print; refuses to know how
-any part works.
+The demo, the adversary, the end-to-end tests and the benchmarks use it. Knows commands and what they print, and nothing
+of how any part works.
 """
 
 import json
@@ -24,9 +24,9 @@ from nearline.settings.instance import Instance, read_instance
 from retriever.client import RetrieverClient
 
 START_S: Final = 300.0
-"""Two busy cores load two models, prepare a broker, and Maven may have to fetch it first."""
+"""On two busy cores. Two models are loaded and a broker is prepared, which Maven may have to fetch first."""
 STOP_S: Final = 25.0
-"""`nearline up` promises 20."""
+"""`nearline up` promises to stop within 20 s."""
 ORPHANS_S: Final = 10.0
 """How long children may live after `nearline up` was killed."""
 COMMAND_S: Final = 600.0
@@ -35,11 +35,12 @@ _NEARLINE: Final = (sys.executable, "-m", "nearline")
 
 
 class CommandFailed(NearlineError):
-    """What a command of ours said when it failed."""
+    """A command ended with another status than 0. The message holds its stderr."""
 
 
 class Pipeline:
-    """One data folder. `start` and `stop` may be called in turn; used as a context it starts and stops once."""
+    """A pipeline on one data folder. `start` and `stop` may be called in turn; as a context manager it starts and stops
+    once."""
 
     def __init__(
         self,
@@ -49,8 +50,8 @@ class Pipeline:
         environment: Mapping[str, str] | None = None,
         up: Sequence[str] | None = None,
     ) -> None:
-        """`environment` holds settings, such as NEARLINE_HOT__WINDOW_S. `up` is the command that runs everything, in
-        the place of `nearline up`; it gets no flags."""
+        """`environment` holds settings, such as NEARLINE_HOT__WINDOW_S. `up` is called in place of `nearline up`,
+        without flags."""
         self.data_dir = data_dir
         self.log_file = data_dir.parent / f"{data_dir.name}.log"
         self._up_command = up or [
@@ -82,7 +83,7 @@ class Pipeline:
         return read_instance(self.data_dir)
 
     def start(self, timeout_s: float = START_S) -> float:
-        """Returns when it says `ready`, with the seconds it took. Raises StartFailed."""
+        """Returns when it prints `ready`, with the seconds that this took. Raises StartFailed."""
         began = time.monotonic()
         with self.log_file.open("ab") as log:
             self._up = subprocess.Popen(
@@ -98,11 +99,12 @@ class Pipeline:
         return time.monotonic() - began
 
     def stop(self) -> float:
-        """SIGTERM; returns the seconds until all is gone, 0 if nothing ran. Raises StartFailed for what stayed."""
+        """Sends SIGTERM, and returns the seconds until every process has ended; 0 if nothing ran. Raises StartFailed
+        where a process stayed."""
         if self._up is None:
             return 0.0
         process, self._up = self._up, None
-        family = _family(process.pid)
+        descendants = _descendants(process.pid)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         try:
@@ -112,7 +114,7 @@ class Pipeline:
             status = process.wait()
         assert process.stdout is not None
         process.stdout.close()
-        _, left = psutil.wait_procs(family, timeout=1)
+        _, left = psutil.wait_procs(descendants, timeout=1)
         for child in left:
             child.kill()
         if status != 0 or left:
@@ -123,34 +125,34 @@ class Pipeline:
         return time.monotonic() - began
 
     def kill(self) -> None:
-        """kill -9 of `nearline up` alone; returns when the children that it left are gone too. Raises StartFailed."""
+        """Sends SIGKILL to `nearline up` alone, and returns when its children have ended too. Raises StartFailed."""
         if self._up is None:
             return
         process, self._up = self._up, None
-        family = _family(process.pid)
+        descendants = _descendants(process.pid)
         process.kill()
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-        _, left = psutil.wait_procs(family, timeout=ORPHANS_S)
+        _, left = psutil.wait_procs(descendants, timeout=ORPHANS_S)
         if left:
             raise StartFailed(f"{len(left)} processes outlived nearline up by {ORPHANS_S:.0f} s")
 
-    def run(self, *arguments: str | Path, given: str | None = None, timeout_s: float = COMMAND_S) -> str:
-        """What a command printed. `given` is its stdin. Raises CommandFailed with what it said."""
-        done = self.attempt(*arguments, given=given, timeout_s=timeout_s)
+    def run(self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = COMMAND_S) -> str:
+        """What a command printed. `stdin` is its standard input. Raises CommandFailed."""
+        done = self.attempt(*arguments, stdin=stdin, timeout_s=timeout_s)
         if done.returncode != 0:
             words = " ".join(map(str, arguments[:3]))
             raise CommandFailed(f"nearline {words}: exit status {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
     def attempt(
-        self, *arguments: str | Path, given: str | None = None, timeout_s: float = COMMAND_S
+        self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = COMMAND_S
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end, whatever it says."""
+        """Runs a command to its end, whatever its exit status."""
         return subprocess.run(
             [*_NEARLINE, *map(str, arguments)],
-            input=given if given is not None else "",
+            input=stdin if stdin is not None else "",
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -159,23 +161,23 @@ class Pipeline:
         )
 
     def ask(self, *arguments: str | Path) -> Any:
-        """What a command with `--json` says."""
+        """The answer of a command that takes `--json`."""
         answer: Any = json.loads(self.run(*arguments, "--json"))
         return answer
 
-    def lines(self, *arguments: str | Path, given: str | None = None) -> list[Any]:
-        """What a command that prints JSON lines says."""
-        return [json.loads(line) for line in self.run(*arguments, given=given).splitlines()]
+    def lines(self, *arguments: str | Path, stdin: str | None = None) -> list[Any]:
+        """The objects that a command prints as JSON lines."""
+        return [json.loads(line) for line in self.run(*arguments, stdin=stdin).splitlines()]
 
     def ingest(self, events: Iterable[Mapping[str, Any]]) -> None:
-        self.run("ingest", "-", given="".join(json.dumps(event) + "\n" for event in events))
+        self.run("ingest", "-", stdin="".join(json.dumps(event) + "\n" for event in events))
 
     def wait(self, timeout_s: float = COMMAND_S) -> None:
-        """Until all that was sent is searchable."""
+        """Waits until everything that was sent is searchable."""
         self.run("wait", "--timeout", str(timeout_s), timeout_s=timeout_s + 60)
 
     def client(self) -> RetrieverClient:
-        """Close it."""
+        """A client of the retriever, which the caller closes. Raises NotRunning."""
         url = self.instance.url
         if url is None:
             raise NotRunning(self.data_dir)
@@ -186,16 +188,15 @@ class Pipeline:
 
 
 def _first_line(process: subprocess.Popen[str], timeout_s: float) -> str:
-    """Empty when there was none in time, or the process ended."""
+    """Empty when the process printed no line in time, or ended."""
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         return process.stdout.readline().strip() if selector.select(timeout_s) else ""
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def _descendants(pid: int) -> list[psutil.Process]:
     try:
-        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+        return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
-    return found

@@ -1,7 +1,7 @@
-"""How an instance is: processes, lag of every stage, tiers, dead letters, freshness.
+"""The status of an instance: processes, lag of every stage, tiers, dead letters, freshness.
 
-Puts together what the parts say. A part that does not answer in time leaves its figures unknown and becomes a sentence
-in `problems`; the answer itself always comes.
+Asks each part and puts the answers together. Where a part does not answer in time its figures are None and `problems`
+has a sentence about it. A status always comes. Knows nothing of how the parts are reached; `status_sources.py` does.
 """
 
 import time
@@ -34,21 +34,21 @@ from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
 
 BUDGET_S: Final = 4.0
-"""For all of it. A command has 5 s, and needs some of them to start and to print."""
+"""For the whole status. `nearline status` promises 5 s, and needs some of them to start and to print."""
 
 _HOT_S: Final = 2.5
 _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 0.3
 _COUNT_S: Final = 1.0
-"""For dead letters, which are counted one by one."""
+"""For the dead letters, which are counted one by one."""
 _CLOSE_S: Final = 0.2
-"""And the clients that counted them are closed."""
+"""For closing the clients that counted them."""
 
 _T = TypeVar("_T")
 
 
 class HotReport(NamedTuple):
-    """What the retriever says of itself."""
+    """What the retriever reports of itself."""
 
     readiness: Readiness
     positions: HotPositions
@@ -56,11 +56,13 @@ class HotReport(NamedTuple):
 
 @runtime_checkable
 class KnowsFreshness(Protocol):
+    """A cold tier that measures freshness. A Qdrant server does not."""
+
     def freshness(self) -> Freshness: ...
 
 
 class Sources(NamedTuple):
-    """Where each part of the answer comes from. Each is called in a thread of its own, may block, and may raise.
+    """Where each part of the status comes from. Each function is called in its own thread, may block, and may raise.
 
     `generation` is None where only the retriever knows it.
     """
@@ -83,7 +85,7 @@ class _Cold(NamedTuple):
 
 
 class _Question(Generic[_T]):
-    """One part that is asked in a thread, so that it cannot hold up the others."""
+    """Asks one part in a thread, so that a part that blocks does not hold up the others."""
 
     def __init__(self, name: str, ask: Callable[[], _T]) -> None:
         self._name = name
@@ -93,7 +95,7 @@ class _Question(Generic[_T]):
         self._thread.start()
 
     def answer(self, deadline: float, problems: list[str]) -> _T | None:
-        """None, and a sentence in `problems`, when there is no answer by then."""
+        """The answer; None, with a sentence added to `problems`, where there is none by the deadline."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._answers:
             return self._answers[0]
@@ -103,12 +105,12 @@ class _Question(Generic[_T]):
     def _run(self, ask: Callable[[], _T]) -> None:
         try:
             self._answers.append(ask())
-        except Exception as error:  # whatever a part says, the others are still told
+        except Exception as error:  # whatever goes wrong with one part, the others are still reported
             self._problem = str(error)
 
 
 def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
-    """Answers within `budget_s`. Never raises for a part."""
+    """Returns within `budget_s`. Raises nothing when a part fails."""
     problems: list[str] = []
     deadline = time.monotonic() + budget_s
     hot_deadline = time.monotonic() + min(_HOT_S, budget_s)
@@ -116,15 +118,15 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     asked_cold = _Question("cold tier", lambda: _ask_cold(sources.cold))
     asked_processes = _Question("processes", sources.processes)
 
-    def hot_so_far() -> HotReport | None:
+    def hot_report() -> HotReport | None:
         return asked_hot.answer(hot_deadline, [])
 
-    # Where no data folder names the generation, the retriever does, and what the broker is asked waits for it.
-    generation = sources.generation or _generation(hot_so_far())
-    streams = _Question("broker", lambda: _ask_streams(sources.kafka(), generation, hot_so_far)).answer(
+    # Without an instance in the data folder only the retriever knows the generation, and the broker is asked after it.
+    generation = sources.generation or _generation(hot_report())
+    streams = _Question("broker", lambda: _ask_streams(sources.kafka(), generation, hot_report)).answer(
         deadline, problems
     )
-    # After the lags and apart from them, which matter more.
+    # The lags matter more, so the dead letters are counted after them and separately.
     letters = _ask_letters(sources.kafka, deadline, problems) if streams is not None else None
     hot = asked_hot.answer(hot_deadline, problems)
     processes = asked_processes.answer(deadline, problems) or []
@@ -202,12 +204,12 @@ def _unknown_stages(generation: Generation | None) -> list[StageStatus]:
 def _ask_cold(cold: Callable[[], AbstractContextManager[ColdReader]]) -> _Cold:
     with cold() as tier:
         status = ColdStatus(posts=tier.count("post"), members=tier.count("member"))
-        fresh = tier.freshness() if isinstance(tier, KnowsFreshness) else None
-    return _Cold(status, None if fresh is None else FreshnessStatus(p50=fresh.p50, p99=fresh.p99))
+        freshness = tier.freshness() if isinstance(tier, KnowsFreshness) else None
+    return _Cold(status, None if freshness is None else FreshnessStatus(p50=freshness.p50, p99=freshness.p99))
 
 
 def _freshness(cold: _Cold | None, hot: HotReport | None) -> FreshnessStatus:
-    """The cold tier's, which all that is fresh reaches; the hot tier's where the cold one cannot tell."""
+    """The cold tier's freshness, because every change ends there. The hot tier's where the cold one has none."""
     if cold is not None and cold.freshness is not None:
         return cold.freshness
     return hot.positions.freshness_s if hot is not None else FreshnessStatus(p50=None, p99=None)

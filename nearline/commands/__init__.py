@@ -1,4 +1,4 @@
-"""One file a command: `dead_letters.py` holds the click command `dead_letters`. Files with a `_` are no commands.
+"""One file for each command: `dead_letters.py` holds `nearline dead-letters`. Files that begin with `_` are shared.
 
-Importing one of these must stay cheap: torch, FAISS and transformers are imported by the functions that need them.
+Importing these files must stay cheap: torch, FAISS and transformers are imported inside the functions that need them.
 """

@@ -1,4 +1,4 @@
-"""`nearline doctor`: what is installed and what answers."""
+"""`nearline doctor`: checks what is installed and what answers."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ def doctor(*, data_dir: Path | None, config: Path | None) -> None:
     Example:
       nearline doctor
     """
-    from nearline.ask import doctor as examine
+    from nearline.ask.doctor import MISSING, run_checks
 
-    findings = examine.everything(instance_settings(config, data_dir))
-    width = max(len(one.what) for one in findings)
-    for one in findings:
-        mend = f"; {one.mend}" if one.mend else ""
-        click.echo(f"{one.verdict}  {one.what.ljust(width)}  {one.found}{mend}")
-    if any(one.verdict == examine.MISSING for one in findings):
+    checks = run_checks(instance_settings(config, data_dir))
+    width = max(len(check.subject) for check in checks)
+    for check in checks:
+        mend = f"; {check.mend}" if check.mend else ""
+        click.echo(f"{check.state}  {check.subject.ljust(width)}  {check.detail}{mend}")
+    if any(check.state == MISSING for check in checks):
         raise click.exceptions.Exit(1)

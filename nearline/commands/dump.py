@@ -1,4 +1,4 @@
-"""`nearline dump`: all that is live in a tier."""
+"""`nearline dump`: prints all live posts of a tier."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -39,7 +39,7 @@ def _hot(connections: "Connections") -> Iterator[dict[str, Any]]:
 
 
 def _cold(connections: "Connections") -> Iterator[dict[str, Any]]:
-    """A post that is written while the tier is read may come twice; it is printed once."""
+    """The tier returns a post twice where it is written during the reading. Here each comes once."""
     from schemas.times import to_rfc3339
 
     seen: set[str] = set()

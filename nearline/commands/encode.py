@@ -1,4 +1,4 @@
-"""`nearline encode`: what the pipeline computes, without the pipeline."""
+"""`nearline encode`: turns contexts into vectors as the pipeline does, but without a pipeline."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -24,20 +24,20 @@ class _Line(NamedTuple):
     context: Any
 
 
-class _Sides(NamedTuple):
-    """What becomes of contexts of both kinds."""
+class _Functions(NamedTuple):
+    """What turns contexts of each kind into vectors or prompts."""
 
     posts: Callable[[list[Any]], Any]
     members: Callable[[list[Any]], Any]
 
 
-class _Side(NamedTuple):
-    """One kind of entity: how its contexts are read, named and encoded."""
+class _Kind(NamedTuple):
+    """Posts or members: how their contexts are decoded, named and encoded."""
 
     decode: Callable[[bytes], Any]
     entity_id: Callable[[Any], str]
-    outcomes: "Callable[[list[Any]], Sequence[Outcome | Rendered]]"
-    """By one context each: a vector, or what it is rendered as."""
+    encode: "Callable[[list[Any]], Sequence[Outcome | Rendered]]"
+    """One result for each context: a vector, or its prompts."""
 
 
 @click.command()
@@ -71,23 +71,23 @@ def encode(
         raise click.UsageError("say whether the lines are posts or members: --post or --member")
     import msgspec
 
-    lines = _read(file)
+    lines = _read_lines(file)
     settings = instance_settings(config, data_dir, package=package)
-    side = _side(kind, _renderer(settings) if render else _encoder(settings))
-    while chunk := [_Line(place, _decode(side, place, body)) for place, body in islice(lines, _LINES_AT_ONCE)]:
-        outcomes = side.outcomes([line.context for line in chunk])
+    kind_of_lines = _kind(kind, _renderer(settings) if render else _encoder(settings))
+    while chunk := [_Line(place, _decode(kind_of_lines, place, body)) for place, body in islice(lines, _LINES_AT_ONCE)]:
+        outcomes = kind_of_lines.encode([line.context for line in chunk])
         for line, outcome in zip(chunk, outcomes, strict=True):
-            fields = {"id": side.entity_id(line.context), "revision": line.context.revision}
-            click.echo(msgspec.json.encode(fields | _shown(line.place, outcome)))
+            fields = {"id": kind_of_lines.entity_id(line.context), "revision": line.context.revision}
+            click.echo(msgspec.json.encode(fields | _to_fields(line.place, outcome)))
 
 
-def _read(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Places and bodies of lines that are not empty."""
+def _read_lines(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """`FILE:LINE` and body of each line that is not empty."""
     name = getattr(file, "name", "<stdin>")
     return ((f"{name}:{number}", body) for number, body in enumerate(file, 1) if body.strip())
 
 
-def _encoder(settings: Settings) -> _Sides:
+def _encoder(settings: Settings) -> _Functions:
     from encoders.encoder import Encoder
     from indexer.devices import check_presence
     from nearline.up.resources import encode_threads
@@ -99,35 +99,35 @@ def _encoder(settings: Settings) -> _Sides:
         threads=encode_threads(settings),
         budget_tokens=settings.encode.budget_tokens,
     )
-    return _Sides(encoder.encode_posts, encoder.encode_members)
+    return _Functions(encoder.encode_posts, encoder.encode_members)
 
 
-def _renderer(settings: Settings) -> _Sides:
+def _renderer(settings: Settings) -> _Functions:
     from encoders.package.model_package import ModelPackage
     from encoders.prompt.rendering import Renderer
 
     renderer = Renderer(ModelPackage.load(settings.package_folder))
-    return _Sides(renderer.posts, renderer.members)
+    return _Functions(renderer.posts, renderer.members)
 
 
-def _side(kind: str, sides: _Sides) -> _Side:
+def _kind(kind: str, functions: _Functions) -> _Kind:
     from schemas.contexts import decode_member_context, decode_post_context
 
     if kind == "post":
-        return _Side(decode_post_context, lambda context: str(context.post_id), sides.posts)
-    return _Side(decode_member_context, lambda context: str(context.member_id), sides.members)
+        return _Kind(decode_post_context, lambda context: str(context.post_id), functions.posts)
+    return _Kind(decode_member_context, lambda context: str(context.member_id), functions.members)
 
 
-def _decode(side: _Side, place: str, body: bytes) -> Any:
+def _decode(kind: _Kind, place: str, body: bytes) -> Any:
     from schemas.errors import BadRecord
 
     try:
-        return side.decode(body)
+        return kind.decode(body)
     except BadRecord as error:
         raise click.ClickException(f"{place}: {error}") from error
 
 
-def _shown(place: str, outcome: "Outcome | Rendered") -> dict[str, Any]:
+def _to_fields(place: str, outcome: "Outcome | Rendered") -> dict[str, Any]:
     from encoders.errors import Unencodable
 
     if isinstance(outcome, Unencodable):

@@ -1,4 +1,4 @@
-"""`nearline evaluate`: how well packages find what members acted on, beside plain baselines."""
+"""`nearline evaluate`: measures how well packages find what members acted on, beside plain baselines."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,48 +53,49 @@ def evaluate(
     loaded = [ModelPackage.load(folder) for folder in packages]
     feed = read_feed(events)
     evaluation = Evaluation(feed, task_at(feed, feed.cut(holdout)))
-    found: list[Measured] = []
+    measurements: list[Measured] = []
     with tqdm(desc="systems", disable=not on_terminal(), unit="") as bar:
         for package in loaded:
             for measured in evaluation.package(package, both_forms=True, device=device):
-                found.append(measured)
+                measurements.append(measured)
                 bar.update()
         for measured in evaluation.baselines():
-            found.append(measured)
+            measurements.append(measured)
             bar.update()
     probes = {str(package.generation): evaluation.probe(package, device=device) for package in loaded}
-    _print(found)
+    _print(measurements)
     _print_probes(probes)
     if json_file is not None:
-        json_file.write_bytes(report(evaluation, found, probes))
+        json_file.write_bytes(report(evaluation, measurements, probes))
     if picture is not None:
         from trainer.evaluation.recall_plot import draw_recall
 
         ks = [k for k in range(1, len(evaluation.task.candidates) + 1) if k <= 2000]
-        curves = {_name(one): evaluation.curve(one, ks) for one in found if _is_main(one)}
+        curves = {_name(measured): evaluation.curve(measured, ks) for measured in measurements if _is_main(measured)}
         draw_recall(curves, ks, picture)
 
 
-def _print(found: "list[Measured]") -> None:
-    print_table(_HEADER, [row for one in found for row in [_row(one, "protocol")]])
+def _print(measurements: "list[Measured]") -> None:
+    print_table(_HEADER, [_row(measured, "protocol") for measured in measurements])
     click.echo("\nby length of history, every member with a target:")
-    rows = [(group, *_row(one, group)) for one in found if _is_main(one) for group in one.result.groups]
+    main = [measured for measured in measurements if _is_main(measured)]
+    rows = [(group, *_row(measured, group)) for measured in main for group in measured.result.groups]
     print_table(("length", *_HEADER), [row for row in sorted(rows, key=_by_length) if row[0] != "protocol"])
 
 
 def _print_probes(probes: "dict[str, list[Correlation]]") -> None:
     rows = [
-        (name, one.field, one.posts, f"{one.raw:.3f}", "-" if one.percentile is None else f"{one.percentile:.3f}")
-        for name, found in probes.items()
-        for one in found
+        (name, probe.field, probe.posts, probe.raw, probe.percentile)
+        for name, correlations in probes.items()
+        for probe in correlations
     ]
     if rows:
         click.echo("\ncorrelation of popularity with the score, newest posts before the held out ones:")
         print_table(("system", "count", "posts", "raw counts", "percentiles"), rows)
 
 
-def _row(one: "Measured", group: str) -> tuple[object, ...]:
-    result = one.result
+def _row(measured: "Measured", group: str) -> tuple[object, ...]:
+    result = measured.result
     figures = result.groups[group]
     low, high = figures.intervals["100"]
     recalls = figures.recall.values()
@@ -106,10 +107,10 @@ def _by_length(row: tuple[object, ...]) -> int:
     return int(str(row[0]).strip("+").split("-")[0]) if row[0] != "protocol" else -1
 
 
-def _is_main(one: "Measured") -> bool:
-    """Of the dimensions only the package's own."""
-    return one.result.is_main
+def _is_main(measured: "Measured") -> bool:
+    """False for the shorter dimensions to which a package's vectors were cut."""
+    return measured.result.is_main
 
 
-def _name(one: "Measured") -> str:
-    return f"{one.result.system} ({one.result.history})"
+def _name(measured: "Measured") -> str:
+    return f"{measured.result.system} ({measured.result.history})"

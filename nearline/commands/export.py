@@ -1,4 +1,4 @@
-"""`nearline export`: the events of the broker's input topics into files for the trainer."""
+"""`nearline export`: writes the events of the input topics into files for the trainer."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def export(*, out: Path, since: str | None, settings: Settings, instance: Instan
         raise click.UsageError(f"--since: {error}") from error
     num = 0
     with tqdm(desc="events", disable=not on_terminal(), unit="") as bar:
-        for written in export(Connections(settings, instance).kafka, out, since_ms):
-            num += written
-            bar.update(written)
+        for num_written in export(Connections(settings, instance).kafka, out, since_ms):
+            num += num_written
+            bar.update(num_written)
     click.echo(f"{num} events")

@@ -1,4 +1,4 @@
-"""`nearline get`: one entity as every part holds it."""
+"""`nearline get`: shows a post or member as each part of the pipeline holds it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,12 @@ def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instanc
 
     connections = Connections(settings, instance)
     tiers = _post_tiers(connections, entity_id) if kind == "post" else _member_tiers(connections, entity_id)
-    found = {"context": _context(connections, kind, entity_id), **tiers}
+    parts = {"context": _context(connections, kind, entity_id), **tiers}
     if as_json:
-        print_json(found)
+        print_json(parts)
     else:
-        _print(found)
-    if found["context"] is None and not any(found[tier]["present"] for tier in ("cold", "hot")):
+        _print(parts)
+    if parts["context"] is None and not any(parts[tier]["present"] for tier in ("cold", "hot")):
         raise NearlineError(f"there is no {kind} {entity_id}, neither a context nor a vector")
 
 
@@ -55,35 +55,35 @@ def _context(connections: "Connections", kind: str, entity_id: str) -> Any:
 
 
 def _post_tiers(connections: "Connections", post_id: str) -> dict[str, Any]:
-    """Both, as the retriever sees them."""
+    """Both tiers, as the retriever sees them."""
     with connections.retriever() as client:
-        found = client.post(post_id)
-    return {"cold": found.cold.model_dump(mode="json"), "hot": found.hot.model_dump(mode="json")}
+        post = client.post(post_id)
+    return {"cold": post.cold.model_dump(mode="json"), "hot": post.hot.model_dump(mode="json")}
 
 
 def _member_tiers(connections: "Connections", member_id: str) -> dict[str, Any]:
-    """No member is in the hot tier."""
+    """The hot tier holds no members."""
     from contextlib import closing
 
     from schemas.ids import MemberId
 
     with closing(connections.cold()) as tier:
-        found = tier.members([MemberId(member_id)])[0]
-    if found is None:
+        member = tier.members([MemberId(member_id)])[0]
+    if member is None:
         return {"cold": _ABSENT, "hot": _ABSENT}
     cold = {
         "present": True,
-        "revision": found.revision,
-        "deleted": found.deleted,
-        "has_vector": found.vector is not None,
+        "revision": member.revision,
+        "deleted": member.deleted,
+        "has_vector": member.vector is not None,
     }
     return {"cold": cold, "hot": _ABSENT}
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(parts: dict[str, Any]) -> None:
     import json
 
-    context = found["context"]
+    context = parts["context"]
     click.echo("no context" if context is None else json.dumps(context, indent=2, ensure_ascii=False))
-    rows = [(tier, *(found[tier][name] for name in _ABSENT)) for tier in ("cold", "hot")]
+    rows = [(tier, *(parts[tier][name] for name in _ABSENT)) for tier in ("cold", "hot")]
     print_table(("tier", *_ABSENT), rows)

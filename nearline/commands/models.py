@@ -58,7 +58,7 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
         raise click.UsageError("give --events to compare with, or --force with a reason")
     package = ModelPackage.load(folder)
     target = Registry(registry)
-    # Before the comparison, which takes minutes and finds that it is no better than itself.
+    # Checked first: the comparison takes minutes, and would only find that the package is no better than itself.
     target.refuse_published(str(package.generation))
     gate = {"forced": force} if force else _gate(package, target, events)
     publication = target.publish(package, gate)
@@ -81,7 +81,7 @@ def _gate(package: "ModelPackage", registry: "Registry", events: tuple[str, ...]
 
 
 def _why(gate: dict[str, Any]) -> str:
-    """One line, from what the gate found."""
+    """Why the package was published, in one line."""
     if "forced" in gate:
         return f"without a comparison, because: {gate['forced']}"
     return (

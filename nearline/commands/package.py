@@ -1,4 +1,4 @@
-"""`nearline package`: model packages."""
+"""`nearline package`: makes and checks model packages."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def create(
     member_form: str,
     post_tokens: int,
     member_tokens: int,
-    **same: Any,
+    **recipe_fields: Any,
 ) -> None:
     """Make a model package from a Hugging Face LLaMA-3 FOLDER: safetensors, one file or several.
 
@@ -52,7 +52,7 @@ def create(
         id=package_id or package_id_of(folder),
         member_form=MeanForm() if member_form == "mean" else PromptForm(),
         token_limits=TokenLimits(post_tokens, member_tokens),
-        **same,
+        **recipe_fields,
     )
     click.echo(create_package(folder, out, recipe).generation)
 

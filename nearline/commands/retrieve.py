@@ -1,4 +1,4 @@
-"""`nearline retrieve`: the candidates of a member or a text."""
+"""`nearline retrieve`: prints the candidates of a member or a text."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -18,27 +18,27 @@ Texts = dict[str, str]
 """By post id."""
 
 _MAX_CONTEXTS: Final = 100_000
-"""Read for the texts at most: about a second, and some 100 MB."""
+"""How many contexts are read at most to find the texts. That takes about a second and 100 MB."""
 _TEXTS_TIMEOUT_S: Final = 2.0
 _START_CHARS: Final = 60
-_MANY: Final = ("--language", "--exclude-author", "--exclude-post")
+_OPTIONS_OF_MANY: Final = ("--language", "--exclude-author", "--exclude-post")
 
 
 class _ManyValues(click.Command):
     """Lets `--language en de` stand for `--language en --language de`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread: list[str] = []
+        expanded: list[str] = []
         option: str | None = None
         for at, arg in enumerate(args):
-            if arg in _MANY:
+            if arg in _OPTIONS_OF_MANY:
                 option = arg
             elif arg.startswith("-"):
                 option = None
             elif option is not None and args[at - 1] != option:
-                spread.append(option)
-            spread.append(arg)
-        return super().parse_args(ctx, spread)
+                expanded.append(option)
+            expanded.append(arg)
+        return super().parse_args(ctx, expanded)
 
 
 def _moment(_: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
@@ -68,7 +68,7 @@ def _moment(_: click.Context, parameter: click.Parameter, text: str | None) -> d
 )
 @instance_options
 def retrieve(
-    *, as_json: bool, show_text: bool | None, settings: Settings, instance: InstanceReader, **asked: Any
+    *, as_json: bool, show_text: bool | None, settings: Settings, instance: InstanceReader, **query: Any
 ) -> None:
     """Print the candidates of a member or a text, best first.
 
@@ -81,11 +81,11 @@ def retrieve(
     """
     from nearline.ask.connections import Connections
 
-    if (asked["member_id"] is None) == (asked["text"] is None):
+    if (query["member_id"] is None) == (query["text"] is None):
         raise click.UsageError("give exactly one of --member and --text")
     connections = Connections(settings, instance)
     with connections.retriever() as client:
-        answer = client.retrieve(_request(asked))
+        answer = client.retrieve(_request(query))
     with_texts = not as_json if show_text is None else show_text
     texts = _texts(connections, answer.post_ids) if with_texts and answer.post_ids else None
     if as_json:
@@ -95,7 +95,7 @@ def retrieve(
 
 
 def as_objects(answer: RetrieveResponse, texts: Texts | None = None) -> dict[str, Any]:
-    """The columns of the HTTP answer as one object for each candidate."""
+    """The answer with one object for each candidate, instead of the columns that the HTTP answer has."""
     columns = zip(answer.post_ids, answer.scores, answer.tiers, strict=True)
     candidates: list[dict[str, Any]] = [
         {"post_id": post_id, "score": score, "tier": tier} for post_id, score, tier in columns
@@ -112,12 +112,12 @@ def as_objects(answer: RetrieveResponse, texts: Texts | None = None) -> dict[str
     }
 
 
-def _request(asked: dict[str, Any]) -> RetrieveRequest:
+def _request(query: dict[str, Any]) -> RetrieveRequest:
     from pydantic import ValidationError
 
-    given = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in query.items()}
     try:
-        return RetrieveRequest.model_validate(given)
+        return RetrieveRequest.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         sentence = first["msg"].removeprefix("Value error, ")
@@ -125,7 +125,7 @@ def _request(asked: dict[str, Any]) -> RetrieveRequest:
 
 
 def _texts(connections: "Connections", post_ids: list[str]) -> Texts:
-    """Of those posts that have one; a note on stderr says of how many none was found, or why none can be."""
+    """The texts that can be found. A note on stderr says how many posts have none, or why no text can be read."""
     from nearline.errors import NearlineError
     from schemas import topics
     from schemas.contexts import decode_post_context
@@ -150,7 +150,7 @@ def _texts(connections: "Connections", post_ids: list[str]) -> Texts:
 
 
 def _start(text: str | None) -> str | None:
-    """Fits on a line."""
+    """The beginning of a text, on one line."""
     return printable(" ".join((text or "").split()), _START_CHARS) or None
 
 

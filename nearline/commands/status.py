@@ -1,4 +1,4 @@
-"""`nearline status`: how the instance is."""
+"""`nearline status`: shows processes, lags, tiers, dead letters and freshness of the instance."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""`nearline train`: a model package from recorded events."""
+"""`nearline train`: trains a model package on recorded events."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`nearline up`: everything, in the foreground."""
+"""`nearline up`: runs all processes of an instance, in the foreground."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`nearline vectors`: vectors as the cold tier holds them."""
+"""`nearline vectors`: prints vectors from the cold tier."""
 
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -34,12 +34,12 @@ def vectors(*, kind: str, ids: tuple[str, ...], settings: Settings, instance: In
     missing = []
     with closing(Connections(settings, instance).cold()) as tier:
         for start in range(0, len(ids), _AT_ONCE):
-            some = ids[start : start + _AT_ONCE]
-            for entity_id, found in zip(some, _ask(tier, kind, some), strict=True):
-                if found is None or found.vector is None:
+            chunk = ids[start : start + _AT_ONCE]
+            for entity_id, stored in zip(chunk, _ask(tier, kind, chunk), strict=True):
+                if stored is None or stored.vector is None:
                     missing.append(entity_id)
                 else:
-                    print_json({"id": entity_id, "revision": found.revision, "vector": found.vector.tolist()})
+                    print_json({"id": entity_id, "revision": stored.revision, "vector": stored.vector.tolist()})
     if missing:
         raise NearlineError(f"the cold tier has no vector of {kind} {', '.join(missing)}")
 
@@ -48,5 +48,5 @@ def _ask(tier: "ColdReader", kind: str, ids: tuple[str, ...]) -> "list[StoredPos
     from schemas.ids import MemberId, PostId
 
     if kind == "post":
-        return tier.posts([PostId(one) for one in ids], with_vectors=True)
-    return tier.members([MemberId(one) for one in ids])
+        return tier.posts([PostId(post_id) for post_id in ids], with_vectors=True)
+    return tier.members([MemberId(member_id) for member_id in ids])

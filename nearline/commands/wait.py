@@ -1,4 +1,4 @@
-"""`nearline wait`: until all that was sent is searchable."""
+"""`nearline wait`: waits until everything that was sent is searchable."""
 
 import time
 from typing import TYPE_CHECKING
@@ -36,8 +36,8 @@ def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> Non
     connections = Connections(settings, instance)
     hot = _HotFeed(connections)
     try:
-        tell = _draw if on_terminal() else _ignore
-        Wait(connections.kafka, connections.generation, hot.positions, tell, timeout_s=timeout).run()
+        show = _draw if on_terminal() else _ignore
+        Wait(connections.kafka, connections.generation, hot.positions, show, timeout_s=timeout).run()
     finally:
         hot.close()
         if on_terminal():
@@ -46,7 +46,7 @@ def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> Non
 
 
 class _HotFeed:
-    """Asks the retriever how far the hot feed is; a connection that failed is made anew."""
+    """Asks the retriever how far the hot feed is. Connects again after a failure."""
 
     def __init__(self, connections: "Connections") -> None:
         self._connections = connections
@@ -58,11 +58,11 @@ class _HotFeed:
 
         self._client = self._client or self._connections.retriever(timeout_s=5.0)
         try:
-            found = self._client.hot_positions().positions
+            positions = self._client.hot_positions().positions
         except RetrieverUnavailable:
             self.close()
             return None
-        return {Partition(number): Offset(offset) for number, offset in found.items()}
+        return {Partition(number): Offset(offset) for number, offset in positions.items()}
 
     def close(self) -> None:
         if self._client is not None:
@@ -70,10 +70,12 @@ class _HotFeed:
         self._client = None
 
 
-def _draw(look: "Progress") -> None:
-    left = "no answer from it now" if look.records is None else f"{look.records} records of {look.topic} left"
-    click.echo(f"\r\x1b[K{look.stage}: {left}", nl=False, err=True)
+def _draw(progress: "Progress") -> None:
+    left = (
+        "it does not answer now" if progress.records is None else f"{progress.records} records of {progress.topic} left"
+    )
+    click.echo(f"\r\x1b[K{progress.stage}: {left}", nl=False, err=True)
 
 
 def _ignore(_: "Progress") -> None:
-    """Nobody is watching."""
+    """For output that is not a terminal."""

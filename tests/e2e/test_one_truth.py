@@ -31,7 +31,7 @@ PRECISION = 1e-5
 def test_the_cold_tier_holds_what_encode_gives_for_every_context(running: Running, kind: Kind) -> None:
     contexts, stored = _at_one_moment(running.pipeline, kind)
     body = "".join(msgspec.json.encode(context).decode() + "\n" for context in contexts.values())
-    encoded = running.pipeline.lines("encode", f"--{kind}", given=body)
+    encoded = running.pipeline.lines("encode", f"--{kind}", stdin=body)
     assert [line["id"] for line in encoded] == list(contexts)
     assert len(encoded) >= len(_alive(running, kind))
     wrong = [line["id"] for line in encoded if not _same(line["vector"], stored[line["id"]].vector)]

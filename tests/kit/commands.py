@@ -65,10 +65,10 @@ class QuickPipeline(Pipeline):
     """A pipeline whose commands run here; `nearline up` and what it starts are processes as ever."""
 
     def attempt(
-        self, *arguments: str | Path, given: str | None = None, timeout_s: float = 0.0
+        self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = 0.0
     ) -> subprocess.CompletedProcess[str]:
         """pytest's time limit is the only one."""
-        return run_command(arguments, stdin=given or "", environment=self._environment)
+        return run_command(arguments, stdin=stdin or "", environment=self._environment)
 
 
 class _Text(io.TextIOWrapper):
