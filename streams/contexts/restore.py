@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicCollection, Topi
 from schemas.ids import Offset
 from streams.contexts.row_store import RowStore
 from streams.errors import KafkaUnavailable
-from streams.kafka.clients import admin, consumer_config, kafka_errors, translate
+from streams.kafka.clients import admin, kafka_errors, new_consumer, translate
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place, offset_of, place_of
@@ -54,7 +54,7 @@ def restore(kafka: KafkaSettings, stores: Sequence[RowStore], beat: Beat = no_be
 
 
 def _reader(kafka: KafkaSettings) -> Consumer:
-    return Consumer(consumer_config(kafka, "restore", **{"enable.partition.eof": True, "fetch.wait.max.ms": 20}))
+    return new_consumer(kafka, "restore", **{"enable.partition.eof": True, "fetch.wait.max.ms": 20})
 
 
 def _prepare(kafka: KafkaSettings, stores: Sequence[RowStore]) -> dict[Place, Offset]:

@@ -6,7 +6,7 @@ Owns the consumer, the retries and the order of effects. What a record does to t
 import time
 from collections.abc import Iterable
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -21,7 +21,7 @@ from schemas.times import now_us
 from streams.errors import StreamsError
 from streams.index.backoff import RetryBackoff
 from streams.index.records import IndexRecords, RecordResult
-from streams.kafka.clients import consumer_config, kafka_errors, producer_config, translate
+from streams.kafka.clients import kafka_errors, new_consumer, new_producer, translate
 from streams.kafka.crash_points import point
 from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
@@ -73,8 +73,8 @@ class IndexLoop:
         Raises StreamsError if only a restart can help."""
         self._heartbeat.start()
         with kafka_errors():
-            producer = Producer(producer_config(self._kafka))
-            consumer = Consumer(self._consumer_config())
+            producer = new_producer(self._kafka)
+            consumer = self._new_consumer()
             consumer.subscribe(
                 self._records.topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
@@ -226,8 +226,8 @@ class IndexLoop:
         for at in partitions:
             self._stored.pop(_place(at), None)
 
-    def _consumer_config(self) -> dict[str, Any]:
-        return consumer_config(
+    def _new_consumer(self) -> Consumer:
+        return new_consumer(
             self._kafka,
             self._group,
             **{

@@ -9,19 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable, StreamsError
-from streams.kafka.clients import consumer_config, kafka_errors, log_refused_login, producer_config, translate
+from streams.kafka.clients import kafka_errors, log_refused_login, new_consumer, new_producer, translate
 from streams.kafka.crash_points import point
 from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.records import Output, Place, offset_of, place_of
 from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
+from streams.kafka.sending import produce
 from streams.settings import KafkaSettings
 
 _IDLE_S: Final = 0.1
@@ -143,7 +144,7 @@ class TransactionalLoop:
             "transaction.timeout.ms": TRANSACTION_MS,
             "queue.buffering.max.messages": 500_000,
         }
-        producer = Producer(producer_config(self._kafka, **overrides))
+        producer = new_producer(self._kafka, **overrides)
         # Ends the transaction that a predecessor with the same id left open, and fences that predecessor.
         producer.init_transactions(_CALL_S)
         return producer
@@ -151,7 +152,7 @@ class TransactionalLoop:
     def _new_consumer(self) -> Consumer:
         # The range assignor keeps equal partition numbers of all topics together.
         overrides = {"partition.assignment.strategy": "range", **NO_RESET}
-        consumer = Consumer(consumer_config(self._kafka, self._group, **overrides))
+        consumer = new_consumer(self._kafka, self._group, **overrides)
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
         return consumer
 
@@ -262,22 +263,7 @@ class TransactionalLoop:
         }
         reported = set(last_by_partition.values())
         for number, output in enumerate(outputs):
-            self._produce(output, {"on_delivery": self._on_delivery} if number in reported else {})
-
-    def _produce(self, output: Output, options: dict[str, Any]) -> None:
-        topic, key, value, headers, partition, timestamp_ms = output
-        if headers is not None:
-            options["headers"] = headers
-        if partition is not None:
-            options["partition"] = partition
-        if timestamp_ms is not None:
-            options["timestamp"] = timestamp_ms
-        while True:
-            try:
-                self._producer.produce(topic, value, key, **options)
-                return
-            except BufferError:
-                self._producer.poll(0.05)
+            produce(self._producer, output, on_delivery=self._on_delivery if number in reported else None)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is None:

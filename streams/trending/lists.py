@@ -5,6 +5,7 @@ nothing else has to be read, even if older lists are not compacted away yet.
 """
 
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Final
 
 import structlog
@@ -15,7 +16,7 @@ from schemas.errors import BadRecord
 from schemas.ids import Partition
 from schemas.trending import TrendingList, decode_trending
 from streams.errors import KafkaUnavailable
-from streams.kafka.clients import consumer_config, kafka_errors, translate
+from streams.kafka.clients import kafka_errors, new_consumer, translate
 from streams.settings import KafkaSettings
 
 log = structlog.get_logger()
@@ -29,13 +30,9 @@ def list_key(partition: Partition) -> bytes:
 
 def last_lists(kafka: KafkaSettings, partitions: Iterable[Partition]) -> list[TrendingList]:
     """The newest list of each partition. Partitions without one are left out. Raises StreamsError."""
-    with kafka_errors():
-        # The consumer never joins its group and commits nothing.
-        consumer = Consumer(consumer_config(kafka, "nearline-trending-lists"))
-        try:
-            lists = [_last_list(consumer, partition) for partition in partitions]
-        finally:
-            consumer.close()
+    # The consumer never joins its group and commits nothing.
+    with kafka_errors(), closing(new_consumer(kafka, "nearline-trending-lists")) as consumer:
+        lists = [_last_list(consumer, partition) for partition in partitions]
     return [trending for trending in lists if trending is not None]
 
 

@@ -1,4 +1,4 @@
-"""Every place between two effects has a name that the adversary knows, and leaves there as often as it is told."""
+"""Every effect is followed by a named crash point, or the lists below say why it needs none."""
 
 import ast
 import re
@@ -15,10 +15,11 @@ EFFECTS = {
     *("deliver", "incremental_alter_configs", "alter_configs", "send", "send_and_wait", "send_soon", "ack"),
     *("write", "put", "delete", "remove", "flush", "upsert", "sweep", "destroy", "upsert_points", "delete_points"),
 }
-"""Methods by which anything reaches the broker, the rows or a tier. Whoever only names one counts too."""
+"""Methods and functions by which anything reaches the broker, the rows or a tier. A method that is only named, and
+perhaps called elsewhere, counts too."""
 NAMED = {
     "streams.kafka.transactional_loop._begin: begin_transaction": "transaction.begun",
-    "streams.kafka.transactional_loop._produce: produce": "transaction.outputs-sent",
+    "streams.kafka.transactional_loop._send: produce": "transaction.outputs-sent",
     "streams.kafka.transactional_loop._send_offsets: send_offsets_to_transaction": "transaction.offsets-sent",
     "streams.kafka.transactional_loop._run_transaction: commit_transaction": "transaction.committed",
     "streams.index.records._write: write": "index.indexed",
@@ -27,7 +28,7 @@ NAMED = {
     "streams.index.loop._store_offsets: store_offsets": "index.stored",
     "streams.index.loop._on_revoke: commit": "index.committed",
 }
-"""The place, in the same file, right behind the effect, where the adversary lets the process leave."""
+"""For each effect the crash point that follows it, in the same file: there chaos tests let the process crash."""
 WITHIN = {
     "transaction.rows-written": {
         "streams.contexts.table_partition.committed: write",
@@ -43,9 +44,13 @@ WITHIN = {
         "indexer.cold.qdrant_tier._upsert: upsert",
     },
     "index.flushed": {"indexer.cold.edge_tier.flush: flush", "indexer.cold.shards.flush: flush"},
-    "index.dead-lettered": {"streams.kafka.sending.produce: produce", "streams.kafka.sending.deliver: flush"},
+    "index.dead-lettered": {
+        "streams.kafka.sending.produce: produce",
+        "streams.kafka.sending.deliver: produce",
+        "streams.kafka.sending.deliver: flush",
+    },
 }
-"""Effects in other files that are done before the process passes this place."""
+"""For each crash point the effects in other files that happen before the process passes it."""
 NEEDLESS = {
     "nothing of the partition was read yet; the next start does it again": {
         "streams.index.loop._on_assign: commit",
@@ -95,6 +100,8 @@ NEEDLESS = {
         "nearline.commands.ingest._send: send",
         "streams.operate.ingest.close: flush",
         "streams.operate.event_files.open_events: write",
+        "streams.operate.ingest.send: produce",
+        "streams.kafka.sending.send_all: produce",
         "streams.kafka.sending.send_all: flush",
         "streams.kafka.group_offsets._set_once: alter_consumer_group_offsets",
         "streams.operate.dead_letter_marks.clear: delete_records",
@@ -103,6 +110,7 @@ NEEDLESS = {
         "streams.operate.dead_letter_marks._commit: abort_transaction",
         "streams.operate.dead_letter_marks._commit: begin_transaction",
         "streams.operate.dead_letter_marks._commit: commit_transaction",
+        "streams.operate.dead_letter_marks._commit: produce",
     },
     "topics as they should be, made sure of at every start": {
         "streams.kafka.topics._create: create_topics",
@@ -114,7 +122,7 @@ NEEDLESS = {
         "streams.kafka.crash_points.point: write",
     },
 }
-"""Effects without a place to leave behind them, by the reason why there is none."""
+"""Effects without a crash point, by the reason why they need none."""
 
 
 def test_every_name_is_known_and_every_known_name_is_somewhere() -> None:
@@ -128,13 +136,13 @@ def test_every_name_is_known_and_every_known_name_is_somewhere() -> None:
 
 
 def test_every_effect_has_a_name() -> None:
-    """A new one, in whatever file, stands in no line above. Give it a crash point, or say there why it needs none."""
-    without_one = set().union(*WITHIN.values(), *NEEDLESS.values())
-    listed = NAMED.keys() | without_one
+    """If this fails for a new effect: give it a crash point, or list it above with the reason why it needs none."""
+    not_named = set().union(*WITHIN.values(), *NEEDLESS.values())
+    listed = NAMED.keys() | not_named
     effects = {effect for package in PACKAGES for file in _files(package) for effect in _effects(file)}
     assert effects - listed == set(), "effects that nobody has looked at"
     assert listed - effects == set(), "effects that are not there any more"
-    assert NAMED.keys() & without_one == set()
+    assert NAMED.keys() & not_named == set()
     assert WITHIN.keys() | set(NAMED.values()) == set(crash_points.NAMES)
 
 
@@ -149,23 +157,28 @@ def test_an_effect_in_a_new_file_is_seen(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("class Forwarder:\n    async def forward(self):\n        send = self._producer.produce\n")
     assert _effects(file, tmp_path) == {"streams.new.forwarder.forward: produce"}
+    file.write_text("def forward(record):\n    produce(producer, record)\n")
+    assert _effects(file, tmp_path) == {"streams.new.forwarder.forward: produce"}
 
 
 def _files(package: str) -> list[Path]:
-    """Without what only plays an adversary or a user."""
+    """Without the folders that only play an adversary or a user."""
     others = (SOURCES / "nearline" / "chaos", SOURCES / "nearline" / "demo")
     return [file for file in (SOURCES / package).rglob("*.py") if not any(map(file.is_relative_to, others))]
 
 
 def _effects(file: Path, root: Path = SOURCES) -> set[str]:
-    """`folder.module.function: method`, as an import names the module."""
+    """`folder.module.function: method`, with the module's name as in an import."""
     tree = ast.parse(file.read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in EFFECTS]
+    methods = [(node, node.attr) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    called = [(call, call.func.id) for call in calls if isinstance(call.func, ast.Name)]
     module = ".".join(file.relative_to(root).with_suffix("").parts)
-    return {f"{module}.{_innermost(functions, name)}: {name.attr}" for name in names}
+    effects = [(node, name) for node, name in (*methods, *called) if name in EFFECTS]
+    return {f"{module}.{_innermost(functions, node)}: {name}" for node, name in effects}
 
 
-def _innermost(functions: list[ast.FunctionDef | ast.AsyncFunctionDef], name: ast.Attribute) -> str:
-    around = [one for one in functions if one.lineno <= name.lineno <= (one.end_lineno or one.lineno)]
+def _innermost(functions: list[ast.FunctionDef | ast.AsyncFunctionDef], node: ast.expr) -> str:
+    around = [function for function in functions if function.lineno <= node.lineno <= (function.end_lineno or 0)]
     return max(around, key=lambda function: function.lineno).name if around else ""
