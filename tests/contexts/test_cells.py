@@ -31,37 +31,37 @@ from tests.kit.data.rows import (
     MEMBER,
     POST,
     RULES,
-    activity,
-    acts,
-    created,
-    deleted,
-    leaves,
+    member_action,
     member_after,
+    member_deleted,
     member_step,
+    member_updated,
+    post_activity,
+    post_created,
+    post_deleted,
     post_step,
-    profile,
-    updated,
+    post_updated,
     us,
 )
 
 TIGHT = ContextRules(history_entries=5, acted_ids=3, hidden_ids=3, waiting_actions=3, recipients=3)
 
 post_steps = st.one_of(
-    st.builds(created, st.integers(0, 9)),
-    st.builds(updated, st.integers(0, 9)),
-    st.builds(deleted, st.integers(0, 9)),
+    st.builds(post_created, st.integers(0, 9)),
+    st.builds(post_updated, st.integers(0, 9)),
+    st.builds(post_deleted, st.integers(0, 9)),
     st.builds(
-        activity,
+        post_activity,
         st.sampled_from(["like", "view", "hide", "erase"]),
         st.integers(0, 9),
         st.sampled_from(["m1", "m2", "Ünï"]),
     ),
 )
 member_steps = st.one_of(
-    st.builds(profile, st.integers(0, 30)),
-    st.builds(leaves, st.integers(0, 5)),
+    st.builds(member_updated, st.integers(0, 30)),
+    st.builds(member_deleted, st.integers(0, 5)),
     st.builds(
-        acts,
+        member_action,
         st.sampled_from(["like", "share", "wrote", "hide", "forget", "waits"]),
         st.sampled_from([f"p{n}" for n in range(12)]),
         st.integers(0, 30),
@@ -107,27 +107,30 @@ def test_a_member_row_comes_back_as_it_was(steps: Sequence[tuple[MemberEvent | M
 
 def test_what_was_deleted_leaves_one_small_cell() -> None:
     stored = Stored()
-    row = member_after(profile(1), *(acts("like", f"p{n}", n) for n in range(100)), acts("waits", "p", 100))
+    row = member_after(
+        member_updated(1), *(member_action("like", f"p{n}", n) for n in range(100)), member_action("waits", "p", 100)
+    )
     stored.put(member_cells(MEMBER, row))
-    gone = member_step(row, leaves(500)).row
+    gone = member_step(row, member_deleted(500)).row
     stored.put(member_cells(row, gone))
     assert len(stored.cells) == 1
     assert sum(map(len, stored.cells.values())) < 150
 
 
 def test_an_event_stores_little_of_a_large_row() -> None:
-    row = member_after(*(acts("like", f"post-{n}", n, "x" * 200) for n in range(2000)))
+    row = member_after(*(member_action("like", f"post-{n}", n, "x" * 200) for n in range(2000)))
     stored = Stored()
     stored.put(member_cells(MEMBER, row))
     assert sum(map(len, stored.cells.values())) > 30_000
-    change = member_cells(row, member_step(row, acts("like", "new", 9000, "x" * 200)).row)
+    change = member_cells(row, member_step(row, member_action("like", "new", 9000, "x" * 200)).row)
     assert sum(len(value or b"") for value in change.values()) < 4_000
 
 
 def test_ids_that_contain_each_other_share_no_cell() -> None:
     stored = Stored()
     rows = [
-        member_step(MemberRow(MemberId(name)), acts("like", f"of {name}")).row for name in ("a", "aa", "a\x01", "as")
+        member_step(MemberRow(MemberId(name)), member_action("like", f"of {name}")).row
+        for name in ("a", "aa", "a\x01", "as")
     ]
     for row in rows:
         stored.put(member_cells(MemberRow(row.member_id), row))
@@ -135,15 +138,15 @@ def test_ids_that_contain_each_other_share_no_cell() -> None:
 
 
 def test_a_row_is_due_until_it_is_published() -> None:
-    row, _ = publish_post(post_step(POST, created(0)).row, us(100))
+    row, _ = publish_post(post_step(POST, post_created(0)).row, us(100))
     assert post_due(row) is None
-    waits = post_step(row, activity("view"), now_s=110).row
+    waits = post_step(row, post_activity("view"), now_s=110).row
     assert post_due(waits) == Due(us(160), publishes=True)
     assert post_due(publish_post(waits, us(160))[0]) is None
 
 
 def test_what_waits_in_vain_is_due_by_the_rule_of_now_and_is_no_publication() -> None:
-    row = post_step(PostRow(PostId("p")), activity("like"), now_s=0).row
+    row = post_step(PostRow(PostId("p")), post_activity("like"), now_s=0).row
     due = post_due(row)
     assert due == Due(us(0), publishes=False)
     assert due_us(due, RULES) == us(7 * 86_400)
@@ -157,14 +160,14 @@ def test_a_due_cell_says_what_was_put_into_it(due: Due | None) -> None:
 
 
 def test_a_member_is_due_at_the_end_of_its_window() -> None:
-    row, _ = publish_member(member_step(MEMBER, acts("like")).row, us(100), RULES)
+    row, _ = publish_member(member_step(MEMBER, member_action("like")).row, us(100), RULES)
     assert member_due(row) is None
-    assert member_due(member_step(row, acts("share", at_s=2), now_s=103).row) == Due(us(110), publishes=True)
+    assert member_due(member_step(row, member_action("share", at_s=2), now_s=103).row) == Due(us(110), publishes=True)
 
 
 def test_a_row_with_a_missing_piece_is_refused() -> None:
     stored = Stored()
-    stored.put(member_cells(MEMBER, member_after(*(acts("like", f"p{n}", n) for n in range(20)))))
+    stored.put(member_cells(MEMBER, member_after(*(member_action("like", f"p{n}", n) for n in range(20)))))
     stored.cells = {key: value for key, value in stored.cells.items() if key.startswith(b"s")}
     with pytest.raises(DamagedRow, match="'m' is missing"):
         load_member(MemberId("m"), stored.cells.get)
@@ -172,7 +175,9 @@ def test_a_row_with_a_missing_piece_is_refused() -> None:
 
 def test_a_row_with_a_piece_that_cannot_be_read_is_refused() -> None:
     stored = Stored()
-    stored.put(member_cells(MEMBER, member_after(profile(1), *(acts("like", f"p{n}", n) for n in range(200)))))
+    stored.put(
+        member_cells(MEMBER, member_after(member_updated(1), *(member_action("like", f"p{n}", n) for n in range(200))))
+    )
     for key, value in list(stored.cells.items()):
         stored.cells[key] = b"\xff"
         with pytest.raises(DamagedRow, match="'m' cannot be read"):

@@ -11,7 +11,16 @@ from schemas.contexts import HistoryEntry, MemberContext
 from schemas.events import MemberDeleted, MemberEvent, event_order
 from schemas.hops import MemberAction, PostActivity
 from schemas.ids import MemberId, PostId
-from tests.kit.data.rows import MEMBER, RULES, acts, leaves, member_after, member_step, profile, us
+from tests.kit.data.rows import (
+    MEMBER,
+    RULES,
+    member_action,
+    member_after,
+    member_deleted,
+    member_step,
+    member_updated,
+    us,
+)
 
 
 def context_of(row: MemberRow, now_s: float = 100) -> MemberContext:
@@ -23,7 +32,10 @@ def posts_of(row: MemberRow) -> list[str]:
 
 
 member_events = st.lists(
-    st.one_of(st.builds(profile, st.integers(0, 9), st.sampled_from(["a", "b"])), st.builds(leaves, st.integers(0, 9))),
+    st.one_of(
+        st.builds(member_updated, st.integers(0, 9), st.sampled_from(["a", "b"])),
+        st.builds(member_deleted, st.integers(0, 9)),
+    ),
     min_size=1,
     max_size=6,
 )
@@ -39,20 +51,20 @@ def test_any_order_and_any_repeats_end_in_the_newest(case: tuple[list[MemberEven
     assert (row.profile.headline if row.profile else None) == headline
 
 
-@given(st.permutations([acts("like", f"p{n}", n) for n in range(1, 8)]))
+@given(st.permutations([member_action("like", f"p{n}", n) for n in range(1, 8)]))
 def test_a_history_does_not_depend_on_the_order_of_arrival(actions: list[MemberAction]) -> None:
     assert posts_of(member_after(*actions)) == [f"p{n}" for n in range(1, 8)]
 
 
 def test_a_profile_is_published_at_once() -> None:
-    change = member_step(MEMBER, profile(3))
+    change = member_step(MEMBER, member_updated(3))
     assert change.publish
     context = context_of(change.row)
     assert (context.headline, context.skills, context.as_of_us, context.revision) == ("baker", ["bread"], us(3), 1)
 
 
 def test_a_member_without_a_profile_has_a_context_of_its_history() -> None:
-    change = member_step(MEMBER, acts("like", "p1", 4, "hello"))
+    change = member_step(MEMBER, member_action("like", "p1", 4, "hello"))
     assert change.publish
     context = context_of(change.row)
     assert context.history == [HistoryEntry(PostId("p1"), "like", us(4), "hello")]
@@ -60,70 +72,79 @@ def test_a_member_without_a_profile_has_a_context_of_its_history() -> None:
 
 
 def test_what_the_member_wrote_is_history_and_not_acted_on() -> None:
-    context = context_of(member_after(acts("wrote", "p1"), acts("share", "p2", 2)))
+    context = context_of(member_after(member_action("wrote", "p1"), member_action("share", "p2", 2)))
     assert [entry.action for entry in context.history] == ["wrote", "share"]
     assert context.acted == ["p2"]
 
 
 def test_a_hidden_post_is_kept_for_filters_and_is_no_history() -> None:
-    context = context_of(member_after(acts("hide", "p1")))
+    context = context_of(member_after(member_action("hide", "p1")))
     assert (context.hidden, context.history, context.acted) == (["p1"], [], [])
 
 
 def test_an_equal_action_is_in_the_history_once() -> None:
-    row = member_after(acts("like", "p1", 4))
-    change = member_step(row, acts("like", "p1", 4))
+    row = member_after(member_action("like", "p1", 4))
+    change = member_step(row, member_action("like", "p1", 4))
     assert change.row is row
     assert (change.publish, change.note) == (False, "repeated-action")
-    assert len(posts_of(member_after(acts("like", "p1", 4), acts("like", "p1", 5), acts("share", "p1", 4)))) == 3
+    assert (
+        len(
+            posts_of(
+                member_after(
+                    member_action("like", "p1", 4), member_action("like", "p1", 5), member_action("share", "p1", 4)
+                )
+            )
+        )
+        == 3
+    )
 
 
 def test_a_history_holds_the_newest_fifty() -> None:
-    row = member_after(*(acts("like", f"p{n}", n) for n in range(120)))
+    row = member_after(*(member_action("like", f"p{n}", n) for n in range(120)))
     assert posts_of(row) == [f"p{n}" for n in range(70, 120)]
     assert len(row.acted.newest()) == 120
 
 
 def test_a_member_keeps_the_last_ids_acted_on_and_hidden() -> None:
     rules = ContextRules(acted_ids=5, hidden_ids=3)
-    actions = [acts(action, f"p{n}", n) for n in range(300) for action in ("like", "hide")]
+    actions = [member_action(action, f"p{n}", n) for n in range(300) for action in ("like", "hide")]
     _, context = publish_member(member_after(*actions, rules=rules), us(0), rules)
     assert context.acted == [f"p{n}" for n in range(295, 300)]
     assert context.hidden == [f"p{n}" for n in range(297, 300)]
 
 
 def test_a_deleted_post_leaves_the_history() -> None:
-    row = member_after(acts("like", "p1", 1), acts("like", "p2", 2), acts("share", "p1", 3))
-    change = member_step(row, acts("forget", "p1", 9))
+    row = member_after(member_action("like", "p1", 1), member_action("like", "p2", 2), member_action("share", "p1", 3))
+    change = member_step(row, member_action("forget", "p1", 9))
     assert posts_of(change.row) == ["p2"]
     assert change.publish
-    assert member_step(change.row, acts("forget", "p1", 9)).note == "nothing-to-forget"
+    assert member_step(change.row, member_action("forget", "p1", 9)).note == "nothing-to-forget"
 
 
 # Windows.
 
 
 def test_a_history_change_waits_for_the_end_of_the_window_of_the_last() -> None:
-    row, _ = publish_member(member_after(acts("like", "p1"), now_s=100), us(100), RULES)
-    change = member_step(row, acts("like", "p2", 2), now_s=104)
+    row, _ = publish_member(member_after(member_action("like", "p1"), now_s=100), us(100), RULES)
+    change = member_step(row, member_action("like", "p2", 2), now_s=104)
     assert (change.publish, change.row.state.publish_due_us) == (False, us(110))
-    more = member_step(change.row, acts("like", "p3", 3), now_s=109)
+    more = member_step(change.row, member_action("like", "p3", 3), now_s=109)
     assert (more.publish, more.row.state.publish_due_us) == (False, us(110))
     row, context = publish_member(more.row, us(110), RULES)
     assert (len(context.history), row.state.publish_due_us) == (3, None)
-    assert member_step(row, acts("like", "p4", 4), now_s=119).row.state.publish_due_us == us(120)
-    assert member_step(row, acts("like", "p4", 4), now_s=120).publish
+    assert member_step(row, member_action("like", "p4", 4), now_s=119).row.state.publish_due_us == us(120)
+    assert member_step(row, member_action("like", "p4", 4), now_s=120).publish
 
 
 def test_a_profile_opens_no_window_for_the_history() -> None:
-    row, _ = publish_member(member_after(profile(1)), us(100), RULES)
-    assert member_step(row, acts("like"), now_s=101).publish
+    row, _ = publish_member(member_after(member_updated(1)), us(100), RULES)
+    assert member_step(row, member_action("like"), now_s=101).publish
 
 
 def test_a_profile_carries_what_waits_in_the_window() -> None:
-    row, _ = publish_member(member_after(acts("like", "p1"), now_s=100), us(100), RULES)
-    row = member_step(row, acts("like", "p2", 2), now_s=104).row
-    change = member_step(row, profile(5), now_s=105)
+    row, _ = publish_member(member_after(member_action("like", "p1"), now_s=100), us(100), RULES)
+    row = member_step(row, member_action("like", "p2", 2), now_s=104).row
+    change = member_step(row, member_updated(5), now_s=105)
     row, context = publish_member(change.row, us(105), RULES)
     assert change.publish
     assert (len(context.history), row.state.publish_due_us, row.state.history_published_us) == (2, None, us(105))
@@ -133,9 +154,14 @@ def test_a_profile_carries_what_waits_in_the_window() -> None:
 
 
 def test_a_deleted_member_leaves_only_a_tombstone() -> None:
-    row = member_after(profile(1), acts("like", "p1", 2), acts("hide", "p2", 3), acts("waits", "p3", 4))
+    row = member_after(
+        member_updated(1),
+        member_action("like", "p1", 2),
+        member_action("hide", "p2", 3),
+        member_action("waits", "p3", 4),
+    )
     row, _ = publish_member(row, us(100), RULES)
-    change = member_step(row, leaves(9))
+    change = member_step(row, member_deleted(9))
     assert change.publish
     assert change.hops == (Hop("p3", PostActivity(MemberId("m"), "erase", us(9))),)
     _, context = publish_member(change.row, us(100), RULES)
@@ -145,33 +171,40 @@ def test_a_deleted_member_leaves_only_a_tombstone() -> None:
 
 
 def test_a_deletion_of_a_member_never_seen_is_published() -> None:
-    change = member_step(MEMBER, leaves(3))
+    change = member_step(MEMBER, member_deleted(3))
     assert change.publish
     assert context_of(change.row).deleted
 
 
 def test_actions_of_a_deleted_member_are_skipped_until_a_newer_profile() -> None:
-    row = member_after(profile(1), leaves(5))
-    change = member_step(row, acts("like", "p1", 7))
+    row = member_after(member_updated(1), member_deleted(5))
+    change = member_step(row, member_action("like", "p1", 7))
     assert change.row is row
     assert (change.publish, change.note) == (False, "action-of-deleted-member")
-    back = member_step(row, profile(8)).row
-    assert posts_of(member_step(back, acts("like", "p1", 9)).row) == ["p1"]
+    back = member_step(row, member_updated(8)).row
+    assert posts_of(member_step(back, member_action("like", "p1", 9)).row) == ["p1"]
 
 
 def test_nothing_from_before_the_deletion_comes_back_with_the_member() -> None:
-    row = member_after(acts("like", "p0", 2), leaves(5), profile(8))
-    assert posts_of(member_after(acts("like", "p0", 2), leaves(5), profile(8), acts("like", "p1", 4))) == []
-    assert member_step(row, acts("like", "p1", 5)).row is row
+    row = member_after(member_action("like", "p0", 2), member_deleted(5), member_updated(8))
+    assert (
+        posts_of(
+            member_after(
+                member_action("like", "p0", 2), member_deleted(5), member_updated(8), member_action("like", "p1", 4)
+            )
+        )
+        == []
+    )
+    assert member_step(row, member_action("like", "p1", 5)).row is row
 
 
 def test_what_waits_by_a_deleted_member_is_erased_when_it_is_heard_of() -> None:
-    change = member_step(member_after(leaves(5)), acts("waits", "p1", 7))
+    change = member_step(member_after(member_deleted(5)), member_action("waits", "p1", 7))
     assert change.hops == (Hop("p1", PostActivity(MemberId("m"), "erase", us(7))),)
-    assert member_step(MEMBER, acts("waits", "p1", 7)).publish is False
+    assert member_step(MEMBER, member_action("waits", "p1", 7)).publish is False
 
 
 def test_deleted_and_updated_of_one_time_are_ordered_so() -> None:
-    events: list[MemberEvent] = [profile(5), leaves(5)]
+    events: list[MemberEvent] = [member_updated(5), member_deleted(5)]
     for order in permutations(events):
         assert member_after(*order).state.deleted

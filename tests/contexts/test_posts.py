@@ -14,7 +14,17 @@ from schemas.events import PostEvent
 from schemas.hops import MemberAction
 from schemas.ids import MemberId, PostId
 from tests.kit.data.event_order import newest
-from tests.kit.data.rows import POST, RULES, activity, created, deleted, post_after, post_step, updated, us
+from tests.kit.data.rows import (
+    POST,
+    RULES,
+    post_activity,
+    post_after,
+    post_created,
+    post_deleted,
+    post_step,
+    post_updated,
+    us,
+)
 
 DAY_S = 86_400
 
@@ -30,9 +40,9 @@ def context_of(row: PostRow, now_s: float = 100) -> PostContext:
 # Few times, so that the digest often decides.
 post_events = st.lists(
     st.one_of(
-        st.builds(created, st.integers(0, 2), st.sampled_from(["a", "b"])),
-        st.builds(updated, st.integers(0, 2), st.sampled_from(["a", "b"])),
-        st.builds(deleted, st.integers(0, 2)),
+        st.builds(post_created, st.integers(0, 2), st.sampled_from(["a", "b"])),
+        st.builds(post_updated, st.integers(0, 2), st.sampled_from(["a", "b"])),
+        st.builds(post_deleted, st.integers(0, 2)),
     ),
     min_size=1,
     max_size=8,
@@ -47,37 +57,37 @@ def test_any_order_and_any_repeats_end_in_the_newest(case: tuple[list[PostEvent]
 
 
 def test_created_updated_and_deleted_of_one_time_are_ordered_so() -> None:
-    events: list[PostEvent] = [created(5), updated(5, "later"), deleted(5)]
+    events: list[PostEvent] = [post_created(5), post_updated(5, "later"), post_deleted(5)]
     for order in permutations(events):
         assert post_after(*order).body is None
-    assert text_of(post_after(created(5), updated(5, "later"))) == "later"
-    assert text_of(post_after(updated(5, "later"), created(5))) == "later"
+    assert text_of(post_after(post_created(5), post_updated(5, "later"))) == "later"
+    assert text_of(post_after(post_updated(5, "later"), post_created(5))) == "later"
 
 
 def test_a_stale_event_changes_nothing_and_is_noted() -> None:
-    row = post_after(created(1), deleted(5))
-    change = post_step(row, updated(4))
+    row = post_after(post_created(1), post_deleted(5))
+    change = post_step(row, post_updated(4))
     assert change.row is row
     assert (change.note, change.publish, change.hops) == ("stale-post-event", False, ())
 
 
 def test_a_delete_of_a_post_never_seen_is_published_and_guards() -> None:
-    change = post_step(POST, deleted(5))
+    change = post_step(POST, post_deleted(5))
     assert change.publish
     context = context_of(change.row)
     assert (context.deleted, context.revision, context.as_of_us, context.text) == (True, 1, us(5), "")
-    assert text_of(post_step(change.row, created(1)).row) is None
+    assert text_of(post_step(change.row, post_created(1)).row) is None
 
 
 def test_a_create_after_the_delete_brings_the_post_back() -> None:
-    change = post_step(post_after(created(1, "old"), deleted(5)), created(6, "again"))
+    change = post_step(post_after(post_created(1, "old"), post_deleted(5)), post_created(6, "again"))
     assert change.publish
     assert text_of(change.row) == "again"
     assert change.hops == (Hop("author", MemberAction(PostId("p"), "wrote", us(6), "again")),)
 
 
 def test_an_update_without_a_create_makes_the_post() -> None:
-    change = post_step(POST, updated(9, "made", created_at_s=2))
+    change = post_step(POST, post_updated(9, "made", created_at_s=2))
     assert change.publish
     context = context_of(change.row)
     assert (context.text, context.created_at_us, context.as_of_us) == ("made", us(2), us(9))
@@ -85,19 +95,19 @@ def test_an_update_without_a_create_makes_the_post() -> None:
 
 
 def test_a_post_goes_into_its_authors_history_once() -> None:
-    row = post_after(created(1))
-    assert post_step(row, updated(2)).hops == ()
-    assert post_step(row, updated(2)).publish
+    row = post_after(post_created(1))
+    assert post_step(row, post_updated(2)).hops == ()
+    assert post_step(row, post_updated(2)).publish
 
 
 def test_a_history_holds_at_most_so_many_characters() -> None:
-    (hop,) = post_step(POST, created(1, "x" * 1000)).hops
+    (hop,) = post_step(POST, post_created(1, "x" * 1000)).hops
     assert hop.payload == MemberAction(PostId("p"), "wrote", us(1), "x" * 200)
 
 
 @pytest.mark.parametrize("action", ["click", "like", "comment", "share", "follow"])
 def test_positive_activity_is_counted_and_sent_to_the_member(action: str) -> None:
-    change = post_step(post_after(created(0)), activity(action, 3))
+    change = post_step(post_after(post_created(0)), post_activity(action, 3))
     assert change.row.state.counts == {action: 1}
     assert change.hops == (Hop("m", MemberAction(PostId("p"), action, us(3), "text")),)
     assert change.row.state.as_of_us == us(3)
@@ -105,24 +115,24 @@ def test_positive_activity_is_counted_and_sent_to_the_member(action: str) -> Non
 
 @pytest.mark.parametrize("action", ["view", "impression"])
 def test_other_activity_is_only_counted(action: str) -> None:
-    change = post_step(post_after(created(0)), activity(action))
+    change = post_step(post_after(post_created(0)), post_activity(action))
     assert (change.row.state.counts, change.hops) == ({action: 1}, ())
 
 
 @pytest.mark.parametrize(("dwell_ms", "positive"), [(9_999, False), (10_000, True), (None, False)])
 def test_a_dwell_is_positive_from_the_setting_on(dwell_ms: int | None, positive: bool) -> None:
-    change = post_step(post_after(created(0)), activity("dwell", dwell_ms=dwell_ms))
+    change = post_step(post_after(post_created(0)), post_activity("dwell", dwell_ms=dwell_ms))
     assert bool(change.hops) == positive
 
 
 def test_a_hide_goes_to_the_member_also_when_the_post_is_unknown() -> None:
-    for row in (POST, post_after(created(0)), post_after(deleted(0))):
-        change = post_step(row, activity("hide", 3))
+    for row in (POST, post_after(post_created(0)), post_after(post_deleted(0))):
+        change = post_step(row, post_activity("hide", 3))
         assert change.hops == (Hop("m", MemberAction(PostId("p"), "hide", us(3))),)
 
 
 def test_activity_for_a_deleted_post_is_counted_and_makes_no_history() -> None:
-    change = post_step(post_after(created(0), deleted(2)), activity("like"))
+    change = post_step(post_after(post_created(0), post_deleted(2)), post_activity("like"))
     assert (change.row.state.counts, change.hops, change.publish) == ({"like": 1}, (), False)
     assert change.note == "activity-for-deleted-post"
 
@@ -131,10 +141,10 @@ def test_activity_for_a_deleted_post_is_counted_and_makes_no_history() -> None:
 
 
 def test_positive_activity_waits_for_its_post_and_the_member_learns_of_it() -> None:
-    change = post_step(POST, activity("like", 3))
+    change = post_step(POST, post_activity("like", 3))
     assert change.row.state.counts == {}
     assert change.hops == (Hop("m", MemberAction(PostId("p"), "waits", us(3))),)
-    arrived = post_step(change.row, created(5, "here"))
+    arrived = post_step(change.row, post_created(5, "here"))
     assert arrived.row.waiting_actions == ()
     assert arrived.row.state.counts == {"like": 1}
     assert [hop.payload.action for hop in arrived.hops] == ["wrote", "like"]
@@ -142,18 +152,18 @@ def test_positive_activity_waits_for_its_post_and_the_member_learns_of_it() -> N
 
 
 def test_other_activity_before_its_post_is_counted_at_once() -> None:
-    assert post_after(activity("view"), activity("view")).state.counts == {"view": 2}
+    assert post_after(post_activity("view"), post_activity("view")).state.counts == {"view": 2}
 
 
 def test_what_waits_for_a_post_that_comes_deleted_is_counted() -> None:
-    row = post_after(activity("like"), deleted(9))
+    row = post_after(post_activity("like"), post_deleted(9))
     assert (row.waiting_actions, row.state.counts) == ((), {"like": 1})
 
 
 def test_too_much_waiting_is_a_dead_letter_and_is_not_counted() -> None:
     rules = ContextRules(waiting_actions=2)
-    row = post_after(activity("like", 1), activity("like", 2), rules=rules)
-    change = post_step(row, activity("share", 3), rules=rules)
+    row = post_after(post_activity("like", 1), post_activity("like", 2), rules=rules)
+    change = post_step(row, post_activity("share", 3), rules=rules)
     assert change.row is row
     (letter,) = change.unplaced
     assert (letter.post_id, letter.activity.action, letter.activity.offset) == ("p", "share", 7)
@@ -161,7 +171,7 @@ def test_too_much_waiting_is_a_dead_letter_and_is_not_counted() -> None:
 
 
 def test_what_has_waited_for_seven_days_is_a_dead_letter() -> None:
-    row = post_step(post_step(POST, activity("like"), 0).row, activity("share"), 10).row
+    row = post_step(post_step(POST, post_activity("like"), 0).row, post_activity("share"), 10).row
     assert waiting_since_us(row) == us(0)
     change = expire_waiting(row, us(7 * DAY_S), RULES)
     assert [letter.activity.action for letter in change.unplaced] == ["like"]
@@ -170,7 +180,7 @@ def test_what_has_waited_for_seven_days_is_a_dead_letter() -> None:
 
 
 def test_a_clock_that_steps_back_gives_up_what_has_waited_and_nothing_else() -> None:
-    row = post_step(post_step(POST, activity("like"), 50).row, activity("share"), 10).row
+    row = post_step(post_step(POST, post_activity("like"), 50).row, post_activity("share"), 10).row
     assert waiting_since_us(row) == us(10)
     change = expire_waiting(row, us(7 * DAY_S + 10), RULES)
     assert [letter.activity.action for letter in change.unplaced] == ["share"]
@@ -178,29 +188,31 @@ def test_a_clock_that_steps_back_gives_up_what_has_waited_and_nothing_else() -> 
 
 
 def test_what_waits_by_a_deleted_member_is_erased_up_to_the_deletion() -> None:
-    row = post_after(activity("like", 1), activity("like", 8), activity("like", 1, member="other"))
-    erased = post_step(row, activity("erase", 5)).row
+    row = post_after(post_activity("like", 1), post_activity("like", 8), post_activity("like", 1, member="other"))
+    erased = post_step(row, post_activity("erase", 5)).row
     remaining = [(waiting.activity.member_id, waiting.activity.at_us) for waiting in erased.waiting_actions]
     assert remaining == [("m", us(8)), ("other", us(1))]
-    assert post_step(POST, activity("erase", 5)).row is POST
+    assert post_step(POST, post_activity("erase", 5)).row is POST
 
 
 # Deletes.
 
 
 def test_a_deleted_post_is_taken_out_of_the_histories_it_was_sent_to() -> None:
-    row = post_after(created(0), activity("like", 1, "m1"), activity("share", 2, "m2"), activity("view", 3, "m3"))
-    change = post_step(row, deleted(9))
+    row = post_after(
+        post_created(0), post_activity("like", 1, "m1"), post_activity("share", 2, "m2"), post_activity("view", 3, "m3")
+    )
+    change = post_step(row, post_deleted(9))
     assert {hop.entity_id for hop in change.hops} == {"author", "m1", "m2"}
     assert {hop.payload for hop in change.hops} == {MemberAction(PostId("p"), "forget", us(9))}
     assert (change.row.body, change.row.recipients.newest()) == (None, [])
-    assert post_step(change.row, deleted(10)).hops == ()
+    assert post_step(change.row, post_deleted(10)).hops == ()
 
 
 def test_a_post_remembers_the_last_members_it_was_sent_to() -> None:
     rules = ContextRules(recipients=150)
-    row = post_after(created(0), *(activity("like", n, f"m{n}") for n in range(1, 1000)), rules=rules)
-    forgetting = {hop.entity_id for hop in post_step(row, deleted(9000), rules=rules).hops}
+    row = post_after(post_created(0), *(post_activity("like", n, f"m{n}") for n in range(1, 1000)), rules=rules)
+    forgetting = {hop.entity_id for hop in post_step(row, post_deleted(9000), rules=rules).hops}
     assert {"author", *(f"m{n}" for n in range(850, 1000))} <= forgetting
     assert len(forgetting) <= 1 + 150 + 2 * IDS_IN_CHUNK
 
@@ -209,8 +221,8 @@ def test_a_post_remembers_the_last_members_it_was_sent_to() -> None:
 
 
 def test_post_events_publish_at_once() -> None:
-    row = post_after(created(0))
-    for event in (updated(1), deleted(2)):
+    row = post_after(post_created(0))
+    for event in (post_updated(1), post_deleted(2)):
         change = post_step(row, event, now_s=0)
         assert change.publish
         row = publish_post(change.row, us(0))[0]
@@ -218,36 +230,36 @@ def test_post_events_publish_at_once() -> None:
 
 
 def test_counts_publish_in_a_new_bucket_at_most_once_in_sixty_seconds() -> None:
-    row, _ = publish_post(post_after(created(0)), us(100))
-    change = post_step(row, activity("view"), now_s=110)
+    row, _ = publish_post(post_after(post_created(0)), us(100))
+    change = post_step(row, post_activity("view"), now_s=110)
     assert (change.publish, change.row.state.publish_due_us) == (False, us(160))
-    more = post_step(change.row, activity("view"), now_s=150)
+    more = post_step(change.row, post_activity("view"), now_s=150)
     assert (more.publish, more.row.state.publish_due_us) == (False, us(160))
     row, context = publish_post(more.row, us(160))
     assert (context.counts, row.state.publish_due_us) == ({"view": 2}, None)
-    assert post_step(row, activity("view"), now_s=500).publish
+    assert post_step(row, post_activity("view"), now_s=500).publish
 
 
 def test_counts_within_their_bucket_do_not_publish() -> None:
-    row, _ = publish_post(post_after(created(0), *[activity("view")] * 3), us(100))
-    change = post_step(row, activity("view"), now_s=500)
+    row, _ = publish_post(post_after(post_created(0), *[post_activity("view")] * 3), us(100))
+    change = post_step(row, post_activity("view"), now_s=500)
     assert (change.publish, change.row.state.publish_due_us) == (False, None)
-    assert post_step(change.row, activity("view"), now_s=500).publish
+    assert post_step(change.row, post_activity("view"), now_s=500).publish
 
 
 def test_a_clock_that_went_back_holds_counts_back_for_one_window_only() -> None:
-    row, _ = publish_post(post_after(created(0)), us(10_000))
-    assert post_step(row, activity("view"), now_s=100).row.state.publish_due_us == us(160)
+    row, _ = publish_post(post_after(post_created(0)), us(10_000))
+    assert post_step(row, post_activity("view"), now_s=100).row.state.publish_due_us == us(160)
 
 
 def test_counts_of_what_is_not_there_are_not_published() -> None:
-    for row in (POST, post_after(deleted(0))):
-        change = post_step(row, activity("view"), now_s=500)
+    for row in (POST, post_after(post_deleted(0))):
+        change = post_step(row, post_activity("view"), now_s=500)
         assert (change.publish, change.row.state.publish_due_us) == (False, None)
 
 
 def test_a_context_has_everything_and_its_revision_grows() -> None:
-    row = post_after(created(0, "text"), activity("view", 30), activity("like", 20))
+    row = post_after(post_created(0, "text"), post_activity("view", 30), post_activity("like", 20))
     row, first = publish_post(row, us(100))
     assert first == PostContext(
         PostId("p"),

@@ -54,7 +54,7 @@ class Commands:
     """`commands("status", "--json")` runs a command in this process, for the instance in `data_dir` if there is one."""
 
     def __init__(self, data_dir: Path | None = None) -> None:
-        self._options = [] if data_dir is None else ["--data-dir", data_dir]
+        self._options: list[str | Path] = [] if data_dir is None else ["--data-dir", data_dir]
 
     def __call__(self, *arguments: str | Path) -> Ran:
         done = run_command([*arguments, *self._options])

@@ -37,32 +37,34 @@ def us(at_s: float) -> Micros:
     return to_micros(moment(at_s))
 
 
-def created(at_s: float, text: str = "text", author: str = "author") -> PostCreated:
+def post_created(at_s: float, text: str = "text", author: str = "author") -> PostCreated:
     return PostCreated(post_id="p", author_id=author, text=text, created_at=moment(at_s))
 
 
-def updated(at_s: float, text: str = "new text", created_at_s: float = 0) -> PostUpdated:
+def post_updated(at_s: float, text: str = "new text", created_at_s: float = 0) -> PostUpdated:
     return PostUpdated(post_id="p", author_id="author", text=text, created_at=moment(created_at_s), at=moment(at_s))
 
 
-def deleted(at_s: float) -> PostDeleted:
+def post_deleted(at_s: float) -> PostDeleted:
     return PostDeleted(post_id="p", at=moment(at_s))
 
 
-def activity(action: Action | str, at_s: float = 1, member: str = "m", dwell_ms: int | None = None) -> PostActivity:
+def post_activity(
+    action: Action | str, at_s: float = 1, member: str = "m", dwell_ms: int | None = None
+) -> PostActivity:
     place = Partition(3), Offset(7)
     return PostActivity(MemberId(member), action, us(at_s), dwell_ms, *place)  # type: ignore[arg-type]
 
 
-def profile(at_s: float, headline: str = "baker") -> MemberUpdated:
+def member_updated(at_s: float, headline: str = "baker") -> MemberUpdated:
     return MemberUpdated(member_id="m", headline=headline, skills=["bread"], at=moment(at_s))
 
 
-def leaves(at_s: float) -> MemberDeleted:
+def member_deleted(at_s: float) -> MemberDeleted:
     return MemberDeleted(member_id="m", at=moment(at_s))
 
 
-def acts(action: str, post: str = "p", at_s: float = 1, text: str = "text") -> MemberAction:
+def member_action(action: str, post: str = "p", at_s: float = 1, text: str = "text") -> MemberAction:
     return MemberAction(PostId(post), action, us(at_s), text)
 
 

@@ -13,7 +13,7 @@ from streams.contexts.table import member_table
 from streams.contexts.table_partition import RowCache, TablePartition
 from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable
 from streams.kafka.records import Place
-from tests.kit.data.rows import RULES, acts, member_step
+from tests.kit.data.rows import RULES, member_action, member_step
 
 PLACE = Place("changelog", Partition(2))
 
@@ -28,7 +28,7 @@ def members(store: RowStore, cache: RowCache | None = None) -> TablePartition[Me
 
 def test_cells_without_the_offset_of_their_changelog_are_no_committed_batch(tmp_path: Path) -> None:
     table = members(opened(tmp_path))
-    table["m"] = member_step(table["m"], acts("like")).row
+    table["m"] = member_step(table["m"], member_action("like")).row
     assert table.cells({})
     with pytest.raises(
         RowsUnavailable, match="cells of changelog-2 were committed and the broker did not name their offset"
@@ -104,7 +104,7 @@ def test_all_tables_of_a_process_share_one_budget_of_rows(tmp_path: Path) -> Non
     places = [Place("changelog", Partition(number)) for number in (1, 10)]
     first, second = (members(RowStore(tmp_path, place, b"id"), cache) for place in places)
     for table, entity_id in ((first, "a"), (first, "b"), (second, "a"), (first, "a"), (second, "c")):
-        table[entity_id] = member_step(table[entity_id], acts("like", at_s=len(entity_id))).row
+        table[entity_id] = member_step(table[entity_id], member_action("like", at_s=len(entity_id))).row
         table.committed(Offset(1) if table.cells({}) else None)
 
     assert sorted(cache) == ["changelog-1/a", "changelog-10/a", "changelog-10/c"]
