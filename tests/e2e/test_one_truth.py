@@ -15,10 +15,9 @@ from retriever.client import RetrieverClient
 from schemas import topics
 from schemas.api import RetrieveRequest
 from schemas.ids import Kind, MemberId, PostId
-from streams.kafka.offsets import OffsetReader
-from streams.kafka.reading import scan_topic
 from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running
+from tests.kit.kafka.topics import keys_and_values
 from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -60,9 +59,8 @@ def _at_one_moment(pipeline: Pipeline, kind: Kind) -> tuple[dict[str, Any], dict
 def _contexts(pipeline: Pipeline, kind: Kind) -> dict[str, Any]:
     kafka = KafkaSettings(bootstrap_servers=pipeline.instance.bootstrap_servers)
     topic = topics.POST_CONTEXTS if kind == "post" else topics.MEMBER_CONTEXTS
-    with closing(OffsetReader(kafka)) as reader:
-        bodies = [(message.key(), message.value()) for message in scan_topic(kafka, reader, topic)]
-    return {key.decode(): msgspec.json.decode(body) for key, body in bodies if key is not None and body is not None}
+    newest = dict(keys_and_values(kafka, topic))
+    return {key.decode(): msgspec.json.decode(body) for key, body in newest.items() if key and body}
 
 
 def _stored(pipeline: Pipeline, kind: Kind, ids: list[str]) -> dict[str, StoredPost | StoredMember]:

@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,12 +11,11 @@ import pytest
 from nearline.pipeline import Pipeline
 from schemas.contexts import PostContext, decode_post_context
 from schemas.topics import POST_CONTEXTS
-from streams.kafka.offsets import OffsetReader
-from streams.kafka.reading import scan_topic
 from streams.settings import KafkaSettings
 from tests.e2e.conftest import Running
 from tests.kit.data.event_order import newest
 from tests.kit.data.events import ago, post_created, post_deleted, post_updated, rfc3339
+from tests.kit.kafka.topics import read_topic
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -104,9 +102,8 @@ def _newest(history: list[dict[str, Any]]) -> dict[str, str]:
 def _contexts(pipeline: Pipeline) -> dict[str, PostContext]:
     """The newest of every post. The vectors are in the test of one truth."""
     kafka = KafkaSettings(bootstrap_servers=pipeline.instance.bootstrap_servers)
-    with closing(OffsetReader(kafka)) as reader:
-        found = [decode_post_context(one.value() or b"") for one in scan_topic(kafka, reader, POST_CONTEXTS)]
-    return {context.post_id: context for context in sorted(found, key=lambda context: context.revision)}
+    contexts = [decode_post_context(record.value() or b"") for record in read_topic(kafka, POST_CONTEXTS)]
+    return {context.post_id: context for context in sorted(contexts, key=lambda context: context.revision)}
 
 
 def _dump(pipeline: Pipeline, tier: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +22,6 @@ from schemas.api import RetrieveRequest
 from schemas.ids import Generation
 from schemas.topics import TopicSpec, core_topics, generation_topics
 from streams.errors import KafkaUnavailable, LoginRefused
-from streams.kafka.offsets import OffsetReader
-from streams.kafka.reading import scan_topic
 from streams.kafka.topics import ensure_topics
 from streams.operate.wait import Wait
 from streams.settings import KafkaSettings
@@ -31,6 +29,7 @@ from tests.kit.certificates import certificate
 from tests.kit.commands import QuickPipeline
 from tests.kit.data.events import activity, member_deleted, member_updated, post_created, post_deleted
 from tests.kit.kafka.strict_broker import PASSWORD, StrictBroker
+from tests.kit.kafka.topics import read_topic
 from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
@@ -247,10 +246,9 @@ def _holds(file: Path, forms: list[bytes]) -> bool:
 def _in_records(kafka: KafkaSettings, generation: Generation, forms: list[bytes]) -> set[str]:
     """The topics with a record that holds any of the forms, as a reader gets it."""
     names = [spec.name for spec in (*core_topics(), *generation_topics(generation))]
-    with closing(OffsetReader(kafka)) as reader:
-        return {
-            name
-            for name in names
-            for message in scan_topic(kafka, reader, name)
-            if any(form in (message.value() or b"") for form in forms)
-        }
+    return {
+        name
+        for name in names
+        for record in read_topic(kafka, name)
+        if any(form in (record.value() or b"") for form in forms)
+    }

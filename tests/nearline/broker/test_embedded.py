@@ -5,13 +5,15 @@ import time
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 
 from nearline.broker.controller import has_active_broker
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import StartFailed
+from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import read_topic
 
 pytestmark = pytest.mark.broker
 
@@ -24,7 +26,7 @@ def test_records_survive_kill_9_on_the_same_port(fresh_broker: RunningBroker) ->
     assert not fresh_broker.embedded.serves(), "a killed broker must not seem to serve"
     fresh_broker.start()
     assert fresh_broker.bootstrap_servers == before, "clients would not find the broker again"
-    assert _read(fresh_broker, "kept", 1) == [b"one"]
+    assert _values(fresh_broker, "kept") == [b"one"]
 
 
 def test_a_transaction_that_was_open_at_kill_9_is_ended_everywhere(fresh_broker: RunningBroker) -> None:
@@ -51,7 +53,7 @@ def test_a_transaction_that_was_open_at_kill_9_is_ended_everywhere(fresh_broker:
     # Not a transaction of the same producer: that would end the old one with it.
     for partition in range(partitions):
         _produce(fresh_broker, topic, b"after", partition)
-    assert _read(fresh_broker, topic, partitions) == [b"after"] * partitions
+    assert _values(fresh_broker, topic) == [b"after"] * partitions
 
 
 def test_the_data_is_in_the_folder_whatever_its_name(fresh_broker: RunningBroker) -> None:
@@ -118,12 +120,6 @@ def _produce(broker: RunningBroker, topic: str, value: bytes, partition: int = 0
     assert producer.flush(20) == 0
 
 
-def _read(broker: RunningBroker, topic: str, number: int) -> list[bytes | None]:
-    consumer = Consumer(
-        {"bootstrap.servers": broker.bootstrap_servers, "group.id": "reader", "auto.offset.reset": "earliest"}
-    )
-    consumer.subscribe([topic])
-    try:
-        return [message.value() for message in consumer.consume(number, 20)]
-    finally:
-        consumer.close()
+def _values(broker: RunningBroker, topic: str) -> list[bytes | None]:
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+    return [record.value() for record in read_topic(kafka, topic, timeout_s=20)]

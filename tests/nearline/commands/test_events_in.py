@@ -24,6 +24,7 @@ from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.bad_events import ACCEPTED, bodies
 from tests.kit.data.embeddings import GENERATION
+from tests.kit.data.events import write_events
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import keys_and_values
@@ -68,14 +69,9 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "read_status", partial(status.read_status, budget_s=120.0))
 
 
-def write(path: Path, *events: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return path
-
-
 def test_good_files_are_sent_and_a_bad_one_is_not(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
-    good = write(tmp_path / "good.jsonl", CREATED)
-    bad = write(tmp_path / "bad.jsonl", LIKE, BAD)
+    good = write_events(tmp_path / "good.jsonl", [CREATED])
+    bad = write_events(tmp_path / "bad.jsonl", [LIKE, BAD])
     ran = run("ingest", good, bad)
     assert ran.status == 1
     reported, ended = ran.err.splitlines()
@@ -87,7 +83,7 @@ def test_good_files_are_sent_and_a_bad_one_is_not(kafka: KafkaSettings, run: Com
 
 
 def test_skip_bad_sends_the_rest_and_is_content(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
-    ran = run("ingest", "--skip-bad", write(tmp_path / "bad.jsonl", BAD, LIKE))
+    ran = run("ingest", "--skip-bad", write_events(tmp_path / "bad.jsonl", [BAD, LIKE]))
     assert ran.status == 0
     assert ":1: action: " in ran.err
     assert keys_and_values(kafka, topics.ACTIVITY) == [(b"m9", json.dumps(LIKE).encode())]
@@ -118,8 +114,8 @@ def test_that_a_file_is_no_json_is_told_once(run: Commands, tmp_path: Path) -> N
 
 def test_fields_that_nothing_reads_are_told_once_a_file(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     coloured = {**LIKE, "colour": "red"}
-    files = [write(tmp_path / name, coloured, coloured) for name in ("a", "b")]
-    ran = run("ingest", *files, write(tmp_path / "c", LIKE))
+    files = [write_events(tmp_path / name, [coloured, coloured]) for name in ("a", "b")]
+    ran = run("ingest", *files, write_events(tmp_path / "c", [LIKE]))
     assert ran.status == 0
     words = "no event has these fields, nothing reads them: colour of activity"
     assert ran.err.splitlines() == [f"{file}: {words}" for file in files]
@@ -145,7 +141,7 @@ def test_every_kind_of_bad_line_is_named_with_its_mend(kafka: KafkaSettings, run
 
 
 def test_a_file_of_all_times_cannot_be_moved_to_now(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
-    file = write(tmp_path / "e.jsonl", CREATED, {**CREATED, "created_at": "9998-12-31T00:00:00Z"})
+    file = write_events(tmp_path / "e.jsonl", [CREATED, {**CREATED, "created_at": "9998-12-31T00:00:00Z"}])
     ran = run("ingest", "--shift-to-now", file)
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith(f"nearline: {file}: with its newest event moved to now, its oldest would be before 1970")
@@ -153,7 +149,7 @@ def test_a_file_of_all_times_cannot_be_moved_to_now(kafka: KafkaSettings, run: C
 
 
 def test_a_shifted_file_sent_again_is_the_same_events(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
-    file = write(tmp_path / "e.jsonl", CREATED, LIKE)
+    file = write_events(tmp_path / "e.jsonl", [CREATED, LIKE])
     for _ in range(2):
         assert run("ingest", "--shift-to-now", file).status == 0
     first, second = keys_and_values(kafka, topics.ACTIVITY)
@@ -165,13 +161,13 @@ def test_a_shifted_file_sent_again_is_the_same_events(kafka: KafkaSettings, run:
 
 
 def test_two_files_move_by_one_constant(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
-    run("ingest", "--shift-to-now", write(tmp_path / "a", CREATED), write(tmp_path / "b", LIKE))
+    run("ingest", "--shift-to-now", write_events(tmp_path / "a", [CREATED]), write_events(tmp_path / "b", [LIKE]))
     post_sent, action = keys_and_values(kafka, topics.POSTS)[0][1], keys_and_values(kafka, topics.ACTIVITY)[0][1]
     assert event_time_us(parse_event(action or b"")) - event_time_us(parse_event(post_sent or b"")) == 7_000_000
 
 
 def test_wait_ends_in_time_with_what_is_behind(run: Commands, tmp_path: Path) -> None:
-    run("ingest", write(tmp_path / "e", LIKE))
+    run("ingest", write_events(tmp_path / "e", [LIKE]))
     ran = run("wait", "--timeout", "1")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err == (
@@ -311,7 +307,7 @@ def test_dead_letters_are_dropped_by_cause_age_and_id(kafka: KafkaSettings, run:
 
 @pytest.mark.usefixtures("patient")
 def test_status_shows_the_lag_of_every_stage(run: Commands, tmp_path: Path) -> None:
-    run("ingest", write(tmp_path / "e", CREATED, LIKE))
+    run("ingest", write_events(tmp_path / "e", [CREATED, LIKE]))
     answer = run("status", "--json").json
     stages = {(row["stage"], row["topic"]): row for row in answer["stages"]}
     assert {stage for stage, _ in stages} == {"contexts", "trending", "encode", "index", "hot-feed"}

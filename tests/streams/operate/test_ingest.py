@@ -2,19 +2,18 @@
 
 import threading
 import time
+from collections import defaultdict
 
 import pytest
-from confluent_kafka import Consumer
 
 from schemas import topics
 from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
-from streams.kafka.clients import consumer_config
 from streams.kafka.topics import ensure_topics
 from streams.operate.event_files import InputEvent
 from streams.operate.ingest import EventSender, check_topics
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.waiting import until
+from tests.kit.kafka.topics import read_topic
 
 pytestmark = pytest.mark.broker
 
@@ -27,33 +26,16 @@ def posts(num: int) -> list[InputEvent]:
     return [InputEvent(topics.POSTS, b"p%d" % (i % 7), b"%d" % i) for i in range(num)]
 
 
-def read(kafka: KafkaSettings, topic: str, num: int) -> list[tuple[bytes, bytes]]:
-    consumer = Consumer(consumer_config(kafka, "reader", **{"session.timeout.ms": 6000}))
-    found: list[tuple[bytes, bytes]] = []
-    try:
-        consumer.subscribe([topic])
-        until(lambda: _more(consumer, found) >= num, f"{num} records of {topic}")
-        _more(consumer, found)
-    finally:
-        consumer.close()
-    return found
-
-
-def _more(consumer: Consumer, found: list[tuple[bytes, bytes]]) -> int:
-    found += [(m.key() or b"", m.value() or b"") for m in consumer.consume(1000, 0.2) if m.error() is None]
-    return len(found)
-
-
 def test_every_event_arrives_once_and_in_the_order_of_its_key(clean_topics: RunningBroker) -> None:
     kafka = settings(clean_topics)
     ensure_topics(kafka, topics.core_topics())
     with EventSender(kafka) as sender:
         sender.send(posts(3000))
-    found = read(kafka, topics.POSTS, 3000)
-    for key in {key for key, _ in found}:
-        values = [int(value) for one, value in found if one == key]
-        assert values == sorted(values)
-    assert sorted(int(value) for _, value in found) == list(range(3000))
+    values: dict[bytes | None, list[int]] = defaultdict(list)
+    for record in read_topic(kafka, topics.POSTS):
+        values[record.key()].append(int(record.value() or b""))
+    assert all(of_key == sorted(of_key) for of_key in values.values())
+    assert sorted(value for of_key in values.values() for value in of_key) == list(range(3000))
 
 
 def test_the_pace_is_kept(clean_topics: RunningBroker) -> None:
@@ -100,4 +82,4 @@ def test_an_outage_is_waited_out(fresh_broker: RunningBroker) -> None:
         fresh_broker.start()
         thread.join(60)
         assert not thread.is_alive(), "the sender must go on when the broker is back"
-    assert len(read(kafka, topics.POSTS, 500)) == 500
+    assert len(read_topic(kafka, topics.POSTS)) == 500
