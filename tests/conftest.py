@@ -1,10 +1,9 @@
-"""The real broker for tests. Nothing of it outlives the session.
+"""The real broker for tests, and the order of tests. `tests/kit/README.md` says what else tests share.
 
 Which fixture to take:
-- `broker`: one broker for the whole session. Start it never, break it never. For tests with topic and group names of
-  their own, or together with `clean_topics` for tests that use the fixed names.
-- `clean_topics`: an empty `broker` for this one test, in a fraction of a second.
-- `fresh_broker`: the same, for tests that stop, kill or restart it; it runs again when the test is over.
+- `clean_topics`: the session's broker without any topic or group. Never stop it.
+- `fresh_broker`: the same, for tests that stop, kill or restart it. It runs again when the test is over.
+- `broker`: the session's broker as the last test left it, for tests with topic and group names of their own.
 """
 
 import os
@@ -24,16 +23,16 @@ from tests.order import ModulesTogether, ordered
 settings.register_profile("nearline", deadline=None)  # a busy machine is no failure
 settings.load_profile("nearline")
 
-# A range for each worker, so that none takes a port which another one has found free.
+# Each worker has a range of ports, so that no two workers pick the same free port.
 _PORTS_OF_WORKER: Final = 3_000
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     first = 20_000 + int(worker.removeprefix("gw")) % 4 * _PORTS_OF_WORKER
     os.environ[RANGE_VARIABLE] = f"{first}-{first + _PORTS_OF_WORKER - 1}"
 
-# A test's broker never lives long enough for the second compiler to pay.
+# Java's second compiler costs more than it gains in the short life of a test's broker.
 _QUICK: Final = ("-XX:TieredStopAtLevel=1",)
 _ODD_NAME: Final = "p2 ü, räume: %d ${x}#\\u"
-"""Of every broker's data folder: a user may call it anything."""
+"""The name of every broker's data folder, because a user may choose any name."""
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly
@@ -49,7 +48,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ModulesTo
 @pytest.fixture(scope="session")
 def broker() -> Iterator[RunningBroker]:
     """A real broker, shared by the session."""
-    # Not pytest's own temporary folder, which it keeps for three runs: a broker's log is large.
+    # Not in pytest's temporary folder, which is kept for three runs: a broker's log is large.
     with tempfile.TemporaryDirectory(prefix="nearline-broker-") as folder:
         running = RunningBroker(EmbeddedBroker(Path(folder) / _ODD_NAME / "kafka", jvm=_QUICK))
         try:

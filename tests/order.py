@@ -1,8 +1,8 @@
-"""In which order tests run, and with several workers (`pytest -n 3`) on which of them.
+"""The order in which tests run, and which worker runs them (`pytest -n 3`).
 
-All of `tests/e2e` runs together: its pipeline takes its share of the cores until the last of them is over. A module
-stays on one worker, for what its tests share. What takes longest begins first, so that no worker waits for the other
-at the end; the rest keeps its order, shuffled or not.
+All of `tests/e2e` runs on the same worker, because its pipeline uses the cores until its last test is over. The tests
+of a module run on the same worker, because they share fixtures. The longest modules begin first, so that no worker
+waits for another at the end; the others keep their order, shuffled or not.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ LONGEST: Final = (
 
 
 class ModulesTogether(LoadScopeScheduling):
-    """For pytest-xdist: what a worker takes at once is a module, or all of `TOGETHER`."""
+    """For pytest-xdist: gives a worker a whole module, or all of `TOGETHER`."""
 
     def __init__(self, config: pytest.Config, log: object = None) -> None:
         config.option.loadscopereorder = False

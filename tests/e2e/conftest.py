@@ -1,8 +1,8 @@
 """One running pipeline for all end-to-end tests: `nearline up` on a temporary folder with the demo's package. It ends
-with the last test of this folder, as it takes its share of the cores also while nobody asks.
+with the last test of this folder, because it uses the cores even when it is idle.
 
-A small world is in it from the start. Tests add entities of their own, named by `unique`, and never change those of
-the world, except by what leaves them as they are.
+It holds the events of a small world from the start. Tests add posts and members with ids from `unique`, and never
+change those of the world.
 """
 
 import itertools
