@@ -1,1 +1,1 @@
-"""The adversary: a feed whose end is known, faults of every kind, and a judge."""
+"""Breaks a running pipeline on purpose and checks it: events whose result is known, faults of every kind, a judge."""

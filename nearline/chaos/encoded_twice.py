@@ -1,4 +1,5 @@
-"""How much the encode stage did twice because of a kill: what its counters say, less what was committed."""
+"""Counts how many contexts the encode stage encoded twice because of a kill: its own counters, minus what it has
+committed."""
 
 import re
 import urllib.request
@@ -18,7 +19,8 @@ _ENCODED: Final = re.compile(r'^nearline_encode_contexts_total\{.*outcome="encod
 
 
 class EncodedTwice:
-    """One kill. Make it while all is at rest, call `before_kill` just before, and `count` when all is at rest again."""
+    """For one kill. Make it while the pipeline has nothing to do, call `before_kill` directly before the kill, and
+    `count` when the pipeline has nothing to do again."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -34,7 +36,7 @@ class EncodedTwice:
         return round(self._encoded + self._counter()) - self._committed()
 
     def _counter(self) -> float:
-        """Of all encode processes that run now. What a turn under way has done is not in it yet."""
+        """The sum over all running encode processes. A batch that is being encoded is not counted yet."""
         total = 0.0
         for address in addresses("encode", self._pipeline.data_dir):
             with urllib.request.urlopen(f"http://{address}/metrics", timeout=_CALL_S) as answer:
@@ -42,7 +44,7 @@ class EncodedTwice:
         return total
 
     def _committed(self) -> int:
-        """Embeddings since the beginning."""
+        """Embeddings committed since this object was made."""
         with closing(scanner(self._kafka)) as consumer:
             return sum(
                 1 for place, end in self._read_ends().items() for _ in scan(consumer, place, self._ends[place], end)

@@ -1,4 +1,4 @@
-"""What must be there when all of a feed is searchable, computed by a few lines that share no code with the pipeline."""
+"""What a pipeline must hold when all events are searchable. Shares no code with the pipeline."""
 
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Entry(NamedTuple):
-    """Of a member's history. Ordered by time."""
+    """An entry of a member's history. Entries are ordered by time."""
 
     at_us: int
     post_id: str
@@ -29,10 +29,11 @@ class Entry(NamedTuple):
 
 
 class Member(NamedTuple):
-    """What must be known of a member who has not left.
+    """What must be known of a member who was not deleted.
 
-    Whether an action on a post that is deleted later ever enters the history depends on which comes first to the
-    member, and only a full history drops entries. So there is what must be in it, and what may be.
+    `history` are the entries that must be there, `possible` those that may be. They differ where a post is deleted: the
+    action on it is in the history for a while, if it reaches the member before the delete does, and may push an older
+    entry out of a full history. Likewise `acted` and `possibly_acted`.
     """
 
     profile: Event | None
@@ -48,7 +49,8 @@ class Member(NamedTuple):
 
 
 class ExpectedState(NamedTuple):
-    """`live`: the newest event of each live post. `texts`: all that a post ever said. `departed`: members who left."""
+    """`live`: the newest event of each live post. `texts`: all texts that a post ever had. `departed`: deleted
+    members."""
 
     live: dict[str, Event]
     deleted: set[str]
@@ -58,8 +60,8 @@ class ExpectedState(NamedTuple):
 
 
 def expected_state(events: Iterable[Event]) -> ExpectedState:
-    """Per entity the newest event wins: by time, then created before updated before deleted. No two events of a feed
-    are equal in both, but repeats."""
+    """For each entity the newest event wins: the one with the latest time, and at the same time created < updated <
+    deleted. In a feed only repeats are equal in both."""
     events = list(events)
     posts, profiles = _newest(events, "post"), _newest(events, "member")
     live = {post_id: event for post_id, event in posts.items() if _ORDER[event["type"]] < _DELETED}
@@ -81,7 +83,7 @@ def time_us(moment: str) -> int:
 
 
 def _newest(events: list[Event], kind: str) -> dict[str, Event]:
-    """Of each entity of that kind."""
+    """The newest event of each post, or of each member."""
     newest: dict[str, tuple[str, int, Event]] = {}
     for event in events:
         if not event["type"].startswith(f"{kind}."):
@@ -94,13 +96,14 @@ def _newest(events: list[Event], kind: str) -> dict[str, Event]:
 
 
 def _member_ids(events: list[Event]) -> set[str]:
-    """Of all who acted or wrote."""
+    """All members who acted or wrote."""
     ids = (event.get("author_id") or event.get("member_id") for event in events)
     return {member_id for member_id in ids if member_id is not None}
 
 
 def _histories(events: list[Event], written: Collection[str]) -> dict[str, set[Entry]]:
-    """All entries that a member could ever have had. An action on a post that nobody has written yet waits."""
+    """For each member all entries that its history could ever have had. An action on a post that is never written waits
+    for it, and gives none."""
     entries: dict[str, set[Entry]] = {}
     for event in events:
         if "author_id" in event:
@@ -126,7 +129,7 @@ def _member(entries: set[Entry], hidden: set[str], live: dict[str, Event], profi
     acted = {entry.post_id for entry in entries if entry.action != "wrote"}
     return Member(
         profile=profile,
-        # Only newer entries push one out, those of posts that were deleted later among them.
+        # Entries can only be pushed out by newer ones, and also by those of posts that were deleted later.
         history=_newest_entries(entries) & of_live,
         possible=_newest_entries(of_live),
         acted=acted & live.keys(),

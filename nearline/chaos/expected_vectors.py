@@ -1,4 +1,4 @@
-"""The vectors that contexts must have: by the code of `nearline encode`, in this process."""
+"""The vectors that contexts must have: computed in this process, by the code of `nearline encode`."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from encoders.encoder import Encoder
 
 _Context = TypeVar("_Context", PostContext, MemberContext)
-_Kept = dict[str, tuple[_Context, Outcome]]
+_Encoded = dict[str, tuple[_Context, Outcome]]
 
 
 class ExpectedVectors(Protocol):
-    """One outcome for each context, in order."""
+    """Each function returns one outcome for each context, in order."""
 
     def posts(self, contexts: Sequence[PostContext]) -> list[Outcome]: ...
 
@@ -27,12 +27,12 @@ class ExpectedVectors(Protocol):
 
 
 class ReEncodedVectors:
-    """Encodes only contexts that have changed since it was asked last."""
+    """Encodes a context again only when it has changed since the last call."""
 
     def __init__(self, package: Path) -> None:
         self._package = package
-        self._posts: _Kept[PostContext] = {}
-        self._members: _Kept[MemberContext] = {}
+        self._posts: _Encoded[PostContext] = {}
+        self._members: _Encoded[MemberContext] = {}
         self.question = lru_cache(self._question)
 
     @cached_property
@@ -42,22 +42,22 @@ class ReEncodedVectors:
         return Encoder.load(self._package)
 
     def posts(self, contexts: Sequence[PostContext]) -> list[Outcome]:
-        return _with_kept(self._posts, contexts, lambda context: context.post_id, self._encoder.encode_posts)
+        return _encode_changed(self._posts, contexts, lambda context: context.post_id, self._encoder.encode_posts)
 
     def members(self, contexts: Sequence[MemberContext]) -> list[Outcome]:
-        return _with_kept(self._members, contexts, lambda context: context.member_id, self._encoder.encode_members)
+        return _encode_changed(self._members, contexts, lambda context: context.member_id, self._encoder.encode_members)
 
     def _question(self, text: str) -> Vector:
         return self._encoder.encode_text(text)
 
 
-def _with_kept(
-    kept: _Kept[_Context],
+def _encode_changed(
+    encoded: _Encoded[_Context],
     contexts: Sequence[_Context],
     entity_id: Callable[[_Context], str],
     encode: Callable[[Sequence[_Context]], list[Outcome]],
 ) -> list[Outcome]:
-    changed = [context for context in contexts if kept.get(entity_id(context), (None,))[0] != context]
+    changed = [context for context in contexts if encoded.get(entity_id(context), (None,))[0] != context]
     for context, outcome in zip(changed, encode(changed), strict=True):
-        kept[entity_id(context)] = context, outcome
-    return [kept[entity_id(context)][1] for context in contexts]
+        encoded[entity_id(context)] = context, outcome
+    return [encoded[entity_id(context)][1] for context in contexts]

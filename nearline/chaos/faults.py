@@ -1,4 +1,4 @@
-"""What the adversary does to a running pipeline: to its processes, at random moments, from a seed."""
+"""Faults in the processes of a running pipeline: kills, stops and freezes, chosen at random from a seed."""
 
 import random
 import signal
@@ -13,16 +13,17 @@ from nearline.errors import StartFailed
 from nearline.pipeline import Pipeline
 
 _Process = tuple[str, int]
-"""Name and pid."""
+"""The name and pid of a process."""
 
 _LONGEST_FREEZE_S: Final = 20.0
-"""Longer than a consumer's session and a transaction may last: whoever wakes is a zombie."""
+"""Longer than the time-outs of a consumer's session and of a transaction: a process that then goes on is a zombie."""
 _RESTART_S: Final = 300.0
 _LOOK_EVERY_S: Final = 0.1
 
 
 class Adversary:
-    """One fault after the other. Each method returns the fault's name, with the stage that it met."""
+    """Makes one fault after the other. The methods that choose at random return the fault's name with the stage that it
+    hit."""
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
         self._pipeline = pipeline
@@ -49,13 +50,13 @@ class Adversary:
         return f"SIGTERM {self.signal(signal.SIGTERM, self._victims(1))}"
 
     def terminate_all(self, stages: Collection[str]) -> None:
-        """Returns when all of them have started again, with whatever is armed by now."""
+        """Returns when all their processes have started again, and so have read the crash file again."""
         victims = self.running(*stages)
         self.signal(signal.SIGTERM, victims)
-        self._until_replaced(victims)
+        self._wait_until_replaced(victims)
 
     def freeze(self) -> str:
-        """The broker too: all others wait for it then."""
+        """May freeze the broker too; then all other processes wait for it."""
         victims = self._victims(1)
         name = self.signal(signal.SIGSTOP, victims)
         time.sleep(self._random.uniform(1.0, _LONGEST_FREEZE_S))
@@ -66,13 +67,13 @@ class Adversary:
         self.signal(signal.SIGKILL, self.running(stage)[:1])
 
     def freeze_for_good(self, stage: str) -> None:
-        """Returns when the supervisor has killed it and started another: nothing else ever wakes it."""
+        """Freezes a process of the stage. Returns when the supervisor has killed it and started another."""
         victims = self.running(stage)[:1]
         self.signal(signal.SIGSTOP, victims)
-        self._until_replaced(victims)
+        self._wait_until_replaced(victims)
 
     def kill_up(self) -> str:
-        """With all its children, which the kernel ends; then it is started again."""
+        """Kills `nearline up`, and starts it again when the kernel has ended all its children."""
         self._pipeline.kill()
         self._pipeline.start()
         return "kill -9 nearline up"
@@ -82,11 +83,11 @@ class Adversary:
         return self._random.sample(running, min(number, len(running)))
 
     def running(self, *stages: str) -> list[_Process]:
-        """Of these stages; of all where none is named."""
-        running = [(one.name, one.pid) for one in self._pipeline.instance.processes if one.pid is not None]
-        return [one for one in running if not stages or _stage(one[0]) in stages]
+        """The processes of these stages; of all stages where none is named."""
+        processes = [(each.name, each.pid) for each in self._pipeline.instance.processes if each.pid is not None]
+        return [process for process in processes if not stages or _stage(process[0]) in stages]
 
-    def _until_replaced(self, victims: list[_Process]) -> None:
+    def _wait_until_replaced(self, victims: list[_Process]) -> None:
         deadline = time.monotonic() + _RESTART_S
         while set(victims) & set(self.running()) or len(self.running()) < len(self._pipeline.instance.processes):
             if time.monotonic() > deadline:

@@ -1,7 +1,8 @@
-"""A feed that makes trouble.
+"""A stream of events that makes trouble.
 
-Posts that are created, updated and deleted, profiles, members who leave, repeats, stale repeats of what is deleted,
-activity before its post and after its member left, bursts on one key. Seeded: the same seed gives the same events.
+Posts are created, updated and deleted, and members get profiles and leave. Events are repeated, also after their post
+was deleted; activity comes before its post or after its member was deleted; some keys get many events at once. The same
+seed gives the same events.
 """
 
 import random
@@ -46,23 +47,23 @@ _KINDS: Final = {
 
 
 class Feed:
-    """`events` are all that were made so far, in the order of their sending."""
+    """`events` are all events so far, in the order in which they are to be sent."""
 
     def __init__(self, seed: int, start: datetime) -> None:
         self.events: list[Event] = []
         self._random = random.Random(seed)
         self._at = start
         self._sent: dict[str, list[Event]] = {}
-        """Of each post and each member with a profile."""
+        """All events of each post, and of each member with a profile."""
         self._num_posts = 0
         self._live: dict[str, Event] = {}
         self._dead: list[str] = []
-        self._announced: list[str] = []
+        self._early: list[str] = []
         self._members = [f"member-{number}" for number in range(_MEMBERS)]
         self._departed: list[str] = []
 
     def take(self, num_events: int) -> list[Event]:
-        """The next ones, about so many."""
+        """The next events: `num_events`, or a few more."""
         first = len(self.events)
         while len(self.events) < first + num_events:
             (kind,) = self._random.choices(list(_KINDS), list(_KINDS.values()))
@@ -72,7 +73,7 @@ class Feed:
     def _create(self) -> None:
         self._num_posts += 1
         new_id = f"chaos-{self._num_posts}-{self._random.randrange(10**6)}"
-        post_id = self._announced.pop() if self._announced else new_id
+        post_id = self._early.pop() if self._early else new_id
         now = self._now()
         author = f"author-{self._random.randrange(_AUTHORS)}"
         event = {
@@ -116,7 +117,7 @@ class Feed:
         self._send(member_id, event)
 
     def _leave(self) -> None:
-        """For good; another member takes the place."""
+        """Deletes a member for good. A new one takes its place."""
         place = self._random.randrange(len(self._members))
         member_id = self._members[place]
         self._members[place] = f"member-{_MEMBERS + len(self._departed)}"
@@ -135,14 +136,14 @@ class Feed:
         self._send(post_id, {**self._live[post_id], **changes})
 
     def _activity(self) -> None:
-        """Sometimes before its post, sometimes of a member who has left."""
+        """Sometimes the post is not created yet, and sometimes the member is deleted already."""
         if self._random.random() < 0.1 or not self._live:
             post_id = f"chaos-early-{len(self.events)}"
-            self._announced.append(post_id)
+            self._early.append(post_id)
         else:
             post_id = self._random.choice(list(self._live))
-        left = self._departed and self._random.random() < 0.05
-        member_id = self._random.choice(self._departed if left else self._members)
+        is_departed = self._departed and self._random.random() < 0.05
+        member_id = self._random.choice(self._departed if is_departed else self._members)
         action = self._random.choice(_ACTIONS)
         event = {"type": "activity", "member_id": member_id, "post_id": post_id, "action": action, "at": self._now()}
         self.events.append(event)

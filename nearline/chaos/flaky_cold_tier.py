@@ -1,4 +1,4 @@
-"""A cold tier that is away when a file of the adversary says so."""
+"""A cold tier whose calls fail when the adversary's file says so."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,32 +13,33 @@ from schemas.ids import Kind
 
 
 def write_cold_faults(file: Path, every: int) -> None:
-    """Each so many-th call of `write` and `flush` fails from now on; 1: all of them, 0: none. Whole or not at all."""
+    """From now on every `every`-th call of `write` or `flush` fails: with 1 each call, with 0 none."""
     write_whole(file, b"%d" % every)
 
 
 class FlakyColdTier(EdgeColdTier):
-    """Every other failure comes after its effect, as a lost answer does."""
+    """Every second failure comes after the effect, as when only the answer is lost."""
 
-    def __init__(self, faults: Path, *own: Any, **others: Any) -> None:
-        super().__init__(*own, **others)
+    def __init__(self, faults: Path, *parameters: Any, **options: Any) -> None:
+        super().__init__(*parameters, **options)
         self._faults = faults
         self._calls = itertools.count(1)
         self._failures = itertools.count()
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
-        fails, late = self._fails()
-        changes = super().write(kind, records) if late or not fails else 0
+        fails, is_late = self._next_call()
+        changes = super().write(kind, records) if is_late or not fails else 0
         _fail_if(fails)
         return changes
 
     def flush(self) -> None:
-        fails, late = self._fails()
-        if late or not fails:
+        fails, is_late = self._next_call()
+        if is_late or not fails:
             super().flush()
         _fail_if(fails)
 
-    def _fails(self) -> tuple[bool, bool]:
+    def _next_call(self) -> tuple[bool, bool]:
+        """Whether this call fails, and whether it does so after its effect."""
         every = int(self._faults.read_text())
         fails = every > 0 and next(self._calls) % every == 0
         return fails, fails and next(self._failures) % 2 == 1

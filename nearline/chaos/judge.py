@@ -1,4 +1,4 @@
-"""What came of a round: everything that a pipeline holds, judged."""
+"""Judges a round: compares everything that the pipeline holds with what it must hold."""
 
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -15,7 +15,7 @@ from nearline.pipeline import Pipeline
 from nearline.settings.loading import instance_settings
 
 _MORE_HANDLES: Final = 100
-"""Connections come and go, segments and shards are added; a leak in each fault would be more."""
+"""Connections come and go, and segments and shards are added. A leak with every fault would be more than this."""
 
 
 class Verdict(NamedTuple):
@@ -23,14 +23,14 @@ class Verdict(NamedTuple):
     members: Findings
     dead_letters: int
     handles: set[str]
-    """Processes that hold many more open files than at first."""
+    """Processes that hold many more open files than in the first round."""
 
     @property
     def is_good(self) -> bool:
         return not (self.dead_letters or any(self.columns().values()))
 
     def columns(self) -> dict[str, set[str]]:
-        """What must be empty, by the names in the table."""
+        """The sets that must be empty, by their names in the table."""
         kinds = {"posts": self.posts, "members": self.members}
         named = {
             f"{kind} {name.replace('_', ' ')}": ids
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 
 
 class Judge:
-    """Remembers the revisions it has seen, and how many files each process held open at first."""
+    """Remembers the revisions it has seen, and how many files each process held open in the first round."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -50,18 +50,18 @@ class Judge:
         self._seen: Seen = {}
         self._handles: dict[str, int] = {}
 
-    def judge(self, end: ExpectedState) -> Verdict:
-        """After `nearline wait`."""
-        return self.compare(end, self.look())
+    def judge(self, expected: ExpectedState) -> Verdict:
+        """Call it after `nearline wait`."""
+        return self.compare(expected, self.look())
 
     def look(self) -> PipelineState:
-        """Waits for parts that are away for a moment."""
+        """Reads the pipeline's state. Waits for parts that are away for a moment."""
         return retry_while_away(
             lambda: read_pipeline_state(Connections(self._settings, lambda: self._pipeline.instance))
         )
 
-    def compare(self, end: ExpectedState, held: PipelineState) -> Verdict:
-        return verdict(end, held, self._vectors, self._seen, self._too_many_handles())
+    def compare(self, expected: ExpectedState, actual: PipelineState) -> Verdict:
+        return verdict(expected, actual, self._vectors, self._seen, self._too_many_handles())
 
     def _too_many_handles(self) -> set[str]:
         leaking: set[str] = set()
@@ -74,8 +74,8 @@ class Judge:
 
 
 def verdict(
-    end: ExpectedState, held: PipelineState, vectors: ExpectedVectors, seen: Seen, handles: set[str]
+    expected: ExpectedState, actual: PipelineState, vectors: ExpectedVectors, seen: Seen, handles: set[str]
 ) -> Verdict:
-    """Adds to `seen` what is there now."""
-    posts, members = post_findings(end, held, vectors, seen), member_findings(end, held, vectors, seen)
-    return Verdict(posts, members, held.dead_letters, handles)
+    """Updates `seen` with the current revisions."""
+    posts, members = post_findings(expected, actual, vectors, seen), member_findings(expected, actual, vectors, seen)
+    return Verdict(posts, members, actual.dead_letters, handles)

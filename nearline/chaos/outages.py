@@ -1,4 +1,4 @@
-"""What the adversary does to what the pipeline stands on: its broker, its cold tier, its consumer group."""
+"""Outages of what the stages depend on: the broker, the cold tier, a consumer group."""
 
 import signal
 import time
@@ -20,12 +20,12 @@ from streams.settings import KafkaSettings
 
 _LOOK_EVERY_S: Final = 0.2
 _CALL_S: Final = 20.0
-_PATIENCE_S: Final = 60.0
+_DEADLINE_S: Final = 60.0
 _REFUSAL: Final = "bring them back with: nearline contexts rebuild"
 
 
 class Outages:
-    """Each takes about `seconds`, if not as long as it needs, and is over when it returns."""
+    """Each outage lasts about `seconds`, or longer where it has to, and is over when its function returns."""
 
     def __init__(self, pipeline: Pipeline, adversary: Adversary, cold_faults: Path, seconds: float) -> None:
         self._pipeline = pipeline
@@ -40,9 +40,9 @@ class Outages:
         }
 
     def _broker_gone(self) -> None:
-        """It is killed as often as it starts again."""
-        until = time.monotonic() + self._seconds
-        while time.monotonic() < until:
+        """The broker is killed each time it starts again."""
+        deadline = time.monotonic() + self._seconds
+        while time.monotonic() < deadline:
             self._adversary.signal(signal.SIGKILL, self._adversary.running(BROKER))
             time.sleep(_LOOK_EVERY_S)
 
@@ -52,14 +52,14 @@ class Outages:
         write_cold_faults(self._cold_faults, 0)
 
     def _group_lost(self) -> None:
-        """The stage refuses to go on, with the sentence that says how to mend it; and that mends it."""
-        said = self._pipeline.log_file.stat().st_size
+        """The stage must refuse to go on, and log the command that mends it. Then that command is called."""
+        log_size = self._pipeline.log_file.stat().st_size
         workers = self._adversary.running(CONTEXTS)
-        # A group with live members cannot be deleted; the frozen ones are no longer in it once their session is over.
+        # A group with live members cannot be deleted. Frozen members leave it when their session is over.
         self._adversary.signal(signal.SIGSTOP, workers)
         _until(self._delete_group, "the group to lose its frozen members")
         self._adversary.signal(signal.SIGKILL, workers)
-        _until(lambda: self._refused_since(said), "the context stage to refuse to count twice")
+        _until(lambda: self._refused_since(log_size), "the context stage to refuse to count twice")
         self._pipeline.run("contexts", "rebuild")
 
     def _delete_group(self) -> bool:
@@ -70,13 +70,13 @@ class Outages:
             return False
         return True
 
-    def _refused_since(self, said: int) -> bool:
-        return _REFUSAL in self._pipeline.log_file.read_bytes()[said:].decode(errors="replace")
+    def _refused_since(self, log_size: int) -> bool:
+        return _REFUSAL in self._pipeline.log_file.read_bytes()[log_size:].decode(errors="replace")
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _DEADLINE_S
     while not condition():
         if time.monotonic() > deadline:
-            raise NearlineError(f"waited {_PATIENCE_S:.0f} s for {what}")
+            raise NearlineError(f"waited {_DEADLINE_S:.0f} s for {what}")
         time.sleep(_LOOK_EVERY_S)

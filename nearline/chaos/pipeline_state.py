@@ -1,6 +1,6 @@
-"""What a pipeline holds at one moment: contexts, both tiers, and what it answers.
+"""Reads everything that a pipeline holds: contexts, embeddings, both tiers, and its answers.
 
-Collects and judges nothing. Call it when all that was sent is searchable.
+Judges nothing. Call it when everything that was sent is searchable, so that nothing changes meanwhile.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ from streams.kafka.reading import scan_topic
 from streams.operate import dead_letter_box
 
 QUESTIONS: Final = ("harbor winter violin", "copper ledger kettle tunnel pepper")
-"""The hot tier shows no vectors. Scores of two questions tell one vector from another."""
+"""The hot tier gives out no vectors. Two different vectors hardly have the same scores for two questions."""
 _KAFKA_CALL_S: Final = 30.0
 _COUNT_S: Final = 60.0
 _IDS_AT_ONCE: Final = 500
@@ -34,11 +34,11 @@ _Id = TypeVar("_Id", bound=str)
 _Stored = TypeVar("_Stored", StoredPost, StoredMember)
 
 Scores = dict[str, float]
-"""Of the live posts, by id."""
+"""The score of each live post, by its id."""
 
 
 class PipelineState(NamedTuple):
-    """By entity id. Deleted posts are in no tier; `members` has the tombstones too."""
+    """Everything is keyed by entity id. Deleted posts are left out of the tiers; `members` has tombstones too."""
 
     post_contexts: dict[str, PostContext]
     member_contexts: dict[str, MemberContext]
@@ -46,13 +46,13 @@ class PipelineState(NamedTuple):
     """How often each revision of an entity was embedded."""
     cold_posts: dict[str, StoredPost]
     hot_posts: dict[str, int]
-    """Revisions."""
+    """The revision of each post."""
     answers: list[Scores]
-    """To each of the questions, all posts that can be found."""
+    """For each question all posts that can be found."""
     members: dict[str, StoredMember]
-    """In the cold tier: those that have a context or an embedding."""
+    """The members in the cold tier that have a context or an embedding."""
     num_members: int
-    """Live ones in the cold tier."""
+    """How many live members the cold tier counts."""
     dead_letters: int
 
 
@@ -60,9 +60,12 @@ def read_pipeline_state(connections: Connections) -> PipelineState:
     """Raises StreamsError, IndexerError, RetrieverError, NearlineError where a part does not answer."""
     with closing(OffsetReader(connections.kafka, _KAFKA_CALL_S)) as reader:
         log = _Log(connections, reader)
-        post_contexts = {str(one.post_id): one for one in map(decode_post_context, log.values(topics.POST_CONTEXTS))}
+        post_contexts = {
+            str(context.post_id): context for context in map(decode_post_context, log.values(topics.POST_CONTEXTS))
+        }
         member_contexts = {
-            str(one.member_id): one for one in map(decode_member_context, log.values(topics.MEMBER_CONTEXTS))
+            str(context.member_id): context
+            for context in map(decode_member_context, log.values(topics.MEMBER_CONTEXTS))
         }
         embedded = log.embedded()
         dead_letters = _count_dead_letters(connections, reader)
@@ -70,7 +73,7 @@ def read_pipeline_state(connections: Connections) -> PipelineState:
     with ThreadPoolExecutor(1) as pool, closing(connections.cold()) as cold, connections.retriever() as client:
         answers = pool.submit(lambda: [_answer(client, question) for question in QUESTIONS])
         cold_posts = _cold_posts(cold)
-        members = _in_pieces(cold.members, [MemberId(member_id) for member_id in member_ids])
+        stored_members = _read_in_chunks(cold.members, [MemberId(member_id) for member_id in member_ids])
         num_members = cold.count("member")
         scores = answers.result()
         hot_posts = {post.post_id: post.revision for post in client.hot_posts()}
@@ -81,7 +84,7 @@ def read_pipeline_state(connections: Connections) -> PipelineState:
         cold_posts,
         hot_posts,
         scores,
-        members,
+        stored_members,
         num_members,
         dead_letters,
     )
@@ -102,7 +105,7 @@ class _Log:
         self._reader = reader
 
     def values(self, topic: str) -> Iterator[bytes]:
-        """Of all committed records, each partition in order."""
+        """The values of all committed records, each partition in order."""
         messages = scan_topic(self._connections.kafka, self._reader, topic)
         return (value for message in messages if (value := message.value()) is not None)
 
@@ -111,29 +114,29 @@ class _Log:
         posts = map(decode_post_embedding, self.values(topics.post_embeddings(generation)))
         members = map(decode_member_embedding, self.values(topics.member_embeddings(generation)))
         return {
-            "post": Counter((str(one.post_id), int(one.revision)) for one in posts),
-            "member": Counter((str(one.member_id), int(one.revision)) for one in members),
+            "post": Counter((str(record.post_id), int(record.revision)) for record in posts),
+            "member": Counter((str(record.member_id), int(record.revision)) for record in members),
         }
 
 
 def _cold_posts(cold: ColdReader) -> dict[str, StoredPost]:
-    """Live ones, with their vectors."""
+    """All live posts, with their vectors."""
     ids = list({post.post_id: None for post in cold.scroll_posts()})
-    stored = _in_pieces(lambda some: cold.posts(some, with_vectors=True), ids)
+    stored = _read_in_chunks(lambda chunk: cold.posts(chunk, with_vectors=True), ids)
     return {post_id: post for post_id, post in stored.items() if not post.deleted}
 
 
-def _in_pieces(ask: Callable[[Sequence[_Id]], "list[_Stored | None]"], ids: Sequence[_Id]) -> dict[str, _Stored]:
-    """What is there of these, by id."""
-    held: dict[str, _Stored] = {}
+def _read_in_chunks(ask: Callable[[Sequence[_Id]], "list[_Stored | None]"], ids: Sequence[_Id]) -> dict[str, _Stored]:
+    """The stored entities among these, by id."""
+    stored: dict[str, _Stored] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
-        some = ids[start : start + _IDS_AT_ONCE]
-        held |= {entity_id: stored for entity_id, stored in zip(some, ask(some), strict=True) if stored is not None}
-    return held
+        chunk = ids[start : start + _IDS_AT_ONCE]
+        stored |= {entity_id: entity for entity_id, entity in zip(chunk, ask(chunk), strict=True) if entity is not None}
+    return stored
 
 
 def _answer(client: RetrieverClient, question: str) -> Scores:
-    """All posts, a page after the other. Raises RetrieverUnavailable where an answer is not whole yet."""
+    """The scores of all posts, page after page. Raises RetrieverUnavailable where an answer is still partial."""
     scores: Scores = {}
     while len(scores) <= MAX_FILTER_IDS:
         answer = client.retrieve(RetrieveRequest(text=question, k=MAX_K, exclude_posts=list(scores)))

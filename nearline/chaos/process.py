@@ -1,7 +1,7 @@
-"""One process of the adversary's pipeline: that of `nearline up`, with crash points and a cold tier that can be away.
+"""One process of the adversary's pipeline: a process of `nearline up` that can be made to crash or lose its cold tier.
 
-`python -m nearline.chaos.process NAME DATA_DIR`, started by `nearline/chaos/up.py`. What is to go wrong stands in two
-files beside the data folder.
+`python -m nearline.chaos.process NAME DATA_DIR`, started by `nearline/chaos/up.py`. Two files beside the data folder
+say what has to go wrong. Production's `nearline/up/` knows nothing of them.
 """
 
 import sys

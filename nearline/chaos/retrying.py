@@ -1,4 +1,4 @@
-"""A part may be away for a moment; the promise is that it answers when it is back."""
+"""Repeats a call to the pipeline until the parts it needs are back: after a fault a part may be away for a while."""
 
 import time
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from retriever.errors import RetrieverUnavailable
 from streams.errors import KafkaUnavailable
 
 RECOVERY_S: Final = 300.0
-"""What is not back by then has failed."""
+"""A part that is away for longer has failed."""
 _PAUSE_S: Final = 0.5
 _AWAY: Final = (CommandFailed, NotRunning, NotReady, TierUnavailable, RetrieverUnavailable, KafkaUnavailable)
 
 _T = TypeVar("_T")
 
 
-def retry_while_away(do: Callable[[], _T]) -> _T:
-    """Does it again until every part it needs is there. Raises what it raised last when `RECOVERY_S` are over."""
+def retry_while_away(call: Callable[[], _T]) -> _T:
+    """Calls again while a part is away. When `RECOVERY_S` are over the call's last error is raised."""
     deadline = time.monotonic() + RECOVERY_S
     while True:
         try:
-            return do()
+            return call()
         except _AWAY:
             if time.monotonic() > deadline:
                 raise

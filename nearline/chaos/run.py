@@ -1,4 +1,4 @@
-"""Rounds of feed, faults and judgement on a real pipeline."""
+"""The rounds of `nearline chaos`: sends events to a real pipeline, breaks it meanwhile, and has the end judged."""
 
 import random
 import shutil
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from nearline.chaos.judge import Judge
 from nearline.chaos.outages import Outages
 from nearline.chaos.process import cold_faults_file, crash_file
 from nearline.chaos.retrying import RECOVERY_S, retry_while_away
-from nearline.chaos.table import KILL, Round, Say, sentence
+from nearline.chaos.table import KILL, Print, Round, sentence
 from nearline.chaos.up import breakable_pipeline
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
@@ -29,28 +30,29 @@ from nearline.up.build import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
 from nearline.up.runtime import BROKER
 
 STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)
-_LOOK_S: Final = 2.0
-"""In which every process has written what it does."""
+_STACKS_S: Final = 2.0
+"""The time in which every process has logged the stacks of its threads."""
 _FAULTS_A_ROUND: Final = 3
 CRASHES: Final = 2
-_A_FEW: Final = 20
-"""Events that make all stages work."""
+"""How often each stage crashes at a crash point."""
+_FEW_EVENTS: Final = 20
+"""Enough to give every stage something to do."""
 PASSING: Final = {"transaction": (CONTEXTS, ENCODE), "index": (COLD,)}
-"""Which stages pass the crash points of a group."""
+"""The stages that pass the crash points of a group."""
 _ON_STOP: Final = frozenset(("index.committed",))
-"""Only passed when partitions are given back: elsewhere a thread of the client commits."""
+"""Crash points that are passed only when partitions are given back. At other times a thread of the client commits."""
 _ENVIRONMENT: Final = {
     "NEARLINE_LOG_LEVEL": "info",
     "NEARLINE_HOT__WINDOW_S": str(7 * 24 * 3600),
-    # Two owners: whenever one of them goes, the other takes over, and gives half back.
+    # Two workers: whenever one of them dies the other takes over its partitions, and later gives them back.
     "NEARLINE_CONTEXTS__WORKERS": "2",
 }
 
 
 class Chaos:
-    """One pipeline, its feed and its judge. Use `chaos_on`."""
+    """One pipeline, its feed and its judge. Made by `chaos_on`."""
 
-    def __init__(self, pipeline: Pipeline, seed: int, outage_s: float, say: Say) -> None:
+    def __init__(self, pipeline: Pipeline, seed: int, outage_s: float, print_line: Print) -> None:
         self._pipeline = pipeline
         self._crash_file = crash_file(pipeline.data_dir)
         self._random = random.Random(seed)
@@ -59,37 +61,37 @@ class Chaos:
         self.feed = Feed(seed, datetime.now(UTC) - timedelta(hours=1))
         self.judge = Judge(pipeline)
         self.outages = list(self._outages.all)
-        self._say = say
+        self._print = print_line
         self.rounds: list[Round] = []
 
     def faults(self, number: int, num_events: int) -> None:
-        """So many random faults while about so many events are sent."""
+        """Makes `number` random faults while about `num_events` events are sent."""
         rounds = -(-number // _FAULTS_A_ROUND)
-        for place in range(rounds):
-            todo = min(_FAULTS_A_ROUND, number - place * _FAULTS_A_ROUND)
-            self._round("random faults", num_events // rounds, lambda todo=todo: [self._strike() for _ in range(todo)])  # type: ignore[misc]
+        for index in range(rounds):
+            num_faults = min(_FAULTS_A_ROUND, number - index * _FAULTS_A_ROUND)
+            self._round("random faults", num_events // rounds, partial(self._random_faults, num_faults))
 
     def crash_point(self, name: str, num_events: int) -> None:
-        """Every process that passes there leaves, and again on the first pass after its restart."""
+        """Every process that passes the crash point exits there, and once more after its restart."""
         stages = PASSING[name.partition(".")[0]]
         write_crash_file(self._crash_file, name, dict.fromkeys(stages, CRASHES))
         self._adversary.terminate_all(stages)
 
         def strike() -> list[str]:
             for _ in range(CRASHES if name in _ON_STOP else 0):
-                # Who has just started has nothing to give back yet.
-                self._send(self.feed.take(_A_FEW))
+                # A process that has just started has nothing to give back yet.
+                self._send(self.feed.take(_FEW_EVENTS))
                 self._wait()
                 self._adversary.terminate_all(stages)
             return [f"crash at {name}, twice"]
 
         self._round("crash point, twice", num_events, strike)
         if left := crashes_left(self._crash_file):
-            raise NearlineError(f"the crash point {name} was not passed as often as it should: {left} are left")
+            raise NearlineError(f"the crash point {name} was not passed often enough: these crashes are left: {left}")
         write_crash_file(self._crash_file, "", {})
 
     def kill(self, stage: str, num_events: int) -> None:
-        """One process of the stage, at a random moment, and nothing else until all is searchable again."""
+        """Kills one process of the stage at a random moment, and does nothing else until everything is searchable."""
         twice = EncodedTwice(self._pipeline) if stage == ENCODE else None
 
         def strike() -> list[str]:
@@ -104,7 +106,7 @@ class Chaos:
             self.rounds[-1] = self.rounds[-1]._replace(encoded_twice=twice.count())
 
     def freeze_for_good(self, stage: str, num_events: int) -> None:
-        """SIGSTOP, and no SIGCONT. The time until it was seen does not count as recovery."""
+        """Freezes a process and leaves it frozen. The time until the supervisor sees it does not count as recovery."""
 
         def strike() -> list[str]:
             self._adversary.freeze_for_good(stage)
@@ -120,12 +122,12 @@ class Chaos:
         self._round("outage", num_events, strike)
 
     def write_evidence(self, folder: Path) -> None:
-        """What `status` says, and in the log what each thread of the Python processes does."""
+        """Writes what `status` says, and has the processes log the stacks of their threads."""
         folder.mkdir()
         (folder / "status.txt").write_text(self._pipeline.attempt("status").stdout)
         (folder / "processes.txt").write_text("\n".join(map(str, self._pipeline.instance.processes)))
         self._adversary.signal(signal.SIGUSR1, self._adversary.running(*STAGES))
-        time.sleep(_LOOK_S)
+        time.sleep(_STACKS_S)
 
     def _round(self, kind: str, num_events: int, strike: Callable[[], list[str]]) -> None:
         events = self.feed.take(num_events)
@@ -137,48 +139,51 @@ class Chaos:
                 sent.result()
                 self._wait()
             except NearlineError:
-                self._say(f"not over after: {'; '.join(faults)}")
+                self._print(f"not over after: {'; '.join(faults)}")
                 raise
         recovery_s = time.monotonic() - began
         verdict = self.judge.judge(expected_state(self.feed.events))
         self.rounds.append(Round(kind, faults, recovery_s, verdict))
-        self._say(f"{len(self.feed.events):>6} events  {recovery_s:5.1f} s  {'; '.join(faults)}")
+        self._print(f"{len(self.feed.events):>6} events  {recovery_s:5.1f} s  {'; '.join(faults)}")
         if not verdict.is_good:
-            self._say(f"the end is not what it must be: {sentence(verdict)}")
+            self._print(f"the end is not what it must be: {sentence(verdict)}")
 
     def _send(self, events: Sequence[Event]) -> None:
-        """Whatever was sent of them before is sent again: a repeat changes nothing."""
+        """On an error all of them are sent again: an event that is repeated changes nothing."""
         retry_while_away(lambda: self._pipeline.ingest(events))
 
     def _wait(self) -> None:
         retry_while_away(lambda: self._pipeline.wait(RECOVERY_S))
 
-    def _strike(self) -> str:
+    def _random_faults(self, number: int) -> list[str]:
+        return [self._random_fault() for _ in range(number)]
+
+    def _random_fault(self) -> str:
         time.sleep(self._random.uniform(0.0, 2.0))
         return self._adversary.strike()
 
 
 @contextmanager
 def chaos_on(
-    seed: int, say: Say, *, outage_s: float = 60.0, stalled_after_s: float = 30.0, keep: bool = False
+    seed: int, print_line: Print, *, outage_s: float = 60.0, stalled_after_s: float = 30.0, keep: bool = False
 ) -> Iterator[Chaos]:
-    """A pipeline of its own on a temporary folder, gone afterwards. `outage_s`: how long an outage lasts. `keep`: what
-    failed leaves its folder."""
+    """Starts a pipeline on a temporary folder, which is removed afterwards. `outage_s`: how long an outage lasts.
+    `keep`: after a failure the folder stays."""
     folder = Path(tempfile.mkdtemp(prefix="nearline-chaos-"))
     try:
         data_dir = folder / "data"
         environment = {**_ENVIRONMENT, "NEARLINE_STALLED_AFTER_S": str(stalled_after_s)}
         with breakable_pipeline(data_dir, environment) as pipeline:
-            chaos = Chaos(pipeline, seed, outage_s, say)
+            chaos = Chaos(pipeline, seed, outage_s, print_line)
             try:
                 yield chaos
             except Exception:
-                with suppress(NearlineError, OSError):  # what failed matters more than what can be said of it
+                with suppress(NearlineError, OSError):  # the first error matters more
                     chaos.write_evidence(folder / "evidence")
                 raise
     except BaseException:
         if keep:
-            say(f"what is left of it is in {folder}; remove it when you have looked at it")
+            print_line(f"what is left of it is in {folder}; remove it when you have looked at it")
         else:
             shutil.rmtree(folder)
         raise
