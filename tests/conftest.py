@@ -3,6 +3,7 @@
 Which fixture to take:
 - `clean_topics`: the session's broker without any topic or group. Never stop it.
 - `fresh_broker`: the same, for tests that stop, kill or restart it. It runs again when the test is over.
+- `kafka`: the settings of `clean_topics`, with all topics of a generation.
 - `broker`: the session's broker as the last test left it, for tests with topic and group names of their own.
 """
 
@@ -17,7 +18,9 @@ from hypothesis import settings
 
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.ports import RANGE_VARIABLE
+from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker, cleaned
+from tests.kit.kafka.topics import make_topics
 from tests.order import ModulesTogether, ordered
 
 settings.register_profile("nearline", deadline=None)  # a busy machine is no failure
@@ -73,3 +76,9 @@ def clean_topics(broker: RunningBroker) -> RunningBroker:
     End your own consumers before the test ends: a group with live members is waited for.
     """
     return cleaned(broker)
+
+
+@pytest.fixture
+def kafka(clean_topics: RunningBroker) -> KafkaSettings:
+    """The broker of `clean_topics` with all topics of GENERATION."""
+    return make_topics(clean_topics)

@@ -22,20 +22,14 @@ from schemas.events import (
 )
 from schemas.ids import Millis
 from schemas.times import from_rfc3339
+from tests.kit.data.events import activity, member_updated, post_created, post_deleted, post_updated
 
 NOW_MS = Millis(from_rfc3339("2026-01-05T12:00:00Z") // 1000)
-CREATED: dict[str, Any] = {
-    "type": "post.created",
-    "post_id": "p1",
-    "author_id": "m7",
-    "text": "hello",
-    "language": "en",
-    "created_at": "2026-01-05T10:00:00Z",
-}
-UPDATED = {**CREATED, "type": "post.updated", "at": "2026-01-05T11:00:00Z"}
-DELETED = {"type": "post.deleted", "post_id": "p1", "at": "2026-01-05T11:30:00Z"}
-MEMBER = {"type": "member.updated", "member_id": "m9", "skills": ["a"], "at": "2026-01-05T09:00:00Z"}
-LIKE = {"type": "activity", "member_id": "m9", "post_id": "p1", "action": "like", "at": "2026-01-05T10:00:07Z"}
+CREATED = post_created("p1", "hello", author_id="m7", at="2026-01-05T10:00:00Z", language="en")
+UPDATED = post_updated(CREATED, "hello", at="2026-01-05T11:00:00Z")
+DELETED = post_deleted("p1", at="2026-01-05T11:30:00Z")
+MEMBER = member_updated("m9", skills=["a"], at="2026-01-05T09:00:00Z")
+LIKE = activity("m9", "p1", at="2026-01-05T10:00:07Z")
 NO_TAGS = [
     (event, name) for event in (CREATED, UPDATED, MEMBER) for name in ("english", "", "EN", "e", "en-", "en_GB", "en\n")
 ]

@@ -10,12 +10,6 @@ from streams.kafka.offsets import OffsetReader
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import ContextStageSetup, EncodeStageSetup, IndexLoopSetup
-from tests.kit.kafka.topics import make_topics
-
-
-@pytest.fixture
-def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return make_topics(clean_topics)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from tests.kit.encoders import HashEncoder
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import commit
-from tests.kit.kafka.topics import delete_before, make_topics, produce, read_topic, transaction
+from tests.kit.kafka.topics import delete_before, produce, read_topic, transaction
 from tests.kit.running import child, in_thread
 from tests.kit.waiting import until
 
@@ -109,9 +109,8 @@ class Seen:
 @pytest.mark.broker
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
 def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
-    clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
+    clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
-    kafka = make_topics(clean_topics)
     seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(2)
     with in_thread(stage.start(kafka, tmp_path)):
@@ -145,8 +144,7 @@ def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
 
 
 @pytest.mark.broker
-def test_trending_counts_it_too(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    kafka = make_topics(clean_topics)
+def test_trending_counts_it_too(clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path) -> None:
     seen = Seen(clean_topics, kafka, "trending", topics.TRENDING_GROUP, first_of(topics.ACTIVITY))
     arguments = str(kafka.bootstrap_servers), "0.2", str(tmp_path)
     seen.send(2)
@@ -168,9 +166,8 @@ def nothing_deleted(_: OffsetReader, places: Iterable[Place]) -> Offsets:
 
 @pytest.mark.broker
 def test_markers_aborted_records_and_a_log_that_never_was_read_are_no_loss(
-    clean_topics: RunningBroker, tmp_path: Path
+    clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
-    kafka = make_topics(clean_topics)
     stage = STAGES[1]
     seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
@@ -186,10 +183,9 @@ def test_markers_aborted_records_and_a_log_that_never_was_read_are_no_loss(
 
 @pytest.mark.broker
 def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
-    clean_topics: RunningBroker, tmp_path: Path
+    clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     """After a power cut the group may have committed more than there is. It goes on at the end."""
-    kafka = make_topics(clean_topics)
     stage = STAGES[0]
     seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
@@ -204,10 +200,9 @@ def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
 @pytest.mark.broker
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
 def test_what_takes_the_places_of_lost_records_while_the_stage_is_down_is_read(
-    clean_topics: RunningBroker, tmp_path: Path, stage: Stage
+    clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path, stage: Stage
 ) -> None:
     """The stage was started and stopped before they came, and they are more than were lost."""
-    kafka = make_topics(clean_topics)
     seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
     commit(clean_topics, stage.group, {stage.place: 5})

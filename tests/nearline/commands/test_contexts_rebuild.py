@@ -29,11 +29,6 @@ SENTENCE = (
 
 
 @pytest.fixture
-def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return make_topics(clean_topics)
-
-
-@pytest.fixture
 def place(kafka: KafkaSettings) -> Iterator[InstanceWithoutStages]:
     with instance_without_stages(str(kafka.bootstrap_servers)) as place:
         yield place

@@ -5,49 +5,33 @@ import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
-from confluent_kafka import Producer
 
 from nearline.ask import status
 from schemas import topics
-from schemas.contexts import PostContext, encode_context
+from schemas.contexts import encode_context
 from schemas.dead_letters import DeadLetterCause, to_headers
 from schemas.events import event_time_us, parse_event
-from schemas.ids import Micros, Offset, Partition, PostId, Revision
+from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable
-from streams.kafka.clients import producer_config
-from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
 from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.bad_events import ACCEPTED, bodies
-from tests.kit.data.embeddings import GENERATION
-from tests.kit.data.events import write_events
+from tests.kit.data.contexts import post_context
+from tests.kit.data.events import activity, post_created, write_events
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
-from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import keys_and_values
+from tests.kit.kafka.dead_letters import send_to_dead_letters
+from tests.kit.kafka.topics import Sender, keys_and_values
 from tests.kit.retrievers import asking_member, scored_post
 
 pytestmark = pytest.mark.broker
 
-CREATED: dict[str, Any] = {
-    "type": "post.created",
-    "post_id": "p1",
-    "author_id": "m7",
-    "text": "hello",
-    "created_at": "2026-01-05T10:00:00Z",
-}
-LIKE = {"type": "activity", "member_id": "m9", "post_id": "p1", "action": "like", "at": "2026-01-05T10:00:07Z"}
+CREATED = post_created("p1", "hello", author_id="m7", at="2026-01-05T10:00:00Z")
+LIKE = activity("m9", "p1", at="2026-01-05T10:00:07Z")
 BAD = {**LIKE, "action": "adore"}
-
-
-@pytest.fixture
-def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers, partitions=2)
-    ensure_topics(kafka, (*topics.core_topics(), *topics.generation_topics(GENERATION)))
-    return kafka
 
 
 @pytest.fixture
@@ -176,11 +160,8 @@ def test_wait_ends_in_time_with_what_is_behind(run: Commands, tmp_path: Path) ->
 
 
 def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: InstanceWithoutStages, run: Commands) -> None:
-    producer = Producer(producer_config(kafka))
-    for revision in (1, 2):
-        context = PostContext(PostId("p1"), Revision(revision), Micros(5), text="hello")
-        producer.produce(topics.POST_CONTEXTS, encode_context(context), b"p1")
-    producer.flush(20)
+    contexts = [post_context("hello", post_id="p1", revision=revision) for revision in (1, 2)]
+    Sender(kafka).send(topics.POST_CONTEXTS, [("p1", encode_context(context)) for context in contexts])
     place.retriever.in_cold(scored_post("p1", revision=2), asking_member("m1"), scored_post("gone", deleted=True))
     answer = run("get", "post", "p1", "--json").json
     assert list(answer) == ["context", "cold", "hot"]
@@ -198,11 +179,8 @@ def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: InstanceWithou
 
 
 def send_texts(kafka: KafkaSettings, **texts: str) -> None:
-    producer = Producer(producer_config(kafka))
-    for post_id, text in texts.items():
-        context = PostContext(PostId(post_id), Revision(1), Micros(5), text=text)
-        producer.produce(topics.POST_CONTEXTS, encode_context(context), post_id.encode())
-    producer.flush(20)
+    contexts = [post_context(text, post_id=post_id) for post_id, text in texts.items()]
+    Sender(kafka).send(topics.POST_CONTEXTS, [(context.post_id, encode_context(context)) for context in contexts])
 
 
 def test_candidates_come_with_the_start_of_their_texts(
@@ -236,12 +214,9 @@ def test_candidates_in_json_come_with_whole_texts_when_asked(
 
 def die(kafka: KafkaSettings, *causes: str, key: bytes | None = b"p1") -> list[DeadLetterCause]:
     """One letter each, in partition 1."""
-    producer = Producer(producer_config(kafka))
     letters = [DeadLetterCause("contexts", topics.POSTS, Partition(1), Offset(7), cause) for cause in causes]
     for cause in letters:
-        headers: list[tuple[str, str | bytes | None]] = [*to_headers(cause)]
-        producer.produce(topics.DEAD_LETTERS, b'{"a":1}', key, partition=1, headers=headers)
-    producer.flush(20)
+        send_to_dead_letters(kafka, 1, key, b'{"a":1}', [*to_headers(cause)])
     return letters
 
 

@@ -6,19 +6,15 @@ from pathlib import Path
 import pytest
 
 from nearline.commands._recorded_events import read_feed
+from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.events import write_events
 from tests.kit.data.training_events import events
-from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import make_topics
 
 
 @pytest.mark.broker
-def test_the_trainers_feed_of_what_was_exported_is_that_of_the_file(
-    clean_topics: RunningBroker, tmp_path: Path
-) -> None:
+def test_the_trainers_feed_of_what_was_exported_is_that_of_the_file(kafka: KafkaSettings, tmp_path: Path) -> None:
     run = Commands()
-    kafka = make_topics(clean_topics)
     config = tmp_path / "nearline.toml"
     config.write_text(f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n')
     sent = list(events(200))

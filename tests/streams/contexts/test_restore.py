@@ -13,8 +13,7 @@ from streams.contexts.restore import restore
 from streams.contexts.row_store import RowStore
 from streams.kafka.clients import producer_config
 from streams.kafka.records import Place
-from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import make_topics
+from streams.settings import KafkaSettings
 
 PLACE = Place(topics.POST_CHANGELOG, Partition(0))
 HOUR_S = 3600
@@ -23,10 +22,9 @@ HOUR_S = 3600
 @pytest.mark.broker
 @pytest.mark.parametrize(("away_h", "kept"), [(23, b"text"), (25, None)])
 def test_rows_that_were_away_for_too_long_are_restored_whole(
-    clean_topics: RunningBroker, tmp_path: Path, away_h: int, kept: bytes | None
+    kafka: KafkaSettings, tmp_path: Path, away_h: int, kept: bytes | None
 ) -> None:
     """Another worker has deleted a cell, and the changelog has forgotten that: nothing in it says so any more."""
-    kafka = make_topics(clean_topics)
     producer = Producer(producer_config(kafka))
     for key in (b"first", b"second"):
         producer.produce(PLACE.topic, b"new", key, partition=PLACE.partition)
@@ -43,9 +41,8 @@ def test_rows_that_were_away_for_too_long_are_restored_whole(
 
 
 @pytest.mark.broker
-def test_rows_that_the_broker_has_lost_never_happened(clean_topics: RunningBroker, tmp_path: Path) -> None:
+def test_rows_that_the_broker_has_lost_never_happened(kafka: KafkaSettings, tmp_path: Path) -> None:
     """It came back without the newest records of the changelog."""
-    kafka = make_topics(clean_topics)
     producer = Producer(producer_config(kafka))
     producer.produce(PLACE.topic, b"kept", b"key", partition=PLACE.partition)
     assert producer.flush(20) == 0

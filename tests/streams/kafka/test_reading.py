@@ -13,8 +13,8 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.partitions import partition_of
 from streams.kafka.reading import newest_value, newest_values, scan, scanner
 from streams.kafka.records import Place
-from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import make_topics, transaction
+from streams.settings import KafkaSettings
+from tests.kit.kafka.topics import transaction
 
 KEYS = [b"", b"a", b"ab", b"abc", b"abcd", "ü-größer".encode(), b"x" * 256]
 
@@ -29,8 +29,7 @@ def test_the_partition_is_that_of_the_java_client(key: bytes, hashed: int) -> No
 
 
 @pytest.mark.broker
-def test_the_partition_is_that_of_our_producers(clean_topics: RunningBroker) -> None:
-    kafka = make_topics(clean_topics)
+def test_the_partition_is_that_of_our_producers(kafka: KafkaSettings) -> None:
     producer = Producer(producer_config(kafka))
     partitions: dict[bytes, int] = {}
     for key in KEYS[1:]:
@@ -40,9 +39,8 @@ def test_the_partition_is_that_of_our_producers(clean_topics: RunningBroker) -> 
 
 
 @pytest.mark.broker
-def test_the_newest_record_of_a_key_is_found(clean_topics: RunningBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_record_of_a_key_is_found(kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan_module, "_FIRST_STRETCH", 3)
-    kafka = make_topics(clean_topics)
     producer = Producer(producer_config(kafka))
     for key, value in [(b"old", b"1"), (b"twice", b"1"), *((b"k%d" % i, b"x") for i in range(50)), (b"twice", b"2")]:
         producer.produce(topics.POST_CONTEXTS, value, key)
@@ -62,8 +60,7 @@ def test_the_newest_record_of_a_key_is_found(clean_topics: RunningBroker, monkey
 
 
 @pytest.mark.broker
-def test_what_is_not_committed_is_not_there(clean_topics: RunningBroker) -> None:
-    kafka = make_topics(clean_topics)
+def test_what_is_not_committed_is_not_there(kafka: KafkaSettings) -> None:
     place = Place(topics.POST_CONTEXTS, Partition(0))
     transaction(kafka, *place, commit=False)
     open_one = transaction(kafka, *place, commit=None)

@@ -14,8 +14,7 @@ from streams.kafka.clients import producer_config
 from streams.kafka.sending import DeadLetterDelivery, send_all
 from streams.operate.republish import republish_record
 from streams.settings import KafkaSettings
-from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import make_topics, read_topic
+from tests.kit.kafka.topics import read_topic
 
 NOBODY: Final = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 RECORD: Final = Message(topic="posts", partition=0, offset=0, key=b"p", value=b"p")
@@ -68,8 +67,7 @@ def test_a_client_without_room_is_an_outage_too(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.broker
-def test_every_letter_arrives_once_through_a_client_with_little_room(clean_topics: RunningBroker) -> None:
-    kafka = make_topics(clean_topics)
+def test_every_letter_arrives_once_through_a_client_with_little_room(kafka: KafkaSettings) -> None:
     with producer(kafka, **{"queue.buffering.max.messages": 2}) as stages:
         letters(stages).deliver()
     causes = [dict(message.headers() or [])["dead-letter-cause"] for message in read_topic(kafka, topics.DEAD_LETTERS)]

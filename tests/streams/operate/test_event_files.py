@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,16 +16,11 @@ from schemas.ids import Micros
 from schemas.times import from_rfc3339
 from streams.errors import BadFile
 from streams.operate.event_files import MAX_LINE_BYTES, MOST_UNKNOWN, Survey, events, open_events, shift_times, survey
+from tests.kit.data.events import activity, line, post_created
 
-CREATED: dict[str, Any] = {
-    "type": "post.created",
-    "post_id": "p1",
-    "author_id": "m7",
-    "text": "hello",
-    "created_at": "2026-01-05T10:00:00Z",
-}
-LIKE = {"type": "activity", "member_id": "m9", "post_id": "p1", "action": "like", "at": "2026-01-05T10:00:07.5Z"}
-GOOD = [json.dumps(CREATED).encode(), json.dumps(LIKE).encode()]
+CREATED = post_created("p1", "hello", author_id="m7", at="2026-01-05T10:00:00Z")
+LIKE = activity("m9", "p1", at="2026-01-05T10:00:07.5Z")
+GOOD = [line(CREATED), line(LIKE)]
 
 
 def write(path: Path, lines: list[bytes]) -> str:

@@ -16,8 +16,7 @@ from streams.kafka.records import Place
 from streams.operate import export as export_module
 from streams.operate.export import export, exported, stretches
 from streams.settings import KafkaSettings
-from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.topics import make_topics, produce, transaction
+from tests.kit.kafka.topics import produce, transaction
 from tests.kit.waiting import until
 
 HOUR_MS = 3_600_000
@@ -38,10 +37,9 @@ def values(folder: Path) -> list[int]:
 
 @pytest.mark.broker
 def test_a_later_export_adds_what_has_come_since(
-    clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_module, "_RECORDS", 7)
-    kafka = make_topics(clean_topics)
     send(kafka, topics.POSTS, range(40))
     send(kafka, topics.ACTIVITY, range(40, 50))
     assert sum(export(kafka, tmp_path, Millis(0))) == 50
@@ -57,9 +55,8 @@ def test_a_later_export_adds_what_has_come_since(
 
 
 @pytest.mark.broker
-def test_what_an_open_transaction_keeps_back_is_exported_later(clean_topics: RunningBroker, tmp_path: Path) -> None:
+def test_what_an_open_transaction_keeps_back_is_exported_later(kafka: KafkaSettings, tmp_path: Path) -> None:
     """Its record, and those behind it that are committed and cannot be read yet."""
-    kafka = make_topics(clean_topics)
     produce(kafka, topics.POSTS, 0, 1)
     transaction(kafka, topics.POSTS, 1, commit=False)
     producer = transaction(kafka, topics.POSTS, 0, commit=None)
@@ -75,10 +72,9 @@ def test_what_an_open_transaction_keeps_back_is_exported_later(clean_topics: Run
 
 @pytest.mark.broker
 def test_a_file_covers_no_more_than_was_read(
-    clean_topics: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A leader that is new may know less for a moment than the one that named the end."""
-    kafka = make_topics(clean_topics)
     produce(kafka, topics.POSTS, 0, 2)
     ends = OffsetReader.stable_ends
 
@@ -91,8 +87,7 @@ def test_a_file_covers_no_more_than_was_read(
 
 
 @pytest.mark.broker
-def test_what_was_sent_before_is_left_out(clean_topics: RunningBroker, tmp_path: Path) -> None:
-    kafka = make_topics(clean_topics)
+def test_what_was_sent_before_is_left_out(kafka: KafkaSettings, tmp_path: Path) -> None:
     send(kafka, topics.POSTS, range(40))
     assert sum(export(kafka, tmp_path, Millis(BEGAN_MS + 30 * HOUR_MS))) == 10
     assert values(tmp_path) == list(range(30, 40))

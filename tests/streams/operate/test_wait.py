@@ -51,11 +51,6 @@ class Waiting:
         assert not self._thread.is_alive(), f"the wait still stands at {self.at}"
 
 
-@pytest.fixture
-def kafka(clean_topics: RunningBroker) -> KafkaSettings:
-    return make_topics(clean_topics)
-
-
 def flushed(kafka: KafkaSettings) -> bool:
     reader = OffsetReader(kafka)
     return set(reader.ends(reader.places([topics.REPUBLISH])).values()) == {1}
