@@ -1,4 +1,7 @@
-"""Messages of the retriever's HTTP API (pydantic, so that OpenAPI is generated from them)."""
+"""Messages of the retriever's HTTP API, as pydantic models: FastAPI makes the OpenAPI description from them.
+
+Checks what each field may hold. Knows no tier and no server.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -20,14 +23,14 @@ from schemas.times import moment_of
 
 DEFAULT_K = 2000
 MAX_K = 2048
-"""Both tiers are bound by it: a GPU's top-k takes no more."""
+"""A limit of both tiers: a GPU's top-k takes no more."""
 MAX_FILTER_IDS = 10_000
 
 _MAX_TIME_CHARS = 64
 
 
 def _moment(value: object) -> datetime:
-    """pydantic alone also takes numbers, and strings of digits, for seconds or milliseconds."""
+    """Only RFC 3339. pydantic by itself would also take numbers and strings of digits, as seconds or milliseconds."""
     if isinstance(value, datetime):
         return value
     if not isinstance(value, str) or len(value) > _MAX_TIME_CHARS:
@@ -35,7 +38,7 @@ def _moment(value: object) -> datetime:
     return moment_of(value)
 
 
-def _tag(language: str) -> str:
+def _check_language(language: str) -> str:
     if not is_language(language):
         raise ValueError("is no language tag; send one such as en or pt-BR")
     return language
@@ -45,7 +48,7 @@ _Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _Language = Annotated[
     str,
     StringConstraints(max_length=MAX_LANGUAGE_CHARS),
-    AfterValidator(_tag),
+    AfterValidator(_check_language),
     Field(json_schema_extra={"pattern": LANGUAGE}),
 ]
 _Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
@@ -55,14 +58,15 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _given(name: str) -> dict[str, Any]:
+def _requires(name: str) -> dict[str, Any]:
+    """JSON Schema for an object that has this field."""
     return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
 class RetrieveRequest(_Message):
     """Exactly one of `member_id` and `text`."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("member_id"), _given("text")]})
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_requires("member_id"), _requires("text")]})
 
     member_id: _Id | None = None
     text: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
@@ -85,9 +89,10 @@ Tier = Literal["hot", "cold", "trending"]
 
 
 class RetrieveResponse(_Message):
-    """Columns of equal length, best first. `partial` says that a part was missing; `reasons` says which and why.
-    A reason also says when the answer does not come from the member's own vector (`member_unknown`, `trending`), and
-    when it is empty because nobody can say what the member hid (`member_unavailable`)."""
+    """`post_ids`, `scores` and `tiers` have equal length, best first. `partial` says that a part was missing, and
+    `reasons` says which and why. A reason is also given if the answer does not come from the member's own vector
+    (`member_unknown`, `trending`), and if it is empty because the posts that the member hid are not known
+    (`member_unavailable`)."""
 
     generation: str
     partial: bool
@@ -100,7 +105,7 @@ class RetrieveResponse(_Message):
 
 
 class TierPost(_Message):
-    """One post as one tier holds it."""
+    """One post as one tier holds it. If it is not `present`, all other fields are null."""
 
     present: bool
     revision: int | None = None
@@ -118,13 +123,13 @@ class PostResponse(_Message):
 
 
 class Failure(_Message):
-    """What every 4xx and 5xx says."""
+    """The body of every 4xx and 5xx answer."""
 
     detail: str
 
 
 class HotPost(_Message):
-    """One line of the dump of a tier."""
+    """One line of the dump of the hot tier."""
 
     post_id: str
     revision: int
@@ -138,9 +143,9 @@ class FreshnessStatus(_Message):
 
 
 class HotPositions(_Message):
-    """`positions` are the first offset of each partition that the hot feed has not yet applied; empty at first.
+    """`positions` are, for each partition, the first offset that the hot feed has not applied yet; empty at first.
 
-    `posts` are live in the hot tier; `freshness_s` is that of the posts taken in the last minutes.
+    `posts` is the number of live posts in the hot tier. `freshness_s` is about the posts of the last minutes.
     """
 
     generation: str
@@ -165,9 +170,9 @@ class ProcessStatus(_Message):
 
 
 class StageStatus(_Message):
-    """`lag` in records; `oldest_age_s` is the age of the oldest record not yet done, None where there is no lag.
+    """`lag` is in records. `oldest_age_s` is the age of the oldest record that is not processed yet; None without lag.
 
-    `deleted_unread` says by partition how many records retention deleted before the stage had read them, at most.
+    `deleted_unread` is, for each partition, how many records retention deleted before the stage had read them, at most.
     """
 
     stage: str

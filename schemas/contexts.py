@@ -10,7 +10,7 @@ COUNTED_ACTIONS = ("view", "dwell", "click", "like", "comment", "share", "follow
 
 
 class HistoryEntry(Struct, frozen=True, gc=False):
-    """One positive action, or `wrote` for a post of the member's own; `text` is the post as it was then."""
+    """One positive action, or `wrote` for a post of the member's own. `text` is the post's text as it was then."""
 
     post_id: PostId
     action: str
@@ -33,7 +33,7 @@ class PostContext(Struct, frozen=True):
 
 
 class MemberContext(Struct, frozen=True):
-    """`history` is newest last. `acted` and `hidden` are post ids, newest last, for filters and not for prompts."""
+    """`history` is newest last. `acted` and `hidden` are post ids, newest last; filters use them, prompts do not."""
 
     member_id: MemberId
     revision: Revision

@@ -1,6 +1,8 @@
-"""A dead letter: the original key and value, with where it came from and why it can never succeed in its headers.
+"""Dead letters and their marks.
 
-A mark is a record behind a letter, in the same partition, that says what became of it. Its key is the letter's id.
+A dead letter is a record that can never succeed, with its original key and value. Its headers say where it came from
+and why it cannot succeed. A mark is a later record in the same partition that says what an operator did with the
+letter. The key of a mark is the letter's id. Knows no client of Kafka.
 """
 
 from typing import Final, Literal, NamedTuple, get_args
@@ -18,7 +20,7 @@ _STAGE: Final = _PREFIX + "stage"
 
 
 class DeadLetterId(NamedTuple):
-    """The letter's own place in the topic of dead letters, written `partition:offset`."""
+    """Where the letter is in the topic of dead letters, written `partition:offset`."""
 
     partition: Partition
     offset: Offset
@@ -28,14 +30,14 @@ class DeadLetterId(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """`letter` is None where the key is no id."""
+    """`letter` is None if the key is not an id; then nothing is marked."""
 
     letter: DeadLetterId | None
     fate: Fate
 
 
 class DeadLetterCause(NamedTuple):
-    """`stage` is the stage that gave up; `cause` one sentence."""
+    """Which stage gave up on which record, and why, in one sentence."""
 
     stage: str
     topic: str
@@ -45,31 +47,31 @@ class DeadLetterCause(NamedTuple):
 
 
 def to_headers(cause: DeadLetterCause) -> Headers:
-    # A cause may quote what a stranger sent, a lone surrogate too.
+    # A cause may quote text from outside, which may contain a lone surrogate.
     return [(_PREFIX + name, str(value).encode("utf-8", "replace")) for name, value in cause._asdict().items()]
 
 
 def from_headers(headers: Headers | None) -> DeadLetterCause:
-    """Missing and wrong headers read as empty, so that a foreign record in the topic can still be listed."""
-    found = {
+    """A missing or wrong header counts as empty, so that a record that another program wrote can be listed too."""
+    fields = {
         name.removeprefix(_PREFIX): value.decode("utf-8", "replace")
         for name, value in headers or []
         if name.startswith(_PREFIX)
     }
     return DeadLetterCause(
-        found.get("stage", ""),
-        found.get("topic", ""),
-        Partition(_number(found.get("partition", ""))),
-        Offset(_number(found.get("offset", ""))),
-        found.get("cause", ""),
+        fields.get("stage", ""),
+        fields.get("topic", ""),
+        Partition(_number(fields.get("partition", ""))),
+        Offset(_number(fields.get("offset", ""))),
+        fields.get("cause", ""),
     )
 
 
 def parse_id(text: str) -> DeadLetterId | None:
-    """None for what is no id."""
+    """None if the text is not an id."""
     partition, colon, offset = text.partition(":")
-    found = DeadLetterId(Partition(_number(partition)), Offset(_number(offset)))
-    return found if colon and min(found) >= 0 else None
+    letter_id = DeadLetterId(Partition(_number(partition)), Offset(_number(offset)))
+    return letter_id if colon and min(letter_id) >= 0 else None
 
 
 def mark_headers(fate: Fate) -> Headers:
@@ -77,19 +79,20 @@ def mark_headers(fate: Fate) -> Headers:
 
 
 def read_mark(key: bytes | None, headers: Headers) -> Mark | None:
-    """None for a letter. A record that died may carry the header of a mark; it carries its stage too."""
-    found = dict(headers)
-    if _MARK not in found or _STAGE in found:
+    """None if the record is a letter. A letter also has the header of a mark if the record that died had it; but only
+    letters name a stage."""
+    by_name = dict(headers)
+    if _MARK not in by_name or _STAGE in by_name:
         return None
-    fate: Fate = next((fate for fate in get_args(Fate) if fate.encode() == found[_MARK]), "dropped")
+    fate: Fate = next((fate for fate in get_args(Fate) if fate.encode() == by_name[_MARK]), "dropped")
     return Mark(parse_id((key or b"").decode("utf-8", "replace")), fate)
 
 
 def _number(text: str) -> int:
-    """-1 for what is no number of Kafka's."""
+    """-1 if the text is not a number that Kafka could have written."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 def without_cause(headers: Headers | None) -> Headers:
-    """The record's own headers, as it was sent."""
+    """The headers that the record had before it died."""
     return [(name, value) for name, value in headers or [] if not name.startswith(_PREFIX)]

@@ -15,7 +15,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class PostEmbedding(Struct, frozen=True):
-    """A deleted post has an empty vector; `created_at_us` is kept for the hot tier's window."""
+    """A deleted post has an empty vector. It keeps `created_at_us`, for the hot tier's window."""
 
     post_id: PostId
     revision: Revision
@@ -31,7 +31,7 @@ class PostEmbedding(Struct, frozen=True):
 
 
 class MemberEmbedding(Struct, frozen=True):
-    """The vector is empty when the member is deleted or has neither profile nor history."""
+    """The vector is empty if the member is deleted, or has neither profile nor history."""
 
     member_id: MemberId
     revision: Revision

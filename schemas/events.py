@@ -1,6 +1,7 @@
 """Input events: one JSON object per Kafka record, checked when it is read.
 
-`decode_event` is the only way in. What it returns is safe to apply; what it raises is the cause of a dead letter.
+Every record of an input topic is read by `decode_event`. The event that it returns is safe to apply; the error that it
+raises is the cause of a dead letter. Knows nothing of what an event does.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from schemas.times import END, EPOCH, to_micros
 Action = Literal["view", "dwell", "click", "like", "comment", "share", "follow", "hide", "impression"]
 
 MAX_FUTURE_US: Final = 24 * 3600 * 1_000_000
-"""An event time may be this far past its record's timestamp: clocks differ, but not by more than a day."""
+"""An event's time may be at most this far past its record's timestamp: clocks differ, but not by more than a day."""
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 _Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS, extra_json_schema={"minLength": 1, "pattern": r"\S"})]
@@ -31,7 +32,7 @@ _UpdateTime = Annotated[datetime, Meta(tz=True, description="not before created_
 
 
 class EventOrder(NamedTuple):
-    """The design's order of one entity's events: event time, created < updated < deleted, SHA-256 of the body."""
+    """Orders the events of one entity: by event time, then created < updated < deleted, then SHA-256 of the body."""
 
     at_us: int
     rank: int
@@ -39,12 +40,12 @@ class EventOrder(NamedTuple):
 
 
 class _Event(Struct, frozen=True, tag_field="type"):
-    """Common checks. A ValueError in `__post_init__` becomes a msgspec.ValidationError with the path."""
+    """Common checks. msgspec turns a ValueError in `__post_init__` into a ValidationError that names the path."""
 
     def _check_ids(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            # No character takes more than four bytes.
+            # The first comparison is quick: no character takes more than four bytes.
             if len(value) * 4 > MAX_ID_BYTES and len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
                 raise ValueError(f"{name} is longer than {MAX_ID_BYTES} bytes; use a shorter id")
             if "\0" in value:
@@ -227,17 +228,16 @@ def parse_event(body: bytes) -> Event:
 
 
 def unknown_fields(event: Event, body: bytes) -> list[str]:
-    """The fields of the body that this type of event does not have, as they may be printed. `body` is what `event` was
-    read from."""
+    """The fields of `body` that this type of event does not have, safe to print. `event` was read from `body`."""
     try:
         names = _fields_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return []  # what is in them can be passed over and not be read
+        return []  # reading the event skips unknown fields; some of what it skips cannot be read here
     return [printable(name, _SHOWN_CHARS) for name in names if name != "type" and name not in event.__struct_fields__]
 
 
 def decode_event(topic: str, key: bytes | None, body: bytes | None, timestamp_ms: Millis) -> Event:
-    """One record of an input topic, checked against its topic, key and timestamp. Raises BadRecord."""
+    """Reads one record of an input topic, and checks that its topic, key and timestamp fit. Raises BadRecord."""
     if body is None:
         raise BadRecord("the value is null; send a post.deleted or member.deleted event instead")
     event = parse_event(body)
@@ -254,8 +254,8 @@ def decode_event(topic: str, key: bytes | None, body: bytes | None, timestamp_ms
 
 
 def _sentence(error: msgspec.ValidationError) -> str:
-    """msgspec says «Expected `str`, got `int` - at `$.post_id`»; we put the field first, and the mend last. It quotes
-    what a stranger sent: any length, line ends, what moves a terminal's cursor."""
+    """msgspec says «Expected `str`, got `int` - at `$.post_id`»; we put the field first, and how to mend it last. The
+    text may quote what was sent, so it is shortened, and control characters are escaped."""
     text, _, path = str(error).rpartition(" - at ")
     if not text:
         return printable(str(error), _SHOWN_CHARS)

@@ -1,4 +1,4 @@
-"""Small files that other processes read while they are written anew."""
+"""Replaces small files that other processes may be reading."""
 
 import os
 import threading
@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def write_whole(file: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Readers see the old file or the new one, never a part. Several may write at the same time; the last one stays.
-    The folder must be there. Raises OSError."""
+    """Readers see the old file or the new one, never a part of it. If several write at the same time, the last one
+    wins. The folder must exist. Raises OSError."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     temporary.unlink(missing_ok=True)
     try:

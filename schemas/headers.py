@@ -1,6 +1,6 @@
-"""The headers of a record, and the one that carries its origin along: read and written in one way.
+"""Reads the headers of a record, and reads and writes the header that carries its origin.
 
-Knows no client of Kafka but by two methods of its messages.
+Knows of the Kafka client only two methods of its messages.
 """
 
 from operator import methodcaller
@@ -10,37 +10,36 @@ from schemas.dead_letters import Headers
 from schemas.topics import ORIGIN_HEADER
 
 UNREADABLE: Final = ("unreadable-headers", b"the name of one was no UTF-8")
-"""Stands for all headers of a record where one has such a name."""
+"""Replaces all headers of a record if one of them has a name that is not UTF-8."""
+
+_call_headers: Final = methodcaller("headers")
+"""Calls `record.headers()` from C. For a header name that is not UTF-8, confluent-kafka sets an exception and still
+returns a half-built list. A call from C reports that as a SystemError; Python's own fast call would take the list."""
 
 
-_ask: Final = methodcaller("headers")
-"""Not `record.headers()`: the client then raises and returns a half made list, both. Python sees to that in a call
-through C alone; its own quick way of calling takes the list."""
-
-
-class Carrier(Protocol):
-    """A record as confluent-kafka gives it."""
+class HasHeaders(Protocol):
+    """A message of confluent-kafka."""
 
     def headers(self) -> Any: ...
 
     def set_headers(self, headers: Any) -> None: ...
 
 
-def headers_of(record: Carrier) -> list[tuple[str, Any]]:
-    """Values are bytes or None. Kafka takes names of any bytes; its client fails where one is no UTF-8."""
+def headers_of(record: HasHeaders) -> list[tuple[str, Any]]:
+    """Values are bytes or None. Kafka allows names of any bytes, but its client can only read UTF-8."""
     try:
-        found = _ask(record) or []
+        headers = _call_headers(record) or []
     except SystemError:
-        # Asked again it would give the half made list, and whoever looks into that takes the process along.
+        # A second call would return the half-built list, and reading that crashes the process.
         record.set_headers([UNREADABLE])
         return [UNREADABLE]
-    return list(found.items() if isinstance(found, dict) else found)
+    return list(headers.items() if isinstance(headers, dict) else headers)
 
 
-def origin_ms(record: Carrier) -> int | None:
-    """None where the record carries none, or something that is no number of Kafka's."""
-    found = dict(headers_of(record)).get(ORIGIN_HEADER)
-    return int(found) if isinstance(found, bytes) and found.isdigit() and len(found) < 20 else None
+def origin_ms(record: HasHeaders) -> int | None:
+    """None if the record has no such header, or if its value is not a number that Kafka could have written."""
+    value = dict(headers_of(record)).get(ORIGIN_HEADER)
+    return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) < 20 else None
 
 
 def with_origin(origin_ms: int | None) -> Headers | None:

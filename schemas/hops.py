@@ -1,4 +1,4 @@
-"""Hops: what the context stage sends from one of its tables to the other (msgpack).
+"""Hops: the records that the context stage sends from one of its tables to the other (msgpack).
 
 `activity-by-post` carries PostActivity, keyed by post; `actions-by-member` carries MemberAction, keyed by member.
 """
@@ -14,11 +14,12 @@ from schemas.ids import Int64, MemberId, Micros, Offset, Partition, PostId
 
 
 class PostActivity(Struct, frozen=True, array_like=True, gc=False):
-    """One activity on its way to the post. The place of its input record is kept for a dead letter.
+    """One activity on its way to the post's row. `partition` and `offset` are those of its input record; they are kept
+    for a dead letter.
 
-    `erase` stands for no activity: the member is deleted, and what waits in this post's row by this member up to this
-    time is taken out. `refuse` takes it out as dead letters: more of the member's activity waits than its row can know
-    of."""
+    Two actions are no activity. Both take out what waits in the post's row from this member up to this time: `erase`
+    because the member is deleted; `refuse`, as dead letters, because more of the member's activity waits than the
+    member's row can keep track of."""
 
     member_id: MemberId
     action: Action | Literal["erase", "refuse"]
@@ -29,10 +30,10 @@ class PostActivity(Struct, frozen=True, array_like=True, gc=False):
 
 
 class MemberAction(Struct, frozen=True, array_like=True, gc=False):
-    """One action on its way to the member's history, with the text of the post as it was then.
+    """One action on its way to the member's row, with the text of the post as it was then.
 
-    `hide` and the positive actions are activity; `wrote` is a post of the member's own; `forget` takes a deleted post
-    out of the history; `waits` says that an action of the member waits in this post's row."""
+    `hide` and the positive actions come from activity. `wrote` stands for a post of the member's own. `forget` takes a
+    deleted post out of the history. `waits` says that an activity of the member waits in this post's row."""
 
     post_id: PostId
     action: str

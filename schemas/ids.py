@@ -1,11 +1,11 @@
-"""Ids, revisions and times as types of their own, so that they cannot be swapped."""
+"""Ids, revisions, offsets and times as types of their own, so that mypy finds one in the place of another."""
 
 from typing import Annotated, Literal, NewType
 
 from msgspec import Meta
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""What msgpack, Kafka and numpy can hold; JSON and Python know no end."""
+"""The integers that msgpack, Kafka and numpy can hold. JSON and Python have no limit."""
 
 PostId = NewType("PostId", str)
 MemberId = NewType("MemberId", str)

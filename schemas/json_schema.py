@@ -1,6 +1,6 @@
 """Writes the JSON Schema of the input events for producers: `python -m schemas.json_schema`.
 
-One file, `schemas/events.schema.json`, committed; a test keeps it equal to the code.
+The file `schemas/events.schema.json` is committed; a test checks that it still fits the code.
 """
 
 from pathlib import Path

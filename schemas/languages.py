@@ -1,4 +1,4 @@
-"""Language tags, as events carry them and filters name them. Compared letter by letter."""
+"""Language tags, in events and in filters. Two tags are equal only if they are the same text."""
 
 import re
 from typing import Final

@@ -1,7 +1,7 @@
-"""What a stranger sent, for a line of a terminal, a log or a dead letter's cause."""
+"""Makes text from outside safe for a terminal, a log line or the cause of a dead letter."""
 
 
-def printable(text: str, most_chars: int) -> str:
-    """Cut to `most_chars`, the sign of the cut included; what moves a terminal's cursor is escaped."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: most_chars + 1])
-    return shown if len(shown) <= most_chars else f"{shown[: most_chars - 1]}…"
+def printable(text: str, max_chars: int) -> str:
+    """At most `max_chars` characters; text that is cut ends with an ellipsis. Control characters are escaped."""
+    escaped = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: max_chars + 1])
+    return escaped if len(escaped) <= max_chars else f"{escaped[: max_chars - 1]}…"

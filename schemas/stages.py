@@ -1,4 +1,4 @@
-"""What each stage reads, and in which consumer group: said here once, for the stages and for all who ask about them."""
+"""What each stage reads, and in which consumer group. The stages take it from here, and so do lag, wait and status."""
 
 from typing import Final, NamedTuple
 
@@ -19,7 +19,7 @@ from schemas.topics import (
 )
 
 NO_GROUP: Final = ""
-"""Of the hot feed, which says itself how far it is."""
+"""The hot feed has no group. It is asked itself how far it is."""
 
 
 class StageReads(NamedTuple):
@@ -47,7 +47,7 @@ def hot_feed_reads(generation: Generation) -> StageReads:
 
 
 def all_stages(generation: Generation | None) -> list[StageReads]:
-    """In the order of an event's way; those of a generation only where one is named."""
+    """In the order in which an event passes them. Without a generation, only the stages that all generations share."""
     if generation is None:
         return [CONTEXTS, TRENDING]
     return [CONTEXTS, TRENDING, encode_reads(generation), index_reads(generation), hot_feed_reads(generation)]

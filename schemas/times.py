@@ -1,4 +1,4 @@
-"""RFC 3339 times with a zone, to and from microseconds, and the clock that tells them."""
+"""Converts RFC 3339 times with a zone to microseconds and back, and reads the clock."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from schemas.ids import Micros
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(9999, 1, 1, tzinfo=UTC)
-"""Some zones' last times of the year 9999 have no name in UTC."""
+"""Later times are refused: the last hours of the year 9999 in some zones would be in the year 10000 in UTC."""
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -17,18 +17,18 @@ def now_us() -> Micros:
 
 
 def to_micros(moment: datetime) -> Micros:
-    """Exact, also where a float of seconds would round."""
+    """Exact; a float of seconds would be rounded."""
     return Micros((moment - EPOCH) // MICROSECOND)
 
 
 def to_rfc3339(micros: Micros) -> str:
-    """`2026-01-05T10:00:00Z`; the fraction only where there is one."""
+    """Such as `2026-01-05T10:00:00Z`; with a fraction only if there is one."""
     text = (EPOCH + timedelta(microseconds=micros)).isoformat()
     return text.removesuffix("+00:00") + "Z"
 
 
 def from_rfc3339(text: str) -> Micros:
-    """Raises ValueError with one sentence when the text is no RFC 3339 time with a zone."""
+    """Raises ValueError, with one sentence, if the text is not an RFC 3339 time with a zone."""
     return to_micros(moment_of(text))
 
 

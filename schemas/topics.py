@@ -1,4 +1,4 @@
-"""Every topic's name, in one place, and which of them carry state."""
+"""The names of all topics and consumer groups, and what each topic carries."""
 
 from typing import Final, Literal, NamedTuple
 
@@ -21,12 +21,12 @@ INPUTS: Final = (POSTS, MEMBERS, ACTIVITY)
 HOPS: Final = (ACTIVITY_BY_POST, ACTIONS_BY_MEMBER)
 
 ORIGIN_HEADER: Final = "origin-ms"
-"""Kafka timestamp (ASCII decimal milliseconds) of the input record behind this one; freshness is counted from it.
-A publication that was put off on purpose (counts, a history window) carries none."""
+"""Kafka timestamp of the input record that this record comes from, as ASCII decimal milliseconds. Freshness is counted
+from it. A publication that was delayed on purpose (counts, a history window) has no such header."""
 
 FLUSH_HEADER: Final = "flush"
-"""A record of `republish` with this header and neither key nor value: the context stage publishes everything that its
-partition holds back for later."""
+"""A record of `republish` with this header and neither key nor value makes the context stage publish everything that
+this partition holds back for later."""
 
 CONTEXTS_GROUP: Final = "contexts"
 TRENDING_GROUP: Final = "trending"
@@ -53,15 +53,15 @@ def index_group(generation: Generation) -> str:
 
 
 class TopicSpec(NamedTuple):
-    """How a topic is created. `events` and `hops` are kept for a time; `state` is compacted, and so are `lists`: a few
-    keys written again and again, of which hardly more than the newest should lie on disk."""
+    """How a topic is created. `events` and `hops` are kept for a time. `state` is compacted. `lists` are compacted too,
+    but often: a few keys are written again and again, and hardly more than the newest should be on disk."""
 
     name: str
     carries: Literal["events", "hops", "state", "lists"]
 
 
 def core_topics() -> tuple[TopicSpec, ...]:
-    """Topics that every generation shares. All have the same number of partitions."""
+    """The topics that all generations share. All have the same number of partitions."""
     return (
         *(TopicSpec(name, "events") for name in (*INPUTS, REPUBLISH, DEAD_LETTERS)),
         *(TopicSpec(name, "hops") for name in HOPS),

@@ -1,4 +1,4 @@
-"""Trending lists: one record per partition of `activity`, key = the partition's number (JSON)."""
+"""Trending lists (JSON): one record for each partition of `activity`; the key is the number of the partition."""
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +13,7 @@ class TrendingEntry(Struct, frozen=True):
 
 
 class TrendingList(Struct, frozen=True):
-    """Scores are as of `as_of_us` and halve every `half_life_s`; best first."""
+    """Best first. The scores are those at `as_of_us`; they halve every `half_life_s` seconds."""
 
     partition: int
     as_of_us: Micros

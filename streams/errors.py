@@ -1,20 +1,20 @@
 """
 StreamsError
-├── KafkaUnavailable   infrastructure: the broker cannot do it now; wait, or leave the process and be started again
-├── KafkaRefused       the request can never succeed as it is: a missing topic, a denied right, a wrong setting
+├── KafkaUnavailable   infrastructure: the broker cannot do it now; wait, or end the process and be started again
+├── KafkaRefused       the request can never succeed as it is: a missing topic, a missing right, a wrong setting
 │   ├── TopicMismatch  a topic exists with another number of partitions than the settings say
-│   └── LoginRefused       the broker and this client do not trust each other: a password, a certificate
-├── Fenced             another worker has taken over; what this one still does must not count
+│   └── LoginRefused   the broker refuses the login, or one side does not trust the other's certificate
+├── Fenced             another worker has taken over; nothing that this one still does may count
 ├── RowsUnavailable    the files of the rows cannot be opened, written or compacted
 │   └── RowsThrownAway damaged rows were removed; the next start restores them
-├── ChangelogDamaged   a piece that cannot be read is in the changelog itself; no restoring mends that
-├── OffsetsLost        rows are there and the group's offsets are not: counting on would count twice
+├── ChangelogDamaged   the changelog itself holds a piece that cannot be read, so restoring does not help
+├── OffsetsLost        there are rows but no offsets of the group: going on would count events twice
 ├── TrendingStuck      Faust stands still, or has crashed without a reason; the next process goes on
 ├── BadFile            a file of events cannot be opened or read to its end
-├── NotDelivered       the broker refused events that were sent to it for good
-├── RetrieverSilent    the hot feed cannot be asked how far it is; it can pass
-├── StillBehind        the time given to `wait` is over and something is not searchable yet
-├── Stopped            a stop was asked for within a batch; nothing of it is committed, and it is done again
+├── NotDelivered       the broker has finally refused some of the events
+├── RetrieverSilent    the hot feed cannot be asked how far it is; this can pass
+├── StillBehind        the time given to `wait` is over, and something is not searchable yet
+├── Stopped            a stop was requested within a batch; nothing of it is committed, so it will be done again
 └── NoSuchDeadLetter   there is no dead letter with this id
 """
 
@@ -24,11 +24,11 @@ class StreamsError(Exception):
 
 
 class KafkaUnavailable(StreamsError):
-    """The broker cannot do it now. It can pass."""
+    """The broker cannot do it now. This can pass."""
 
 
 class KafkaRefused(StreamsError):
-    """The broker says no, and will say no again. Names the topic or the setting."""
+    """The broker refuses, and would refuse again. Names the topic or the setting."""
 
 
 class TrendingStuck(StreamsError):
@@ -38,19 +38,19 @@ class TrendingStuck(StreamsError):
 class TopicMismatch(KafkaRefused):
     """Names the topic and both numbers."""
 
-    def __init__(self, topic: str, found: int, wanted: int) -> None:
+    def __init__(self, topic: str, num_partitions: int, setting: int) -> None:
         super().__init__(
-            f"the topic {topic} has {found} partitions and kafka.partitions is {wanted}; set it to {found}, "
-            "or use a broker without this topic"
+            f"the topic {topic} has {num_partitions} partitions and kafka.partitions is {setting}; set it to "
+            f"{num_partitions}, or use a broker without this topic"
         )
 
 
 class LoginRefused(KafkaRefused):
-    """Says why, as the client does. Names the setting."""
+    """Gives the client's reason. Names the setting."""
 
 
 class Fenced(StreamsError):
-    """This worker is a zombie. The only right thing is to leave."""
+    """Another worker has this one's partitions, so the process must end."""
 
 
 class RowsUnavailable(StreamsError):
@@ -58,7 +58,7 @@ class RowsUnavailable(StreamsError):
 
 
 class RowsThrownAway(RowsUnavailable):
-    """Names the folder and the damage. Nothing is lost: the changelog is the truth."""
+    """Names the folder and the damage. Nothing is lost: the changelog has all rows."""
 
 
 class ChangelogDamaged(StreamsError):
@@ -80,7 +80,7 @@ class BadFile(StreamsError):
 
 
 class NotDelivered(StreamsError):
-    """Says how many, and the first reason."""
+    """Says how many events, and the first reason."""
 
 
 class RetrieverSilent(StreamsError):
@@ -96,4 +96,4 @@ class NoSuchDeadLetter(StreamsError):
 
 
 class Stopped(StreamsError):
-    """Not a failure: the process leaves because it was asked to."""
+    """Not a failure: the process ends because it was asked to."""

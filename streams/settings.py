@@ -1,4 +1,4 @@
-"""Settings of the stages. Read by `nearline/settings/settings.py`; nothing here looks at the environment."""
+"""Settings of the stages. `nearline/settings/` fills them from files, environment and flags; nothing is read here."""
 
 from typing import Annotated, Final
 
@@ -9,42 +9,42 @@ from indexer.devices import Device
 _RUN_CODE: Final = frozenset(
     ("plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location", "ssl.providers")
 )
-"""Settings may come from elsewhere. These load a library, or are a line for a shell."""
+"""Options that load a library or run a shell command. They are refused, because settings may come from elsewhere."""
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _without_code(options: dict[str, SecretStr]) -> dict[str, SecretStr]:
+def _refuse_code(options: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name in options:
         if name in _RUN_CODE:
-            raise ValueError(f"{name} makes the Kafka client run code of somebody's choice; take it out")
+            raise ValueError(f"{name} would make the Kafka client load a library or run a command; take it out")
     return options
 
 
 class KafkaSettings(_Settings):
     bootstrap_servers: str | None = None
     """None: the embedded broker of this data folder."""
-    options: Annotated[dict[str, SecretStr], AfterValidator(_without_code)] = {}
-    """Passed through to every Kafka client, such as `security.protocol` and `sasl.password`."""
+    options: Annotated[dict[str, SecretStr], AfterValidator(_refuse_code)] = {}
+    """Options for every Kafka client, such as `security.protocol` and `sasl.password`."""
     partitions: int = Field(4, ge=1, le=1024)
-    """Of every topic; the joins need the same number everywhere. Changing it later needs a rebuild."""
+    """Of every topic: the joins need the same number everywhere. To change it later, everything must be rebuilt."""
     replication: int = Field(1, ge=1, le=9)
     inputs_retention_s: int = Field(30 * 24 * 3600, ge=60)
     erase_within_s: int = Field(24 * 3600, ge=10)
-    """What a deleted post or member leaves of its text and vectors is gone from all topics but the inputs and the dead
-    letters, and from all files and caches, after this time. Hops are kept for three quarters of it, and no stage may be
-    down for longer."""
+    """This long after a post or member was deleted, its text and vectors are gone from all files and caches, and from
+    all topics except the inputs and the dead letters. Hops are kept for three quarters of this time, so no stage may be
+    down for longer than that."""
 
 
 class ContextsSettings(_Settings):
     workers: int = Field(1, ge=1, le=64)
     batch_records: int = Field(5000, ge=1, le=100_000)
-    """A transaction costs some 20 to 80 ms whatever it holds: 5,000 records gave 1.8 times the events/s of 1,000, and
-    stay under a second."""
+    """A transaction takes 20 to 80 ms, however many records it has: with 5,000 records 1.8 times as many events/s were
+    measured as with 1,000, and a batch still takes less than a second."""
     interval_s: float = Field(0.5, ge=0, le=5)
-    """Batches begin at least this far apart, unless they are full. The first after a pause begins at once."""
+    """Batches start at least this far apart. A full batch, or the first one after a pause, starts at once."""
 
 
 class EncodeSettings(_Settings):
@@ -52,14 +52,15 @@ class EncodeSettings(_Settings):
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N. auto: a GPU where there is one."""
     threads: int | None = Field(None, ge=1)
-    """That run the model on a CPU. None: the cores less one for everything else, at least one."""
+    """Threads that run the model on a CPU. None: one less than there are cores, but at least one."""
     budget_tokens: int = Field(8192, ge=64)
-    """Tokens in one packed forward pass; bounds memory."""
+    """Tokens in one packed forward pass, at most. Limits the memory."""
     compile: bool = False
-    """Fuse what is between the matrix products, in encode and for queries. The start takes a minute longer; on a CPU
-    it needs a C++ compiler."""
+    """Fuse the operations between the matrix products with torch.compile, in encode and for queries. The start takes a
+    minute longer; on a CPU it needs a C++ compiler."""
     metrics_host: str = "127.0.0.1"
-    """Where Prometheus may ask, on a free port; the data folder's `metrics` says which."""
+    """The address on which Prometheus can read the metrics, on a free port. A file in the data folder's `metrics` says
+    which port."""
     batch_records: int = Field(512, ge=1, le=100_000)
     interval_s: float = Field(0.5, ge=0, le=5)
     """As for contexts."""

@@ -117,7 +117,7 @@ def test_settings_from_elsewhere_cannot_make_the_kafka_client_run_code(tmp_path:
     file = tmp_path / "strange.toml"
     file.write_text(f'[kafka.options]\n"{option}" = "/tmp/evil"\n')
     with pytest.raises(
-        BadSettings, match=rf"kafka\.options in .*strange.toml is wrong: .*{option} makes the Kafka client run"
+        BadSettings, match=rf"kafka\.options in .*strange.toml is wrong: .*{option} would make the Kafka client load"
     ):
         load_settings(file)
 
