@@ -1,4 +1,4 @@
-"""What the demo wants to know of a file of events before it is sent. Reads the file, refuses to know the pipeline."""
+"""What the demo has to know of a file of events before it sends it. Reads the file; knows nothing of the pipeline."""
 
 import heapq
 from collections import Counter, deque
@@ -23,24 +23,24 @@ from schemas.times import to_micros
 from streams.operate.event_files import open_events
 
 HOT_POSTS: Final = 3_000
-"""That the hot window shall hold, or half of what there is."""
+"""How many posts the hot window should hold; with fewer than 6,000 posts, half of them."""
 _SHORTEST_WINDOW_S: Final = 600.0
-"""Longer than it takes to send and index a file whose events are all of the same minute."""
+"""Longer than it takes to send and index a file, for a file whose events are all from one minute."""
 _RECENT_ACTIONS: Final = 5_000
 _POSITIVE: Final = frozenset({"click", "like", "comment", "share", "follow"})
 
 
 @dataclass
 class Facts:
-    """Of one file. Bad lines are left to `nearline ingest`."""
+    """What is in one file. Bad lines are left out; `nearline ingest` reports them."""
 
     num_events: int = 0
     newest_us: int = 0
     created_us: dict[str, Micros] = field(default_factory=dict)
-    """Of the posts that live at the end."""
+    """The creation times of the posts that are live at the end."""
     members_gone: set[str] = field(default_factory=set)
     _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT_ACTIONS))
-    """Members of the newest positive actions."""
+    """The members of the newest positive actions."""
 
     def add(self, event: Event) -> None:
         self.num_events += 1
@@ -56,16 +56,16 @@ class Facts:
 
     @property
     def hot_window_s(self) -> float:
-        """Back from the newest event, so that it holds some thousand of the newest posts."""
-        wanted = min(HOT_POSTS, (len(self.created_us) + 1) // 2)
-        newest = heapq.nlargest(wanted, self.created_us.values())
+        """How far back from the newest event the hot window reaches, so that it holds the newest HOT_POSTS posts."""
+        num_posts = min(HOT_POSTS, (len(self.created_us) + 1) // 2)
+        newest = heapq.nlargest(num_posts, self.created_us.values())
         return max(_SHORTEST_WINDOW_S, (self.newest_us - newest[-1]) / 1e6) if newest else 48 * 3600.0
 
     def newest_post(self) -> str | None:
         return max(self.created_us, key=lambda post_id: (self.created_us[post_id], post_id), default=None)
 
     def busiest_members(self, num: int) -> list[str]:
-        """Those with most of the newest positive actions."""
+        """The members with the most actions among the newest positive ones."""
         counts = Counter(member_id for member_id in self._recent if member_id not in self.members_gone)
         return [member_id for member_id, _ in counts.most_common(num)]
 
@@ -77,12 +77,12 @@ def read_facts(file: Path) -> Facts:
     return facts
 
 
-def read_texts(file: Path, wanted: set[str]) -> dict[str, str]:
+def read_texts(file: Path, post_ids: set[str]) -> dict[str, str]:
     """The newest text of each of these posts."""
     return {
         event.post_id: event.text
         for event in _events(file)
-        if isinstance(event, PostCreated | PostUpdated) and event.post_id in wanted
+        if isinstance(event, PostCreated | PostUpdated) and event.post_id in post_ids
     }
 
 

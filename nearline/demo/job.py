@@ -1,6 +1,6 @@
-"""The main job, step by step, on a pipeline that runs: what the demo shows.
+"""What the demo shows, step by step, on a running pipeline.
 
-Each step says what came of it, and raises DemoFailed when what should be seen is not.
+Each step prints its result, and raises DemoFailed when the result is not what it should be.
 """
 
 import json
@@ -28,10 +28,10 @@ from streams.operate.event_files import InputEvent
 from streams.operate.ingest import EventSender
 
 _LOOK_EVERY_S: Final = 3.0
-_LOOK_AGAIN: Final = 0.05
-"""Of the time so far: a long run is not a long page."""
+_LOOK_SHARE: Final = 0.05
+"""The next look comes after this share of the time so far, so that a long run does not fill many pages."""
 _SLOWEST: Final = 50.0
-"""Events/s. A pipeline that is slower than this on a laptop stands still."""
+"""Events/s. A pipeline that is slower than this on a laptop must be standing still."""
 _FRESH_TIMEOUT_S: Final = 60.0
 _FRESH_TEXT: Final = "A lighthouse keeper teaches her parrot to play the accordion, badly and every night."
 _BEST: Final = 10
@@ -41,11 +41,11 @@ _SAMPLE: Final = 100
 
 
 class DemoFailed(NearlineError):
-    """What should have been seen and was not."""
+    """A step did not give the result that it should."""
 
 
 class Input(NamedTuple):
-    """The events to send. `truth` is None where nobody knows it."""
+    """The events to send. `truth` is None for a file of events that we did not make."""
 
     file: Path
     facts: Facts
@@ -53,12 +53,12 @@ class Input(NamedTuple):
 
 
 class Job:
-    """The main job on a pipeline that runs."""
+    """The steps on one running pipeline."""
 
-    def __init__(self, pipeline: Pipeline, given: Input, say: Callable[[str], None] = click.echo) -> None:
+    def __init__(self, pipeline: Pipeline, input_: Input, print_line: Callable[[str], None] = click.echo) -> None:
         self._pipeline = pipeline
-        self._given = given
-        self._say = say
+        self._input = input_
+        self._print = print_line
 
     def run(self) -> None:
         with self._pipeline.client() as client:
@@ -69,25 +69,25 @@ class Job:
             self._lag(client)
 
     def _throughput(self) -> None:
-        """1. Everything through the pipeline, with a look at it now and then."""
-        self._say(f"\nSending {self._given.facts.num_events:,} events:")
+        """1. Sends all events, and prints now and then how far the pipeline is."""
+        self._print(f"\nSending {self._input.facts.num_events:,} events:")
         began = time.monotonic()
         with ThreadPoolExecutor(1) as pool:
             sent = pool.submit(self._send)
-            for status in self._looks(sent):
-                self._say(f"  {time.monotonic() - began:4.0f} s  {_progress(status)}")
+            for status in self._statuses(sent):
+                self._print(f"  {time.monotonic() - began:4.0f} s  {_progress(status)}")
             sent.result()
         took_s = time.monotonic() - began
-        rate = self._given.facts.num_events / took_s
-        self._say(f"\n1. All of it is searchable after {took_s:.1f} s: {rate:,.0f} events/s through the pipeline.")
+        rate = self._input.facts.num_events / took_s
+        self._print(f"\n1. All of it is searchable after {took_s:.1f} s: {rate:,.0f} events/s through the pipeline.")
 
     def _send(self) -> None:
-        limit_s = COMMAND_S + self._given.facts.num_events / _SLOWEST
-        self._pipeline.run("ingest", "--shift-to-now", self._given.file, timeout_s=limit_s)
+        limit_s = COMMAND_S + self._input.facts.num_events / _SLOWEST
+        self._pipeline.run("ingest", "--shift-to-now", self._input.file, timeout_s=limit_s)
         self._pipeline.wait(limit_s)
 
-    def _looks(self, sent: "Future[None]") -> Iterator[StatusResponse]:
-        """How the pipeline is, until everything is through. It may be too busy to say."""
+    def _statuses(self, sent: "Future[None]") -> Iterator[StatusResponse]:
+        """The pipeline's status now and then, until everything is searchable. It may be too busy to answer."""
         with self._pipeline.client() as client:
             began = time.monotonic()
             due = began + _LOOK_EVERY_S
@@ -97,12 +97,12 @@ class Job:
                     try:
                         yield client.status()
                     except RetrieverUnavailable:
-                        self._say("          (too busy to say how it is)")
+                        self._print("          (too busy to answer)")
                     now = time.monotonic()
-                    due = now + max(_LOOK_EVERY_S, _LOOK_AGAIN * (now - began))
+                    due = now + max(_LOOK_EVERY_S, _LOOK_SHARE * (now - began))
 
     def _freshness(self, client: RetrieverClient) -> None:
-        """2. One fresh post."""
+        """2. Sends one post and waits until it is found."""
         event = _post("demo-fresh", _FRESH_TEXT)
         request = RetrieveRequest(text=_FRESH_TEXT, k=PRECISION_AT)
         settings = instance_settings(None, self._pipeline.data_dir)
@@ -116,47 +116,47 @@ class Job:
             time.sleep(0.02)
         took_s = time.monotonic() - began
         rank = answer.post_ids.index(event["post_id"])
-        self._say(
+        self._print(
             f"\n2. A fresh post is retrievable {took_s:.2f} s after it was sent "
             f"(rank {rank + 1} for its own words, from the {answer.tiers[rank]} tier)."
         )
 
     def _candidates(self, client: RetrieverClient) -> None:
-        """3. Two members, and where the truth is known, how good the answers are."""
-        members = self._given.facts.busiest_members(2)
+        """3. Shows the candidates of two members and, where the truth is known, how good the answers are."""
+        members = self._input.facts.busiest_members(2)
         if len(members) < 2:
             raise DemoFailed("the file holds fewer than two members with positive activity; there is nothing to show")
-        self._say("\n3. Two members, what they acted on and the best of their candidates.")
+        self._print("\n3. Two members, what they acted on and the best of their candidates.")
         for member_id in members:
             answer = client.retrieve(RetrieveRequest(member_id=member_id, hide_acted=True))
             self._show_member(member_id, answer)
-        if self._given.truth is not None:
-            self._show_precision(client, self._given.truth)
+        if self._input.truth is not None:
+            self._show_precision(client, self._input.truth)
 
     def _show_member(self, member_id: str, answer: RetrieveResponse) -> None:
         history = self._pipeline.ask("get", "member", member_id)["context"]["history"]
         best = list(zip(answer.post_ids, answer.scores, answer.tiers, strict=True))[:_BEST]
-        texts = read_texts(self._given.file, {post_id for post_id, _, _ in best})
-        truth = self._given.truth
+        texts = read_texts(self._input.file, {post_id for post_id, _, _ in best})
+        truth = self._input.truth
         cares = f", who cares about {' and '.join(truth.interests[member_id])}" if truth is not None else ""
-        self._say(f"\n   {member_id}{cares}. Acted on last:")
+        self._print(f"\n   {member_id}{cares}. Acted on last:")
         for entry in reversed(history[-_ACTED:]):
-            self._say(f"     {entry['action']:>14}  {_start(entry['text'])}")
+            self._print(f"     {entry['action']:>14}  {_start(entry['text'])}")
         counts = ", ".join(f"{number:,} {tier}" for tier, number in answer.counts.items())
-        self._say(f"   The best {len(best)} of {len(answer.post_ids):,} candidates ({counts}):")
+        self._print(f"   The best {len(best)} of {len(answer.post_ids):,} candidates ({counts}):")
         for post_id, score, tier in best:
-            self._say(f"     {score:.3f}  {tier:>7}  {_start(texts.get(post_id, ''))}")
+            self._print(f"     {score:.3f}  {tier:>7}  {_start(texts.get(post_id, ''))}")
 
     def _show_precision(self, client: RetrieverClient, truth: Truth) -> None:
-        found, chance = precision(client, truth, _SAMPLE)
-        self._say(
-            f"\n   Of the best {PRECISION_AT} of {_SAMPLE} members, {found:.0%} are about what they care about now; "
+        share, chance = precision(client, truth, _SAMPLE)
+        self._print(
+            f"\n   Of the best {PRECISION_AT} of {_SAMPLE} members, {share:.0%} are about what they care about now; "
             f"chance would be {chance:.0%}."
         )
 
     def _deletion(self, client: RetrieverClient) -> None:
-        """4. A post of both tiers is deleted."""
-        post_id = self._given.facts.newest_post()
+        """4. Deletes a post that is in both tiers."""
+        post_id = self._input.facts.newest_post()
         if post_id is None:
             raise DemoFailed("the file holds no post; there is nothing to delete")
         before = client.post(post_id)
@@ -168,24 +168,24 @@ class Job:
             tier: {line["post_id"] for line in self._pipeline.lines("dump", "posts", "--tier", tier)}
             for tier in ("cold", "hot")
         }
-        text = read_texts(self._given.file, {post_id})[post_id]
+        text = read_texts(self._input.file, {post_id})[post_id]
         candidates = client.retrieve(RetrieveRequest(text=text[:1_000] or "?")).post_ids
         if post_id in live["cold"] or post_id in live["hot"] or post_id in candidates:
             raise DemoFailed(f"the deleted post {post_id} is still found: {client.post(post_id)}")
-        self._say(
+        self._print(
             f"\n4. {post_id} was in both tiers and is deleted: it is gone from the {len(live['cold']):,} posts of the "
             f"cold tier and the {len(live['hot']):,} of the hot tier, and no candidate for its own words."
         )
 
     def _lag(self, client: RetrieverClient) -> None:
-        """5. Every stage has done all its work."""
+        """5. Shows the lag of every stage."""
         status = client.status()
-        self._say("\n5. Lag of every stage, in records:")
+        self._print("\n5. Lag of every stage, in records:")
         for stage in status.stages:
-            self._say(f"     {stage.stage:<9}  {stage.topic:<36}  {'?' if stage.lag is None else stage.lag}")
+            self._print(f"     {stage.stage:<9}  {stage.topic:<36}  {'?' if stage.lag is None else stage.lag}")
         fresh, letters = status.freshness_s, status.dead_letters
         p50, p99 = ("?" if seconds is None else f"{seconds:.2f} s" for seconds in (fresh.p50, fresh.p99))
-        self._say(f"   Dead letters: {letters}. Freshness of the last minutes: p50 {p50}, p99 {p99}.")
+        self._print(f"   Dead letters: {letters}. Freshness of the last minutes: p50 {p50}, p99 {p99}.")
 
 
 def _progress(status: StatusResponse) -> str:

@@ -1,8 +1,8 @@
-"""What `make demo` runs: the main job on real parts, with a world of its own or a file of events.
+"""What `make demo` runs: a whole pipeline on a made-up world, or on a file of events.
 
     python -m nearline.demo.run [--events FILE] [--package FOLDER]
 
-Starts the pipeline as a user would, sends the events, shows what came of them, and leaves nothing behind.
+Starts the pipeline as a user would, shows what becomes of the events, and leaves nothing behind.
 """
 
 import sys
@@ -28,7 +28,7 @@ SEED: Final = 7
 
 
 def made_up(folder: Path, size: WorldSize = DEMO_SIZE) -> Input:
-    """A world of its own, written into the folder."""
+    """Writes a made-up world into the folder."""
     world = make_world(SEED, datetime.now(UTC) - timedelta(seconds=1), size)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "world.jsonl"
@@ -39,7 +39,7 @@ def made_up(folder: Path, size: WorldSize = DEMO_SIZE) -> Input:
 
 @contextmanager
 def _folder(data_dir: Path | None) -> Iterator[Path]:
-    """The data folder: a temporary one, gone afterwards, where none is given."""
+    """The data folder. Without `data_dir` a temporary one, which is removed afterwards."""
     if data_dir is not None:
         yield data_dir
         return
@@ -51,22 +51,22 @@ def demo(events: Path | None, package: Path | None, data_dir: Path | None) -> No
     """Raises NearlineError with what went wrong."""
     began = time.monotonic()
     with _folder(data_dir) as folder:
-        given = made_up(folder) if events is None else Input(events, read_facts(events), None)
-        _introduce(given, events)
-        environment = {"NEARLINE_HOT__WINDOW_S": str(given.facts.hot_window_s)}
+        input_ = made_up(folder) if events is None else Input(events, read_facts(events), None)
+        _introduce(input_, events)
+        environment = {"NEARLINE_HOT__WINDOW_S": str(input_.facts.hot_window_s)}
         pipeline = Pipeline(folder, package=package, environment=environment)
         click.echo(f"Starting a broker and the pipeline on {pipeline.data_dir} …")
         start = time.monotonic()
         with pipeline:
             click.echo(f"ready after {time.monotonic() - start:.1f} s")
-            Job(pipeline, given).run()
+            Job(pipeline, input_).run()
             stop = time.monotonic()
         click.echo(f"\nEverything stopped in {time.monotonic() - stop:.1f} s; no process is left.")
     click.echo(f"The demo took {time.monotonic() - began:.0f} s.")
 
 
-def _introduce(given: Input, events: Path | None) -> None:
-    facts = given.facts
+def _introduce(input_: Input, events: Path | None) -> None:
+    facts = input_.facts
     name = events.name if events is not None else f"A made-up world of {DEMO_SIZE.members} members"
     click.echo(f"{name}: {facts.num_events:,} events, {len(facts.created_us):,} posts, moved so that the last is now.")
     click.echo(f"The hot tier holds the newest {facts.hot_window_s / 3600:,.0f} hours.")

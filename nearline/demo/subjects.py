@@ -1,7 +1,7 @@
 """The demo's subjects and their words. Plain data.
 
 The lists overlap on purpose: `seed` belongs to gardening, to startups and to machine learning, `court` to tennis and
-to law. A word alone seldom says which subject a text is about; the words around it do.
+to law. One word seldom tells the subject of a text; the words around it do.
 """
 
 from typing import Final

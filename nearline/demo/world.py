@@ -1,8 +1,8 @@
-"""Makes a world of subjects, posts, members and activity, and knows what should be found in it.
+"""Makes up a world of subjects, posts, members and activity, together with the truth about it.
 
     python -m nearline.demo.world --seed 7 --posts 6000 --members 600 > events.jsonl
 
-The same arguments give the same events. Owns what happens in the world; refuses to know how it is sent or searched.
+The same arguments give the same events. Owns what happens in the world; knows nothing of how it is sent or searched.
 """
 
 import json
@@ -21,12 +21,13 @@ from nearline.demo.subjects import ADJECTIVES, COMMON, HEADLINES, SENTENCES, SUB
 Event = dict[str, Any]
 
 OWN_SHARE: Final = 0.52
-"""Of a post's words that its subject chooses; a little comes from a second subject, the rest is common to all."""
+"""The share of a post's words that come from its subject."""
 SECOND_SHARE: Final = 0.12
+"""The share of words from a second subject. The rest are words that all subjects use."""
 FOLLOWS_INTEREST: Final = 0.85
-"""Of a member's activity; the rest is whatever came by."""
+"""The share of a member's activity that is about its interests. The rest is about any subject."""
 ATTENTION: Final = timedelta(days=1)
-"""Members see posts that are at most this old."""
+"""Members act on posts that are at most this old."""
 
 _LIKED: Final = {
     "view": 28, "dwell": 20, "click": 18, "like": 15, "comment": 6, "share": 4, "follow": 2, "impression": 7,
@@ -48,11 +49,11 @@ class Truth(NamedTuple):
     """What is known about the world when its last event has happened."""
 
     subject_of: dict[str, str]
-    """Of every post, the deleted ones included."""
+    """The subject of every post, deleted ones too."""
     interests: dict[str, list[str]]
-    """Of every member, now."""
+    """The interests of every member at the end."""
     former: dict[str, list[str]]
-    """Of members that changed: what they cared about before."""
+    """The earlier interests of members whose interests changed."""
     deleted_posts: list[str]
     deleted_members: list[str]
 
@@ -85,7 +86,7 @@ def make_world(seed: int, now: datetime, size: WorldSize = DEMO_SIZE) -> World:
 
 
 class Writer:
-    """Writes texts of a subject. Never the same one twice."""
+    """Writes texts about a subject, never the same text twice."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -126,7 +127,7 @@ class Writer:
         return self._rng.choice(COMMON)
 
     def _favourite(self, subject: str) -> str:
-        """Some of a subject's words are said more often than others."""
+        """A word of the subject. Some are used more often than others."""
         words = self._words[subject]
         return words[int(len(words) * self._rng.random() ** 1.5)]
 
@@ -170,14 +171,14 @@ class _Maker:
         later = self._other(interests) if self._rng.random() < 0.3 else interests
         changes_at = self._moment(self._start, self._start + (self._now - self._start) * 0.6)
         member = _Member(f"m{number:05d}", interests, later, changes_at)
-        if self._rng.random() < 0.93:  # the rest has no profile
+        if self._rng.random() < 0.93:  # the others have no profile
             self._profile(member, self._start)
             if later != interests:
                 self._profile(member, changes_at)
         return member
 
     def _other(self, interests: tuple[str, ...]) -> tuple[str, ...]:
-        """One interest gives way to a new one."""
+        """The interests after a change: the first one is replaced by a new one."""
         new = self._rng.choice([name for name in self._names if name not in interests])
         return (*interests[1:], new)
 
@@ -222,7 +223,7 @@ class _Maker:
         }
 
     def _post_changes(self, posts: Sequence[_Post]) -> list[str]:
-        """Of a hundred posts, three are written anew and two are taken away."""
+        """Updates three posts of a hundred, and deletes two."""
         for post in self._rng.sample(posts, len(posts) * 3 // 100):
             at = self._moment(post.created_at, self._now)
             self._add(at, {"type": "post.updated", **self._body(post), "at": _text(at)})
@@ -260,14 +261,14 @@ class _Maker:
 
 
 class _Shelf:
-    """The posts of one subject by time."""
+    """The posts of one subject, ordered by time."""
 
     def __init__(self, posts: list[_Post]) -> None:
         self._posts = posts
         self._times = [post.created_at for post in posts]
 
     def pick(self, at: datetime, rng: random.Random) -> _Post | None:
-        """One of the posts of the day before, newer ones more often."""
+        """A post from the last ATTENTION before `at`, more often a newer one. None where there is none."""
         first, last = bisect_right(self._times, at - ATTENTION), bisect_right(self._times, at)
         if first == last:
             return None
@@ -278,7 +279,7 @@ def _shelves(posts: Sequence[_Post]) -> dict[str, _Shelf]:
     by_subject: dict[str, list[_Post]] = {}
     for post in posts:
         by_subject.setdefault(post.subject, []).append(post)
-    return {subject: _Shelf(found) for subject, found in by_subject.items()}
+    return {subject: _Shelf(subject_posts) for subject, subject_posts in by_subject.items()}
 
 
 def _whole_ms(moment: datetime) -> datetime:
