@@ -26,6 +26,7 @@ questions."""
 _RETRY: Final = {"Retry-After": "1"}
 """One second is the smallest value of this header. A place becomes free in a few hundredths of a second."""
 _QUESTIONS: Final = ("/v1/retrieve", "/v1/posts/")
+"""Requests that ask the tiers. All others under /v1/ are operations."""
 
 
 def refusal(status: int, sentence: str, headers: Mapping[str, str]) -> JSONResponse:

@@ -184,8 +184,8 @@ def _listen(host: str, port: int) -> socket.socket:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise CannotListen(f"cannot listen on {host} port {port}: {reason}; choose another") from error
     # Every accepted connection inherits both options. Without TCP_NODELAY the second piece of an answer waits 40 ms,
-    # until # the client's kernel has acknowledged the first. asyncio sets it only for sockets that name their protocol,
-    # which # those of `create_server` do not. TCP_USER_TIMEOUT closes a connection whose client no longer reads.
+    # until the client's kernel has acknowledged the first. asyncio sets it only for sockets that name their protocol,
+    # which those of `create_server` do not. TCP_USER_TIMEOUT closes a connection whose client no longer reads.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
     return listening
