@@ -1,4 +1,4 @@
-"""Records that are read and not yet done, when partitions move or an outage is waited out."""
+"""Records that are read but not yet processed, while partitions move or an outage lasts."""
 
 from pathlib import Path
 from threading import Event
@@ -33,7 +33,7 @@ class StubMessage:
 
 
 class StubConsumer:
-    """Has one record for whoever polls, at offset 7 behind it."""
+    """Returns one record at every poll. Its position is offset 7, behind that record."""
 
     def __init__(self) -> None:
         self.stored: list[Any] = []
@@ -59,26 +59,26 @@ class StubProcessor:
     def revoked(self, places: list[Any]) -> None: ...
 
 
-def test_a_record_that_comes_while_an_outage_is_waited_out_is_kept() -> None:
+def test_a_record_that_is_polled_during_an_outage_is_carried_over() -> None:
     carried_over: list[Message] = []
     with RetryBackoff(cast(Consumer, StubConsumer()), Event(), carried_over, poll_after_s=0.0) as backoff:
         assert backoff.wait()
     assert [cast(StubMessage, message).place for message in carried_over] == [("posts", 0)]
 
 
-def test_offsets_wait_for_a_record_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The consumer's position is behind it already."""
+def test_offsets_wait_for_a_record_that_is_carried_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the consumer's position is already behind that record."""
     consumer = StubConsumer()
     tier = cast(Any, JournalTier(tmp_path / "journal"))
     loop = IndexLoop(KAFKA, IndexSettings(), tier, new_generation(), 3600)
     loop._carried_over = [cast(Message, StubMessage("posts", 0))]
 
-    def index_while_another_comes(*_: Any) -> list[Any]:
+    def write_while_another_arrives(*_: Any) -> list[Any]:
         if not consumer.stored:
             loop._carried_over = [cast(Message, StubMessage("posts", 0))]
         return []
 
-    monkeypatch.setattr(loop, "_write_until_durable", index_while_another_comes)
+    monkeypatch.setattr(loop, "_write_until_durable", write_while_another_arrives)
     loop._step(cast(Consumer, consumer), cast(Any, None), Event())
     assert consumer.stored == []
     monkeypatch.setattr(loop, "_write_until_durable", lambda *_: [])
@@ -86,7 +86,7 @@ def test_offsets_wait_for_a_record_that_is_kept(tmp_path: Path, monkeypatch: pyt
     assert consumer.stored == PLACES
 
 
-def test_what_was_read_of_a_lost_partition_is_left_to_its_new_owner() -> None:
+def test_records_of_a_lost_partition_are_left_to_its_new_owner() -> None:
     loop = TransactionalLoop(
         KAFKA,
         cast(Any, StubProcessor()),

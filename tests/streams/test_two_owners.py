@@ -1,4 +1,4 @@
-"""Two workers of a stage, and what one of them leaves to the other."""
+"""Two workers of a stage: one ends or freezes, and the other takes over its partitions."""
 
 import itertools
 import signal
@@ -41,11 +41,12 @@ from tests.kit.waiting import until
 pytestmark = pytest.mark.broker
 
 BROKERS_CHECK_S = 1.0
-"""For transactions whose time is up; the embedded broker is told so."""
+"""How often the embedded broker looks for expired transactions: a setting of ours."""
 FROZEN_S = 4.0
-"""For each of three questions: together more than the sessions of workers (2 s) and of the broker (9 s)."""
+"""How long each of three questions to the frozen broker waits. Together they take longer than the sessions of the
+workers (2 s) and of the broker (9 s)."""
 JOIN_S = 8.0
-"""A session of two seconds, a rebalance and a restore, on a machine that others use too."""
+"""A session of two seconds, a rebalance and a restore, on a busy machine."""
 
 
 @pytest.mark.timeout(240)
@@ -67,7 +68,7 @@ def test_two_workers_outlive_a_broker_that_stops_and_one_that_is_killed(
 
 @pytest.mark.timeout(240)
 def test_a_broker_that_freezes_and_thaws_is_waited_out(fresh_broker: RunningBroker, tmp_path: Path) -> None:
-    """It holds its connections and answers nobody, for longer than any session lasts."""
+    """It keeps its connections and answers nobody, for longer than any session lasts."""
     contexts, events = ContextStageSetup(fresh_broker, tmp_path), ShuffledEvents(seed=11, num_actions=400)
     early, amid, late = slices(events.sent(), 3)
     with in_thread(lambda stop: _keep_running(contexts, ("a", "b"), stop)):
@@ -90,8 +91,8 @@ def test_a_broker_that_freezes_and_thaws_is_waited_out(fresh_broker: RunningBrok
 def test_a_worker_that_had_nothing_to_do_when_its_broker_died_goes_on(
     fresh_broker: RunningBroker, tmp_path: Path
 ) -> None:
-    """Its client waited for ever for the broker that was there before. Found by `nearline chaos`, whose kill -9 of the
-    broker cost a minute or more, with any seed."""
+    """Its client waited for ever for the broker that was killed. `nearline chaos` found this: a kill -9 of the broker
+    cost a minute or more, with any seed."""
     contexts, events = ContextStageSetup(fresh_broker, tmp_path / "idle"), ShuffledEvents(seed=7, num_actions=100)
     early, late = slices(events.sent(), 2)
     contexts.send_all(early)
@@ -119,10 +120,10 @@ def test_a_dead_workers_open_transaction_holds_nobody_up_for_longer_than_its_tim
         contexts.check(events)
 
 
-def test_offsets_in_a_transaction_that_does_not_end_are_said_to_be_so(
+def test_offsets_in_a_transaction_that_never_ends_are_reported_with_the_mend(
     clean_topics: RunningBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kafka may forget one (see `nearline/broker/fenced_start.py`): then somebody must look for it."""
+    """Kafka may forget a transaction (see `nearline/broker/fenced_start.py`). Then an operator has to end it."""
     monkeypatch.setattr(transactional, "_CALL_S", 2.0)
     encode = EncodeStageSetup(clean_topics)
     group = topics.encode_group(encode.generation)
@@ -133,7 +134,7 @@ def test_offsets_in_a_transaction_that_does_not_end_are_said_to_be_so(
     offsets = [TopicPartition(topics.POST_CONTEXTS, 0, 0)]
     before.send_offsets_to_transaction(offsets, reader.consumer_group_metadata(), 30)
     reader.close()
-    with pytest.raises(KafkaUnavailable, match=f"the offsets of group {group} .* find-hanging"):
+    with pytest.raises(KafkaUnavailable, match=f"the offsets of the group {group} .* find-hanging"):
         encode.stage().run(Event())
     before.abort_transaction(30)
 
@@ -168,7 +169,7 @@ def test_a_partition_that_moves_while_its_last_commit_has_no_marker_yet_waits_fo
     reads: list[None] = []
     with ThreadPoolExecutor(1) as pool:
         restored = pool.submit(restore, kafka, [table], lambda: reads.append(None))
-        # Again and again: up to there, and no further, it is told what there is.
+        # The restore reads again and again, and gets nothing at or after the open transaction.
         until(lambda: len(reads) > 30 or restored.done(), "the new owner to read")
         before.commit_transaction(30)
         assert restored.result() == 1
@@ -199,7 +200,7 @@ def test_a_second_encode_worker_joins_and_leaves_and_repeats_nothing(clean_topic
 
 
 def _keep_running(contexts: ContextStageSetup, slots: tuple[str, ...], stop: Event) -> None:
-    """Workers that leave on an outage are started again, as `nearline up` does it."""
+    """Starts workers that leave during an outage again, as `nearline up` does."""
     supervisor = Supervisor()
     for slot in slots:
         arguments = contexts.broker.bootstrap_servers, str(contexts.folder), slot

@@ -44,7 +44,7 @@ Run = Callable[[Event], None]
 
 
 class Stage(NamedTuple):
-    """A stage, and one of the partitions that it reads. Nothing that is sent there is good: it makes dead letters."""
+    """A stage, and one of the partitions that it reads. All records that are sent there become dead letters."""
 
     name: str
     group: str
@@ -77,8 +77,8 @@ STAGES = [
 ]
 
 
-class Seen:
-    """What the broker says of one partition of a group."""
+class GroupPartition:
+    """One partition of a group, as the broker sees it."""
 
     def __init__(self, broker: RunningBroker, kafka: KafkaSettings, stage: str, group: str, place: Place) -> None:
         self._broker = broker
@@ -111,7 +111,7 @@ class Seen:
 def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
     clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
-    seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
+    seen = GroupPartition(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(2)
     with in_thread(stage.start(kafka, tmp_path)):
         seen.until_committed(2, 0)
@@ -119,7 +119,7 @@ def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
     seen.delete_before(5)
     assert seen.lag()[3:4] + seen.lag()[5:] == (2, {0: 3}), "seen also while the stage is down"
     with monkeypatch.context() as patched:
-        # Retention may also come after the stage has looked: then the client stands where nothing is any more.
+        # Retention may also delete records after the stage has looked. Then the client asks for an offset that is gone.
         patched.setattr(OffsetReader, "starts", nothing_deleted)
         with pytest.raises(KafkaUnavailable, match="AUTO_OFFSET_RESET"):
             stage.start(kafka, tmp_path)(Event())
@@ -145,7 +145,7 @@ def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
 
 @pytest.mark.broker
 def test_trending_counts_it_too(clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path) -> None:
-    seen = Seen(clean_topics, kafka, "trending", topics.TRENDING_GROUP, first_of(topics.ACTIVITY))
+    seen = GroupPartition(clean_topics, kafka, "trending", topics.TRENDING_GROUP, first_of(topics.ACTIVITY))
     arguments = str(kafka.bootstrap_servers), "0.2", str(tmp_path)
     seen.send(2)
     with child("tests.kit.children.trending_stage", *arguments):
@@ -169,7 +169,7 @@ def test_markers_aborted_records_and_a_log_that_never_was_read_are_no_loss(
     clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     stage = STAGES[1]
-    seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
+    seen = GroupPartition(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
     seen.delete_before(2)
     transaction(kafka, *stage.place, commit=False)
@@ -187,7 +187,7 @@ def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
 ) -> None:
     """After a power cut the group may have committed more than there is. It goes on at the end."""
     stage = STAGES[0]
-    seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
+    seen = GroupPartition(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
     commit(clean_topics, stage.group, {stage.place: 5})
     with capture_logs() as logs, in_thread(stage.start(kafka, tmp_path)):
@@ -203,7 +203,7 @@ def test_what_takes_the_places_of_lost_records_while_the_stage_is_down_is_read(
     clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path, stage: Stage
 ) -> None:
     """The stage was started and stopped before they came, and they are more than were lost."""
-    seen = Seen(clean_topics, kafka, stage.name, stage.group, stage.place)
+    seen = GroupPartition(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
     commit(clean_topics, stage.group, {stage.place: 5})
     if stage.group == topics.CONTEXTS_GROUP:
