@@ -1,6 +1,6 @@
 """Makes Kafka clients from the settings, and translates Kafka's errors into ours.
 
-Every client of this project is made from the dictionaries here. Knows no topic and no record.
+Every client of this project has the options that are put together here. Knows no topic and no record.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""One page of dead letters, and how many letters there are of each cause."""
+"""Takes one page of dead letters, and counts the letters of each cause. Asks no broker."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ from streams.operate.dead_letter_box import DeadLetter
 
 
 class CommonCause(NamedTuple):
-    """What letters have in common: a sentence without the words that it quotes from one record."""
+    """The cause of several letters: a sentence without what it quotes from a single record."""
 
     stage: str
     topic: str
@@ -20,18 +20,18 @@ class CommonCause(NamedTuple):
 class LetterPage(NamedTuple):
     letters: list[DeadLetter]
     num_more: int
-    """Letters behind this page."""
+    """Letters after this page."""
     num_by_cause: Counter[CommonCause]
     """Of all letters, not only of this page."""
 
 
 def read_page(letters: Iterable[DeadLetter], after: DeadLetterId | None, limit: int) -> LetterPage:
-    """The first `limit` letters behind `after`, or from the first one on where `after` is None."""
+    """The first `limit` letters after the letter `after`, or of all letters if that is None."""
     page: list[DeadLetter] = []
     num_more = 0
     num_by_cause: Counter[CommonCause] = Counter()
     for letter in letters:
-        num_by_cause[_common(letter.cause)] += 1
+        num_by_cause[_common_cause(letter.cause)] += 1
         if after is None or letter.id > after:
             if len(page) < limit:
                 page.append(letter)
@@ -40,5 +40,5 @@ def read_page(letters: Iterable[DeadLetter], after: DeadLetterId | None, limit: 
     return LetterPage(page, num_more, num_by_cause)
 
 
-def _common(cause: DeadLetterCause) -> CommonCause:
+def _common_cause(cause: DeadLetterCause) -> CommonCause:
     return CommonCause(cause.stage, cause.topic, re.sub(r"'[^']*'|\(byte \d+\)", "…", cause.cause))

@@ -89,22 +89,22 @@ def _position(consumer: Consumer, place: Place) -> Offset:
 
 def stretches(folder: Path) -> list[Stretch]:
     """What the folder holds, by topic, partition and offset."""
-    held = []
+    exported_stretches = []
     for file in folder.glob("*.parquet"):
         topic, *numbers = file.stem.rsplit("-", 3)
         if topic in topics.INPUTS and all(number.isdigit() for number in numbers):
             partition, first, next_offset = map(int, numbers)
-            held.append(Stretch(Place(topic, Partition(partition)), Offset(first), Offset(next_offset)))
-    return sorted(held)
+            exported_stretches.append(Stretch(Place(topic, Partition(partition)), Offset(first), Offset(next_offset)))
+    return sorted(exported_stretches)
 
 
 def exported(folder: Path) -> Iterator[bytes]:
     """The values of all exported records. Raises BadFile."""
-    held = stretches(folder)
-    if not held:
+    exported_stretches = stretches(folder)
+    if not exported_stretches:
         command = f"nearline export --out {shlex.quote(str(folder))}"
         raise BadFile(f"{folder} holds no exported events; make some with: {command}")
-    for stretch in held:
+    for stretch in exported_stretches:
         try:
             values = pq.read_table(folder / stretch.file_name, columns=["value"])["value"]
         except (OSError, pa.ArrowException) as error:

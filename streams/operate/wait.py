@@ -122,7 +122,7 @@ class Wait:
             self._pause(step, behind, ends)
 
     def _behind(self, step: _Step, places: list[Place], ends: Offsets, before: Offsets) -> Offsets:
-        """The partitions whose end the stage has not reached, with its offsets. `before` is what it said last time.
+        """The partitions whose end the stage has not reached, with its offsets. `before` is the same at the last look.
 
         A partition that has not moved since may have nothing but control records before its end, so its next record is
         read. It stays behind if there is one, or if there was no answer in time."""
