@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.order import LONGEST
+
 ROOT = Path(__file__).parent.parent
 KIT = ROOT / "tests" / "kit"
 MAY_IMPORT = {
@@ -86,6 +88,10 @@ def test_the_page_of_the_kit_names_each_of_its_files() -> None:
     assert [file.name for file in files if file.name not in page and f"`{file.stem}." not in page] == []
 
 
+def test_the_longest_tests_are_where_the_order_of_tests_looks_for_them() -> None:
+    assert [path for path in LONGEST if not (ROOT / path).exists()] == []
+
+
 def test_a_benchmark_can_be_called_as_a_file() -> None:
     """Its folder is then searched first: it must hide none of our folders and no module of Python."""
     names = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
@@ -99,8 +105,8 @@ import click
 from nearline.cli import cli
 for name in cli.list_commands(click.Context(cli)):
     cli.get_command(click.Context(cli), name)
-found = [name for name in {NOT_IN_COMMANDS} if name in sys.modules]
-sys.exit(f"loaded: {{', '.join(found)}}" if found else 0)
+loaded = [name for name in {NOT_IN_COMMANDS} if name in sys.modules]
+sys.exit(f"loaded: {{', '.join(loaded)}}" if loaded else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

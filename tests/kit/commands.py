@@ -33,7 +33,7 @@ def run_command(
     return subprocess.CompletedProcess(words, status, out.value(), err.value())
 
 
-class Ran(NamedTuple):
+class CommandResult(NamedTuple):
     """What a command left behind."""
 
     status: int
@@ -56,9 +56,9 @@ class Commands:
     def __init__(self, data_dir: Path | None = None) -> None:
         self._options: list[str | Path] = [] if data_dir is None else ["--data-dir", data_dir]
 
-    def __call__(self, *arguments: str | Path) -> Ran:
+    def __call__(self, *arguments: str | Path) -> CommandResult:
         done = run_command([*arguments, *self._options])
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 class QuickPipeline(Pipeline):

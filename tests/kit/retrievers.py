@@ -57,7 +57,7 @@ def asking_member(member_id: str, **fields: Any) -> MemberEmbedding:
     return member_embedding(member_id, vector=QUERY, **fields)
 
 
-class Fallible:
+class FallibleTier:
     """A tier that raises TierUnavailable while `fails` is set, or in the one method that it names."""
 
     def __init__(self, tier: Any) -> None:
@@ -81,7 +81,7 @@ class QueryModel:
         return QUERY
 
 
-def new_hot(clock: Callable[[], float]) -> BruteHotTier:
+def new_hot_tier(clock: Callable[[], float]) -> BruteHotTier:
     """`clock` gives seconds since 1970."""
     return BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S), clock=lambda: Micros(int(clock() * 1e6)))
 
@@ -90,8 +90,8 @@ class RetrieverSetup:
     """A retriever (`under_test`) over plain tiers, whose parts a test may change."""
 
     def __init__(self, *, warm: bool = True) -> None:
-        self.cold = Fallible(BruteColdTier(DIMENSION))
-        self.hot = Fallible(new_hot(lambda: NOW_S))
+        self.cold = FallibleTier(BruteColdTier(DIMENSION))
+        self.hot = FallibleTier(new_hot_tier(lambda: NOW_S))
         self.trending = TrendingLists()
         self.hot_problem: str | None = None
         self.broken_status = False

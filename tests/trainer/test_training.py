@@ -11,7 +11,7 @@ from encoders.encoder import Encoder
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
 from nearline.commands._recorded_events import read_feed
-from tests.kit.commands import Commands, Ran
+from tests.kit.commands import CommandResult, Commands
 from tests.kit.data.events import write_events
 from tests.kit.data.training_events import TINY_MODEL, events
 from tests.kit.forks import Forks, Run, output_of
@@ -39,7 +39,7 @@ def commands() -> Commands:
     return Commands()
 
 
-def train(commands: Commands, recorded: Path, out: Path, *more: str | Path, tokens: int = TOKENS) -> Ran:
+def train(commands: Commands, recorded: Path, out: Path, *more: str | Path, tokens: int = TOKENS) -> CommandResult:
     config = recorded.parent / "train.toml"
     return commands(
         "train", "--events", recorded, "--out", out, "--config", config, "--tokens", str(tokens), *more

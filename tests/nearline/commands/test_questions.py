@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from schemas.embeddings import unpack_vector
-from tests.kit.commands import Commands, Ran
+from tests.kit.commands import CommandResult, Commands
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.retrievers import asking_member, scored_post
 
@@ -89,7 +89,7 @@ WRONG_OPTION = 'kafka.options: No such configuration property: "security.protocl
 
 
 @pytest.fixture
-def with_wrong_option(run: Commands, place: InstanceWithoutStages, tmp_path: Path) -> Callable[..., Ran]:
+def with_wrong_option(run: Commands, place: InstanceWithoutStages, tmp_path: Path) -> Callable[..., CommandResult]:
     config = tmp_path / "own.toml"
     config.write_text('[kafka]\nbootstrap_servers = "127.0.0.1:1"\noptions = {"security.protocl" = "ssl"}\n')
     return lambda *arguments: run(*arguments, "--data-dir", place.data_dir, "--config", config)
@@ -108,7 +108,7 @@ def with_wrong_option(run: Commands, place: InstanceWithoutStages, tmp_path: Pat
     ],
 )
 def test_a_wrong_option_of_kafka_is_one_sentence(
-    with_wrong_option: Callable[..., Ran], tmp_path: Path, command: tuple[str, ...]
+    with_wrong_option: Callable[..., CommandResult], tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text("")
@@ -117,7 +117,9 @@ def test_a_wrong_option_of_kafka_is_one_sentence(
     assert (ran.status, ran.err) == (1, f"nearline: {WRONG_OPTION}\n")
 
 
-def test_a_wrong_option_of_kafka_costs_status_and_candidates_one_part(with_wrong_option: Callable[..., Ran]) -> None:
+def test_a_wrong_option_of_kafka_costs_status_and_candidates_one_part(
+    with_wrong_option: Callable[..., CommandResult],
+) -> None:
     assert f"broker: {WRONG_OPTION}" in with_wrong_option("status", "--json").json["problems"]
     ran = with_wrong_option("retrieve", "--member", "m", "-k", "1")
     assert ran.out.splitlines()[1].split() == ["1", "0.900", "hot", "a", "-"]

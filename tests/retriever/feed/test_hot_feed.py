@@ -23,7 +23,7 @@ from streams.kafka.clients import admin, consumer_config, producer_config
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.retrievers import NOW_S, WINDOW_S, Fallible, new_hot, scored_post, vector_with
+from tests.kit.retrievers import NOW_S, WINDOW_S, FallibleTier, new_hot_tier, scored_post, vector_with
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -39,7 +39,7 @@ class Feeding:
         self.generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
         self.topic = topics.post_embeddings(self.generation)
         self.now_s = float(NOW_S)
-        self.hot = Fallible(new_hot(lambda: self.now_s))
+        self.hot = FallibleTier(new_hot_tier(lambda: self.now_s))
         self.trending = TrendingLists()
         self.producer = Producer(producer_config(self.kafka))
         self._feeds = ExitStack()
