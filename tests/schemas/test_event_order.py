@@ -27,7 +27,7 @@ DIGESTS = {
         "e4ffa106526792a3be78b0747ef7444b8e98d3d607e585af827bc0da29624814"
     ),
 }
-"""Four updates of one moment, as they follow each other."""
+"""Four updates with the same time, in their order."""
 
 
 def test_of_one_moment_the_greater_digest_of_the_body_as_it_was_sent_wins() -> None:

@@ -1,4 +1,4 @@
-"""What holds for every event, and for everything that is none."""
+"""Properties of all events, and of all texts that are not events."""
 
 import json
 from datetime import UTC

@@ -1,4 +1,4 @@
-"""What may enter the pipeline, and the sentence for what may not."""
+"""Which records are accepted as events, and with which sentence others are refused."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Contexts, embeddings, lists, dead letters and times survive the way there and back; rubbish is a BadRecord."""
+"""Contexts, embeddings, lists, dead letters and times survive encoding and decoding; garbage is a BadRecord."""
 
 from collections.abc import Callable
 from typing import Any

@@ -108,7 +108,7 @@ class GroupPartition:
 
 @pytest.mark.broker
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
-def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
+def test_records_deleted_unread_are_counted_once_and_the_rest_is_read(
     clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
     seen = GroupPartition(clean_topics, kafka, stage.name, stage.group, stage.place)
@@ -144,7 +144,7 @@ def test_what_was_deleted_unread_is_counted_once_and_the_rest_is_read(
 
 
 @pytest.mark.broker
-def test_trending_counts_it_too(clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path) -> None:
+def test_trending_counts_them_too(clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path) -> None:
     seen = GroupPartition(clean_topics, kafka, "trending", topics.TRENDING_GROUP, first_of(topics.ACTIVITY))
     arguments = str(kafka.bootstrap_servers), "0.2", str(tmp_path)
     seen.send(2)
@@ -165,7 +165,7 @@ def nothing_deleted(_: OffsetReader, places: Iterable[Place]) -> Offsets:
 
 
 @pytest.mark.broker
-def test_markers_aborted_records_and_a_log_that_never_was_read_are_no_loss(
+def test_markers_aborted_records_and_a_log_that_was_never_read_are_no_loss(
     clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     stage = STAGES[1]
@@ -182,7 +182,7 @@ def test_markers_aborted_records_and_a_log_that_never_was_read_are_no_loss(
 
 
 @pytest.mark.broker
-def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
+def test_if_the_broker_lost_its_newest_records_nothing_is_read_twice(
     clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     """After a power cut the group may have committed more than there is. It goes on at the end."""
@@ -199,10 +199,10 @@ def test_a_broker_that_lost_its_newest_records_has_nothing_read_twice(
 
 @pytest.mark.broker
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
-def test_what_takes_the_places_of_lost_records_while_the_stage_is_down_is_read(
+def test_new_records_with_the_offsets_of_lost_ones_are_read(
     clean_topics: RunningBroker, kafka: KafkaSettings, tmp_path: Path, stage: Stage
 ) -> None:
-    """The stage was started and stopped before they came, and they are more than were lost."""
+    """The stage was started and stopped before the new records came, and there are more of them than were lost."""
     seen = GroupPartition(clean_topics, kafka, stage.name, stage.group, stage.place)
     seen.send(3)
     commit(clean_topics, stage.group, {stage.place: 5})
@@ -224,7 +224,7 @@ def _have_counted(kafka: KafkaSettings, place: Place, offset: Offset) -> None:
     assert producer.flush(20) == 0
 
 
-def test_metadata_of_somebody_else_says_nothing() -> None:
+def test_metadata_of_another_program_counts_as_none() -> None:
     place = first_of(topics.POSTS)
     for text in ("", "deleted-unread=;", "deleted-unread=x;", "deleted-unread=-1;", "deleted-unread=7", "7;"):
         assert parse_committed([TopicPartition(*place, 3, text)]) == {place: Committed(Offset(3), 0)}
@@ -242,8 +242,8 @@ class Unknowing:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
-def test_an_offset_that_the_broker_cannot_give_is_not_taken_for_none(tmp_path: Path, stage: Stage) -> None:
-    """Everything would be read again, or counted twice."""
+def test_an_offset_that_the_broker_cannot_tell_now_is_not_taken_for_none(tmp_path: Path, stage: Stage) -> None:
+    """Else everything would be read again, or counted twice."""
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     consumer, partitions = cast(Consumer, Unknowing()), [TopicPartition(*stage.place)]
     if stage.name == "index":

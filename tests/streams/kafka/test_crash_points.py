@@ -125,7 +125,7 @@ NEEDLESS = {
 """Effects without a crash point, by the reason why they need none."""
 
 
-def test_every_name_is_known_and_every_known_name_is_somewhere() -> None:
+def test_the_code_passes_exactly_the_crash_points_that_have_a_name() -> None:
     named = [
         name
         for package in PACKAGES
@@ -135,7 +135,7 @@ def test_every_name_is_known_and_every_known_name_is_somewhere() -> None:
     assert sorted(named) == sorted(crash_points.NAMES)
 
 
-def test_every_effect_has_a_name() -> None:
+def test_every_effect_has_a_crash_point_or_a_reason() -> None:
     """If this fails for a new effect: give it a crash point, or list it above with the reason why it needs none."""
     not_named = set().union(*WITHIN.values(), *NEEDLESS.values())
     listed = NAMED.keys() | not_named
@@ -146,13 +146,13 @@ def test_every_effect_has_a_name() -> None:
     assert WITHIN.keys() | set(NAMED.values()) == set(crash_points.NAMES)
 
 
-def test_a_name_stands_in_the_file_of_its_effect() -> None:
+def test_a_crash_point_is_in_the_file_of_its_effect() -> None:
     for effect, name in NAMED.items():
         module = effect.partition(":")[0].rpartition(".")[0]
         assert f'point("{name}")' in (SOURCES / module.replace(".", "/")).with_suffix(".py").read_text(), effect
 
 
-def test_an_effect_in_a_new_file_is_seen(tmp_path: Path) -> None:
+def test_an_effect_in_a_new_file_is_found(tmp_path: Path) -> None:
     file = tmp_path / "streams" / "new" / "forwarder.py"
     file.parent.mkdir(parents=True)
     file.write_text("class Forwarder:\n    async def forward(self):\n        send = self._producer.produce\n")

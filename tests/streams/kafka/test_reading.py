@@ -60,7 +60,7 @@ def test_the_newest_record_of_a_key_is_found(kafka: KafkaSettings, monkeypatch: 
 
 
 @pytest.mark.broker
-def test_what_is_not_committed_is_not_there(kafka: KafkaSettings) -> None:
+def test_records_that_are_not_committed_are_not_read(kafka: KafkaSettings) -> None:
     place = Place(topics.POST_CONTEXTS, Partition(0))
     transaction(kafka, *place, commit=False)
     open_one = transaction(kafka, *place, commit=None)

@@ -1,4 +1,4 @@
-"""What was sent is not taken for delivered before the broker has it, and nothing is sent twice because of that."""
+"""A record counts as delivered only when the broker has it, and waiting for that sends nothing twice."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +34,10 @@ def producer(kafka: KafkaSettings, **options: object) -> Iterator[Producer]:
 
 
 @pytest.mark.parametrize(("given_up_ms", "sentence"), [(60_000, "5 dead letters were not taken"), (100, "timed out")])
-def test_letters_that_nobody_takes_are_missed(monkeypatch: pytest.MonkeyPatch, given_up_ms: int, sentence: str) -> None:
-    """Whether the client still tries or has given up."""
+def test_letters_that_the_broker_does_not_take_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, given_up_ms: int, sentence: str
+) -> None:
+    """Whether the client is still trying or has given up."""
     monkeypatch.setattr(delivery, "DELIVERY_TIMEOUT_S", 1.5)
     options = {"message.timeout.ms": given_up_ms}
     with producer(NOBODY, **options) as stages, pytest.raises(KafkaUnavailable, match=sentence):
@@ -43,10 +45,10 @@ def test_letters_that_nobody_takes_are_missed(monkeypatch: pytest.MonkeyPatch, g
 
 
 @pytest.mark.parametrize("given_up_ms", [60_000, 50])
-def test_letters_that_are_tried_again_are_with_the_client_once(
+def test_a_letter_that_is_tried_again_is_in_the_clients_queue_once(
     monkeypatch: pytest.MonkeyPatch, given_up_ms: int
 ) -> None:
-    """Each copy that waits there would become a letter of its own when the broker is back."""
+    """Each copy in the queue would arrive as a letter of its own when the broker is back."""
     monkeypatch.setattr(delivery, "DELIVERY_TIMEOUT_S", 0.2)
     with producer(NOBODY, **{"message.timeout.ms": given_up_ms, "linger.ms": 0}) as stages:
         on_their_way = letters(stages)
@@ -56,7 +58,7 @@ def test_letters_that_are_tried_again_are_with_the_client_once(
             assert len(stages) <= NUM_LETTERS
 
 
-def test_a_client_without_room_is_an_outage_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_an_outage_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "DELIVERY_TIMEOUT_S", 0.1)
     options = {"queue.buffering.max.messages": 2}
     with (
@@ -67,13 +69,13 @@ def test_a_client_without_room_is_an_outage_too(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.broker
-def test_every_letter_arrives_once_through_a_client_with_little_room(kafka: KafkaSettings) -> None:
+def test_every_letter_arrives_once_through_a_small_queue(kafka: KafkaSettings) -> None:
     with producer(kafka, **{"queue.buffering.max.messages": 2}) as stages:
         letters(stages).deliver()
     causes = [dict(message.headers() or [])["dead-letter-cause"] for message in read_topic(kafka, topics.DEAD_LETTERS)]
     assert sorted(causes) == [f"cause {n}".encode() for n in range(NUM_LETTERS)]
 
 
-def test_what_is_asked_for_again_and_nobody_takes_is_missed() -> None:
+def test_records_that_the_broker_does_not_take_are_an_error() -> None:
     with pytest.raises(KafkaUnavailable, match="timed out"):
         send_all(NOBODY, [republish_record(b"p")], timeout_s=0.2)

@@ -32,7 +32,7 @@ def config_of(broker: RunningBroker, topic: str) -> dict[str, str | None]:
     return {name: entry.value for name, entry in future.result(20).items()}
 
 
-def test_each_topic_forgets_in_its_own_way(clean_topics: RunningBroker) -> None:
+def test_each_topic_has_the_cleanup_policy_of_what_it_carries(clean_topics: RunningBroker) -> None:
     ensure_topics(settings(clean_topics), topics.core_topics())
     names = (topics.POSTS, topics.ACTIVITY_BY_POST, topics.POST_CONTEXTS)
     configs = {name: config_of(clean_topics, name) for name in names}
@@ -45,8 +45,8 @@ def test_each_topic_forgets_in_its_own_way(clean_topics: RunningBroker) -> None:
 
 
 @pytest.mark.parametrize("erase_within_s", [60, 86_400, 10 * 86_400])
-def test_what_is_erased_is_gone_from_the_topics_in_time(clean_topics: RunningBroker, erase_within_s: int) -> None:
-    """And before it is gone, whoever was away for so long has heard of it."""
+def test_erased_data_is_gone_from_the_topics_in_time(clean_topics: RunningBroker, erase_within_s: int) -> None:
+    """And a reader that was away for as long as that has still read the tombstone before it is gone."""
     ensure_topics(settings(clean_topics, erase_within_s=erase_within_s), topics.core_topics())
     ways = {
         "hops": ("segment.ms", "retention.ms", "file.delete.delay.ms"),
@@ -87,8 +87,8 @@ def test_a_record_of_one_megabyte_and_more_fits(clean_topics: RunningBroker) -> 
     assert failures == [None]
 
 
-def test_what_is_sent_again_arrives_once_and_in_its_order() -> None:
-    """By the broker, which a producer has to ask for that."""
+def test_producers_are_idempotent() -> None:
+    """So what a producer sends again after an error arrives once and in order."""
     assert producer_config(KafkaSettings(bootstrap_servers="b"))["enable.idempotence"] is True
 
 

@@ -1,4 +1,4 @@
-"""Dead letters as an operator sees them: those that nobody has sent back or dropped."""
+"""Dead letters as an operator sees them: those that nobody has replayed or dropped."""
 
 from collections.abc import Iterable
 from contextlib import closing
@@ -34,7 +34,7 @@ def letter(topic: str, key: bytes | None = b"p1") -> DeadLetter:
     )
 
 
-def test_an_input_goes_back_as_it_was() -> None:
+def test_an_input_is_sent_back_unchanged() -> None:
     expected = Output(topics.POSTS, b"p1", b"v", [(topics.ORIGIN_HEADER, b"5")])
     assert way_back(letter(topics.POSTS)) == expected
 
@@ -44,13 +44,13 @@ def test_a_later_stage_has_its_entity_published_again(topic: str) -> None:
     assert way_back(letter(topic)) == Output(topics.REPUBLISH, b"p1", None)
 
 
-def test_without_a_key_there_is_no_way_back() -> None:
+def test_a_letter_without_a_key_cannot_be_replayed() -> None:
     with pytest.raises(KafkaRefused, match="0:0 has no key"):
         way_back(letter(topics.POST_CONTEXTS, None))
 
 
 @pytest.mark.parametrize("text", ["", "1", "1:", ":1", "a:b", "1:-2", "1:2:3", "²:1"])
-def test_what_is_no_id_is_said(text: str) -> None:
+def test_a_text_that_is_no_id_is_named(text: str) -> None:
     with pytest.raises(NoSuchDeadLetter, match="no id of a dead letter"):
         parse_id(text)
 
@@ -113,7 +113,7 @@ def test_too_many_to_be_counted_are_not_read(
 
 
 @pytest.mark.broker
-def test_letters_that_are_deleted_meanwhile_are_not_taken_off(
+def test_letters_that_are_deleted_meanwhile_are_not_subtracted(
     kafka: KafkaSettings, clean_topics: RunningBroker
 ) -> None:
     class LooksTooEarly(OffsetReader):
@@ -132,7 +132,7 @@ def test_letters_that_are_deleted_meanwhile_are_not_taken_off(
 
 
 @pytest.mark.broker
-def test_what_is_marked_is_left_out(kafka: KafkaSettings, reader: OffsetReader) -> None:
+def test_marked_letters_are_left_out(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(4):
         send_dead_letter(kafka, topics.POSTS, b"%d" % number, number % 2)
     send_to_dead_letters(kafka, 0, b"0:1", None, mark_headers("replayed"))

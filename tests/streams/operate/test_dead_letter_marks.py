@@ -1,4 +1,4 @@
-"""Letters that are sent back or dropped: each once, whatever ends in between."""
+"""Letters are replayed or dropped once, whatever is killed meanwhile."""
 
 from collections.abc import Iterator
 from typing import Any, Self
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.broker
 
 
 class DiesBeforeItsCommit(Producer):
-    """Everything has been sent, and nobody ends the transaction."""
+    """Has sent everything, and is killed before it ends the transaction."""
 
     @classmethod
     def new(cls, kafka: KafkaSettings, **overrides: object) -> Self:
@@ -40,7 +40,7 @@ class DiesBeforeItsCommit(Producer):
         pass
 
 
-def test_what_is_sent_back_is_sent_once(kafka: KafkaSettings, reader: OffsetReader) -> None:
+def test_a_letter_is_replayed_once(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(3):
         send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     assert replay(kafka, reader, Selection((parse_id("0:1"),))) == Marked(1, 0)
@@ -53,7 +53,7 @@ def test_what_is_sent_back_is_sent_once(kafka: KafkaSettings, reader: OffsetRead
     assert count(kafka, reader) == LetterCount(0, exact=True)
 
 
-def test_what_is_dropped_is_sent_nowhere(kafka: KafkaSettings, reader: OffsetReader) -> None:
+def test_a_dropped_letter_is_sent_nowhere(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(3):
         send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     assert drop(kafka, reader, Selection((parse_id("0:1"),))) == 1
@@ -101,7 +101,7 @@ def test_of_two_commands_one_is_fenced(kafka: KafkaSettings, reader: OffsetReade
 def test_letters_in_a_stages_open_transaction_are_waited_for(
     kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another command has marked may stand behind them."""
+    """Marks of another command may come after them."""
     send_dead_letter(kafka, topics.POSTS, b"one")
     stage = transaction(kafka, topics.DEAD_LETTERS, 0, commit=None)
     assert dead_letter_ids(kafka, reader) == ["0:0"]
@@ -114,7 +114,7 @@ def test_letters_in_a_stages_open_transaction_are_waited_for(
     assert drop(kafka, reader, ALL) == 2
 
 
-def test_a_letter_without_a_key_stays_and_the_others_go(kafka: KafkaSettings, reader: OffsetReader) -> None:
+def test_a_letter_without_a_key_stays_and_the_others_are_replayed(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for key in (None, b"p1"):
         send_to_dead_letters(kafka, 0, key, b"v", to_headers(cause_of_death(topics.POST_CONTEXTS)))
     with pytest.raises(KafkaRefused, match="0:0 has no key"):
@@ -125,7 +125,7 @@ def test_a_letter_without_a_key_stays_and_the_others_go(kafka: KafkaSettings, re
     assert dead_letter_ids(kafka, reader) == ["0:0"]
 
 
-def test_what_lies_before_the_first_letter_is_deleted(kafka: KafkaSettings, reader: OffsetReader) -> None:
+def test_everything_before_the_first_unmarked_letter_is_deleted(kafka: KafkaSettings, reader: OffsetReader) -> None:
     for number in range(4):
         send_dead_letter(kafka, topics.POSTS, b"%d" % number, 0)
     send_dead_letter(kafka, topics.POSTS, b"other", 1)
@@ -138,17 +138,18 @@ def test_what_lies_before_the_first_letter_is_deleted(kafka: KafkaSettings, read
     places = reader.places([topics.DEAD_LETTERS])
 
     def nothing_is_left() -> bool:
-        """The marker of a transaction may come after its commit, and behind what was cleared."""
+        """The marker that ends a transaction may be written only after `clear`."""
         clear(kafka, reader)
         return reader.starts(places) == reader.ends(places)
 
     until(nothing_is_left, "the topic to be empty")
 
 
-def test_an_end_that_is_said_too_early_deletes_no_letter(
+def test_an_end_that_is_reported_too_early_deletes_no_letter(
     kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A partition may say its end below the one that was asked for; then only who waits for that one reads on."""
+    """The broker may report the end of a partition before the end that was asked for. Then only a reader that waits for
+    that end reads on."""
     send_dead_letter(kafka, topics.POSTS, b"one")
 
     scan = reading.scan
@@ -161,5 +162,7 @@ def test_an_end_that_is_said_too_early_deletes_no_letter(
             early.setattr(module, "scan", too_early)
         clear(kafka, reader)
         assert dead_letter_ids(kafka, reader) == []
-        assert len(list(letters(kafka, reader, to_the_end_s=5.0))) == 1, "nor is it missed by who means all letters"
+        assert len(list(letters(kafka, reader, to_the_end_s=5.0))) == 1, (
+            "a command for all letters does not miss it either"
+        )
     assert dead_letter_ids(kafka, reader) == ["0:0"]

@@ -1,4 +1,4 @@
-"""Files of events: what is a line, why it is bad, and how its times are moved."""
+"""Files of events: what a line is, why it is bad, and how its times are shifted."""
 
 import gzip
 import io
@@ -68,7 +68,7 @@ def test_fields_that_no_event_has_are_named_once_with_their_type(tmp_path: Path)
     assert (summary.unknown, bad) == ((*names, "at of post.created"), [])
 
 
-def test_no_more_unknown_fields_are_remembered_than_can_be_told(tmp_path: Path) -> None:
+def test_the_number_of_unknown_fields_is_limited(tmp_path: Path) -> None:
     lines = [json.dumps({**LIKE, f"field-{number}": 1}).encode() for number in range(2 * MOST_UNKNOWN)]
     assert len(look(write(tmp_path / "e.jsonl", lines))[0].unknown) == MOST_UNKNOWN
 
@@ -123,10 +123,10 @@ def test_standard_input_is_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("more", [b"\n" + GOOD[0], b"}"], ids=["a line", "the rest of a line"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
-def test_what_is_appended_after_the_look_is_not_sent(
+def test_lines_that_are_appended_after_the_survey_are_not_sent(
     tmp_path: Path, more: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
-    """Nobody has checked it, and a shift to now would take it into the future."""
+    """They were not checked, and a shift to now would move them into the future."""
     path = tmp_path / "growing.jsonl"
     path.write_bytes(pack(b"\n".join([*GOOD, GOOD[0][:-1]])))
     with open_events(str(path)) as file:
@@ -146,7 +146,7 @@ def test_a_shift_moves_every_time_by_one_constant() -> None:
 
 
 @pytest.mark.parametrize("unknown", [b'"\xff"', b"1e999", b"9" * 5000])
-def test_what_is_in_an_unknown_field_stops_no_shift(unknown: bytes) -> None:
+def test_no_content_of_an_unknown_field_prevents_a_shift(unknown: bytes) -> None:
     body = GOOD[1][:-1] + b', "colour": ' + unknown + b"}"
     event = parse_event(body)
     assert unknown_fields(event, body) in (["colour"], [])

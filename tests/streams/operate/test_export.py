@@ -1,4 +1,4 @@
-"""Input topics into files: everything once, in stretches, and only what is new the next time."""
+"""The export writes every record once, in stretches, and the next time only the new ones."""
 
 import time
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ BEGAN_MS = int(time.time() * 1000) - 100 * HOUR_MS
 
 
 def send(kafka: KafkaSettings, topic: str, numbers: range) -> None:
-    """One an hour."""
+    """Their timestamps are an hour apart."""
     producer = Producer(producer_config(kafka))
     for number in numbers:
         producer.produce(topic, b"%d" % number, b"k%d" % number, timestamp=BEGAN_MS + number * HOUR_MS)
@@ -36,7 +36,7 @@ def values(folder: Path) -> list[int]:
 
 
 @pytest.mark.broker
-def test_a_later_export_adds_what_has_come_since(
+def test_a_later_export_adds_the_new_records(
     kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_module, "_RECORDS", 7)
@@ -55,8 +55,8 @@ def test_a_later_export_adds_what_has_come_since(
 
 
 @pytest.mark.broker
-def test_what_an_open_transaction_keeps_back_is_exported_later(kafka: KafkaSettings, tmp_path: Path) -> None:
-    """Its record, and those behind it that are committed and cannot be read yet."""
+def test_records_behind_an_open_transaction_are_exported_later(kafka: KafkaSettings, tmp_path: Path) -> None:
+    """The record of the transaction, and the committed ones after it, which cannot be read yet."""
     produce(kafka, topics.POSTS, 0, 1)
     transaction(kafka, topics.POSTS, 1, commit=False)
     producer = transaction(kafka, topics.POSTS, 0, commit=None)
@@ -67,14 +67,14 @@ def test_what_an_open_transaction_keeps_back_is_exported_later(kafka: KafkaSetti
     until(lambda: reader.stable_ends([place]) == {place: 5}, "the end of the transaction to be in the partition")
     assert sum(export(kafka, tmp_path, Millis(0))) == 3
     covered = [(stretch.place.partition, stretch.first, stretch.next) for stretch in stretches(tmp_path)]
-    assert covered == [(0, 0, 1), (0, 1, 5), (1, 0, 2)], "what was taken back is done too"
+    assert covered == [(0, 0, 1), (0, 1, 5), (1, 0, 2)], "aborted records count as exported"
 
 
 @pytest.mark.broker
 def test_a_file_covers_no_more_than_was_read(
     kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A leader that is new may know less for a moment than the one that named the end."""
+    """A new leader may for a moment have fewer records than the leader that was asked for the end."""
     produce(kafka, topics.POSTS, 0, 2)
     ends = OffsetReader.stable_ends
 
@@ -87,7 +87,7 @@ def test_a_file_covers_no_more_than_was_read(
 
 
 @pytest.mark.broker
-def test_what_was_sent_before_is_left_out(kafka: KafkaSettings, tmp_path: Path) -> None:
+def test_records_before_the_given_time_are_left_out(kafka: KafkaSettings, tmp_path: Path) -> None:
     send(kafka, topics.POSTS, range(40))
     assert sum(export(kafka, tmp_path, Millis(BEGAN_MS + 30 * HOUR_MS))) == 10
     assert values(tmp_path) == list(range(30, 40))

@@ -1,4 +1,4 @@
-"""Sending events: nothing lost, nothing twice, in order, at the wanted pace, through an outage."""
+"""Events are sent once and in order, at the given pace, and through an outage."""
 
 import threading
 import time
@@ -52,7 +52,7 @@ def test_a_missing_topic_is_named_before_anything_is_sent(clean_topics: RunningB
         check_topics(settings(clean_topics), 10)
 
 
-def test_what_the_broker_refuses_is_counted(clean_topics: RunningBroker) -> None:
+def test_events_that_the_broker_refuses_are_counted(clean_topics: RunningBroker) -> None:
     kafka = settings(clean_topics)
     ensure_topics(kafka, [topics.TopicSpec(topics.POSTS, "events")])
     too_large = InputEvent(topics.POSTS, b"p", b"x" * (9 * 1024 * 1024))
@@ -65,7 +65,7 @@ def test_what_the_broker_refuses_is_counted(clean_topics: RunningBroker) -> None
         sender.close()
 
 
-def test_nobody_answers_is_an_outage() -> None:
+def test_no_answer_is_an_outage() -> None:
     with pytest.raises(KafkaUnavailable):
         check_topics(KafkaSettings(bootstrap_servers="127.0.0.1:1"), 0.5)
 

@@ -1,4 +1,4 @@
-"""Lag is what a stage still has to do: control records and retention are not."""
+"""Lag counts the records that a stage still has to process, without control records and deleted records."""
 
 import time
 from contextlib import closing
@@ -31,7 +31,7 @@ def lag_of(reader: OffsetReader, stage: str, topic: str) -> Lag:
     )
 
 
-def test_nothing_sent_is_no_lag_for_anybody(reader: OffsetReader) -> None:
+def test_without_records_no_stage_has_lag(reader: OffsetReader) -> None:
     lags = read_lags(reader, all_stages(GENERATION), 1.0, dict)
     assert {lag.records for lag in lags} == {0}
     assert {lag.oldest_ms for lag in lags} == {None}
@@ -50,7 +50,7 @@ def test_a_group_that_committed_nothing_has_all_of_it_to_do(kafka: KafkaSettings
     assert (lag.records, lag.oldest_ms) == (5, now_ms - 90_000)
 
 
-def test_the_oldest_is_the_first_that_is_not_done(
+def test_the_oldest_record_is_the_first_that_is_not_processed(
     clean_topics: RunningBroker, kafka: KafkaSettings, reader: OffsetReader
 ) -> None:
     now_ms = int(time.time() * 1000)
@@ -62,7 +62,7 @@ def test_the_oldest_is_the_first_that_is_not_done(
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_what_no_reader_will_see_is_no_lag(
+def test_control_records_and_aborted_records_are_no_lag(
     clean_topics: RunningBroker, kafka: KafkaSettings, reader: OffsetReader, committed: bool
 ) -> None:
     transaction(kafka, CONTEXTS, 0, commit=committed)
@@ -81,7 +81,7 @@ def test_an_open_transaction_is_lag_of_unknown_age(kafka: KafkaSettings, reader:
         producer.abort_transaction(20)
 
 
-def test_the_hot_feed_says_itself_how_far_it_is(kafka: KafkaSettings, reader: OffsetReader) -> None:
+def test_the_hot_feed_is_asked_how_far_it_is(kafka: KafkaSettings, reader: OffsetReader) -> None:
     topic = topics.post_embeddings(GENERATION)
     produce(kafka, topic, 0, 4)
     reads = all_stages(GENERATION)
@@ -102,7 +102,7 @@ def test_a_missing_topic_is_unknown(clean_topics: RunningBroker) -> None:
         assert {lag.records for lag in read_lags(reader, all_stages(None), 1.0)} == {None}
 
 
-def test_no_broker_is_an_outage_and_is_said_in_time() -> None:
+def test_no_broker_is_an_outage_and_is_reported_in_time() -> None:
     started = time.monotonic()
     with (
         closing(OffsetReader(KafkaSettings(bootstrap_servers="127.0.0.1:1"), 0.5)) as reader,

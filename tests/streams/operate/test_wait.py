@@ -1,4 +1,4 @@
-"""`wait` ends when everything is searchable, and not before: stage by stage, in their order, through an outage."""
+"""`wait` ends when everything is searchable, and not before. It follows the stages in order, and through an outage."""
 
 import threading
 
@@ -22,7 +22,7 @@ POSTS_OUT, MEMBERS_OUT = topics.post_embeddings(GENERATION), topics.member_embed
 
 
 class Waiting:
-    """A wait in a thread. `looks` is all it told; `hot` is what the hot feed answers."""
+    """A wait in a thread. `looks` is everything it reported; `hot` is what the hot feed answers."""
 
     def __init__(self, kafka: KafkaSettings, timeout_s: float = 60.0) -> None:
         self.looks: list[Progress] = []
@@ -61,7 +61,7 @@ def test_every_stage_is_waited_for_in_its_order(clean_topics: RunningBroker, kaf
     produce(kafka, topics.POSTS, 0)
     wait = Waiting(kafka)
     wait.until_at("contexts", topics.POSTS)
-    # Each stage's output appears before its input is committed, as in the real ones.
+    # The output of a stage appears before its input is committed, as in the real stages.
     for done, group, made_by_it in (
         (topics.INPUTS, contexts, topics.ACTIVITY_BY_POST),
         ((topics.ACTIVITY_BY_POST,), contexts, topics.ACTIONS_BY_MEMBER),
@@ -89,7 +89,9 @@ def test_every_stage_is_waited_for_in_its_order(clean_topics: RunningBroker, kaf
     assert wait.error is None
 
 
-def test_what_is_sent_after_the_start_is_not_waited_for(clean_topics: RunningBroker, kafka: KafkaSettings) -> None:
+def test_records_that_are_sent_after_the_start_are_not_waited_for(
+    clean_topics: RunningBroker, kafka: KafkaSettings
+) -> None:
     produce(kafka, topics.POSTS, 0)
     wait = Waiting(kafka)
     wait.until_at("contexts", topics.POSTS)
