@@ -1,5 +1,5 @@
-"""Sends the same few requests over many connections, at a rate or as fast as they are answered, with little work of its
-own for each: it shares the cores with the server that it measures.
+"""Sends the same few requests over many HTTP connections, at a rate or as fast as they are answered. Each request costs
+it little work, because it shares the cores with the server that it measures.
 """
 
 import selectors
@@ -13,15 +13,15 @@ _BUFFER_BYTES: Final = 256 * 1024
 
 
 class Answer(NamedTuple):
-    """`at_s` on the monotonic clock when it was whole; `took_s` from the sending to there."""
-
     status: int
     at_s: float
+    """When its last byte came, on the clock of `perf_counter`."""
     took_s: float
+    """From sending the request to the last byte."""
 
 
 class Load:
-    """Connections to one server, each opened when it is used for the first time: silent ones are not kept."""
+    """Connections to one server. Each is opened when it is first needed, because the server closes silent ones."""
 
     def __init__(self, host: str, port: int, requests: Sequence[bytes]) -> None:
         self._requests = requests
@@ -36,37 +36,38 @@ class Load:
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self._selector.close()
-        for one in self._opened:
-            one.socket.close()
+        for connection in self._opened:
+            connection.socket.close()
 
     def run(self, seconds: float, at_once: int, rate: float | None = None) -> list[Answer]:
-        """At most `at_once` at the same time; without a rate, the next when one is answered."""
+        """At most `at_once` requests at the same time. Without a rate the next one is sent when one is answered."""
         answers: list[Answer] = []
-        began, sent = time.perf_counter(), 0
+        start, num_sent = time.perf_counter(), 0
         while True:
             now = time.perf_counter()
-            sending = now < began + seconds
-            while sending and sent - len(answers) < at_once and (rate is None or sent < (now - began) * rate):
+            sending = now < start + seconds
+            while sending and num_sent - len(answers) < at_once and (rate is None or num_sent < (now - start) * rate):
                 self._connection().send(self._next())
-                sent += 1
-            if not sending and sent == len(answers):
+                num_sent += 1
+            if not sending and num_sent == len(answers):
                 return answers
-            is_full = sent - len(answers) == at_once
-            for key, _ in self._selector.select(1.0 if is_full or not sending else self._pause(began, sent, rate)):
+            is_full = num_sent - len(answers) == at_once
+            for key, _ in self._selector.select(1.0 if is_full or not sending else self._pause(start, num_sent, rate)):
                 if answer := key.data.receive():
                     answers.append(answer)
                     self._idle.append(key.data)
 
-    def _pause(self, began: float, sent: int, rate: float | None) -> float:
-        return 0.0 if rate is None else max(0.0, began + sent / rate - time.perf_counter())
+    def _pause(self, start: float, num_sent: int, rate: float | None) -> float:
+        """Seconds until the next request is due."""
+        return 0.0 if rate is None else max(0.0, start + num_sent / rate - time.perf_counter())
 
     def _connection(self) -> "_Connection":
         if self._idle:
             return self._idle.pop()
-        one = _Connection(*self._address)
-        self._opened.append(one)
-        self._selector.register(one.socket, selectors.EVENT_READ, one)
-        return one
+        connection = _Connection(*self._address)
+        self._opened.append(connection)
+        self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+        return connection
 
     def _next(self) -> bytes:
         self._sent += 1
@@ -74,7 +75,7 @@ class Load:
 
 
 class _Connection:
-    """Counts the bytes of an answer, and keeps none."""
+    """Counts the bytes of an answer without storing them."""
 
     _buffer: Final = bytearray(_BUFFER_BYTES)
 
@@ -90,7 +91,7 @@ class _Connection:
         self.socket.sendall(request)
 
     def receive(self) -> Answer | None:
-        """None until it is whole."""
+        """The answer, when its last byte has come; None before."""
         size = self.socket.recv_into(self._buffer)
         if size == 0:
             raise ConnectionError("the server hung up")

@@ -31,9 +31,10 @@ DIMENSION: Final = 128
 _HEAD: Final = 64
 _MEDIAN_WORDS: Final = 45
 """About 58 tokens."""
-_MOST_WORDS: Final = 380
+_MAX_WORDS: Final = 380
 """About 500 tokens."""
-_SPREAD: Final = 0.7
+_SIGMA: Final = 0.7
+"""Of the log-normal distribution of lengths."""
 
 
 def layout(hidden: int, layers: int) -> LlamaConfig:
@@ -58,8 +59,8 @@ def random_package(
     limit: int = 512,
     device: str = "cpu",
 ) -> Path:
-    """A package of that layout, which reads texts as the demo's does. The same weights for the same layout. `limit`:
-    tokens of a post; `device`: where the weights are made."""
+    """A package of this layout with the demo's tokenizer. The same layout gets the same weights. `limit`: tokens of a
+    post; `device`: where the weights are made."""
     demo = Path(__file__).parent.parent / "nearline" / "demo" / "package"
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(demo / "tokenizer.json"), **_special_tokens(demo))  # type: ignore[no-untyped-call]
     templates = Templates(PostTemplate(("text",), instruction))
@@ -84,7 +85,7 @@ def random_package(
 
 
 def _random_model(config: LlamaConfig, device: str) -> LlamaModel:
-    """On a GPU in bf16 at once: the largest would not fit otherwise."""
+    """On a GPU the weights are made in bf16, because the largest model would not fit otherwise."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if device == "cpu" else torch.bfloat16)
     try:
@@ -96,18 +97,19 @@ def _random_model(config: LlamaConfig, device: str) -> LlamaModel:
 
 
 def texts(events: Path | None, seed: int = 0) -> list[str]:
-    """The posts of a file of events; else made ones, with lengths spread as those of real posts are."""
+    """The texts of the posts in a file of events. Without a file: generated texts, whose lengths are distributed like
+    those of real posts."""
     if events is not None:
         return list(_posts_of(events))
-    randomly = random.Random(seed)
+    rng = random.Random(seed)
     world = make_world(seed, datetime.now(UTC), WorldSize(2_000, 100, 100))
     words = " ".join(event["text"] for event in world.events if "text" in event).split()
-    return [_made(randomly, words) for _ in range(20_000)]
+    return [_generated_text(rng, words) for _ in range(20_000)]
 
 
-def _made(randomly: random.Random, words: list[str]) -> str:
-    length = min(_MOST_WORDS, max(1, round(randomly.lognormvariate(0, _SPREAD) * _MEDIAN_WORDS)))
-    start = randomly.randrange(len(words) - length)
+def _generated_text(rng: random.Random, words: list[str]) -> str:
+    length = min(_MAX_WORDS, max(1, round(rng.lognormvariate(0, _SIGMA) * _MEDIAN_WORDS)))
+    start = rng.randrange(len(words) - length)
     return " ".join(words[start : start + length])
 
 

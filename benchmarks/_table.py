@@ -1,5 +1,6 @@
 """What every benchmark prints: a table of figures, and the same as JSON for whoever compares runs."""
 
+import inspect
 import json
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Literal, NamedTuple
 
 
 class Figure(NamedTuple):
-    """One measured number. `bound` with `at_least` or `at_most` is what must hold; None: shown for its own sake."""
+    """One measured number. `bound` is its required minimum or maximum; None: the figure is only shown."""
 
     name: str
     value: float
@@ -23,7 +24,9 @@ class Figure(NamedTuple):
 
 
 def report(figures: Sequence[Figure], json_path: Path | None = None) -> int:
-    """Prints the table, writes the JSON where asked. Returns the exit status: 1 when a bound does not hold."""
+    """Prints what was measured (the first paragraph of the benchmark's docstring) and the table, and writes the JSON if
+    asked. Returns the exit status: 1 if a bound does not hold."""
+    print(f"\n{inspect.cleandoc(sys.modules['__main__'].__doc__ or '').partition(chr(10) * 2)[0]}")
     width = max(len(figure.name) for figure in figures)
     print(f"\n{'figure':<{width}}  {'value':>12}  {'bound':>14}  holds")
     for figure in figures:

@@ -1,4 +1,5 @@
-"""Posts for the benchmarks of the tiers: vectors around shared subjects, so that neighbours are close."""
+"""Random posts and members for the benchmarks of the tiers. Their vectors lie around a few hundred shared subjects, so
+that neighbours are close, as in real data."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -9,16 +10,16 @@ from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, pack_vect
 from schemas.ids import MemberId, Micros, PostId, Revision
 
 _SUBJECTS: Final = 200
-_AUTHORS: Final = 50_000
+NUM_AUTHORS: Final = 50_000
 _LANGUAGES: Final = ("en", "de", "fr", None)
 
 
 def draw(count: int, dimension: int, seed: int = 0) -> Vector:
-    """(count, dimension), of length one; the same subjects for every seed."""
+    """Vectors (count, dimension) of length one. Every seed uses the same subjects."""
     centers = np.random.default_rng(7).standard_normal((_SUBJECTS, dimension), dtype=np.float32)
-    drawn = np.random.default_rng(seed)
-    vectors = drawn.standard_normal((count, dimension), dtype=np.float32)
-    vectors += centers[drawn.integers(0, _SUBJECTS, count)]
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((count, dimension), dtype=np.float32)
+    vectors += centers[rng.integers(0, _SUBJECTS, count)]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors, np.float32)
 
@@ -28,7 +29,7 @@ def post(number: int, vector: Vector, *, created_at_us: int, revision: int = 1) 
         PostId(f"post-{number}"),
         Revision(revision),
         False,
-        MemberId(f"author-{number % _AUTHORS}"),
+        MemberId(f"author-{number % NUM_AUTHORS}"),
         _LANGUAGES[number % len(_LANGUAGES)],
         Micros(created_at_us),
         pack_vector(vector),
@@ -36,15 +37,15 @@ def post(number: int, vector: Vector, *, created_at_us: int, revision: int = 1) 
 
 
 def member(number: int, vector: Vector) -> MemberEmbedding:
-    """One who acted on a few posts, hid one, and wrote some."""
-    acted = [PostId(f"post-{number * 10 + place}") for place in range(5)]
+    """A member who acted on five posts, hid one, and wrote those whose author has this number."""
+    acted = [PostId(f"post-{number * 10 + offset}") for offset in range(5)]
     return MemberEmbedding(
         MemberId(f"author-{number}"), Revision(1), False, acted, [PostId(f"post-{number}")], "en", pack_vector(vector)
     )
 
 
 def posts(vectors: Vector, *, newest_us: int, spacing_us: int, first: int = 0) -> Iterator[PostEmbedding]:
-    """One for each row, numbered from `first`; the last is the newest."""
+    """One post for each row, numbered from `first`. The last is the newest."""
     last = len(vectors) - 1
     for row, vector in enumerate(vectors):
         yield post(first + row, vector, created_at_us=newest_us - (last - row) * spacing_us)

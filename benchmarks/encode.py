@@ -22,9 +22,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks._floor import floor_s
+from benchmarks._matmul_floor import floor_s
+from benchmarks._other_encoders import auto_model, one_by_one, sentence_transformers
 from benchmarks._packages import layout, random_package, texts
-from benchmarks._rivals import auto_model, one_by_one, sentence_transformers
 from benchmarks._table import Figure, report
 from encoders.encoder import Encoder
 from encoders.model.kernels import COMPILER

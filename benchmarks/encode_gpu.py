@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from transformers.models.llama.configuration_llama import LlamaConfig
 
+from benchmarks._other_encoders import one_by_one, sentence_transformers
 from benchmarks._packages import random_package, texts
-from benchmarks._rivals import one_by_one, sentence_transformers
 from benchmarks._table import Figure, report
 from encoders.encoder import Encoder
 

@@ -1,6 +1,8 @@
-"""Freshness at half of what the encoder can do: seconds from a post's record to its being durable in the cold tier.
+"""How fresh posts are while half as many posts come in as the encoder can encode. Freshness is the time from the Kafka
+timestamp of a post's record until the post is searchable and durable in the cold tier. The model has hidden size 256, 6
+layers and random weights.
 
-`python -m benchmarks.freshness [--seconds S] [--events F] [--json F]`. Hidden size 256, 6 layers, random weights.
+`python -m benchmarks.freshness [--seconds S] [--events F] [--json F]`. Texts: the posts in F, or generated.
 """
 
 import argparse
@@ -8,8 +10,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks._load import encoder_alone, pipeline_load
 from benchmarks._packages import layout, random_package, texts
+from benchmarks._pipeline_load import encoder_alone, pipeline_load
 from benchmarks._table import Figure, report
 
 
@@ -30,8 +32,8 @@ def main() -> int:
         raise SystemExit("nothing became searchable; see the log of nearline up")
     return report(
         [
-            Figure("load, posts/s", rate),
-            Figure("searchable in both tiers, posts/s", load.rate()),
+            Figure("sent: half of the encoder's rate, posts/s", rate),
+            Figure("became searchable in both tiers, posts/s", load.rate()),
             Figure("freshness p50, s", load.p50_s),
             Figure("freshness p99, s", load.p99_s, 3.0, "at_most"),
         ],

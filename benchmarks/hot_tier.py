@@ -1,7 +1,8 @@
-"""The hot tier: p99 of a search while 10,000 posts a second come in, against p99 when idle.
+"""How much slower the hot tier's searches are while posts come in than when nothing comes in. The tier is full, and
+every search asks for the best 2,000 posts. Half of what comes in are new posts, each of which pushes out the oldest
+post; half are new revisions of posts that are there.
 
-`python -m benchmarks.hot_tier [--posts N] [--rate N] [--searches N] [--json F]`. Half of what comes in are new posts,
-which push out the oldest; half are new revisions of posts that are there.
+`python -m benchmarks.hot_tier [--posts N] [--rate N] [--searches N] [--device D] [--json F]`
 """
 
 import argparse
@@ -24,11 +25,11 @@ from schemas.ids import Micros
 from schemas.times import now_us
 
 _BATCH: Final = 200
-"""Posts that the hot feed takes at once at this rate, polling every 20 ms."""
+"""The hot feed applies so many posts at once when it polls every 20 ms and 10,000 posts come in a second."""
 _K: Final = 2_000
-_TURNS: Final = 6
+_ROUNDS: Final = 6
 _WRITING_S: Final = 45
-"""Posts for so long are made before the clock runs: making a record is not the tier's work."""
+"""Posts for so many seconds are made before anything is timed, because making them is not the tier's work."""
 
 
 def main() -> int:
@@ -39,32 +40,32 @@ def main() -> int:
     parser.add_argument("--searches", type=int, default=1_500)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     collect_rarely()
     share_quickly()
-    vectors = draw(given.posts, given.dimension)
-    tier = MatrixHotTier(given.dimension, HotSettings(capacity=given.posts, device=given.device))
+    vectors = draw(arguments.posts, arguments.dimension)
+    tier = MatrixHotTier(arguments.dimension, HotSettings(capacity=arguments.posts, device=arguments.device))
     filling_s = _fill(tier, vectors)
-    queries = draw(64, given.dimension, seed=1)
-    writer = Writer(tier, vectors, given.rate)
+    queries = draw(64, arguments.dimension, seed=1)
+    writer = Writer(tier, vectors, arguments.rate)
     idle: list[float] = []
     busy: list[float] = []
-    # By turns, so that a change of the machine's mood reaches both.
-    for _ in range(_TURNS):
-        idle += _search_times(tier, queries, given.searches // _TURNS)
+    # In alternation, so that a slower or faster machine meanwhile affects both.
+    for _ in range(_ROUNDS):
+        idle += _search_times(tier, queries, arguments.searches // _ROUNDS)
         with writer.writing():
-            busy += _search_times(tier, queries, given.searches // _TURNS)
+            busy += _search_times(tier, queries, arguments.searches // _ROUNDS)
     p99_idle, p99_busy = float(np.percentile(idle, 99)), float(np.percentile(busy, 99))
     figures = [
-        Figure("upserts/s alone", given.posts / filling_s),
-        Figure("upserts/s during searches", writer.per_second, 0.95 * given.rate),
-        Figure("search p50, idle, ms", float(np.median(idle)) * 1e3),
-        Figure("search p99, idle, ms", p99_idle * 1e3),
-        Figure("search p50, writing, ms", float(np.median(busy)) * 1e3),
-        Figure("search p99, writing, ms", p99_busy * 1e3),
-        Figure("p99 writing / p99 idle", p99_busy / p99_idle, 1.5, "at_most"),
+        Figure("upserts/s without searches", arguments.posts / filling_s),
+        Figure("upserts/s during searches", writer.per_second, 0.95 * arguments.rate),
+        Figure("search p50 without upserts, ms", float(np.median(idle)) * 1e3),
+        Figure("search p99 without upserts, ms", p99_idle * 1e3),
+        Figure("search p50 during upserts, ms", float(np.median(busy)) * 1e3),
+        Figure("search p99 during upserts, ms", p99_busy * 1e3),
+        Figure("p99 during upserts / p99 without", p99_busy / p99_idle, 1.5, "at_most"),
     ]
-    return report(figures, given.json)
+    return report(figures, arguments.json)
 
 
 def _fill(tier: MatrixHotTier, vectors: Vector) -> float:
@@ -85,7 +86,7 @@ def _search_times(tier: MatrixHotTier, queries: Vector, count: int) -> list[floa
 
 
 class Writer:
-    """Upserts at a steady rate from a thread of its own."""
+    """Upserts posts at a steady rate, in its own thread."""
 
     def __init__(self, tier: MatrixHotTier, vectors: Vector, rate: int) -> None:
         self._tier = tier
@@ -111,13 +112,14 @@ class Writer:
 
     def _make(self, vectors: Vector, count: int) -> list[list[PostEmbedding]]:
         now = now_us()
-        new = len(vectors)
+        num_old = len(vectors)
         batches: list[list[PostEmbedding]] = []
         for number in range(count):
             rows = np.random.default_rng(number).integers(0, len(vectors), _BATCH)
-            places = [row if side % 2 else new + number * _BATCH + side for side, row in enumerate(rows.tolist())]
-            made = zip(places, rows.tolist(), strict=True)
-            batches.append([post(p, vectors[row], created_at_us=Micros(now), revision=number + 2) for p, row in made])
+            # Every second post of a batch is a new one.
+            ids = [row if at % 2 else num_old + number * _BATCH + at for at, row in enumerate(rows.tolist())]
+            pairs = zip(ids, rows.tolist(), strict=True)
+            batches.append([post(p, vectors[row], created_at_us=Micros(now), revision=number + 2) for p, row in pairs])
         return batches
 
     def _run(self, stop: threading.Event) -> None:

@@ -1,8 +1,8 @@
-"""Points/s into the embedded cold tier, durable, against the rate of the engine's bare upsert.
+"""How many points a second the embedded cold tier writes durably, compared with the bare engine. Both build the points
+from the same vectors, store the same payload and flush after every batch. The tier also checks the vectors, guards the
+revisions and keeps its point table. The building of segments, which the bare engine leaves out, is timed separately.
 
-`python -m benchmarks.index [--points N] [--json F]`. By turns, medians of some. Both build the engine's points from the
-same vectors, store the same payload and flush every batch. The tier also checks, guards revisions and keeps its table.
-The building of segments, which the bare engine does not do, is counted apart.
+`python -m benchmarks.index [--points N] [--json F]`. Tier and engine alternate; the rates are medians of five rounds.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from schemas.ids import Generation, Offset, Partition
 from schemas.times import now_us
 
 _BATCH: Final = 1_000
-"""What the index loop takes at once under load."""
-_TURNS: Final = 5
+"""The index loop writes so many records at once under load."""
+_ROUNDS: Final = 5
 
 
 def main() -> int:
@@ -34,34 +34,39 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     collect_rarely()
-    vectors = draw(given.points, given.dimension)
-    rates, shares = zip(*(_turn(vectors) for _ in range(_TURNS)), strict=True)
-    names = ("bare upsert", "bare upsert, never flushed", "cold tier, durable", "cold tier with its segments built")
+    vectors = draw(arguments.points, arguments.dimension)
+    rates, shares = zip(*(_round(vectors) for _ in range(_ROUNDS)), strict=True)
+    names = (
+        "bare engine, flushed",
+        "bare engine, without the time of flushes",
+        "cold tier, flushed",
+        "cold tier, flushed and with segments",
+    )
     figures = [
         Figure(f"{name}, points/s", statistics.median(column))
         for name, column in zip(names, zip(*rates, strict=True), strict=True)
     ]
     figures += [
-        Figure("cold tier / bare, least", min(shares)),
-        Figure("cold tier / bare, most", max(shares)),
-        Figure("cold tier / bare, median", statistics.median(shares), 0.7),
+        Figure("cold tier / bare engine, both flushed: lowest round", min(shares)),
+        Figure("cold tier / bare engine, both flushed: highest round", max(shares)),
+        Figure("cold tier / bare engine, both flushed: median", statistics.median(shares), 0.7),
     ]
-    return report(figures, given.json)
+    return report(figures, arguments.json)
 
 
-def _turn(vectors: Vector) -> tuple[tuple[float, ...], float]:
-    """Points/s of the four, and the tier's share of the bare rate."""
+def _round(vectors: Vector) -> tuple[tuple[float, ...], float]:
+    """Points/s of the four ways, and the tier's rate divided by that of the bare engine."""
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder:
         bare_s, flushes_s = _bare(Path(folder) / "bare", vectors)
         tier_s, segments_s = _tier(Path(folder) / "tier", vectors)
-    taken = (bare_s, bare_s - flushes_s, tier_s, tier_s + segments_s)
-    return tuple(len(vectors) / seconds for seconds in taken), bare_s / tier_s
+    times_s = (bare_s, bare_s - flushes_s, tier_s, tier_s + segments_s)
+    return tuple(len(vectors) / seconds for seconds in times_s), bare_s / tier_s
 
 
 def _bare(folder: Path, vectors: Vector) -> tuple[float, float]:
-    """Seconds in all, and those of the flushes."""
+    """Seconds in total, and seconds of the flushes alone."""
     folder.mkdir()
     shard = engine.EdgeShard.create(
         str(folder),
@@ -83,11 +88,11 @@ def _bare(folder: Path, vectors: Vector) -> tuple[float, float]:
 
 
 def _tier(folder: Path, vectors: Vector) -> tuple[float, float]:
-    """Seconds of writes and flushes, and of building segments."""
+    """Seconds of writes and flushes, and seconds of building segments."""
     now = now_us()
     records = [
-        IndexRecord(one, Partition(number % 8), Offset(number))
-        for number, one in enumerate(posts(vectors, newest_us=now, spacing_us=1000))
+        IndexRecord(embedding, Partition(number % 8), Offset(number))
+        for number, embedding in enumerate(posts(vectors, newest_us=now, spacing_us=1000))
     ]
     segments = _Timed()
     tier = EdgeColdTier(folder, Generation("benchmark"), vectors.shape[1], ColdSettings())

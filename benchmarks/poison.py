@@ -1,7 +1,9 @@
-"""Posts/s of the encoder where one in every 50 makes it fail, against the same posts without it.
+"""How much slower the encoder is when one post in 50 makes the model fail, compared with posts that all succeed. The
+model fails at the end of a batch, when all its work is done: no record can cost more. Both kinds of batches alternate,
+because machines drift.
 
-`python -m benchmarks.poison [--seconds S] [--hidden N] [--layers N] [--events F] [--json F]`. The model fails when all
-the work of a batch is done, which is the most that a poison record can cost. By turns, because machines drift.
+`python -m benchmarks.poison [--seconds S] [--hidden N] [--layers N] [--events F] [--json F]`. Texts come from the posts
+in F, or are generated.
 """
 
 import argparse
@@ -23,21 +25,21 @@ from streams.settings import EncodeSettings
 EVERY: Final = 50
 THREADS: Final = 2
 _POISON: Final = "\x01"
-"""A token of its own, and in no other text."""
+"""The tokenizer gives it a token of its own, and no other text has it."""
 
 
-class _FailsOn:
-    """A model that fails on one token, when all the work is done."""
+class _FailingModel:
+    """A model that fails on one token, after all the work."""
 
     def __init__(self, model: Any, token: int) -> None:
         self._model = model
         self._token = token
 
     def __call__(self, **inputs: Any) -> Any:
-        found = self._model(**inputs)
+        output = self._model(**inputs)
         if (inputs["input_ids"] == self._token).any():
             raise ValueError("poison")
-        return found
+        return output
 
 
 def main() -> int:
@@ -47,36 +49,36 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--events", type=Path)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     settings = EncodeSettings()
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder:
-        package = random_package(Path(folder) / "package", layout(given.hidden, given.layers))
+        package = random_package(Path(folder) / "package", layout(arguments.hidden, arguments.layers))
         encoder = Encoder.load(package, device="cpu", threads=THREADS, budget_tokens=settings.budget_tokens)
     token = encoder._prompts._tokenizer(_POISON)[0]
-    encoder._model._model = _FailsOn(encoder._model._model, token)  # type: ignore[assignment]
-    numbers, posts = itertools.count(), texts(given.events)
-    took = {"clean": 0.0, "poisoned": 0.0}
-    num = dict.fromkeys(took, 0)
-    wrong = 0
-    while sum(took.values()) < given.seconds:
+    encoder._model._model = _FailingModel(encoder._model._model, token)  # type: ignore[assignment]
+    numbers, posts = itertools.count(), texts(arguments.events)
+    seconds = {"clean": 0.0, "poisoned": 0.0}
+    num_posts = dict.fromkeys(seconds, 0)
+    num_wrong = 0
+    while sum(seconds.values()) < arguments.seconds:
         for name, every in (("clean", 0), ("poisoned", EVERY)):
             contexts = _contexts(posts, numbers, settings.batch_records, every)
-            began = time.perf_counter()
+            start = time.perf_counter()
             outcomes = encoder.encode_posts(contexts)
-            took[name] += time.perf_counter() - began
-            num[name] += len(contexts)
-            wrong += sum(
+            seconds[name] += time.perf_counter() - start
+            num_posts[name] += len(contexts)
+            num_wrong += sum(
                 isinstance(outcome, Unencodable) != (_POISON in context.text)
                 for context, outcome in zip(contexts, outcomes, strict=True)
             )
-    rates = {name: num[name] / took[name] for name in num}
+    rates = {name: num_posts[name] / seconds[name] for name in seconds}
     figures = [
-        Figure("no poison, posts/s", rates["clean"]),
-        Figure(f"one poison in {EVERY}, posts/s", rates["poisoned"]),
-        Figure("poisoned / clean", rates["poisoned"] / rates["clean"], 0.5),
-        Figure("neighbours not encoded, or poison encoded", wrong, 0, "at_most"),
+        Figure("no post fails, posts/s", rates["clean"]),
+        Figure(f"one post in {EVERY} fails, posts/s", rates["poisoned"]),
+        Figure(f"one in {EVERY} fails / none fails", rates["poisoned"] / rates["clean"], 0.5),
+        Figure("wrong outcomes: a good post refused, or a failing one encoded", num_wrong, 0, "at_most"),
     ]
-    return report(figures, given.json)
+    return report(figures, arguments.json)
 
 
 def _contexts(posts: Sequence[str], numbers: Iterator[int], num_posts: int, every: int) -> list[PostContext]:

@@ -1,8 +1,9 @@
-"""The best 2000 of a million posts in the cold tier, the newest 200,000 of them also in the hot tier: from request to
-answer in the retriever, without HTTP, against FAISS flat over the same million in one process, batch 1.
+"""How long the retriever takes to answer with the best 2,000 posts, compared with an exhaustive FAISS search
+(IndexFlatIP) over the same posts in one process, one query at a time. All posts are in the cold tier, which has its own
+process as in `nearline up`; the newest are also in the hot tier. A request names a member: the retriever reads the
+member's vector and leaves out the member's own and hidden posts. Times are medians, without HTTP.
 
-`python -m benchmarks.retrieval [--posts N] [--hot N] [--rounds N] [--json F]`. The cold tier has its own process, as in
-`nearline up`. Requests are those of members: their vector is read, their own and their hidden posts are left out.
+`python -m benchmarks.retrieval [--posts N] [--hot N] [--rounds N] [--json F]`
 """
 
 import argparse
@@ -17,9 +18,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from benchmarks._cold_owner import SPACING_US
+from benchmarks._cold_process import SPACING_US
 from benchmarks._table import Figure, report
-from benchmarks._vectors import draw, posts
+from benchmarks._vectors import NUM_AUTHORS, draw, posts
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
@@ -33,10 +34,9 @@ from schemas.times import now_us
 
 _K: Final = 2_000
 _COLD_K: Final = _K + 96
-"""What the retriever asks of the cold tier."""
+"""The retriever asks the cold tier for so many: a margin beyond k."""
 QUERIES: Final = 16
 _THREADS: Final = 2
-_READY_S: Final = 1_800.0
 
 
 def main() -> int:
@@ -46,25 +46,25 @@ def main() -> int:
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     newest = now_us()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-benchmark-")))
-        cold = stack.enter_context(cold_tier(folder, given.posts, given.dimension, newest))
-        vectors = draw(given.posts, given.dimension)
-        hot = hot_tier(vectors[-given.hot :], given.posts - given.hot, newest)
+        cold = stack.enter_context(cold_tier(folder, arguments.posts, arguments.dimension, newest))
+        vectors = draw(arguments.posts, arguments.dimension)
+        hot = hot_tier(vectors[-arguments.hot :], arguments.posts - arguments.hot, newest)
         retriever = stack.enter_context(closing(new_retriever(cold, hot)))
         flat = _flat(vectors)
-        queries = draw(QUERIES, given.dimension, seed=1)
+        queries = draw(QUERIES, arguments.dimension, seed=1)
         calls: list[Callable[[int], object]] = [
-            lambda place: _exact(flat, queries[place], _K),
-            lambda place: _ask(retriever, place),
-            lambda place: cold.search(queries[place], _COLD_K),
-            lambda place: hot.search(queries[place], _K),
+            lambda number: _exact(flat, queries[number], _K),
+            lambda number: _ask(retriever, number),
+            lambda number: cold.search(queries[number], _COLD_K),
+            lambda number: hot.search(queries[number], _K),
         ]
-        times = _measure(calls, given.rounds)
-        recall = float(np.mean([_recall(retriever, flat, queries, place) for place in range(QUERIES)]))
-    return report(_figures(times, recall), given.json)
+        times = _measure(calls, arguments.rounds)
+        recall = float(np.mean([_recall(retriever, flat, queries, number) for number in range(QUERIES)]))
+    return report(_figures(times, recall), arguments.json)
 
 
 class Times(NamedTuple):
@@ -78,39 +78,40 @@ class Times(NamedTuple):
 
 def _figures(times: Times, recall: float) -> list[Figure]:
     return [
-        Figure("FAISS flat, one process, ms", times.flat * 1e3),
-        Figure("retrieve, ms", times.retrieve * 1e3),
-        Figure("cold tier over its socket, ms", times.cold * 1e3),
-        Figure("hot tier, ms", times.hot * 1e3),
-        Figure("cold tier alone / FAISS flat", times.cold / times.flat),
-        Figure("retrieve / FAISS flat", times.retrieve / times.flat, 0.8, "at_most"),
-        Figure("recall against exact", recall, 0.995),
+        Figure("exhaustive FAISS search, ms", times.flat * 1e3),
+        Figure("retriever, whole answer, ms", times.retrieve * 1e3),
+        Figure("cold tier alone, over its socket, ms", times.cold * 1e3),
+        Figure("hot tier alone, ms", times.hot * 1e3),
+        Figure("cold tier alone / exhaustive FAISS search", times.cold / times.flat),
+        Figure("retriever / exhaustive FAISS search", times.retrieve / times.flat, 0.8, "at_most"),
+        Figure("recall of the retriever against the exhaustive search", recall, 0.995),
     ]
 
 
 def _measure(calls: list[Callable[[int], object]], rounds: int) -> Times:
-    """By turns, so that a change of the machine's mood reaches all of them."""
-    taken: list[list[float]] = [[] for _ in calls]
+    """The calls alternate, so that a slower or faster machine meanwhile affects all of them."""
+    times_of_calls: list[list[float]] = [[] for _ in calls]
     for number in range(rounds * QUERIES):
-        for call, times in zip(calls, taken, strict=True):
+        for call, times in zip(calls, times_of_calls, strict=True):
             start = time.perf_counter()
             call(number % QUERIES)
             times.append(time.perf_counter() - start)
-    # The first ones touch memory for the first time.
-    return Times(*(float(np.median(times[QUERIES:] or times)) for times in taken))
+    # Without the first round, which touches memory for the first time.
+    return Times(*(float(np.median(times[QUERIES:] or times)) for times in times_of_calls))
 
 
-def _ask(retriever: Retriever, place: int) -> list[str]:
-    answer = retriever.retrieve(RetrieveRequest(member_id=f"author-{place}", k=_K))
+def _ask(retriever: Retriever, number: int) -> list[str]:
+    answer = retriever.retrieve(RetrieveRequest(member_id=f"author-{number}", k=_K))
     if answer.partial:
         raise RuntimeError(f"the answer is partial: {answer.reasons}")
     return answer.post_ids
 
 
-def _recall(retriever: Retriever, flat: Any, queries: Vector, place: int) -> float:
-    """Of the exact best, without the member's own and hidden posts."""
-    exact = [row for row in _exact(flat, queries[place], _K + 200) if row % 50_000 != place and row != place][:_K]
-    return len({f"post-{row}" for row in exact} & set(_ask(retriever, place))) / len(exact)
+def _recall(retriever: Retriever, flat: Any, queries: Vector, number: int) -> float:
+    """The share of the exactly best posts, without the member's own and hidden ones, that the retriever answers."""
+    best = _exact(flat, queries[number], _K + 200)
+    exact = [row for row in best if row % NUM_AUTHORS != number and row != number][:_K]
+    return len({f"post-{row}" for row in exact} & set(_ask(retriever, number))) / len(exact)
 
 
 def _exact(flat: Any, query_D: Vector, k: int) -> list[int]:
@@ -126,23 +127,22 @@ def _exact(flat: Any, query_D: Vector, k: int) -> list[int]:
 def cold_tier(folder: Path, count: int, dimension: int, newest: Micros) -> Iterator[RemoteColdTier]:
     socket = folder / "cold.sock"
     numbers = map(str, (count, dimension, QUERIES, newest))
-    command = [sys.executable, "-m", "benchmarks._cold_owner", str(folder / "cold"), str(socket), *numbers]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdin is not None
-        assert owner.stdout is not None
-        print(f"writing {count:,} posts to the cold tier", flush=True)
-        if owner.stdout.readline() != "ready\n":
+    command = [sys.executable, "-m", "benchmarks._cold_process", str(folder / "cold"), str(socket), *numbers]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(f"writing {count:,} posts into the cold tier", flush=True)
+        if process.stdout.readline() != "ready\n":
             raise RuntimeError("the cold process did not start")
         with closing(RemoteColdTier(socket, timeout_s=30)) as cold:
             yield cold
-        owner.stdin.close()
+        process.stdin.close()
 
 
 def hot_tier(vectors: Vector, first: int, newest: Micros) -> MatrixHotTier:
     window_s = 2 * len(vectors) * SPACING_US / 1e6
     tier = MatrixHotTier(vectors.shape[1], HotSettings(capacity=len(vectors), window_s=window_s, device="cpu"))
-    batch = list(posts(vectors, newest_us=newest, spacing_us=SPACING_US, first=first))
-    tier.upsert(batch)
+    tier.upsert(list(posts(vectors, newest_us=newest, spacing_us=SPACING_US, first=first)))
     return tier
 
 

@@ -1,9 +1,9 @@
-"""Memory under a steady load, while the broker pauses and the cold tier fails now and then. Nothing is killed.
+"""Whether any process leaks memory under a steady load, while the broker pauses and the cold tier fails now and then.
+Nothing is killed. The same posts change again and again, so that what the tiers hold does not grow: memory that grows
+is leaked. MB are medians of resident memory without pages of files, which the kernel takes back when it needs them
+(the embedded engine maps 32 MB of its log and touches the pages one after the other).
 
-`python -m benchmarks.steady [--minutes M] [--rate R] [--json F]`. The same posts change over and over, so that what the
-tiers hold does not grow: what grows is a leak. Memory is resident memory without pages of files, which the kernel takes
-back when it wants them (the embedded engine maps 32 MB of its log, and uses them up one after the other); the median
-of some looks.
+`python -m benchmarks.steady [--minutes M] [--rate R] [--json F]`
 """
 
 import argparse
@@ -34,26 +34,27 @@ from schemas.api import RetrieveRequest
 
 _POSTS: Final = 2_000
 _LIKED: Final = 10
-"""Posts; so that after some minutes nobody's history grows."""
+"""Posts that get likes. They are few, so that after some minutes no member's history grows any more."""
 _MEMBERS: Final = 200
 _AUTHOR: Final = "author"
-_LOOK_EVERY_S: Final = 2.0
+_SAMPLE_EVERY_S: Final = 2.0
 _PRINT_EVERY: Final = 60
-_TROUBLE_EVERY_S: Final = 60.0
+_FAULT_PAIR_EVERY_S: Final = 60.0
 _PAUSE_S: Final = 3.0
 _COLD_AWAY_S: Final = 5.0
 _QUARTER: Final = (0.2, 0.3)
 _END: Final = (0.9, 1.0)
-"""Shares of the time in which memory is looked at."""
+"""In these parts of the time memory is compared."""
 _GROWTH: Final = 1.1
 
 
-class Look(NamedTuple):
-    """Bytes of each process, and how often one had to be started again."""
-
+class Sample(NamedTuple):
     share: float
+    """Of the time that has passed."""
     memory: dict[str, int]
+    """Bytes, by process."""
     restarts: dict[str, int]
+    """By process."""
 
 
 def main() -> int:
@@ -73,62 +74,62 @@ def _measure(seconds: float, rate: float) -> list[Figure]:
         with breakable_pipeline(data_dir, {"NEARLINE_LOG_LEVEL": "warning"}) as pipeline, ThreadPoolExecutor(1) as pool:
             _write_load(load, round(seconds * rate), rate)
             sent = pool.submit(pipeline.run, "ingest", load, "--rate", str(rate), timeout_s=seconds + 600)
-            looks, troubles = _look_on(pipeline, cold_faults, seconds, sent)
+            samples, num_faults = _watch(pipeline, cold_faults, seconds, sent)
             sent.result()
             pipeline.wait()
-    return [*_figures(looks), Figure("pauses of the broker, outages of the cold tier", troubles)]
+    return [*_figures(samples), Figure("faults: pauses of the broker and outages of the cold tier", num_faults)]
 
 
-def _figures(looks: Sequence[Look]) -> Iterator[Figure]:
-    for name in looks[-1].memory:
-        quarter, end = (_median_mb(looks, name, window) for window in (_QUARTER, _END))
-        yield Figure(f"{name}: MB after a quarter of the time", quarter)
-        yield Figure(f"{name}: MB at the end", end)
-        yield Figure(f"{name}: at the end / after a quarter", end / quarter, _GROWTH, "at_most")
-    yield Figure("processes that were started again", sum(looks[-1].restarts.values()), 0, "at_most")
+def _figures(samples: Sequence[Sample]) -> Iterator[Figure]:
+    for name in samples[-1].memory:
+        quarter, end = (_median_mb(samples, name, window) for window in (_QUARTER, _END))
+        yield Figure(f"{name}: memory after a quarter of the time, MB", quarter)
+        yield Figure(f"{name}: memory at the end, MB", end)
+        yield Figure(f"{name}: memory at the end / after a quarter", end / quarter, _GROWTH, "at_most")
+    yield Figure("restarts of processes", sum(samples[-1].restarts.values()), 0, "at_most")
 
 
-def _median_mb(looks: Sequence[Look], name: str, window: tuple[float, float]) -> float:
+def _median_mb(samples: Sequence[Sample], name: str, window: tuple[float, float]) -> float:
     first, last = window
-    return statistics.median(look.memory[name] for look in looks if first <= look.share <= last) / 1e6
+    return statistics.median(sample.memory[name] for sample in samples if first <= sample.share <= last) / 1e6
 
 
-def _look_on(pipeline: Pipeline, cold_faults: Path, seconds: float, sent: "Future[str]") -> tuple[list[Look], int]:
-    """Looks and asks, and makes trouble of both kinds in turn, until all is sent."""
-    began = time.monotonic()
-    looks: list[Look] = []
-    made = 0
+def _watch(pipeline: Pipeline, cold_faults: Path, seconds: float, sent: "Future[str]") -> tuple[list[Sample], int]:
+    """Takes samples and sends queries until all events are sent. Broker and cold tier fail in turn meanwhile."""
+    start_s = time.monotonic()
+    samples: list[Sample] = []
+    num_faults = 0
     with closing(pipeline.client()) as client:
         while not sent.done():
             with suppress(RetrieverError):
-                client.retrieve(RetrieveRequest(text=f"question {len(looks)}", k=100))
-            now_s = time.monotonic() - began
-            looks.append(_look(pipeline, now_s / seconds))
-            if len(looks) % _PRINT_EVERY == 0:
-                _print(looks[-1])
-            if now_s >= (made + 1) * _TROUBLE_EVERY_S / 2:
-                _pause_broker(pipeline) if made % 2 else _cold_away(cold_faults)
-                made += 1
-            time.sleep(_LOOK_EVERY_S)
-    return looks, made
+                client.retrieve(RetrieveRequest(text=f"question {len(samples)}", k=100))
+            now_s = time.monotonic() - start_s
+            samples.append(_sample(pipeline, now_s / seconds))
+            if len(samples) % _PRINT_EVERY == 0:
+                _print(samples[-1])
+            if now_s >= (num_faults + 1) * _FAULT_PAIR_EVERY_S / 2:
+                _pause_broker(pipeline) if num_faults % 2 else _cold_away(cold_faults)
+                num_faults += 1
+            time.sleep(_SAMPLE_EVERY_S)
+    return samples, num_faults
 
 
-def _look(pipeline: Pipeline, share: float) -> Look:
+def _sample(pipeline: Pipeline, share: float) -> Sample:
     instance = pipeline.instance
-    pids = {"nearline up": instance.supervisor_pid, **{one.name: one.pid for one in instance.processes}}
+    pids = {"nearline up": instance.supervisor_pid, **{process.name: process.pid for process in instance.processes}}
     infos = {name: psutil.Process(pid).memory_info() for name, pid in pids.items() if pid is not None}
     memory = {name: info.rss - info.shared for name, info in infos.items()}
-    return Look(share, memory, {one.name: one.restarts for one in instance.processes})
+    return Sample(share, memory, {process.name: process.restarts for process in instance.processes})
 
 
-def _print(look: Look) -> None:
-    sizes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in look.memory.items())
-    again = ", ".join(f"{name} {number}" for name, number in look.restarts.items() if number)
-    print(f"{look.share:.0%}: {sizes}; started again: {again or 'none'}", flush=True)
+def _print(sample: Sample) -> None:
+    sizes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sample.memory.items())
+    again = ", ".join(f"{name} {number}" for name, number in sample.restarts.items() if number)
+    print(f"{sample.share:.0%}: {sizes}; restarts: {again or 'none'}", flush=True)
 
 
 def _pause_broker(pipeline: Pipeline) -> None:
-    (broker,) = (psutil.Process(one.pid) for one in pipeline.instance.processes if one.name == BROKER)
+    (broker,) = (psutil.Process(process.pid) for process in pipeline.instance.processes if process.name == BROKER)
     broker.send_signal(signal.SIGSTOP)
     time.sleep(_PAUSE_S)
     broker.send_signal(signal.SIGCONT)
@@ -141,17 +142,17 @@ def _cold_away(cold_faults: Path) -> None:
 
 
 def _write_load(file: Path, num_events: int, rate: float) -> None:
-    """Each post is made once and then changed in turn; every fourth event is a like."""
-    randomly, bodies = random.Random(0), texts(None)
+    """Creates each post once and then changes one after the other; every fourth event is a like."""
+    rng, bodies = random.Random(0), texts(None)
     start = datetime.now(UTC)
     with file.open("w", encoding="utf-8") as out:
-        # A deleted author: else each post would also be encoded as a piece of its author's history.
+        # The author is deleted; otherwise each post would be encoded again as an entry of its author's history.
         out.write(json.dumps({"type": "member.deleted", "member_id": _AUTHOR, "at": _moment(start)}) + "\n")
         for number in range(num_events):
             event = {"post_id": f"steady-{number % _POSTS}", "at": _moment(start + timedelta(seconds=number / rate))}
             if number >= _POSTS and number % 4 == 0:
-                event |= {"type": "activity", "post_id": f"steady-{randomly.randrange(_LIKED)}", "action": "like"}
-                event |= {"member_id": f"m-{randomly.randrange(_MEMBERS)}"}
+                event |= {"type": "activity", "post_id": f"steady-{rng.randrange(_LIKED)}", "action": "like"}
+                event |= {"member_id": f"m-{rng.randrange(_MEMBERS)}"}
             else:
                 text = f"{number} {bodies[number % len(bodies)]}"
                 event |= {"type": "post.updated", "author_id": _AUTHOR, "text": text, "created_at": _moment(start)}

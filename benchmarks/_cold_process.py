@@ -1,6 +1,7 @@
-"""The cold process of the retrieval benchmark: an embedded tier behind its socket until stdin closes.
+"""The cold tier's process for the benchmarks of the retriever. It fills an embedded tier with random posts, prints
+"ready", and serves the tier on a Unix socket until stdin closes.
 
-`python -m benchmarks._cold_owner FOLDER SOCKET POSTS DIMENSION QUERIES NEWEST_US`
+`python -m benchmarks._cold_process FOLDER SOCKET POSTS DIMENSION QUERIES NEWEST_US`
 """
 
 import sys
@@ -16,7 +17,7 @@ from schemas.ids import Generation, Offset, Partition
 
 _BATCH = 5_000
 SPACING_US = 1_000_000
-"""Between two posts: a million are eleven days."""
+"""Between the times of two posts: a million posts span eleven days."""
 
 
 def main() -> None:
@@ -24,13 +25,15 @@ def main() -> None:
     count, dimension, queries, newest_us = map(int, sys.argv[3:])
     with closing(EdgeColdTier(folder, Generation("benchmark"), dimension, ColdSettings())) as tier:
         records: list[IndexRecord] = []
-        for number, one in enumerate(posts(draw(count, dimension), newest_us=newest_us, spacing_us=SPACING_US)):
-            records.append(IndexRecord(one, Partition(number % 8), Offset(number)))
+        for number, embedding in enumerate(posts(draw(count, dimension), newest_us=newest_us, spacing_us=SPACING_US)):
+            records.append(IndexRecord(embedding, Partition(number % 8), Offset(number)))
             if len(records) == _BATCH or number == count - 1:
                 tier.write("post", records)
                 records = []
         members = [member(number, vector) for number, vector in enumerate(draw(queries, dimension, seed=1))]
-        tier.write("member", [IndexRecord(one, Partition(0), Offset(number)) for number, one in enumerate(members)])
+        tier.write(
+            "member", [IndexRecord(embedding, Partition(0), Offset(number)) for number, embedding in enumerate(members)]
+        )
         tier.flush()
         with closing(ColdServer(tier, socket)) as server:
             server.start()

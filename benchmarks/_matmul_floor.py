@@ -1,6 +1,8 @@
-"""The floor under an encoder's time: all its matrix products, at the rates of this machine at the model's own shapes.
+"""The least time that an encoder needs: that of its matrix products alone, measured on this machine at the model's own
+shapes.
 
-A rate is the better of two: as many threads as there are, each with products of its own, or all on one product.
+Each product is timed in two ways, and the faster counts: every thread computes products of its own, or all threads
+share one product.
 """
 
 import statistics
@@ -14,9 +16,9 @@ import torch.nn.functional as F
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 _ROWS: Final = 1024
-"""Tokens in a product."""
+"""Tokens in one product."""
 _LENGTH: Final = 64
-"""Tokens of a prompt in the products of attention, the median's."""
+"""Tokens of a prompt in the products of attention: the median of the texts."""
 _MEASURE_S: Final = 0.2
 
 
@@ -29,7 +31,7 @@ def floor_s(config: LlamaConfig, lengths: Sequence[int], dtype: torch.dtype, thr
     shapes += [(hidden, inner), (hidden, inner), (inner, hidden)]
     per_token = sum(_linear_s(inputs, outputs, dtype, threads) for inputs, outputs in shapes)
     per_product = _attention_s(config.num_attention_heads, head, dtype, threads)
-    # Causal: a token sees half of its prompt, twice: for its weights and for their mean.
+    # Causal attention sees half of the prompt. It has two products: the scores, and the weighted mean of the values.
     products = sum(length * (length + 1) / 2 for length in lengths) / _LENGTH**2
     return config.num_hidden_layers * (per_token * sum(lengths) + 2 * per_product * products)
 
@@ -50,23 +52,23 @@ def _attention_s(heads: int, head: int, dtype: torch.dtype, threads: int) -> flo
 
 
 def _best_s(product: Callable[[int], object], threads: int) -> float:
-    """Seconds per product with all threads at work, the better of both ways."""
+    """Seconds per product with all threads at work, in the faster of the two ways."""
     torch.set_num_threads(threads)
-    together = _each_s(product, 0)
+    shared = _median_s(product, 0)
     torch.set_num_threads(1)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        apart = max(pool.map(lambda thread: _each_s(product, thread), range(threads))) / threads
-    return min(together, apart)
+        separate = max(pool.map(lambda thread: _median_s(product, thread), range(threads))) / threads
+    return min(shared, separate)
 
 
 @torch.inference_mode()
-def _each_s(product: Callable[[int], object], thread: int) -> float:
-    """The median of some stretches, as the encoder's time is a median."""
-    taken = []
+def _median_s(product: Callable[[int], object], thread: int) -> float:
+    """Seconds per product: the median over groups of five, as the encoder's time is a median too."""
+    times = []
     product(thread)
     end = time.perf_counter() + _MEASURE_S
     while (began := time.perf_counter()) < end:
         for _ in range(5):
             product(thread)
-        taken.append((time.perf_counter() - began) / 5)
-    return statistics.median(taken)
+        times.append((time.perf_counter() - began) / 5)
+    return statistics.median(times)

@@ -1,4 +1,4 @@
-"""The encoder alone, and a pipeline under a steady load: what `pipeline` and `freshness` compare."""
+"""Measures the encoder alone, and a whole pipeline under a steady load. `pipeline` and `freshness` compare the two."""
 
 import argparse
 import itertools
@@ -20,34 +20,35 @@ from schemas.ids import Micros, PostId, Revision
 from streams.settings import EncodeSettings
 
 ENCODE_THREADS: Final = 2
-_LOOK_EVERY_S: Final = 15.0
+_COUNT_EVERY_S: Final = 15.0
 _WARM_UP_POSTS: Final = 64
 _AUTHOR: Final = "author"
 
 
-class Load(NamedTuple):
-    """Posts in both tiers, and when; and how fresh they were."""
+class PipelineLoad(NamedTuple):
+    """What was seen of a pipeline under load."""
 
-    looks: list[tuple[float, int]]
+    counts: list[tuple[float, int]]
+    """Again and again: the time in seconds, and how many posts were in both tiers."""
     p50_s: float | None
     p99_s: float | None
 
     def rate(self) -> float:
-        """Posts/s between the first tenth and the end: without the start."""
-        steady = self.looks[len(self.looks) // 10 :]
-        (began, first), (ended, last) = steady[0], steady[-1]
-        return (last - first) / (ended - began)
+        """Posts/s without the first tenth of the time, in which the pipeline warms up."""
+        steady = self.counts[len(self.counts) // 10 :]
+        (start, first), (end, last) = steady[0], steady[-1]
+        return (last - first) / (end - start)
 
 
 def encoder_alone(package: Path, texts_file: Path, seconds: float) -> float:
-    """Posts/s of the encoder in a process of its own, two threads, nothing beside it."""
-    command = [sys.executable, "-m", "benchmarks._load", str(package), str(texts_file), str(seconds)]
+    """Posts/s of the encoder in a process of its own with two threads, while nothing else runs."""
+    command = [sys.executable, "-m", "benchmarks._pipeline_load", str(package), str(texts_file), str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
-def pipeline_load(folder: Path, package: Path, texts: Sequence[str], rate: float, seconds: float) -> Load:
-    """Sends that many posts a second for so long, and looks at both tiers meanwhile."""
+def pipeline_load(folder: Path, package: Path, texts: Sequence[str], rate: float, seconds: float) -> PipelineLoad:
+    """Sends `rate` posts a second for so many seconds, and counts the posts in both tiers meanwhile."""
     events = folder / "load.jsonl"
     _write_events(events, texts, round(rate * seconds))
     environment = {
@@ -56,23 +57,23 @@ def pipeline_load(folder: Path, package: Path, texts: Sequence[str], rate: float
         "NEARLINE_LOG_LEVEL": "warning",
     }
     with Pipeline(folder / "data", package=package, environment=environment) as pipeline:
-        # `ready` is the retriever's word; a first post says that all stages are there.
+        # `ready` only speaks for the retriever. When a first post has come through, all stages run.
         pipeline.ingest([_event("first", "a first post", _now())])
         pipeline.wait()
         stop = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             sent = pool.submit(pipeline.run, "ingest", events, "--rate", str(rate), timeout_s=seconds + 600)
             sent.add_done_callback(lambda _: stop.set())
-            looks = list(_looks(pipeline, stop))
+            counts = list(_posts_in_both_tiers(pipeline, stop))
             sent.result()
         with closing(pipeline.client()) as client:
             fresh = client.status().freshness_s
-    return Load(looks, fresh.p50, fresh.p99)
+    return PipelineLoad(counts, fresh.p50, fresh.p99)
 
 
-def _looks(pipeline: Pipeline, stop: threading.Event) -> Iterator[tuple[float, int]]:
+def _posts_in_both_tiers(pipeline: Pipeline, stop: threading.Event) -> Iterator[tuple[float, int]]:
     with closing(pipeline.client()) as client:
-        while not stop.wait(_LOOK_EVERY_S):
+        while not stop.wait(_COUNT_EVERY_S):
             tiers = client.status().tiers
             if tiers.cold.posts is not None and tiers.hot.posts is not None:
                 yield time.monotonic(), min(tiers.cold.posts, tiers.hot.posts)
@@ -81,7 +82,7 @@ def _looks(pipeline: Pipeline, stop: threading.Event) -> Iterator[tuple[float, i
 def _write_events(file: Path, texts: Sequence[str], num_posts: int) -> None:
     now = _now()
     with file.open("w", encoding="utf-8") as out:
-        # A deleted author: else each post would also be encoded as a piece of its author's history.
+        # The author is deleted; otherwise each post would be encoded again as an entry of its author's history.
         out.write(json.dumps({"type": "member.deleted", "member_id": _AUTHOR, "at": now}) + "\n")
         for number in range(num_posts):
             out.write(json.dumps(_event(f"load-{number}", _distinct(texts, number), now)) + "\n")
@@ -109,10 +110,10 @@ def _encode(package: Path, texts: Sequence[str], seconds: float) -> float:
     encoder = Encoder.load(package, device="cpu", threads=ENCODE_THREADS, budget_tokens=settings.budget_tokens)
     numbers = itertools.count()
     encoder.encode_posts(_contexts(texts, numbers, _WARM_UP_POSTS))
-    began, done = time.monotonic(), 0
-    while time.monotonic() - began < seconds:
-        done += len(encoder.encode_posts(_contexts(texts, numbers, settings.batch_records)))
-    return done / (time.monotonic() - began)
+    start, num_posts = time.monotonic(), 0
+    while time.monotonic() - start < seconds:
+        num_posts += len(encoder.encode_posts(_contexts(texts, numbers, settings.batch_records)))
+    return num_posts / (time.monotonic() - start)
 
 
 def _contexts(texts: Sequence[str], numbers: Iterator[int], num_posts: int) -> list[PostContext]:
@@ -123,12 +124,12 @@ def _contexts(texts: Sequence[str], numbers: Iterator[int], num_posts: int) -> l
 
 
 def _distinct(texts: Sequence[str], number: int) -> str:
-    """No text comes twice: a repeated one would cost the encoder nothing."""
+    """A text that comes only once: a repeated one would cost the encoder nothing."""
     return f"{number} {texts[number % len(texts)]}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The encoder alone: prints posts/s.")
+    parser = argparse.ArgumentParser(description="Prints the posts/s of the encoder alone.")
     parser.add_argument("package", type=Path)
     parser.add_argument("texts", type=Path, help="a JSON list")
     parser.add_argument("seconds", type=float)

@@ -1,4 +1,5 @@
-"""What a user would otherwise pick: stock sentence-transformers, and a plain loop over batches with AutoModel."""
+"""The encoders that ours is compared with: sentence-transformers as it is installed, and a plain loop over batches with
+AutoModel."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,14 +18,14 @@ from schemas.embeddings import Vector
 Encode = Callable[[Sequence[str]], Any]
 
 _BATCH: Final = 32
-"""What sentence-transformers takes unless told otherwise."""
-_MOST_TOKENS: Final = 512
+"""The default of sentence-transformers."""
+_MAX_TOKENS: Final = 512
 
 
 def sentence_transformers(
-    package: Path, threads: int, *, device: str = "cpu", most_tokens: int = _MOST_TOKENS
+    package: Path, threads: int, *, device: str = "cpu", most_tokens: int = _MAX_TOKENS
 ) -> Encode:
-    """As a user gets it. Texts are rendered prompts."""
+    """With its default settings. Texts are rendered prompts."""
     stock = SentenceTransformer(str(package), device=device)
     stock.max_seq_length = most_tokens
 
@@ -36,21 +37,21 @@ def sentence_transformers(
 
 
 def auto_model(package: Path, threads: int) -> Encode:
-    """Batches in the order given, padded to their longest text."""
+    """Batches in the order of the prompts, each padded to its longest text."""
     tokenizer = AutoTokenizer.from_pretrained(str(package))  # type: ignore[no-untyped-call]
     model = AutoModel.from_pretrained(str(package)).eval()
 
     @torch.inference_mode()
     def encode(prompts: Sequence[str]) -> Any:
         torch.set_num_threads(threads)
-        found = []
+        vectors = []
         for start in range(0, len(prompts), _BATCH):
             batch = list(prompts[start : start + _BATCH])
-            inputs = tokenizer(batch, padding=True, truncation=True, max_length=_MOST_TOKENS, return_tensors="pt")
+            inputs = tokenizer(batch, padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt")
             hidden = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
             mask = inputs["attention_mask"].unsqueeze(-1)
-            found.append(F.normalize((hidden.float() * mask).sum(1) / mask.sum(1), dim=-1))
-        return torch.cat(found).numpy()
+            vectors.append(F.normalize((hidden.float() * mask).sum(1) / mask.sum(1), dim=-1))
+        return torch.cat(vectors).numpy()
 
     return encode
 
@@ -59,7 +60,8 @@ def auto_model(package: Path, threads: int) -> Encode:
 def one_by_one(
     package: Path, prompts: Sequence[list[int]], dimension: int, dtype: torch.dtype, device: str = "cpu"
 ) -> Vector:
-    """The truth: transformers' own attention, one prompt at a time, mean pooling."""
+    """The vectors that all encoders must reproduce: transformers' eager attention, one prompt at a time, mean
+    pooling."""
     config = LlamaConfig.from_json_file(package / "config.json")
     config._attn_implementation = "eager"
     model = LlamaModel.from_pretrained(package, config=config, dtype=dtype).eval().to(device)

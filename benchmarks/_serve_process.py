@@ -1,7 +1,7 @@
-"""The retriever's process of the overload benchmark, as `nearline up` puts it together, with a hot tier that nobody
-fills and no model: HTTP on a free port until stdin closes.
+"""The retriever's process for the overload benchmark, built as in `nearline up`, but with a fixed hot tier and without
+a model. It prints its URL and serves HTTP on a free port until stdin closes.
 
-`python -m benchmarks._served COLD_SOCKET POSTS HOT DIMENSION NEWEST_US` prints the URL.
+`python -m benchmarks._serve_process COLD_SOCKET POSTS HOT DIMENSION NEWEST_US`
 """
 
 import sys
@@ -29,8 +29,8 @@ def main() -> None:
         closing(RemoteColdTier(Path(sys.argv[1]), timeout_s=30)) as cold,
         closing(new_retriever(cold, hot)) as retriever,
     ):
-        feed = HotFeed(_never, retriever.generation, hot, TrendingLists(), window_s=1.0)
-        app = create_app(retriever, feed, _never, ServeSettings())
+        feed = HotFeed(_not_needed, retriever.generation, hot, TrendingLists(), window_s=1.0)
+        app = create_app(retriever, feed, _not_needed, ServeSettings())
         stop = Event()
         Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
         collect_rarely()
@@ -38,8 +38,8 @@ def main() -> None:
         serve(app, "127.0.0.1", 0, lambda url: print(url, flush=True), stop)
 
 
-def _never() -> Never:
-    raise RuntimeError("not asked in this benchmark")
+def _not_needed() -> Never:
+    raise RuntimeError("this benchmark needs no Kafka client and no status")
 
 
 if __name__ == "__main__":
