@@ -1,5 +1,6 @@
 """`nearline evaluate`: measures how well packages find what members acted on, beside plain baselines."""
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,8 @@ import click
 from nearline.commands._terminal import on_terminal, print_table
 
 if TYPE_CHECKING:
-    from trainer.evaluation.evaluation import Measured
+    from encoders.package.model_package import ModelPackage
+    from trainer.evaluation.evaluation import Evaluation, Measured
     from trainer.evaluation.popularity_correlation import Correlation
 
 _HEADER = ("system", "history", "form", "dim", "members", "R@10", "R@100", "R@500", "R@2000", "NDCG", "R@100 95 %")
@@ -43,8 +45,6 @@ def evaluate(
     Example:
       nearline evaluate my-package other-package --events events.jsonl.gz --picture recall.png
     """
-    from tqdm import tqdm
-
     from encoders.package.model_package import ModelPackage
     from nearline.commands._recorded_events import read_feed
     from trainer.data.feed import task_at
@@ -53,26 +53,30 @@ def evaluate(
     loaded = [ModelPackage.load(folder) for folder in packages]
     feed = read_feed(events)
     evaluation = Evaluation(feed, task_at(feed, feed.cut(holdout)))
-    measurements: list[Measured] = []
-    with tqdm(desc="systems", disable=not on_terminal(), unit="") as bar:
-        for package in loaded:
-            for measured in evaluation.package(package, both_forms=True, device=device):
-                measurements.append(measured)
-                bar.update()
-        for measured in evaluation.baselines():
-            measurements.append(measured)
-            bar.update()
+    measurements = _measure(evaluation, loaded, device)
     probes = {str(package.generation): evaluation.probe(package, device=device) for package in loaded}
     _print(measurements)
     _print_probes(probes)
     if json_file is not None:
         json_file.write_bytes(report(evaluation, measurements, probes))
     if picture is not None:
-        from trainer.evaluation.recall_plot import draw_recall
+        _draw(evaluation, measurements, picture)
 
-        ks = [k for k in range(1, len(evaluation.task.candidates) + 1) if k <= 2000]
-        curves = {_name(measured): evaluation.curve(measured, ks) for measured in measurements if _is_main(measured)}
-        draw_recall(curves, ks, picture)
+
+def _measure(evaluation: "Evaluation", packages: "list[ModelPackage]", device: str) -> "list[Measured]":
+    from tqdm import tqdm
+
+    of_packages = (evaluation.package(package, both_forms=True, device=device) for package in packages)
+    systems = chain(chain.from_iterable(of_packages), evaluation.baselines())
+    return list(tqdm(systems, desc="systems", disable=not on_terminal(), unit=""))
+
+
+def _draw(evaluation: "Evaluation", measurements: "list[Measured]", picture: Path) -> None:
+    from trainer.evaluation.recall_plot import draw_recall
+
+    ks = [k for k in range(1, len(evaluation.task.candidates) + 1) if k <= 2000]
+    curves = {_name(measured): evaluation.curve(measured, ks) for measured in measurements if _is_main(measured)}
+    draw_recall(curves, ks, picture)
 
 
 def _print(measurements: "list[Measured]") -> None:

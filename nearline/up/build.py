@@ -191,7 +191,7 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
     from indexer.hot.tier import MatrixHotTier
     from nearline.ask.status import read_status
     from nearline.ask.status_sources import sources_of_serve
-    from nearline.up.metrics import announce, withdraw
+    from nearline.up.metrics import withdraw
     from retriever.answer.retriever import Retriever
     from retriever.answer.warming_encoder import WarmingEncoder
     from retriever.feed.trending_lists import TrendingLists
@@ -203,8 +203,7 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
     check_presence("hot.device", settings.hot.device)
     check_presence("encode.device", settings.encode.device)
     package = ModelPackage.read(settings.package_folder)
-    hot = MatrixHotTier(package.dimension, settings.hot)
-    trending = TrendingLists()
+    hot, trending = MatrixHotTier(package.dimension, settings.hot), TrendingLists()
     feed = _hot_feed(settings, package, hot, trending)
     encoder = WarmingEncoder(lambda: _query_encoder(settings, package))
     cold = _cold_reader(settings, package)
@@ -216,9 +215,7 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
     tls = server_context(settings.serve)
 
     def on_listening(url: str) -> None:
-        log.info("listening", url=url)
-        port = int(url.rpartition(":")[2])
-        announce(SERVE, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
+        _announce_serve(settings, url)
         has_started()
 
     def run(stop: Event) -> None:
@@ -230,6 +227,15 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
             withdraw(SERVE, settings.data_dir)
 
     return run
+
+
+def _announce_serve(settings: Settings, url: str) -> None:
+    """Tells Prometheus the port. It is the one at which questions are answered."""
+    from nearline.up.metrics import announce
+
+    log.info("listening", url=url)
+    port = int(url.rpartition(":")[2])
+    announce(SERVE, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
 
 
 def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending: "TrendingLists") -> "HotFeed":
