@@ -1,8 +1,9 @@
-"""The context stage, one worker, both hops, histories of 50: input events/s, and how much of it is our own work.
+"""The context stage with one worker, both hops and histories of 50 entries: its speed, and what its own work costs.
 
-`python -m benchmarks.context_stage [--events N] [--json F]`. Starts a broker of its own in a temporary folder. The
-second figure divides by a run of the same transactions whose apply does nothing: as many records are read, sent and
-committed, with the bytes that the stage itself has sent.
+`python -m benchmarks.context_stage [--events N] [--json F]`. Starts a broker of its own in a temporary folder.
+
+Measures the stage, and then the same transactions with an empty apply: as many records are read, sent and committed,
+with the bytes that the stage itself has sent. The share is the speed of the stage divided by that of the empty apply.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from schemas.ids import Offset
 from schemas.times import now_us
 from streams.contexts.processor import CHANGELOGS, ContextProcessor
 from streams.contexts.stage import DUE_AT_ONCE
-from streams.kafka.clients import producer_config
+from streams.kafka.clients import admin, producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Output, Place
 from streams.kafka.topics import ensure_topics
@@ -42,12 +43,13 @@ MEMBERS: Final = 1_000
 POSTS: Final = 5_000
 HISTORY: Final = 50
 ACTIONS: Final = ("like", "comment", "share", "click")
-"""All of them make history: the most that an event can cost."""
-MADE_OF: Final = {topics.ACTIVITY_BY_POST: topics.ACTIVITY, topics.ACTIONS_BY_MEMBER: topics.ACTIVITY_BY_POST}
-"""What hops come of, so that the empty apply too is done two hops after the last event. Were each record to make a part
-of one, they would get fewer with every batch, and the last of twenty batches would be almost empty."""
-KEPT_BYTES: Final = 64 * 1024 * 1024
-"""Of the records of each topic that are sent again by the empty apply, over and over."""
+"""All of them make history, which is the most that an event can cost."""
+SOURCE_OF: Final = {topics.ACTIVITY_BY_POST: topics.ACTIVITY, topics.ACTIONS_BY_MEMBER: topics.ACTIVITY_BY_POST}
+"""The topic whose records produce the hops of a topic. With it the empty apply also ends two hops after the last event.
+If every record produced a fraction of a hop instead, the hops would get fewer with every batch."""
+REPLAYED_BYTES: Final = 64 * 1024 * 1024
+"""For each topic the empty apply sends the first records of this size, over and over."""
+MIN_SHARE: Final = 0.2
 TEXT: Final = "a post of the usual length, with a few words about a thing that happened to somebody; " * 4
 
 
@@ -63,16 +65,16 @@ def main() -> int:
         empty = _measure_empty(kafka, recorded, arguments.events)
     return report(
         [
-            Figure("input events/s", real, 10_000),
+            Figure("input events/s", real),
             Figure("input events/s with an empty apply", empty),
-            Figure("share of the empty apply", real / empty, 0.5),
+            Figure("share of the empty apply", real / empty, MIN_SHARE),
         ],
         arguments.json,
     )
 
 
 def _measure_stage(kafka: KafkaSettings, folder: Path, num_events: int) -> tuple[float, "Recorded"]:
-    """Histories are filled first."""
+    """Events per second, and the records that the stage sent. Histories are filled before the measurement."""
     ensure_topics(kafka, topics.core_topics())
     feed = Feed(kafka)
     feed.send(feed.posts())
@@ -87,7 +89,7 @@ def _measure_stage(kafka: KafkaSettings, folder: Path, num_events: int) -> tuple
 
 
 def _measure_empty(kafka: KafkaSettings, recorded: "Recorded", num_events: int) -> float:
-    _forget_topics(kafka)
+    _delete_topics(kafka)
     ensure_topics(kafka, topics.core_topics())
     feed = Feed(kafka)
     feed.send(feed.actions(num_events))
@@ -95,24 +97,24 @@ def _measure_empty(kafka: KafkaSettings, recorded: "Recorded", num_events: int) 
 
 
 class Recorded:
-    """What a run sent, by topic: how many records, and the first of them as they were; and how many it read."""
+    """The traffic of a run by topic: how many records it read and sent, and the first of the sent ones."""
 
     def __init__(self) -> None:
         self.num_read: Counter[str] = Counter()
         self.num_sent: Counter[str] = Counter()
         self.outputs: dict[str, list[Output]] = defaultdict(list)
-        self._kept_bytes: Counter[str] = Counter()
+        self._recorded_bytes: Counter[str] = Counter()
 
     def add(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
             self.num_sent[output.topic] += 1
-            if self._kept_bytes[output.topic] < KEPT_BYTES:
-                self._kept_bytes[output.topic] += len(output.value or b"")
+            if self._recorded_bytes[output.topic] < REPLAYED_BYTES:
+                self._recorded_bytes[output.topic] += len(output.value or b"")
                 self.outputs[output.topic].append(output)
 
 
 class Recording:
-    """The real processor, watched."""
+    """The real processor. Records what it reads and sends."""
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
@@ -135,17 +137,19 @@ class Recording:
 
 
 class EmptyApply:
-    """Sends what the real one sent, as many records of each topic for as many that it reads, and looks at nothing."""
+    """Sends what the real processor has sent: as many records of each topic for the same number of records read. Does
+    not look at the records."""
 
     def __init__(self, recorded: Recorded) -> None:
         num_read = recorded.num_read
         self._rates = {
-            topic: number / (num_read[MADE_OF[topic]] if topic in MADE_OF else num_read.total())
+            topic: number / (num_read[SOURCE_OF[topic]] if topic in SOURCE_OF else num_read.total())
             for topic, number in recorded.num_sent.items()
         }
-        # The same bytes: what compresses worse costs both sides more.
+        # The same bytes, because bytes that compress worse cost more.
         self._outputs = {topic: itertools.cycle(outputs) for topic, outputs in recorded.outputs.items()}
-        self._owed = dict.fromkeys(self._rates, 0.0)
+        # The fractions of records that were not sent yet.
+        self._due = dict.fromkeys(self._rates, 0.0)
 
     def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
         pass
@@ -163,9 +167,9 @@ class EmptyApply:
         outputs: list[Output] = []
         num_read = Counter(map(_topic, records))
         for topic, rate in self._rates.items():
-            self._owed[topic] += rate * (num_read[MADE_OF[topic]] if topic in MADE_OF else len(records))
-            number = int(self._owed[topic])
-            self._owed[topic] -= number
+            self._due[topic] += rate * (num_read[SOURCE_OF[topic]] if topic in SOURCE_OF else len(records))
+            number = int(self._due[topic])
+            self._due[topic] -= number
             outputs += itertools.islice(self._outputs[topic], number)
         return Processed(outputs, len(records))
 
@@ -174,7 +178,7 @@ class EmptyApply:
 
 
 class Feed:
-    """Seeded events, sent in one go."""
+    """Sends events that are the same in every run."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._producer = Producer(producer_config(kafka, **{"queue.buffering.max.messages": 1_000_000}))
@@ -207,7 +211,7 @@ class Feed:
 
 
 def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings) -> float:
-    """Seconds from the first commit until nothing is left to read."""
+    """The seconds from the first commit until no record is left to read."""
     loop = TransactionalLoop(
         kafka,
         processor,
@@ -234,13 +238,13 @@ def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings)
 
 
 def _progress(kafka: KafkaSettings) -> Callable[[], tuple[int, int]]:
-    """Offsets committed, and records left."""
+    """Gives the sum of all committed offsets, and the number of records left."""
     reader = OffsetReader(kafka)
     places = reader.places(stages.CONTEXTS.topics)
 
     def read() -> tuple[int, int]:
-        done = sum(offset or 0 for offset in reader.committed(topics.CONTEXTS_GROUP, places).values())
-        return done, sum(reader.ends(places).values()) - done
+        committed = sum(offset or 0 for offset in reader.committed(topics.CONTEXTS_GROUP, places).values())
+        return committed, sum(reader.ends(places).values()) - committed
 
     return read
 
@@ -252,9 +256,7 @@ def _until(condition: Callable[[], bool], worker: threading.Thread) -> None:
         time.sleep(0.1)
 
 
-def _forget_topics(kafka: KafkaSettings) -> None:
-    from streams.kafka.clients import admin
-
+def _delete_topics(kafka: KafkaSettings) -> None:
     client = admin(kafka)
     for deleted in client.delete_consumer_groups([topics.CONTEXTS_GROUP]).values():
         deleted.result(30)

@@ -62,7 +62,7 @@ def expire_waiting(row: PostRow, now_us: Micros, rules: ContextRules) -> PostCha
 
 def waiting_since_us(row: PostRow) -> Micros | None:
     """When the oldest action that waits for this post came; None if none waits."""
-    return min((waiting.since_us for waiting in row.waiting_actions), default=None)
+    return min(waiting.since_us for waiting in row.waiting_actions) if row.waiting_actions else None
 
 
 def waiting_until_us(since_us: Micros, rules: ContextRules) -> Micros:

@@ -93,7 +93,7 @@ class MemberRow(Struct, frozen=True, gc=False):
     """Posts in whose rows an action of this member may wait. When the member is deleted, they are told to erase it."""
 
 
-class Hop(NamedTuple):
+class Hop(Struct, frozen=True, gc=False):
     """A message to another row: a MemberAction to the member with this id, a PostActivity to the post."""
 
     entity_id: str
@@ -108,7 +108,7 @@ class Unplaced(NamedTuple):
     cause: str
 
 
-class PostChange(NamedTuple):
+class PostChange(Struct, frozen=True, gc=False):
     """What one event did to a post row. `note` names what was skipped, so that it is counted; empty if nothing was."""
 
     row: PostRow
@@ -118,7 +118,7 @@ class PostChange(NamedTuple):
     note: str = ""
 
 
-class MemberChange(NamedTuple):
+class MemberChange(Struct, frozen=True, gc=False):
     """What one event did to a member row. `note` as for posts."""
 
     row: MemberRow

@@ -248,9 +248,9 @@ class ContextProcessor:
 
     def _send_hops(self, hops: Iterable[Hop], origin_ms: Millis) -> None:
         headers = with_origin(origin_ms)
-        for entity_id, payload in hops:
-            topic = topics.ACTIONS_BY_MEMBER if isinstance(payload, MemberAction) else topics.ACTIVITY_BY_POST
-            self._outputs.append(Output(topic, entity_id.encode(), encode_hop(payload), headers))
+        for hop in hops:
+            topic = topics.ACTIONS_BY_MEMBER if isinstance(hop.payload, MemberAction) else topics.ACTIVITY_BY_POST
+            self._outputs.append(Output(topic, hop.entity_id.encode(), encode_hop(hop.payload), headers))
 
     def _send_unplaced(self, unplaced: Iterable[Unplaced]) -> None:
         for action in unplaced:
