@@ -1,6 +1,7 @@
 """Folders are the architecture: arrows point one way, and quick commands stay quick."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -90,6 +91,16 @@ def test_the_page_of_the_kit_names_each_of_its_files() -> None:
 
 def test_the_longest_tests_are_where_the_order_of_tests_looks_for_them() -> None:
     assert [path for path in LONGEST if not (ROOT / path).exists()] == []
+
+
+def test_what_the_architecture_page_names_is_there() -> None:
+    """Everything in backticks with a slash in it is a path from the root, or a room of the folder in the same row."""
+    missing = []
+    for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines():
+        paths = [path for path in re.findall(r"`([^`]+)`", line) if "/" in path]
+        folder = paths[0] if line.startswith("| `") and paths else ""
+        missing += [path for path in paths if not (ROOT / path).exists() and not (ROOT / folder / path).exists()]
+    assert missing == []
 
 
 def test_a_benchmark_can_be_called_as_a_file() -> None:
