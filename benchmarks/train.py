@@ -30,12 +30,13 @@ from nearline.commands._recorded_events import read_feed
 from schemas.ids import Micros
 from trainer.checkpoints import work_folder
 from trainer.data.dataset import training_data
-from trainer.data.feed import Feed, task_at
+from trainer.data.feed import Feed
 from trainer.evaluation.evaluation import Evaluation, Measured
 from trainer.evaluation.ranking_metrics import share_better
+from trainer.evaluation.task import evaluation_task
 from trainer.model.packed_llama import Features, PackedLlama
 from trainer.settings import TrainSettings
-from trainer.training import PACKED, Fitting, Form, Plan, begin, prepare, train
+from trainer.training import PACKED, BatchFormat, Plan, PreparedTraining, prepare, starting_point, train
 
 _HOLDOUT: Final = 0.15
 _BOUNDS: Final = {"100": 0.27, "500": 0.46, "2000": 0.63}
@@ -62,7 +63,7 @@ def main() -> int:
     given = parser.parse_args()
     feed = read_feed([given.events])
     cut_us = feed.cut(_HOLDOUT)
-    evaluation = Evaluation(feed, task_at(feed, cut_us))
+    evaluation = Evaluation(feed, evaluation_task(feed, cut_us))
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as name:
         folder = Path(name)
         plans = [Plan(cut_us, given.tokens, seed, TrainSettings(), "benchmark") for seed in range(given.seeds)]
@@ -157,11 +158,11 @@ def _padded(prompts: list[Prompt], **_: Any) -> Features:
 
 def _speed(feed: Feed, plan: Plan, folder: Path) -> list[Figure]:
     """By turns, so that a machine that is busy for a while is so for both."""
-    forms = {"packed": PACKED, "padded": Form(PaddedLlama, _padded)}
-    fittings = {name: _prepared(feed, plan, folder / name, form) for name, form in forms.items()}
-    for fitting in fittings.values():
-        _posts_per_s(fitting)
-    taken = [{name: _posts_per_s(fitting) for name, fitting in fittings.items()} for _ in range(_ROUNDS)]
+    formats = {"packed": PACKED, "padded": BatchFormat(PaddedLlama, _padded)}
+    trainings = {name: _prepared(feed, plan, folder / name, batch_format) for name, batch_format in formats.items()}
+    for prepared in trainings.values():
+        _posts_per_s(prepared)
+    taken = [{name: _posts_per_s(prepared) for name, prepared in trainings.items()} for _ in range(_ROUNDS)]
     ratios = sorted(one["packed"] / one["padded"] for one in taken)
     return [
         Figure("posts/s, median", statistics.median(one["packed"] for one in taken)),
@@ -172,16 +173,16 @@ def _speed(feed: Feed, plan: Plan, folder: Path) -> list[Figure]:
     ]
 
 
-def _prepared(feed: Feed, plan: Plan, work: Path, form: Form) -> Fitting:
+def _prepared(feed: Feed, plan: Plan, work: Path, batch_format: BatchFormat) -> PreparedTraining:
     work.mkdir()
     data = training_data(feed, plan.cut_us)
-    return prepare(begin(plan, data, work), data, plan, work, form=form)
+    return prepare(starting_point(plan, data, work), data, plan, work, batch_format=batch_format)
 
 
-def _posts_per_s(fitting: Fitting) -> float:
+def _posts_per_s(prepared: PreparedTraining) -> float:
     began = time.perf_counter()
-    fitting.trainer.train()
-    return fitting.seen["posts"] / (time.perf_counter() - began)
+    prepared.trainer.train()
+    return prepared.seen["posts"] / (time.perf_counter() - began)
 
 
 def _digests(feed: Feed, plan: Plan, folder: Path) -> Figure:

@@ -1,4 +1,7 @@
-"""The folder beside a package that is in the making: its plan and its checkpoints, what a training goes on from."""
+"""The work folder beside a package that is being trained: the plan and the checkpoints that a training resumes from.
+
+Owns when the folder is made, resumed and removed. Knows no model: the trainer writes the checkpoints.
+"""
 
 import json
 import shutil
@@ -13,8 +16,8 @@ from encoders.errors import PackageError
 from trainer.errors import BadStart, TrainerError
 
 _PLAN_FILE: Final = "plan.json"
-_NO_ROOM: Final = 64 * 1024 * 1024
-"""A disk with less is taken for full: the libraries do not say why they could not write."""
+_FULL_DISK_BYTES: Final = 64 * 1024 * 1024
+"""A disk with less free space is taken to be full: the libraries do not say why they could not write."""
 
 
 def work_folder(out: Path) -> Path:
@@ -22,7 +25,8 @@ def work_folder(out: Path) -> Path:
 
 
 def open_work(work: Path, record: Mapping[str, Any], *, resume: bool) -> None:
-    """Refuses to go on with other events or settings than those of the checkpoints. Raises BadStart."""
+    """Makes the folder, or checks that it is of this plan: a training is not resumed with other events or settings.
+    Raises BadStart."""
     file = work / _PLAN_FILE
     if work.exists() and not resume:
         raise BadStart(f"{work} holds a training that was not finished; go on with --resume, or remove it")
@@ -36,8 +40,9 @@ def open_work(work: Path, record: Mapping[str, Any], *, resume: bool) -> None:
 
 
 def last_checkpoint(work: Path) -> str | None:
-    """The newest whole one; what a kill left half-written is taken away. The state is what is written last."""
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda one: -int(one.name.rpartition("-")[2])):
+    """The newest complete checkpoint; newer ones that a kill left half-written are removed. A checkpoint is complete
+    when its trainer state can be read: that file is written last."""
+    for folder in sorted(work.glob("checkpoint-*"), key=_step, reverse=True):
         try:
             json.loads((folder / "trainer_state.json").read_bytes())
             return str(folder)
@@ -46,17 +51,22 @@ def last_checkpoint(work: Path) -> str | None:
     return None
 
 
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 @contextmanager
-def kept_if_worth_it(work: Path) -> Iterator[None]:
-    """What ends before its first checkpoint leaves nothing. A library's error on a full disk becomes BadStart."""
+def keep_checkpoints(work: Path) -> Iterator[None]:
+    """When the training inside fails, the folder stays if it has a checkpoint and is removed if it has none. A
+    library's error on a full disk becomes BadStart."""
     try:
         yield
     except BaseException as error:
-        kept = last_checkpoint(work) if PartialState().is_main_process else str(work)
-        full = shutil.disk_usage(work).free < _NO_ROOM
-        if kept is None:
+        checkpoint = last_checkpoint(work) if PartialState().is_main_process else str(work)
+        is_full = shutil.disk_usage(work).free < _FULL_DISK_BYTES
+        if checkpoint is None:
             shutil.rmtree(work)
-        if full and isinstance(error, Exception) and not isinstance(error, TrainerError | PackageError):
-            mend = "make room and go on with --resume" if kept else "make room and begin again"
+        if is_full and isinstance(error, Exception) and not isinstance(error, TrainerError | PackageError):
+            mend = "make room and go on with --resume" if checkpoint else "make room and begin again"
             raise BadStart(f"the disk of {work.parent} is full; {mend}") from error
         raise

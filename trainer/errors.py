@@ -1,9 +1,9 @@
 """
 TrainerError
 ├── BadEvents       the events hold nothing to learn from, or nothing to measure with
-├── BadStart        what training shall start from, or go on from, cannot be used
+├── BadStart        the settings, the starting point or the work folder of a training cannot be used
 ├── BadRegistry     the registry cannot be read or written, or does not hold what was asked for
-└── NotBetter       the gate: the package is not better than the one it would follow
+└── NotBetter       the quality gate: the package is not better than the one it would follow
 """
 
 
@@ -16,7 +16,7 @@ class BadEvents(TrainerError):
 
 
 class BadStart(TrainerError):
-    """Names the folder and the mend."""
+    """Names the folder or the setting, and how to mend it."""
 
 
 class BadRegistry(TrainerError):
@@ -24,4 +24,4 @@ class BadRegistry(TrainerError):
 
 
 class NotBetter(TrainerError):
-    """Says both figures."""
+    """Says the recall of both packages."""

@@ -1,4 +1,4 @@
-"""What training is told, checked when it is read."""
+"""The settings of a training, checked when they are read."""
 
 import tomllib
 from pathlib import Path
@@ -15,7 +15,7 @@ TaskName = Literal["title_body", "same_subject", "same_tag"]
 class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # The model, where it is made from nothing.
+    # The model, where it is made from scratch.
     hidden: int = Field(128, ge=8)
     layers: int = Field(4, ge=0)
     heads: int = Field(4, ge=1)
@@ -23,39 +23,39 @@ class TrainSettings(BaseModel):
     post_tokens: int = Field(128, ge=8)
     """Longer texts are cut when the package encodes them."""
     dimensions: tuple[int, ...] = (32, 64, 128)
-    """The loss is the mean over vectors cut to each; the package's are of the largest. A start from a package keeps
-    the package's."""
-
+    """The loss is the mean over vectors cut to each of these; the package's vectors have the largest. A start from a
+    package keeps the package's dimensions."""
     pooling: PoolingMode = "mean"
-    """`last`: a text's vector is that of its last token. A start from a package keeps the package's."""
+    """`last`: a text's vector is its last token's. A start from a package keeps the package's pooling."""
 
     # Where it starts from a package or a Hugging Face folder.
     lora_rank: int = Field(0, ge=0)
-    """0: all weights learn. Else adapters of this rank beside the layers' matrices, and the special tokens."""
+    """0: all weights learn. Otherwise adapters of this rank learn beside the layers' matrices, and the embeddings of
+    the special tokens."""
 
     # What a batch holds.
     train_tokens: int = Field(128, ge=8)
-    """Training sees the start of longer texts."""
+    """Of a longer text training sees the start."""
     token_dropout: float | None = Field(None, ge=0, lt=1)
-    """Share of a text's tokens, others each time, that a step does not see: against overfitting, and more posts for the
-    same tokens. None: half of them where the model is made from nothing, none where it starts from a package, which
-    learned from whole texts."""
+    """The share of a text's tokens that a step does not see; each step drops others. It prevents overfitting, and the
+    same number of tokens holds more posts. None: 0.5 where the model is made from scratch, 0 where it starts from a
+    package, which learned from whole texts."""
     batch_tokens: int = Field(8_192, ge=256)
     pass_tokens: int = Field(2_048, ge=64)
-    """Of one forward pass, at most about; more would leave a CPU's caches. The batch is as many passes as it takes, on
-    a CPU as many for each thread."""
+    """About how many tokens one forward pass has at most; more would leave a CPU's caches. A batch is divided into as
+    many passes as it takes, on a CPU into the same number for each thread."""
     group: int = Field(8, ge=2)
-    """Posts of one member: each is to be found by the mean of the others."""
+    """The posts of one member in a batch: each is to be found by the mean of the others."""
     nearby: int = Field(24, ge=2)
-    """A group is drawn from so many posts that the member acted on one after the other."""
+    """A group is drawn from so many posts that the member acted on in succession."""
     era: int = Field(4_000, ge=1)
-    """The groups of a batch are from so many actions that follow one another: posts of one time are hard negatives."""
+    """The groups of a batch are drawn from so many successive actions: posts of the same time are hard negatives."""
     negatives: int = Field(2, ge=0)
-    """For each group: posts shown to the member, or of its time, and not acted on."""
+    """How many posts each group gets that the member did not act on: posts that it was shown, or of the same time."""
     author_share: float = Field(0.25, ge=0, le=1)
-    """Groups of posts that one author wrote."""
+    """The share of groups whose posts one author wrote."""
     recency: float = Field(2.0, ge=1)
-    """1: all dates alike; 2: a date is drawn in proportion to how far the feed was then."""
+    """1: all times are equally likely; 2: a time is as likely as the number of actions before it."""
     tasks: dict[TaskName, PositiveFloat] = {}
     """Auxiliary tasks beside the main one (`trainer.data.auxiliary_tasks`), each with a weight: how many tokens it gets
     for each token of the main task. A batch is of one task. A weight on the loss would not save time: a task with a
@@ -68,12 +68,12 @@ class TrainSettings(BaseModel):
     embedding_rate: float = Field(6e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.05, ge=0, le=1)
-    """Share of all steps."""
+    """The share of all steps in which the rate rises."""
     checkpoint_steps: int = Field(100, ge=1)
 
 
 def read_settings(file: Path | None) -> TrainSettings:
-    """Of a TOML file. Raises BadStart."""
+    """From a TOML file; None: the defaults. Raises BadStart."""
     if file is None:
         return TrainSettings()
     try:

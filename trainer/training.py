@@ -1,7 +1,7 @@
-"""One training, from a feed to a package: what is learned from, the start, the steps, and what is written.
+"""One training, from a feed to a package: the data set, the starting point, the steps, and what is written.
 
-The steps are sentence-transformers' trainer's. Owns the order of it all. Refuses to know the formulas: the loss, the
-batches, the model and what a killed training goes on from have files of their own.
+Owns the order of these. The steps are done by sentence-transformers' trainer. Refuses to know the formulas: loss,
+batches, model and checkpoints have files of their own.
 """
 
 import math
@@ -32,13 +32,15 @@ from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer
 from schemas.ids import Micros
 from schemas.times import to_rfc3339
-from trainer.checkpoints import kept_if_worth_it, last_checkpoint, open_work, work_folder
-from trainer.data.batches import Draw, FixedBatches, Rows
+from trainer.checkpoints import keep_checkpoints, last_checkpoint, open_work, work_folder
+from trainer.data.batches import BatchDrawer, FixedBatches, TrainingRows
 from trainer.data.dataset import TrainingData, training_data
-from trainer.data.feed import Feed, rows_at, task_at
-from trainer.data.quantile_tables import fit_tables
+from trainer.data.feed import Feed
+from trainer.data.quantile_tables import fit_quantile_tables
+from trainer.data.replay import replay_until
 from trainer.errors import BadStart
 from trainer.evaluation.evaluation import Evaluation
+from trainer.evaluation.task import evaluation_task
 from trainer.model.collator import Collator
 from trainer.model.loss import LeaveOneOut
 from trainer.model.packed_llama import Features, PackedLlama, pack_features
@@ -47,30 +49,29 @@ from trainer.model.starting_point import StartingPoint, from_package, from_scrat
 from trainer.settings import TrainSettings
 
 _VERSIONS: Final = ("torch", "transformers", "sentence-transformers", "peft", "tokenizers", "scikit-learn", "numpy")
+_TOKEN_DROPOUT: Final = 0.5
+"""For a model made from scratch, unless the settings say otherwise."""
 
 
-_DROPOUT: Final = 0.5
-"""From nothing, of tokens."""
-
-
-class Form(NamedTuple):
-    """How texts come to the model. There is one; the benchmark compares it with padded batches."""
+class BatchFormat(NamedTuple):
+    """How texts come to the model. Training has one format; the benchmark compares it with padded batches."""
 
     module: Callable[[LlamaModel, PoolingMode], Any]
     features: Callable[..., Features]
 
 
-PACKED: Final = Form(PackedLlama, pack_features)
+PACKED: Final = BatchFormat(PackedLlama, pack_features)
 
 
-class Fitting(NamedTuple):
+class PreparedTraining(NamedTuple):
     trainer: SentenceTransformerTrainer
     seen: dict[str, int]
+    """How many steps, tokens and posts all batches have."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides what comes out."""
+    """Everything that decides which package a training gives."""
 
     cut_us: Micros
     tokens: int
@@ -78,18 +79,19 @@ class Plan:
     settings: TrainSettings
     package_id: str
     start: Path | None = None
-    """A package or a Hugging Face folder; None: from nothing."""
+    """A package or a Hugging Face folder; None: from scratch."""
 
     @property
     def token_dropout(self) -> float:
-        chosen = self.settings.token_dropout
-        return (_DROPOUT if self.start is None else 0.0) if chosen is None else chosen
+        if self.settings.token_dropout is not None:
+            return self.settings.token_dropout
+        return _TOKEN_DROPOUT if self.start is None else 0.0
 
     def record(self, data: TrainingData) -> dict[str, Any]:
-        """What a package says of its training. The same record, of the same events and on the same kind of
-        processor, gives the same package, file for file, also after a kill: sums are rounded in another order only by
-        other `threads` (torch's), other `versions`, or with `kernels` and without. BLAS's number of threads changes
-        nothing, so it is not in here."""
+        """What a package says of its training. The same record and the same events give the same package, file for
+        file, on the same kind of processor and also after a kill. Sums are rounded differently only with another number
+        of `threads` (torch's), with other `versions`, and with `kernels` or without. The number of BLAS's threads
+        changes nothing, so it is not recorded."""
         return {
             "until": to_rfc3339(self.cut_us),
             "from": to_rfc3339(Micros(int(data.created_us[0]))),
@@ -106,89 +108,95 @@ class Plan:
 
 def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> ModelPackage | None:
     """Writes the package to `out`, whole or not at all. Checkpoints lie beside it until then, so that a training that
-    was killed goes on with `resume`. Where `accelerate launch` runs one process for each device, the first one writes
-    and the others return None. Raises TrainerError, PackageError and OSError."""
+    was killed goes on with `resume`. Where `accelerate launch` runs one process for each device, the first process
+    writes the package and the others return None. Raises TrainerError, PackageError and OSError."""
     if out.exists():
         raise BadStart(f"{out} is there already; a package is never overwritten, choose another folder")
     data = training_data(feed, plan.cut_us, plan.settings.tasks)
-    held_out = any(positive.at_us >= plan.cut_us for positive in feed.positives)
-    task = task_at(feed, plan.cut_us) if held_out else None  # what cannot be measured ends here, not after the steps
+    is_held_out = any(positive.at_us >= plan.cut_us for positive in feed.positives)
+    # Made before the steps: a feed that cannot be measured must fail now, not after hours of training.
+    task = evaluation_task(feed, plan.cut_us) if is_held_out else None
     work = work_folder(out)
     record = plan.record(data)
     with PartialState().main_process_first():
         if PartialState().is_main_process:
             open_work(work, record, resume=resume)
-    with kept_if_worth_it(work):
+    with keep_checkpoints(work):
         with PartialState().main_process_first():
-            begun = begin(plan, data, work)
-        fitting = prepare(begun, data, plan, work, progress=progress)
-        record |= _fit(fitting, work)
+            start = starting_point(plan, data, work)
+        record |= _run_steps(prepare(start, data, plan, work, progress=progress), work)
         if not PartialState().is_main_process:
             return None
-        tables = fit_tables(rows_at(feed, plan.cut_us).posts.values())
-        manifest = replace(begun.manifest, quantiles=begun.manifest.quantiles | tables)
-        begun = begun._replace(model=begun.trained_model(), manifest=manifest)
+        tables = fit_quantile_tables(replay_until(feed, plan.cut_us).posts.values())
+        manifest = replace(start.manifest, quantiles=start.manifest.quantiles | tables)
+        trained = start._replace(model=start.trained_model(), manifest=manifest)
         if task is not None:
-            record |= _figures(Evaluation(feed, task), begun, work / "measured")
-        package = write_package(out, replace(manifest, training=record), begun.model, begun.tokenizer)
+            record |= _figures(Evaluation(feed, task), trained, work / "measured")
+        package = write_package(out, replace(manifest, training=record), trained.model, trained.tokenizer)
     shutil.rmtree(work)
     return package
 
 
-def begin(plan: Plan, data: TrainingData, work: Path) -> StartingPoint:
-    if plan.start is None:
-        if plan.settings.lora_rank:
-            raise BadStart(
-                "lora_rank is for a start from a package; give --from, or take lora_rank out of the settings"
-            )
-        return from_scratch(data.texts, plan.settings, plan.package_id, plan.seed, work)
-    return from_package(plan.start, plan.settings, plan.package_id, plan.seed, work)
+def starting_point(plan: Plan, data: TrainingData, work: Path) -> StartingPoint:
+    if plan.start is not None:
+        return from_package(plan.start, plan.settings, plan.package_id, plan.seed, work)
+    if plan.settings.lora_rank:
+        raise BadStart("lora_rank is for a start from a package; give --from, or take lora_rank out of the settings")
+    return from_scratch(data.texts, plan.settings, plan.package_id, plan.seed, work)
 
 
 def prepare(
-    begun: StartingPoint, data: TrainingData, plan: Plan, work: Path, *, progress: bool = False, form: Form = PACKED
-) -> Fitting:
-    """Everything but the steps."""
+    start: StartingPoint,
+    data: TrainingData,
+    plan: Plan,
+    work: Path,
+    *,
+    progress: bool = False,
+    batch_format: BatchFormat = PACKED,
+) -> PreparedTraining:
+    """Everything up to the steps: prompts, batches, model, loss and trainer."""
     with PartialState().main_process_first():
-        prompts = _prompts(begun, data, work, plan.settings.train_tokens)
-    rows = Rows(data)
-    kept = 1 - plan.token_dropout
-    draw = Draw(data, rows, np.array([math.ceil(kept * len(prompt)) for prompt in prompts]), plan.settings)
-    batches = draw.batches(plan.tokens, plan.seed)
+        prompts = _prompts(start, data, work, plan.settings.train_tokens)
+    rows = TrainingRows(data)
+    share_seen = 1 - plan.token_dropout
+    lengths = np.array([math.ceil(share_seen * len(prompt)) for prompt in prompts])
+    drawer = BatchDrawer(data, rows, lengths, plan.settings)
+    batches = drawer.batches(plan.tokens, plan.seed)
     threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
-    features = partial(form.features, pass_tokens=plan.settings.pass_tokens, threads=threads)
+    features = partial(batch_format.features, pass_tokens=plan.settings.pass_tokens, threads=threads)
     collator = Collator(prompts, features, token_dropout=plan.token_dropout, seed=plan.seed)
-    model = SentenceTransformer(modules=[form.module(begun.model, begun.manifest.pooling)])
+    model = SentenceTransformer(modules=[batch_format.module(start.model, start.manifest.pooling)])
     datasets_logging.disable_progress_bar()
     trainer = _Trainer(
         model=model,
         args=_arguments(plan, batches, work, progress=progress),
         train_dataset=Dataset.from_dict({"post": rows.post, "owner": rows.owner}),
-        loss=LeaveOneOut(model, plan.settings, begun.manifest.dimensions, data.owned),
-        data_collator=cast(Any, collator),  # it calls it, and asks for nothing else
+        loss=LeaveOneOut(model, plan.settings, start.manifest.dimensions, data.owned),
+        data_collator=cast(Any, collator),  # the trainer only calls it
     )
     trainer.remove_callback(PrinterCallback)
-    seen = {"steps": len(batches), "tokens": draw.tokens(batches), "posts": draw.posts(batches)}
-    return Fitting(trainer, seen)
+    seen = {"steps": len(batches), "tokens": drawer.num_tokens(batches), "posts": drawer.num_posts(batches)}
+    return PreparedTraining(trainer, seen)
 
 
-def _fit(fitting: Fitting, work: Path) -> dict[str, Any]:
-    """Runs the steps; returns what the record says of them."""
+def _run_steps(prepared: PreparedTraining, work: Path) -> dict[str, Any]:
+    """Returns what the record says of the steps."""
     with PartialState().main_process_first():
         checkpoint = last_checkpoint(work)
-    fitting.trainer.train(resume_from_checkpoint=checkpoint)
-    history = fitting.trainer.state.log_history
-    return {"seen": fitting.seen, "losses": [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]}
+    prepared.trainer.train(resume_from_checkpoint=checkpoint)
+    history = prepared.trainer.state.log_history
+    return {"seen": prepared.seen, "losses": [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]}
 
 
-def _prompts(begun: StartingPoint, data: TrainingData, work: Path, limit: int) -> list[Prompt]:
-    begun.tokenizer.save_pretrained(str(work / "tokenizer"))
-    manifest = begun.manifest
+def _prompts(start: StartingPoint, data: TrainingData, work: Path, limit: int) -> list[Prompt]:
+    """Of the posts and then of the parts, cut to `limit` tokens."""
+    start.tokenizer.save_pretrained(str(work / "tokenizer"))
+    manifest = start.manifest
     limits = replace(manifest.token_limits, post=min(limit, manifest.token_limits.post))
     tokenizer = SafeTokenizer(work / "tokenizer" / TOKENIZER_FILE, manifest.special_tokens)
-    found = Prompts(replace(manifest, token_limits=limits), tokenizer).texts([*data.texts, *data.parts])
-    empty = [tokenizer.special["text"]]
-    return [empty if isinstance(prompt, Unencodable) else prompt for prompt in found]
+    prompts = Prompts(replace(manifest, token_limits=limits), tokenizer).texts([*data.texts, *data.parts])
+    empty_text = [tokenizer.special["text"]]
+    return [empty_text if isinstance(prompt, Unencodable) else prompt for prompt in prompts]
 
 
 def _arguments(
@@ -203,7 +211,7 @@ def _arguments(
         learning_rate=settings.rate,
         learning_rate_mapping={"embed_tokens": settings.embedding_rate},
         weight_decay=settings.weight_decay,
-        adam_beta2=0.98,  # batches differ by era; a longer memory holds steps of eras that are over
+        adam_beta2=0.98,  # batches differ by era; a longer memory would hold the gradients of eras that are over
         lr_scheduler_type="cosine",
         warmup_steps=int(settings.warmup * (len(batches) // get_world_size())),
         seed=plan.seed,
@@ -211,7 +219,7 @@ def _arguments(
         save_strategy="steps",
         save_steps=settings.checkpoint_steps,
         save_total_limit=2,
-        logging_steps=settings.checkpoint_steps,  # so that a training that goes on logs the same losses
+        logging_steps=settings.checkpoint_steps,  # so that a resumed training logs the same losses
         report_to="none",
         disable_tqdm=not progress,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -220,10 +228,10 @@ def _arguments(
 
 class _Trainer(SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """No card: a package says in nearline.json what it was trained on."""
+        """Writes no model card: a package says in nearline.json what it was trained on."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Weights alone: a checkpoint is for going on, not for use."""
+        """Saves the weights alone: a checkpoint is there to resume from, not to be used as a model."""
         assert isinstance(self.model, SentenceTransformer)
         self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
 
@@ -232,8 +240,8 @@ class _Trainer(SentenceTransformerTrainer):
         cast(PackedLlama, self.model[0]).restore(Path(resume_from_checkpoint))
 
 
-def _figures(evaluation: Evaluation, begun: StartingPoint, folder: Path) -> dict[str, Any]:
-    """A package is written to be measured."""
+def _figures(evaluation: Evaluation, trained: StartingPoint, folder: Path) -> dict[str, Any]:
+    """Measures the model as a package in `folder`: only a package can be measured."""
     shutil.rmtree(folder, ignore_errors=True)
-    package = write_package(folder, begun.manifest, begun.model, begun.tokenizer)
-    return {"figures": [one.result for one in evaluation.package(package) if one.result.is_main]}
+    package = write_package(folder, trained.manifest, trained.model, trained.tokenizer)
+    return {"figures": [measured.result for measured in evaluation.package(package) if measured.result.is_main]}

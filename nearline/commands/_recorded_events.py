@@ -11,7 +11,7 @@ from schemas.events import parse_event
 from streams.operate.event_files import open_events
 
 if TYPE_CHECKING:
-    from trainer.data.feed import Feed, Timed
+    from trainer.data.feed import Feed, TimedEvent
 
 
 def read_feed(files: Sequence[str]) -> "Feed":
@@ -21,8 +21,8 @@ def read_feed(files: Sequence[str]) -> "Feed":
     return Feed(event for name in files for event in _read_events(name))
 
 
-def _read_events(name: str) -> "Iterator[Timed]":
-    from trainer.data.feed import timed
+def _read_events(name: str) -> "Iterator[TimedEvent]":
+    from trainer.data.feed import timed_event
 
     if Path(name).is_dir():
         yield from _read_exported(Path(name))
@@ -33,14 +33,14 @@ def _read_events(name: str) -> "Iterator[Timed]":
                 event = parse_event(line)
             except BadRecord as error:
                 raise BadRecording(f"{file.name}:{number}: {error}; mend the line or take it out") from error
-            yield timed(event, line)
+            yield timed_event(event, line)
 
 
-def _read_exported(folder: Path) -> "Iterator[Timed]":
+def _read_exported(folder: Path) -> "Iterator[TimedEvent]":
     """Leaves out records that are no events: in the pipeline they became dead letters."""
     from streams.operate.export import exported
-    from trainer.data.feed import timed
+    from trainer.data.feed import timed_event
 
     for body in exported(folder):
         with suppress(BadRecord):
-            yield timed(parse_event(body), body)
+            yield timed_event(parse_event(body), body)

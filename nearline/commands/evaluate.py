@@ -47,18 +47,21 @@ def evaluate(
     """
     from encoders.package.model_package import ModelPackage
     from nearline.commands._recorded_events import read_feed
-    from trainer.data.feed import task_at
-    from trainer.evaluation.evaluation import Evaluation, report
+    from trainer.evaluation.evaluation import Evaluation
+    from trainer.evaluation.report import report
+    from trainer.evaluation.task import evaluation_task
 
     loaded = [ModelPackage.load(folder) for folder in packages]
     feed = read_feed(events)
-    evaluation = Evaluation(feed, task_at(feed, feed.cut(holdout)))
+    evaluation = Evaluation(feed, evaluation_task(feed, feed.cut(holdout)))
     measurements = _measure(evaluation, loaded, device)
-    probes = {str(package.generation): evaluation.probe(package, device=device) for package in loaded}
+    correlations = {
+        str(package.generation): evaluation.popularity_correlations(package, device=device) for package in loaded
+    }
     _print(measurements)
-    _print_probes(probes)
+    _print_correlations(correlations)
     if json_file is not None:
-        json_file.write_bytes(report(evaluation, measurements, probes))
+        json_file.write_bytes(report(evaluation, measurements, correlations))
     if picture is not None:
         _draw(evaluation, measurements, picture)
 
@@ -87,11 +90,11 @@ def _print(measurements: "list[Measured]") -> None:
     print_table(("length", *_HEADER), [row for row in sorted(rows, key=_by_length) if row[0] != "protocol"])
 
 
-def _print_probes(probes: "dict[str, list[Correlation]]") -> None:
+def _print_correlations(correlations: "dict[str, list[Correlation]]") -> None:
     rows = [
-        (name, probe.field, probe.posts, probe.raw, probe.percentile)
-        for name, correlations in probes.items()
-        for probe in correlations
+        (name, correlation.field, correlation.posts, correlation.raw, correlation.percentile)
+        for name, of_package in correlations.items()
+        for correlation in of_package
     ]
     if rows:
         click.echo("\ncorrelation of popularity with the score, newest posts before the held out ones:")

@@ -1,1 +1,1 @@
-"""What is learned from: the feed, posts that belong together, batches."""
+"""The data: the feed, what was known at a moment, posts that belong together, batches."""

@@ -1,6 +1,6 @@
-"""What is learned from: posts that belong together because one member acted on them, or one author wrote them.
+"""The data set: posts that belong together because one member acted on them, or one author wrote them.
 
-A row is one post in one such sequence. Owns which rows there are; which of them meet in a batch is in `batches`.
+A row is one post in one such sequence. Owns which rows there are; `batches` says which rows meet in a batch.
 """
 
 from collections import defaultdict
@@ -13,7 +13,8 @@ import numpy.typing as npt
 from schemas.events import Activity
 from schemas.ids import Micros, PostId
 from trainer.data.auxiliary_tasks import task_rows
-from trainer.data.feed import Feed, rows_at
+from trainer.data.feed import Feed
+from trainer.data.replay import replay_until
 from trainer.errors import BadEvents
 from trainer.settings import TaskName
 
@@ -21,10 +22,12 @@ Ints = npt.NDArray[np.int64]
 NOBODY: Final = -1
 """The owner of a row that is only ever a negative."""
 _SHOWN: Final = ("impression", "view", "hide", "dwell")
+"""Actions that say that a member saw a post."""
 
 
 class Sequences(NamedTuple):
-    """Rows in the order of their time. `owner` numbers a member, an author or what a further task has texts share."""
+    """Rows in the order of their time. `owner` is the number of a member, of an author, or of what the texts of an
+    auxiliary task have in common."""
 
     post: Ints
     owner: Ints
@@ -32,21 +35,21 @@ class Sequences(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """All that may be learned from: nothing of it is as late as the cut, and nothing deleted by then."""
+    """All that may be learned from: events before the cut, and posts that are not deleted at the cut."""
 
     cut_us: Micros
     texts: list[str]
-    """Of posts, in the order of their creation."""
+    """The posts' texts, in the order of their creation; a post's number is its index."""
     created_us: Ints
     acted: Sequences
     wrote: Sequences
     owned: dict[int, set[int]]
-    """Of each owner all the posts of its sequence."""
+    """For each owner all the posts of its sequence."""
     shown: dict[int, Sequences]
-    """Of members: posts that they saw and did not act on."""
-    further: dict[TaskName, Sequences]
+    """For members: the posts that they saw and did not act on."""
+    auxiliary: dict[TaskName, Sequences]
     parts: list[str]
-    """Texts of further tasks that are no whole posts, numbered after these."""
+    """Texts of auxiliary tasks that are not a whole post; they are numbered after the posts."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -56,32 +59,30 @@ class TrainingData(NamedTuple):
 
 def training_data(feed: Feed, cut_us: Micros, tasks: Collection[TaskName] = ()) -> TrainingData:
     """Raises BadEvents when there is nothing to learn from."""
-    rows = rows_at(feed, cut_us)
-    bodies = {post_id: row.body for post_id, row in rows.posts.items() if row.body is not None}
+    replay = replay_until(feed, cut_us)
+    live_posts = {post_id for post_id, row in replay.posts.items() if row.body is not None}
     posts = sorted(
-        (post for post in feed.posts.values() if post.post_id in bodies and post.created_at_us < cut_us),
+        (post for post in feed.posts.values() if post.post_id in live_posts and post.created_at_us < cut_us),
         key=lambda post: post.created_at_us,
     )
-    place = {post.post_id: number for number, post in enumerate(posts)}
-    owners = _Owners()
-    positives = [one for one in feed.positives if one.at_us < cut_us and one.post_id in place]
-    living = [one for one in positives if not rows.member(one.member_id).state.deleted]
-    acted = _sequences((place[one.post_id], owners["member", one.member_id], one.at_us) for one in living)
-    wrote = _sequences((place[post.post_id], owners["author", post.author_id], post.created_at_us) for post in posts)
+    number_of = {post.post_id: number for number, post in enumerate(posts)}
+    owners = _OwnerNumbers()
+    acted = _sequences(
+        (number_of[positive.post_id], owners["member", positive.member_id], positive.at_us)
+        for positive in feed.positives
+        if positive.at_us < cut_us
+        and positive.post_id in number_of
+        and not replay.member(positive.member_id).state.deleted
+    )
+    wrote = _sequences(
+        (number_of[post.post_id], owners["author", post.author_id], post.created_at_us) for post in posts
+    )
     texts = [post.text for post in posts]
     created_us = np.array([post.created_at_us for post in posts], dtype=np.int64)
-    further, parts = _further(tasks, texts, created_us, owners)
-    data = TrainingData(
-        cut_us,
-        texts,
-        created_us,
-        acted,
-        wrote,
-        _owned(acted, wrote, *further.values()),
-        _shown(feed, cut_us, place, owners),
-        further,
-        parts,
-    )
+    auxiliary, parts = _auxiliary(tasks, texts, created_us, owners)
+    owned = _owned(acted, wrote, *auxiliary.values())
+    shown = _shown(feed, cut_us, number_of, owners)
+    data = TrainingData(cut_us, texts, created_us, acted, wrote, owned, shown, auxiliary, parts)
     _check(data)
     return data
 
@@ -97,37 +98,39 @@ def _check(data: TrainingData) -> None:
             "fewer than two members have two positive actions each before the held out ones; a model learns from how "
             "members differ: give events of more members"
         )
-    for name, rows in data.further.items():
+    for name, rows in data.auxiliary.items():
         if (np.unique(rows.owner, return_counts=True)[1] >= 2).sum() < 2:
             raise BadEvents(f"the posts hold too little for the task {name}; take it out of tasks in the settings")
 
 
-class _Owners:
-    """Numbers for members, authors and what else texts have in common, the same for the same events."""
+class _OwnerNumbers:
+    """Numbers members, authors and what else texts have in common; the same events give the same numbers."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, str], int] = {}
 
     def __getitem__(self, owner: tuple[str, str]) -> int:
+        """`owner`: its kind and its id."""
         return self._numbers.setdefault(owner, len(self._numbers))
 
 
-def _further(
-    tasks: Collection[TaskName], texts: Sequence[str], created_us: Ints, owners: _Owners
+def _auxiliary(
+    tasks: Collection[TaskName], texts: Sequence[str], created_us: Ints, owners: _OwnerNumbers
 ) -> tuple[dict[TaskName, Sequences], list[str]]:
+    """The tasks' rows, and the texts of the parts."""
     parts: dict[str, int] = {}
-    found: dict[TaskName, Sequences] = {}
+    sequences: dict[TaskName, Sequences] = {}
     for name in tasks:
         rows = []
         for post, owner, part in task_rows(name, texts):
             number = post if part is None else parts.setdefault(part, len(texts) + len(parts))
             rows.append((number, owners[name, owner], int(created_us[post])))
-        found[name] = _sequences(rows)
-    return found, list(parts)
+        sequences[name] = _sequences(rows)
+    return sequences, list(parts)
 
 
 def _sequences(rows: Iterable[tuple[int, int, int]]) -> Sequences:
-    """Each post of an owner once, at the first time."""
+    """From rows of post, owner and time. A post that an owner has several times counts once, at its first time."""
     first: dict[tuple[int, int], int] = {}
     for post, owner, at_us in rows:
         first.setdefault((post, owner), at_us)
@@ -136,22 +139,22 @@ def _sequences(rows: Iterable[tuple[int, int, int]]) -> Sequences:
     return Sequences(table[:, 2], table[:, 1], table[:, 0])
 
 
-def _owned(*sequences: Sequences) -> dict[int, set[int]]:
-    found: dict[int, set[int]] = defaultdict(set)
-    for one in sequences:
-        for post, owner in zip(one.post.tolist(), one.owner.tolist(), strict=True):
-            found[owner].add(post)
-    return dict(found)
+def _owned(*all_sequences: Sequences) -> dict[int, set[int]]:
+    owned: dict[int, set[int]] = defaultdict(set)
+    for sequences in all_sequences:
+        for post, owner in zip(sequences.post.tolist(), sequences.owner.tolist(), strict=True):
+            owned[owner].add(post)
+    return dict(owned)
 
 
-def _shown(feed: Feed, cut_us: Micros, place: dict[PostId, int], owners: _Owners) -> dict[int, Sequences]:
-    acted = {(one.member_id, one.post_id) for one in feed.positives}
-    found: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-    for one in feed.before(cut_us):
-        event = one.event
-        if not isinstance(event, Activity) or event.action not in _SHOWN or event.post_id not in place:
+def _shown(feed: Feed, cut_us: Micros, number_of: dict[PostId, int], owners: _OwnerNumbers) -> dict[int, Sequences]:
+    acted = {(positive.member_id, positive.post_id) for positive in feed.positives}
+    rows: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for timed in feed.before(cut_us):
+        event = timed.event
+        if not isinstance(event, Activity) or event.action not in _SHOWN or event.post_id not in number_of:
             continue
         if (event.member_id, event.post_id) not in acted:
             owner = owners["member", event.member_id]
-            found[owner].append((place[PostId(event.post_id)], owner, one.at_us))
-    return {owner: _sequences(rows) for owner, rows in found.items()}
+            rows[owner].append((number_of[PostId(event.post_id)], owner, timed.at_us))
+    return {owner: _sequences(of_owner) for owner, of_owner in rows.items()}

@@ -1,4 +1,4 @@
-"""Quantile tables of the numbers that a prompt may hold, fitted on what was known before the cut."""
+"""Fits the quantile tables of the numbers that a prompt may hold, on what was known before the cut."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -8,13 +8,13 @@ from encoders.package.manifest import POST_FIELDS
 from encoders.package.quantiles import quantile_table
 from encoders.prompt.prompts import age_s
 
-_NUMBERS: Final = tuple(field for field in POST_FIELDS if field == "age" or "." in field)
+_NUMBER_FIELDS: Final = tuple(field for field in POST_FIELDS if field == "age" or "." in field)
 
 
-def fit_tables(posts: Iterable[PostRow]) -> dict[str, list[float]]:
+def fit_quantile_tables(posts: Iterable[PostRow]) -> dict[str, list[float]]:
     """A table for each number field of a post's template, whether a template names it or not."""
     rows = [row for row in posts if row.body is not None]
-    return {field: quantile_table(_values(field, rows)) for field in _NUMBERS}
+    return {field: quantile_table(_values(field, rows)) for field in _NUMBER_FIELDS}
 
 
 def _values(field: str, rows: Iterable[PostRow]) -> Iterator[float]:

@@ -1,1 +1,1 @@
-"""How well packages find what members acted on."""
+"""How well packages find the posts that members acted on."""

@@ -1,6 +1,6 @@
-"""What a model must beat: words in common, popularity, chance. Each gives (M, C) scores for a task.
+"""Baselines that a model must beat: words in common, popularity, chance. Each gives (M, C) scores for a task.
 
-Shapes: M members, C candidates, W words.
+Knows no models. Shapes: M members, C candidates, W words.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from schemas.contexts import PostContext
 from schemas.ids import MemberId, PostId
-from trainer.data.feed import Feed, Task
+from trainer.data.feed import Feed
+from trainer.evaluation.task import EvaluationTask
 
 Scores = npt.NDArray[np.float32]
 
@@ -22,20 +22,20 @@ _WORDS: Final = r"(?u)\b\w\w+\b"
 
 
 def tfidf(candidates: Sequence[str], histories: Sequence[Sequence[str]], fitted: Sequence[str]) -> Scores:
-    """Sublinear TF-IDF, words of two or more characters that are in two texts; a member is the mean of the texts of its
-    history. `fitted`: the texts that say how rare a word is."""
+    """Sublinear TF-IDF over words of two or more characters that are in at least two texts. A member is the mean of the
+    texts of its history. `fitted`: the texts by which it is decided how rare a word is."""
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=_WORDS, min_df=2)
     vectorizer.fit(fitted)
-    flat = [text for history in histories for text in history]
-    posts_CW, texts_W = vectorizer.transform(candidates), vectorizer.transform(flat or [""])
-    scores: Scores = np.zeros((len(histories), len(candidates)), dtype=np.float32)
+    all_texts = [text for history in histories for text in history]
+    posts_CW, texts_W = vectorizer.transform(candidates), vectorizer.transform(all_texts or [""])
+    scores_MC: Scores = np.zeros((len(histories), len(candidates)), dtype=np.float32)
     start = 0
     for row, history in enumerate(histories):
         if history:
             mean_W = np.asarray(texts_W[start : start + len(history)].mean(axis=0)).ravel()
-            scores[row] = posts_CW @ mean_W
+            scores_MC[row] = posts_CW @ mean_W
         start += len(history)
-    return scores
+    return scores_MC
 
 
 def bm25(candidates: Sequence[str], histories: Sequence[Sequence[str]]) -> Scores:
@@ -43,50 +43,47 @@ def bm25(candidates: Sequence[str], histories: Sequence[Sequence[str]]) -> Score
     import bm25s
 
     def words(texts: Sequence[str]) -> list[list[str]]:
-        found: list[list[str]] = bm25s.tokenize(
+        words_of_texts: list[list[str]] = bm25s.tokenize(
             list(texts), token_pattern=_WORDS, stopwords=None, return_ids=False, show_progress=False
         )
-        return found
+        return words_of_texts
 
     index = bm25s.BM25()
     index.index(words(candidates), show_progress=False)
-    scores: Scores = np.zeros((len(histories), len(candidates)), dtype=np.float32)
+    scores_MC: Scores = np.zeros((len(histories), len(candidates)), dtype=np.float32)
     for row, (query,) in enumerate(words([" ".join(history)]) for history in histories):
         if query:
-            scores[row] = index.get_scores(query)
-    return scores
+            scores_MC[row] = index.get_scores(query)
+    return scores_MC
 
 
-def popularity(feed: Feed, task: Task) -> Scores:
-    """A fresh post has no counts yet: it is as popular as its author's posts were before the cut, on average."""
-    acted: dict[MemberId, int] = {}
-    wrote: dict[MemberId, int] = {}
+def popularity(feed: Feed, task: EvaluationTask) -> Scores:
+    """A fresh post has no counts yet. Its score is the mean number of actions on its author's posts before the cut."""
+    num_actions: dict[MemberId, int] = {}
+    num_posts: dict[MemberId, int] = {}
     for post in feed.posts.values():
         if post.created_at_us < task.cut_us:
-            wrote[post.author_id] = wrote.get(post.author_id, 0) + 1
+            num_posts[post.author_id] = num_posts.get(post.author_id, 0) + 1
     for positive in feed.positives:
         if positive.at_us < task.cut_us:
             author = feed.posts[positive.post_id].author_id
-            acted[author] = acted.get(author, 0) + 1
-    # One post without an action is added to each author's: a single lucky post does not lead.
-    rates = [acted.get(post.author_id, 0) / (wrote.get(post.author_id, 0) + 1) for post in task.candidates]
-    return np.broadcast_to(np.array(rates, dtype=np.float32), (len(task.targets), len(task.candidates)))
+            num_actions[author] = num_actions.get(author, 0) + 1
+    # Every author gets one more post, without an action: so an author of a single lucky post does not lead.
+    rates_C = [num_actions.get(post.author_id, 0) / (num_posts.get(post.author_id, 0) + 1) for post in task.candidates]
+    return np.broadcast_to(np.array(rates_C, dtype=np.float32), (len(task.targets), len(task.candidates)))
 
 
-def random(task: Task, seed: int = 0) -> Scores:
-    found: Scores = np.random.default_rng(seed).random((len(task.targets), len(task.candidates)), dtype=np.float32)
-    return found
+def random(task: EvaluationTask, seed: int = 0) -> Scores:
+    shape = len(task.targets), len(task.candidates)
+    scores_MC: Scores = np.random.default_rng(seed).random(shape, dtype=np.float32)
+    return scores_MC
 
 
-def texts(feed: Feed, post_ids: Sequence[PostId]) -> list[str]:
-    """Of the last ones, whole."""
+def last_texts(feed: Feed, post_ids: Sequence[PostId]) -> list[str]:
+    """The whole texts of the last posts."""
     return [feed.posts[post_id].text for post_id in post_ids[-LAST_POSTS:]]
 
 
-def whole(candidates: Sequence[PostContext]) -> list[str]:
-    return [post.text for post in candidates]
-
-
-def titles(found: Sequence[str]) -> list[str]:
-    """First lines."""
-    return [text.partition("\n")[0] for text in found]
+def titles(texts: Sequence[str]) -> list[str]:
+    """The texts' first lines."""
+    return [text.partition("\n")[0] for text in texts]

@@ -1,28 +1,29 @@
-"""Measures packages and baselines on one task: recall, NDCG, intervals; by history, by dimension, with own posts.
+"""Measures packages and baselines on one evaluation task: recall, NDCG and their intervals.
 
-Owns what is compared with what. The formulas are in `ranks`, the vectors in `vectors`.
+Owns what is compared with what: which histories, dimensions and member forms. The formulas are in `ranking_metrics`,
+the vectors in `package_vectors`, the report of all figures in `report`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
-import msgspec
-import numpy as np
 from msgspec import Struct
 from threadpoolctl import threadpool_limits
 
 from encoders.package.model_package import ModelPackage
 from schemas.contexts import MemberContext
-from schemas.times import to_rfc3339
-from trainer.data.feed import Feed, Task, rows_at
+from trainer.data.feed import Feed
+from trainer.data.replay import replay_until
 from trainer.evaluation import baselines
 from trainer.evaluation.package_vectors import FormName, Matrix, PackageVectors, cut, form_name
-from trainer.evaluation.popularity_correlation import Correlation, probe
-from trainer.evaluation.ranking_metrics import CUTOFFS, Ranks, interval, ndcg, ranks_of, recall, share_better
+from trainer.evaluation.popularity_correlation import Correlation, popularity_correlations
+from trainer.evaluation.ranking_metrics import CUTOFFS, Numbers, Ranks, interval, ndcg, ranks_of, recall
+from trainer.evaluation.task import EvaluationTask
 
-LENGTHS: Final = (("0", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20+", 20, 10**9))
-"""Of histories, in actions before the cut."""
-_MEASURED: Final = "protocol"
+_LENGTH_GROUPS: Final = (("0", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20+", 20, 10**9))
+"""Members by the number of their actions before the cut: the group's name, least and most."""
+_PROTOCOL: Final = "protocol"
+"""The group of the members that the protocol measures."""
 
 
 class Figures(Struct, frozen=True):
@@ -35,46 +36,46 @@ class Figures(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """`history`: `acted` alone, or with the member's own posts (`wrote`). `groups`: the protocol's members, and every
-    member with a target by the length of its history."""
+    """`history`: `acted` for the posts that a member acted on, `wrote` for these and the posts that it wrote.
+    `groups`: the protocol's members, and all members with a target by the length of their history."""
 
     system: str
     history: str
     dimension: int | None
     form: FormName | None
-    """Of a package's members."""
+    """The form of a package's members."""
     is_main: bool
-    """False: a package's vectors cut to fewer or more numbers than the package says, or with the other form."""
+    """False for a package whose vectors have another dimension or whose members have another form than it says."""
     groups: dict[str, Figures]
 
 
 class Measured(NamedTuple):
-    """A result, with the ranks that it was made of: of the task's members in order."""
+    """A result and the ranks that it is made from, for the task's members in order."""
 
     result: Result
     ranks: Ranks
 
 
 class Contexts(NamedTuple):
-    """Every member with a target, as the pipeline knew it just before the cut."""
+    """Every member with a target, as the pipeline knew it just before the cut, by the kind of history."""
 
     acted: list[MemberContext]
     wrote: list[MemberContext]
 
 
-def contexts_of(feed: Feed, task: Task) -> Contexts:
+def contexts_of(feed: Feed, task: EvaluationTask) -> Contexts:
     return Contexts(*(_contexts(feed, task, wrote=wrote) for wrote in (False, True)))
 
 
-def _contexts(feed: Feed, task: Task, *, wrote: bool) -> list[MemberContext]:
-    rows = rows_at(feed, task.cut_us, wrote=wrote)
-    return [rows.context(member_id, task.cut_us) for member_id in task.targets]
+def _contexts(feed: Feed, task: EvaluationTask, *, wrote: bool) -> list[MemberContext]:
+    replay = replay_until(feed, task.cut_us, wrote=wrote)
+    return [replay.context(member_id, task.cut_us) for member_id in task.targets]
 
 
 class Evaluation:
-    """One task over one feed; each system is ranked when it is asked for."""
+    """One task over one feed. A system is measured when its method is called."""
 
-    def __init__(self, feed: Feed, task: Task) -> None:
+    def __init__(self, feed: Feed, task: EvaluationTask) -> None:
         self.task = task
         self._feed = feed
         self._contexts = contexts_of(feed, task)
@@ -82,77 +83,82 @@ class Evaluation:
         self._lengths = [len(task.acted[member_id]) for member_id in task.targets]
         measured = set(task.members)
         self.rows = [row for row, member_id in enumerate(task.targets) if member_id in measured]
-        """Where the protocol's members are among the task's."""
+        """The indices of the protocol's members among the task's members."""
 
     def package(self, package: ModelPackage, *, both_forms: bool = False, device: str = "auto") -> Iterator[Measured]:
-        """With both histories at the package's own dimension, and at the others with what was acted on; then, if
-        asked for, with the member form that the package does not use, so that it can be seen what that would give."""
+        """With both histories at the package's own dimension, and with `acted` at its other dimensions. `both_forms`:
+        then also with the member form that the package does not use, to show what it would give."""
         name, form = str(package.generation), form_name(package.member_form)
         vectors = PackageVectors(package, device=device)
-        posts = vectors.posts(self.task.candidates)
-        for history, contexts in zip(("acted", "wrote"), self._contexts, strict=True):
+        posts_CD = vectors.posts(self.task.candidates)
+        for history, contexts in zip(Contexts._fields, self._contexts, strict=True):
             members = vectors.members(contexts)
             for dimension in sorted(package.manifest.dimensions, reverse=True):
-                if history == "acted" or dimension == package.dimension:
-                    scores = _scores(members.cut(dimension), cut(posts, dimension))
-                    is_main = dimension == package.dimension
-                    yield self._measured(name, history, scores, dimension, form, is_main=is_main)
+                is_main = dimension == package.dimension
+                if history == "acted" or is_main:
+                    scores_MC = _scores(members.cut(dimension), cut(posts_CD, dimension))
+                    yield self._measure(name, history, scores_MC, dimension, form, is_main=is_main)
         if both_forms:
             form, dimension = "prompt" if form == "mean" else "mean", package.dimension
             vectors = PackageVectors(package, device=device, form=form)
-            posts = cut(posts, dimension)  # the form of members changes nothing for them
-            for history, contexts in zip(("acted", "wrote"), self._contexts, strict=True):
-                scores = _scores(vectors.members(contexts).cut(dimension), posts)
-                yield self._measured(name, history, scores, dimension, form, is_main=False)
+            posts_CD = cut(posts_CD, dimension)  # the members' form changes no post
+            for history, contexts in zip(Contexts._fields, self._contexts, strict=True):
+                scores_MC = _scores(vectors.members(contexts).cut(dimension), posts_CD)
+                yield self._measure(name, history, scores_MC, dimension, form, is_main=False)
 
-    def probe(self, package: ModelPackage, *, device: str = "auto") -> list[Correlation]:
-        """See `probe.py`; over the protocol's members, with the history that the pipeline would give them."""
+    def popularity_correlations(self, package: ModelPackage, *, device: str = "auto") -> list[Correlation]:
+        """See `popularity_correlation`. Over the protocol's members, with the history that the pipeline gives them."""
         members = [self._contexts.wrote[row] for row in self.rows]
-        return probe(PackageVectors(package, device=device), package, self._feed, self.task.cut_us, members)
+        vectors = PackageVectors(package, device=device)
+        return popularity_correlations(vectors, package, self._feed, self.task.cut_us, members)
 
     def as_served(self, package: ModelPackage) -> Measured:
-        """With the history that the pipeline would give it."""
-        return next(one for one in self.package(package) if one.result.is_main and one.result.history == "wrote")
+        """With the history that the pipeline gives its members."""
+        return next(
+            measured
+            for measured in self.package(package)
+            if measured.result.is_main and measured.result.history == "wrote"
+        )
 
     def baselines(self) -> Iterator[Measured]:
-        """TF-IDF over whole texts of what was acted on, over titles with both histories, BM25, popularity, random."""
+        """TF-IDF over whole texts of what was acted on, TF-IDF over titles with both histories, BM25, popularity and
+        random order."""
         fitted = [post.text for post in self._feed.posts.values() if post.created_at_us < self.task.cut_us]
-        candidates = baselines.whole(self.task.candidates)
-        acted = [baselines.texts(self._feed, self.task.acted[member_id]) for member_id in self.task.targets]
-        yield self._measured("tf-idf", "acted", baselines.tfidf(candidates, acted, fitted))
-        for history, contexts in zip(("acted", "wrote"), self._contexts, strict=True):
-            own = [baselines.titles([entry.text for entry in context.history]) for context in contexts]
-            scores = baselines.tfidf(baselines.titles(candidates), own, baselines.titles(fitted))
-            yield self._measured("tf-idf titles", history, scores)
-        yield self._measured("bm25", "acted", baselines.bm25(candidates, acted))
-        yield self._measured("popularity", "acted", baselines.popularity(self._feed, self.task))
-        yield self._measured("random", "acted", baselines.random(self.task))
+        candidates = [post.text for post in self.task.candidates]
+        acted = [baselines.last_texts(self._feed, self.task.acted[member_id]) for member_id in self.task.targets]
+        yield self._measure("tf-idf", "acted", baselines.tfidf(candidates, acted, fitted))
+        for history, contexts in zip(Contexts._fields, self._contexts, strict=True):
+            histories = [baselines.titles([entry.text for entry in context.history]) for context in contexts]
+            scores_MC = baselines.tfidf(baselines.titles(candidates), histories, baselines.titles(fitted))
+            yield self._measure("tf-idf titles", history, scores_MC)
+        yield self._measure("bm25", "acted", baselines.bm25(candidates, acted))
+        yield self.popularity()
+        yield self._measure("random", "acted", baselines.random(self.task))
 
     def popularity(self) -> Measured:
-        return self._measured("popularity", "acted", baselines.popularity(self._feed, self.task))
+        return self._measure("popularity", "acted", baselines.popularity(self._feed, self.task))
 
     def curve(self, measured: Measured, ks: Sequence[int]) -> list[float]:
-        """Recall of the protocol's members at every k."""
-        ranks = [measured.ranks[row] for row in self.rows]
-        return [float(recall(ranks, k).mean()) for k in ks]
+        """The mean recall of the protocol's members at every k."""
+        return [float(self.recalls(measured, k).mean()) for k in ks]
 
-    def recalls(self, measured: Measured, k: int) -> "np.ndarray[Any, np.dtype[np.float64]]":
-        """Of each of the protocol's members."""
+    def recalls(self, measured: Measured, k: int) -> Numbers:
+        """The recall of each of the protocol's members."""
         return recall([measured.ranks[row] for row in self.rows], k)
 
-    def _measured(
+    def _measure(
         self,
         system: str,
         history: str,
-        scores: Any,
+        scores_MC: Matrix,
         dimension: int | None = None,
         form: FormName | None = None,
         *,
         is_main: bool = True,
     ) -> Measured:
-        ranks = ranks_of(scores, self._targets)
-        groups = {_MEASURED: _figures([ranks[row] for row in self.rows])}
-        for name, least, most in LENGTHS:
+        ranks = ranks_of(scores_MC, self._targets)
+        groups = {_PROTOCOL: _figures([ranks[row] for row in self.rows])}
+        for name, least, most in _LENGTH_GROUPS:
             rows = [row for row, length in enumerate(self._lengths) if least <= length <= most]
             if rows:
                 groups[name] = _figures([ranks[row] for row in rows])
@@ -160,7 +166,8 @@ class Evaluation:
 
 
 def _scores(members_MD: Matrix, posts_CD: Matrix) -> Matrix:
-    """(M, C), the same whatever number of threads numpy's BLAS has: the figures are part of a package."""
+    """(M, C). BLAS has one thread here, because with several it adds in another order: the figures are part of a
+    package and must be the same on every machine."""
     with threadpool_limits(1, "blas"):
         scores_MC: Matrix = members_MD @ posts_CD.T
         return scores_MC
@@ -174,35 +181,3 @@ def _figures(ranks: Ranks) -> Figures:
         intervals={k: interval(values) for k, values in recalls.items()},
         ndcg=float(ndcg(ranks).mean()),
     )
-
-
-def report(
-    evaluation: Evaluation, found: Sequence[Measured], probes: Mapping[str, Sequence[Correlation]] | None = None
-) -> bytes:
-    """JSON of all figures, and in what share of the resamples a system finds more than another at each k."""
-    task = evaluation.task
-    better = {
-        str(k): {
-            _label(ours): {
-                _label(theirs): share_better(evaluation.recalls(ours, k), evaluation.recalls(theirs, k))
-                for theirs in found
-                if theirs is not ours and theirs.result.is_main
-            }
-            for ours in found
-            if ours.result.is_main
-        }
-        for k in CUTOFFS
-    }
-    whole = {
-        "cut": to_rfc3339(task.cut_us),
-        "candidates": len(task.candidates),
-        "members": len(evaluation.rows),
-        "results": [one.result for one in found],
-        "share_better": better,
-        "popularity_and_score": probes or {},
-    }
-    return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"
-
-
-def _label(one: Measured) -> str:
-    return f"{one.result.system} {one.result.history}"

@@ -1,7 +1,7 @@
-"""Vectors of posts and members by a package, at every dimension that they may be cut to.
+"""A package's vectors of posts and members, at every dimension that they may be cut to.
 
-Each text is encoded once, at the model's full size; what a package cut to fewer dimensions would give follows from it.
-Shapes: P posts, M members, D a dimension.
+Each text is encoded once, at the model's full size; the vectors of smaller dimensions are cut from these. Owns how
+member vectors follow from their texts; knows no scores. Shapes: P posts, M members, D a dimension.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,13 @@ FormName = Literal["mean", "prompt"]
 
 
 class PackageVectors:
-    """What a package makes of contexts. Checks the package's digests and golden vectors first."""
-
     def __init__(self, package: ModelPackage, *, device: str = "auto", form: FormName | None = None) -> None:
-        """`form`: of members; None: the package's own. Raises PackageError."""
+        """Checks the package's golden vectors first. `form`: of the members; None: the package's own. Raises
+        PackageError."""
         Encoder.unchecked(package, device=device).check_goldens()
         manifest = with_fields(package.manifest, dimension=max(package.manifest.dimensions))
         if form not in (None, form_name(manifest.member_form)):
-            manifest = _in_form(manifest, form)
+            manifest = _with_form(manifest, form)
         self._manifest = manifest
         self._encoder = Encoder.unchecked(ModelPackage(package.folder, manifest, package.digest), device=device)
 
@@ -42,22 +41,23 @@ class PackageVectors:
     def members(self, contexts: Sequence[MemberContext]) -> "MemberVectors":
         form = self._manifest.member_form
         if not isinstance(form, MeanForm):
-            whole = _matrix(self._encoder.encode_members(contexts), self._manifest.dimension)
-            return MemberVectors([[(vector, 1.0)] for vector in whole])
-        wanted = [weighted_texts(form, self._manifest.templates.member, context) for context in contexts]
-        return MemberVectors(self._of_parts(wanted))
+            vectors_MD = _matrix(self._encoder.encode_members(contexts), self._manifest.dimension)
+            return MemberVectors([[(vector_D, 1.0)] for vector_D in vectors_MD])
+        template = self._manifest.templates.member
+        return MemberVectors(self._encoded([weighted_texts(form, template, context) for context in contexts]))
 
-    def _of_parts(self, wanted: Sequence[Sequence[WeightedText]]) -> "list[list[tuple[Vector, float]]]":
-        texts = list(dict.fromkeys(part.text for member in wanted for part in member))
-        found = dict(zip(texts, self._encoder.encode_texts(texts), strict=True))
+    def _encoded(self, members: Sequence[Sequence[WeightedText]]) -> "list[list[tuple[Vector, float]]]":
+        """Each member's texts as vectors; a text that cannot be encoded is left out."""
+        texts = list(dict.fromkeys(text for member in members for text, _ in member))
+        outcomes = dict(zip(texts, self._encoder.encode_texts(texts), strict=True))
         return [
-            [(vector, part.weight) for part in member if not isinstance(vector := found[part.text], Unencodable)]
-            for member in wanted
+            [(vector, weight) for text, weight in member if not isinstance(vector := outcomes[text], Unencodable)]
+            for member in members
         ]
 
 
 class MemberVectors:
-    """Of each member the vectors that its own is the weighted mean of."""
+    """For each member the vectors and weights of which its own vector is the mean."""
 
     def __init__(self, sources: Sequence[Sequence[tuple[Vector, float]]]) -> None:
         self._sources = sources
@@ -77,26 +77,27 @@ def form_name(form: MemberForm) -> FormName:
     return "mean" if isinstance(form, MeanForm) else "prompt"
 
 
-def _in_form(manifest: Manifest, form: FormName | None) -> Manifest:
-    """What the package would be with the other form. Where it has no special token of a prompt's, its text begins as
-    every text does."""
-    other: MemberForm = MeanForm() if form == "mean" else PromptForm()
-    text = manifest.special_tokens["text"]
-    tokens = dict.fromkeys(roles(manifest.templates, other), text) | manifest.special_tokens
-    return with_fields(manifest, member_form=other, special_tokens=tokens)
+def _with_form(manifest: Manifest, form: FormName | None) -> Manifest:
+    """The package with the other member form. Where it lacks a special token that a prompt needs, the token that begins
+    every text takes its place."""
+    member_form: MemberForm = MeanForm() if form == "mean" else PromptForm()
+    text_token = manifest.special_tokens["text"]
+    tokens = dict.fromkeys(roles(manifest.templates, member_form), text_token) | manifest.special_tokens
+    return with_fields(manifest, member_form=member_form, special_tokens=tokens)
 
 
-def cut(vectors: Matrix, dimension: int) -> Matrix:
-    """(P, D) -> (P, fewer D), of length one again."""
-    shorter = vectors[:, :dimension]
-    lengths = np.linalg.norm(shorter, axis=1, keepdims=True)
-    found: Matrix = np.divide(shorter, lengths, out=np.zeros_like(shorter), where=lengths > 0)
-    return found
+def cut(vectors_PD: Matrix, dimension: int) -> Matrix:
+    """(P, D) -> (P, a smaller D), of length one again."""
+    shorter_PD = vectors_PD[:, :dimension]
+    lengths_P1 = np.linalg.norm(shorter_PD, axis=1, keepdims=True)
+    unit_PD: Matrix = np.divide(shorter_PD, lengths_P1, out=np.zeros_like(shorter_PD), where=lengths_P1 > 0)
+    return unit_PD
 
 
 def _matrix(outcomes: Sequence[Outcome | Any], dimension: int) -> Matrix:
-    found = np.zeros((len(outcomes), dimension), dtype=np.float32)
+    """One row for each outcome; zeros where it is no vector."""
+    matrix = np.zeros((len(outcomes), dimension), dtype=np.float32)
     for row, outcome in enumerate(outcomes):
         if isinstance(outcome, np.ndarray):
-            found[row] = outcome
-    return found
+            matrix[row] = outcome
+    return matrix

@@ -1,4 +1,4 @@
-"""The picture of recall against k."""
+"""Draws recall against k."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 def draw_recall(curves: Mapping[str, Sequence[float]], ks: Sequence[int], file: Path) -> None:
-    """One line for each system. The kind of picture is told by the file's suffix."""
+    """One line for each system. The file's suffix says the image format."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

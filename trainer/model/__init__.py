@@ -1,1 +1,1 @@
-"""What learns: its start, layers with gradients, the loss."""
+"""The model that learns: its starting point, layers with gradients, the loss."""

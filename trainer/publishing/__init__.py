@@ -1,1 +1,1 @@
-"""The registry of packages, and the gate before it."""
+"""The registry of packages, and the quality gate before it."""

@@ -1,10 +1,10 @@
-"""A registry of model packages: a folder or an object store. Packages are immutable, and there whole or not at all.
+"""A registry of model packages: a folder or an object store. A package is immutable, and published whole or not at all.
 
     packages/<generation>/<file>   the package, as it is; a registry that is a folder is served from directly
-    published/<generation>.json    written last, and only if it is not there: with it the package is published
+    published/<generation>.json    written last, and only if it does not exist: with it the package is published
 
-Whatever a publisher that was killed left behind is no package; the next one writes the same files again, under the
-same names. Owns the layout and its order; refuses to know why a package is good.
+A publisher that is killed leaves files but no package; the next one writes the same files again, under the same names.
+Owns the layout and the order of the writes; refuses to know why a package is good.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _PACKAGES: Final = "packages"
 _PUBLISHED: Final = "published"
 _RETRIES: Final = 4
 _RETRY_TIME: Final = timedelta(seconds=30)
-"""Not obstore's three minutes: that long it would look for credentials where there are none."""
+"""Instead of obstore's three minutes: where there are no credentials, it looks for them until this time is over."""
 
 
 class Publication(Struct, frozen=True):
@@ -40,10 +40,10 @@ class Publication(Struct, frozen=True):
 
     generation: str
     digest: str
-    """Of nearline.json, which holds those of all other files."""
+    """Of nearline.json, which holds the digests of all other files."""
     published_at: str
     gate: dict[str, Any]
-    """What the comparison with the one before said, or why it was left out."""
+    """What the comparison with the serving package gave, or why there was none."""
     training: dict[str, Any] = {}
 
 
@@ -58,24 +58,25 @@ class Registry:
         self._opened: ObjectStore | None = None
 
     def exists(self) -> bool:
-        """Of an object store, whatever is in it."""
+        """Always True for an object store."""
         with self._translated():
             return self._folder is None or self._folder.exists()
 
     def refuse_published(self, generation: str) -> None:
-        """Raises BadRegistry where this generation is published: the name holds the package's digest, so it is the
-        same package."""
+        """Raises BadRegistry where this generation is published already: its name holds the package's digest, so it is
+        the same package."""
         if not self.exists():
             return
         with self._translated():
             try:
-                obstore.head(self._store, _record(generation))
+                obstore.head(self._store, _publication_path(generation))
             except FileNotFoundError:
                 return
-        raise _published(self.place, generation)
+        raise _already_published(self.place, generation)
 
     def publish(self, package: ModelPackage, gate: dict[str, Any]) -> Publication:
-        """1. every file; 2. nearline.json; 3. the publication. A crash between any two leaves no package."""
+        """1. Writes every file; 2. nearline.json; 3. the publication. After a crash between any two there is no
+        package."""
         generation = str(package.generation)
         self.refuse_published(generation)
         publication = Publication(
@@ -92,19 +93,19 @@ class Registry:
                 obstore.put(self._store, f"{_PACKAGES}/{generation}/{name}", package.folder / name)
             body = msgspec.json.format(msgspec.json.encode(publication), indent=1)
             try:
-                obstore.put(self._store, _record(generation), body, mode="create")
+                obstore.put(self._store, _publication_path(generation), body, mode="create")
             except AlreadyExistsError as error:
-                raise _published(self.place, generation) from error
+                raise _already_published(self.place, generation) from error
         return publication
 
     def publications(self) -> list[Publication]:
         """Oldest first."""
         with self._translated():
             paths = [meta["path"] for batch in obstore.list(self._store, _PUBLISHED) for meta in batch]
-        return sorted(map(self._read, paths), key=lambda one: (one.published_at, one.generation))
+        return sorted(map(self._read, paths), key=lambda listed: (listed.published_at, listed.generation))
 
     def show(self, generation: str) -> Publication:
-        return self._read(_record(generation))
+        return self._read(_publication_path(generation))
 
     def verify(self, generation: str) -> None:
         """Reads every file again and compares its digest with what was published."""
@@ -117,7 +118,7 @@ class Registry:
                 raise _damaged(self.place, generation, name)
 
     def fetch(self, generation: str, folder: Path) -> ModelPackage:
-        """Copies a published package into an empty folder, and checks it. Raises BadPackage too."""
+        """Copies a published package into an empty folder and checks it. Raises BadPackage as well."""
         body = self._get(self.show(generation).generation, MANIFEST_FILE)
         for name in (*read_manifest(body).files, MANIFEST_FILE):
             file = folder / name
@@ -161,16 +162,17 @@ class Registry:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """By the kinds of obstore's errors. What the store itself says of it is in the first line, or in the XML that
-        S3's protocol answers with."""
+        """Turns obstore's errors into BadRegistry, by their classes."""
         try:
             yield
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            raise BadRegistry(f"the registry {self.place} does not let us: {_said(error)}; {self._rights()}") from error
+            raise BadRegistry(
+                f"the registry {self.place} does not let us: {_message(error)}; {self._access()}"
+            ) from error
         except (BaseError, OSError, ValueError) as error:
-            raise BadRegistry(f"the registry {self.place} cannot be used: {_said(error)}; {self._mend()}") from error
+            raise BadRegistry(f"the registry {self.place} cannot be used: {_message(error)}; {self._mend()}") from error
 
-    def _rights(self) -> str:
+    def _access(self) -> str:
         return "check who owns the folder" if self._folder is not None else "check the credentials in the environment"
 
     def _mend(self) -> str:
@@ -179,11 +181,11 @@ class Registry:
         return "name s3://BUCKET/PATH, gs:// or az://, and check bucket, endpoint and credentials in the environment"
 
 
-def _record(generation: str) -> str:
+def _publication_path(generation: str) -> str:
     return f"{_PUBLISHED}/{generation}.json"
 
 
-def _published(place: str, generation: str) -> BadRegistry:
+def _already_published(place: str, generation: str) -> BadRegistry:
     return BadRegistry(f"{generation} is published in {place} already; a package never changes")
 
 
@@ -191,9 +193,9 @@ def _damaged(place: str, generation: str, name: str) -> BadRegistry:
     return BadRegistry(f"{place}: {name} of {generation} is not the file that was published; do not serve it")
 
 
-def _said(error: Exception) -> str:
-    """One line."""
+def _message(error: Exception) -> str:
+    """In one line: the first line of obstore's text, and the message in the XML that S3's protocol answers with."""
     text = str(error)
-    message = re.search("<Message>([^<]+)</Message>", text)
+    s3_message = re.search("<Message>([^<]+)</Message>", text)
     line = text.partition("\n")[0].partition(": <?xml")[0].strip()
-    return f"{line} ({message[1]})" if message else line
+    return f"{line} ({s3_message[1]})" if s3_message else line

@@ -7,7 +7,7 @@ from typing import Final
 
 from schemas.events import parse_event
 from tests.kit.data.events import Event, activity, line, post_created
-from trainer.data.feed import Feed, timed
+from trainer.data.feed import Feed, timed_event
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 SUBJECTS: Final = (
@@ -49,4 +49,4 @@ def events(num_posts: int = 400, num_members: int = 24, seed: int = 0) -> Iterat
 
 def feed_of(events: Iterable[Event]) -> Feed:
     lines = [line(event) for event in events]
-    return Feed(timed(parse_event(body), body) for body in lines)
+    return Feed(timed_event(parse_event(body), body) for body in lines)

@@ -8,12 +8,12 @@ import torch
 from schemas.ids import Micros
 from tests.kit.data.training_events import events, feed_of
 from trainer.data.auxiliary_tasks import TaskName, TaskRow, task_rows
-from trainer.data.batches import Draw, Rows
+from trainer.data.batches import BatchDrawer, TrainingRows
 from trainer.data.dataset import TrainingData, training_data
 from trainer.data.feed import Feed
 from trainer.errors import BadEvents
 from trainer.settings import TrainSettings
-from trainer.training import Plan, begin, prepare
+from trainer.training import Plan, prepare, starting_point
 
 SETTINGS = TrainSettings(
     hidden=32, layers=1, vocabulary=500, dimensions=(32,), batch_tokens=512, era=100, checkpoint_steps=100
@@ -51,23 +51,23 @@ def test_subjects_and_tags_are_read_from_the_first_line_and_from_hashtags() -> N
     ]  # fmt: skip
 
 
-def draw(feed: Feed, settings: TrainSettings) -> tuple[Draw, Rows, TrainingData]:
+def draw(feed: Feed, settings: TrainSettings) -> tuple[BatchDrawer, TrainingRows, TrainingData]:
     data = training_data(feed, feed.cut(0.15), settings.tasks)
     lengths = np.array([len(text.split()) for text in [*data.texts, *data.parts]])
-    rows = Rows(data)
-    return Draw(data, rows, lengths, settings), rows, data
+    rows = TrainingRows(data)
+    return BatchDrawer(data, rows, lengths, settings), rows, data
 
 
 def test_a_weight_is_a_share_of_the_tokens_and_a_batch_is_of_one_task(feed: Feed) -> None:
     drawn, rows, data = draw(feed, SETTINGS.model_copy(update={"tasks": {"title_body": 0.5, "same_subject": 1.0}}))
     batches = drawn.batches(40_000, seed=0)
-    firsts = list(rows.first_further.values())
+    firsts = list(rows.first_auxiliary.values())
     kinds = [np.unique(np.searchsorted(firsts, batch, side="right")).tolist() for batch in batches]
     assert {len(kind) for kind in kinds} == {1}
     of_kind = [
         [batch for batch, kind in zip(batches, kinds, strict=True) if kind == [kind_number]] for kind_number in range(3)
     ]
-    shares = np.array([drawn.tokens(batches_of_kind) for batches_of_kind in of_kind]) / 40_000
+    shares = np.array([drawn.num_tokens(batches_of_kind) for batches_of_kind in of_kind]) / 40_000
     assert np.allclose(shares, [0.4, 0.2, 0.4], atol=0.03)
     assert {kind for (kind,) in kinds[:10]} == {0, 1, 2}, "mixed"
     titles = of_kind[1][0]
@@ -75,10 +75,10 @@ def test_a_weight_is_a_share_of_the_tokens_and_a_batch_is_of_one_task(feed: Feed
     assert min(np.unique(rows.owner[titles], return_counts=True)[1]) >= 2
 
 
-def test_without_further_tasks_the_batches_are_those_of_the_main_task_alone(feed: Feed) -> None:
+def test_without_auxiliary_tasks_the_batches_are_those_of_the_main_task_alone(feed: Feed) -> None:
     none, _, _ = draw(feed, SETTINGS)
     one, rows, _ = draw(feed, SETTINGS.model_copy(update={"tasks": {"same_tag": 1e-6}}))
-    found = [batch for batch in one.batches(20_000, seed=0) if max(batch) < rows.first_further["same_tag"]]
+    found = [batch for batch in one.batches(20_000, seed=0) if max(batch) < rows.first_auxiliary["same_tag"]]
     assert found == none.batches(20_000, seed=0)
 
 
@@ -87,14 +87,15 @@ def loss_of_titles(feed: Feed, tasks: dict[str, float], folder: Path) -> float:
     settings = TrainSettings.model_validate({**SETTINGS.model_dump(), "tasks": tasks})
     plan = Plan(feed.cut(0.15), 8_000, 0, settings, "tasks")
     data = training_data(feed, plan.cut_us, ("title_body",))
-    titles = data.further["title_body"]
+    titles = data.auxiliary["title_body"]
     folder.mkdir()
-    begun = begin(plan, data, folder)
-    fitting = prepare(begun, data._replace(further=dict.fromkeys(settings.tasks, titles)), plan, folder)
-    fitting.trainer.train()
+    start = starting_point(plan, data, folder)
+    prepared = prepare(start, data._replace(auxiliary=dict.fromkeys(settings.tasks, titles)), plan, folder)
+    prepared.trainer.train()
     rows = [{"post": post, "owner": owner} for post, owner in zip(titles.post[:200], titles.owner[:200], strict=True)]
     with torch.no_grad():
-        loss: torch.Tensor = fitting.trainer.compute_loss(fitting.trainer.model, fitting.trainer.data_collator(rows))
+        trainer = prepared.trainer
+        loss: torch.Tensor = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
     return float(loss)
 
 

@@ -5,7 +5,7 @@ import torch
 from schemas.ids import Micros
 from tests.kit.data.events import activity, member_deleted, post_deleted
 from tests.kit.data.training_events import START, events, feed_of
-from trainer.data.batches import Draw, Rows
+from trainer.data.batches import BatchDrawer, TrainingRows
 from trainer.data.dataset import NOBODY, TrainingData, training_data
 from trainer.data.feed import Feed
 from trainer.errors import BadEvents
@@ -26,9 +26,9 @@ def data(feed: Feed) -> TrainingData:
     return training_data(feed, feed.cut(0.15))
 
 
-def draw(data: TrainingData) -> tuple[Draw, Rows, np.ndarray]:
-    rows, lengths = Rows(data), np.array([len(text.split()) for text in data.texts])
-    return Draw(data, rows, lengths, SETTINGS), rows, lengths
+def draw(data: TrainingData) -> tuple[BatchDrawer, TrainingRows, np.ndarray]:
+    rows, lengths = TrainingRows(data), np.array([len(text.split()) for text in data.texts])
+    return BatchDrawer(data, rows, lengths, SETTINGS), rows, lengths
 
 
 def test_nothing_of_the_cut_or_later_is_learned_from(feed: Feed, data: TrainingData) -> None:
@@ -54,7 +54,7 @@ def test_a_batch_holds_no_more_tokens_than_it_may(data: TrainingData) -> None:
     sizes = [int(lengths[np.unique(rows.post[batch])].sum()) for batch in batches]
     assert max(sizes) <= SETTINGS.batch_tokens
     assert np.mean(sizes) > 0.8 * SETTINGS.batch_tokens
-    assert 7_600 <= drawn.tokens(batches) == sum(sizes) <= 8_000
+    assert 7_600 <= drawn.num_tokens(batches) == sum(sizes) <= 8_000
 
 
 def test_the_same_seed_draws_the_same_batches(data: TrainingData) -> None:

@@ -6,8 +6,9 @@ from schemas.ids import MemberId, PostId
 from schemas.times import to_micros
 from tests.kit.data.events import activity, post_created, post_updated
 from tests.kit.data.training_events import START, events, feed_of
-from trainer.data.feed import rows_at, task_at
+from trainer.data.replay import replay_until
 from trainer.errors import BadEvents
+from trainer.evaluation.task import evaluation_task
 
 
 def post(post_id: str, hour: int, author: str = "a", text: str = "words") -> dict[str, str]:
@@ -36,9 +37,9 @@ def test_a_context_holds_nothing_of_the_cut_or_later() -> None:
     recorded = [post("p1", 0), post("own", 1, author="m"), post("p2", 2), like("m", "p1", 3), like("m", "p2", 4)]
     feed = feed_of(recorded)
     cut_us = to_micros(START + timedelta(hours=4))
-    both = rows_at(feed, cut_us).context("m", cut_us)
+    both = replay_until(feed, cut_us).context("m", cut_us)
     assert [(entry.post_id, entry.action) for entry in both.history] == [("own", "wrote"), ("p1", "like")]
-    acted = rows_at(feed, cut_us, wrote=False).context("m", cut_us)
+    acted = replay_until(feed, cut_us, wrote=False).context("m", cut_us)
     assert [entry.post_id for entry in acted.history] == ["p1"]
 
 
@@ -60,7 +61,7 @@ def test_targets_are_fresh_posts_and_members_have_five_actions_before() -> None:
     fresh = [post("fresh1", 20), post("fresh2", 21), post("nobody's", 22)]
     after = [like("m", "fresh2", 23), like("m", "fresh2", 24), like("m", "old5", 24), like("few", "fresh1", 25)]
     feed = feed_of([*old, *before, *fresh, *after])
-    task = task_at(feed, to_micros(START + timedelta(hours=20)))
+    task = evaluation_task(feed, to_micros(START + timedelta(hours=20)))
     assert [candidate.post_id for candidate in task.candidates] == ["fresh1", "fresh2", "nobody's"]
     assert task.targets == {"few": [0], "m": [1]}
     assert task.members == ["m"]
@@ -72,10 +73,10 @@ def test_a_feed_with_nothing_to_measure_is_refused() -> None:
         feed_of([post("p", 0)]).cut(0.15)
     feed = feed_of([post("p", 0), like("m", "p", 1)])
     with pytest.raises(BadEvents, match="give more events"):
-        task_at(feed, feed.cut(0.15))
+        evaluation_task(feed, feed.cut(0.15))
 
 
 def test_a_late_update_does_not_make_an_old_post_fresh() -> None:
     update = post_updated(post("old1", 1), at=START + timedelta(hours=390))
     feed = feed_of([*events(), {**update, "post_id": "p5"}])
-    assert PostId("p5") not in {candidate.post_id for candidate in task_at(feed, feed.cut(0.15)).candidates}
+    assert PostId("p5") not in {candidate.post_id for candidate in evaluation_task(feed, feed.cut(0.15)).candidates}

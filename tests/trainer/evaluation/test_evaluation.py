@@ -15,12 +15,14 @@ from schemas.ids import MemberId, Revision
 from tests.kit.data.events import activity
 from tests.kit.data.training_events import events, feed_of
 from tests.kit.packages import make_tiny_package
-from trainer.data.feed import Feed, rows_at, task_at
-from trainer.data.quantile_tables import fit_tables
+from trainer.data.feed import Feed
+from trainer.data.quantile_tables import fit_quantile_tables
+from trainer.data.replay import replay_until
 from trainer.errors import NotBetter
 from trainer.evaluation.evaluation import Evaluation, Measured
 from trainer.evaluation.package_vectors import MemberVectors
-from trainer.evaluation.popularity_correlation import probe
+from trainer.evaluation.popularity_correlation import popularity_correlations
+from trainer.evaluation.task import evaluation_task
 from trainer.publishing.quality_gate import compare
 
 
@@ -31,7 +33,7 @@ def feed() -> Feed:
 
 @pytest.fixture(scope="module")
 def evaluation(feed: Feed) -> Evaluation:
-    return Evaluation(feed, task_at(feed, feed.cut(0.15)))
+    return Evaluation(feed, evaluation_task(feed, feed.cut(0.15)))
 
 
 def recall(measured: Measured, k: str = "10", group: str = "protocol") -> float:
@@ -102,16 +104,18 @@ def test_the_probe_correlates_counts_and_their_percentiles_with_scores(tmp_path:
             recorded += [event, *(activity(f"x{fan}", event["post_id"], "like", at=at) for fan in range(likes))]
     feed = feed_of(recorded)
     cut_us = feed.cut(0.15)
-    counts = [row.state.counts.get("like", 0) for row in rows_at(feed, cut_us).posts.values()]
-    tables = fit_tables(rows_at(feed, cut_us).posts.values())
+    counts = [row.state.counts.get("like", 0) for row in replay_until(feed, cut_us).posts.values()]
+    tables = fit_quantile_tables(replay_until(feed, cut_us).posts.values())
     tiny = make_tiny_package(tmp_path / "tiny", hidden=32, dimension=32, layers=1)
     package = replace(tiny, manifest=structs.replace(tiny.manifest, quantiles=tables))
-    (like,) = probe(cast(Any, Popular()), package, feed, cut_us, [MemberContext(MemberId("m"), Revision(1), cut_us)])
+    (like,) = popularity_correlations(
+        cast(Any, Popular()), package, feed, cut_us, [MemberContext(MemberId("m"), Revision(1), cut_us)]
+    )
     assert (like.field, like.posts) == ("count.like", len(counts))
     assert like.raw == pytest.approx(np.corrcoef(counts, np.log10(1 + np.array(counts)))[0, 1], abs=1e-5)
     assert like.percentile is not None
     assert like.percentile > like.raw
-    (bare,) = Evaluation(feed, task_at(feed, cut_us)).probe(tiny)
+    (bare,) = Evaluation(feed, evaluation_task(feed, cut_us)).popularity_correlations(tiny)
     assert bare.percentile is None, "the package has no table"
     assert abs(bare.raw) < 0.5
 
