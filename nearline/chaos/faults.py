@@ -36,7 +36,7 @@ class Adversary:
             self.kill_up: 1,
         }
 
-    def strike(self) -> str:
+    def random_fault(self) -> str:
         (fault,) = self._random.choices(list(self._faults), list(self._faults.values()))
         return fault()
 

@@ -77,7 +77,7 @@ class Chaos:
         write_crash_file(self._crash_file, name, dict.fromkeys(stages, CRASHES))
         self._adversary.terminate_all(stages)
 
-        def strike() -> list[str]:
+        def make_faults() -> list[str]:
             for _ in range(CRASHES if name in _ON_STOP else 0):
                 # A process that has just started has nothing to give back yet.
                 self._send(self.feed.take(_FEW_EVENTS))
@@ -85,7 +85,7 @@ class Chaos:
                 self._adversary.terminate_all(stages)
             return [f"crash at {name}, twice"]
 
-        self._round("crash point, twice", num_events, strike)
+        self._round("crash point, twice", num_events, make_faults)
         if left := crashes_left(self._crash_file):
             raise NearlineError(f"the crash point {name} was not passed often enough: these crashes are left: {left}")
         write_crash_file(self._crash_file, "", {})
@@ -94,32 +94,32 @@ class Chaos:
         """Kills one process of the stage at a random moment, and does nothing else until everything is searchable."""
         twice = EncodedTwice(self._pipeline) if stage == ENCODE else None
 
-        def strike() -> list[str]:
+        def make_faults() -> list[str]:
             time.sleep(self._random.uniform(0.5, 3.0))
             if twice is not None:
                 twice.before_kill()
             self._adversary.kill_stage(stage)
             return [f"kill -9 {stage} alone"]
 
-        self._round(KILL if stage != BROKER else "kill -9 of the broker", num_events, strike)
+        self._round(KILL if stage != BROKER else "kill -9 of the broker", num_events, make_faults)
         if twice is not None:
             self.rounds[-1] = self.rounds[-1]._replace(encoded_twice=twice.count())
 
     def freeze_for_good(self, stage: str, num_events: int) -> None:
         """Freezes a process and leaves it frozen. The time until the supervisor sees it does not count as recovery."""
 
-        def strike() -> list[str]:
+        def make_faults() -> list[str]:
             self._adversary.freeze_for_good(stage)
             return [f"frozen for good: {stage}"]
 
-        self._round("frozen for good", num_events, strike)
+        self._round("frozen for good", num_events, make_faults)
 
     def outage(self, name: str, num_events: int) -> None:
-        def strike() -> list[str]:
+        def make_faults() -> list[str]:
             self._outages.all[name]()
             return [name]
 
-        self._round("outage", num_events, strike)
+        self._round("outage", num_events, make_faults)
 
     def write_evidence(self, folder: Path) -> None:
         """Writes what `status` says, and has the processes log the stacks of their threads."""
@@ -129,11 +129,11 @@ class Chaos:
         self._adversary.signal(signal.SIGUSR1, self._adversary.running(*STAGES))
         time.sleep(_STACKS_S)
 
-    def _round(self, kind: str, num_events: int, strike: Callable[[], list[str]]) -> None:
+    def _round(self, kind: str, num_events: int, make_faults: Callable[[], list[str]]) -> None:
         events = self.feed.take(num_events)
         with ThreadPoolExecutor(1) as pool:
             sent = pool.submit(self._send, events)
-            faults = strike()
+            faults = make_faults()
             began = time.monotonic()
             try:
                 sent.result()
@@ -160,7 +160,7 @@ class Chaos:
 
     def _random_fault(self) -> str:
         time.sleep(self._random.uniform(0.0, 2.0))
-        return self._adversary.strike()
+        return self._adversary.random_fault()
 
 
 @contextmanager

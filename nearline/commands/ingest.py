@@ -86,10 +86,11 @@ def _survey(files: "list[EventFile]", settings: Settings, shift_to_now: bool) ->
 
     now = now_us()
     latest_us = None if shift_to_now else Micros(now + MAX_FUTURE_US)
-    reports = [_Report(file.name) for file in files]
-    surveys = [survey(file, latest_us, report.bad_line) for file, report in zip(files, reports, strict=True)]
-    for each, report in zip(surveys, reports, strict=True):
-        report.print(each)
+    surveys: list[Survey] = []
+    for file in files:
+        report = _Report(file.name)
+        surveys.append(survey(file, latest_us, report.bad_line))
+        report.print(surveys[-1])
     shifts = _shifts(settings, files, surveys, now) if shift_to_now else [0] * len(files)
     surveyed = [
         _SurveyedFile(file, each, latest_us, shift) for file, each, shift in zip(files, surveys, shifts, strict=True)

@@ -1,4 +1,4 @@
-"""The folder that holds all of an instance."""
+"""Makes the data folder, which holds everything of an instance."""
 
 import tempfile
 from pathlib import Path
@@ -7,7 +7,7 @@ from nearline.errors import BadSettings
 
 
 def make_data_folder(data_dir: Path) -> None:
-    """Makes it where it is not there. Raises BadSettings where nothing can be written into it."""
+    """Makes the folder if it is missing. Raises BadSettings where nothing can be written into it."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=data_dir):

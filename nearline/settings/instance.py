@@ -1,4 +1,7 @@
-"""The running instance of a data folder: one small JSON file that `nearline up` writes and every command reads."""
+"""The running instance of a data folder: `instance.json`, which `nearline up` writes and commands read, and the lock.
+
+The lock says that the instance runs: the file stays behind when `nearline up` is killed.
+"""
 
 import fcntl
 import time
@@ -13,8 +16,8 @@ from msgspec import Struct
 from nearline.errors import AlreadyRuns, NotRunning
 from schemas.files import write_whole
 
-_LOOKED_AT_S: Final = 1.0
-"""Whoever looks whether the folder is locked holds the lock for a moment."""
+_OTHERS_LOOK_S: Final = 1.0
+"""A command that checks whether the folder is locked holds the lock itself for a moment."""
 _PAUSE_S: Final = 0.02
 
 
@@ -25,7 +28,7 @@ class ProcessInfo(Struct, frozen=True):
 
 
 class Instance(Struct, frozen=True):
-    """Where the parts of a running instance are. Holds no secret."""
+    """Where the parts of a running instance can be reached. Holds no secret."""
 
     supervisor_pid: int
     bootstrap_servers: str
@@ -33,9 +36,9 @@ class Instance(Struct, frozen=True):
     package: str
     """The model package's folder."""
     cold_socket: str | None
-    """Unix socket of the cold process; None where a Qdrant server is the cold tier."""
+    """The Unix socket of the cold process. None where a Qdrant server is the cold tier."""
     url: str | None
-    """Of the retriever, once it listens."""
+    """The retriever's URL. None until it listens."""
     ready: bool
     processes: list[ProcessInfo]
     started_at: str
@@ -46,12 +49,12 @@ def instance_file(data_dir: Path) -> Path:
 
 
 def write_instance(data_dir: Path, instance: Instance) -> None:
-    """Whole or not at all: readers never see half a file."""
+    """Readers never see half a file."""
     write_whole(instance_file(data_dir), msgspec.json.encode(instance))
 
 
 def read_last_instance(data_dir: Path) -> Instance:
-    """Also of one that was killed. Raises NotRunning when there is none."""
+    """The running instance, or the last one if it was killed. Raises NotRunning when there is none."""
     try:
         return msgspec.json.decode(instance_file(data_dir).read_bytes(), type=Instance)
     except (OSError, msgspec.DecodeError):
@@ -59,7 +62,7 @@ def read_last_instance(data_dir: Path) -> Instance:
 
 
 def read_instance(data_dir: Path) -> Instance:
-    """Raises NotRunning when there is none, or when its supervisor is gone."""
+    """Raises NotRunning when there is no instance, or when its `nearline up` has ended."""
     instance = read_last_instance(data_dir)
     if not _is_locked(data_dir):
         raise NotRunning(data_dir)
@@ -68,9 +71,9 @@ def read_instance(data_dir: Path) -> Instance:
 
 @contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
-    """One `nearline up` for one folder, and the sign that it runs: a pid may be given out again, and the lock ends with
-    the process, however it ends. Raises AlreadyRuns."""
-    deadline = time.monotonic() + _LOOKED_AT_S
+    """Holds the folder's lock, so that only one `nearline up` runs on it. The kernel releases the lock when the process
+    ends, however it ends; a pid in a file could belong to another process by then. Raises AlreadyRuns."""
+    deadline = time.monotonic() + _OTHERS_LOOK_S
     with _lock_file(data_dir).open("w") as file:
         while not _take(file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
@@ -86,11 +89,11 @@ def _is_locked(data_dir: Path) -> bool:
     except FileNotFoundError:
         return False
     except PermissionError:
-        return True  # another account's, and it has written `instance.json`
+        return True  # another account made the file, and wrote `instance.json` too
 
 
 def _take(file: IO[str], kind: int) -> bool:
-    """Kept until the file is closed."""
+    """True if this process has the lock now. It keeps it until the file is closed."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -162,10 +162,10 @@ def _merge_all(layers: Mapping[str, Layer]) -> Layer:
     return functools.reduce(_merge, layers.values(), {})
 
 
-def _merge(under: Layer, over: Layer) -> Layer:
-    merged = dict(under)
-    for key, value in over.items():
-        below = under.get(key)
+def _merge(weaker: Layer, stronger: Layer) -> Layer:
+    merged = dict(weaker)
+    for key, value in stronger.items():
+        below = weaker.get(key)
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 

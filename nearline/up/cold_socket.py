@@ -32,8 +32,8 @@ def _make_private(folder: Path) -> None:
     its own sockets into it."""
     with suppress(FileExistsError):  # checked below, whatever it is
         folder.mkdir(mode=0o700)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
+    stat_result = folder.lstat()
+    if not stat.S_ISDIR(stat_result.st_mode) or stat_result.st_uid != os.getuid() or stat_result.st_mode & 0o077:
         raise BadSettings(
             f"{folder} belongs to somebody else or is open to others, and sockets are kept there; remove it, or give a "
             "data folder with a shorter path with --data-dir"

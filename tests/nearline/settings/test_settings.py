@@ -34,6 +34,12 @@ def test_flags_beat_the_environment_and_it_beats_the_file(config: Path, monkeypa
     assert settings.kafka.options["sasl.password"].get_secret_value() == "from-file"
 
 
+def test_variables_of_commands_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NEARLINE_CACHE_DIR", "NEARLINE_CONFIG", "NEARLINE_PORTS", "NEARLINE_REGISTRY"):
+        monkeypatch.setenv(name, "read elsewhere")
+    assert load_settings() == load_settings(None, Path(".nearline"))
+
+
 def test_the_data_folder_is_absolute_and_may_come_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

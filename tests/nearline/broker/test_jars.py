@@ -1,0 +1,18 @@
+"""Where the broker's jars are kept."""
+
+from pathlib import Path
+
+import pytest
+
+from nearline.broker.jars import cache_folder
+
+
+def test_the_cache_folder_is_the_users_own_unless_one_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("NEARLINE_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home" / ".cache" / "nearline"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "nearline"
+    monkeypatch.setenv("NEARLINE_CACHE_DIR", str(tmp_path / "named"))
+    assert cache_folder() == tmp_path / "named"
