@@ -49,7 +49,7 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
-# How often the broker looks for transactions whose time-out is over: a dead worker's is aborted within this much more.
+# The broker looks this often for transactions whose time-out is over, such as those of a dead worker.
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
@@ -89,10 +89,10 @@ rootLogger.appenderRef.out.ref = out
 """
 
 
-def broker_properties(port: int, controller_port: int, more: Mapping[str, str]) -> str:
-    """Where `more` names one of our properties, its value wins: Java takes the last line for a name."""
+def broker_properties(port: int, controller_port: int, extra: Mapping[str, str]) -> str:
+    """Where `extra` names one of our properties, its value wins: Java takes the last line for a name."""
     ours = _PROPERTIES.format(port=port, controller_port=controller_port, max_batch_bytes=_MAX_BATCH_BYTES)
-    return ours + "".join(f"{name}={value}\n" for name, value in more.items())
+    return ours + "".join(f"{name}={value}\n" for name, value in extra.items())
 
 
 def fencing_properties(controller_port: int) -> str:

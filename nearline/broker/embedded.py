@@ -71,7 +71,7 @@ class EmbeddedBroker:
         over ours."""
         self.folder = folder.absolute()
         self._jvm = jvm
-        self._more = properties or {}
+        self._extra_properties = properties or {}
         self._child: children.Child | None = None
 
     @property
@@ -124,7 +124,7 @@ class EmbeddedBroker:
         shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
         (self.folder / _TEMPORARY).mkdir(exist_ok=True)
         ports = self._choose_ports()
-        self._properties.write_text(broker_properties(ports.port, ports.controller_port, self._more))
+        self._properties.write_text(broker_properties(ports.port, ports.controller_port, self._extra_properties))
         self._log4j.write_text(log4j_properties())
         self._fencing.write_text(fencing_properties(ports.controller_port))
         self._fencing_log4j.write_text(fencing_log4j_properties())
