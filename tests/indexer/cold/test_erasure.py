@@ -1,4 +1,4 @@
-"""The vectors of deleted posts and members leave the embedded cold tier's files in time: their shard is renewed."""
+"""The vectors of deleted posts and members leave the embedded cold tier's files in time: their shard is rewritten."""
 
 import collections
 import contextlib
@@ -64,7 +64,7 @@ def test_the_vector_of_a_deleted_post_leaves_the_files(tmp_path: Path) -> None:
         assert tier.search(victim.vector, 1).post_ids == ["p0070"]
 
 
-def test_the_renewal_of_a_large_shard_says_again_and_again_that_it_goes_on(
+def test_the_rewrite_of_a_large_shard_says_again_and_again_that_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its process is taken for one that stands still and killed, again and again, and nothing is ever erased."""
@@ -80,7 +80,7 @@ def test_the_renewal_of_a_large_shard_says_again_and_again_that_it_goes_on(
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("step", ["first rename", "second rename", "removal", "opening"])
-def test_a_shard_whose_renewal_fails_goes_on_and_is_renewed_later(
+def test_a_shard_whose_rewrite_fails_goes_on_and_is_rewritten_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     plain = BruteColdTier(DIMENSION)
@@ -111,7 +111,7 @@ def test_a_shard_whose_renewal_fails_goes_on_and_is_renewed_later(
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("step", ["first rename", "second rename", "removal", "opening"])
-def test_a_shard_that_nobody_asked_since_its_renewal_failed_is_renewed_by_the_next_sweep(
+def test_a_shard_that_nobody_asked_since_its_rewrite_failed_is_rewritten_by_the_next_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     with contextlib.closing(open_edge_tier(tmp_path, erase_within_s=0)) as tier:
@@ -132,7 +132,7 @@ def test_a_shard_that_nobody_asked_since_its_renewal_failed_is_renewed_by_the_ne
 def test_a_shard_is_opened_again_while_another_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """The first shard is closed since its renewal failed; a search opens it between two steps of the second's."""
+    """The first shard is closed since its rewrite failed; a search opens it between two steps of the second's."""
     points = [Point(number, vector, f"head {number}", "body") for number, vector in enumerate(vectors(100))]
     with contextlib.closing(Shards(tmp_path, DIMENSION, quantize=False)) as held:
         held.upsert(points)
@@ -152,7 +152,7 @@ def test_a_shard_is_opened_again_while_another_is_copied(
 
 
 def _break(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """Makes one step of a shard's renewal fail: while it takes the place of the old one, or after."""
+    """Makes one step of a shard's rewrite fail: while it takes the place of the old one, or after."""
 
     def fails(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "for this test")
@@ -227,16 +227,18 @@ def test_a_warning_comes_before_a_deleted_vector_is_there_too_long(
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_shard_that_cannot_be_renewed_keeps_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_cannot_be_rewritten_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with contextlib.closing(open_edge_tier(tmp_path, erase_within_s=0)) as tier:
         tier.write("post", index_records(post_embedding("p"), post_embedding("p", 2, deleted=True)))
         tier.write("member", index_records(member_embedding("m"), member_embedding("m", 2, deleted=True)))
         rewrite = Shards.rewrite
 
-        def not_posts(held: Shards, place: int) -> Iterator[None]:
-            if held is tier._posts.shards:
+        def not_posts(shards_of_kind: Shards, shard_id: int) -> Iterator[None]:
+            if shards_of_kind is tier._posts.shards:
                 raise TierUnavailable("for this test")
-            return rewrite(held, place)
+            return rewrite(shards_of_kind, shard_id)
 
         monkeypatch.setattr(Shards, "rewrite", not_posts)
         with pytest.raises(TierUnavailable, match="for this test"):

@@ -22,7 +22,7 @@ def test_a_copy_that_is_not_whole_takes_no_shards_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("killed", ["while it copies", "between the two names", "before the old one is removed"])
-def test_a_shard_is_whole_wherever_its_renewal_is_killed(tmp_path: Path, killed: str) -> None:
+def test_a_shard_is_whole_wherever_its_rewrite_is_killed(tmp_path: Path, killed: str) -> None:
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "data").write_text("whole")
     (tmp_path / "0.new").mkdir()

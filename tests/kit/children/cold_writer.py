@@ -24,13 +24,13 @@ NAMES = 300
 
 def batch(number: int) -> list[IndexRecord]:
     """Records of the topic: updates and deletes of a few posts, with growing revisions."""
-    drawn = random.Random(number)
+    rng = random.Random(number)
     embeddings: list[Embedding] = []
-    for place in range(BATCH):
-        name = f"p{drawn.randrange(NAMES)}"
-        revision = number * BATCH + place + 1
+    for at in range(BATCH):
+        name = f"p{rng.randrange(NAMES)}"
+        revision = number * BATCH + at + 1
         embeddings.append(
-            post_embedding(name, revision, deleted=True) if drawn.random() < 0.2 else post_embedding(name, revision)
+            post_embedding(name, revision, deleted=True) if rng.random() < 0.2 else post_embedding(name, revision)
         )
     return index_records(*embeddings, first=number * BATCH)
 
@@ -43,7 +43,7 @@ def small_shards() -> None:
 
 
 def open_tier(folder: Path) -> EdgeColdTier:
-    """A tier whose sweeps renew shards at once."""
+    """A tier whose sweeps rewrite shards at once."""
     return EdgeColdTier(folder, GENERATION, DIMENSION, ColdSettings(), SetClock(), erase_within_s=0)
 
 
