@@ -15,8 +15,8 @@ class ContextRules(BaseModel):
     waiting_actions: int = Field(100, ge=0)
     """At most this many actions wait in a post's row for the post to be created."""
     waiting_posts: int = Field(2_000, ge=1)
-    """At most in this many posts' rows may actions of one member wait. The member's row remembers these posts, so that
-    a deletion of the member can have the actions erased."""
+    """Actions of one member wait in the rows of at most this many posts. The member's row remembers them, so that a
+    deletion of the member can have the actions erased."""
     waiting_s: float = Field(7 * 24 * 3600.0, gt=0)
     """An action that has waited this long for its post becomes a dead letter."""
     recipients: int = Field(1_000, ge=0)

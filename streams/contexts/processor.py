@@ -38,8 +38,8 @@ STAGE: Final = "contexts"
 CHANGELOGS: Final = (topics.POST_CHANGELOG, topics.MEMBER_CHANGELOG)
 
 MAX_OUTPUTS: Final = 50_000
-"""About this many hops go into one transaction. A deleted post is taken out of up to a thousand histories, and a batch
-of thousands of deletes would take longer than a transaction may."""
+"""A transaction has about this many outputs at most. A deleted post is taken out of up to a thousand histories, and a
+batch of thousands of deletes would take longer than a transaction may."""
 CACHED_ROWS: Final = 16_000
 """For all partitions together. A member row with a full history has some 25 kB, so this is at most 400 MB."""
 _LOG_EVERY_S: Final = 30.0

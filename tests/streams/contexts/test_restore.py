@@ -1,4 +1,4 @@
-"""Rows of a partition that was at another worker meanwhile."""
+"""Rows of a partition that another worker has owned meanwhile."""
 
 import os
 import time
@@ -24,30 +24,30 @@ HOUR_S = 3600
 def test_rows_that_were_away_for_too_long_are_restored_whole(
     kafka: KafkaSettings, tmp_path: Path, away_h: int, kept: bytes | None
 ) -> None:
-    """Another worker has deleted a cell, and the changelog has forgotten that: nothing in it says so any more."""
+    """Another worker has deleted a cell, and compaction has removed the tombstone from the changelog since."""
     producer = Producer(producer_config(kafka))
     for key in (b"first", b"second"):
         producer.produce(PLACE.topic, b"new", key, partition=PLACE.partition)
     assert producer.flush(20) == 0
-    table = RowStore(tmp_path, PLACE, b"id")
-    table.write({b"first": b"old", b"deleted": b"text"}, Offset(1))
+    store = RowStore(tmp_path, PLACE, b"id")
+    store.write({b"first": b"old", b"deleted": b"text"}, Offset(1))
     away_since = time.time() - away_h * HOUR_S
     for file in tmp_path.rglob("last-shed"):
         os.utime(file, (away_since, away_since))
-    restore(kafka, [table])
-    assert (table.get(b"deleted"), table.get(b"second")) == (kept, b"new")
-    assert table.position == 2
-    table.close()
+    restore(kafka, [store])
+    assert (store.get(b"deleted"), store.get(b"second")) == (kept, b"new")
+    assert store.position == 2
+    store.close()
 
 
 @pytest.mark.broker
 def test_rows_that_the_broker_has_lost_never_happened(kafka: KafkaSettings, tmp_path: Path) -> None:
-    """It came back without the newest records of the changelog."""
+    """The broker came back without the newest records of the changelog."""
     producer = Producer(producer_config(kafka))
     producer.produce(PLACE.topic, b"kept", b"key", partition=PLACE.partition)
     assert producer.flush(20) == 0
-    table = RowStore(tmp_path, PLACE, b"id")
-    table.write({b"key": b"lost", b"other": b"lost"}, Offset(100))
-    restore(kafka, [table])
-    assert (table.get(b"key"), table.get(b"other"), table.position) == (b"kept", None, 1)
-    table.close()
+    store = RowStore(tmp_path, PLACE, b"id")
+    store.write({b"key": b"lost", b"other": b"lost"}, Offset(100))
+    restore(kafka, [store])
+    assert (store.get(b"key"), store.get(b"other"), store.position) == (b"kept", None, 1)
+    store.close()

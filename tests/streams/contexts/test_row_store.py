@@ -64,67 +64,67 @@ def opened(folder: Path, changelog_id: bytes = b"one") -> RowStore:
 
 
 def test_cells_and_position_survive_together(tmp_path: Path) -> None:
-    table = opened(tmp_path)
-    assert (table.position, table.get(b"a")) == (0, None)
-    table.write({b"a": b"1", b"b": b"2"}, Offset(5))
-    table.write({b"a": None, b"bb": b"3"}, Offset(9))
-    table.close()
-    table = opened(tmp_path)
-    assert (table.position, table.get(b"a"), table.get(b"b")) == (9, None, b"2")
-    assert list(table.scan(b"b")) == [(b"b", b"2"), (b"bb", b"3")]
-    assert list(table.scan(b"c")) == []
-    table.close()
+    store = opened(tmp_path)
+    assert (store.position, store.get(b"a")) == (0, None)
+    store.write({b"a": b"1", b"b": b"2"}, Offset(5))
+    store.write({b"a": None, b"bb": b"3"}, Offset(9))
+    store.close()
+    store = opened(tmp_path)
+    assert (store.position, store.get(b"a"), store.get(b"b")) == (9, None, b"2")
+    assert list(store.scan(b"b")) == [(b"b", b"2"), (b"bb", b"3")]
+    assert list(store.scan(b"c")) == []
+    store.close()
 
 
 def test_rows_of_a_changelog_that_was_made_anew_are_thrown_away(tmp_path: Path) -> None:
-    table = opened(tmp_path)
-    table.write({b"a": b"1"}, Offset(5))
-    table.close()
-    table = opened(tmp_path, b"another")
-    assert (table.position, table.get(b"a")) == (0, None)
-    table.close()
+    store = opened(tmp_path)
+    store.write({b"a": b"1"}, Offset(5))
+    store.close()
+    store = opened(tmp_path, b"another")
+    assert (store.position, store.get(b"a")) == (0, None)
+    store.close()
 
 
 def test_rows_that_another_has_open_are_refused_with_the_mend(tmp_path: Path) -> None:
-    table = opened(tmp_path)
+    store = opened(tmp_path)
     with pytest.raises(RowsUnavailable, match="end the process that has them open"):
         opened(tmp_path)
-    table.close()
+    store.close()
 
 
 def test_what_was_deleted_or_overwritten_is_purged_from_the_files(tmp_path: Path) -> None:
-    table = opened(tmp_path)
-    table.write({b"a": b"zirconium", b"b": b"quokka", b"c": b"kept"}, Offset(5))
-    table.compact_if_due(0)
-    table.write({b"a": None, b"b": b"other"}, Offset(9))
+    store = opened(tmp_path)
+    store.write({b"a": b"zirconium", b"b": b"quokka", b"c": b"kept"}, Offset(5))
+    store.compact_if_due(0)
+    store.write({b"a": None, b"b": b"other"}, Offset(9))
     assert _in_files(tmp_path) == {b"zirconium", b"quokka", b"kept"}
-    table.compact_if_due(3600)
+    store.compact_if_due(3600)
     assert _in_files(tmp_path) == {b"zirconium", b"quokka", b"kept"}, "it was done lately"
-    table.compact_if_due(0)
+    store.compact_if_due(0)
     assert _in_files(tmp_path) == {b"kept"}
-    assert (table.position, table.get(b"b"), table.get(b"c")) == (9, b"other", b"kept")
-    table.close()
-    table.compact_if_due(0)
+    assert (store.position, store.get(b"b"), store.get(b"c")) == (9, b"other", b"kept")
+    store.close()
+    store.compact_if_due(0)
 
 
 def test_rows_close_within_one_key_range_of_a_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = opened(tmp_path)
+    store = opened(tmp_path)
     for number in range(3):
-        table.write({b"%d" % number: b"zirconium"}, Offset(number))
+        store.write({b"%d" % number: b"zirconium"}, Offset(number))
     key_ranges: list[tuple[bytes | None, bytes | None]] = [(None, b"1"), (b"1", b"2"), (b"2", None)]
-    monkeypatch.setattr(table, "_key_ranges", lambda: key_ranges)
+    monkeypatch.setattr(store, "_key_ranges", lambda: key_ranges)
     done = []
-    compact_range = table._db.compact_range
+    compact_range = store._db.compact_range
 
     def compact(start: bytes | None, end: bytes | None, options: object) -> None:
         done.append(start)
         closing.start()
-        until(lambda: table._closed, "the rows to be closed")
+        until(lambda: store._closed, "the rows to be closed")
         compact_range(start, end, options)
 
-    monkeypatch.setattr(table, "_db", OtherCompaction(table._db, compact))
-    closing = threading.Thread(target=table.close)
-    table.compact_if_due(0)
+    monkeypatch.setattr(store, "_db", OtherCompaction(store._db, compact))
+    closing = threading.Thread(target=store.close)
+    store.compact_if_due(0)
     closing.join(10)
     assert (done, closing.is_alive()) == ([None], False)
     opened(tmp_path).close()
@@ -146,14 +146,14 @@ def test_rows_of_partitions_that_moved_away_are_removed(tmp_path: Path) -> None:
 
 
 def test_a_table_holds_only_so_much_in_memory(tmp_path: Path) -> None:
-    table = opened(tmp_path)
+    store = opened(tmp_path)
     bytes_held = []
     for number in range(100):
-        table.write({b"%d" % number: bytes(100_000)}, Offset(number))
-        bytes_held.append(table._db.property_int_value("rocksdb.cur-size-all-mem-tables"))
+        store.write({b"%d" % number: bytes(100_000)}, Offset(number))
+        bytes_held.append(store._db.property_int_value("rocksdb.cur-size-all-mem-tables"))
     # One buffer that is written to, and one that is being put into a file.
     assert max(bytes_held) < 6_000_000
-    table.close()
+    store.close()
 
 
 # Damaged rows are thrown away.
@@ -161,68 +161,68 @@ def test_a_table_holds_only_so_much_in_memory(tmp_path: Path) -> None:
 
 def damaged(folder: Path) -> RowStore:
     """A store on a file with damaged blocks. The first blocks, with the position, are sound."""
-    table = opened(folder)
+    store = opened(folder)
     for number in range(2000):
-        table.write({b"d%05d" % number: bytes(100)}, Offset(number))
-    table._db.flush()
-    table.close()
+        store.write({b"d%05d" % number: bytes(100)}, Offset(number))
+    store._db.flush()
+    store.close()
     (file,) = folder.rglob("*.sst")
     content = bytearray(file.read_bytes())
     for at in range(5_000, len(content) - 6_000, 997):
         content[at] ^= 0x55
     file.write_bytes(content)
-    table = opened(folder)
-    assert (table.position, table.get(b"d00000")) == (1999, bytes(100))
-    return table
+    store = opened(folder)
+    assert (store.position, store.get(b"d00000")) == (1999, bytes(100))
+    return store
 
 
 def _restored_anew(folder: Path) -> None:
-    table = opened(folder)
-    assert (table.position, list(table.scan(b""))) == (0, [])
-    table.write({b"a": b"1"}, Offset(5))
-    table.close()
-    table = opened(folder)
-    assert (table.position, table.get(b"a")) == (5, b"1")
-    table.close()
+    store = opened(folder)
+    assert (store.position, list(store.scan(b""))) == (0, [])
+    store.write({b"a": b"1"}, Offset(5))
+    store.close()
+    store = opened(folder)
+    assert (store.position, store.get(b"a")) == (5, b"1")
+    store.close()
 
 
 def test_a_damaged_block_throws_the_rows_away_when_it_is_read(tmp_path: Path) -> None:
-    table = damaged(tmp_path)
+    store = damaged(tmp_path)
     keys = [b"d%05d" % number for number in range(2000)]
     with pytest.raises(RowsThrownAway, match="thrown away, and restored at the next start"):
-        list(map(table.get, keys))
-    table.close()
+        list(map(store.get, keys))
+    store.close()
     _restored_anew(tmp_path)
 
 
 def test_a_scan_does_not_end_at_a_damaged_block_as_if_nothing_came_after_it(tmp_path: Path) -> None:
-    table = damaged(tmp_path)
+    store = damaged(tmp_path)
     with pytest.raises(RowsThrownAway):
-        list(table.scan(b"d"))
+        list(store.scan(b"d"))
     _restored_anew(tmp_path)
 
 
 def test_damage_that_is_met_while_files_are_merged_throws_the_rows_away_at_the_next_write(tmp_path: Path) -> None:
-    table = damaged(tmp_path)
+    store = damaged(tmp_path)
     with pytest.raises(RowsUnavailable, match="cannot be compacted"):
-        table.compact_if_due(0)
+        store.compact_if_due(0)
     with pytest.raises(RowsThrownAway):
-        table.write({b"a": b"1"}, Offset(2000))
+        store.write({b"a": b"1"}, Offset(2000))
     _restored_anew(tmp_path)
 
 
 def test_rows_that_cannot_be_written_and_are_sound_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For example because the disk is full."""
-    table = opened(tmp_path)
-    table.write({b"a": b"1"}, Offset(5))
+    store = opened(tmp_path)
+    store.write({b"a": b"1"}, Offset(5))
     with monkeypatch.context() as patch:
-        patch.setattr(table, "_db", FullDisk(table._db))
+        patch.setattr(store, "_db", FullDisk(store._db))
         with pytest.raises(RowsUnavailable, match="cannot be written: no space"):
-            table.write({b"a": b"2"}, Offset(6))
-    table.close()
-    table = opened(tmp_path)
-    assert (table.position, table.get(b"a")) == (5, b"1")
-    table.close()
+            store.write({b"a": b"2"}, Offset(6))
+    store.close()
+    store = opened(tmp_path)
+    assert (store.position, store.get(b"a")) == (5, b"1")
+    store.close()
 
 
 def _junk(file: Path) -> None:
@@ -237,10 +237,10 @@ def test_rows_whose_files_are_damaged_or_gone_are_thrown_away_and_counted(
     tmp_path: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     for times in ("1", "2"):
-        table = opened(tmp_path)
-        table.write({b"a": b"1"}, Offset(5))
-        table._db.flush()
-        table.close()
+        store = opened(tmp_path)
+        store.write({b"a": b"1"}, Offset(5))
+        store._db.flush()
+        store.close()
         for file in tmp_path.rglob(name):
             damage(file)
         _restored_anew(tmp_path)
@@ -248,18 +248,18 @@ def test_rows_whose_files_are_damaged_or_gone_are_thrown_away_and_counted(
 
 
 def test_rows_without_the_file_that_names_the_current_ones_are_restored(tmp_path: Path) -> None:
-    table = opened(tmp_path)
-    table.write({b"a": b"1"}, Offset(5))
-    table.close()
+    store = opened(tmp_path)
+    store.write({b"a": b"1"}, Offset(5))
+    store.close()
     (tmp_path / "changelog-2" / "CURRENT").unlink()
     _restored_anew(tmp_path)
 
 
 def _stay(folder: Path) -> None:
     assert not (folder / "thrown-away").exists()
-    table = opened(folder)
-    assert (table.position, table.get(b"a")) == (5, b"1")
-    table.close()
+    store = opened(folder)
+    assert (store.position, store.get(b"a")) == (5, b"1")
+    store.close()
 
 
 @contextmanager
@@ -277,10 +277,10 @@ def few_files(spare: int) -> Iterator[None]:
 
 def test_rows_stay_where_a_process_may_open_too_few_files(tmp_path: Path) -> None:
     """No matter which of the files cannot be opened."""
-    table = opened(tmp_path)
-    table.write({b"a": b"1"}, Offset(5))
-    table._db.flush()
-    table.close()
+    store = opened(tmp_path)
+    store.write({b"a": b"1"}, Offset(5))
+    store._db.flush()
+    store.close()
     refusals = []
     for spare in range(14):
         with few_files(spare):
@@ -307,13 +307,13 @@ def test_an_error_that_says_nothing_about_the_rows_throws_none_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, remedy: str
 ) -> None:
     """Another process that has them open may close them the moment after."""
-    table = opened(tmp_path)
-    table.write({b"a": b"1"}, Offset(5))
+    store = opened(tmp_path)
+    store.write({b"a": b"1"}, Offset(5))
     with monkeypatch.context() as patch:
-        patch.setattr(table, "_db", Refusing(table._db, text))
+        patch.setattr(store, "_db", Refusing(store._db, text))
         with pytest.raises(RowsUnavailable, match=remedy):
-            table.get(b"a")
-    table.close()
+            store.get(b"a")
+    store.close()
     with monkeypatch.context() as patch:
         patch.setattr(row_store, "Rdict", Refusing(row_store.Rdict, text))
         with pytest.raises(RowsUnavailable, match=remedy):
