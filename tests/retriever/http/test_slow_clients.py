@@ -51,11 +51,14 @@ class TestSlowClients:
         retriever.in_hot(scored_post("h"))
         # More than all buffers between us take.
         (stored,) = retriever.hot.tier.scroll_posts()
-        retriever.hot.tier.scroll_posts = lambda: repeat(stored, 1_000_000)
+        scroll = Gate(lambda: repeat(stored, 1_000_000))
+        retriever.hot.tier.scroll_posts = scroll
         with ExitStack() as talks:
             for _ in range(request_limits.OPERATIONS_IN_FLIGHT):
                 talks.enter_context(Talk(served)).say("GET /v1/hot/posts HTTP/1.1\r\nHost: x\r\n\r\n")
-            until(lambda: ask(served, "/v1/hot/positions").status_code == 429, "them to have all places")
+            scroll.wait_for(request_limits.OPERATIONS_IN_FLIGHT)
+            assert ask(served, "/v1/hot/positions").status_code == 429, "they have all places"
+            scroll.open()
             until(lambda: ask(served, "/v1/hot/positions").status_code == 200, "a place to be free again")
 
     def test_requests_that_take_their_time_are_not_cut(
