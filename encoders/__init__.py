@@ -1,1 +1,1 @@
-"""From contexts to vectors: model packages, prompts, packing, and the encoder that puts them together."""
+"""From contexts to vectors: model packages, prompts, the packed model, and the encoder that joins them."""

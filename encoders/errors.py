@@ -7,7 +7,7 @@ EncoderError
 ├── BadText            a single text that was asked for can never be encoded
 └── EncodingFailed     infrastructure: the device cannot run at all; leave the process
 
-A record that can never be encoded is no exception: it is an `Unencodable` in the place of its vector.
+A record that can never be encoded raises nothing: an `Unencodable` stands in the place of its vector.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class PackageError(EncoderError):
 
 
 class BadPackage(PackageError):
-    """The folder is no sound model package."""
+    """The folder is not a valid model package."""
 
 
 class GoldenMismatch(PackageError):
-    """This machine would serve other vectors than the ones that were recorded."""
+    """This machine would serve other vectors than the package recorded."""
 
 
 class PackageExists(PackageError):
@@ -36,7 +36,7 @@ class PackageExists(PackageError):
 
 
 class BadText(EncoderError):
-    """The cause, as in `Unencodable`."""
+    """The message is a cause as in `Unencodable`."""
 
 
 class EncodingFailed(EncoderError):
@@ -45,10 +45,10 @@ class EncodingFailed(EncoderError):
 
 @dataclass(frozen=True, slots=True)
 class Unencodable:
-    """Stands where a vector would; `cause` is the sentence for the dead letter."""
+    """Stands in the place of a vector; `cause` is the sentence for the dead letter."""
 
     cause: str
 
 
 Outcome = Vector | Unencodable | None
-"""float32 (D,) of length one; why there can be none; or None where there is nothing to encode (or it is deleted)."""
+"""A vector, float32 (D,) of length one; or why there can be none; or None where the context is deleted or empty."""

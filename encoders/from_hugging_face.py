@@ -1,6 +1,7 @@
-"""Makes a model package from a Hugging Face LLaMA-3 folder that was never trained for this.
+"""Makes a model package from a Hugging Face LLaMA-3 folder that was never trained for nearline.
 
-Adds the special tokens and an embedding for each. Reads safetensors, one file or several; never a pickle.
+Adds the special tokens and an embedding for each of them. Reads safetensors, one file or several, and never a pickle.
+Owns what is taken from such a folder; `package_writer` writes the package. Shapes: V tokens, H the model's size.
 """
 
 import hashlib
@@ -34,26 +35,26 @@ from encoders.package_writer import write_package
 _INDEX_FILE: Final = "model.safetensors.index.json"
 _EMBEDDINGS: Final = "embed_tokens.weight"
 _PADS: Final = ("<|finetune_right_pad_id|>", "<|nearline:pad|>")
-"""LLaMA-3.1's own padding token where there is one."""
+"""The padding token is the first of these that the tokenizer has (LLaMA-3.1 brings one), or else the last is added."""
 
 
 class Recipe(Struct, frozen=True):
-    """What the folder does not say itself. None: what the folder suggests."""
+    """What the folder does not say itself. None: taken from the folder."""
 
     id: str
     templates: Templates = Templates()
     quantiles: dict[str, list[float]] = {}
     pooling: PoolingMode = "last"
-    """`last` suits a model that was trained to say the next word."""
+    """`last` suits a model that was trained to predict the next word."""
     dimension: int | None = None
-    """What vectors are cut to; None: the model's size."""
+    """The dimension that vectors are cut to; None: the model's size."""
     token_limits: TokenLimits = TokenLimits()
     precision: Precision | None = None
     member_form: MemberForm = PromptForm()
 
 
 def create_package(source: Path, folder: Path, recipe: Recipe) -> ModelPackage:
-    """Writes the package to `folder`, which must not be there yet. Raises PackageError."""
+    """Writes the package to `folder`, which must not exist yet. Raises PackageError."""
     config = read_config(source)
     tokenizer = _read_tokenizer(source)
     shards = _weight_files(source)
@@ -83,13 +84,13 @@ def _read_tokenizer(source: Path) -> PreTrainedTokenizerFast:
             source, local_files_only=True, trust_remote_code=False
         )
         return tokenizer
-    except Exception as error:  # the library raises what it likes
+    except Exception as error:  # the library raises many kinds of errors
         raise BadPackage(f"{source} holds no readable tokenizer.json: {error}") from error
 
 
 def _weight_files(source: Path) -> list[str]:
-    """One file, or those that the index names; all directly in the folder. They may be links: in Hugging Face's own
-    cache every file is one."""
+    """The single file, or the files that the index names, all directly in the folder. A file may be a link: in Hugging
+    Face's own cache every file is one."""
     if (source / WEIGHTS_FILE).is_file():
         return [WEIGHTS_FILE]
     try:
@@ -108,7 +109,7 @@ def _weight_files(source: Path) -> list[str]:
 
 
 def _read_weights(source: Path, shards: Sequence[str]) -> dict[str, Tensor]:
-    """Of the model without its head: it says no words here."""
+    """The weights without the language model's head: nearline predicts no words."""
     weights: dict[str, Tensor] = {}
     cpu = torch.device("cpu")
     for shard in shards:
@@ -122,25 +123,26 @@ def _read_weights(source: Path, shards: Sequence[str]) -> dict[str, Tensor]:
 def _add_tokens(
     tokenizer: PreTrainedTokenizerFast, weights: dict[str, Tensor], config: LlamaConfig, special_tokens: list[str]
 ) -> None:
-    """New tokens begin at the mean of all embeddings, a little apart from each other, always in the same way."""
-    known = len(tokenizer)
+    """Also changes `weights` and `config`. The embedding of a new token is the mean of all embeddings plus a little
+    noise, always the same, so that no two new tokens are alike."""
+    num_known = len(tokenizer)
     if tokenizer.pad_token is None:
-        own = next((token for token in _PADS if token in tokenizer.get_vocab()), _PADS[-1])
-        tokenizer.add_special_tokens({"pad_token": own})
+        pad_token = next((token for token in _PADS if token in tokenizer.get_vocab()), _PADS[-1])
+        tokenizer.add_special_tokens({"pad_token": pad_token})
     tokenizer.add_special_tokens({"additional_special_tokens": special_tokens}, replace_extra_special_tokens=False)
-    old = weights[_EMBEDDINGS]
-    size = max(len(tokenizer), old.shape[0])
-    mean, spread = old.float().mean(0), old.float().std(0)
-    noise = torch.randn(size, old.shape[1], generator=torch.Generator().manual_seed(0))
-    grown = (mean + 0.1 * spread * noise).to(old.dtype)
-    kept = min(known, old.shape[0])
-    grown[:kept] = old[:kept]
-    weights[_EMBEDDINGS] = grown
-    config.vocab_size = size
-    config.pad_token_id = None  # else the padding token's embedding would be set to zero
+    old_VH = weights[_EMBEDDINGS]
+    num_tokens = max(len(tokenizer), old_VH.shape[0])
+    mean_H, spread_H = old_VH.float().mean(0), old_VH.float().std(0)
+    noise_VH = torch.randn(num_tokens, old_VH.shape[1], generator=torch.Generator().manual_seed(0))
+    new_VH = (mean_H + 0.1 * spread_H * noise_VH).to(old_VH.dtype)
+    num_old = min(num_known, old_VH.shape[0])
+    new_VH[:num_old] = old_VH[:num_old]
+    weights[_EMBEDDINGS] = new_VH
+    config.vocab_size = num_tokens
+    config.pad_token_id = None  # otherwise transformers would set the padding token's embedding to zero
 
 
 def _digest(source: Path, shards: Sequence[str]) -> str:
-    """SHA-256 of one line `digest  name` for each weight file, as sha256sum prints them."""
+    """The SHA-256 of the lines that sha256sum prints for the weight files: `digest  name`."""
     lines = "".join(f"{file_digest(source / shard)}  {shard}\n" for shard in shards)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What Prometheus sees of an encoder."""
+"""The metrics of an encoder for Prometheus. Owns their names; the numbers are counted elsewhere."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 class EncoderMetrics(Collector):
-    """Asked when Prometheus asks. Tokens per second is the rate of the counter; the fill of the budget is tokens by
-    budget tokens."""
+    """Read when Prometheus scrapes. Tokens per second are the rate of `tokens`; the fill of the budget is `tokens`
+    divided by `batch_budget_tokens`."""
 
     def __init__(self, encoder: "Encoder") -> None:
         self._encoder = encoder
@@ -29,17 +29,17 @@ class EncoderMetrics(Collector):
         yield GaugeMetricFamily(
             "nearline_encode_budget_tokens", "The token budget now", value=float(self._encoder.budget_tokens)
         )
-        yield from self._cached()
+        yield from self._cache_lookups()
 
-    def _cached(self) -> Iterator[Metric]:
-        asked = CounterMetricFamily(
+    def _cache_lookups(self) -> Iterator[Metric]:
+        lookups = CounterMetricFamily(
             "nearline_encode_cache", "Vectors looked for before encoding", labels=["cache", "result"]
         )
         for name, cache in (("text", self._encoder.by_text), ("prompt", self._encoder.by_prompt)):
-            asked.add_metric([name, "hit"], cache.hits)
-            asked.add_metric([name, "miss"], cache.misses)
-        yield asked
+            lookups.add_metric([name, "hit"], cache.hits)
+            lookups.add_metric([name, "miss"], cache.misses)
+        yield lookups
 
 
-def _counter(name: str, words: str, value: float) -> Metric:
-    return CounterMetricFamily(f"nearline_encode_{name}", words, value=value)
+def _counter(name: str, help_text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"nearline_encode_{name}", help_text, value=value)

@@ -1,6 +1,7 @@
 """Writes a model package: weights, tokenizer, the files of sentence-transformers, and nearline.json last.
 
-The folder appears whole or not at all, and one that is there is never overwritten.
+The folder appears whole or not at all, and an existing one is never overwritten. Owns the layout that is written; what
+a valid package is stands in `package.model_package`.
 """
 
 import json
@@ -47,14 +48,14 @@ def write_package(
     *,
     golden_texts: Sequence[str] = GOLDEN_TEXTS,
 ) -> ModelPackage:
-    """`manifest` without files and goldens, which are made here. Weights are saved in the manifest's precision.
+    """`manifest` comes without files and goldens, which are made here. The weights are saved in its precision.
 
-    The tokenizer has the manifest's special tokens and the model an embedding for each of its tokens. Raises
-    PackageError.
+    The tokenizer must have the manifest's special tokens, and the model an embedding for each of the tokenizer's
+    tokens. Raises PackageError.
     """
     if folder.exists():
         raise PackageExists(f"{folder} is there already; a package is never overwritten, choose another folder")
-    with _appearing(folder) as partial:
+    with _renamed_when_complete(folder) as partial:
         _write_tokenizer(partial, manifest, tokenizer)
         _write_model(partial, manifest, model)
         _write_sentence_transformers(partial, manifest)
@@ -65,8 +66,8 @@ def write_package(
 
 
 @contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder beside the final one that takes its name only when all went well."""
+def _renamed_when_complete(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside the final one; it gets the final name only if nothing failed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -79,7 +80,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
 
 
 def _make_readable(folder: Path) -> None:
-    """For others too: temporary folders and safetensors are made for their owner alone."""
+    """Readable for other users too: temporary folders and safetensors files are made for their owner alone."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -99,7 +100,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _write_tokenizer(folder: Path, manifest: Manifest, tokenizer: PreTrainedTokenizerFast) -> None:
-    """sentence-transformers pads on the right, and cuts at the longer of the two limits."""
+    """Written so that sentence-transformers pads on the right and cuts at the longer of the two token limits."""
     missing = [token for token in manifest.special_tokens.values() if token not in tokenizer.get_vocab()]
     if missing or tokenizer.pad_token is None:
         raise BadPackage(f"the tokenizer lacks {', '.join(missing) or 'a padding token'}; add it and an embedding")
@@ -118,7 +119,7 @@ def _write_model(folder: Path, manifest: Manifest, model: LlamaModel) -> None:
 
 
 def _write_sentence_transformers(folder: Path, manifest: Manifest) -> None:
-    """The files that sentence-transformers 6.2 writes itself (a test compares them)."""
+    """The files that sentence-transformers 6.2 would write itself; a test compares them."""
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
     ]
@@ -127,7 +128,7 @@ def _write_sentence_transformers(folder: Path, manifest: Manifest) -> None:
         "sentence_transformers": version("sentence-transformers"),
         "transformers": version("transformers"),
     }
-    vectors, embeddings = "token_embeddings", "sentence_embedding"
+    token_vectors, text_vector = "token_embeddings", "sentence_embedding"
     method = {"method": "forward", "method_output_name": "last_hidden_state"}
     files: dict[str, Any] = {
         MODULES_FILE: modules,
@@ -141,14 +142,14 @@ def _write_sentence_transformers(folder: Path, manifest: Manifest) -> None:
         "sentence_bert_config.json": {
             "transformer_task": "feature-extraction",
             "modality_config": {"text": method},
-            "module_output_name": vectors,
+            "module_output_name": token_vectors,
         },
         "1_Pooling/config.json": {
             "embedding_dimension": max(manifest.dimensions),
             "pooling_mode": _POOLING[manifest.pooling],
             "include_prompt": True,
         },
-        "2_Normalize/config.json": {"module_input_name": embeddings, "module_output_name": embeddings},
+        "2_Normalize/config.json": {"module_input_name": text_vector, "module_output_name": text_vector},
     }
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """nearline.json: what a model package says about itself, as typed data that is checked when it is read.
 
-Imports no torch: commands read it too. It knows nothing of where the folder is.
+Owns the fields and what makes them valid. Imports no torch, because quick commands read it too, and does not know where
+the folder is.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -41,18 +42,18 @@ def _check_fields(side: str, fields: tuple[str, ...], known: tuple[str, ...]) ->
 
 
 class BaseModel(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the weights were made from; the digest is of its weight files, or None for a model made from nothing."""
+    """What the weights were made from. `sha256`: of its weight files; None for a model made from scratch."""
 
     name: str
     sha256: _Digest | None = None
 
 
 class PostTemplate(Struct, frozen=True, forbid_unknown_fields=True):
-    """Each field is its special token and then its value; `text` comes last, so that only it is ever cut."""
+    """A field is its special token and then its value. `text` comes last, so that a long prompt is cut in its text."""
 
     fields: tuple[str, ...] = ("text",)
     instruction: str = ""
-    """Begins every prompt of this side, after the special token `instruction`."""
+    """Every post's prompt begins with it, after the special token `instruction`."""
 
     def __post_init__(self) -> None:
         _check_fields("post", self.fields, POST_FIELDS)
@@ -66,15 +67,15 @@ class PostTemplate(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MemberTemplate(Struct, frozen=True, forbid_unknown_fields=True):
-    """The profile block, then history, newest last; each entry begins with its action's special token.
+    """First the profile, then the history with the newest entry last. An entry begins with its action's special token.
 
-    The form `mean` uses the profile's fields alone, as one text.
+    The member form `mean` uses only the profile's fields, as one text.
     """
 
     profile: tuple[str, ...] = ("headline", "skills", "industry")
     instruction: str = ""
     history_ages: bool = False
-    """Each entry also says its age as a percentile."""
+    """Whether each entry also holds its age, as a percentile."""
 
     def __post_init__(self) -> None:
         _check_fields("member", self.profile, PROFILE_FIELDS)
@@ -92,15 +93,16 @@ class PromptForm(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kin
 class MeanForm(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mean"):
     """The weighted mean of the vectors of the profile's text and of each history entry's text.
 
-    An entry's weight is its action's, halved for every `half_life_s` between it and the context's `as_of`.
+    An entry's weight is the weight of its action, halved for every `half_life_s` between the entry and the context's
+    `as_of`.
     """
 
     profile_weight: Annotated[float, Meta(ge=0)] = 1.0
     action_weights: dict[str, Annotated[float, Meta(ge=0)]] = {}
-    """Per action of the history; 1 for what is not named."""
+    """By action; an action that is not named has weight 1."""
     half_life_s: Annotated[float, Meta(gt=0)] | None = None
     max_entries: _Positive = 50
-    """Only the newest ones count."""
+    """How many of the newest entries count."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.action_weights) - set(HISTORY_ACTIONS):
@@ -131,14 +133,14 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     base_model: BaseModel
     templates: Templates = Templates()
     special_tokens: dict[str, str]
-    """Of each role (a field, an action as `action.like`, `instruction`) its token's string."""
+    """The token for each role: a field, an action such as `action.like`, or `instruction`."""
     quantiles: dict[str, list[float]] = {}
-    """Of each number field of a template its 99 boundaries; see `encoders.package.quantiles`."""
+    """The 99 boundaries for each number field of a template; see `encoders.package.quantiles`."""
     pooling: PoolingMode = "mean"
     dimensions: tuple[_Positive, ...]
-    """What a vector may be cut to; the model's own size is the largest."""
+    """The sizes that a vector may be cut to; the largest is the model's own size."""
     dimension: _Positive
-    """What this package's vectors are cut to."""
+    """The size that this package's vectors are cut to."""
     token_limits: TokenLimits = TokenLimits()
     precision: Precision = "fp32"
     member_form: MemberForm = PromptForm()
@@ -160,12 +162,12 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def roles(templates: Templates, member_form: MemberForm) -> list[str]:
     """Every role that needs a special token, in a fixed order."""
     post, member = templates.post, templates.member
-    found = [*post.fields, *(["instruction"] if post.instruction else [])]
+    all_roles = [*post.fields, *(["instruction"] if post.instruction else [])]
     if isinstance(member_form, PromptForm):
-        found += [*member.profile, *(["instruction"] if member.instruction else [])]
-        found += [f"action.{action}" for action in HISTORY_ACTIONS]
-        found += ["age"] if member.history_ages else []
-    return list(dict.fromkeys(found))
+        all_roles += [*member.profile, *(["instruction"] if member.instruction else [])]
+        all_roles += [f"action.{action}" for action in HISTORY_ACTIONS]
+        all_roles += ["age"] if member.history_ages else []
+    return list(dict.fromkeys(all_roles))
 
 
 def number_fields(templates: Templates) -> list[str]:
@@ -174,7 +176,7 @@ def number_fields(templates: Templates) -> list[str]:
 
 
 def default_special_tokens(templates: Templates, member_form: MemberForm) -> dict[str, str]:
-    """`<|nearline:text|>` and so on; no tokenizer of the LLaMA family holds such a token."""
+    """`<|nearline:text|>` and so on; no tokenizer of the LLaMA family has such tokens."""
     return {role: f"<|nearline:{role}|>" for role in roles(templates, member_form)}
 
 

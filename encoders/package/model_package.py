@@ -1,7 +1,7 @@
 """Model packages: immutable folders that stock sentence-transformers loads, with nearline.json beside the weights.
 
-Owns what a sound folder is: paths, files, digests, the generation's name. Imports no torch and runs no model: golden
-vectors are checked where a model runs, in `encoders.encoder`.
+Owns what a valid folder is: paths, files, digests, the generation's name. Imports no torch and runs no model:
+`encoders.encoder` checks the golden vectors.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ MODULES: Final = (
     ("2_Normalize", "sentence_transformers.base.modules.normalize.Normalize"),
 )
 """Folder and class, in the order in which sentence-transformers applies them."""
-_NEEDED: Final = (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE, MODULES_FILE)
-_WITHOUT_CODE: Final = (CONFIG_FILE, "tokenizer_config.json")
+_REQUIRED: Final = (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE, MODULES_FILE)
+_CONFIGS: Final = (CONFIG_FILE, "tokenizer_config.json")
 _PICKLES: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".py")
 
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """A package that was read. Make one with `load`, or with `read` where only what it says is needed."""
+    """Make one with `load`, or with `read` where only the manifest is needed."""
 
     folder: Path
     manifest: Manifest
@@ -56,13 +56,13 @@ class ModelPackage:
         package = cls.read(folder)
         _check_files(folder, package.manifest.files)
         _check_modules(folder)
-        for name in _WITHOUT_CODE:
+        for name in _CONFIGS:
             _check_no_code(folder, name)
         return package
 
     @property
     def generation(self) -> Generation:
-        """Another package on the same data folder is another generation by itself."""
+        """The name holds the digest, so two different packages are never the same generation."""
         return Generation(f"{self.manifest.id}-{self.digest[:8]}")
 
     @property
@@ -85,14 +85,14 @@ def file_digest(path: Path) -> str:
 
 def list_files(folder: Path) -> list[str]:
     """Every file but nearline.json, as relative paths with slashes, sorted."""
-    # A link to a folder is not followed, and so is one that nobody listed.
+    # A link to a folder is not followed but returned like a file: so a link that the manifest does not list is found.
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    found = (path.relative_to(folder).as_posix() for path in paths)
-    return sorted(name for name in found if name != MANIFEST_FILE)
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    return sorted(name for name in names if name != MANIFEST_FILE)
 
 
 def _check_files(folder: Path, digests: dict[str, str]) -> None:
-    if missing := [name for name in _NEEDED if name not in digests]:
+    if missing := [name for name in _REQUIRED if name not in digests]:
         raise BadPackage(f"{folder}: {MANIFEST_FILE} lists no {', '.join(missing)}; write the package again")
     for name in digests:
         _check_path(folder, name)
@@ -122,17 +122,17 @@ def _is_inside(folder: Path, path: Path) -> bool:
 
 
 def _check_modules(folder: Path) -> None:
-    """nearline does not read it, and sentence-transformers imports what it names and opens the folders it names."""
+    """nearline does not read this file, but sentence-transformers imports the classes and opens the folders in it."""
     modules = _read_json(folder, MODULES_FILE)
-    found = [(one.get("path"), one.get("type")) for one in modules if isinstance(one, dict)] if modules else []
-    if found != list(MODULES):
+    listed = [(entry.get("path"), entry.get("type")) for entry in modules if isinstance(entry, dict)] if modules else []
+    if listed != list(MODULES):
         raise BadPackage(f"{folder}: {MODULES_FILE} names other modules than nearline writes; write the package again")
 
 
 def _check_no_code(folder: Path, name: str) -> None:
-    """nearline runs no code of a package; this would be for whoever else opens it."""
-    found = _read_json(folder, name) if (folder / name).exists() else {}
-    if not isinstance(found, dict) or "auto_map" in found:
+    """nearline runs no code of a package, but another program that opens the folder could."""
+    config = _read_json(folder, name) if (folder / name).exists() else {}
+    if not isinstance(config, dict) or "auto_map" in config:
         raise BadPackage(f"{folder}: {name} asks for code that comes with the package (auto_map); take it out")
 
 

@@ -1,6 +1,6 @@
-"""Numbers become percentiles, 1 to 100, by a package's quantile tables.
+"""Quantile tables: numbers become percentiles, 1 to 100.
 
-A table is 99 boundaries that never fall; it knows no unit and no field.
+A table is 99 boundaries in rising order, of which some may be equal. Knows no units and no fields.
 """
 
 from bisect import bisect_right
@@ -13,12 +13,12 @@ NUM_BOUNDARIES = 99
 
 
 def percentile(boundaries: Sequence[float], number: float) -> int:
-    """1 below the first boundary, 100 from the last on."""
+    """1 below the first boundary, 100 at or above the last."""
     return bisect_right(boundaries, number) + 1
 
 
 def quantile_table(numbers: Iterable[float]) -> list[float]:
-    """The 99 boundaries of a sample. Every boundary is a number of the sample, so tables of counts are of counts."""
+    """The 99 boundaries of a sample. Each is a number of the sample, so a table of counts holds only whole numbers."""
     sample = np.fromiter(numbers, dtype=np.float64)
     if not sample.size or not np.isfinite(sample).all():
         raise ValueError("a quantile table needs at least one number, and only finite ones")

@@ -1,7 +1,7 @@
 """Prompts: from a context to token ids, field by field, by a package's templates.
 
-A field is its special token and then its value. Nothing here looks at a clock or at a device: the same context always
-gives the same prompt.
+A field is its special token and then its value. Owns the order of fields and what is cut at a token limit. Looks at no
+clock and no device: the same context always gives the same prompt.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from schemas.ids import Micros
 Prompt = TokenIds
 
 _CACHED_VALUES: Final = 16_384
-"""Short values (languages, authors, percentiles) whose ids are kept."""
+"""How many short values (languages, authors, percentiles) have their token ids cached."""
 _US_PER_S: Final = 1_000_000
 
 
@@ -31,15 +31,15 @@ class Prompts:
         self._quantiles = manifest.quantiles
         self._post = manifest.templates.post
         self._member = manifest.templates.member
-        wrapping = len(tokenizer.begin) + len(tokenizer.end)
-        self._post_room = manifest.token_limits.post - wrapping
-        self._member_room = manifest.token_limits.member - wrapping
+        num_wrapping = len(tokenizer.begin) + len(tokenizer.end)
+        self._post_room = manifest.token_limits.post - num_wrapping
+        self._member_room = manifest.token_limits.member - num_wrapping
         self._value_ids = lru_cache(_CACHED_VALUES)(tokenizer.__call__)
         self._post_start = self._instruction(self._post.instruction)
         self._member_start = self._instruction(self._member.instruction)
 
     def forget_values(self) -> None:
-        """What is kept of them only saves time."""
+        """Empties the cache of token ids: values of erased profiles may be in it."""
         self._value_ids.cache_clear()
 
     @property
@@ -54,17 +54,17 @@ class Prompts:
         return [*self._tokenizer.begin, *self._member_start]
 
     def posts(self, contexts: Sequence[PostContext]) -> list[Prompt | Unencodable]:
-        """Contexts that are not deleted. Only the text is cut to the token limit: its end."""
+        """For contexts that are not deleted. A prompt that is too long loses the end of its text."""
         texts = self._text_ids([context.text for context in contexts], self._post_room)
         return [self._post_prompt(context, ids) for context, ids in zip(contexts, texts, strict=True)]
 
     def texts(self, texts: Sequence[str]) -> list[Prompt | Unencodable]:
-        """Plain texts by the post template, with the field `text` alone: queries, profiles, history entries."""
-        found = self._text_ids(texts, self._post_room)
-        return [ids if isinstance(ids, Unencodable) else self._finish_post(self._post_start, ids) for ids in found]
+        """For queries, profiles and history entries: plain texts by the post template, with the field `text` alone."""
+        text_ids = self._text_ids(texts, self._post_room)
+        return [ids if isinstance(ids, Unencodable) else self._finish_post(self._post_start, ids) for ids in text_ids]
 
     def members(self, contexts: Sequence[MemberContext]) -> list[Prompt | Unencodable]:
-        """The form `prompt`, for contexts with a profile or a history."""
+        """By the member form `prompt`, for contexts with a profile or a history."""
         room = self._member_room
         texts = self._text_ids([entry.text for context in contexts for entry in context.history], room)
         prompts: list[Prompt | Unencodable] = []
@@ -76,8 +76,8 @@ class Prompts:
         return prompts
 
     def render(self, prompt: Prompt) -> str:
-        """The prompt as a text: what the package's own tokenizer turns into this prompt again, unless a text in it was
-        cut within a word or spells a special token."""
+        """The prompt as a text. The package's own tokenizer turns it into the same prompt again, unless a text in it
+        was cut within a word or spells a special token."""
         begin, end = len(self._tokenizer.begin), len(prompt) - len(self._tokenizer.end)
         return self._tokenizer.text(prompt[begin:end])
 
@@ -113,7 +113,7 @@ class Prompts:
                 return self._percentile(field, context.counts.get(action, 0))
             case (_, _, action):
                 hours = age_s(context.created_at_us, context.as_of_us) / 3600
-                # A post of its first hour is not extrapolated: one like in its first second is no 3,600 an hour.
+                # In its first hour a rate is not extrapolated: one like in the first second is not 3,600 an hour.
                 return self._percentile(field, context.counts.get(action, 0) / max(hours, 1.0))
 
     def _member_prompt(self, context: MemberContext, texts: Sequence[TokenIds | Unencodable]) -> Prompt | Unencodable:
@@ -128,11 +128,12 @@ class Prompts:
                 return text
             block = self._entry(entry, text, context.as_of_us)
             if block and len(block) > room:
-                blocks += [] if blocks else [block[: max(room, 0)]]  # the newest one is cut rather than left out
+                if not blocks:
+                    blocks.append(block[: max(room, 0)])  # the newest entry is cut instead of left out
                 break
             blocks.append(block)
             room -= len(block)
-        history = [number for block in reversed(blocks) for number in block]
+        history = [token_id for block in reversed(blocks) for token_id in block]
         return [*self._tokenizer.begin, *(profile + history)[: self._member_room], *self._tokenizer.end]
 
     def _profile(self, context: MemberContext) -> TokenIds:
@@ -143,7 +144,7 @@ class Prompts:
         return ids
 
     def _entry(self, entry: HistoryEntry, text: TokenIds, as_of_us: Micros) -> TokenIds:
-        """Empty for an action that no history of this package holds."""
+        """Empty for an action that the package has no token for."""
         action = self._special.get(f"action.{entry.action}")
         if action is None:
             return []
@@ -164,7 +165,7 @@ class Prompts:
 
 
 def age_s(at_us: Micros, as_of_us: Micros) -> float:
-    """Never below 0: an entry may be newer than the context by a disorder of events."""
+    """Never below 0: when events come out of order, an entry may be newer than the context."""
     return max(as_of_us - at_us, 0) / _US_PER_S
 
 
@@ -181,13 +182,13 @@ def profile_value(field: str, context: MemberContext) -> str | None:
 
 
 def profile_text(template: MemberTemplate, context: MemberContext) -> str:
-    """The profile as one text, for the form `mean`; a language is no text."""
+    """The profile as one text, for the member form `mean`. Without the language, which is only a code."""
     fields = (field for field in template.profile if field != "language")
     return "\n".join(value for field in fields if (value := profile_value(field, context)))
 
 
 def has_profile(context: MemberContext) -> bool:
-    """A language alone is no profile."""
+    """A language alone does not make a profile."""
     return bool(context.headline or context.industry or any(context.skills))
 
 

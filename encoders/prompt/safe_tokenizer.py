@@ -1,4 +1,4 @@
-"""Token ids from text that can never produce a special token.
+"""A tokenizer with which a text can never produce a special token.
 
 Owns the tokenizer of a package. Knows nothing of fields or of contexts.
 """
@@ -15,12 +15,12 @@ from encoders.errors import BadPackage, Unencodable
 TokenIds = list[int]
 
 CHARS_PER_TOKEN: Final = 32
-"""A text is first cut to this many characters for each token it may become: tokens of more are too rare to matter,
-and a text of 100,000 characters costs no more than one of the limit."""
+"""Before a text is tokenised it is cut to this many characters for each token of its limit. Longer tokens are too rare
+to matter, and a text of 100,000 characters then costs no more than one at the limit."""
 
 
 class SafeTokenizer:
-    """The package's tokenizer, deaf to special tokens in texts. May be used by many threads."""
+    """The package's tokenizer; it takes special tokens in a text for plain characters. May be used by many threads."""
 
     def __init__(self, file: Path, special_tokens: dict[str, str]) -> None:
         try:
@@ -32,7 +32,7 @@ class SafeTokenizer:
         self.begin, self.end = _wrapping(self._tokenizer)
         self._tokenizer.encode_special_tokens = True
         self.special = {role: self._special_id(token) for role, token in special_tokens.items()}
-        self._check_deafness(file)
+        self._check_texts_make_no_special_token(file)
 
     @property
     def num_tokens(self) -> int:
@@ -49,17 +49,17 @@ class SafeTokenizer:
             raise ValueError(f"the tokenizer fails on this text: {error}") from error
 
     def batch(self, texts: Sequence[str]) -> list[TokenIds | Unencodable]:
-        """One bad text does not harm the others."""
+        """A bad text does not harm the others."""
         try:
             return list(self._encode(texts))
         except Exception:
-            return [self._one(text) for text in texts]
+            return [self._encode_or_refuse(text) for text in texts]
 
     def text(self, ids: TokenIds) -> str:
-        """With special tokens as they are spelled."""
+        """The tokens as a text; special tokens are spelled out."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
-    def _one(self, text: str) -> TokenIds | Unencodable:
+    def _encode_or_refuse(self, text: str) -> TokenIds | Unencodable:
         try:
             return self(text)
         except ValueError as error:
@@ -69,15 +69,15 @@ class SafeTokenizer:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _special_id(self, token: str) -> int:
-        number = self._tokenizer.token_to_id(token)
-        if number is None:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
             raise BadPackage(f"the tokenizer lacks the special token {token}; write the package again")
-        return int(number)
+        return int(token_id)
 
-    def _check_deafness(self, file: Path) -> None:
+    def _check_texts_make_no_special_token(self, file: Path) -> None:
         added = self._tokenizer.get_added_tokens_decoder()
-        special = {*self.special.values(), *(number for number, token in added.items() if token.special)}
-        names = [str(self._tokenizer.id_to_token(number)) for number in special]
+        special = {*self.special.values(), *(token_id for token_id, token in added.items() if token.special)}
+        names = [str(self._tokenizer.id_to_token(token_id)) for token_id in special]
         spelled = self._encode([spelling for name in names for spelling in (name, f" {name} ", f"a{name}a")])
         if special & set(itertools.chain.from_iterable(spelled)):
             raise BadPackage(
@@ -86,7 +86,7 @@ class SafeTokenizer:
 
 
 def _wrapping(tokenizer: Tokenizer) -> tuple[TokenIds, TokenIds]:
-    """What the tokenizer itself puts around every text, such as LLaMA-3's begin of text."""
+    """The tokens that the tokenizer puts before and after every text, such as LLaMA-3's begin of text."""
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     whole = tokenizer.encode("a", add_special_tokens=True).ids
     for start in range(len(whole) - len(bare) + 1):
