@@ -58,8 +58,10 @@ def test_a_planted_defect_is_red_in_its_column_and_in_no_other(case: Case, plant
 
 def test_a_vector_where_there_is_nothing_to_encode(case: Case) -> None:
     """A member who has only hidden something."""
-    member_id = next(key for key, one in case.held.members.items() if not one.deleted and one.vector is None)
-    held = changed_entity("members", lambda _: member_id, lambda case, one: one._replace(vector=_vector_of(case)))(case)
+    member_id = next(key for key, member in case.held.members.items() if not member.deleted and member.vector is None)
+    held = changed_entity(
+        "members", lambda _: member_id, lambda case, member: member._replace(vector=_vector_of(case))
+    )(case)
     assert case.red(held) == {"members other vector"}
 
 

@@ -1,5 +1,5 @@
-"""Changes inputs as what they are, JSON or msgpack: bytes changed at random are hardly ever either, and would only show
-that the parsers say so."""
+"""Changes inputs as JSON or msgpack. Bytes that are changed at random are hardly ever valid, and would only test that
+the parsers refuse them."""
 
 import json
 import random

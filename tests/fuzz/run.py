@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing of all that reads what others send: `make fuzz`.
+"""Coverage-guided fuzzing of everything that reads input from others: `make fuzz`.
 
-`python -m tests.fuzz.run [--inputs 1000000] [--seed N] [--targets T…] [--json F]`. One process for each target, by
-atheris. An input that raises is a crash; one that takes over TIMEOUT_S is a hang, also when it is given once more.
+`python -m tests.fuzz.run [--inputs 1000000] [--seed N] [--targets T…] [--json F]`. Atheris runs each target in a
+process of its own. An input that raises is a crash; an input that takes over TIMEOUT_S twice is a hang.
 """
 
 import argparse
@@ -26,25 +26,25 @@ SHARES: Final = {
     "prompts": 0.10,
     "retrieve": 0.10,
 }
-"""Of all inputs: most for what strangers send."""
+"""Each target's share of the inputs. What strangers send gets most."""
 TIMEOUT_S: Final = 5
 _MAX_BYTES: Final = 4096
 END_S: Final = 10.0
-"""How long a process may take to end once all is done, at least."""
+"""A process has at least this long to end when all its inputs are done."""
 _TOOK_TOO_LONG: Final = 70
 _ALL_DONE: Final = re.compile(r"^(Done \d+ runs|Executed .*) in \d+ ", re.MULTILINE)
-"""Of many inputs, or of one that was given by name. Not said where one of them ended the process."""
+"""Printed at the end of a run over many inputs, or over a file. Missing if an input ended the process."""
 _TAIL_CHARS: Final = 3000
 
 
 class Result(NamedTuple):
-    """`said` is how the last process ended, where it did not end well."""
+    """`printed` is the end of the last process's output if that process failed, else empty."""
 
     inputs: int
     crashes: int
     hangs: int
     seconds: float
-    said: str
+    printed: str
 
 
 def main() -> int:
@@ -60,7 +60,7 @@ def main() -> int:
     for name in options.targets:
         todo = round(options.inputs * SHARES[name] / whole)
         result = fuzz(f"tests.fuzz.targets:{name}", seeds(name), todo, options.seed)
-        print(f"{name}: {result.inputs} inputs in {result.seconds:.0f} s\n{result.said}", flush=True)
+        print(f"{name}: {result.inputs} inputs in {result.seconds:.0f} s\n{result.printed}", flush=True)
         results.append(result)
         figures += [
             Figure(f"{name}: inputs", result.inputs, todo),
@@ -113,7 +113,7 @@ def _run(folder: Path, target: str, timeout_s: int, *arguments: str) -> tuple[in
     fixed = [f"-timeout={timeout_s}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096"]
     command = [sys.executable, "-m", "tests.fuzz.child", target, *fixed, *arguments]
     # Into a file: a child that never ends would never close a pipe.
-    output = folder / "said"
+    output = folder / "output"
     with output.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as child:
         status = _status(child, output)
     lines = output.read_text(errors="replace").splitlines()

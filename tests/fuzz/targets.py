@@ -1,5 +1,5 @@
-"""What is fuzzed. Each target takes any bytes and raises nothing: what the code may refuse, it refuses with its own
-error, and what it takes survives the way there and back."""
+"""The targets of the fuzzer. Each takes any bytes and raises nothing: the code refuses bad input with its own error,
+and what it accepts is the same after it is encoded and decoded again."""
 
 import json
 from contextlib import suppress

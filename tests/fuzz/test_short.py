@@ -1,4 +1,4 @@
-"""A short run of every target, always the same, and that the fuzzer would find what is there."""
+"""A short run of every target with a fixed seed, and targets with planted faults that the fuzzer must find."""
 
 from pathlib import Path
 
@@ -16,20 +16,20 @@ INPUTS = 1_000
 @pytest.mark.parametrize("name", SHARES)
 def test_no_input_crashes_or_hangs(name: str) -> None:
     result = fuzz(f"tests.fuzz.targets:{name}", seeds(name), INPUTS, seed=1)
-    assert (result.crashes, result.hangs) == (0, 0), result.said
+    assert (result.crashes, result.hangs) == (0, 0), result.printed
     assert result.inputs >= INPUTS
 
 
 def test_a_crash_is_found_from_coverage_alone() -> None:
     result = fuzz("tests.fuzz.planted:crashes", [b"xx"], 200_000, seed=1)
     assert (result.crashes, result.hangs) == (1, 0)
-    assert "KeyError: 'planted'" in result.said
+    assert "KeyError: 'planted'" in result.printed
 
 
 def test_a_process_that_does_not_end_is_no_fault_of_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "END_S", 1.0)
     result = fuzz("tests.fuzz.planted:never_ends", [b"x"], 1_000, seed=1)
-    assert (result.crashes, result.hangs) == (0, 0), result.said
+    assert (result.crashes, result.hangs) == (0, 0), result.printed
     assert result.inputs >= 1_000
 
 

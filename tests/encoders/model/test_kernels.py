@@ -147,8 +147,8 @@ def test_an_encoder_with_kernels_gives_the_same_vectors(tmp_path: Path, precisio
 def test_sizes_that_fit_no_kernel_stay_eager(tmp_path: Path) -> None:
     package = make_tiny_package(tmp_path / "tiny", hidden=24)
     plain, compiled = (Encoder.load(package.folder, device="cpu", compiled=compiled) for compiled in (False, True))
-    ours, theirs = (np.stack(encoder.encode_texts(WORDS)) for encoder in (compiled, plain))
-    assert ours == pytest.approx(theirs, abs=1e-6)
+    compiled_vectors, plain_vectors = (np.stack(encoder.encode_texts(WORDS)) for encoder in (compiled, plain))
+    assert compiled_vectors == pytest.approx(plain_vectors, abs=1e-6)
 
 
 def test_without_a_compiler_one_sentence_says_what_to_do(

@@ -209,8 +209,8 @@ def test_a_member_that_cannot_be_read_gets_nothing_that_may_be_hidden(
     retriever.in_hot(scored_post("hidden"), scored_post("liked"), scored_post("own", author="m"))
     retriever.trends(hidden=3, liked=2, own=1)
     retriever.cold.fails = failing
-    for asked in ({}, {"hide_acted": True}):
-        answer = retriever.ask(member_id="m", **asked)
+    for options in ({}, {"hide_acted": True}):
+        answer = retriever.ask(member_id="m", **options)
         assert (answer.post_ids, answer.counts) == ([], {"hot": 0, "cold": 0, "trending": 0})
         assert_partial(answer, "member_unavailable: the tier is down")
 
