@@ -93,7 +93,7 @@ class OffsetReader:
 
     def committed(self, group: str, places: Iterable[Place]) -> dict[Place, Offset | None]:
         """None for a partition of which the group has committed nothing."""
-        return {place: at.offset for place, at in self.progress(group, places).items()}
+        return {place: committed.offset for place, committed in self.progress(group, places).items()}
 
     def progress(self, group: str, places: Iterable[Place]) -> dict[Place, Committed]:
         """The committed offsets, with the number of records that were deleted before the group had read them."""

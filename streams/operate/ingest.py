@@ -1,7 +1,6 @@
 """Sends input events into their topics, with an idempotent producer that waits out an outage.
 
-Owns the pace, the waiting for a full queue, and the count of events that the broker refused. Knows neither files nor
-the terminal.
+Owns the pace, and the count of events that the broker refused. Knows neither files nor the terminal.
 """
 
 import time
