@@ -123,13 +123,21 @@ class Runtime:
         self._ensure_topics()
         # 2. All other processes, in any order: a process that needs another one tries until it is there.
         for name in process_names(self._settings):
-            self._supervisor.start(Part(name, self._launcher(name), failure_report_of(self._settings.data_dir, name)))
+            self._start_part(Part(name, self._launcher(name), failure_report_of(self._settings.data_dir, name)))
         self._write_instance()
+
+    def _start_part(self, part: Part) -> None:
+        """A signal to stop waits until the part is known to the supervisor, which then ends it with all others."""
+        self._starting = False
+        self._supervisor.start(part)
+        self._starting = True
+        if self._stop:
+            raise _Stopped
 
     def _start_broker(self, broker: EmbeddedBroker) -> None:
         log.info("starting the broker", folder=str(broker.folder))
         broker.prepare()
-        self._supervisor.start(Part(BROKER, broker.launch_watched))
+        self._start_part(Part(BROKER, broker.launch_watched))
         broker.wait_ready()
         kafka = self._settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         self._settings = self._settings.model_copy(update={"kafka": kafka})
