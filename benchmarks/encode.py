@@ -1,8 +1,8 @@
-"""The encoder on a CPU, beside what a user would otherwise pick, and beside the floor of its matrix products.
+"""The encoder on a CPU, compared with what a user would otherwise pick and with the floor: its matrix products alone.
 
-`python -m benchmarks.encode [--events F] [--hidden N…] [--json F]`. All variants in one run, by turns, on the same
-texts and weights (random ones). Two threads for everyone. Where there is a C++ compiler, the encoder runs with its
-kernels (`compile = true`) and without, and the bounds are for the former.
+`python -m benchmarks.encode [--events F] [--hidden N…] [--json F]`. All variants run in turns, on the same
+texts and the same random weights, with two threads each. Where there is a C++ compiler, the encoder runs with its
+kernels (`compile = true`) and without; the bounds are for the run with kernels.
 """
 
 import argparse
@@ -43,11 +43,11 @@ _CHECKED: Final = 40
 
 Packages = dict[Precision, Path]
 Runs = dict[str, Callable[[], float]]
-"""Seconds that each takes."""
+"""Each run by its name; it returns the seconds that it took."""
 
 
 class Size(NamedTuple):
-    """`shares` and `ratios`: what must be reached in fp32 and bf16; None: shown for its own sake."""
+    """`shares` of the floor and `ratios` to sentence-transformers: bounds in fp32 and bf16; None: no bound."""
 
     hidden: int
     layers: int
@@ -72,27 +72,27 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    found = texts(arguments.events)
-    random.Random(1).shuffle(found)
+    corpus = texts(arguments.events)
+    random.Random(1).shuffle(corpus)
     if arguments.memory:
-        return _use_memory(found, arguments.memory)
+        return _use_memory(corpus, arguments.memory)
     print(f"processor: {_processor()}; torch {torch.__version__}; {THREADS} threads", flush=True)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
         for size in (size for size in SIZES if size.hidden in arguments.hidden):
-            some = found[: arguments.texts or size.num_texts]
-            found_here = _compare(Path(temporary) / f"h{size.hidden}", size, some)
-            report(found_here)
-            figures += found_here
+            sample = corpus[: arguments.texts or size.num_texts]
+            size_figures = _compare(Path(temporary) / f"h{size.hidden}", size, sample)
+            report(size_figures)
+            figures += size_figures
         if not arguments.sizes_only:
-            figures += _prefixes(Path(temporary), found[: arguments.texts or 1_000])
+            figures += _prefixes(Path(temporary), corpus[: arguments.texts or 1_000])
             figures += _memory(arguments.events)
     return report(figures, arguments.json)
 
 
-def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
-    """One size: both precisions, against the floor and the rivals."""
-    print(f"hidden {size.hidden} x {size.layers}, {len(some)} texts", flush=True)
+def _compare(folder: Path, size: Size, sample: Sequence[str]) -> list[Figure]:
+    """One size in both precisions, compared with the floor and the rivals."""
+    print(f"hidden {size.hidden} x {size.layers}, {len(sample)} texts", flush=True)
     name = f"h{size.hidden}"
     packages = {p: random_package(folder / p, layout(size.hidden, size.layers), precision=p) for p in _PRECISIONS}
     encoders = {
@@ -100,39 +100,39 @@ def _compare(folder: Path, size: Size, some: Sequence[str]) -> list[Figure]:
         for precision, package in packages.items()
         for variant in _variants()
     }
-    prompts = encoders["fp32", ""].prompts(some)
-    taken = _by_turns(_runs(packages, encoders, some))
+    prompts = encoders["fp32", ""].prompts(sample)
+    taken = _by_turns(_runs(packages, encoders, sample))
     tokens = sum(map(len, prompts))
     figures = [Figure(f"{name}: {run}, tokens/s", tokens / statistics.median(s)) for run, s in taken.items()]
     best = _variants()[-1]
     for number, precision in enumerate(packages):
         for variant in _variants():
-            ours_s, which = taken[f"nearline {precision}{variant}"], f"{precision}{variant}"
+            seconds, label = taken[f"nearline {precision}{variant}"], f"{precision}{variant}"
             share, ratio = (size.shares[number], size.ratios[number]) if variant == best else (None, None)
-            of_floor, of_stock = (_ratio(taken[f"{rival} {precision}"], ours_s) for rival in (_FLOOR, _STOCK))
+            of_floor, of_stock = (_ratio(taken[f"{rival} {precision}"], seconds) for rival in (_FLOOR, _STOCK))
             figures += [
-                Figure(f"{name}: share of the floor, {which}", of_floor, share),
-                Figure(f"{name}: / sentence-transformers, {which}", of_stock, ratio),
-                _worst(f"{name}{variant}", packages[precision], encoders[precision, variant], precision, some),
+                Figure(f"{name}: share of the floor, {label}", of_floor, share),
+                Figure(f"{name}: / sentence-transformers, {label}", of_stock, ratio),
+                _worst(f"{name}{variant}", packages[precision], encoders[precision, variant], precision, sample),
             ]
     mixed = _ratio(taken[f"{_STOCK} fp32"], taken[f"nearline bf16{best}"])
     is_main = size.hidden == 256
     figures.append(Figure(f"{name}: bf16{best} / sentence-transformers fp32", mixed, 2.5 if is_main else None))
-    outside = _outside(encoders["fp32", best], some)
+    outside = _outside(encoders["fp32", best], sample)
     return [
         *figures,
         Figure(f"{name}: share of the time outside the model", outside, 0.05 if is_main else None, "at_most"),
     ]
 
 
-def _runs(packages: Packages, encoders: dict[tuple[Precision, str], Encoder], some: Sequence[str]) -> Runs:
-    """Ours, the rivals, and the floor."""
+def _runs(packages: Packages, encoders: dict[tuple[Precision, str], Encoder], sample: Sequence[str]) -> Runs:
+    """The encoder, the rivals and the floor."""
     runs: Runs = {}
-    rendered = [_render(text) for text in some]
-    lengths = [len(prompt) for prompt in encoders["fp32", ""].prompts(some)]
+    rendered = [_render(text) for text in sample]
+    lengths = [len(prompt) for prompt in encoders["fp32", ""].prompts(sample)]
     for precision, package in packages.items():
         for variant in _variants():
-            runs[f"nearline {precision}{variant}"] = _timed(partial(_ours, encoders[precision, variant], some))
+            runs[f"nearline {precision}{variant}"] = _timed(partial(_encode_all, encoders[precision, variant], sample))
         runs[f"{_STOCK} {precision}"] = _timed(partial(sentence_transformers(package, THREADS), rendered))
         runs[f"{_FLOOR} {precision}"] = partial(floor_s, read_config(package), lengths, DTYPES[precision], THREADS)
     few = rendered[: max(1, len(rendered) // 10)]
@@ -142,15 +142,15 @@ def _runs(packages: Packages, encoders: dict[tuple[Precision, str], Encoder], so
 
 
 def _variants() -> list[str]:
-    """Of ours, the quickest last."""
+    """Variants of the encoder; the quickest comes last."""
     return ["", _KERNELS] if shutil.which(COMPILER) else [""]
 
 
-def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
+def _prefixes(folder: Path, sample: Sequence[str]) -> list[Figure]:
     """Hidden 256: an instruction before each text, with and without sharing it."""
     figures = []
     for length, bound in zip(PREFIXES, (1.5, 2.5), strict=True):
-        print(f"an instruction of {length} tokens, {len(some)} texts", flush=True)
+        print(f"an instruction of {length} tokens, {len(sample)} texts", flush=True)
         instruction = _instruction(folder, length)
         packages: Packages = {
             precision: random_package(
@@ -164,16 +164,16 @@ def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
             for package in packages.values()
         )
         stock = sentence_transformers(packages["fp32"], THREADS)
-        rendered = [_render(text, instruction) for text in some]
+        rendered = [_render(text, instruction) for text in sample]
         runs: Runs = {
-            "shared": _timed(partial(_ours, shared, some)),
-            "whole": _timed(partial(_ours, shared, some, share=False)),
-            "bf16": _timed(partial(_ours, bf16, some)),
+            "shared": _timed(partial(_encode_all, shared, sample)),
+            "whole": _timed(partial(_encode_all, shared, sample, share=False)),
+            "bf16": _timed(partial(_encode_all, bf16, sample)),
         }
         if length == PREFIXES[0]:
             runs[_STOCK] = _timed(partial(stock, rendered))
         taken = _by_turns(runs)
-        whole, prefix = sum(map(len, shared.prompts(some))), length * len(some)
+        whole, prefix = sum(map(len, shared.prompts(sample))), length * len(sample)
         figures += [
             Figure(f"instruction of {length}: tokens without sharing / with", whole / (whole - prefix)),
             Figure(f"instruction of {length}: sharing / not, texts/s", _ratio(taken["whole"], taken["shared"]), bound),
@@ -181,8 +181,8 @@ def _prefixes(folder: Path, some: Sequence[str]) -> list[Figure]:
         if _STOCK in taken:
             ratio = _ratio(taken[_STOCK], taken["bf16"])
             figures.append(Figure(f"instruction of {length}: bf16 / sentence-transformers fp32", ratio, 3.5))
-        figures.append(_worst(f"instruction of {length}", packages["fp32"], shared, "fp32", some))
-        figures.append(_worst(f"instruction of {length}", packages["bf16"], bf16, "bf16", some))
+        figures.append(_worst(f"instruction of {length}", packages["fp32"], shared, "fp32", sample))
+        figures.append(_worst(f"instruction of {length}", packages["bf16"], bf16, "bf16", sample))
     return figures
 
 
@@ -196,51 +196,51 @@ def _timed(run: Callable[[], object]) -> Callable[[], float]:
 
 
 def _by_turns(runs: Runs) -> dict[str, list[float]]:
-    """Seconds of each turn. By turns, so that a change of the machine's mood reaches all of them."""
+    """The seconds of each turn. The runs take turns, so that a slow while of the machine hits all of them."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(_TURNS):
         for name, run in runs.items():
             taken[name].append(run())
     for name, seconds in taken.items():
-        print(f"  {name}: " + ", ".join(f"{one:.1f} s" for one in seconds), flush=True)
+        print(f"  {name}: " + ", ".join(f"{turn_s:.1f} s" for turn_s in seconds), flush=True)
     return taken
 
 
 def _ratio(slow: Sequence[float], quick: Sequence[float]) -> float:
     """The median of the turns' ratios."""
-    return statistics.median(one / other for one, other in zip(slow, quick, strict=True))
+    return statistics.median(slow_s / quick_s for slow_s, quick_s in zip(slow, quick, strict=True))
 
 
-def _ours(encoder: Encoder, some: Sequence[str], *, share: bool = True) -> object:
+def _encode_all(encoder: Encoder, sample: Sequence[str], *, share: bool = True) -> object:
     torch.set_num_threads(1)
-    return encoder.encode_texts(some, share_prefix=share)
+    return encoder.encode_texts(sample, share_prefix=share)
 
 
-def _outside(encoder: Encoder, some: Sequence[str]) -> float:
-    """Share of the wall time of all threads that is not in the model: rendering, packing, copies, waiting."""
+def _outside(encoder: Encoder, sample: Sequence[str]) -> float:
+    """The share of the wall time that is not spent in the model: rendering, packing, copies, waiting."""
     before, began = encoder.stats.device_s, time.perf_counter()
-    _ours(encoder, some)
+    _encode_all(encoder, sample)
     return 1 - (encoder.stats.device_s - before) / (time.perf_counter() - began)
 
 
-def _worst(name: str, package: Path, encoder: Encoder, precision: Precision, some: Sequence[str]) -> Figure:
-    """Of some texts and of the longest one."""
-    checked = [*some[:_CHECKED], max(some, key=len)]
+def _worst(name: str, package: Path, encoder: Encoder, precision: Precision, sample: Sequence[str]) -> Figure:
+    """The worst distance to fp64 among some texts and the longest one."""
+    checked = [*sample[:_CHECKED], max(sample, key=len)]
     truth = one_by_one(package, encoder.prompts(checked), encoder.package.dimension, torch.float64)
-    ours = np.stack([np.asarray(vector, np.float64) for vector in encoder.encode_texts(checked)])
-    worst = float((1 - (truth * ours).sum(1)).max())
+    vectors = np.stack([np.asarray(vector, np.float64) for vector in encoder.encode_texts(checked)])
+    worst = float((1 - (truth * vectors).sum(1)).max())
     bound = 1e-6 if precision == "fp32" else 3e-3
     return Figure(f"{name}: 1 - cosine to fp64, worst text, {precision}", worst, bound, "at_most")
 
 
 def _render(text: str, instruction: str = "") -> str:
-    """As the demo's tokenizer names its special tokens."""
+    """The text of a prompt, with the special tokens as the demo's tokenizer names them."""
     begin = f"<|nearline:instruction|>{instruction}" if instruction else ""
     return f"{begin}<|nearline:text|>{text}"
 
 
 def _instruction(folder: Path, length: int) -> str:
-    """Words that make a prefix of so many tokens, with the special tokens around them."""
+    """Words that make a prefix of `length` tokens, with the special tokens around them."""
     package = random_package(folder / f"words-{length}", layout(128, 1))
     encoder = Encoder.load(package, device="cpu")
     words = ["find"]
@@ -250,7 +250,7 @@ def _instruction(folder: Path, length: int) -> str:
 
 
 def _memory(events: Path | None) -> list[Figure]:
-    """Of a process of its own that encodes so many texts."""
+    """Measured in processes of their own that encode so many texts."""
     few, many = (_peak(events, number) for number in (2_000, 20_000))
     return [
         Figure("peak memory over 2,000 texts, MB", few / 1e6),
@@ -265,13 +265,13 @@ def _peak(events: Path | None, number: int) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _use_memory(found: Sequence[str], number: int) -> int:
-    """Encodes as the stage does, in batches of its size; prints the peak of the resident memory in bytes. That which
-    `getrusage` says would be the parent's, where that was larger."""
+def _use_memory(corpus: Sequence[str], number: int) -> int:
+    """Encodes as the stage does, in batches of its size; prints the peak of the resident memory in bytes. It is not
+    taken from `getrusage`, which would give the parent's peak where that was larger."""
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
         encoder = Encoder.load(random_package(Path(temporary) / "p", layout(128, 4)), device="cpu", threads=THREADS)
         for start in range(0, number, 512):
-            encoder.encode_texts([found[place % len(found)] for place in range(start, min(start + 512, number))])
+            encoder.encode_texts([corpus[place % len(corpus)] for place in range(start, min(start + 512, number))])
     lines = Path("/proc/self/status").read_text().splitlines()
     print(1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
     return 0

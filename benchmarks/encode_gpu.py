@@ -1,4 +1,4 @@
-"""The encoder on an NVIDIA GPU, beside stock sentence-transformers and beside the floor of its matrix products.
+"""The encoder on an NVIDIA GPU, compared with stock sentence-transformers and with the floor of its matrix products.
 
 `python -m benchmarks.encode_gpu [--layouts 1B,3B,8B] [--events F] [--json F]`. The layouts of LLaMA-3.2-1B, 3.2-3B and
 3.1-8B with random weights in bf16; posts, and members of 2,048 tokens. Needs 40 GB of disk for the largest, and no
@@ -29,7 +29,7 @@ from encoders.encoder import Encoder
 
 _MEMBER_TOKENS: Final = 2_048
 _CHARS_PER_TOKEN: Final = 12
-"""More than any text has."""
+"""More than the tokens of any text have."""
 _TURNS: Final = 3
 _CHECKED: Final = 16
 _PRODUCT: Final = 8_192
@@ -41,11 +41,11 @@ class Layout(NamedTuple):
     num_posts: int
     num_members: int
     share: float | None
-    """Of the floor, for posts."""
+    """The bound of the share of the floor, for posts; None: no bound."""
 
 
 class _Case(NamedTuple):
-    """What all encoders of one layout are given."""
+    """The inputs of all encoders of one layout."""
 
     package: Path
     posts: list[str]
@@ -86,57 +86,57 @@ def main() -> int:
         print("no NVIDIA GPU is here; this benchmark measures nothing else", file=sys.stderr)
         return 1
     print(f"device: {torch.cuda.get_device_name()}; torch {torch.__version__}", flush=True)
-    found = texts(arguments.events)
-    random.Random(1).shuffle(found)
+    corpus = texts(arguments.events)
+    random.Random(1).shuffle(corpus)
     rate = _product_rate()
     figures = [Figure("bf16 product of 8,192 x 8,192 x 8,192, TFLOP/s", rate / 1e12)]
     for name in arguments.layouts.split(","):
         with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as temporary:
-            figures += _measure(name, LAYOUTS[name], Path(temporary) / name, found, rate)
+            figures += _measure(name, LAYOUTS[name], Path(temporary) / name, corpus, rate)
     return report(figures, arguments.json)
 
 
-def _measure(name: str, layout: Layout, folder: Path, found: Sequence[str], rate: float) -> list[Figure]:
+def _measure(name: str, layout: Layout, folder: Path, corpus: Sequence[str], rate: float) -> list[Figure]:
     print(f"layout {name}", flush=True)
     config = LlamaConfig(**layout.sizes, num_key_value_heads=8, max_position_embeddings=4096, rope_theta=500_000.0)
     package = random_package(folder, config, precision="bf16", limit=_MEMBER_TOKENS, device="cuda")
-    # Each text is another, so that none is encoded once for all.
-    posts = [f"{number} {text}" for number, text in enumerate(islice(cycle(found), layout.num_posts))]
-    case = _Case(package, posts, list(islice(_long(found), layout.num_members)), layout.share, rate)
+    # Every text is different, so that the encoder cannot find a repeated one.
+    posts = [f"{number} {text}" for number, text in enumerate(islice(cycle(corpus), layout.num_posts))]
+    case = _Case(package, posts, list(islice(_long(corpus), layout.num_members)), layout.share, rate)
     figures: list[Figure] = []
     for compiled in (False, True):
         _free()
-        figures += _ours(f"{name}, compiled" if compiled else name, case, compiled=compiled)
+        figures += _encoder_figures(f"{name}, compiled" if compiled else name, case, compiled=compiled)
         _free()
-    tokens, ours = figures[0].value, figures[0].name
-    assert ours == f"{name}: posts, tokens/s"
+    tokens_per_s = figures[0].value
+    assert figures[0].name == f"{name}: posts, tokens/s"
     taken_s = _stock_s(case)
     _free()
     stock = _num_tokens(case) / taken_s
     return [
         *figures,
         Figure(f"{name}: sentence-transformers, posts, tokens/s", stock),
-        Figure(f"{name}: / sentence-transformers, posts", tokens / stock, 3.0),
+        Figure(f"{name}: / sentence-transformers, posts", tokens_per_s / stock, 3.0),
     ]
 
 
-def _ours(name: str, case: _Case, *, compiled: bool) -> list[Figure]:
+def _encoder_figures(name: str, case: _Case, *, compiled: bool) -> list[Figure]:
     encoder = Encoder.load(case.package, device="cuda", compiled=compiled)
     encoder.warm_up()
     torch.cuda.reset_peak_memory_stats()
     figures = []
-    for kind, some, bound in (("posts", case.posts, case.share), ("members of 2,048 tokens", case.members, None)):
-        lengths = [len(prompt) for prompt in encoder.prompts(some)]
-        seconds = _median_s(partial(encoder.encode_texts, some))
+    for kind, sample, bound in (("posts", case.posts, case.share), ("members of 2,048 tokens", case.members, None)):
+        lengths = [len(prompt) for prompt in encoder.prompts(sample)]
+        seconds = _median_s(partial(encoder.encode_texts, sample))
         floor = _floor_flop(case.package, lengths) / case.rate
         figures.append(Figure(f"{name}: {kind}, tokens/s", sum(lengths) / seconds))
         figures.append(Figure(f"{name}: {kind}, share of the floor", floor / seconds, bound))
     figures.append(Figure(f"{name}: peak memory, GB", torch.cuda.max_memory_allocated() / 1e9))
     checked = [*case.posts[:_CHECKED], case.members[0]]
-    ours = np.stack([np.asarray(vector, np.float64) for vector in encoder.encode_texts(checked)])
+    vectors = np.stack([np.asarray(vector, np.float64) for vector in encoder.encode_texts(checked)])
     prompts = encoder.prompts(checked)
     truth = one_by_one(case.package, prompts, encoder.package.dimension, torch.float32, "cuda")
-    worst = float((1 - (truth * ours).sum(1)).max())
+    worst = float((1 - (truth * vectors).sum(1)).max())
     return [*figures, Figure(f"{name}: 1 - cosine to fp32, worst text", worst, 3e-3, "at_most")]
 
 
@@ -150,7 +150,8 @@ def _num_tokens(case: _Case) -> int:
 
 
 def _floor_flop(package: Path, lengths: Sequence[int]) -> float:
-    """2 for each parameter outside the embedding and each token; attention: a token sees half of its prompt, twice."""
+    """Two operations for each token and each parameter outside the embedding. Attention: on average a token attends to
+    half of its prompt, with two products."""
     config = LlamaConfig.from_json_file(package / "config.json")
     hidden, head = config.hidden_size, config.head_dim
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
@@ -178,13 +179,13 @@ def _median_s(run: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def _long(found: Sequence[str]) -> Iterator[str]:
-    """Texts of at least so many tokens; the encoder cuts them."""
+def _long(corpus: Sequence[str]) -> Iterator[str]:
+    """Texts of at least `_MEMBER_TOKENS` tokens; the encoder cuts them to that length."""
     randomly = random.Random(2)
     while True:
         text = ""
         while len(text) < _MEMBER_TOKENS * _CHARS_PER_TOKEN:
-            text += " " + randomly.choice(found)
+            text += " " + randomly.choice(corpus)
         yield text
 
 

@@ -1,4 +1,4 @@
-"""How good a package trained from nothing is, and how quickly it is trained.
+"""How good a package is that was trained from scratch, and how quickly it is trained.
 
 `python -m benchmarks.train --events FILE [--tokens N] [--seeds N] [--early-tokens N] [--work DIR] [--json F]`. A seed
 trains one package by `trainer.training` and measures it by the protocol of `nearline evaluate`; medians are compared
@@ -41,13 +41,13 @@ from trainer.training import PACKED, BatchFormat, Plan, PreparedTraining, prepar
 _HOLDOUT: Final = 0.15
 _BOUNDS: Final = {"100": 0.27, "500": 0.46, "2000": 0.63}
 _AIMS: Final = {"100": 0.30, "500": 0.51, "2000": 0.67}
-"""Of a training of up to 45 million tokens."""
+"""Recall that a training of up to 45 million tokens aims at; no bounds."""
 _EARLY_DROPOUT: Final = 0.75
 _EARLY_TOKENS: Final = 8_000_000
 """On the events before the cut, split again, recall was best after 5 million of 45 million, and fell from then on."""
 _NARROW: Final = 32
 _SPEED_TOKENS: Final = 600_000
-"""Some 74 steps, for each round and form: what a training does once, when it begins and ends, takes half a second."""
+"""Some 74 steps for each round and format: what a training does once, at its begin and end, takes half a second."""
 _ROUNDS: Final = 5
 _DIGEST_TOKENS: Final = 400_000
 
@@ -60,22 +60,22 @@ def main() -> int:
     parser.add_argument("--early-tokens", type=int, default=_EARLY_TOKENS, help="0: no such training")
     parser.add_argument("--work", type=Path, help="a folder for the packages; else they are gone at the end")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    feed = read_feed([given.events])
+    arguments = parser.parse_args()
+    feed = read_feed([arguments.events])
     cut_us = feed.cut(_HOLDOUT)
     evaluation = Evaluation(feed, evaluation_task(feed, cut_us))
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as name:
         folder = Path(name)
-        plans = [Plan(cut_us, given.tokens, seed, TrainSettings(), "benchmark") for seed in range(given.seeds)]
-        packages = [_trained(feed, plan, (given.work or folder) / f"seed-{plan.seed}") for plan in plans]
-        early = _early_plan(cut_us, given.early_tokens)
+        plans = [Plan(cut_us, arguments.tokens, seed, TrainSettings(), "benchmark") for seed in range(arguments.seeds)]
+        packages = [_trained(feed, plan, (arguments.work or folder) / f"seed-{plan.seed}") for plan in plans]
+        early = _early_plan(cut_us, arguments.early_tokens)
         figures = [
             *_quality(evaluation, packages),
-            *(_early(evaluation, _trained(feed, early, (given.work or folder) / "early")) if early.tokens else []),
+            *(_early(evaluation, _trained(feed, early, (arguments.work or folder) / "early")) if early.tokens else []),
             *_speed(feed, Plan(cut_us, _SPEED_TOKENS, 0, TrainSettings(), "benchmark"), folder),
             _digests(feed, Plan(cut_us, _DIGEST_TOKENS, 0, TrainSettings(), "benchmark"), folder),
         ]
-    return report(figures, given.json)
+    return report(figures, arguments.json)
 
 
 def _early_plan(cut_us: Micros, tokens: int) -> Plan:
@@ -83,7 +83,7 @@ def _early_plan(cut_us: Micros, tokens: int) -> Plan:
 
 
 def _trained(feed: Feed, plan: Plan, out: Path) -> ModelPackage:
-    """By this plan, now or by a run before."""
+    """The package of this plan, trained now or by an earlier run."""
     if not out.exists():
         train(feed, plan, out, resume=work_folder(out).exists())
     package = ModelPackage.load(out)
@@ -95,20 +95,25 @@ def _trained(feed: Feed, plan: Plan, out: Path) -> ModelPackage:
 
 def _quality(evaluation: Evaluation, packages: list[ModelPackage]) -> list[Figure]:
     titles = next(
-        one for one in evaluation.baselines() if one.result.system == "tf-idf titles" and one.result.history == "wrote"
+        measured
+        for measured in evaluation.baselines()
+        if measured.result.system == "tf-idf titles" and measured.result.history == "wrote"
     )
-    found = [list(evaluation.package(package)) for package in packages]
-    acted = [_main(seed, "acted") for seed in found]
-    wrote = [_main(seed, "wrote") for seed in found]
-    narrow = [next(one for one in seed if one.result.dimension == _NARROW) for seed in found]
-    better = [share_better(evaluation.recalls(one, 500), evaluation.recalls(titles, 500)) for one in wrote]
-    ratios = [_recall(few, "500") / _recall(all_, "500") for few, all_ in zip(narrow, acted, strict=True)]
+    by_seed = [list(evaluation.package(package)) for package in packages]
+    acted = [_main(seed, "acted") for seed in by_seed]
+    wrote = [_main(seed, "wrote") for seed in by_seed]
+    narrow = [next(measured for measured in seed if measured.result.dimension == _NARROW) for seed in by_seed]
+    better = [share_better(evaluation.recalls(seed, 500), evaluation.recalls(titles, 500)) for seed in wrote]
+    ratios = [_recall(cut, "500") / _recall(whole, "500") for cut, whole in zip(narrow, acted, strict=True)]
     return [
         *(
-            Figure(f"Recall@{k}, acted on, median", statistics.median(_recall(one, k) for one in acted), bound)
+            Figure(f"Recall@{k}, acted on, median", statistics.median(_recall(seed, k) for seed in acted), bound)
             for k, bound in _BOUNDS.items()
         ),
-        *(Figure(f"Recall@{k}, with own posts", statistics.median(_recall(one, k) for one in wrote)) for k in _BOUNDS),
+        *(
+            Figure(f"Recall@{k}, with own posts", statistics.median(_recall(seed, k) for seed in wrote))
+            for k in _BOUNDS
+        ),
         *(Figure(f"TF-IDF of titles, Recall@{k}, with own posts", _recall(titles, k)) for k in _BOUNDS),
         Figure("share of resamples better than TF-IDF of titles @500", statistics.median(better), 0.95),
         Figure("Recall@500, 32 numbers / all", statistics.median(ratios), 0.95),
@@ -116,13 +121,15 @@ def _quality(evaluation: Evaluation, packages: list[ModelPackage]) -> list[Figur
 
 
 def _main(measured: Iterable[Measured], history: str) -> Measured:
-    return next(one for one in measured if one.result.is_main and one.result.history == history)
+    return next(system for system in measured if system.result.is_main and system.result.history == history)
 
 
 def _early(evaluation: Evaluation, package: ModelPackage) -> list[Figure]:
-    """No bounds: as near to its aim as it gets."""
-    found = _main(evaluation.package(package), "acted")
-    return [Figure(f"Recall@{k}, acted on, stopped early (aim {aim})", _recall(found, k)) for k, aim in _AIMS.items()]
+    """Without bounds: it shall come as near to its aims as it can."""
+    measured = _main(evaluation.package(package), "acted")
+    return [
+        Figure(f"Recall@{k}, acted on, stopped early (aim {aim})", _recall(measured, k)) for k, aim in _AIMS.items()
+    ]
 
 
 def _recall(measured: Measured, k: str) -> float:
@@ -157,16 +164,16 @@ def _padded(prompts: list[Prompt], **_: Any) -> Features:
 
 
 def _speed(feed: Feed, plan: Plan, folder: Path) -> list[Figure]:
-    """By turns, so that a machine that is busy for a while is so for both."""
+    """The formats take turns, so that a busy while of the machine hits both."""
     formats = {"packed": PACKED, "padded": BatchFormat(PaddedLlama, _padded)}
     trainings = {name: _prepared(feed, plan, folder / name, batch_format) for name, batch_format in formats.items()}
     for prepared in trainings.values():
         _posts_per_s(prepared)
     taken = [{name: _posts_per_s(prepared) for name, prepared in trainings.items()} for _ in range(_ROUNDS)]
-    ratios = sorted(one["packed"] / one["padded"] for one in taken)
+    ratios = sorted(turn["packed"] / turn["padded"] for turn in taken)
     return [
-        Figure("posts/s, median", statistics.median(one["packed"] for one in taken)),
-        Figure("posts/s, padded batches, median", statistics.median(one["padded"] for one in taken)),
+        Figure("posts/s, median", statistics.median(turn["packed"] for turn in taken)),
+        Figure("posts/s, padded batches, median", statistics.median(turn["padded"] for turn in taken)),
         Figure("posts/s / padded batches, lowest", ratios[0]),
         Figure("posts/s / padded batches, highest", ratios[-1]),
         Figure("posts/s / padded batches, median", statistics.median(ratios), 1.8),
@@ -186,8 +193,8 @@ def _posts_per_s(prepared: PreparedTraining) -> float:
 
 
 def _digests(feed: Feed, plan: Plan, folder: Path) -> Figure:
-    one, other = (train(feed, plan, folder / name).manifest for name in ("once", "again"))
-    same = one.files == other.files and one.quantiles == other.quantiles
+    first, second = (train(feed, plan, folder / name).manifest for name in ("once", "again"))
+    same = first.files == second.files and first.quantiles == second.quantiles
     return Figure("the same seed gives the same files and tables (1: yes)", float(same), 1.0)
 
 
