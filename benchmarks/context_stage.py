@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 import msgspec
 from confluent_kafka import Message, Producer
 
-from benchmarks._table import Figure, report
+from benchmarks.kit.table import Figure, report
 from contexts.settings import ContextRules
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.up.process import collect_rarely

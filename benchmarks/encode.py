@@ -22,10 +22,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks._matmul_floor import floor_s
-from benchmarks._other_encoders import auto_model, one_by_one, sentence_transformers
-from benchmarks._packages import layout, random_package, texts
-from benchmarks._table import Figure, report
+from benchmarks.kit.matmul_floor import floor_s
+from benchmarks.kit.other_encoders import auto_model, one_by_one, sentence_transformers
+from benchmarks.kit.packages import layout, random_package, texts
+from benchmarks.kit.table import Figure, report
 from encoders.encoder import Encoder
 from encoders.model.kernels import COMPILER
 from encoders.model.loading import DTYPES, read_config

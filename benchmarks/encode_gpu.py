@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from benchmarks._other_encoders import one_by_one, sentence_transformers
-from benchmarks._packages import random_package, texts
-from benchmarks._table import Figure, report
+from benchmarks.kit.other_encoders import one_by_one, sentence_transformers
+from benchmarks.kit.packages import random_package, texts
+from benchmarks.kit.table import Figure, report
 from encoders.encoder import Encoder
 
 _MEMBER_TOKENS: Final = 2_048

@@ -10,9 +10,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks._packages import layout, random_package, texts
-from benchmarks._pipeline_load import encoder_alone, pipeline_load
-from benchmarks._table import Figure, report
+from benchmarks.kit.packages import layout, random_package, texts
+from benchmarks.kit.pipeline_load import encoder_alone, pipeline_load
+from benchmarks.kit.table import Figure, report
 
 
 def main() -> int:

@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks._table import Figure, report
-from benchmarks._vectors import draw, post, posts
+from benchmarks.kit.table import Figure, report
+from benchmarks.kit.vectors import draw, post, posts
 from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
 from nearline.up.process import collect_rarely, share_quickly

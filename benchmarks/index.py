@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import qdrant_edge as engine
 
-from benchmarks._table import Figure, report
-from benchmarks._vectors import draw, posts
+from benchmarks.kit.table import Figure, report
+from benchmarks.kit.vectors import draw, posts
 from indexer.cold.edge_tier import EdgeColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
-from benchmarks._http_load import Answer, Load
-from benchmarks._table import Figure, report
+from benchmarks.kit.http_load import Answer, Load
+from benchmarks.kit.table import Figure, report
 from benchmarks.retrieval import QUERIES, cold_tier
 from retriever.settings import ServeSettings
 from schemas.times import now_us
@@ -84,7 +84,7 @@ def main() -> int:
 
 @contextmanager
 def _serve_process(socket: Path, numbers: Sequence[int]) -> Iterator[tuple[psutil.Process, str]]:
-    command = [sys.executable, "-m", "benchmarks._serve_process", str(socket), *map(str, numbers)]
+    command = [sys.executable, "-m", "benchmarks.kit.serve_process", str(socket), *map(str, numbers)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serve:
         assert serve.stdin is not None
         assert serve.stdout is not None

@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from benchmarks._packages import layout, random_package, texts
-from benchmarks._pipeline_load import encoder_alone, pipeline_load
-from benchmarks._table import Figure, report
+from benchmarks.kit.packages import layout, random_package, texts
+from benchmarks.kit.pipeline_load import encoder_alone, pipeline_load
+from benchmarks.kit.table import Figure, report
 
 MODELS: Final = ((256, 6, 0.8), (768, 12, 0.9))
 """Hidden size, layers, and the required share of the encoder's rate."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks._packages import layout, random_package, texts
-from benchmarks._table import Figure, report
+from benchmarks.kit.packages import layout, random_package, texts
+from benchmarks.kit.table import Figure, report
 from encoders.encoder import Encoder
 from encoders.errors import Unencodable
 from schemas.contexts import PostContext

@@ -18,9 +18,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from benchmarks._cold_process import SPACING_US
-from benchmarks._table import Figure, report
-from benchmarks._vectors import NUM_AUTHORS, draw, posts
+from benchmarks.kit.cold_process import SPACING_US
+from benchmarks.kit.table import Figure, report
+from benchmarks.kit.vectors import NUM_AUTHORS, draw, posts
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
@@ -127,7 +127,7 @@ def _exact(flat: Any, query_D: Vector, k: int) -> list[int]:
 def cold_tier(folder: Path, count: int, dimension: int, newest: Micros) -> Iterator[RemoteColdTier]:
     socket = folder / "cold.sock"
     numbers = map(str, (count, dimension, QUERIES, newest))
-    command = [sys.executable, "-m", "benchmarks._cold_process", str(folder / "cold"), str(socket), *numbers]
+    command = [sys.executable, "-m", "benchmarks.kit.cold_process", str(folder / "cold"), str(socket), *numbers]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

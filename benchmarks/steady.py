@@ -22,8 +22,8 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from benchmarks._packages import texts
-from benchmarks._table import Figure, report
+from benchmarks.kit.packages import texts
+from benchmarks.kit.table import Figure, report
 from nearline.chaos.flaky_cold_tier import write_cold_faults
 from nearline.chaos.process import cold_faults_file
 from nearline.chaos.up import breakable_pipeline

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from benchmarks._table import Figure, report
+from benchmarks.kit.table import Figure, report
 from encoders.package.manifest import PoolingMode
 from encoders.package.model_package import ModelPackage
 from encoders.prompt.prompts import Prompt

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks._table import Figure, report
+from benchmarks.kit.table import Figure, report
 from tests.fuzz.parts import WORDS, seeds
 
 SHARES: Final = {

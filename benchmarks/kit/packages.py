@@ -61,7 +61,7 @@ def random_package(
 ) -> Path:
     """A package of this layout with the demo's tokenizer. The same layout gets the same weights. `limit`: tokens of a
     post; `device`: where the weights are made."""
-    demo = Path(__file__).parent.parent / "nearline" / "demo" / "package"
+    demo = Path(__file__).parents[2] / "nearline" / "demo" / "package"
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(demo / "tokenizer.json"), **_special_tokens(demo))  # type: ignore[no-untyped-call]
     templates = Templates(PostTemplate(("text",), instruction))
     special_tokens = default_special_tokens(templates, MeanForm())

@@ -1,14 +1,14 @@
 """The cold tier's process for the benchmarks of the retriever. It fills an embedded tier with random posts, prints
 "ready", and serves the tier on a Unix socket until stdin closes.
 
-`python -m benchmarks._cold_process FOLDER SOCKET POSTS DIMENSION QUERIES NEWEST_US`
+`python -m benchmarks.kit.cold_process FOLDER SOCKET POSTS DIMENSION QUERIES NEWEST_US`
 """
 
 import sys
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks._vectors import draw, member, posts
+from benchmarks.kit.vectors import draw, member, posts
 from indexer.cold.edge_tier import EdgeColdTier
 from indexer.cold.socket_server import ColdServer
 from indexer.settings import ColdSettings

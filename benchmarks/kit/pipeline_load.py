@@ -42,7 +42,7 @@ class PipelineLoad(NamedTuple):
 
 def encoder_alone(package: Path, texts_file: Path, seconds: float) -> float:
     """Posts/s of the encoder in a process of its own with two threads, while nothing else runs."""
-    command = [sys.executable, "-m", "benchmarks._pipeline_load", str(package), str(texts_file), str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.kit.pipeline_load", str(package), str(texts_file), str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 

@@ -1,7 +1,7 @@
 """The retriever's process for the overload benchmark, built as in `nearline up`, but with a fixed hot tier and without
 a model. It prints its URL and serves HTTP on a free port until stdin closes.
 
-`python -m benchmarks._serve_process COLD_SOCKET POSTS HOT DIMENSION NEWEST_US`
+`python -m benchmarks.kit.serve_process COLD_SOCKET POSTS HOT DIMENSION NEWEST_US`
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Never
 
-from benchmarks._vectors import draw
+from benchmarks.kit.vectors import draw
 from benchmarks.retrieval import hot_tier, new_retriever
 from indexer.cold.socket_client import RemoteColdTier
 from nearline.up.process import collect_rarely, share_quickly

@@ -1,0 +1,1 @@
+"""What several benchmarks share: the table, load, packages, vectors, processes. Nothing here is a benchmark."""
