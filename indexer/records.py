@@ -1,17 +1,16 @@
-"""What every tier does with records before it stores them: decoding, the check of the vector, the revision guard; and
-the order of its hits.
+"""What every tier does with records before it stores them (decoding, the check of the vector), and the order of hits.
 
-Pure functions. Knows no tier.
+Which of two records is the newer one is decided in `revision_guard.py`. Pure functions. Knows no tier.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from indexer.best import best_k
 from indexer.errors import TierRefused
-from indexer.tiers import Hits, IndexRecord, Scores, StoredMember, StoredPost
+from indexer.tiers import Hits, Scores, StoredMember, StoredPost
 from schemas.embeddings import (
     Embedding,
     MemberEmbedding,
@@ -25,28 +24,6 @@ from schemas.ids import Kind, PostId, Revision
 
 _LENGTH_TOLERANCE: Final = 0.01
 """Of a vector's squared length. A model may answer in bfloat16. A vector that was never normalised is further off."""
-
-
-class NewestRecords(NamedTuple):
-    records: list[IndexRecord]
-    """To be stored, one for each entity."""
-    num_changes: int
-    """How many records changed something, also those that a later record of the batch replaced."""
-
-
-def newest_records(records: Iterable[IndexRecord], stored_revision: Callable[[str], Revision]) -> NewestRecords:
-    """The revision guard: leaves out every record whose revision is not above the one before it. `stored_revision`
-    gives 0 for an entity that was never written."""
-    newest: dict[str, IndexRecord] = {}
-    num_changes = 0
-    for record in records:
-        entity_id = record.embedding.entity_id
-        before = newest.get(entity_id)
-        revision = before.embedding.revision if before is not None else stored_revision(entity_id)
-        if record.embedding.revision > revision:
-            newest[entity_id] = record
-            num_changes += 1
-    return NewestRecords(list(newest.values()), num_changes)
 
 
 def read_embedding(kind: Kind, body: bytes | None) -> Embedding:

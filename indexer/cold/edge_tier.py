@@ -21,7 +21,8 @@ from indexer.cold.edge_points import decode_head, head_of, to_member, to_point, 
 from indexer.cold.point_table import PointTable
 from indexer.cold.shards import Shards
 from indexer.errors import TierUnavailable
-from indexer.records import check_vector, newest_records, sorted_hits
+from indexer.records import check_vector, sorted_hits
+from indexer.revision_guard import newest_records
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,

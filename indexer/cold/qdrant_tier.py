@@ -15,7 +15,8 @@ from qdrant_client import QdrantClient, models
 from indexer.cold.qdrant_connection import connect, server_errors
 from indexer.cold.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.records import check_vector, newest_records, sorted_hits
+from indexer.records import check_vector, sorted_hits
+from indexer.revision_guard import newest_records
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,

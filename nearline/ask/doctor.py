@@ -156,7 +156,8 @@ def _answer(part: str, ask: Callable[[], str]) -> Check:
 
 
 def _ask_broker(connections: Connections) -> str:
-    from streams.kafka.clients import admin, kafka_errors
+    from streams.kafka.clients import admin
+    from streams.kafka.kafka_errors import kafka_errors
 
     with kafka_errors():
         metadata = admin(connections.kafka).list_topics(timeout=_ANSWER_S)

@@ -15,8 +15,9 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicCollection, Topi
 from schemas.ids import Offset
 from streams.contexts.row_store import RowStore
 from streams.errors import KafkaUnavailable
-from streams.kafka.clients import admin, kafka_errors, new_consumer, translate
+from streams.kafka.clients import admin, new_consumer
 from streams.kafka.heartbeat import Beat, no_beat
+from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings

@@ -21,10 +21,11 @@ from schemas.times import now_us
 from streams.errors import StreamsError
 from streams.index.backoff import RetryBackoff
 from streams.index.records import IndexRecords, RecordResult
-from streams.kafka.clients import kafka_errors, new_consumer, new_producer, translate
+from streams.kafka.clients import new_consumer, new_producer
 from streams.kafka.crash_points import point
 from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
+from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.kafka.records import Place
 from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
 from streams.kafka.sending import DeadLetterDelivery

@@ -1,57 +1,23 @@
-"""Makes Kafka clients from the settings, and translates Kafka's errors into ours.
+"""Makes Kafka clients from the settings.
 
 Every client of this project has the options that are put together here. Knows no topic and no record.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
-import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
-from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, StreamsError
+from streams.errors import KafkaRefused
+from streams.kafka.kafka_errors import log_refused_login, option_errors
 from streams.settings import KafkaSettings
 
 Config = dict[str, Any]
 
-log = structlog.get_logger(__name__)
-
 MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
 """An input record has at most 1 MB. The largest record that we write is the context of a member with 4,000 ids of 256
 bytes that JSON must escape."""
-
-_REFUSED: Final = frozenset(
-    (
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError._INVALID_ARG,
-        KafkaError._AUTHENTICATION,
-        KafkaError._SSL,
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.INVALID_CONFIG,
-        KafkaError.INVALID_REPLICATION_FACTOR,
-        KafkaError.POLICY_VIOLATION,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    )
-)
-_LOGIN_REFUSED: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)
-_FENCED: Final = frozenset(
-    (
-        KafkaError._FENCED,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.REBALANCE_IN_PROGRESS,
-    )
-)
 
 
 def client_config(kafka: KafkaSettings, **overrides: Any) -> Config:
@@ -100,69 +66,19 @@ def _config(kafka: KafkaSettings, defaults: Config, overrides: Config) -> Config
     return {**shared, **defaults, **options, **overrides}
 
 
-def log_refused_login(error: KafkaError) -> None:
-    """An `error_cb`. Without it a wrong password or an untrusted certificate would look like an outage: the client goes
-    on trying, and its caller only sees that no answer comes."""
-    if error.code() in _LOGIN_REFUSED:
-        log.warning("the broker and this client do not trust each other; see kafka.options", error=error.str())
-
-
-class RefusedLogins:
-    """Remembers why the broker refused the login of a client. An `error_cb`: called when the client is polled."""
-
-    def __init__(self) -> None:
-        self.newest: str | None = None
-
-    def __call__(self, error: KafkaError) -> None:
-        log_refused_login(error)
-        if error.code() in _LOGIN_REFUSED:
-            self.newest = error.str()
-
-
 def admin(kafka: KafkaSettings, error_cb: Callable[[KafkaError], None] = log_refused_login) -> AdminClient:
     """Raises KafkaRefused for a wrong option in `kafka.options`, as `new_consumer` and `new_producer` do."""
-    with _option_errors():
+    with option_errors():
         return AdminClient(client_config(kafka, error_cb=error_cb))
 
 
 def new_consumer(kafka: KafkaSettings, group: str, **overrides: Any) -> Consumer:
     """With the options of `consumer_config`. Close it."""
-    with _option_errors():
+    with option_errors():
         return Consumer(consumer_config(kafka, group, **overrides))
 
 
 def new_producer(kafka: KafkaSettings, **overrides: Any) -> Producer:
     """With the options of `producer_config`."""
-    with _option_errors():
+    with option_errors():
         return Producer(producer_config(kafka, **overrides))
-
-
-@contextmanager
-def _option_errors() -> Iterator[None]:
-    """A client does not talk to the broker while it is made, so an error then can only be about its options."""
-    try:
-        yield
-    except KafkaException as error:
-        raise KafkaRefused(f"kafka.options: {error.args[0].str().strip()}") from None
-    except (TypeError, ValueError) as error:
-        raise KafkaRefused(f"kafka.options: {error}") from None
-
-
-def translate(error: KafkaError | KafkaException) -> StreamsError:
-    """Decides by the error's code, never by its text. An unknown code is taken for an outage."""
-    cause = error.args[0] if isinstance(error, KafkaException) else error
-    if not isinstance(cause, KafkaError):
-        return KafkaUnavailable(f"Kafka: {cause}")
-    sentence = f"Kafka: {cause.str()} ({cause.name()})"
-    if cause.code() in _FENCED:
-        return Fenced(sentence)
-    return KafkaRefused(sentence) if cause.code() in _REFUSED else KafkaUnavailable(sentence)
-
-
-@contextmanager
-def kafka_errors() -> Iterator[None]:
-    """Translates every KafkaException that is raised inside into one of our errors."""
-    try:
-        yield
-    except KafkaException as error:
-        raise translate(error) from error

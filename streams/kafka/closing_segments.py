@@ -10,7 +10,8 @@ from typing import Final
 
 from schemas.topics import TopicSpec
 from streams.errors import KafkaUnavailable
-from streams.kafka.clients import kafka_errors, new_producer
+from streams.kafka.clients import new_producer
+from streams.kafka.kafka_errors import kafka_errors
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition
 
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.kafka.clients import translate
+from streams.kafka.kafka_errors import translate
 from streams.kafka.records import Place
 
 _METADATA: Final = re.compile(rb"deleted-unread=(\d+);")

@@ -7,7 +7,8 @@ from typing import Final
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
 
 from streams.errors import Fenced, KafkaUnavailable
-from streams.kafka.clients import admin, kafka_errors, translate
+from streams.kafka.clients import admin
+from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0

@@ -17,8 +17,9 @@ from confluent_kafka.admin import OffsetSpec
 from schemas import topics
 from schemas.ids import Generation, Millis, Offset, Partition
 from streams.errors import KafkaUnavailable, LoginRefused
-from streams.kafka.clients import RefusedLogins, admin, kafka_errors, new_consumer, translate
+from streams.kafka.clients import admin, new_consumer
 from streams.kafka.deleted_unread import Committed, parse_committed
+from streams.kafka.kafka_errors import RefusedLogins, kafka_errors, translate
 from streams.kafka.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
 

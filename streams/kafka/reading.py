@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from schemas.ids import Offset
 from streams.errors import KafkaUnavailable
-from streams.kafka.clients import kafka_errors, new_consumer, translate
+from streams.kafka.clients import new_consumer
+from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place

@@ -13,8 +13,9 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.errors import KafkaUnavailable, StreamsError
-from streams.kafka.clients import new_producer, translate
+from streams.kafka.clients import new_producer
 from streams.kafka.dead_letters import dead_letter_record
+from streams.kafka.kafka_errors import translate
 from streams.kafka.records import Output
 from streams.settings import KafkaSettings
 

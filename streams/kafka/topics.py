@@ -12,7 +12,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from schemas.topics import TopicSpec
 from streams.errors import KafkaUnavailable, TopicMismatch
-from streams.kafka.clients import MAX_RECORD_BYTES, admin, kafka_errors
+from streams.kafka.clients import MAX_RECORD_BYTES, admin
+from streams.kafka.kafka_errors import kafka_errors
 from streams.settings import KafkaSettings
 
 _WEEK_MS: Final = 7 * 24 * 3600 * 1000

@@ -16,10 +16,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable, StreamsError
-from streams.kafka.clients import kafka_errors, log_refused_login, new_consumer, new_producer, translate
+from streams.kafka.clients import new_consumer, new_producer
 from streams.kafka.crash_points import point
 from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
+from streams.kafka.kafka_errors import kafka_errors, log_refused_login, translate
 from streams.kafka.records import Output, Place, offset_of, place_of
 from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
 from streams.kafka.sending import produce

@@ -14,7 +14,8 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 from schemas import topics
 from schemas.dead_letters import Fate, mark_headers
 from streams.errors import Fenced, KafkaRefused
-from streams.kafka.clients import admin, kafka_errors, new_producer
+from streams.kafka.clients import admin, new_producer
+from streams.kafka.kafka_errors import kafka_errors
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Output
 from streams.kafka.sending import produce

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from schemas import topics
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import BadFile
-from streams.kafka.clients import kafka_errors
+from streams.kafka.kafka_errors import kafka_errors
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan, scanner
 from streams.kafka.records import Place

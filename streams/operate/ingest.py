@@ -12,7 +12,8 @@ from confluent_kafka import KafkaError, Message
 
 from schemas import topics
 from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
-from streams.kafka.clients import Config, admin, kafka_errors, new_producer
+from streams.kafka.clients import Config, admin, new_producer
+from streams.kafka.kafka_errors import kafka_errors
 from streams.kafka.records import Output
 from streams.kafka.sending import produce
 from streams.operate.event_files import InputEvent

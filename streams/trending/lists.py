@@ -16,7 +16,8 @@ from schemas.errors import BadRecord
 from schemas.ids import Partition
 from schemas.trending import TrendingList, decode_trending
 from streams.errors import KafkaUnavailable
-from streams.kafka.clients import kafka_errors, new_consumer, translate
+from streams.kafka.clients import new_consumer
+from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.settings import KafkaSettings
 
 log = structlog.get_logger()

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from streams.errors import KafkaUnavailable
-from streams.kafka.clients import admin, client_config, kafka_errors
+from streams.kafka.clients import admin, client_config
+from streams.kafka.kafka_errors import kafka_errors
 from streams.kafka.offsets import OffsetReader
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
