@@ -74,6 +74,6 @@ def _read_counted(store: RowStore) -> list[tuple[Place, Offset]]:
     try:
         counted = [read_offset_cell(key, value, store.partition) for key, value in store.scan(LETTER)]
     except DamagedRow as error:
-        raise store.damage_error(_ALL_OFFSETS, error) from error
-    store.note_readable(_ALL_OFFSETS)
+        raise store.throw_away_or_blame_changelog(_ALL_OFFSETS, error) from error
+    store.forget_damage(_ALL_OFFSETS)
     return counted

@@ -59,7 +59,7 @@ def _reader(kafka: KafkaSettings) -> Consumer:
 
 
 def _prepare(kafka: KafkaSettings, stores: Sequence[RowStore]) -> dict[Place, Offset]:
-    """Wipes the stores whose rows cannot be brought up to date, and moves every position to a record that is there.
+    """Empties the stores whose rows cannot be brought up to date, and moves every position to a record that is there.
     Returns the ends of the changelogs."""
     with closing(OffsetReader(kafka, _CALL_S)) as reader:
         places = [store.place for store in stores]
@@ -69,7 +69,7 @@ def _prepare(kafka: KafkaSettings, stores: Sequence[RowStore]) -> dict[Place, Of
         # Past the end: the broker has lost its newest records, so what these rows say never happened. Stale: another
         # worker has deleted cells, and compaction may have removed their tombstones from the changelog.
         if store.position > end or (store.position < end and store.is_stale(kafka.erase_within_s)):
-            store.wipe()
+            store.reopen_empty()
         store.position = max(store.position, starts[store.place])
     return {place: ends[place] for place in places}
 

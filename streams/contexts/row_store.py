@@ -27,73 +27,84 @@ from rocksdict import (
 )
 
 from schemas.ids import Offset, Partition
-from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable, StreamsError
+from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable
 from streams.kafka.records import Place
 
 _POSITION_KEY: Final = b"\0standing"
-"""The key of the changelog position. It sorts before the key of every cell."""
+"""The key of the changelog position. It sorts before the key of every cell. The odd name is an old one, which stays
+because it is on disk."""
 _COMPACTED_FILE: Final = "last-shed"
-"""An empty file in the folder. Its modification time is when the last full compaction began."""
+"""An empty file in the folder. Its modification time is when the last full compaction began. This name too is an old
+one that stays because it is on disk."""
 _THROWN_AWAY_FILE: Final = "thrown-away"
-"""A file beside the folders. It counts how often one of them was thrown away."""
+"""A file beside the folders. It counts how often damaged rows were thrown away."""
 _DAMAGED_SUFFIX: Final = ".damaged"
-"""The suffix of a file beside a folder. It lists the pieces whose damage had the folder thrown away, and that were not
-read without an error since."""
+"""The suffix of a file beside a folder, the damage note. It lists the pieces that were damaged when the folder was
+thrown away. A piece leaves the list when it is next read without an error."""
 _WRITE_BUFFER_BYTES: Final = 1024 * 1024
-"""What one store holds in memory before it goes to a file. A laptop has eight stores. With 16 MB each, their process
+"""How much one store holds in memory before it writes a file. A laptop has eight stores. With 16 MB each, their process
 grew for an hour of quiet load."""
 _CACHE_BYTES: Final = 4 * 1024 * 1024
 """Shared by all stores of a process. RocksDB's default is 32 MB for each store, and an hour fills it. Blocks that are
 not in this cache are mostly in the kernel's."""
 _OPEN_FILES: Final = 40
-"""For one store. RocksDB's default has no limit, and a process is usually allowed 1024 for all of them together."""
+"""The limit for one store. RocksDB's default has no limit, and a process is usually allowed 1024 open files."""
 _DAMAGE_PREFIXES: Final = ("Corruption: ", "IO error: No such file or directory: ")
-"""How RocksDB's errors begin where its files are damaged or gone. rocksdict gives errors as text only."""
+"""How RocksDB's errors begin when its files are damaged or gone. rocksdict gives errors as text only."""
 _SHORTAGES: Final = ("Too many open files", "No space left on device", "Cannot allocate memory")
-"""What the machine has run out of. RocksDB may call the consequence a corruption, but the files are sound."""
+"""Errors of a machine that has run out of something. RocksDB may call the consequence a corruption, but the files are
+sound."""
 _position = struct.Struct(">q")
 
 log = structlog.get_logger(__name__)
 
 
 class RowStore:
-    """`place` is the changelog partition. `changelog_id` is the topic's id: a topic that is deleted and created again
-    has another one. Only the compaction may run in another thread."""
+    """`place` is the changelog partition. `changelog_id` is the id of its topic: a topic that is deleted and created
+    again has another id. All calls but `compact_if_due` come from one thread."""
 
     def __init__(self, folder: Path, place: Place, changelog_id: bytes) -> None:
-        """Opens the rows that are there. Throws them away if they are damaged or belong to another changelog. Raises
-        RowsUnavailable if another process has them open, or if the machine is out of files or space."""
+        """Opens the rows that are in `folder`. Removes them first if they are damaged or belong to another changelog.
+        Raises RowsUnavailable if another process has them open, or if the machine is out of files or space."""
         self.place = place
         self._changelog_id = changelog_id
         self._folder = folder / f"{place.topic}-{place.partition}"
         self._folder.parent.mkdir(parents=True, exist_ok=True)
-        self._damage_note = _damage_note(self._folder)
-        note = self._damage_note.read_text() if self._damage_note.exists() else ""
-        self._damaged_pieces = frozenset(note.splitlines())
+        self._damage_note = _damage_note_file(self._folder)
+        pieces = self._damage_note.read_text() if self._damage_note.exists() else ""
+        self._damaged_pieces = frozenset(pieces.splitlines())
         self._compacting = Lock()
         self._closed = False
         self._db = self._open()
+        self.position = Offset(0)
         try:
-            self.position = self._read_position()
+            stored = self.get(_POSITION_KEY)
         except RowsThrownAway:
-            self._db, self._closed, self.position = self._open(), False, Offset(0)
+            # `get` has closed the store and removed the damaged rows. An empty store is opened in their place.
+            self._db, self._closed, stored = self._open(), False, None
+        if stored is not None and stored[_position.size :] == changelog_id:
+            self.position = Offset(_position.unpack_from(stored)[0])
+        elif stored is not None:
+            # The rows belong to a changelog that has been deleted since.
+            self.reopen_empty()
 
     @property
     def partition(self) -> Partition:
         return self.place.partition
 
     def get(self, key: bytes) -> bytes | None:
-        """Raises RowsThrownAway if the files are damaged, RowsUnavailable if they cannot be read for another reason."""
+        """Raises RowsThrownAway if the files are damaged: then the rows are already removed. Raises RowsUnavailable if
+        they cannot be read for another reason."""
         try:
             value: bytes | None = self._db.get(key)
         # rocksdict raises nothing narrower.
         except Exception as error:
-            raise self._unreadable(error) from error
+            raise self._throw_away_if_damaged(error) from error
         return value
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The cells whose keys begin with `prefix`, in the order of their keys. Raises as `get` does."""
-        # Not rocksdict's `items`: at a damaged block it ends as if nothing came after it.
+        # rocksdict's `items` is not used here: at a damaged block it ends as if no cell came after it.
         cells: Any = self._db.iter()
         cells.seek(prefix)
         while cells.valid() and cells.key().startswith(prefix):
@@ -103,11 +114,12 @@ class RowStore:
             cells.status()
         except Exception as error:
             del cells
-            raise self._unreadable(error) from error
+            raise self._throw_away_if_damaged(error) from error
 
     def write(self, cells: Mapping[bytes, bytes | None], position: Offset) -> None:
         """Writes cells and position in one atomic batch. `position` is the first changelog offset that is not stored.
-        Raises RowsThrownAway if the files are damaged, else RowsUnavailable: the disk may be full."""
+        Raises RowsThrownAway if the files are damaged, and RowsUnavailable for every other error, such as a full
+        disk."""
         batch = WriteBatch(raw_mode=True)
         for key, value in cells.items():
             if value is None:
@@ -118,66 +130,72 @@ class RowStore:
         try:
             self._db.write(batch)
         except Exception as error:
-            # If a background merge met a damaged file, RocksDB refuses every write. This scan then raises.
+            # The write may have failed because an earlier merge in the background found a damaged file. Reading
+            # everything finds that out: the scan raises RowsThrownAway.
             for _ in self.scan(b""):
                 pass
             raise RowsUnavailable(f"the rows in {self._folder} cannot be written: {error}") from error
         self.position = position
 
-    def damage_error(self, piece: str, cause: Exception) -> StreamsError:
-        """The error to raise when RocksDB returned `piece` but its content cannot be decoded. `piece` names what was
-        decoded, such as one row. The first time the rows are thrown away, to be restored. If the restored piece cannot
-        be decoded either, then the changelog itself is damaged, and the rows are kept as they are."""
+    def throw_away_or_blame_changelog(self, piece: str, cause: Exception) -> ChangelogDamaged | RowsThrownAway:
+        """Removes the rows, and returns the error to raise. To be called when RocksDB returned `piece` but its content
+        cannot be decoded. `piece` names what was decoded, such as one row.
+
+        The next start restores the rows. If the restored piece cannot be decoded either, then the changelog itself is
+        damaged: the rows stay as they are, and the error says so."""
         if ascii(piece) in self._damaged_pieces:
             return ChangelogDamaged(*self.place, cause)
-        error = self.throw_away(cause)
-        self._write_note(self._damaged_pieces | {ascii(piece)})
+        error = self._throw_away(cause)
+        self._write_damage_note(self._damaged_pieces | {ascii(piece)})
         return error
 
-    def note_readable(self, piece: str) -> None:
-        """To be called when `piece` was decoded: damage to it after this counts as the first again."""
+    def forget_damage(self, piece: str) -> None:
+        """To be called when `piece` was decoded: if it is damaged again later, the rows are thrown away again before
+        the changelog is blamed."""
         if self._damaged_pieces:
-            self._write_note(self._damaged_pieces - {ascii(piece)})
+            self._write_damage_note(self._damaged_pieces - {ascii(piece)})
 
-    def _write_note(self, pieces: frozenset[str]) -> None:
+    def _write_damage_note(self, pieces: frozenset[str]) -> None:
         if pieces == self._damaged_pieces:
             return
         self._damaged_pieces = pieces
         self._damage_note.write_text("".join(f"{piece}\n" for piece in sorted(pieces)))
 
-    def throw_away(self, cause: Exception) -> RowsThrownAway:
-        """Removes the rows and returns the error to raise. Rows are only restored at a start, when no record is being
-        processed."""
+    def _throw_away_if_damaged(self, error: Exception) -> RowsThrownAway | RowsUnavailable:
+        """Removes the rows if `error` says that their files are damaged. Returns the error to raise."""
+        return self._throw_away(error) if _is_damage(error) else self._unavailable("read", error)
+
+    def _throw_away(self, damage: Exception) -> RowsThrownAway:
+        """Closes the store, removes its damaged rows, and returns the error to raise. No empty store is opened here:
+        rows are only restored at a start, when no record is being processed."""
         with suppress(RowsUnavailable):
             self.close()
-        self._discard(cause)
+        self._remove_damaged_folder(damage)
         return RowsThrownAway(
-            f"the rows in {self._folder} were damaged ({cause}); they are thrown away, and restored at the next start"
+            f"the rows in {self._folder} were damaged ({damage}); they are thrown away, and restored at the next start"
         )
 
-    def _unreadable(self, error: Exception) -> RowsUnavailable:
-        return self.throw_away(error) if _is_damage(error) else self._unavailable("read", error)
-
-    def _unavailable(self, attempt: str, error: Exception) -> RowsUnavailable:
-        return RowsUnavailable(f"the rows in {self._folder} cannot be {attempt}: {error}; {_remedy(error)}")
+    def _unavailable(self, attempted: str, error: Exception) -> RowsUnavailable:
+        return RowsUnavailable(f"the rows in {self._folder} cannot be {attempted}: {error}; {_remedy(error)}")
 
     def is_stale(self, age_s: float) -> bool:
-        """True if no worker has opened these rows for `age_s`, or a little less. The changelog may have dropped records
-        by now that these rows still hold, so they have to be restored from scratch."""
+        """True if the last full compaction is `age_s` ago. An open store is compacted regularly, so nobody has had it
+        open for about that long: the changelog may have dropped tombstones that these rows still need."""
         return self.position > 0 and _age_s(self._folder / _COMPACTED_FILE) >= age_s
 
-    def wipe(self) -> None:
-        """Removes all rows and opens an empty store. The rows have to be restored from the start of the changelog."""
+    def reopen_empty(self) -> None:
+        """Removes sound rows that are outdated, and opens an empty store. All rows have to be restored, from the start
+        of the changelog."""
         with suppress(Exception):
             self._db.close()
         shutil.rmtree(self._folder)
-        self._write_note(frozenset())
+        self._write_damage_note(frozenset())
         self._db = self._open()
         self.position = Offset(0)
 
     def compact_if_due(self, interval_s: float) -> None:
-        """Purges deleted and overwritten cells from the files: compacts all of them if the last time was `interval_s`
-        ago. Otherwise RocksDB keeps such cells until it happens to merge their files. May run in any thread, beside
+        """Compacts all files if the last full compaction began `interval_s` ago. This purges deleted and overwritten
+        cells, which RocksDB would otherwise keep until it happens to merge their files. May run in any thread, beside
         every other call."""
         with self._compacting:
             if self._closed or _age_s(self._folder / _COMPACTED_FILE) < interval_s:
@@ -210,39 +228,42 @@ class RowStore:
             raise RowsUnavailable(f"the rows in {self._folder} cannot be closed: {error}") from error
 
     def _key_ranges(self) -> Iterator[tuple[bytes | None, bytes | None]]:
-        """All keys, cut where the files of the last level begin. To compact one range takes a second or so."""
+        """Ranges that together hold all keys, cut where the files of the last level begin. Compacting one range takes
+        about a second."""
         files = self._db.live_files()
         last_level = max((file["level"] for file in files), default=0)
         cuts = sorted(file["start_key"] for file in files if file["level"] == last_level)[1:]
         return zip((None, *cuts), (*cuts, None), strict=True)
 
     def _open(self) -> Rdict:
-        """Throws the rows away if they are damaged and no process has them open. Every other error of RocksDB can pass
-        and says nothing about the rows."""
+        """Opens the rows; an empty store if there are none. If the rows are damaged and no process has them open, they
+        are removed first. Every other error of RocksDB can pass and says nothing about the rows."""
         try:
             return self._open_db()
         # rocksdict raises nothing narrower.
         except Exception as error:
             if not _is_damage(error):
                 raise self._unavailable("opened", error) from error
-            self._destroy(error)
+            self._throw_away_unopened(error)
         try:
             return self._open_db()
         except Exception as error:
             raise self._unavailable("opened", error) from error
 
-    def _destroy(self, damage: Exception) -> None:
+    def _throw_away_unopened(self, damage: Exception) -> None:
+        """Removes damaged rows that cannot be opened. Raises RowsUnavailable if another process has them open."""
         try:
-            # RocksDB refuses this if a process has them open.
+            # RocksDB refuses this if a process has the rows open.
             Rdict.destroy(str(self._folder))
         except Exception as error:
             raise self._unavailable("removed", error) from damage
-        self._discard(damage)
+        self._remove_damaged_folder(damage)
 
-    def _discard(self, cause: Exception) -> None:
+    def _remove_damaged_folder(self, damage: Exception) -> None:
+        """Also counts and logs the loss. The store must be closed."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        times = _count_up(self._folder.parent / _THROWN_AWAY_FILE)
-        log.error("damaged rows were thrown away", folder=str(self._folder), cause=str(cause), times_so_far=times)
+        num_times = _increment(self._folder.parent / _THROWN_AWAY_FILE)
+        log.error("damaged rows were thrown away", folder=str(self._folder), cause=str(damage), times_so_far=num_times)
 
     def _open_db(self) -> Rdict:
         options = Options(raw_mode=True)
@@ -251,7 +272,7 @@ class RowStore:
         options.set_keep_log_file_num(2)
         options.set_max_open_files(_OPEN_FILES)
         blocks = BlockBasedOptions()
-        blocks.set_block_cache(_cache())
+        blocks.set_block_cache(_block_cache())
         options.set_block_based_table_factory(blocks)
         db = Rdict(str(self._folder), options)
         compacted = self._folder / _COMPACTED_FILE
@@ -259,30 +280,20 @@ class RowStore:
             compacted.touch()
         return db
 
-    def _read_position(self) -> Offset:
-        """Wipes rows that belong to a changelog that was deleted since."""
-        stored = self.get(_POSITION_KEY)
-        if stored is None:
-            return Offset(0)
-        if stored[_position.size :] != self._changelog_id:
-            self.wipe()
-            return Offset(0)
-        return Offset(_position.unpack_from(stored)[0])
-
 
 def remove_abandoned(folder: Path, age_s: float) -> None:
-    """Removes rows that no worker has compacted for `age_s`: their partition belongs to another worker now. `folder`
-    has one folder for each worker of this machine."""
+    """Removes rows that no worker has compacted for `age_s`: another worker owns their partition now, and has its own
+    copy. `folder` has one folder for each worker of this machine."""
     for compacted in folder.glob(f"*/*/{_COMPACTED_FILE}"):
         if _age_s(compacted) >= age_s:
-            # RocksDB refuses this if a process has them open.
+            # RocksDB refuses this if a process has the rows open.
             with suppress(Exception):
                 Rdict.destroy(str(compacted.parent))
                 shutil.rmtree(compacted.parent)
-                _damage_note(compacted.parent).unlink(missing_ok=True)
+                _damage_note_file(compacted.parent).unlink(missing_ok=True)
 
 
-def _damage_note(folder: Path) -> Path:
+def _damage_note_file(folder: Path) -> Path:
     return folder.with_name(folder.name + _DAMAGED_SUFFIX)
 
 
@@ -299,18 +310,18 @@ def _remedy(error: Exception) -> str:
         return "make room on that disk"
     if "/LOCK" in text:
         return "end the process that has them open"
-    return "see to that disk and who may read it, or remove the folder: the rows are restored"
+    return "check that disk and the folder's permissions, or remove the folder: the rows are restored"
 
 
-def _count_up(file: Path) -> int:
-    """Adds one to the number in the file, and returns it."""
+def _increment(file: Path) -> int:
+    """Adds 1 to the number in the file, and returns the sum."""
     number = int(file.read_text()) + 1 if file.exists() else 1
     file.write_text(str(number))
     return number
 
 
 @cache
-def _cache() -> Cache:
+def _block_cache() -> Cache:
     return Cache(_CACHE_BYTES)
 
 
@@ -319,7 +330,8 @@ def _age_s(file: Path) -> float:
 
 
 def _compact_last_level_too() -> CompactOptions:
-    """An ordinary compaction leaves the last level as it is. Other compactions may run at the same time."""
+    """The options for a full compaction: an ordinary one leaves the last level as it is. RocksDB may run other
+    compactions at the same time."""
     options = CompactOptions()
     options.set_bottommost_level_compaction(BottommostLevelCompaction.force_optimized())
     options.set_exclusive_manual_compaction(False)

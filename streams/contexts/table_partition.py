@@ -50,8 +50,8 @@ class TablePartition(Generic[_Row]):
         try:
             self.due = DueIndex(codec.due_us, starmap(read_due_cell, store.scan(DUE)))
         except DamagedRow as error:
-            raise store.damage_error(_DUE_TIMES, error) from error
-        store.note_readable(_DUE_TIMES)
+            raise store.throw_away_or_blame_changelog(_DUE_TIMES, error) from error
+        store.forget_damage(_DUE_TIMES)
 
     def __getitem__(self, entity_id: str) -> _Row:
         """The row as the current batch has left it. An unknown entity has an empty row."""
@@ -68,8 +68,8 @@ class TablePartition(Generic[_Row]):
         try:
             row = self._codec.load(entity_id, self.store.get)
         except DamagedRow as error:
-            raise self.store.damage_error(piece, error) from error
-        self.store.note_readable(piece)
+            raise self.store.throw_away_or_blame_changelog(piece, error) from error
+        self.store.forget_damage(piece)
         return row
 
     def __setitem__(self, entity_id: str, row: _Row) -> None:

@@ -78,7 +78,7 @@ NEEDLESS = {
         "indexer.cold.qdrant_tier.sweep: delete",
         "streams.contexts.row_store.compact_if_due: flush",
         "streams.contexts.row_store.remove_abandoned: destroy",
-        "streams.contexts.row_store._destroy: destroy",
+        "streams.contexts.row_store._throw_away_unopened: destroy",
     },
     "a copy that takes the old one's place only when it is whole": {
         "indexer.cold.shards._copy: upsert_points",
