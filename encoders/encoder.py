@@ -1,9 +1,9 @@
 """The encoder of one model package: contexts in, vectors out.
 
-A context goes two steps. `prepare_posts` or `prepare_members` renders prompts and finds repeats: it works on the host,
-needs no device, and may run ahead in another thread. `run` packs the prompts, runs the model and gives each context its
-vector. `encode_*` do both steps, and prepare the next contexts while the device works. A bad record never harms
-another: in the place of its vector stands an `Unencodable`.
+A context goes two steps. `prepare_posts` or `prepare_members` renders prompts and finds repeats. This step needs no
+device, and another thread may do it ahead. `run` packs the prompts, runs the model and gives each context its vector.
+`encode_*` do both steps, and prepare the next contexts while the device works. A bad context never harms the others:
+its outcome is an `Unencodable` in place of a vector. Knows neither topics nor tiers.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,24 +31,25 @@ from schemas.embeddings import Vector
 BUDGET_TOKENS: Final = 8192
 _POST_WINDOW: Final = 1024
 _MEMBER_WINDOW: Final = 128
-"""How many contexts are prepared while the device runs the ones before. A member is up to 50 texts."""
+"""How many contexts are prepared while the device runs the previous ones. A member is up to 50 texts."""
 
 _GOLDEN_TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-5, "bf16": 1e-2}
-"""1 - cosine. Two machines differ by 1e-7 in fp32 and by some 1e-3 in bf16; another model differs by far more."""
+"""The largest 1 - cosine between this machine's vector of a golden text and the package's. Two machines differ by 1e-7
+in fp32 and by some 1e-3 in bf16; another model differs by far more."""
 
 _Input = TypeVar("_Input", PostContext, MemberContext, str)
 
 
 class Encoder:
-    """Make one with `load`. May be used by many threads."""
+    """Use `load` to make an encoder. Many threads may share it."""
 
     def __init__(self, package: ModelPackage, prompts: Prompts, model: PackedModel) -> None:
         self.package = package
         self.by_text = VectorCache(package.dimension)
-        """For the texts that a member's mean is made of: a cached text need not be tokenised."""
+        """Vectors of the texts that a member's mean is made of. A text that is found here need not be tokenised."""
         self.by_prompt = VectorCache(package.dimension)
-        """For all other prompts. If only the counts of a post have changed and the template names no counts, its prompt
-        is the same; a short post has the same prompt in a member's history."""
+        """Vectors of all other prompts. Prompts repeat: a post whose counts have changed has the same prompt if the
+        template names no counts, and a short post has the same prompt in a member's history."""
         self._prompts = prompts
         self._model = model
 
@@ -64,8 +65,8 @@ class Encoder:
     ) -> "Encoder":
         """Checks the package's digests and golden texts. Raises PackageError.
 
-        `threads`: on a CPU, so many threads run batches side by side, each with one thread of torch's; this sets
-        torch's number for the whole process. None: one batch at a time, with torch's own number. With `compiled`, call
+        `threads`: how many batches run side by side on a CPU. Torch then uses one thread for each batch, which is set
+        for the whole process. None: one batch at a time, on as many threads as torch chooses. With `compiled`, call
         `warm_up` before the first real text.
         """
         if threads is not None:
@@ -87,7 +88,7 @@ class Encoder:
         threads: int = 1,
         compiled: bool = False,
     ) -> "Encoder":
-        """For those who write a package: its golden vectors are not there yet."""
+        """Like `load`, without the checks: for code that writes a package, whose golden vectors do not exist yet."""
         manifest, folder = package.manifest, package.folder
         tokenizer = SafeTokenizer(folder / TOKENIZER_FILE, manifest.special_tokens)
         torch_device = choose_device(device)
@@ -102,7 +103,7 @@ class Encoder:
 
     @property
     def budget_tokens(self) -> int:
-        """Smaller than what was asked for once memory ran out."""
+        """How many tokens a batch may hold. Smaller than at the start if memory has run out since."""
         return self._model.budget_tokens
 
     def encode_posts(self, contexts: Sequence[PostContext]) -> list[Outcome]:
@@ -112,7 +113,8 @@ class Encoder:
         return self._encode(self.prepare_members, contexts, _MEMBER_WINDOW)
 
     def encode_texts(self, texts: Sequence[str], *, share_prefix: bool = True) -> list[Vector | Unencodable]:
-        """Plain texts by the post template, with the field `text` alone. `share_prefix` is for measurements."""
+        """Plain texts: each becomes a prompt of the post template in which only the field `text` is filled.
+        `share_prefix` is for measurements."""
         prefix = self._prompts.post_prefix if share_prefix else []
         outcomes = self._encode(partial(self._prepare_texts, prefix), texts, _POST_WINDOW)
         return [outcome for outcome in outcomes if outcome is not None]
@@ -122,7 +124,7 @@ class Encoder:
         return [prompt for prompt in self._prompts.texts(texts) if not isinstance(prompt, Unencodable)]
 
     def encode_text(self, text: str) -> Vector:
-        """A query. Raises BadText."""
+        """Encodes a query. Raises BadText."""
         if not text.strip():
             raise BadText("the text is empty; send some words")
         (outcome,) = self.encode_texts([text])
@@ -134,7 +136,7 @@ class Encoder:
         """Needs no device; may run in another thread while `run` runs."""
         prepared = Prepared(self._prompts.post_prefix)
         prompts = self._prompts.posts([context for context in contexts if not context.deleted])
-        sources = iter(self._sources(prepared, prompts))
+        sources = iter(self._find_or_add(prepared, prompts))
         prepared.sources = [None if context.deleted else next(sources) for context in contexts]
         return prepared
 
@@ -158,8 +160,8 @@ class Encoder:
         return prepared.outcomes(vectors)
 
     def warm_up(self) -> None:
-        """Does ahead of the first real text what happens only once: allocating memory and, where `compiled`, compiling
-        (for the first length, then once more for any length)."""
+        """Allocates memory and, if the model is compiled, compiles it, so that the first real text need not wait for
+        that. It is compiled twice: for the first length, and then for any length."""
         for text in ("warm", "warm up", "up " * self.package.manifest.token_limits.post):
             self.encode_texts([text])
 
@@ -171,7 +173,8 @@ class Encoder:
         self._prompts.forget_values()
 
     def check_goldens(self) -> None:
-        """Raises GoldenMismatch when this machine would serve other vectors than the package recorded."""
+        """Encodes the package's golden texts. Raises GoldenMismatch if the vectors are not those that the package
+        recorded."""
         goldens = self.package.manifest.goldens
         tolerance = _GOLDEN_TOLERANCE[self.package.precision]
         for golden, vector in zip(goldens, self.encode_texts([golden.text for golden in goldens]), strict=True):
@@ -194,7 +197,7 @@ class Encoder:
         sources: dict[Key, TextSource] = {**self.by_text.find(texts)}
         missing = [text for text in texts if text not in sources]
         prepared = Prepared(self._prompts.post_prefix)
-        for text, source in zip(missing, self._sources(prepared, self._prompts.texts(missing)), strict=True):
+        for text, source in zip(missing, self._find_or_add(prepared, self._prompts.texts(missing)), strict=True):
             sources[text] = source
             if isinstance(source, int):
                 prepared.cache_keys[source].add(text)
@@ -203,8 +206,8 @@ class Encoder:
         prepared.sources = [mean_source(member, sources) for member in members]
         return prepared
 
-    def _sources(self, prepared: Prepared, prompts: Sequence[Prompt | Unencodable]) -> list[TextSource]:
-        """For each prompt its cached vector, or the row that it gets in `prepared`."""
+    def _find_or_add(self, prepared: Prepared, prompts: Sequence[Prompt | Unencodable]) -> list[TextSource]:
+        """For each prompt its cached vector. A prompt without one is added to `prepared`, and its row is returned."""
         keys = [b"" if isinstance(prompt, Unencodable) else prompt_key(prompt) for prompt in prompts]
         cached = self.by_prompt.find(keys)
         sources: list[TextSource] = []
@@ -218,16 +221,16 @@ class Encoder:
     def _encode(
         self, prepare: Callable[[Sequence[_Input]], Prepared], inputs: Sequence[_Input], window: int
     ) -> list[Outcome]:
-        """Runs one window of the inputs after the other, and prepares the next while the device runs this one."""
+        """Runs the inputs window by window, and prepares the next window while the device runs the current one."""
         if len(inputs) <= window:
             return self.run(prepare(inputs))
         outcomes: list[Outcome] = []
-        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as host:
-            ahead = host.submit(partial(prepare, inputs[:window]))
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+            next_prepared = pool.submit(partial(prepare, inputs[:window]))
             for start in range(0, len(inputs), window):
-                prepared = ahead.result()
-                following = inputs[start + window : start + 2 * window]
-                ahead = host.submit(partial(prepare, following))
+                prepared = next_prepared.result()
+                next_inputs = inputs[start + window : start + 2 * window]
+                next_prepared = pool.submit(partial(prepare, next_inputs))
                 outcomes += self.run(prepared)
         return outcomes
 

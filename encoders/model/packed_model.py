@@ -1,10 +1,10 @@
 """Runs a package's LLaMA on a device: prompts in, vectors out.
 
-Owns the token budget, the batches and threads of a run, what happens when memory runs out, and the prefix that prompts
-share. Knows nothing of contexts or of a prompt's fields; `loading` makes the model.
+Owns the token budget, the batches and threads of a call, what happens when memory runs out, and the prefix that prompts
+share. Knows nothing of contexts or of a prompt's fields. The model itself is made in `loading.py`.
 
 Shapes: T tokens of a packed batch, B prompts, H the model's size, D the dimension that vectors are cut to, P tokens of
-a prefix.
+a prefix. A "row" is the index of a prompt in its call, and of its vector.
 """
 
 import itertools
@@ -33,48 +33,49 @@ from encoders.prompt.prompts import Prompt
 from schemas.embeddings import Vector
 
 _CPU_BATCH_TOKENS: Final = {torch.float32: 1024, torch.bfloat16: 2048}
-"""A larger batch is slower on a CPU: its activations leave the caches. Those of bf16 are half as large."""
+"""A larger batch is slower on a CPU, because its activations do not fit the caches. In bf16 they are half as large."""
 
 _MIN_PREFIX_TOKENS: Final = 8
-"""A shorter prefix is not shared: combining two softmaxes costs about as much as computing so many tokens."""
+"""A shorter prefix is not shared. Sharing means combining two softmaxes, which costs about as much as computing this
+many tokens again."""
 
 
 @dataclass
 class ModelStats:
-    """Counters since the start, for metrics. No prompt is ever padded."""
+    """Counters since the start, for metrics. No prompt is padded; only the whole batch, to a round number of rows."""
 
     prompts: int = 0
     tokens: int = 0
     batches: int = 0
     budget_tokens: int = 0
-    """What all batches together could have held; tokens / budget_tokens is the fill."""
+    """How many tokens the batches could have held. `tokens / budget_tokens` is how full they were."""
     spare_rows: int = 0
-    """Rows of the batches' matrices that hold no token; see `matrix_rows`."""
+    """Padding: rows of the batches' matrices that hold no token; see `matrix_rows`."""
     device_s: float = 0.0
-    """On a CPU this is the time of all threads, divided by their number."""
+    """How long the device worked. On a CPU, the time of all threads divided by their number."""
     halvings: int = 0
     """How often the budget was halved because memory ran out."""
 
 
-class Run(NamedTuple):
-    """`device_s`: how long it kept the device."""
-
+class RunResult(NamedTuple):
     vectors: list[Vector | Unencodable]
+    """In the order of the prompts."""
     device_s: float
+    """How long the device worked for this call."""
 
 
 class SharedPrefix(NamedTuple):
-    """The tokens that all prompts of a run begin with, computed once."""
+    """The tokens that all prompts of a call begin with, computed once."""
 
     num_tokens: int
     kv_cache: KVCache
     sum_H: Tensor
-    """What its tokens add to a prompt's mean."""
+    """The sum of the prefix's hidden states. It is added to a prompt's own sum before the mean is taken."""
 
 
 @dataclass
 class _Call:
-    """The work of one call of `run`. Each of its threads writes other rows."""
+    """The work of one call of `run`. No two threads write the same row, so no lock is needed."""
 
     prompts: Sequence[Prompt]
     shared: SharedPrefix | None
@@ -83,16 +84,17 @@ class _Call:
     batches_s: list[float] = field(default_factory=list)
 
     def num_tokens(self, row: int) -> int:
-        """Those that are still to be computed: without a shared prefix."""
+        """How many tokens of this prompt the model computes: the tokens of a shared prefix do not count."""
         return len(self.prompts[row]) - (self.shared.num_tokens if self.shared else 0)
 
 
 class PackedModel:
-    """May be called by many threads. `budget_tokens` is what the next batch may hold; it shrinks when memory runs out.
+    """May be called by many threads. `budget_tokens` is how many tokens the next batch may hold; the number is halved
+    when memory runs out.
 
-    A GPU runs one call at a time. On a CPU each of `threads` threads runs batches of its own, and torch has one thread
-    in each: no thread waits for another within a layer, and the batches of one call may run while those of the call
-    before end. This gave 1.15 to 1.35 times the tokens/s of one batch on as many torch threads, and more where other
+    A GPU runs one call at a time. On a CPU each of `threads` threads runs its own batches, and torch uses one thread
+    for each batch. Threads need not wait for each other in each layer, and a new call starts while the previous one is
+    still finishing. Measured: 1.15 to 1.35 times the tokens/s of one batch on all torch threads, and more where other
     processes use the same cores.
     """
 
@@ -104,7 +106,7 @@ class PackedModel:
         self.stats = ModelStats()
         self._model = model
         self._dtype = DTYPES[manifest.precision]
-        self._can_share = device.type == "cpu" or uses_varlen(device, self._dtype)
+        self._can_share_prefixes = device.type == "cpu" or uses_varlen(device, self._dtype)
         self._pooling = manifest.pooling
         self._dimension = manifest.dimension
         self._threads = threads
@@ -114,60 +116,63 @@ class PackedModel:
         """Guards the statistics, the budget and the shared prefixes."""
         self._shared_prefixes: dict[tuple[int, ...], SharedPrefix] = {}
 
-    def run(self, prompts: Sequence[Prompt], prefix: Prompt | None = None) -> Run:
-        """One vector for each prompt, in order; they are copied from the device once, at the end. `prefix` is how all
-        prompts begin: it is computed once where that saves time. Raises EncodingFailed."""
+    def run(self, prompts: Sequence[Prompt], prefix: Prompt | None = None) -> RunResult:
+        """One vector for each prompt, in order. All vectors are copied from the device together, at the end. `prefix`:
+        the tokens that all prompts begin with. They are computed once if that saves time. Raises EncodingFailed."""
         if not prompts:
-            return Run([], 0.0)
+            return RunResult([], 0.0)
         try:
             with self._device_lock, torch.inference_mode():
                 return self._run(prompts, self._shared_prefix(prompts, prefix or []))
         except RuntimeError as error:
             raise EncodingFailed(f"the model cannot run on {self.device}: {error}") from error
 
-    def _run(self, prompts: Sequence[Prompt], shared: SharedPrefix | None) -> Run:
+    def _run(self, prompts: Sequence[Prompt], shared: SharedPrefix | None) -> RunResult:
         began = time.perf_counter()
         call = _Call(prompts, shared, torch.zeros(len(prompts), self._dimension, device=self.device))
-        todo = list(range(len(prompts)))
-        while todo:
-            todo = self._run_batches(call, todo)
+        rows = list(range(len(prompts)))
+        while rows:
+            rows = self._run_batches(call, rows)
         vectors_BD = call.vectors_BD.cpu().numpy()
-        # A GPU has the call to itself and is waited for only by the copy above, so the wall time counts. On a CPU
-        # batches of other calls run in between, so the batches' own times count.
+        # On a GPU one call runs at a time, and the copy above waits for all of it, so the wall time counts. On a CPU
+        # batches of other calls run in between, so the times of this call's batches are added up.
         device_s = time.perf_counter() - began if self._pool is None else sum(call.batches_s) / self._threads
         with self._state_lock:
             self.stats.device_s += device_s
         for row in np.flatnonzero(~np.isfinite(vectors_BD).all(axis=1)).tolist():
             call.refused[row] = Unencodable("the model gives numbers that are not finite for this text")
-        return Run([call.refused.get(row, vector_D) for row, vector_D in enumerate(vectors_BD)], device_s)
+        return RunResult([call.refused.get(row, vector_D) for row, vector_D in enumerate(vectors_BD)], device_s)
 
-    def _run_batches(self, call: _Call, todo: list[int]) -> list[int]:
-        """Runs batch after batch. Where memory ran out it halves the budget and returns the rows that are left."""
-        lengths = [call.num_tokens(row) for row in todo]
+    def _run_batches(self, call: _Call, rows: list[int]) -> list[int]:
+        """Runs these rows, batch after batch. If memory runs out, halves the budget and returns the rows that have no
+        vector yet."""
+        lengths = [call.num_tokens(row) for row in rows]
         budget = self._batch_tokens(sum(lengths))
-        batches = [[todo[index] for index in batch] for batch in pack(lengths, budget)]
-        left: list[int] = []
+        batches = [[rows[index] for index in batch] for batch in pack(lengths, budget)]
+        unfinished: list[int] = []
         largest_failed = 0
-        fits = self._map(lambda rows: self._try_batch(call, rows), batches)
-        for number, (rows, fit) in enumerate(zip(batches, fits, strict=True)):
-            num_tokens = sum(map(call.num_tokens, rows))
+        fits = self._map(lambda batch: self._try_batch(call, batch), batches)
+        for number, (batch, fit) in enumerate(zip(batches, fits, strict=True)):
+            num_tokens = sum(map(call.num_tokens, batch))
             if fit:
-                self._count(len(rows), num_tokens, budget)
-            elif len(rows) == 1:
-                call.refused[rows[0]] = Unencodable(f"its {num_tokens} tokens do not fit the device's memory")
+                self._count(len(batch), num_tokens, budget)
+            elif len(batch) == 1:
+                call.refused[batch[0]] = Unencodable(f"its {num_tokens} tokens do not fit the device's memory")
             else:
-                left += rows
+                unfinished += batch
                 largest_failed = max(largest_failed, num_tokens)
                 if self._pool is None:
-                    # The batches after it are as large, and none of them has begun.
-                    left += itertools.chain.from_iterable(batches[number + 1 :])
+                    # On a GPU `fits` is lazy: the later batches have not run yet. They are as large, so they are not
+                    # tried.
+                    unfinished += itertools.chain.from_iterable(batches[number + 1 :])
                     break
         if largest_failed:
             self._halve_budget(largest_failed)
-        return left
+        return unfinished
 
     def _batch_tokens(self, num_tokens: int) -> int:
-        """On a CPU: small enough for its caches, and the same number of batches for each thread."""
+        """The token budget of each batch, if all batches together have `num_tokens`. On a CPU a batch fits the caches,
+        and each thread gets the same number of batches."""
         if self._pool is None:
             return self.budget_tokens
         per_thread = math.ceil(num_tokens / self._threads)
@@ -178,8 +183,8 @@ class PackedModel:
         return map(run, batches) if self._pool is None else self._pool.map(run, batches)
 
     def _try_batch(self, call: _Call, rows: list[int]) -> bool:
-        """Puts the batch's vectors into their rows; False when memory ran out. Runs in any thread. A batch that fails
-        for another reason is split until the prompt that makes it fail stands alone."""
+        """Writes the vectors of these rows. False if memory ran out. Runs in any thread. A batch that fails for another
+        reason is split until the prompt that makes it fail is alone in its batch."""
         began = time.perf_counter()
         try:
             self._run_batch(call, rows)
@@ -188,11 +193,12 @@ class PackedModel:
             return False
         except Exception as error:
             if len(rows) == 1:
-                self._refuse(call, rows[0], error)
+                self._retry_alone(call, rows[0], error)
                 return True
         finally:
             call.batches_s.append(time.perf_counter() - began)
-        # Into parts of the square root of its size: so few of the other prompts are computed more than twice.
+        # n prompts are split into about √n parts. Only the part with the bad prompt is split again, so most others are
+        # computed at most twice.
         size = math.isqrt(len(rows))
         parts = [rows[at : at + size] for at in range(0, len(rows), size)]
         return all(self._try_batch(call, part) for part in parts)
@@ -201,9 +207,9 @@ class PackedModel:
     def _run_batch(self, call: _Call, rows: list[int]) -> None:
         call.vectors_BD[rows] = self._forward([call.prompts[row] for row in rows], call.shared)
 
-    def _refuse(self, call: _Call, row: int, error: Exception) -> None:
-        """A prompt is refused only if the device can run another prompt and fails on this one again. Raises
-        EncodingFailed where the device can run no prompt at all."""
+    def _retry_alone(self, call: _Call, row: int, error: Exception) -> None:
+        """Runs a prompt that has failed with `error` once more. If it fails again although the device can run another
+        prompt, it is refused. Raises EncodingFailed if the device can run no prompt at all."""
         try:
             with torch.inference_mode():
                 self._forward([[0]], None)
@@ -215,7 +221,8 @@ class PackedModel:
             call.refused[row] = Unencodable(f"the model fails on this text: {again}")
 
     def _halve_budget(self, num_tokens: int) -> None:
-        """Called after the exception is handled: until then its frames hold the failed batch's tensors."""
+        """`num_tokens`: the size of the largest batch that failed. Call this after the exception is handled: until then
+        the exception's frames hold the tensors of the failed batch."""
         with self._state_lock:
             self.budget_tokens = max(1, min(self.budget_tokens, num_tokens) // 2)
             self.stats.halvings += 1
@@ -226,14 +233,14 @@ class PackedModel:
         """B prompts, longest first -> (B, D) on the device."""
         skip = shared.num_tokens if shared else 0
         lengths = [len(prompt) - skip for prompt in prompts]
-        rows = matrix_rows(sum(lengths), self.device, self._dtype)
-        packing = Packing(lengths, self.device, rows=rows, prefix=shared.kv_cache if shared else None)
+        num_matrix_rows = matrix_rows(sum(lengths), self.device, self._dtype)
+        packing = Packing(lengths, self.device, rows=num_matrix_rows, prefix=shared.kv_cache if shared else None)
         hidden_TH = self._hidden([prompt[skip:] for prompt in prompts], skip, packing)
         pooled_BH = pool(hidden_TH, packing, self._pooling, shared)
         return F.normalize(pooled_BH[:, : self._dimension], dim=-1)
 
     def _hidden(self, prompts: Sequence[Prompt], first_position: int, packing: Packing) -> Tensor:
-        """The model's last hidden states, (T, H)."""
+        """The model's last hidden states, (T, H), for prompts whose first token has this position."""
         ids_T = np.fromiter(itertools.chain.from_iterable(prompts), dtype=np.int64, count=sum(packing.lengths))
         positions_T = np.concatenate([np.arange(first_position, first_position + num) for num in packing.lengths])
         ids_T, positions_T = (np.pad(numbers_T, (0, packing.spare_rows)) for numbers_T in (ids_T, positions_T))
@@ -246,9 +253,9 @@ class PackedModel:
         return hidden_1TH[0]
 
     def _shared_prefix(self, prompts: Sequence[Prompt], prefix: Prompt) -> SharedPrefix | None:
-        """None where the prefix is too short to save time, or a prompt does not continue it."""
+        """None if the prefix is too short to save time, or if a prompt does not begin with it and go on after it."""
         length = len(prefix)
-        if length < _MIN_PREFIX_TOKENS or not self._can_share:
+        if length < _MIN_PREFIX_TOKENS or not self._can_share_prefixes:
             return None
         if any(len(prompt) <= length or prompt[:length] != prefix for prompt in prompts):
             return None
