@@ -27,10 +27,10 @@ def cold_faults_file(data_dir: Path) -> Path:
 def main(name: str, data_dir: Path) -> int:
     arm_from_file(crash_file(data_dir), name.partition("-")[0])
 
-    def new_edge(*parameters: Any, **options: Any) -> EdgeColdTier:
+    def make_edge_tier(*parameters: Any, **options: Any) -> EdgeColdTier:
         return FlakyColdTier(cold_faults_file(data_dir), *parameters, **options)
 
-    return run_process(name, data_dir, partial(build, new_edge=new_edge))
+    return run_process(name, data_dir, partial(build, make_edge_tier=make_edge_tier))
 
 
 if __name__ == "__main__":

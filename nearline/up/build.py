@@ -1,6 +1,13 @@
 """Puts each process together: which parts it has, what each part gets, and what runs until the process is stopped.
 
-Knows no stage's work. The imports stand inside the functions, so that each process loads only the libraries it uses:
+    process       what it runs
+    contexts-0 …  the context stage
+    trending      the trending stage
+    encode-0 …    the encode stage
+    cold          the index stage, and the embedded cold tier unless the settings name a Qdrant server
+    serve         the retriever, with the hot tier and the hot feed that fills it
+
+Knows no stage's work. The imports are inside the functions, so that each process loads only the libraries it uses:
 torch in encode and serve, FAISS in serve.
 """
 
@@ -39,14 +46,15 @@ SERVE: Final = "serve"
 Run = Callable[[Event], None]
 """Runs the process until the event is set."""
 ReportFailure = Callable[[Exception], None]
-NewEdgeTier = Callable[..., "EdgeColdTier"]
-"""Called with the parameters of `EdgeColdTier`."""
+EdgeTierFactory = Callable[..., "EdgeColdTier"]
+"""Makes the embedded cold tier. Takes the parameters of `EdgeColdTier`."""
 
-_FORGET_EVERY_S: Final = 60.0
+_FORGET_MEMBERS_EVERY_S: Final = 60.0
 
 
 def process_names(settings: Settings) -> list[str]:
-    """All processes of an instance but the broker, such as `contexts-0`."""
+    """The names of all processes of an instance except the broker, such as `contexts-0`. The number is the slot of a
+    worker."""
     contexts = [f"{CONTEXTS}-{slot}" for slot in range(settings.contexts.workers)]
     encode = [f"{ENCODE}-{slot}" for slot in range(settings.encode.workers)]
     return [*contexts, TRENDING, *encode, COLD, SERVE]
@@ -58,29 +66,30 @@ def build(
     start_tracker: StartTracker,
     report_failure: ReportFailure,
     *,
-    new_edge: NewEdgeTier | None = None,
+    make_edge_tier: EdgeTierFactory | None = None,
 ) -> Run:
     """Puts one process together, by its name.
 
-    Each part of it tells `start_tracker` when it is at work. `report_failure` is called where the process leaves
-    without an exception that reaches its caller. `new_edge` makes the embedded cold tier in place of `EdgeColdTier`.
-    Raises BadSettings.
+    Each part of the process tells `start_tracker` when it is at work. `report_failure` is called with the error where a
+    process ends itself without raising it (trending, under Faust). `make_edge_tier` makes the embedded cold tier in
+    place of `EdgeColdTier`. Raises BadSettings.
     """
-    stage, _, slot = name.partition("-")
+    process, _, slot = name.partition("-")
 
-    def heartbeat(loop: str = "loop") -> Heartbeat:
-        return HeartbeatFile(settings.data_dir, name, loop, start_tracker.expect(loop))
+    def make_heartbeat(loop: str = "loop") -> Heartbeat:
+        return HeartbeatFile(settings.data_dir, name, loop, start_tracker.started_callback(loop))
 
     builders: dict[str, Callable[[], Run]] = {
-        CONTEXTS: lambda: build_contexts(settings, slot, heartbeat()),
-        TRENDING: lambda: build_trending(settings, heartbeat(), report_failure),
-        ENCODE: lambda: build_encode(settings, slot, heartbeat),
-        COLD: lambda: build_cold(settings, heartbeat(), new_edge),
-        SERVE: lambda: build_serve(settings, start_tracker.expect(SERVE)),
+        CONTEXTS: lambda: build_contexts(settings, slot, make_heartbeat()),
+        TRENDING: lambda: build_trending(settings, make_heartbeat(), report_failure),
+        # The encode stage has several loops and makes a heartbeat for each.
+        ENCODE: lambda: build_encode(settings, slot, make_heartbeat),
+        COLD: lambda: build_cold(settings, make_heartbeat(), make_edge_tier),
+        SERVE: lambda: build_serve(settings, start_tracker.started_callback(SERVE)),
     }
     if name not in process_names(settings):
         raise BadSettings(f"{name} is no process; there are: {', '.join(process_names(settings))}")
-    return builders[stage]()
+    return builders[process]()
 
 
 def build_contexts(settings: Settings, slot: str, heartbeat: Heartbeat) -> Run:
@@ -100,7 +109,7 @@ def build_trending(settings: Settings, heartbeat: Heartbeat, report_failure: Rep
     )
 
 
-def build_encode(settings: Settings, slot: str, heartbeat: Callable[[str], Heartbeat]) -> Run:
+def build_encode(settings: Settings, slot: str, make_heartbeat: Callable[[str], Heartbeat]) -> Run:
     from prometheus_client import CollectorRegistry
 
     from encoders.metrics import EncoderMetrics
@@ -120,7 +129,7 @@ def build_encode(settings: Settings, slot: str, heartbeat: Callable[[str], Heart
         encoder.package.generation,
         f"{node_id(settings.data_dir)}.{slot}",
         metrics=EncodeMetrics(registry),
-        heartbeat=heartbeat,
+        heartbeat=make_heartbeat,
     )
     erase_within_s = settings.kafka.erase_within_s
 
@@ -146,31 +155,33 @@ def _context_encoder(settings: Settings, slot: int) -> "Encoder":
         compiled=settings.encode.compile,
     )
     if settings.encode.compile:
-        encoder.warm_up()  # without compilation, encoding the golden texts has warmed it up
+        # Without compilation the encoder is warm already: `load` has encoded the package's check texts (its goldens).
+        encoder.warm_up()
     return encoder
 
 
-def build_cold(settings: Settings, heartbeat: Heartbeat, new_edge: NewEdgeTier | None = None) -> Run:
-    """Only this process opens the embedded engine; the others ask it over its socket."""
+def build_cold(settings: Settings, heartbeat: Heartbeat, make_edge_tier: EdgeTierFactory | None = None) -> Run:
+    """Only this process opens the embedded cold tier. The other processes ask it over its socket."""
     from streams.index.loop import IndexLoop
 
     package = ModelPackage.read(settings.package_folder)
-    edge = _edge_tier(settings, package, new_edge) if settings.cold.url is None else None
-    tier = edge or _server_tier(settings, package)
+    edge_tier = _edge_tier(settings, package, make_edge_tier) if settings.cold.url is None else None
+    tier = edge_tier or _server_tier(settings, package)
     loop = IndexLoop(
         settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, heartbeat=heartbeat
     )
 
     def run(stop: Event) -> None:
-        with closing(tier), nullcontext() if edge is None else _served_edge(settings, edge, loop):
+        served = nullcontext() if edge_tier is None else _served_edge_tier(settings, edge_tier, loop)
+        with closing(tier), served:
             loop.run(stop)
 
     return run
 
 
 @contextmanager
-def _served_edge(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") -> Iterator[None]:
-    """Serves the embedded engine to the other processes, and its metrics to Prometheus."""
+def _served_edge_tier(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") -> Iterator[None]:
+    """Serves the embedded cold tier to the other processes, and its metrics to Prometheus."""
     from prometheus_client import CollectorRegistry
 
     from indexer.cold.metrics import ColdMetrics
@@ -222,7 +233,10 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
         with closing(cold), closing(retriever):
             encoder.start()
             feed.start()
-            with closing(feed), repeating("forgetting members", _FORGET_EVERY_S, retriever.forget_expired_members):
+            with (
+                closing(feed),
+                repeating("forgetting members", _FORGET_MEMBERS_EVERY_S, retriever.forget_expired_members),
+            ):
                 serve(app, settings.serve.host, settings.serve.port, on_listening, stop, tls)
             withdraw(SERVE, settings.data_dir)
 
@@ -230,7 +244,7 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
 
 
 def _announce_serve(settings: Settings, url: str) -> None:
-    """Tells Prometheus the port. It is the one at which questions are answered."""
+    """Tells Prometheus where this process serves its metrics: at the same port as its answers."""
     from nearline.up.metrics import announce
 
     log.info("listening", url=url)
@@ -244,7 +258,7 @@ def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending:
     from retriever.feed.hot_feed import CONSUMER_OVERRIDES, HotFeed
     from streams.kafka.clients import consumer_config
 
-    # The client demands a group's name. This consumer commits nothing and asks no group for partitions.
+    # The client demands the name of a group, but this consumer never joins the group and commits nothing.
     config = consumer_config(settings.kafka, "hot-feed", **CONSUMER_OVERRIDES)
     return HotFeed(lambda: Consumer(config), package.generation, hot, trending, window_s=settings.hot.window_s)
 
@@ -252,14 +266,15 @@ def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending:
 def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
     from encoders.encoder import Encoder
 
-    # It encodes one text at a time. The environment of this process says how many threads torch uses.
+    # This encoder encodes one text at a time. Torch takes its number of threads from OMP_NUM_THREADS, which `nearline
+    # up` has set for this process (`resources.py`).
     encoder = Encoder.load(package.folder, device=settings.encode.device, compiled=settings.encode.compile)
     encoder.warm_up()
     return encoder
 
 
 def _cold_reader(settings: Settings, package: ModelPackage) -> ColdReader:
-    """The cold tier as every process but its owner sees it."""
+    """The cold tier for every process except `cold`, which owns it."""
     if settings.cold.url is not None:
         return _server_tier(settings, package)
     from indexer.cold.socket_client import RemoteColdTier
@@ -267,11 +282,10 @@ def _cold_reader(settings: Settings, package: ModelPackage) -> ColdReader:
     return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)
 
 
-def _edge_tier(settings: Settings, package: ModelPackage, new_edge: NewEdgeTier | None) -> "EdgeColdTier":
+def _edge_tier(settings: Settings, package: ModelPackage, make_edge_tier: EdgeTierFactory | None) -> "EdgeColdTier":
     from indexer.cold.edge_tier import EdgeColdTier
 
-    new_tier = EdgeColdTier if new_edge is None else new_edge
-    return new_tier(
+    return (make_edge_tier or EdgeColdTier)(
         settings.data_dir / "cold" / package.generation,
         package.generation,
         package.dimension,

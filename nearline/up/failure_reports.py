@@ -35,8 +35,9 @@ class StartTracker:
         self._expected: set[str] = set()
         self._started: set[str] = set()
 
-    def expect(self, part: str) -> Callable[[], None]:
-        """Returns the function that the part calls when it is at work, once or more often."""
+    def started_callback(self, part: str) -> Callable[[], None]:
+        """Expects this part to start. Returns the function that the part calls when it is at work, once or more
+        often."""
         self._expected.add(part)
         return lambda: self._started.add(part)
 

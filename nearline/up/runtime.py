@@ -137,7 +137,7 @@ class Runtime:
     def _start_broker(self, broker: EmbeddedBroker) -> None:
         log.info("starting the broker", folder=str(broker.folder))
         broker.prepare()
-        self._start_part(Part(BROKER, broker.launch_watched))
+        self._start_part(Part(BROKER, broker.launch_and_warn_if_slow))
         broker.wait_ready()
         kafka = self._settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         self._settings = self._settings.model_copy(update={"kafka": kafka})

@@ -95,7 +95,7 @@ def test_a_worker_with_partitions_is_past_its_start(clean_topics: RunningBroker,
 def test_a_process_is_at_its_start_until_each_of_its_parts_has_begun() -> None:
     start_tracker = StartTracker()
     assert start_tracker.is_starting, "no part is there yet"
-    posts, members = start_tracker.expect("post"), start_tracker.expect("member")
+    posts, members = start_tracker.started_callback("post"), start_tracker.started_callback("member")
     for begin in (posts, posts):
         begin()
         assert start_tracker.is_starting

@@ -123,7 +123,7 @@ def test_a_broker_that_does_not_serve_is_named_after_each_launch(
         def until_said(times: int) -> None:
             until(lambda: [line["event"] for line in log].count(sentence) == times, "the broker to be named")
 
-        supervisor.start(Part("broker", SleepingBroker(tmp_path).launch_watched))
+        supervisor.start(Part("broker", SleepingBroker(tmp_path).launch_and_warn_if_slow))
         until_said(1)
         first = _pid(supervisor)
         psutil.Process(first).kill()
@@ -136,7 +136,7 @@ def test_a_broker_that_ends_is_watched_no_longer(tmp_path: Path) -> None:
         def launch(self, *, dies_with_parent: bool) -> children.Child:
             return children.spawn(_python(LEAVES), dies_with_parent=dies_with_parent)
 
-    LeavingBroker(tmp_path).launch_watched().wait(60)
+    LeavingBroker(tmp_path).launch_and_warn_if_slow().wait(60)
     until(lambda: "slow-broker" not in [thread.name for thread in threading.enumerate()], "the watch to end")
 
 
