@@ -37,7 +37,7 @@ from streams.kafka.clients import admin, producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Output, Place
 from streams.kafka.topics import ensure_topics
-from streams.kafka.transactional_loop import OffsetsBefore, Processed, Processor, TransactionalLoop
+from streams.kafka.transactional_loop import OffsetsToCommit, Processed, Processor, TransactionalLoop
 from streams.settings import ContextsSettings, KafkaSettings
 
 MEMBERS: Final = 1_000
@@ -133,18 +133,18 @@ class Recording:
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
         self.recorded = Recorded()
-        self.assigned = processor.assigned
-        self.revoked = processor.revoked
+        self.on_assigned = processor.on_assigned
+        self.on_revoked = processor.on_revoked
         self.rewind = processor.rewind
-        self.committed = processor.committed
+        self.on_committed = processor.on_committed
 
     def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
         outputs = self._processor.due_outputs(records)
         self.recorded.add(outputs or [])
         return outputs
 
-    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
-        done = self._processor.process(records, offsets_before)
+    def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:
+        done = self._processor.process(records, offsets_to_commit)
         self.recorded.num_read.update(_topic(record) for record in records[: done.num_records])
         self.recorded.add(done.outputs)
         return done
@@ -165,10 +165,10 @@ class EmptyApply:
         # The fractions of records that were not sent yet.
         self._due = dict.fromkeys(self._rates, 0.0)
 
-    def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
+    def on_assigned(self, committed_offsets: Mapping[Place, Offset | None]) -> None:
         pass
 
-    def revoked(self, places: Sequence[Place]) -> None:
+    def on_revoked(self, places: Sequence[Place]) -> None:
         pass
 
     def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
@@ -177,7 +177,7 @@ class EmptyApply:
     def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
         return None
 
-    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
+    def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:
         outputs: list[Output] = []
         num_read = Counter(map(_topic, records))
         for topic, rate in self._rates.items():
@@ -187,7 +187,7 @@ class EmptyApply:
             outputs += itertools.islice(self._outputs[topic], number)
         return Processed(outputs, len(records))
 
-    def committed(self, delivered: Mapping[Place, Offset]) -> None:
+    def on_committed(self, last_written: Mapping[Place, Offset]) -> None:
         pass
 
 
@@ -234,7 +234,7 @@ def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings)
         transactional_id="benchmark",
         batch_records=lambda: settings.batch_records,
         interval_s=settings.interval_s,
-        tracked=frozenset(CHANGELOGS),
+        reported_topics=frozenset(CHANGELOGS),
     )
     stop = threading.Event()
     worker = threading.Thread(target=loop.run, args=(stop,))

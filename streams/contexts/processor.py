@@ -31,7 +31,7 @@ from streams.contexts.table_partition import RowCache
 from streams.kafka.dead_letters import dead_letter_record, unplaced_record
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.records import Output, Place, offset_of
-from streams.kafka.transactional_loop import OffsetsBefore, Processed
+from streams.kafka.transactional_loop import OffsetsToCommit, Processed
 from streams.settings import KafkaSettings
 
 STAGE: Final = "contexts"
@@ -85,8 +85,8 @@ class ContextProcessor:
             topics.REPUBLISH: self._apply_republish,
         }
 
-    def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
-        partitions = sorted({place.partition for place in committed})
+    def on_assigned(self, committed_offsets: Mapping[Place, Offset | None]) -> None:
+        partitions = sorted({place.partition for place in committed_offsets})
         if not partitions:
             return
         changelog_ids = topic_ids(self._kafka, CHANGELOGS)
@@ -96,13 +96,13 @@ class ContextProcessor:
         )
         restore(self._kafka, [*posts, *members], self._beat)
         for store in (*posts, *members):
-            refuse_lost_offsets(store, committed)
+            refuse_lost_offsets(store, committed_offsets)
         for store in posts:
             self._posts.open(store)
         for store in members:
             self._members.open(store)
 
-    def revoked(self, places: Sequence[Place]) -> None:
+    def on_revoked(self, places: Sequence[Place]) -> None:
         partitions = {place.partition for place in places}
         self._posts.close(partitions)
         self._members.close(partitions)
@@ -135,7 +135,7 @@ class ContextProcessor:
         # Without outputs there is no transaction: it would change nothing, and the next call would want it again.
         return self._finish({}) or None
 
-    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
+    def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:
         self._begin()
         num_records = 0
         while num_records < len(records) and len(self._outputs) < MAX_OUTPUTS:
@@ -144,14 +144,14 @@ class ContextProcessor:
         for partition in _flushed(records[:num_records]):
             self._posts.mark_delayed_of_batch(partition)
             self._members.mark_delayed_of_batch(partition)
-        return Processed(self._finish(offsets_before(records[num_records:])), num_records)
+        return Processed(self._finish(offsets_to_commit(records[num_records:])), num_records)
 
-    def committed(self, delivered: Mapping[Place, Offset]) -> None:
+    def on_committed(self, last_written: Mapping[Place, Offset]) -> None:
         def last_offset(changelog: str, partition: Partition) -> Offset | None:
-            return delivered.get(Place(changelog, partition))
+            return last_written.get(Place(changelog, partition))
 
-        self._posts.committed(last_offset)
-        self._members.committed(last_offset)
+        self._posts.on_committed(last_offset)
+        self._members.on_committed(last_offset)
         self._log_skipped()
         self._misplaced.log_new()
 

@@ -40,7 +40,7 @@ class ContextStage:
         due_at_once = min(settings.batch_records, DUE_AT_ONCE)
         self._erase_within_s = kafka.erase_within_s
         rows = data_dir / ROWS_FOLDER / slot
-        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, now_us, beat=heartbeat.beat)
+        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, now_us, beat=heartbeat.still_working)
         self._loop = TransactionalLoop(
             kafka,
             self._processor,
@@ -49,7 +49,7 @@ class ContextStage:
             transactional_id=f"{STAGE}.{node_id(data_dir)}.{slot}",
             batch_records=lambda: settings.batch_records,
             interval_s=settings.interval_s,
-            tracked=frozenset(CHANGELOGS),
+            reported_topics=frozenset(CHANGELOGS),
             heartbeat=heartbeat,
         )
 

@@ -136,8 +136,8 @@ class Table(Generic[_Row]):
             for key, value in partition.cells(offset_cells.get(number, {})).items():
                 yield Output(self.spec.changelog, key, value, None, number)
 
-    def committed(self, last_offset: Callable[[str, Partition], Offset | None]) -> None:
+    def on_committed(self, last_offset: Callable[[str, Partition], Offset | None]) -> None:
         """`last_offset` gives the offset of the last record that the transaction wrote to a changelog partition."""
         for number, partition in self._partitions.items():
             last = last_offset(self.spec.changelog, number)
-            partition.committed(None if last is None else Offset(last + 1))
+            partition.on_committed(None if last is None else Offset(last + 1))

@@ -1,7 +1,7 @@
 """One partition of a table, with its rows decoded: the rows of the current batch, and which rows are due.
 
-A batch changes rows in memory only. `cells` gives what it has to send to the changelog, and only `committed` writes to
-the row store. Does not know what is in a row.
+A batch changes rows in memory only. `cells` returns what it has to send to the changelog, and only `on_committed`
+writes to the row store. Does not know what is in a row.
 """
 
 from collections.abc import Callable
@@ -94,7 +94,7 @@ class TablePartition(Generic[_Row]):
                 self._cells.update([due_cell(entity_id, due)])
         return self._cells
 
-    def committed(self, position: Offset | None) -> None:
+    def on_committed(self, position: Offset | None) -> None:
         """The batch is committed, and the changelog holds it up to `position`; None if it had no cells. Raises
         RowsUnavailable if it had some and there is no position: then nobody knows where in the changelog they are."""
         if position is not None:

@@ -26,7 +26,7 @@ from streams.errors import Stopped
 from streams.kafka.dead_letters import dead_letter_record
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.records import Output, Place
-from streams.kafka.transactional_loop import OffsetsBefore, Processed
+from streams.kafka.transactional_loop import OffsetsToCommit, Processed
 
 log = structlog.get_logger()
 
@@ -106,10 +106,10 @@ class EncodeRecords:
         """How many contexts the device is expected to encode in the time of one turn."""
         self._stop = stop
 
-    def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
+    def on_assigned(self, committed_offsets: Mapping[Place, Offset | None]) -> None:
         """There is no state to restore."""
 
-    def revoked(self, places: Sequence[Place]) -> None:
+    def on_revoked(self, places: Sequence[Place]) -> None:
         """There is no state to close."""
 
     def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
@@ -120,10 +120,10 @@ class EncodeRecords:
         """Nothing is ever due without a record."""
         return None
 
-    def committed(self, delivered: Mapping[Place, Offset]) -> None:
+    def on_committed(self, last_written: Mapping[Place, Offset]) -> None:
         """There is no local state to write."""
 
-    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
+    def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:
         """Returns embeddings of the newest contexts, and dead letters. Raises Stopped between two turns. Then nothing
         of the batch is committed, and the next owner of the partitions encodes it."""
         newest, outputs = self._decode_newest(records)

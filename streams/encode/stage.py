@@ -82,7 +82,13 @@ class EncodeStage:
     def _loop(self, source: _Source, device: Executor, leave: Event) -> TransactionalLoop:
         heartbeat = self._heartbeat(source.name)
         records = EncodeRecords(
-            source.kind, self._generation, self._encoder, device, leave, metrics=self._metrics, beat=heartbeat.beat
+            source.kind,
+            self._generation,
+            self._encoder,
+            device,
+            leave,
+            metrics=self._metrics,
+            beat=heartbeat.still_working,
         )
         return TransactionalLoop(
             self._kafka,

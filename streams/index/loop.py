@@ -22,7 +22,7 @@ from streams.errors import StreamsError
 from streams.index.backoff import RetryBackoff
 from streams.index.records import IndexRecords, RecordResult
 from streams.kafka.clients import new_consumer, new_producer
-from streams.kafka.crash_points import point
+from streams.kafka.crash_points import crash_point
 from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.kafka_errors import kafka_errors, translate
@@ -66,7 +66,7 @@ class IndexLoop:
         self._sweep_at = time.monotonic() + self._sweep_every_s
         self._carried_over: list[Message] = []
         self._owned: set[Place] = set()
-        self._deleted: dict[Place, int] = {}
+        self._num_deleted_unread: dict[Place, int] = {}
         self._stored: dict[Place, int] = {}
 
     def run(self, stop: Event) -> None:
@@ -88,7 +88,7 @@ class IndexLoop:
     def _step(self, consumer: Consumer, producer: Producer, stop: Event) -> None:
         """The order of effects. After a crash between any two of them the batch is processed again. Nothing is lost,
         and writing the same records twice changes nothing."""
-        self._heartbeat.turn()
+        self._heartbeat.loop_turned()
         # 1. Read a batch.
         batch = self._read_batch(consumer)
         # 2. Write and flush, until every record is durable in the tier or known to be dead.
@@ -97,12 +97,12 @@ class IndexLoop:
         if letters is None or not self._send_dead_letters(consumer, producer, letters, stop):
             return
         if batch:
-            point("index.dead-lettered")
+            crash_point("index.dead-lettered")
         # 4. Only now store the offsets. A background thread of the client commits what is stored.
         if not self._carried_over:
             self._store_offsets(consumer)
         if batch:
-            point("index.stored")
+            crash_point("index.stored")
         self._sweep_if_due()
 
     def _read_batch(self, consumer: Consumer) -> list[Message]:
@@ -122,7 +122,7 @@ class IndexLoop:
         dead: list[tuple[Message, str]] = []
         with RetryBackoff(consumer, stop, self._carried_over) as backoff:
             while batch:
-                self._heartbeat.beat()
+                self._heartbeat.still_working()
                 results = list(zip(batch, self._records.process(batch), strict=True))
                 self._measure_freshness(results)
                 dead += [(message, result.cause) for message, result in results if result.status == "dead"]
@@ -140,7 +140,7 @@ class IndexLoop:
         delivery = DeadLetterDelivery(producer, "index", letters)
         with RetryBackoff(consumer, stop, self._carried_over) as backoff:
             while True:
-                self._heartbeat.beat()
+                self._heartbeat.still_working()
                 try:
                     delivery.deliver()
                 except StreamsError as error:
@@ -172,16 +172,16 @@ class IndexLoop:
 
     def _to_commit(self, at: TopicPartition) -> TopicPartition:
         place = _place(at)
-        return to_commit(place, Offset(at.offset), self._deleted.get(place, 0))
+        return to_commit(place, Offset(at.offset), self._num_deleted_unread.get(place, 0))
 
     def _sweep_if_due(self) -> None:
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + self._sweep_every_s
         older_than_us = Micros(now_us() - self._tombstones_kept_s * 1_000_000)
-        self._heartbeat.beat()
+        self._heartbeat.still_working()
         try:
-            swept = self._tier.sweep(older_than_us, self._heartbeat.beat)
+            swept = self._tier.sweep(older_than_us, self._heartbeat.still_working)
         except TierUnavailable as error:
             log.warning("the cold tier cannot sweep now", error=str(error))
         else:
@@ -195,9 +195,9 @@ class IndexLoop:
         consumer.incremental_assign(
             [TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()]
         )
-        self._deleted.update({place: resume.deleted for place, resume in resume_points.items()})
+        self._num_deleted_unread.update({place: resume.deleted for place, resume in resume_points.items()})
         if rewound := rewinds(resume_points):
-            offsets = [to_commit(place, offset, self._deleted[place]) for place, offset in rewound.items()]
+            offsets = [to_commit(place, offset, self._num_deleted_unread[place]) for place, offset in rewound.items()]
             for at in consumer.commit(offsets=offsets, asynchronous=False):
                 if at.error is not None:
                     raise translate(at.error)
@@ -212,7 +212,7 @@ class IndexLoop:
             # Nothing was stored since the last commit, or there is an outage. Then the next owner writes the same
             # records again, which changes nothing.
             log.debug("no commit on revoke", error=str(translate(error)))
-        point("index.committed")
+        crash_point("index.committed")
         self._release(partitions)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:

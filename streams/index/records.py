@@ -15,7 +15,7 @@ from indexer.tiers import ColdTier, IndexRecord
 from schemas import topics
 from schemas.errors import BadRecord
 from schemas.ids import Generation, Kind
-from streams.kafka.crash_points import point
+from streams.kafka.crash_points import crash_point
 from streams.kafka.records import offset_of, place_of
 
 log = structlog.get_logger()
@@ -53,10 +53,10 @@ class IndexRecords:
         results = [OK] * len(messages)
         for kind, entries in self._decode(messages, results).items():
             self._write(kind, entries, results)
-        point("index.indexed")
+        crash_point("index.indexed")
         if OK in results and not self._flush():
             results = [RETRY if result is OK else result for result in results]
-        point("index.flushed")
+        crash_point("index.flushed")
         return results
 
     def _decode(self, messages: Sequence[Message], results: list[RecordResult]) -> dict[Kind, list[_Entry]]:

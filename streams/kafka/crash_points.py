@@ -1,7 +1,7 @@
 """Named points between two effects, at which a test makes this process exit as abruptly as a kill -9.
 
-A point is armed only by a test or by the adversary (`nearline/chaos/`). One that is not armed costs a look at an empty
-dictionary.
+A point is armed only by a test or by the adversary (`nearline/chaos/`). A point that is not armed costs a look at an
+empty dictionary.
 """
 
 import os
@@ -45,8 +45,8 @@ def arm_text(text: str) -> None:
         arm(name, int(passes or 1))
 
 
-def point(name: str) -> None:
-    """Called between two effects."""
+def crash_point(name: str) -> None:
+    """Called between two effects. Ends the process here if the point is armed, otherwise does nothing."""
     if not _armed or name not in _armed:
         return
     crash = _armed[name]

@@ -6,7 +6,7 @@ The supervisor reads them to find a loop that stands still.
     pulse/PROCESS/LOOP.worked     touched during work that takes long without a commit: while the device works, while
                                   state is restored, while an outage is waited out
 
-The loop touches the files itself. A thread of its own would go on touching them after the loop has stopped.
+The loop touches the files itself. A separate thread would go on touching them after the loop has stopped.
 Knows neither what the loop does nor what is done about one that stands still.
 """
 
@@ -22,7 +22,7 @@ from schemas.files import write_whole
 from streams.kafka.records import Place
 
 Beat = Callable[[], None]
-"""Says that a loop is at work: `Heartbeat.beat`."""
+"""What work that takes long calls again and again, to say that its loop is alive: `Heartbeat.still_working`."""
 
 _TURNED: Final = ".turned"
 _WORKED: Final = ".worked"
@@ -41,18 +41,19 @@ class Heartbeat:
     def owns(self, places: Collection[Place]) -> None:
         """From now on the loop owns these partitions and no others. Called before it restores or reads them."""
 
-    def turn(self) -> None:
-        """Called at every turn of the loop."""
+    def loop_turned(self) -> None:
+        """Called at every turn of the loop, even if there is nothing to do."""
 
-    def beat(self) -> None:
-        """Called during work that takes long. From any thread."""
+    def still_working(self) -> None:
+        """Called again and again during work that takes long. From any thread."""
 
 
 NO_HEARTBEAT: Final = Heartbeat()
 
 
 class LastHeartbeat(NamedTuple):
-    """What the files of a loop say now. Both times are in nanoseconds, and change with every turn or beat."""
+    """What the files of a loop say now. `turned_ns` changes with every `loop_turned`, and `worked_ns` with every
+    `still_working`."""
 
     pid: int
     owned: frozenset[Place]
@@ -87,12 +88,12 @@ class HeartbeatFile(Heartbeat):
         self._has_joined = True
         self._write(places)
 
-    def turn(self) -> None:
+    def loop_turned(self) -> None:
         _touch(_touched_file(self._file, _TURNED))
         if self._has_joined:
             self._has_begun()
 
-    def beat(self) -> None:
+    def still_working(self) -> None:
         _touch(_touched_file(self._file, _WORKED))
 
     def _write(self, places: Collection[Place]) -> None:

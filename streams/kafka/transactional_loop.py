@@ -1,8 +1,8 @@
 """The consume-process-produce loop in Kafka transactions, shared by the context stage and the encode stage.
 
 Owns the consumer, the producer, the order of effects and which offsets are committed. What a record means is the
-processor's business. Every error leaves `run` and ends the process. These stages wait out an outage by being started
-again: what was not committed has left no trace.
+processor's business. Every error leaves `run` and ends the process, which is then started again: that is how
+these stages wait out an outage. Nothing is lost or done twice, because an uncommitted transaction leaves no trace.
 """
 
 import threading
@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from schemas.ids import Offset, Partition
 from streams.errors import KafkaUnavailable, StreamsError
 from streams.kafka.clients import new_consumer, new_producer
-from streams.kafka.crash_points import point
+from streams.kafka.crash_points import crash_point
 from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.kafka_errors import kafka_errors, log_refused_login, translate
@@ -27,10 +27,12 @@ from streams.kafka.sending import produce
 from streams.settings import KafkaSettings
 
 _IDLE_S: Final = 0.1
-"""How long to wait for the first record of a batch. Due work is looked for after every wait."""
+"""How long to wait for the first record of a batch. After every wait the processor is asked for due work."""
 _LINGER_S: Final = 0.01
-"""Records that arrive within this time of each other share a batch, even when the next batch is already due."""
+"""How long to wait, after the first record of a batch, for more records to share it, even when the next batch is
+already due."""
 _CALL_S: Final = 30.0
+"""The time limit of one call to the broker."""
 TRANSACTION_MS: Final = 15_000
 """If a worker dies within a transaction and is not started again, readers wait for this time and for the broker's next
 check for expired transactions."""
@@ -39,57 +41,61 @@ log = structlog.get_logger(__name__)
 
 
 class Processed(NamedTuple):
-    """The outputs of the first `num_records` records, in the order in which they are to be sent. At least one record is
-    processed."""
+    """What one transaction does: it sends `outputs`, in this order, and with them the first `num_records` records of
+    the batch are processed. At least one record is processed."""
 
     outputs: list[Output]
     num_records: int
 
 
-OffsetsBefore = Callable[[Sequence[Message]], Mapping[Place, Offset]]
-"""Takes the records that are left for the next transaction. Gives the offsets that the current one commits."""
+OffsetsToCommit = Callable[[Sequence[Message]], Mapping[Place, Offset]]
+"""Takes the records of the batch that are not processed yet. Returns the offsets to commit now: those at which the
+group would read these records next."""
 
 
 class Processor(Protocol):
     """What a stage plugs in. The loop's thread makes every call, one at a time. Any exception ends the process, so a
     record that can never succeed must become an output to the dead letters instead."""
 
-    def assigned(self, committed: Mapping[Place, Offset | None]) -> None:
-        """This worker owns these partitions from now on, and no others: a rebalance revokes everything first.
-        `committed` has the offset that the group has committed in each of them; None if there is none.
+    def on_assigned(self, committed_offsets: Mapping[Place, Offset | None]) -> None:
+        """This worker owns the partitions in `committed_offsets` from now on, and no others: a rebalance revokes
+        everything first. Each offset is the one that the group has committed; None if it has committed none.
         May block while state is restored."""
         ...
 
-    def revoked(self, places: Sequence[Place]) -> None:
+    def on_revoked(self, places: Sequence[Place]) -> None:
         """This worker no longer owns these partitions. No transaction is open, and no record is being processed."""
         ...
 
     def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
-        """The broker has lost its newest records of these partitions. They are read again from these offsets, even
-        where the state counts further. Returns the outputs of the transaction that commits the offsets. Called before
-        any other work on these partitions."""
+        """The broker has lost its newest records of these partitions. The partitions are read again from these offsets,
+        even if the processor's own state says that later records were already processed. Returns the outputs of the
+        transaction that commits the offsets. Called before any other work on these partitions."""
         ...
 
     def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
-        """Work that is due without a record, such as delayed publications. Returns the outputs of one transaction,
-        which is committed before `records`, the next batch (often empty), are processed. Called again until it returns
-        None, and at least ten times a second when there is nothing else to do."""
+        """Does work that is due because time has passed, such as delayed publications. Returns the outputs of one
+        transaction, or None if nothing is due. Called again until it returns None, and at least ten times a second when
+        there is nothing else to do.
+
+        `records` are those of the batch that are not processed yet (often none). They are passed because they may hold
+        a request to do delayed work now (a flush record); `process` gets them after this transaction."""
         ...
 
-    def process(self, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
-        """One transaction: of all the records, or of the first ones if all would be too much for one. `records` is
+    def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:
+        """Processes all the records, or only the first ones if all would be too much for one transaction. `records` is
         never empty and holds no error messages."""
         ...
 
-    def committed(self, delivered: Mapping[Place, Offset]) -> None:
-        """The transaction with the outputs that were returned last is committed. `delivered` has the offset of the last
-        record in each partition of the tracked topics. Called once for every list of outputs."""
+    def on_committed(self, last_written: Mapping[Place, Offset]) -> None:
+        """The transaction with the outputs that were returned last is committed. `last_written` has the offset of the
+        last output in each partition of the loop's `reported_topics`. Called once for every list of outputs."""
         ...
 
 
 class TransactionalLoop:
-    """One worker. Its `transactional_id` is made of stage, node and slot: a worker that is started again has the same
-    one, and so ends the transaction that its predecessor left open."""
+    """One worker. Its `transactional_id` is made of stage, node and slot. A worker that is started again has the same
+    id, and so ends the transaction that its predecessor left open."""
 
     def __init__(
         self,
@@ -101,12 +107,13 @@ class TransactionalLoop:
         transactional_id: str,
         batch_records: Callable[[], int],
         interval_s: float,
-        tracked: frozenset[str] = frozenset(),
+        reported_topics: frozenset[str] = frozenset(),
         heartbeat: Heartbeat = NO_HEARTBEAT,
     ) -> None:
-        """`batch_records` is asked before each batch how many records it may have. Batches that are not full begin at
-        least `interval_s` apart, because a transaction costs the broker as much for one record as for a thousand.
-        Outputs to `tracked` topics must name their partition. `heartbeat` belongs to this loop alone."""
+        """`batch_records` is called for each batch and returns how many records the batch may have. Batches that are
+        not full begin at least `interval_s` apart, because a transaction costs the broker as much for one record as for
+        a thousand. The loop reports to the processor the last offset written to each partition of `reported_topics`.
+        Outputs to them must name their partition. `heartbeat` belongs to this loop alone."""
         self._kafka = kafka
         self._processor = processor
         self._group = group
@@ -115,13 +122,16 @@ class TransactionalLoop:
         self._batch_records = batch_records
         self._interval_s = interval_s
         self._last_batch_at = 0.0
-        self._tracked = tracked
+        self._reported_topics = reported_topics
         self._heartbeat = heartbeat
         self._batch: list[Message] = []
-        self._committed: dict[Place, Offset | None] = {}
-        self._deleted: dict[Place, int] = {}
-        self._rewound: dict[Place, Offset] = {}
-        self._delivered: dict[Place, Offset] = {}
+        # The keys are the partitions that this worker owns, the values what the group has committed there.
+        self._committed_offsets: dict[Place, Offset | None] = {}
+        self._num_deleted_unread: dict[Place, int] = {}
+        # Rewinds that are not committed yet.
+        self._rewinds: dict[Place, Offset] = {}
+        # The offset of the last output of the current transaction in each partition of the reported topics.
+        self._last_written: dict[Place, Offset] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Returns soon after `stop` is set. By then the last batch is committed and the partitions are given back."""
@@ -158,19 +168,19 @@ class TransactionalLoop:
         return consumer
 
     def _run_batch(self) -> None:
-        self._heartbeat.turn()
+        self._heartbeat.loop_turned()
         records = self._read_batch()
-        if self._rewound:
-            self._run_transaction(self._processor.rewind(self._rewound), self._rewound)
-            self._rewound = {}
+        if self._rewinds:
+            self._run_transaction(self._processor.rewind(self._rewinds), self._rewinds)
+            self._rewinds = {}
         self._run_due_work(records)
-        if not records and (offsets := self._offsets_before(())):
+        if not records and (offsets := self._offsets_to_commit(())):
             # Only control records were read. Committing past them brings the lag down to zero.
             self._commit_offsets(offsets)
         while records:
-            outputs, num_records = self._processor.process(records, self._offsets_before)
+            outputs, num_records = self._processor.process(records, self._offsets_to_commit)
             records = records[num_records:]
-            self._run_transaction(outputs, self._offsets_before(records))
+            self._run_transaction(outputs, self._offsets_to_commit(records))
             if records:
                 self._run_due_work(records)
 
@@ -191,7 +201,7 @@ class TransactionalLoop:
         return self._batch
 
     def _consume(self, num_records: int, timeout_s: float) -> None:
-        # `consume` may call `_on_revoke`, which removes records from the batch. So the batch is extended afterwards.
+        # `consume` may call `_on_revoke`, which replaces `self._batch`. So the batch is extended only after the call.
         messages = self._consumer.consume(num_records, timeout_s)
         for message in messages:
             error = message.error()
@@ -199,37 +209,41 @@ class TransactionalLoop:
                 raise translate(error)
         self._batch += messages
 
-    def _offsets_before(self, remaining: Sequence[Message]) -> dict[Place, Offset]:
-        """Offsets to commit if all but the `remaining` records are done: only of partitions where they have changed.
-        Asks the consumer, whose position also counts control records; the last record plus one does not."""
-        partitions = self._consumer.position([TopicPartition(*place) for place in self._committed])
-        offsets = {place: Offset(at.offset) for place, at in zip(self._committed, partitions, strict=True)}
+    def _offsets_to_commit(self, remaining: Sequence[Message]) -> dict[Place, Offset]:
+        """Given the records that are not processed yet, the offsets at which the group would read them next. Only those
+        that differ from the committed offsets. The consumer's position moves past control records; "last record + 1"
+        would stop before them."""
+        owned = self._committed_offsets
+        positions = self._consumer.position([TopicPartition(*place) for place in owned])
+        offsets = {place: Offset(position.offset) for place, position in zip(owned, positions, strict=True)}
         offsets |= {place_of(record): offset_of(record) for record in reversed(remaining)}
-        return {place: offset for place, offset in offsets.items() if offset >= 0 and offset != self._committed[place]}
+        # A negative position: nothing was read from the partition yet.
+        return {place: offset for place, offset in offsets.items() if offset >= 0 and offset != owned[place]}
 
     def _run_transaction(self, outputs: list[Output], offsets: Mapping[Place, Offset]) -> None:
-        """The order of effects. So far the batch was applied in memory only."""
+        """The order of effects. Before the first step the batch was applied in memory only."""
         # 1. Begin.
-        self._heartbeat.beat()
+        self._heartbeat.still_working()
         self._begin()
-        point("transaction.begun")
+        crash_point("transaction.begun")
         # 2. Send the outputs of the batch.
         self._send(outputs)
-        point("transaction.outputs-sent")
-        # 3. Send the offsets. They carry the group's metadata, which fences a zombie. So some are always sent.
-        self._send_offsets(offsets or self._committed_offsets())
-        point("transaction.offsets-sent")
+        crash_point("transaction.outputs-sent")
+        # 3. Send the offsets. Every transaction sends offsets, even if none has changed: with them the broker checks
+        # that this worker is still in the group, which fences a zombie.
+        self._send_offsets(offsets or self._unchanged_offsets())
+        crash_point("transaction.offsets-sent")
         # 4. Commit.
         self._producer.commit_transaction(_CALL_S)
-        self._committed.update(offsets)
-        point("transaction.committed")
+        self._committed_offsets.update(offsets)
+        crash_point("transaction.committed")
         # 5. Only now may the processor write anything to its local state.
-        self._processor.committed(self._delivered)
-        point("transaction.rows-written")
+        self._processor.on_committed(self._last_written)
+        crash_point("transaction.rows-written")
 
     def _begin(self) -> None:
-        """Makes a new producer if the old one has lost all brokers: its `send_offsets_to_transaction` may never return,
-        whatever its timeout (librdkafka issue 5511)."""
+        """Makes a new producer if the old one has lost all its brokers: the old one's `send_offsets_to_transaction` may
+        never return, whatever timeout it is given (librdkafka issue 5511)."""
         self._producer.poll(0)
         if self._brokers_were_down:
             self._producer = self._new_producer()
@@ -244,46 +258,47 @@ class TransactionalLoop:
         self._begin()
         self._send_offsets(offsets)
         self._producer.commit_transaction(_CALL_S)
-        self._committed.update(offsets)
+        self._committed_offsets.update(offsets)
 
-    def _committed_offsets(self) -> dict[Place, Offset]:
-        return {place: offset for place, offset in self._committed.items() if offset is not None}
+    def _unchanged_offsets(self) -> dict[Place, Offset]:
+        return {place: offset for place, offset in self._committed_offsets.items() if offset is not None}
 
     def _send_offsets(self, offsets: Mapping[Place, Offset]) -> None:
-        partitions = [to_commit(place, offset, self._deleted.get(place, 0)) for place, offset in offsets.items()]
+        num_deleted = self._num_deleted_unread
+        partitions = [to_commit(place, offset, num_deleted.get(place, 0)) for place, offset in offsets.items()]
         self._producer.send_offsets_to_transaction(partitions, self._consumer.consumer_group_metadata(), _CALL_S)
 
     def _send(self, outputs: Sequence[Output]) -> None:
-        """Asks for a delivery report only for the last output to each tracked partition. One producer writes a
-        partition in order, and an output that cannot be delivered fails the commit, so nothing is missed."""
-        self._delivered = {}
+        """Asks for a delivery report only for the last output to each partition of the reported topics. That is enough:
+        one producer writes a partition in order, and an output that cannot be delivered fails the commit."""
+        self._last_written = {}
         last_by_partition = {
             (output.topic, output.partition): number
             for number, output in enumerate(outputs)
-            if output.topic in self._tracked
+            if output.topic in self._reported_topics
         }
-        reported = set(last_by_partition.values())
+        numbers_to_report = set(last_by_partition.values())
         for number, output in enumerate(outputs):
-            produce(self._producer, output, on_delivery=self._on_delivery if number in reported else None)
+            produce(self._producer, output, on_delivery=self._on_delivery if number in numbers_to_report else None)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
-            self._delivered[place_of(message)] = offset_of(message)
+            self._last_written[place_of(message)] = offset_of(message)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         committed = parse_committed(self._fetch_committed(consumer, partitions))
         resume_points = find_resume_points(self._kafka, self._group, committed, _CALL_S)
-        self._committed = {place: resume.committed for place, resume in resume_points.items()}
-        self._deleted = {place: resume.deleted for place, resume in resume_points.items()}
-        self._rewound = rewinds(resume_points)
+        self._committed_offsets = {place: resume.committed for place, resume in resume_points.items()}
+        self._num_deleted_unread = {place: resume.deleted for place, resume in resume_points.items()}
+        self._rewinds = rewinds(resume_points)
         log.info("assigned", group=self._group, num_partitions=len(partitions))
-        self._heartbeat.owns(self._committed)
-        self._processor.assigned(self._committed)
+        self._heartbeat.owns(self._committed_offsets)
+        self._processor.on_assigned(self._committed_offsets)
         consumer.assign([TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()])
 
     def _fetch_committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Waits until no transaction with offsets of the group is open, so that the last commit of the worker that
-        owned the partitions before is seen."""
+        """Waits until no transaction with offsets of the group is open. So the answer contains the last commit of the
+        worker that owned the partitions before."""
         try:
             return consumer.committed(partitions, timeout=_CALL_S)
         except KafkaException as error:
@@ -294,15 +309,16 @@ class TransactionalLoop:
             ) from error
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Also called for partitions that were lost. Their new owner reads the records that were not processed."""
+        """Also called when the group has already given the partitions to another worker. Records that were read and not
+        processed are dropped here, because the new owner reads them again."""
         revoked = {Place(at.topic, Partition(at.partition)) for at in partitions}
         self._batch = [record for record in self._batch if (record.topic(), record.partition()) not in revoked]
         for place in revoked:
-            self._committed.pop(place, None)
-            self._rewound.pop(place, None)
+            self._committed_offsets.pop(place, None)
+            self._rewinds.pop(place, None)
         log.info("revoked", group=self._group, num_partitions=len(revoked))
-        self._heartbeat.owns(self._committed)
-        self._processor.revoked(list(revoked))
+        self._heartbeat.owns(self._committed_offsets)
+        self._processor.on_revoked(list(revoked))
 
     def _close_at_once(self) -> None:
         """The process is about to end: gives the partitions back without waiting for anything."""

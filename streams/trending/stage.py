@@ -82,10 +82,10 @@ class TrendingStage:
         self._kafka = kafka
         self._settings = settings
         self._scores: dict[Partition, TrendingScores] = {}
-        self._deleted: dict[Place, int] = {}
+        self._num_deleted_unread: dict[Place, int] = {}
         self._skipped = 0
         self._has_joined_group = False
-        commit_with_metadata(lambda place: commit_metadata(self._deleted.get(place, 0)))
+        commit_with_metadata(lambda place: commit_metadata(self._num_deleted_unread.get(place, 0)))
         self._app = new_app(topics.TRENDING_GROUP, kafka, folder)
         # Raw, and decoded by us: if a Faust codec raises, Faust commits past the message.
         self._lists = self._app.topic(topics.TRENDING, key_serializer="raw", value_serializer="raw")
@@ -144,7 +144,7 @@ class TrendingStage:
             if time.monotonic() >= watch_at:
                 await self._leave_if_stalled(watch)
                 watch_at = time.monotonic() + WATCH_EVERY_S
-            self._heartbeat.turn()
+            self._heartbeat.loop_turned()
             await asyncio.sleep(0.1)
 
     async def _leave_if_stalled(self, watch: CommitWatch) -> None:
@@ -201,7 +201,7 @@ class TrendingStage:
             self._find_resume_points, [Place(topics.ACTIVITY, partition) for partition in new]
         )
         # Set before any event is acknowledged, so that every commit carries these counts as metadata.
-        self._deleted.update({place: resume.deleted for place, resume in resume_points.items()})
+        self._num_deleted_unread.update({place: resume.deleted for place, resume in resume_points.items()})
         for partition in new:
             self._scores[partition] = TrendingScores(partition, self._settings)
         for trending in lists:

@@ -19,7 +19,8 @@ def test_a_stage_leaves_as_often_as_the_file_says(tmp_path: Path) -> None:
 def _status(file: Path, stage: str) -> int:
     code = (
         "import pathlib; from nearline.chaos.crash_file import arm_from_file; "
-        "from streams.kafka.crash_points import point; "
-        f"arm_from_file(pathlib.Path({str(file)!r}), {stage!r}); point('index.stored'); point('index.flushed')"
+        "from streams.kafka.crash_points import crash_point; "
+        f"arm_from_file(pathlib.Path({str(file)!r}), {stage!r}); "
+        "crash_point('index.stored'); crash_point('index.flushed')"
     )
     return subprocess.run([sys.executable, "-c", code], check=False).returncode

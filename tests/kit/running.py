@@ -22,10 +22,10 @@ class RecordedHeartbeat(Heartbeat):
     def owns(self, places: Collection[Place]) -> None:
         self.owned = frozenset(places)
 
-    def turn(self) -> None:
+    def loop_turned(self) -> None:
         self.turns += 1
 
-    def beat(self) -> None:
+    def still_working(self) -> None:
         self.beats.release()
 
     def until_turned(self) -> None:

@@ -56,7 +56,7 @@ class StubConsumer:
 
 
 class StubProcessor:
-    def revoked(self, places: list[Any]) -> None: ...
+    def on_revoked(self, places: list[Any]) -> None: ...
 
 
 def test_a_record_that_is_polled_during_an_outage_is_carried_over() -> None:

@@ -95,7 +95,7 @@ def test_who_has_nothing_to_do_is_not_blamed_for_what_others_have_not_done(
     begun(tmp_path, "contexts-0")
     slow = begun(tmp_path, "contexts-1", POSTS[0])
     begun(tmp_path, "encode-0", loop="post")
-    assert watching.after(2 * LOOKS, slow.beat) == set()
+    assert watching.after(2 * LOOKS, slow.still_working) == set()
 
 
 def test_who_commits_is_not_blamed_though_it_never_reaches_the_end(
@@ -128,7 +128,7 @@ def test_one_loop_of_several_that_stands_still_is_enough(
     broker_says.backlog = dict.fromkeys(CONTEXTS, Offset(0))
     at_work = begun(tmp_path, "encode-0", CONTEXTS[0], loop="post")
     begun(tmp_path, "encode-0", CONTEXTS[1], loop="post-2")
-    assert watching.after(LOOKS, at_work.beat) == {"encode-0"}
+    assert watching.after(LOOKS, at_work.still_working) == {"encode-0"}
 
 
 def test_who_owns_nothing_and_does_not_come_round_is_seen_too(
@@ -140,8 +140,8 @@ def test_who_owns_nothing_and_does_not_come_round_is_seen_too(
     idle, at_work = begun(tmp_path, "contexts-1"), begun(tmp_path, "encode-0")
 
     def others() -> None:
-        idle.turn()
-        at_work.beat()
+        idle.loop_turned()
+        at_work.still_working()
 
     assert watching.after(OUT_OF_GROUP_LOOKS, others) == set()
     assert watching.after(1, others) == {"contexts-0"}

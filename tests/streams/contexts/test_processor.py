@@ -47,7 +47,7 @@ class Worker:
     def _commit(self, outputs: list[Output]) -> None:
         self._end += len(outputs)
         written = {output.topic for output in outputs if output.topic in CHANGELOGS}
-        self.processor.committed({Place(topic, ONLY): Offset(self._end) for topic in written})
+        self.processor.on_committed({Place(topic, ONLY): Offset(self._end) for topic in written})
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def worker(folder: Path, rules: ContextRules | None = None) -> Iterator[Worker]:
     try:
         yield started
     finally:
-        processor.revoked([posts.place])
+        processor.on_revoked([posts.place])
 
 
 def record(topic: str, key: str, value: bytes | None, **over: Any) -> Message:

@@ -24,7 +24,7 @@ from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Place
 from streams.kafka.sending import send_all
-from streams.kafka.transactional_loop import OffsetsBefore, Processed
+from streams.kafka.transactional_loop import OffsetsToCommit, Processed
 from streams.operate.republish import republish_record
 from tests.kit.children.context_stage import REFUSED
 from tests.kit.data.events import activity, ago, line, post_created, post_deleted
@@ -140,8 +140,8 @@ def test_a_batch_that_is_too_much_for_one_transaction_becomes_several(
     parts: list[tuple[int, int]] = []
     process = ContextProcessor.process
 
-    def watched(self: ContextProcessor, records: Sequence[Message], offsets_before: OffsetsBefore) -> Processed:
-        done = process(self, records, offsets_before)
+    def watched(self: ContextProcessor, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:
+        done = process(self, records, offsets_to_commit)
         parts.append((done.num_records, len(records)))
         return done
 

@@ -33,12 +33,12 @@ def test_cells_without_the_offset_of_their_changelog_are_no_committed_batch(tmp_
     with pytest.raises(
         RowsUnavailable, match="cells of changelog-2 were committed and the broker did not name their offset"
     ):
-        table.committed(None)
+        table.on_committed(None)
     table.close()
     table = members(opened(tmp_path))
     assert table["m"].history.entries() == []
     assert table.cells({}) == {}
-    table.committed(None)
+    table.on_committed(None)
     table.close()
 
 
@@ -105,7 +105,7 @@ def test_all_tables_of_a_process_share_one_budget_of_rows(tmp_path: Path) -> Non
     first, second = (members(RowStore(tmp_path, place, b"id"), cache) for place in places)
     for table, entity_id in ((first, "a"), (first, "b"), (second, "a"), (first, "a"), (second, "c")):
         table[entity_id] = member_step(table[entity_id], member_action("like", at_s=len(entity_id))).row
-        table.committed(Offset(1) if table.cells({}) else None)
+        table.on_committed(Offset(1) if table.cells({}) else None)
 
     assert sorted(cache) == ["changelog-1/a", "changelog-10/a", "changelog-10/c"]
     assert len(first["b"].history.entries()) == 1, "it is loaded again"

@@ -31,7 +31,7 @@ NAMED = {
 """For each effect the crash point that follows it, in the same file: there chaos tests let the process crash."""
 WITHIN = {
     "transaction.rows-written": {
-        "streams.contexts.table_partition.committed: write",
+        "streams.contexts.table_partition.on_committed: write",
         "streams.contexts.row_store.write: delete",
         "streams.contexts.row_store.write: put",
         "streams.contexts.row_store.write: write",
@@ -119,7 +119,7 @@ NEEDLESS = {
     "words for people": {
         "nearline.cli.main: flush",
         "nearline.up.process.leave: flush",
-        "streams.kafka.crash_points.point: write",
+        "streams.kafka.crash_points.crash_point: write",
     },
 }
 """Effects without a crash point, by the reason why they need none."""
@@ -130,7 +130,7 @@ def test_the_code_passes_exactly_the_crash_points_that_have_a_name() -> None:
         name
         for package in PACKAGES
         for file in (SOURCES / package).rglob("*.py")
-        for name in re.findall(r'\bpoint\("([^"]+)"\)', file.read_text())
+        for name in re.findall(r'\bcrash_point\("([^"]+)"\)', file.read_text())
     ]
     assert sorted(named) == sorted(crash_points.NAMES)
 
@@ -149,7 +149,7 @@ def test_every_effect_has_a_crash_point_or_a_reason() -> None:
 def test_a_crash_point_is_in_the_file_of_its_effect() -> None:
     for effect, name in NAMED.items():
         module = effect.partition(":")[0].rpartition(".")[0]
-        assert f'point("{name}")' in (SOURCES / module.replace(".", "/")).with_suffix(".py").read_text(), effect
+        assert f'crash_point("{name}")' in (SOURCES / module.replace(".", "/")).with_suffix(".py").read_text(), effect
 
 
 def test_an_effect_in_a_new_file_is_found(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_who_waits_to_be_let_in_by_its_group_is_still_at_its_start(tmp_path: Pat
 
     async def tell(signal: Any) -> None:
         await signal.send(set())
-        heartbeat.turn()
+        heartbeat.loop_turned()
 
     heartbeat.start()
     asyncio.run(tell(stage._app.on_partitions_revoked))
