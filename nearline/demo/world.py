@@ -2,7 +2,8 @@
 
     python -m nearline.demo.world --seed 7 --posts 6000 --members 600 > events.jsonl
 
-The same arguments give the same events. Owns what happens in the world; knows nothing of how it is sent or searched.
+The same seed and sizes give the same events, at times relative to `now`. Owns what happens in the world; knows nothing
+of how events are sent or searched.
 """
 
 import json
@@ -20,58 +21,62 @@ from nearline.demo.subjects import ADJECTIVES, COMMON, HEADLINES, SENTENCES, SUB
 
 Event = dict[str, Any]
 
-OWN_SHARE: Final = 0.52
+SUBJECT_SHARE: Final = 0.52
 """The share of a post's words that come from its subject."""
-SECOND_SHARE: Final = 0.12
-"""The share of words from a second subject. The rest are words that all subjects use."""
-FOLLOWS_INTEREST: Final = 0.85
+SECOND_SUBJECT_SHARE: Final = 0.12
+"""The share of words that come from a second subject. The rest are words that all subjects use."""
+INTEREST_SHARE: Final = 0.85
 """The share of a member's activity that is about its interests. The rest is about any subject."""
-ATTENTION: Final = timedelta(days=1)
+MAX_POST_AGE: Final = timedelta(days=1)
 """Members act on posts that are at most this old."""
 
-_LIKED: Final = {
+# How often each action happens, in percent, on a post about one of the member's interests and on any other post.
+_ACTION_WEIGHTS_INTERESTED: Final = {
     "view": 28, "dwell": 20, "click": 18, "like": 15, "comment": 6, "share": 4, "follow": 2, "impression": 7,
 }  # fmt: skip
-_PASSED: Final = {"impression": 52, "view": 32, "dwell": 6, "click": 4, "hide": 6}
+_ACTION_WEIGHTS_OTHER: Final = {"impression": 52, "view": 32, "dwell": 6, "click": 4, "hide": 6}
 
 
 class WorldSize(NamedTuple):
     posts: int = 6_000
     members: int = 600
     activity: int = 40_000
+    """At most this many activity events. This often a member looks for a post to act on; sometimes there is none."""
     days: float = 7.0
+    """The world begins this long before `now`."""
 
 
 DEMO_SIZE: Final = WorldSize()
 
 
 class Truth(NamedTuple):
-    """What is known about the world when its last event has happened."""
+    """The state of the world after its last event."""
 
     subject_of: dict[str, str]
     """The subject of every post, deleted ones too."""
     interests: dict[str, list[str]]
-    """The interests of every member at the end."""
+    """The final interests of every member."""
     former: dict[str, list[str]]
-    """The earlier interests of members whose interests changed."""
+    """The first interests of the members whose interests have changed."""
     deleted_posts: list[str]
     deleted_members: list[str]
 
 
 class World(NamedTuple):
     events: list[Event]
-    """In the order of their times, the last at `now` or shortly before."""
+    """In the order of their times. The last one happens at `now` or shortly before."""
     truth: Truth
 
 
 class _Member(NamedTuple):
     member_id: str
-    interests: tuple[str, ...]
-    later: tuple[str, ...]
+    first_interests: tuple[str, ...]
+    final_interests: tuple[str, ...]
     changes_at: datetime
+    """From this time on the member has its final interests."""
 
     def interests_at(self, moment: datetime) -> tuple[str, ...]:
-        return self.later if moment >= self.changes_at else self.interests
+        return self.final_interests if moment >= self.changes_at else self.first_interests
 
 
 class _Post(NamedTuple):
@@ -82,20 +87,20 @@ class _Post(NamedTuple):
 
 
 def make_world(seed: int, now: datetime, size: WorldSize = DEMO_SIZE) -> World:
-    return _Maker(seed, now, size).make()
+    return _WorldMaker(seed, now, size).make()
 
 
 class Writer:
-    """Writes texts about a subject, never the same text twice."""
+    """Makes up texts about a subject, never the text of a post twice."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._names = sorted(SUBJECTS)
-        self._words = {name: rng.sample(SUBJECTS[name], len(SUBJECTS[name])) for name in self._names}
+        self._subjects = sorted(SUBJECTS)
+        self._words = {name: rng.sample(SUBJECTS[name], len(SUBJECTS[name])) for name in self._subjects}
         self._written: set[str] = set()
 
     def post(self, subject: str) -> str:
-        second = self._rng.choice(self._names)
+        second = self._rng.choice(self._subjects)
         while (text := self._compose(subject, second)) in self._written:
             pass
         self._written.add(text)
@@ -119,27 +124,27 @@ class Writer:
         return text[0].upper() + text[1:]
 
     def _word(self, subject: str, second: str) -> str:
-        kind = self._rng.random()
-        if kind < OWN_SHARE:
+        draw = self._rng.random()
+        if draw < SUBJECT_SHARE:
             return self._favourite(subject)
-        if kind < OWN_SHARE + SECOND_SHARE:
+        if draw < SUBJECT_SHARE + SECOND_SUBJECT_SHARE:
             return self._favourite(second)
         return self._rng.choice(COMMON)
 
     def _favourite(self, subject: str) -> str:
-        """A word of the subject. Some are used more often than others."""
+        """A word of the subject. Some words are picked more often than others."""
         words = self._words[subject]
         return words[int(len(words) * self._rng.random() ** 1.5)]
 
 
-class _Maker:
+class _WorldMaker:
     def __init__(self, seed: int, now: datetime, size: WorldSize) -> None:
         self._rng = random.Random(seed)
         self._writer = Writer(self._rng)
         self._size = size
         self._now = now
         self._start = now - timedelta(days=size.days)
-        self._names = sorted(SUBJECTS)
+        self._subjects = sorted(SUBJECTS)
         self._events: list[tuple[datetime, int, Event]] = []
 
     def make(self) -> World:
@@ -152,7 +157,11 @@ class _Maker:
         truth = Truth(
             {post.post_id: post.subject for post in posts},
             {member.member_id: list(member.interests_at(self._now)) for member in members},
-            {member.member_id: list(member.interests) for member in members if member.interests != member.later},
+            {
+                member.member_id: list(member.first_interests)
+                for member in members
+                if member.first_interests != member.final_interests
+            },
             deleted_posts,
             deleted_members,
         )
@@ -161,50 +170,51 @@ class _Maker:
     def _add(self, at: datetime, event: Event) -> None:
         self._events.append((at, len(self._events), event))
 
-    def _moment(self, first: datetime, last: datetime) -> datetime:
+    def _random_time(self, first: datetime, last: datetime) -> datetime:
         return _whole_ms(first + (last - first) * self._rng.random())
 
     # Members
 
     def _member(self, number: int) -> _Member:
-        interests = tuple(self._rng.sample(self._names, self._rng.choice((1, 2, 2, 3))))
-        later = self._other(interests) if self._rng.random() < 0.3 else interests
-        changes_at = self._moment(self._start, self._start + (self._now - self._start) * 0.6)
-        member = _Member(f"m{number:05d}", interests, later, changes_at)
+        first_interests = tuple(self._rng.sample(self._subjects, self._rng.choice((1, 2, 2, 3))))
+        final_interests = self._changed(first_interests) if self._rng.random() < 0.3 else first_interests
+        changes_at = self._random_time(self._start, self._start + (self._now - self._start) * 0.6)
+        member = _Member(f"m{number:05d}", first_interests, final_interests, changes_at)
         if self._rng.random() < 0.93:  # the others have no profile
             self._profile(member, self._start)
-            if later != interests:
+            if final_interests != first_interests:
                 self._profile(member, changes_at)
         return member
 
-    def _other(self, interests: tuple[str, ...]) -> tuple[str, ...]:
-        """The interests after a change: the first one is replaced by a new one."""
-        new = self._rng.choice([name for name in self._names if name not in interests])
+    def _changed(self, interests: tuple[str, ...]) -> tuple[str, ...]:
+        """These interests, with the first of them replaced by another subject."""
+        new = self._rng.choice([subject for subject in self._subjects if subject not in interests])
         return (*interests[1:], new)
 
     def _profile(self, member: _Member, at: datetime) -> None:
-        first, *_ = interests = member.interests_at(at)
+        interests = member.interests_at(at)
+        main_interest = interests[0]
         event = {
             "type": "member.updated",
             "member_id": member.member_id,
-            "headline": self._writer.headline(first),
-            "skills": [skill for name in interests for skill in self._writer.skills(name)],
-            "industry": first,
+            "headline": self._writer.headline(main_interest),
+            "skills": [skill for subject in interests for skill in self._writer.skills(subject)],
+            "industry": main_interest,
             "language": "en",
-            "at": _text(at),
+            "at": _rfc3339(at),
         }
         self._add(at, event)
 
     def _member_deletes(self, members: Sequence[_Member]) -> list[str]:
         leaving = self._rng.sample(members, len(members) // 100)
         for member in leaving:
-            self._add(self._now, {"type": "member.deleted", "member_id": member.member_id, "at": _text(self._now)})
+            self._add(self._now, {"type": "member.deleted", "member_id": member.member_id, "at": _rfc3339(self._now)})
         return [member.member_id for member in leaving]
 
     # Posts
 
     def _posts(self, members: Sequence[_Member]) -> list[_Post]:
-        moments = sorted(self._moment(self._start, self._now) for _ in range(self._size.posts))
+        moments = sorted(self._random_time(self._start, self._now) for _ in range(self._size.posts))
         return [self._post(number, at, self._rng.choice(members)) for number, at in enumerate(moments)]
 
     def _post(self, number: int, at: datetime, author: _Member) -> _Post:
@@ -219,18 +229,18 @@ class _Maker:
             "author_id": post.author_id,
             "text": self._writer.post(post.subject),
             "language": "en",
-            "created_at": _text(post.created_at),
+            "created_at": _rfc3339(post.created_at),
         }
 
     def _post_changes(self, posts: Sequence[_Post]) -> list[str]:
-        """Updates three posts of a hundred, and deletes two."""
+        """Updates three posts of a hundred, and deletes two of a hundred."""
         for post in self._rng.sample(posts, len(posts) * 3 // 100):
-            at = self._moment(post.created_at, self._now)
-            self._add(at, {"type": "post.updated", **self._body(post), "at": _text(at)})
+            at = self._random_time(post.created_at, self._now)
+            self._add(at, {"type": "post.updated", **self._body(post), "at": _rfc3339(at)})
         removed = self._rng.sample(posts, len(posts) * 2 // 100)
         for post in removed:
-            at = self._moment(post.created_at, self._now)
-            self._add(at, {"type": "post.deleted", "post_id": post.post_id, "at": _text(at)})
+            at = self._random_time(post.created_at, self._now)
+            self._add(at, {"type": "post.deleted", "post_id": post.post_id, "at": _rfc3339(at)})
         return sorted(post.post_id for post in removed)
 
     # Activity
@@ -239,25 +249,28 @@ class _Maker:
         if not posts:
             return
         shelves = _shelves(posts)
-        busy = list(accumulate(1 / (rank + 3) ** 0.6 for rank in range(len(members))))
+        # Some members are busier than others.
+        cumulative_weights = list(accumulate(1 / (rank + 3) ** 0.6 for rank in range(len(members))))
         for _ in range(self._size.activity):
-            at = self._moment(posts[0].created_at, self._now)
-            (member,) = self._rng.choices(members, cum_weights=busy)
+            at = self._random_time(posts[0].created_at, self._now)
+            (member,) = self._rng.choices(members, cum_weights=cumulative_weights)
             self._act(member, at, shelves)
 
     def _act(self, member: _Member, at: datetime, shelves: "dict[str, _Shelf]") -> None:
-        follows = self._rng.random() < FOLLOWS_INTEREST
-        subject = self._rng.choice(member.interests_at(at) if follows else self._names)
+        """Adds one activity event, unless no post is new enough or the chosen post is the member's own."""
+        by_interest = self._rng.random() < INTEREST_SHARE
+        subject = self._rng.choice(member.interests_at(at) if by_interest else self._subjects)
         post = shelves[subject].pick(at, self._rng) if subject in shelves else None
         if post is None or post.author_id == member.member_id:
             return
-        actions = _LIKED if subject in member.interests_at(at) else _PASSED
-        (action,) = self._rng.choices(list(actions), weights=list(actions.values()))
+        interested = subject in member.interests_at(at)
+        weights = _ACTION_WEIGHTS_INTERESTED if interested else _ACTION_WEIGHTS_OTHER
+        (action,) = self._rng.choices(list(weights), weights=list(weights.values()))
         event: Event = {"type": "activity", "member_id": member.member_id, "post_id": post.post_id, "action": action}
         if action == "dwell":
-            mean_s = 18.0 if actions is _LIKED else 2.0
-            event["dwell_ms"] = int(self._rng.lognormvariate(0, 0.7) * mean_s * 1000)
-        self._add(at, {**event, "at": _text(at)})
+            median_s = 18.0 if interested else 2.0
+            event["dwell_ms"] = int(self._rng.lognormvariate(0, 0.7) * median_s * 1000)
+        self._add(at, {**event, "at": _rfc3339(at)})
 
 
 class _Shelf:
@@ -268,11 +281,12 @@ class _Shelf:
         self._times = [post.created_at for post in posts]
 
     def pick(self, at: datetime, rng: random.Random) -> _Post | None:
-        """A post from the last ATTENTION before `at`, more often a newer one. None where there is none."""
-        first, last = bisect_right(self._times, at - ATTENTION), bisect_right(self._times, at)
-        if first == last:
+        """A post that is at most MAX_POST_AGE old at this time; newer posts are picked more often. None if there is no
+        such post."""
+        start, end = bisect_right(self._times, at - MAX_POST_AGE), bisect_right(self._times, at)
+        if start == end:
             return None
-        return self._posts[last - 1 - int((last - first) * rng.random() ** 1.5)]
+        return self._posts[end - 1 - int((end - start) * rng.random() ** 1.5)]
 
 
 def _shelves(posts: Sequence[_Post]) -> dict[str, _Shelf]:
@@ -286,7 +300,7 @@ def _whole_ms(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _text(moment: datetime) -> str:
+def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -307,9 +321,13 @@ def write_world(world: World, out: TextIO, truth: Path | None = None) -> None:
 @click.option("--members", default=DEMO_SIZE.members, show_default=True)
 @click.option("--activity", default=DEMO_SIZE.activity, show_default=True)
 @click.option("--days", default=DEMO_SIZE.days, show_default=True)
-@click.option("--truth", type=click.Path(path_type=Path), help="also write what should be found, as JSON")
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="also write each post's subject and each member's interests, as JSON",
+)
 def main(*, seed: int, posts: int, members: int, activity: int, days: float, truth: Path | None) -> None:
-    """Write the events of a made-up world to stdout, as JSON lines. The last happens now.
+    """Write the events of a made-up world to stdout, as JSON lines. The last event happens now.
 
     Example: python -m nearline.demo.world --seed 7 --posts 1000 --members 100 > events.jsonl
     """
