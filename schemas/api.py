@@ -40,7 +40,7 @@ def _moment(value: object) -> datetime:
 
 def _check_language(language: str) -> str:
     if not is_language(language):
-        raise ValueError("is no language tag; send one such as en or pt-BR")
+        raise ValueError("is not a valid language tag; send a tag such as en or pt-BR")
     return language
 
 

@@ -1,7 +1,7 @@
 """Input events: one JSON object per Kafka record, checked when it is read.
 
-Every record of an input topic is read by `decode_event`. The event that it returns is safe to apply; the error that it
-raises is the cause of a dead letter. Knows nothing of what an event does.
+`decode_event` reads a record of an input topic. If it returns an event, that is safe to apply. If it raises, the error
+is the cause of a dead letter. Knows nothing of what an event does.
 """
 
 import hashlib
@@ -32,7 +32,8 @@ _UpdateTime = Annotated[datetime, Meta(tz=True, description="not before created_
 
 
 class EventOrder(NamedTuple):
-    """Orders the events of one entity: by event time, then created < updated < deleted, then SHA-256 of the body."""
+    """Orders the events of one entity: by event time, then created < updated < deleted, then by the SHA-256 of the
+    record's value."""
 
     at_us: int
     rank: int
@@ -40,12 +41,13 @@ class EventOrder(NamedTuple):
 
 
 class _Event(Struct, frozen=True, tag_field="type"):
-    """Common checks. msgspec turns a ValueError in `__post_init__` into a ValidationError that names the path."""
+    """Checks that several events share. If `__post_init__` raises ValueError, msgspec raises a ValidationError with its
+    text."""
 
     def _check_ids(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            # The first comparison is quick: no character takes more than four bytes.
+            # The first comparison is quick, and enough for short ids: no character takes more than four bytes.
             if len(value) * 4 > MAX_ID_BYTES and len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
                 raise ValueError(f"{name} is longer than {MAX_ID_BYTES} bytes; use a shorter id")
             if "\0" in value:
@@ -58,7 +60,7 @@ class _Event(Struct, frozen=True, tag_field="type"):
 
     def _check_language(self, language: str | None) -> None:
         if language is not None and not is_language(language):
-            raise ValueError("language is no language tag; send one such as en or pt-BR, or leave it out")
+            raise ValueError("language is not a valid tag; send a tag such as en or pt-BR, or leave it out")
 
 
 class _PostBody(_Event, frozen=True):
@@ -187,19 +189,19 @@ _TOPIC: Final = {
     Activity: topics.ACTIVITY,
 }
 _SHOWN_CHARS: Final = 200
-_A_TIME: Final = "send one such as 2026-01-05T10:00:00Z"
-_MENDS: Final = {
+_TIME_HINT: Final = "send a time such as 2026-01-05T10:00:00Z"
+_HINTS: Final = {
     "type": f"use one of {', '.join(str(kind.__struct_config__.tag) for kind in EVENT_TYPES)}",
     "action": f"use one of {', '.join(get_args(Action))}",
-    "at": _A_TIME,
-    "created_at": _A_TIME,
+    "at": _TIME_HINT,
+    "created_at": _TIME_HINT,
 }
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def event_topic(event: Event) -> str:
-    """The input topic that this type of event belongs to."""
+    """The input topic for events of this type."""
     return _TOPIC[type(event)]
 
 
@@ -212,53 +214,54 @@ def event_time_us(event: Event) -> Micros:
     return to_micros(event.event_time)
 
 
-def event_order(event: Event, body: bytes) -> EventOrder:
-    """`body` is the record's value as it was sent."""
-    return EventOrder(event_time_us(event), _RANK[type(event)], hashlib.sha256(body).hexdigest())
+def event_order(event: Event, value: bytes) -> EventOrder:
+    """`value` is the record's value, exactly as it was sent."""
+    return EventOrder(event_time_us(event), _RANK[type(event)], hashlib.sha256(value).hexdigest())
 
 
-def parse_event(body: bytes) -> Event:
+def parse_event(value: bytes) -> Event:
     """Reads one JSON object. Raises BadRecord."""
     try:
-        return _decoder.decode(body)
+        return _decoder.decode(value)
     except msgspec.ValidationError as error:
         raise BadRecord(_sentence(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotJson(f"the record is not valid JSON ({error}); send one UTF-8 JSON object") from error
 
 
-def unknown_fields(event: Event, body: bytes) -> list[str]:
-    """The fields of `body` that this type of event does not have, safe to print. `event` was read from `body`."""
+def unknown_fields(event: Event, value: bytes) -> list[str]:
+    """The fields of `value` that this type of event does not have, safe to print. `event` was read from `value`."""
     try:
-        names = _fields_decoder.decode(body)
+        names = _fields_decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return []  # reading the event skips unknown fields; some of what it skips cannot be read here
+        # `parse_event` skips unknown fields without decoding them, so the value may still fail here.
+        return []
     return [printable(name, _SHOWN_CHARS) for name in names if name != "type" and name not in event.__struct_fields__]
 
 
-def decode_event(topic: str, key: bytes | None, body: bytes | None, timestamp_ms: Millis) -> Event:
+def decode_event(topic: str, key: bytes | None, value: bytes | None, timestamp_ms: Millis) -> Event:
     """Reads one record of an input topic, and checks that its topic, key and timestamp fit. Raises BadRecord."""
-    if body is None:
+    if value is None:
         raise BadRecord("the value is null; send a post.deleted or member.deleted event instead")
-    event = parse_event(body)
+    event = parse_event(value)
     if _TOPIC[type(event)] != topic:
         raise BadRecord(f"type belongs to the topic {_TOPIC[type(event)]}, not to {topic}; send it there")
     expected = event_key(event)
     if key is None:
         raise BadRecord(f"the key is null; use {expected!r} as the key")
     if key != expected.encode():
-        raise BadRecord(f"the key {key[:64]!r} disagrees with the body; use {expected!r} as the key")
+        raise BadRecord(f"the key {key[:64]!r} disagrees with the value; use {expected!r} as the key")
     if event_time_us(event) > timestamp_ms * 1000 + MAX_FUTURE_US:
         raise BadRecord("at or created_at is more than 24 h past the record's timestamp; send the real time")
     return event
 
 
 def _sentence(error: msgspec.ValidationError) -> str:
-    """msgspec says «Expected `str`, got `int` - at `$.post_id`»; we put the field first, and how to mend it last. The
-    text may quote what was sent, so it is shortened, and control characters are escaped."""
+    """msgspec says «Expected `str`, got `int` - at `$.post_id`». We put the field first and a hint last. The text may
+    quote what was sent, so it is shortened, and control characters are escaped."""
     text, _, path = str(error).rpartition(" - at ")
     if not text:
         return printable(str(error), _SHOWN_CHARS)
     field = path.strip("`").removeprefix("$").lstrip(".")
     sentence = f"{field}: {printable(text, _SHOWN_CHARS)}" if field else printable(text, _SHOWN_CHARS)
-    return f"{sentence}; {_MENDS[field]}" if field in _MENDS else sentence
+    return f"{sentence}; {_HINTS[field]}" if field in _HINTS else sentence

@@ -76,7 +76,10 @@ def test_unknown_fields_are_kept_out() -> None:
         (body(CREATED, text="a\0b"), "text holds a NUL"),
         (body(CREATED, text=""), "text is empty; send what the post says"),
         (body(UPDATED, text=" \n\u3000"), "text is empty"),
-        *((body(event, language=name), "language is no language tag; send one such as en") for event, name in NO_TAGS),
+        *(
+            (body(event, language=name), "language is not a valid tag; send a tag such as en")
+            for event, name in NO_TAGS
+        ),
         (body(UPDATED, at="2026-01-05T10:59:59+01:00"), "at is before created_at"),
         (body(CREATED, post_id=""), "post_id: Expected `str` of length >= 1"),
         (body(CREATED, post_id="é" * 129), "post_id is longer than 256 bytes"),

@@ -50,8 +50,8 @@ def records() -> list[Case]:
         Case("a null value", "the value is null; send a post.deleted", None, b"p"),
         Case("an empty value", "not valid JSON", b"", b"p"),
         Case("a null key", "the key is null; use 'no-key' as the key", raw(post_created("no-key"))),
-        Case("another key", "the key b'other' disagrees with the body", raw(post_created("a-key")), b"other"),
-        Case("a key that is no UTF-8", "disagrees with the body", raw(post_created("a-key")), b"\xff\xfe"),
+        Case("another key", "the key b'other' disagrees with the value", raw(post_created("a-key")), b"other"),
+        Case("a key that is no UTF-8", "disagrees with the value", raw(post_created("a-key")), b"\xff\xfe"),
         Case("another topic", "type belongs to the topic posts", raw(post_created("p")), b"p", topics.MEMBERS),
     ]
 
@@ -91,7 +91,7 @@ _POSTS: Final = (
         {"created_at": "2026-01-05T10:00:00"},
     ),
     _Post(
-        "no time", "created_at: Invalid RFC3339 encoded datetime; send one such as 2026", {"created_at": "yesterday"}
+        "no time", "created_at: Invalid RFC3339 encoded datetime; send a time such as 2026", {"created_at": "yesterday"}
     ),
     _Post("a time in the far future", "more than 24 h past", {"created_at": ago(days=-3)}),
     _Post(
@@ -112,7 +112,7 @@ _POSTS: Final = (
     _Post("a text with NUL", "text holds a NUL character; take it out", {"text": "a\0b"}),
     _Post("an empty text", "text is empty; send what the post says", {"text": ""}),
     _Post("a text of blanks", "text is empty", {"text": " \t\n\u00a0\u3000"}),
-    _Post("a language's name", "language is no language tag; send one such as en", {"language": "english"}),
+    _Post("a language's name", "language is not a valid tag; send a tag such as en", {"language": "english"}),
     _Post(
         "an update before its creation",
         "at is before created_at; a post is created before it is updated",

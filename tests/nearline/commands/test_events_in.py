@@ -240,12 +240,12 @@ def test_dead_letters_are_seen_and_sent_back(kafka: KafkaSettings, run: Commands
 def test_dead_letters_are_summed_up_by_cause_and_paged(
     kafka: KafkaSettings, place: InstanceWithoutStages, run: Commands
 ) -> None:
-    die(kafka, *(f"the key b'{number}' disagrees with the body; use 'p'" for number in range(40)))
+    die(kafka, *(f"the key b'{number}' disagrees with the value; use 'p'" for number in range(40)))
     die(kafka, "text is empty", key=b"\x1b[2J" + b"x" * 100)
     out = run("dead-letters", "list").out
     first, *_ = lines = out.splitlines()
     assert first.split() == ["letters", "stage", "topic", "cause"]
-    assert lines[1].split(maxsplit=3) == ["40", "contexts", "posts", "the key b… disagrees with the body; use …"]
+    assert lines[1].split(maxsplit=3) == ["40", "contexts", "posts", "the key b… disagrees with the value; use …"]
     assert lines[2].split(maxsplit=3) == ["1", "contexts", "posts", "text is empty"]
     assert [line.split()[0] for line in lines[5:-1]] == [f"1:{number}" for number in range(20)]
     folder = str(place.data_dir)

@@ -132,7 +132,10 @@ def test_a_wrong_option_of_kafka_costs_status_and_candidates_one_part(
         ((), "give exactly one of --member and --text"),
         (("--member", "m", "--text", "x"), "give exactly one of --member and --text"),
         (("--text", "x", "--created-after", "noon"), "is not an RFC 3339 time"),
-        (("--text", "x", "--language", "english"), "languages.0: is no language tag; send one such as en or pt-BR"),
+        (
+            ("--text", "x", "--language", "english"),
+            "languages.0: is not a valid language tag; send a tag such as en or pt-BR",
+        ),
         (("--text", "x", "-k", "2049"), "give a whole number from 1 to 2048"),
         (("--text", ""), "text: "),
         (("--text", "  "), "text: there is nothing to encode"),

@@ -75,7 +75,10 @@ def test_an_answer_is_columnar(http: httpx.Client) -> None:
         ({"text": ""}, "text: String should have at least 1 character"),
         ({"text": " "}, "text: there is nothing to encode"),
         ({"text": "t" * 20_001}, "text: String should have at most 20000 characters"),
-        ({"member_id": "m", "languages": ["en", "english"]}, "languages.1: is no language tag; send one such as en"),
+        (
+            {"member_id": "m", "languages": ["en", "english"]},
+            "languages.1: is not a valid language tag; send a tag such as en",
+        ),
         ({"member_id": "m", "languages": "en"}, "languages: Input should be a valid list"),
         ({"member_id": "m", "languages": ["en", 7]}, "languages.1: Input should be a valid string"),
         (
