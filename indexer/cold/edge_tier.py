@@ -1,8 +1,8 @@
 """The cold tier on the embedded Qdrant engine, in the process of its one owner.
 
 Owns the shards and the point tables of both kinds, and the order in which they change. One lock guards them: the engine
-holds Python's lock in every call, so searches wait for each other and for writes anyway. Long work is therefore cut
-into short parts.
+holds the GIL during every call, so searches wait for each other and for writes anyway. Long work is therefore cut into
+short parts, and searches run between them. Knows no topic.
 """
 
 import os
@@ -41,12 +41,12 @@ from schemas.times import now_us
 
 _WRITE_POINTS: Final = 200
 """Written at once, before searches may go on: about 8 ms."""
-_REWRITE_S: Final = 30.0
-"""A sweep starts no further rewrite after so long. A full shard of 128 numbers took 5.0 s, and the index loop waits
-meanwhile."""
-_LATE: Final = 0.75
-"""Share of the time within which deleted vectors must be gone. A warning comes then, while there is time to help."""
-_END: Final = object()
+_START_REWRITES_FOR_S: Final = 30.0
+"""After this time a sweep starts no further rewrite, because the index loop waits for the sweep. The rewrite of a full
+shard with vectors of 128 numbers took 5.0 s."""
+_WARN_AT_SHARE: Final = 0.75
+"""A warning is logged when this share of `erase_within_s` has passed, while there is still time to help."""
+_EXHAUSTED: Final = object()
 _LOAD_PAGE: Final = 5_000
 _SCROLL_PAGE: Final = 2_000
 
@@ -54,8 +54,8 @@ log = structlog.get_logger(__name__)
 
 
 class EdgeColdTier:
-    """The methods do what `ColdTier` says. After a kill the records since the last flush have to be written again. Just
-    after opening, a record equal to the stored one counts as a change once."""
+    """Implements `ColdTier`. After a kill the records since the last flush have to be written again. After each
+    opening, the first record that is equal to the stored one counts as a change."""
 
     def __init__(
         self,
@@ -145,13 +145,14 @@ class EdgeColdTier:
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         swept = sum(self._sweep(store, older_than_us, beat) for store in (self._posts, self._members))
-        self._erase(beat)
+        self._rewrite_due_shards(beat)
         return swept
 
-    def oldest_erasure_s(self) -> float:
-        """Seconds since the oldest deletion whose vector is still in the files; 0 if there is none. Any thread."""
-        since = [since for store in (self._posts, self._members) for since in store.shards.erased_since().values()]
-        return max(0.0, (self._clock() - min(since)) / 1e6) if since else 0.0
+    def oldest_pending_erasure_s(self) -> float:
+        """Seconds since the oldest deletion whose vector is still in the files; 0 if there is none. Any thread may call
+        this."""
+        deleted_at = [at for store in (self._posts, self._members) for at in store.shards.pending_erasures().values()]
+        return max(0.0, (self._clock() - min(deleted_at)) / 1e6) if deleted_at else 0.0
 
     def close(self) -> None:
         with self._lock:
@@ -169,20 +170,21 @@ class EdgeColdTier:
             beat()
         return len(tombstones)
 
-    def _erase(self, beat: Beat) -> None:
-        """Rewrites shards until the time is used up, those with the oldest deletion first. A shard that fails does not
-        keep the others waiting. Raises TierUnavailable for the last one that failed."""
-        until = time.monotonic() + _REWRITE_S
+    def _rewrite_due_shards(self, beat: Beat) -> None:
+        """Erases deleted vectors from the files. Rewrites shards until the time is used up, the shard with the oldest
+        deletion first. If a rewrite fails, the next shards are still rewritten. Raises the last TierUnavailable of a
+        rewrite at the end."""
+        until = time.monotonic() + _START_REWRITES_FOR_S
         failure: TierUnavailable | None = None
-        for _, shard_id, shards_of_kind in self._due_for_erasure():
+        for _, shard_id, shards_of_kind in self._due_rewrites():
             try:
                 self._rewrite(shards_of_kind, shard_id, beat)
             except TierUnavailable as error:
                 failure = error
             if time.monotonic() >= until:
                 break
-        oldest_s = self.oldest_erasure_s()
-        if oldest_s > _LATE * self._erase_within_s:
+        oldest_s = self.oldest_pending_erasure_s()
+        if oldest_s > _WARN_AT_SHARE * self._erase_within_s:
             log.warning(
                 "deleted vectors may stay in the files for longer than kafka.erase_within_s; "
                 "see that sweeps succeed, or give the cold tier a faster disk",
@@ -192,23 +194,24 @@ class EdgeColdTier:
         if failure is not None:
             raise failure
 
-    def _due_for_erasure(self) -> list[tuple[Micros, int, Shards]]:
-        """The time of a shard's oldest deletion, its id, and the shards of its kind; the oldest deletion first."""
-        latest = self._clock() - self._erase_within_s / 2 * 1e6
+    def _due_rewrites(self) -> list[tuple[Micros, int, Shards]]:
+        """Each shard that is to be rewritten: the time of its oldest deletion, its id, and the `Shards` that it belongs
+        to. The oldest deletion comes first. A deletion is due after half of `erase_within_s`."""
+        due_before = self._clock() - self._erase_within_s / 2 * 1e6
         due = [
-            (since, shard_id, store.shards)
+            (deleted_at, shard_id, store.shards)
             for store in (self._posts, self._members)
-            for shard_id, since in store.shards.erased_since().items()
-            if since <= latest
+            for shard_id, deleted_at in store.shards.pending_erasures().items()
+            if deleted_at <= due_before
         ]
-        return sorted(due, key=lambda erasure: erasure[:2])
+        return sorted(due, key=lambda rewrite: rewrite[:2])
 
     def _rewrite(self, shards_of_kind: Shards, shard_id: int, beat: Beat) -> None:
         with closing(shards_of_kind.rewrite(shard_id)) as steps:
-            ended = False
-            while not ended:
+            done = False
+            while not done:
                 with self._lock:
-                    ended = next(steps, _END) is _END
+                    done = next(steps, _EXHAUSTED) is _EXHAUSTED
                 beat()
 
     def _store(self, kind: Kind) -> "_PointStore":
@@ -216,7 +219,7 @@ class EdgeColdTier:
 
 
 class _PointStore:
-    """Shards and point table of one kind. The shards are written first, then the table."""
+    """The shards of one kind and their point table. A write changes the shards first, then the table."""
 
     def __init__(self, shards: Shards) -> None:
         self.shards = shards

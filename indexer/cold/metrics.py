@@ -20,5 +20,5 @@ class ColdMetrics(Collector):
         yield GaugeMetricFamily(
             "nearline_cold_oldest_erasure_seconds",
             "Since the oldest deletion whose vector is still in the files; must stay below kafka.erase_within_s",
-            value=self._tier.oldest_erasure_s(),
+            value=self._tier.oldest_pending_erasure_s(),
         )

@@ -1,7 +1,7 @@
 """The cold tier on a Qdrant server or cluster.
 
-Owns the two collections of one generation, and the conditions by which the server refuses old writes. Every error of
-the server becomes TierUnavailable, never TierRefused: no record is to blame for it.
+Owns the two collections of one generation, and the conditions with which the server refuses outdated writes. Every
+error of the server becomes TierUnavailable, never TierRefused, because no record is to blame for it. Knows no topic.
 """
 
 import threading
@@ -35,7 +35,8 @@ from schemas.times import now_us
 
 _READ_POINTS: Final = 1_000
 _OVERSAMPLING: Final = 1.25
-"""int8 scores order close neighbours wrongly at the edge of k."""
+"""The server reads this many times k points by their int8 scores, and then computes the exact scores. The int8 scores
+order close neighbours wrongly, so some of the k best may be just behind the first k."""
 _INDEXES: Final[dict[Kind, dict[str, models.PayloadSchemaType]]] = {
     "post": {
         "author_id": models.PayloadSchemaType.KEYWORD,
@@ -49,7 +50,7 @@ _INDEXES: Final[dict[Kind, dict[str, models.PayloadSchemaType]]] = {
         "written_at_us": models.PayloadSchemaType.INTEGER,
     },
 }
-_RESCORED: Final = models.SearchParams(
+_EXACT_SCORES: Final = models.SearchParams(
     quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
 )
 _NEVER_WRITTEN: Final = Revision(0)
@@ -64,8 +65,8 @@ class _LastWrite(NamedTuple):
 
 
 class QdrantColdTier:
-    """The methods do what `ColdTier` says. A write returns when the server has applied it and has it in its log, so
-    `flush` has nothing to wait for. A tombstone is a point without a vector, which no search sees."""
+    """Implements `ColdTier`. A write returns when the server has applied it and has it in its log, so `flush` has
+    nothing to wait for. A tombstone is a point without a vector, which searches skip."""
 
     def __init__(
         self,
@@ -75,8 +76,8 @@ class QdrantColdTier:
         clock: Clock = now_us,
         client: QdrantClient | None = None,
     ) -> None:
-        """Asks the server nothing yet. With a dimension, the first call creates missing collections. Without one the
-        tier can only be read."""
+        """Asks the server nothing yet. With a dimension, the first call of a method creates missing collections.
+        Without a dimension the tier can only be read."""
         self._settings = settings
         self._dimension = dimension
         self._clock = clock
@@ -111,7 +112,7 @@ class QdrantColdTier:
                 query=query_D.tolist(),
                 limit=k,
                 query_filter=to_filter(filters),
-                search_params=_RESCORED,
+                search_params=_EXACT_SCORES,
                 with_payload=["post_id", "revision"],
             ).points
         scores = np.array([point.score for point in points], np.float32)
@@ -164,27 +165,27 @@ class QdrantColdTier:
     def _write_partition(
         self, kind: Kind, records: list[IndexRecord], stored: dict[str, _LastWrite], now: Micros
     ) -> None:
-        """Writes records of one partition under conditions that the server checks, so that an old owner which wakes up
-        late overwrites nothing.
+        """Writes records of one partition, under conditions that the server checks. So an earlier owner of the
+        partition that still has an unfinished write overwrites nothing newer.
 
-        An old owner holds old offsets, so one condition serves the whole batch: the stored point comes from this
-        partition and from before the batch's first offset. A point that this condition would refuse (it was written
-        from this batch already, or from another partition) is written singly, on the condition that its revision is
-        lower."""
+        A condition for each point is slow, so one condition is sent for the whole batch: the stored point comes from
+        this partition, and from an offset before the first one of the batch. An earlier owner writes a batch with lower
+        offsets, so this condition refuses its points. A point that is stored from this batch already, or from another
+        partition, does not meet the condition. It is written alone, if its stored revision is lower."""
         first = min(record.offset for record in records)
         in_bulk: list[IndexRecord] = []
-        singly: list[IndexRecord] = []
+        alone: list[IndexRecord] = []
         for record in records:
             last_write = stored.get(record.embedding.entity_id)
             is_before = last_write is None or (last_write.partition == record.partition and last_write.offset < first)
-            (in_bulk if is_before else singly).append(record)
+            (in_bulk if is_before else alone).append(record)
         if in_bulk:
             before_batch = [
                 models.FieldCondition(key="partition", match=models.MatchValue(value=records[0].partition)),
                 models.FieldCondition(key="offset", range=models.Range(lt=first)),
             ]
             self._upsert(kind, in_bulk, models.Filter(must=before_batch), now)
-        for record in singly:
+        for record in alone:
             older = models.FieldCondition(key="revision", range=models.Range(lt=record.embedding.revision))
             self._upsert(kind, [record], models.Filter(must=[older]), now)
 
@@ -193,7 +194,7 @@ class QdrantColdTier:
         self._client.upsert(self._names[kind], points, wait=True, update_filter=condition)
 
     def _last_writes(self, kind: Kind, entity_ids: set[str]) -> dict[str, _LastWrite]:
-        """By entity id, of those that are stored."""
+        """By entity id. Entities that are not stored are left out."""
         ids = sorted(entity_ids)
         points = self._read(kind, ids, ["revision", "partition", "offset"], False)
         stored = {entity_id: points[point_id(entity_id)] for entity_id in ids if point_id(entity_id) in points}
@@ -212,8 +213,8 @@ class QdrantColdTier:
 
     @contextmanager
     def _server(self) -> Iterator[None]:
-        """Around every call of the client: translates its errors, and creates missing collections before the first
-        one."""
+        """To be put around every call of the client. Translates errors. Before the very first call it creates missing
+        collections."""
         with server_errors():
             self._ensure_collections()
             yield
@@ -233,7 +234,7 @@ class QdrantColdTier:
             self._client.create_collection(
                 name,
                 vectors_config=models.VectorParams(size=dimension, distance=models.Distance.DOT),
-                # No graph: the scan is exact, and building a segment costs a seventh of what it costs with one.
+                # m=0, no graph: scans are exact, and building a segment costs a seventh of what it costs with a graph.
                 hnsw_config=models.HnswConfigDiff(m=0),
                 quantization_config=models.ScalarQuantization(scalar=int8) if quantize else None,
             )

@@ -1,8 +1,11 @@
 """The points of one kind in the embedded engine: shards of a fixed size that fill one after another.
 
-Owns the engine's handles, its settings, and the rewriting of a shard. Knows points by number (number // size is the
-shard) and their head as text; knows neither posts nor filters. Its owner calls it from one thread at a time: the engine
-holds Python's lock in every call anyway.
+A point has a number, a vector and two texts: `head` (small, read at the start) and `body`. Its shard is the number
+divided by the size of a shard. Points that were written lately wait, unquantised, until the engine builds a segment of
+them, in which they are quantised.
+
+Owns the engine's handles and settings, and the rewriting of a shard. Knows neither posts nor filters. Its owner calls
+it from one thread at a time: the engine holds the GIL during every call, so more threads would not help.
 
 Why shards of this size (1M points of 128 numbers, two cores): building a segment costs 10 µs a point and stops every
 search of the process, so a shard and its segments stay small (0.6 s at the worst). A small segment scans as fast per
@@ -29,18 +32,20 @@ from schemas.ids import Micros
 from schemas.times import now_us
 
 SHARD_POINTS: Final = 65_536
-_SEGMENT_POINTS: Final = 32_768
-"""In the last shard so many new points wait unquantised before a segment is built of them: 0.3 s of CPU."""
-_CHANGED_POINTS: Final = 8_192
-"""In a full shard, which only changes, fewer wait: a scan of unquantised points costs four times as much."""
-_SEGMENT_LIMIT: Final = 40_000
-"""Segments are merged up to this size."""
-_MIN_INDEXED_POINTS: Final = 2_000
-_COPIED_POINTS: Final = 200
-"""A rewrite copies so many at once, before searches may go on."""
+_BUILD_AFTER_POINTS: Final = 32_768
+"""In the last shard a segment is built as soon as this many points wait. It takes 0.3 s of CPU."""
+_BUILD_AFTER_CHANGES: Final = 8_192
+"""A full shard gets no new points. There a segment is built after fewer changes, because scanning a waiting point costs
+four times as much as scanning a quantised one."""
+_MAX_SEGMENT_POINTS: Final = 40_000
+"""The engine merges segments up to this size."""
+_MIN_BUILT_POINTS: Final = 2_000
+"""The engine builds no segment of fewer points."""
+_COPY_POINTS: Final = 200
+"""A rewrite copies this many points at once, before searches may go on."""
 _SEARCH_THREADS: Final = 2
-"""Of the engine, for the segments of one shard. A full shard has two: two threads searched a million points in 29 ms,
-one in 43."""
+"""Threads of the engine for each search of one shard. A full shard has two segments: two threads searched a million
+points in 29 ms, one thread in 43."""
 _HEAD: Final = "head"
 _BODY: Final = "body"
 
@@ -48,7 +53,7 @@ _BODY: Final = "body"
 class Point(NamedTuple):
     number: int
     vector: Vector | None
-    """None: searches do not see the point, or, where it was read, the vector was not asked for."""
+    """When written, None: searches skip the point. When read, None: the same, or vectors were not requested."""
     head: str
     body: str | None = None
 
@@ -60,15 +65,16 @@ class Shards:
         self._dimension = dimension
         self._quantize = quantize
         self._shards: list[Any] = []
-        """By shard id. None: closed by a rewrite that failed; the next call opens it again."""
-        self._unindexed: list[int] = []
-        """By shard id: points written since its segments were built."""
-        self._dirty: set[int] = set()
+        """By shard id. None: a rewrite has failed after it had closed the shard; `_shard` opens it again."""
+        self._num_waiting: list[int] = []
+        """By shard id: how many points wait for a segment to be built."""
+        self._unflushed: set[int] = set()
+        """The ids of the shards that were written since their last flush."""
         self._erasures = PendingErasures(folder, clock)
         with engine_errors("opened"):
             shard_folders.recover(folder)
             while (folder / str(len(self._shards))).exists():
-                self._open(len(self._shards))
+                self._open_or_create(len(self._shards))
 
     def close(self) -> None:
         with engine_errors("closed"):
@@ -81,15 +87,16 @@ class Shards:
         for shard_id, shard_points in _by_shard(points, lambda point: point.number):
             with engine_errors("written"):
                 while shard_id >= len(self._shards):
-                    self._open(len(self._shards))
+                    self._open_or_create(len(self._shards))
                 if any(point.vector is None for point in shard_points):
+                    # Such a point may replace one that had a vector, which is still in the files.
                     self._erasures.add(shard_id)
                 rows = [_to_engine(point) for point in shard_points]
                 self._shard(shard_id).update(engine.UpdateOperation.upsert_points(rows))
             self._note_written(shard_id, len(shard_points))
 
     def remove(self, numbers: Sequence[int], *, with_vectors: bool = False) -> None:
-        """`with_vectors`: the points may have vectors, so the shard has to be rewritten to erase them."""
+        """`with_vectors`: the points may have vectors. They stay in the files until the shard is rewritten."""
         for shard_id, shard_numbers in _by_shard(numbers, int):
             with engine_errors("written"):
                 if with_vectors:
@@ -99,26 +106,26 @@ class Shards:
 
     def flush(self) -> None:
         with engine_errors("flushed"):
-            while self._dirty:
-                shard_id = next(iter(self._dirty))
+            while self._unflushed:
+                shard_id = next(iter(self._unflushed))
                 self._shard(shard_id).flush()
-                self._dirty.discard(shard_id)
+                self._unflushed.discard(shard_id)
 
     def build_segments(self) -> bool:
-        """Builds segments in one shard that has enough new points for it. At most about half a second of CPU. False if
-        no shard has."""
+        """Builds segments in one shard in which enough points wait. Takes at most about half a second of CPU. False if
+        there is no such shard."""
         last = len(self._shards) - 1
-        for shard_id, unindexed in enumerate(self._unindexed):
-            if unindexed >= (_SEGMENT_POINTS if shard_id == last else _CHANGED_POINTS):
+        for shard_id, num_waiting in enumerate(self._num_waiting):
+            if num_waiting >= (_BUILD_AFTER_POINTS if shard_id == last else _BUILD_AFTER_CHANGES):
                 with engine_errors("optimised"):
                     self._shard(shard_id).optimize()
-                self._unindexed[shard_id] = 0
-                self._dirty.add(shard_id)
+                self._num_waiting[shard_id] = 0
+                self._unflushed.add(shard_id)
                 return True
         return False
 
     def search(self, query_D: Vector, k: int, live: Mask, passing: Mask) -> NumberedHits:
-        """The k best of the points that pass. `live`: the points with a vector."""
+        """The k points with the highest scores among those that pass. `live`: all points that have a vector."""
         scans = []
         for shard_id in range(len(self._shards)):
             first = shard_id * SHARD_POINTS
@@ -127,7 +134,7 @@ class Shards:
         return search_shards(scans, query_D, k)
 
     def get(self, numbers: Sequence[int], *, vectors: bool) -> dict[int, Point]:
-        """By number, those of the numbers that are stored."""
+        """The points with these numbers, by number. Numbers that are not stored are left out."""
         points: dict[int, Point] = {}
         for shard_id, shard_numbers in _by_shard(numbers, int):
             with engine_errors("read"):
@@ -135,25 +142,26 @@ class Shards:
             points |= {record.id: _from_engine(record) for record in records}
         return points
 
-    def heads(self, page: int) -> Iterator[list[tuple[int, str]]]:
-        """Number and head of every point, in pages. Call it at the start, when every shard is open."""
+    def heads(self, page_size: int) -> Iterator[list[tuple[int, str]]]:
+        """Number and head of every point, in pages. Call this at the start, when every shard is open."""
         for shard in self._shards:
             offset = None
             while True:
-                request = engine.ScrollRequest(offset=offset, limit=page, with_payload=[_HEAD], with_vector=False)
+                request = engine.ScrollRequest(offset=offset, limit=page_size, with_payload=[_HEAD], with_vector=False)
                 with engine_errors("read"):
                     records, offset = shard.scroll(request)
                 yield [(record.id, record.payload[_HEAD]) for record in records]
                 if offset is None:
                     break
 
-    def erased_since(self) -> dict[int, Micros]:
-        """By shard id: the time of the oldest deletion whose vector is still in the files. Any thread."""
-        return self._erasures.since()
+    def pending_erasures(self) -> dict[int, Micros]:
+        """The shards whose files still hold the vector of a deleted point, with the time of the oldest such deletion.
+        Any thread may call this."""
+        return self._erasures.oldest_deletions()
 
     def rewrite(self, shard_id: int) -> Generator[None, None, None]:
-        """Replaces the shard by a copy without the deleted points. Between two steps searches may go on, writes may
-        not. A rewrite that is left before its end has changed nothing. Raises TierUnavailable."""
+        """Replaces the shard by a copy without the deleted points. A generator: between two `next()` calls you may
+        search but not write. If it is closed before its end, nothing has changed. Raises TierUnavailable."""
         shard = self._shard(shard_id)
         with shard_folders.new_folder(self._folder, shard_id) as new:
             with engine_errors("rewritten"):
@@ -170,40 +178,40 @@ class Shards:
                 self._erasures.discard(shard_id)
 
     def _copy(self, shard: Any, copy: Any) -> Iterator[None]:
-        offset, unindexed = None, 0
+        offset, num_waiting = None, 0
         while True:
-            request = engine.ScrollRequest(offset=offset, limit=_COPIED_POINTS, with_payload=True, with_vector=True)
+            request = engine.ScrollRequest(offset=offset, limit=_COPY_POINTS, with_payload=True, with_vector=True)
             with engine_errors("rewritten"):
                 records, offset = shard.scroll(request)
                 points = [_to_engine(_from_engine(record)) for record in records]
                 if points:
                     copy.update(engine.UpdateOperation.upsert_points(points))
-                unindexed += len(points)
-                if unindexed >= _SEGMENT_POINTS or offset is None:
+                num_waiting += len(points)
+                if num_waiting >= _BUILD_AFTER_POINTS or offset is None:
                     copy.optimize()
-                    unindexed = 0
+                    num_waiting = 0
             yield
             if offset is None:
                 return
 
     def _replace(self, shard_id: int, new: Path) -> None:
-        """Wherever this fails, the next call opens the shard that then stands under this id."""
-        replaced, self._shards[shard_id] = self._shards[shard_id], None
-        replaced.close()
+        """If this fails half way, the next call opens whichever folder is there: the old shard or the new one."""
+        old_shard, self._shards[shard_id] = self._shards[shard_id], None
+        old_shard.close()
         shard_folders.swap(new, self._folder / str(shard_id))
-        self._dirty.discard(shard_id)
+        self._unflushed.discard(shard_id)
         self._shard(shard_id)
 
     def _shard(self, shard_id: int) -> Any:
         if self._shards[shard_id] is None:
             with engine_errors("opened"):
                 shard_folders.recover_shard(self._folder, shard_id)
-                self._shards[shard_id], self._unindexed[shard_id] = self._load(shard_id)
+                self._shards[shard_id], self._num_waiting[shard_id] = self._load(shard_id)
         return self._shards[shard_id]
 
-    def _open(self, shard_id: int) -> None:
-        """Creates the shard if it is missing: in another folder that is then renamed, so that a kill leaves a whole
-        shard or none."""
+    def _open_or_create(self, shard_id: int) -> None:
+        """A missing shard is created in a temporary folder, which is then renamed. So a kill leaves a whole shard or
+        none."""
         folder = self._folder / str(shard_id)
         if not folder.exists():
             new = self._folder / "new"
@@ -211,12 +219,12 @@ class Shards:
             new.mkdir(parents=True)
             engine.EdgeShard.create(str(new), self._config()).close()
             new.rename(folder)
-        shard, unindexed = self._load(shard_id)
+        shard, num_waiting = self._load(shard_id)
         self._shards.append(shard)
-        self._unindexed.append(unindexed)
+        self._num_waiting.append(num_waiting)
 
     def _load(self, shard_id: int) -> tuple[Any, int]:
-        """The shard, and how many points were written since its segments were built."""
+        """The shard, and how many of its points wait for a segment to be built."""
         shard = engine.EdgeShard.load(str(self._folder / str(shard_id)), self._config())
         state = shard.info()
         return shard, max(0, state.points_count - state.indexed_vectors_count)
@@ -228,22 +236,22 @@ class Shards:
             vectors=engine.EdgeVectorParams(
                 size=self._dimension, distance=engine.Distance.Dot, memory=engine.Memory.Cached
             ),
-            # No graph: the scan is exact, and building a segment costs a seventh of what it costs with one.
+            # m=0, no graph: scans are exact, and building a segment costs a seventh of what it costs with a graph.
             hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
             quantization_config=quantization if self._quantize else None,
             optimizers=engine.EdgeOptimizersConfig(
                 default_segment_number=2,
-                max_segment_size=math.ceil(_SEGMENT_LIMIT * point_kb),
-                indexing_threshold=math.ceil(_MIN_INDEXED_POINTS * point_kb),
+                max_segment_size=math.ceil(_MAX_SEGMENT_POINTS * point_kb),
+                indexing_threshold=math.ceil(_MIN_BUILT_POINTS * point_kb),
             ),
             max_search_threads=_SEARCH_THREADS,
-            # Without its log the engine lost points of earlier flushes in 4 of 100 kills during a flush.
+            # Without its write-ahead log the engine lost points of earlier flushes in 4 of 100 kills during a flush.
             wal_enabled=True,
         )
 
     def _note_written(self, shard_id: int, num_points: int) -> None:
-        self._unindexed[shard_id] += num_points
-        self._dirty.add(shard_id)
+        self._num_waiting[shard_id] += num_points
+        self._unflushed.add(shard_id)
 
 
 def _by_shard(items: Sequence[Any], number_of: Callable[[Any], int]) -> Iterator[tuple[int, list[Any]]]:

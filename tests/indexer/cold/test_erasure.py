@@ -68,7 +68,7 @@ def test_the_rewrite_of_a_large_shard_says_again_and_again_that_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its process is taken for one that stands still and killed, again and again, and nothing is ever erased."""
-    monkeypatch.setattr(shards, "_COPIED_POINTS", 10)
+    monkeypatch.setattr(shards, "_COPY_POINTS", 10)
     with contextlib.closing(open_edge_tier(tmp_path, erase_within_s=0)) as tier:
         fill(tier, 100)
         tier.write("post", index_records(post_embedding("p0070", 2, deleted=True), first=100))
@@ -145,7 +145,7 @@ def test_a_shard_is_opened_again_while_another_is_copied(
         next(copying)
         assert held.get([1], vectors=False).keys() == {1}
         collections.deque(copying)
-        assert set(held.erased_since()) == {0}
+        assert set(held.pending_erasures()) == {0}
         assert held.get(range(100), vectors=False).keys() == set(range(100)) - {0, 70}
         collections.deque(held.rewrite(0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
@@ -178,7 +178,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
 @pytest.mark.usefixtures("small_shards")
 def test_what_was_deleted_first_leaves_the_files_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of both kinds and whatever the shard, when there is time for one shard in a sweep. A day is promised."""
-    monkeypatch.setattr(edge_tier, "_REWRITE_S", 0)
+    monkeypatch.setattr(edge_tier, "_START_REWRITES_FOR_S", 0)
     clock = SetClock()
     day_s = 24 * 3600
     opened = EdgeColdTier(tmp_path, GENERATION, DIMENSION, ColdSettings(), clock, erase_within_s=day_s)
@@ -194,7 +194,7 @@ def test_what_was_deleted_first_leaves_the_files_first(tmp_path: Path, monkeypat
             clock.now = Micros(NOW + hour * HOUR_US)
             tier.write(cast(Kind, kind), index_records(gone, first=1000))
         clock.now = Micros(NOW + 14 * HOUR_US)
-        assert tier.oldest_erasure_s() == 14 * 3600
+        assert tier.oldest_pending_erasure_s() == 14 * 3600
         order = []
         for _ in range(4):
             before = _with_erased(tmp_path)
@@ -202,11 +202,11 @@ def test_what_was_deleted_first_leaves_the_files_first(tmp_path: Path, monkeypat
             order.append(sorted(before - _with_erased(tmp_path)))
         # m1 was deleted eleven hours ago: there is time.
         assert order == [["posts/1"], ["members/1"], ["posts/0"], []]
-        assert tier.oldest_erasure_s() == 11 * 3600
+        assert tier.oldest_pending_erasure_s() == 11 * 3600
         assert b"nearline_cold_oldest_erasure_seconds 39600.0" in _metrics(tier)
     with contextlib.closing(open_edge_tier(tmp_path, erase_within_s=0)) as tier:
         tier.sweep(Micros(0))
-        assert tier.oldest_erasure_s() == 0
+        assert tier.oldest_pending_erasure_s() == 0
 
 
 @pytest.mark.usefixtures("small_shards")

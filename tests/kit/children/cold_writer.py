@@ -38,8 +38,8 @@ def batch(number: int) -> list[IndexRecord]:
 def small_shards() -> None:
     """Gives a small test several shards, and builds segments all the time."""
     shards.SHARD_POINTS = 64
-    shards._SEGMENT_POINTS = 100
-    shards._MIN_INDEXED_POINTS = 10
+    shards._BUILD_AFTER_POINTS = 100
+    shards._MIN_BUILT_POINTS = 10
 
 
 def open_tier(folder: Path) -> EdgeColdTier:
