@@ -1,7 +1,11 @@
 """Encodes rows as cells, small pieces of bytes with keys, so that an event stores only the pieces that it changed.
 
-The key of a cell is one letter, the entity's id and, for a list in several chunks, the number of the chunk. Only this
-module knows what a cell means. It does not know where cells are stored or how they are restored.
+The state cell of a row is its *head*: the part that almost every event changes, and what is needed to find the row's
+other cells. A long list of a row is cut into chunks. Its last chunk still grows and is stored in the head. The chunks
+before it are *sealed*: they do not change any more, and each has a cell.
+
+The key of a cell is one letter, the entity's id and, for a sealed chunk, the number of the chunk. Only this module
+knows what a cell means. It does not know where cells are stored or how they are restored.
 """
 
 import struct
@@ -28,25 +32,32 @@ GetCell = Callable[[bytes], bytes | None]
 DUE: Final = b"d"
 """The letter of the due cells. The index of due rows is rebuilt from them, without a look at any row."""
 _STATE: Final = b"s"
+"""The head of a post or a member."""
 _BODY: Final = b"b"
 """The body of a post or the profile of a member."""
 _WAITING_ACTIONS: Final = b"w"
+"""Of a post: actions that came before the post, all in one cell."""
 _RECIPIENTS: Final = b"r"
+"""Of a post: chunks of the members whose histories hold it."""
 _HISTORY: Final = b"h"
+"""Of a member: chunks of the history."""
 _ACTED: Final = b"a"
+"""Of a member: chunks of the posts that the member acted on."""
 _HIDDEN: Final = b"x"
+"""Of a member: chunks of the posts that the member has hidden."""
 _WAITING_POSTS: Final = b"v"
+"""Of a member: chunks of the posts in whose rows an action of the member may wait."""
 
 _chunk_number = struct.Struct(">cI")
-_due_time = struct.Struct(">q?")
+_due_value = struct.Struct(">q?")
 _NUL: Final = b"\0"
 
 _ChunkedList = IdLog | History
 
 
 class IdSpan(Struct, frozen=True, array_like=True, gc=False):
-    """An id log as the head stores it. Its sealed chunks, all but the last, have a cell each: `num_sealed` of them,
-    numbered from `start`. `tail` is the last chunk itself; None for an empty log."""
+    """An id log as the head stores it. It has `num_sealed` sealed chunks, each in a cell, numbered from `start`. `tail`
+    is the last chunk itself; None for an empty log."""
 
     start: int = 0
     num_sealed: int = 0
@@ -54,7 +65,8 @@ class IdSpan(Struct, frozen=True, array_like=True, gc=False):
 
 
 class HistorySpan(Struct, frozen=True, array_like=True, gc=False):
-    """A history as the head stores it, in the same way. `skip` is that of `History`."""
+    """A history as the head stores it, in the same way. `skip` is how many entries of the first chunk are already
+    dropped."""
 
     start: int = 0
     num_sealed: int = 0
@@ -63,7 +75,7 @@ class HistorySpan(Struct, frozen=True, array_like=True, gc=False):
 
 
 class PostHead(Struct, frozen=True, array_like=True, gc=False):
-    """The state cell of a post: what almost every event changes, and which other cells the row has."""
+    """The head of a post."""
 
     state: PostState
     recipients: IdSpan
@@ -71,7 +83,7 @@ class PostHead(Struct, frozen=True, array_like=True, gc=False):
 
 
 class MemberHead(Struct, frozen=True, array_like=True, gc=False):
-    """The state cell of a member, in the same way."""
+    """The head of a member."""
 
     state: MemberState
     history: HistorySpan
@@ -90,51 +102,54 @@ _chunk_decoder = msgspec.msgpack.Decoder(tuple[HistoryEntry, ...])
 
 
 class Due(NamedTuple):
-    """Why and when a row must be looked at. If `publishes`, a publication is delayed until `at_us`; else the oldest
-    action has waited for the post since `at_us`.
+    """Why and when a row must be looked at again: what its due cell stores. `stored_us` has two meanings.
 
-    How long an action may wait is a rule and not stored, so that the rules may change between two starts."""
+    If `publishes`, a publication is delayed, and `stored_us` is when it must be published. Otherwise actions wait for a
+    post that does not exist yet, and `stored_us` is when the oldest of them came. How long an action may wait is a rule
+    and not stored, so that the rules may change between two starts."""
 
-    at_us: Micros
+    stored_us: Micros
     publishes: bool
 
 
 def due_us(due: Due, rules: ContextRules) -> Micros:
-    """When the row must be looked at, by today's rules."""
-    return due.at_us if due.publishes else waiting_until_us(due.at_us, rules)
+    """When the row must be looked at again, by today's rules."""
+    return due.stored_us if due.publishes else waiting_until_us(due.stored_us, rules)
 
 
 def due_cell(entity_id: str, due: Due | None) -> tuple[bytes, bytes | None]:
-    return DUE + entity_id.encode(), None if due is None else _due_time.pack(*due)
+    """The key and the value of the due cell."""
+    return DUE + entity_id.encode(), None if due is None else _due_value.pack(*due)
 
 
 def read_due_cell(key: bytes, value: bytes | None) -> tuple[str, Due | None]:
-    """The entity of a due cell, and its due time; None if the cell was deleted. Raises DamagedRow."""
+    """The entity of a due cell, and what the cell stores; None if the cell was deleted. Raises DamagedRow."""
     entity_id = key[len(DUE) :].decode()
     if value is None:
         return entity_id, None
     try:
-        at_us, publishes = _due_time.unpack(value)
+        stored_us, publishes = _due_value.unpack(value)
     except struct.error as error:
-        raise DamagedRow(f"the due time of {entity_id!r} cannot be read: {error}") from error
-    return entity_id, Due(Micros(at_us), publishes)
+        raise DamagedRow(f"the due cell of {entity_id!r} cannot be read: {error}") from error
+    return entity_id, Due(Micros(stored_us), publishes)
 
 
 def post_due(row: PostRow) -> Due | None:
-    """Actions wait only for a post that does not exist yet and a publication needs one, so a row never has both."""
-    publish_us, since_us = row.state.publish_due_us, waiting_since_us(row)
+    """Actions wait only while the post does not exist, and only an existing post is published. So at most one of the
+    two times is set."""
+    publish_us, waiting_us = row.state.publish_due_us, waiting_since_us(row)
     if publish_us is not None:
         return Due(publish_us, publishes=True)
-    return None if since_us is None else Due(since_us, publishes=False)
+    return None if waiting_us is None else Due(waiting_us, publishes=False)
 
 
 def member_due(row: MemberRow) -> Due | None:
-    at_us = row.state.publish_due_us
-    return None if at_us is None else Due(at_us, publishes=True)
+    publish_us = row.state.publish_due_us
+    return None if publish_us is None else Due(publish_us, publishes=True)
 
 
 def post_cells(before: PostRow, after: PostRow) -> Cells:
-    """The cells that turn a stored `before` into a stored `after`. The due cell is not among them."""
+    """What to write so that the stored row `before` becomes the row `after`, without the due cell."""
     key = after.post_id.encode()
     cells: Cells = {_STATE + key: _encoder.encode(_post_head_of(after))}
     if after.body is not before.body:
@@ -146,7 +161,7 @@ def post_cells(before: PostRow, after: PostRow) -> Cells:
 
 
 def member_cells(before: MemberRow, after: MemberRow) -> Cells:
-    """The cells that turn a stored `before` into a stored `after`. The due cell is not among them."""
+    """What to write so that the stored row `before` becomes the row `after`, without the due cell."""
     key = after.member_id.encode()
     cells: Cells = {_STATE + key: _encoder.encode(_member_head_of(after))}
     if after.profile is not before.profile:
@@ -159,19 +174,20 @@ def member_cells(before: MemberRow, after: MemberRow) -> Cells:
 
 
 def load_post(post_id: PostId, get: GetCell) -> PostRow:
-    """Raises DamagedRow."""
-    with _readable(post_id):
+    """An empty row if nothing is stored. Raises DamagedRow."""
+    with _damage_errors(post_id):
         return _load_post(post_id, get)
 
 
 def load_member(member_id: MemberId, get: GetCell) -> MemberRow:
-    """Raises DamagedRow."""
-    with _readable(member_id):
+    """An empty row if nothing is stored. Raises DamagedRow."""
+    with _damage_errors(member_id):
         return _load_member(member_id, get)
 
 
 @contextmanager
-def _readable(entity_id: str) -> Iterator[None]:
+def _damage_errors(entity_id: str) -> Iterator[None]:
+    """Translates the errors of decoding a row."""
     try:
         yield
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -213,7 +229,8 @@ def _load_member(member_id: MemberId, get: GetCell) -> MemberRow:
     )
 
 
-# A head is encoded with every event. Plain tuples of the same layout are faster to build than the structs.
+# A head is encoded with every event. So it is built as plain tuples, which are faster to build than the structs above
+# and are encoded as the same bytes.
 
 
 def _post_head_of(row: PostRow) -> tuple[Any, ...]:
@@ -240,10 +257,10 @@ def _chunk_key(letter: bytes, key: bytes, number: int) -> bytes:
 
 
 def _put_sealed_chunks(cells: Cells, letter: bytes, key: bytes, before: _ChunkedList, after: _ChunkedList) -> None:
-    """Adds to `cells` what has changed in the sealed chunks of a list: all chunks but the last one, which is stored in
-    the head. New ones are put, dropped ones are deleted, unchanged ones are the same object and are left alone.
+    """Adds to `cells` what has changed in the sealed chunks of a list: new chunks are put, and dropped chunks are
+    deleted. A chunk that has not changed is the same object in both lists, and is left alone.
 
-    For example the posts that member `m` acted on (letter `a`), in chunks of two ids for short:
+    For example the posts that member `m` acted on (letter `a`). To be short, a chunk has only two ids here:
 
         before = IdLog(start=3, chunks=("p1\\0p2", "p3\\0p4"))    number 3 has a cell, number 4 was in the head
         after = IdLog(start=4, chunks=("p3\\0p4", "p5"))          number 4 is sealed now, number 5 is in the head
@@ -255,12 +272,13 @@ def _put_sealed_chunks(cells: Cells, letter: bytes, key: bytes, before: _Chunked
     # Unchanged chunks are the same objects, so this comparison is fast.
     if sealed == before.chunks[:-1] and after.start == before.start:
         return
-    stored: dict[int, object] = dict(enumerate(before.chunks[:-1], before.start))
+    old_chunks: dict[int, object] = dict(enumerate(before.chunks[:-1], before.start))
     for number, chunk in enumerate(sealed, after.start):
-        if stored.pop(number, None) is not chunk:
+        if old_chunks.pop(number, None) is not chunk:
             value = chunk.encode() if isinstance(chunk, str) else _encoder.encode(chunk)
             cells[_chunk_key(letter, key, number)] = value
-    for number in stored:
+    # Only the chunks that `after` no longer has are left here.
+    for number in old_chunks:
         cells[_chunk_key(letter, key, number)] = None
 
 

@@ -9,7 +9,7 @@ WAITS_US = 4
 
 
 def due_us(due: Due) -> Micros:
-    return Micros(due.at_us if due.publishes else due.at_us + WAITS_US)
+    return Micros(due.stored_us if due.publishes else due.stored_us + WAITS_US)
 
 
 changes = st.lists(

@@ -53,7 +53,7 @@ def test_a_row_that_cannot_be_read_takes_its_partition_along(tmp_path: Path, key
     restored.close()
 
 
-@pytest.mark.parametrize(("key", "what"), [(b"sm", "a piece of the row of 'm'"), (b"dm", "the due time of 'm'")])
+@pytest.mark.parametrize(("key", "what"), [(b"sm", "a piece of the row of 'm'"), (b"dm", "the due cell of 'm'")])
 def test_a_piece_that_a_restored_partition_has_again_is_the_changelogs(tmp_path: Path, key: bytes, what: str) -> None:
     """Else each start would restore it all, meet it and throw it all away."""
     for error, text in [(RowsThrownAway, f"{what} cannot be read"), *[(ChangelogDamaged, f"changelog-2.*{what}")] * 2]:
