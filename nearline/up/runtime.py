@@ -1,7 +1,7 @@
 """What `nearline up` does: runs an instance, from the lock on its data folder to the end of its last process.
 
-Owns the order in which processes are started and stopped, and `instance.json`. Knows nothing of what runs inside a
-process; `nearline/up/build.py` does.
+Owns the order in which processes are started and stopped, and the file `instance.json`. Does not know what runs inside
+a process: that is in `nearline/up/build.py`.
 """
 
 import os
@@ -48,13 +48,14 @@ from streams.kafka.topics import ensure_topics
 BROKER: Final = "broker"
 PROCESS_MODULE: Final = "nearline.up.process"
 
-# Together under 20 s. The stages and the retriever stop first, then the cold tier that they ask, then the broker.
+# How long processes have to stop before they are killed; together under 20 s. The stages and the retriever stop first,
+# then the process of the cold tier, which the retriever asks, and at last the broker.
 _STAGES_GRACE_S: Final = 9.0
 _COLD_GRACE_S: Final = 4.0
 _BROKER_GRACE_S: Final = 5.0
 
 _LOOK_EVERY_S: Final = 0.1
-_ORPHAN_GRACE_S: Final = 5.0
+_LEFTOVER_GRACE_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +65,8 @@ class _Stopped(BaseException):
 
 
 def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
-    """Returns after SIGTERM or SIGINT, when every process has ended. Call it from the main thread. Each process is
-    started as `python -m PROCESS_MODULE NAME DATA_DIR`.
+    """Runs an instance. Returns after SIGTERM or SIGINT, when every process has ended. Call it from the main thread.
+    Each process is started as `python -m PROCESS_MODULE NAME DATA_DIR`.
 
     Raises NearlineError, PackageError, StreamsError, BadCertificate.
     """
@@ -74,10 +75,10 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
         check_for_embedded_broker(settings.kafka)
     make_data_folder(settings.data_dir)
     with locked(settings.data_dir):
-        # No process of an earlier run may be left: two processes that write into one folder would spoil it.
+        # No process of an earlier run may be left: two processes that write into one folder would damage it.
         end_leftovers(settings.data_dir, process_module)
         package = ModelPackage.load(settings.package_folder.absolute())
-        # Called for its errors: bad certificate files end the start here, before any child is started.
+        # Called only for its errors: bad certificate files end the start here, before any process is started.
         tls.server_context(settings.serve)
         serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
         settings = settings.model_copy(update={"serve": serve, "package": package.folder})
@@ -88,7 +89,7 @@ class Runtime:
     """One `nearline up`. The caller holds the lock on the data folder."""
 
     def __init__(self, settings: Settings, package: ModelPackage, process_module: str) -> None:
-        """In `settings` the package's folder and the port to listen on are set."""
+        """`settings` must name the package's folder, and the port at which the retriever will listen."""
         self._package = package
         self._settings = settings
         self._process_module = process_module
@@ -99,6 +100,7 @@ class Runtime:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._written_instance: Instance | None = None
         self._starting = True
+        """While this is True a signal to stop raises _Stopped. Otherwise the signal only sets `_stop`."""
         self._stop = False
 
     def run(self) -> None:
@@ -116,18 +118,18 @@ class Runtime:
             self._drain()
 
     def _start(self) -> None:
-        # 1. The broker, and the topics that every stage expects.
+        # 1. The broker, and the topics, which every stage expects to exist.
         if self._broker is not None:
             self._start_broker(self._broker)
         write_instance_settings(self._settings)
         self._ensure_topics()
-        # 2. All other processes, in any order: a process that needs another one tries until it is there.
+        # 2. All other processes, in any order. A process that needs another one waits for it.
         for name in process_names(self._settings):
             self._start_part(Part(name, self._launcher(name), failure_report_of(self._settings.data_dir, name)))
         self._write_instance()
 
     def _start_part(self, part: Part) -> None:
-        """A signal to stop waits until the part is known to the supervisor, which then ends it with all others."""
+        """A signal that comes meanwhile takes effect only when the supervisor knows the part, and so can end it."""
         self._starting = False
         self._supervisor.start(part)
         self._starting = True
@@ -143,8 +145,8 @@ class Runtime:
         self._settings = self._settings.model_copy(update={"kafka": kafka})
 
     def _ensure_topics(self) -> None:
-        """Waits as long as it takes for a broker that we do not start. An error other than its absence ends the
-        start."""
+        """Creates the missing topics. Waits as long as it takes for a broker that somebody else starts. Any other error
+        ends the start."""
         while True:
             try:
                 return ensure_topics(self._settings.kafka, self._topics)
@@ -156,7 +158,7 @@ class Runtime:
         close_segments(self._settings.kafka, self._topics, f"segments.{node_id(self._settings.data_dir)}")
 
     def _launcher(self, name: str) -> Callable[[], children.Child]:
-        # Neither settings nor secrets are on the command line, where everybody could read them.
+        # The process reads its settings from a file. Everybody can read the command line, so it holds no secrets.
         command = [sys.executable, "-m", self._process_module, name, str(self._settings.data_dir)]
         return lambda: children.spawn(command, env=child_environment(name, self._settings), dies_with_parent=True)
 
@@ -213,24 +215,23 @@ class Runtime:
     def _on_signal(self, _: int, __: FrameType | None) -> None:
         self._stop = True
         if self._starting:
-            # Interrupts whatever the start waits for.
+            # Interrupts whatever the start is waiting for.
             self._starting = False
             raise _Stopped
 
 
 def end_leftovers(data_dir: Path, process_module: str) -> None:
-    """Ends the processes that a killed `nearline up` may have left. Its children die with it, but that takes a
-    moment."""
+    """Ends the processes of a killed `nearline up` that still run. They die with it, but that takes a moment."""
     EmbeddedBroker(data_dir / "kafka").stop()
     try:
-        left = read_last_instance(data_dir).processes
+        last_processes = read_last_instance(data_dir).processes
     except NotRunning:
-        left = []
-    for info in left:
+        last_processes = []
+    for info in last_processes:
         process = info.pid and children.find(info.pid, lambda command: _is_child(command, process_module, data_dir))
         if process:
             log.warning("ending a process of the last run", part=info.name, pid=info.pid)
-            children.end(process, _ORPHAN_GRACE_S)
+            children.end(process, _LEFTOVER_GRACE_S)
     _remove_runtime_files(data_dir)
 
 
@@ -246,6 +247,6 @@ def _remove_runtime_files(data_dir: Path) -> None:
     socket_file = cold_socket(data_dir)
     socket_file.unlink(missing_ok=True)
     if socket_file.parent != data_dir:
-        # The folder among the temporary files. It may hold the sockets of other instances, and then it stays.
+        # The socket is in a folder among the temporary files. If that holds sockets of other instances, it stays.
         with suppress(OSError):
             socket_file.parent.rmdir()
