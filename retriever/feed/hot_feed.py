@@ -1,8 +1,8 @@
 """The hot feed: a thread that reads the newest records into the hot tier and the trending lists, and expires old posts.
 
-It has no consumer group: every retriever reads all partitions, from the beginning of the hot tier's window. It commits
-nothing, because the hot tier is only in memory. It never ends by itself: it waits out every outage and continues at the
-next offset.
+The feed has no consumer group: every retriever reads all partitions, from the beginning of the hot tier's window. The
+feed commits nothing, because the hot tier is only in memory. It never ends by itself: it waits out every outage and
+continues at the next offset. Knows neither the cold tier nor requests.
 """
 
 import time
@@ -32,9 +32,9 @@ from schemas.trending import decode_trending
 
 CONSUMER_OVERRIDES: Final[dict[str, Any]] = {
     "auto.offset.reset": "error",  # the feed decides where to start again
-    "enable.partition.eof": True,  # shows progress where compaction has removed the last records
+    "enable.partition.eof": True,  # without it no progress would show where compaction has removed the last records
 }
-"""Settings of the feed's consumer, on top of those of a consumer that reads committed records and commits nothing."""
+"""What the feed's consumer needs in addition to the options of every consumer of ours."""
 
 _BATCH: Final = 1000
 _IDLE_S: Final = 0.1
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HotFeed:
-    """Call `start` and `close` once each. Any thread may use the rest."""
+    """Call `start` and `close` once each. Any thread may use the other methods."""
 
     def __init__(
         self,
@@ -57,23 +57,25 @@ class HotFeed:
         window_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`new_consumer` makes a consumer with CONSUMER_OVERRIDES. `clock` gives seconds since 1970."""
+        """`new_consumer` makes a consumer with the options CONSUMER_OVERRIDES. `clock` gives seconds since 1970."""
         self.freshness = FreshnessWindow()
         self.skipped_records = 0
-        """How many records since the start can never be searched."""
+        """How many records were skipped since the start, because they are damaged or the tier refuses them."""
         self._new_consumer = new_consumer
         self._generation = generation
-        self._topic = topics.post_embeddings(generation)
+        self._posts_topic = topics.post_embeddings(generation)
         self._hot = hot
         self._trending = trending
         self._window_s = window_s
         self._clock = clock
         self._stop = Event()
         self._caught_up = Event()
-        self._expired_s = 0.0
-        # The thread replaces these dictionaries and never changes them, so that other threads can read them.
+        self._last_expiry_s = 0.0
+        # The thread replaces these two dictionaries and never changes them, so that other threads can read them.
         self._offsets: Offsets = {}
-        self._start_ends: Offsets = {}
+        """The next offset to read, of each partition."""
+        self._ends_at_start: Offsets = {}
+        """Where the partitions ended when the feed started. From there on the feed has caught up."""
         self._interrupted = False
         self._thread = Thread(target=self._run, name="hot-feed", daemon=True)
 
@@ -86,27 +88,30 @@ class HotFeed:
 
     @property
     def problem(self) -> str | None:
-        """One sentence until the hot tier holds everything that was in the topics when the feed started; then None."""
+        """None if the hot tier holds everything that was in the topics when the feed started. Before that, a sentence
+        that says what is missing."""
         if self._caught_up.is_set():
             return None
-        if not self._start_ends:
-            # Without the error itself: `/readyz` shows this sentence to everybody, without an API key.
+        if not self._ends_at_start:
+            # The error itself is not named, because `/readyz` shows this sentence to everybody, without an API key.
             why = "; the log of the retriever says why" if self._interrupted else ", it is starting"
             return f"the hot feed has not begun to read{why}"
         offsets = self._offsets
-        left = sum(max(end - offsets.get(place, 0), 0) for place, end in self._start_ends.items())
-        return f"the hot tier is catching up, {left} records to go"
+        remaining = sum(max(end - offsets.get(place, 0), 0) for place, end in self._ends_at_start.items())
+        return f"the hot tier is catching up, {remaining} records to go"
 
     def progress(self) -> HotPositions:
-        offsets = {number: offset for (topic, number), offset in self._offsets.items() if topic == self._topic}
-        fresh = self.freshness.summary()
+        offsets = {
+            partition: offset for (topic, partition), offset in self._offsets.items() if topic == self._posts_topic
+        }
+        freshness = self.freshness.summary()
         return HotPositions(
             generation=self._generation,
-            topic=self._topic,
+            topic=self._posts_topic,
             caught_up=self._caught_up.is_set(),
             positions=offsets,
             posts=self._hot.count(),
-            freshness_s=FreshnessStatus(p50=fresh.p50, p99=fresh.p99),
+            freshness_s=FreshnessStatus(p50=freshness.p50, p99=freshness.p99),
         )
 
     def _run(self) -> None:
@@ -120,7 +125,8 @@ class HotFeed:
                 self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        """Reads with one consumer until the stop. Raises every error; the next call continues at the last offsets."""
+        """Reads with one consumer until the stop. Every error ends this call and is raised. The next call continues at
+        the offsets that this one has reached."""
         with closing(self._new_consumer()) as consumer:
             self._assign(consumer)
             while not self._stop.is_set():
@@ -129,18 +135,19 @@ class HotFeed:
                 messages = _read(consumer)
                 # 2. Apply. If this fails, the same records are read again. Their revisions make that harmless.
                 self._apply(messages)
-                # 3. Publish how far the tier is.
+                # 3. Publish how far the feed has read.
                 self._advance(feed_offsets.next_to_read(consumer, self._offsets), _partition_ends(messages))
                 self._expire_if_due()
 
     def _assign(self, consumer: Consumer) -> None:
-        """Where each partition is read from: the next offset after an interruption, else the beginning of the
-        window."""
-        posts = feed_offsets.partitions(consumer, self._topic)
+        """Assigns all partitions. After an interruption each is read from its next offset, at the start from the
+        beginning of the window."""
+        posts = feed_offsets.partitions(consumer, self._posts_topic)
         lists = feed_offsets.partitions(consumer, topics.TRENDING)
-        if not self._start_ends:
-            self._start_ends = feed_offsets.ends(consumer, posts + lists)
-        # A post may be dated up to MAX_FUTURE_US after its record, and stays in the window for that much longer.
+        if not self._ends_at_start:
+            self._ends_at_start = feed_offsets.ends(consumer, posts + lists)
+        # A post may be dated up to MAX_FUTURE_US after its record, so it stays in the window for that much longer than
+        # its record.
         start_s = self._clock() - self._window_s - MAX_FUTURE_US / 1e6
         starts = {**feed_offsets.since(consumer, posts, int(start_s * 1000)), **feed_offsets.beginnings(lists)}
         self._offsets = {place: self._offsets.get(place, offset) for place, offset in starts.items()}
@@ -149,12 +156,12 @@ class HotFeed:
     def _apply(self, messages: Sequence[Message]) -> None:
         embeddings: list[PostEmbedding] = []
         for message in messages:
-            self._raise_error(message)
+            self._raise_if_error(message)
             if message.error() is not None:
-                continue
+                continue  # the end of a partition
             try:
-                if message.topic() == self._topic:
-                    embeddings.append(_read_post(message.value()))
+                if message.topic() == self._posts_topic:
+                    embeddings.append(_decode_post(message.value()))
                 elif (value := message.value()) is not None:
                     self._trending.put(decode_trending(value))
             except BadRecord as error:
@@ -167,7 +174,7 @@ class HotFeed:
         try:
             self._hot.upsert(embeddings)
         except TierRefused:
-            # One at a time, so that a post that the tier refuses does not keep the others out.
+            # Again, post by post, so that a refused post does not keep the others out.
             for embedding in embeddings:
                 try:
                     self._hot.upsert([embedding])
@@ -175,12 +182,13 @@ class HotFeed:
                     self._skip(error, post_id=embedding.post_id)
 
     def _skip(self, error: Exception, **record: str) -> None:
-        """Only counts and logs it. The index stage makes a dead letter of the same record."""
+        """Counts and logs a record that cannot be applied. The index stage makes a dead letter of the same record."""
         self.skipped_records += 1
         _log.warning("record skipped", error=str(error), **record)
 
-    def _raise_error(self, message: Message) -> None:
-        """Raises KafkaException if the message is an error. The end of a partition is none."""
+    def _raise_if_error(self, message: Message) -> None:
+        """Raises KafkaException if the message is an error. The client also reports the end of a partition as an error
+        message; that one is not raised."""
         error = message.error()
         if error is None or error.code() == KafkaError._PARTITION_EOF:
             return
@@ -190,29 +198,31 @@ class HotFeed:
         raise KafkaException(error)
 
     def _advance(self, *reached: Offsets) -> None:
+        """Moves the offsets forward to those that were reached, and notices when the feed has caught up."""
         offsets = dict(self._offsets)
         for reached_offsets in reached:
             offsets.update({place: max(offset, offsets.get(place, 0)) for place, offset in reached_offsets.items()})
         self._offsets = offsets
-        if not self._caught_up.is_set() and all(offsets[place] >= end for place, end in self._start_ends.items()):
+        if not self._caught_up.is_set() and all(offsets[place] >= end for place, end in self._ends_at_start.items()):
             _log.info("hot tier caught up", posts=self._hot.count())
             self._caught_up.set()
 
     def _expire_if_due(self) -> None:
         now_s = self._clock()
-        if abs(now_s - self._expired_s) >= _EXPIRE_EVERY_S:
+        if abs(now_s - self._last_expiry_s) >= _EXPIRE_EVERY_S:
             self._hot.expire(Micros(int(now_s * 1e6)))
-            self._expired_s = now_s
+            self._last_expiry_s = now_s
 
 
 def _read(consumer: Consumer) -> list[Message]:
-    """Waits only for the first record and takes what else is there, so that a single new post is applied at once."""
+    """Waits for the first record, and takes only the further records that are there already. So a single new post is
+    applied at once."""
     first = consumer.poll(_IDLE_S)
     return [] if first is None else [first, *consumer.consume(_BATCH - 1, 0)]
 
 
 def _partition_ends(messages: Iterable[Message]) -> Offsets:
-    """The offsets of the partition ends among the messages."""
+    """The end of each partition that a message reports as reached."""
     return {
         (str(message.topic()), int(message.partition() or 0)): int(message.offset() or 0)
         for message in messages
@@ -221,7 +231,8 @@ def _partition_ends(messages: Iterable[Message]) -> Offsets:
 
 
 def _ages_s(messages: Iterable[Message], now_s: float) -> list[float]:
-    """The ages of the input records that these records came from. A delayed publication carries no origin."""
+    """The age of each input event whose effect is in these records. Records of delayed publications name no event, so
+    they are left out."""
     return [now_s - origin / 1000 for origin in map(origin_ms, messages) if origin is not None]
 
 
@@ -229,8 +240,8 @@ def _sentence(error: Exception) -> str:
     return str(error.args[0].str()) if isinstance(error, KafkaException) else str(error)
 
 
-def _read_post(body: bytes | None) -> PostEmbedding:
+def _decode_post(value: bytes | None) -> PostEmbedding:
     """Raises BadRecord."""
-    embedding = read_embedding("post", body)
+    embedding = read_embedding("post", value)
     assert isinstance(embedding, PostEmbedding)
     return embedding
