@@ -1,4 +1,8 @@
-"""The HTTP service: routes, status codes and error sentences. The content comes from the retriever and the hot feed."""
+"""The HTTP service: routes, status codes and error sentences.
+
+The content of answers comes from the retriever and the hot feed. Limits and the API key are checked by middleware, in
+`request_limits.py` and `api_key.py`. Knows neither tiers nor models.
+"""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,7 +43,7 @@ API_VERSION: Final = "1"
 _JSON: Final = "application/json"
 _NDJSON: Final = "application/x-ndjson"
 _LINES_PER_CHUNK: Final = 1000
-"""Each chunk of a stream costs a switch of threads."""
+"""Many lines are sent together, because each chunk of a stream costs a switch of threads."""
 
 _BAD_REQUEST: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Failure, "description": "The body cannot be read"},
@@ -49,17 +53,17 @@ _BAD_REQUEST: Final[dict[int | str, dict[str, Any]]] = {
 _NO_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": Failure, "description": "No answer now; try again"}
 }
-_LIMITS: Final[dict[int | str, dict[str, Any]]] = {
+_REFUSED_BY_MIDDLEWARE: Final[dict[int | str, dict[str, Any]]] = {
     401: {"model": Failure, "description": "The API key is missing or wrong"},
     408: {"model": Failure, "description": "The request did not arrive in time"},
     413: {"model": Failure, "description": "The request is too large"},
     429: {"model": Failure, "description": "Too many requests at the same time; try again after Retry-After seconds"},
 }
-"""Answers of the middleware. Any route may get one."""
+"""Every route under /v1 may give these answers."""
 
 
 class _AnyConvertor(PathConvertor):
-    """Matches any post id. Starlette's own `path` convertor does not match line ends, which an id may hold."""
+    """Matches any post id. Starlette's own `path` convertor does not match line ends, which an id may contain."""
 
     regex = "(?s:.*)"
 
@@ -76,30 +80,31 @@ def create_app(
     app = FastAPI(
         title="nearline retriever",
         version=API_VERSION,
-        openapi_url=None,  # our own description is made once, below
+        openapi_url=None,  # `_description_route` serves our description, which is made once
         docs_url=None,
         redoc_url=None,
-        lifespan=_threads(settings.in_flight + OPERATIONS_IN_FLIGHT),
+        lifespan=_with_worker_threads(settings.in_flight + OPERATIONS_IN_FLIGHT),
     )
-    app.include_router(_health(retriever, metrics))
-    app.include_router(_questions(retriever, metrics), prefix="/v1")
-    app.include_router(_operations(retriever, feed, status), prefix="/v1")
-    # The middleware that is added last runs first. So no body is read without a valid key, and a request takes a place
-    # of InFlight only when its body is complete.
+    app.include_router(_health_routes(retriever, metrics))
+    app.include_router(_retrieval_routes(retriever, metrics), prefix="/v1")
+    app.include_router(_operations_routes(retriever, feed, status), prefix="/v1")
+    # The middleware that is added last runs first. So no body is read without a valid key, and a request counts as in
+    # flight only when its body is complete.
     app.add_middleware(InFlight, questions=settings.in_flight, count_refused=metrics.count_refused)
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyGuard, key=settings.api_key)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(HTTPException, _unreadable_body)
-    app.add_exception_handler(RequestRefused, _refused)
-    app.add_exception_handler(RetrieverUnavailable, _unavailable)
+    app.add_exception_handler(RequestValidationError, _request_invalid)
+    app.add_exception_handler(HTTPException, _body_unreadable)
+    app.add_exception_handler(RequestRefused, _request_refused)
+    app.add_exception_handler(RetrieverUnavailable, _retriever_unavailable)
     app.add_exception_handler(Exception, _internal_error)
-    app.include_router(_description(describe(app)))
+    app.include_router(_description_route(describe(app)))
     return app
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description. Adds the two ways to send the API key, because the routes do not know of the key."""
+    """The OpenAPI description of the routes. The routes do not know of the API key, so the two ways to send the key are
+    added here."""
     description = get_openapi(title=app.title, version=app.version, routes=app.routes)
     description["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -111,7 +116,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return description
 
 
-def _description(description: dict[str, Any]) -> APIRouter:
+def _description_route(description: dict[str, Any]) -> APIRouter:
     router = APIRouter()
     body = json.dumps(description).encode()
 
@@ -122,8 +127,8 @@ def _description(description: dict[str, Any]) -> APIRouter:
     return router
 
 
-def _health(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
-    """Coroutines, so that they answer even while all threads are busy."""
+def _health_routes(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
+    """These routes are coroutines, so that they answer even while all worker threads are busy."""
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", summary="The process answers")
@@ -145,8 +150,8 @@ def _health(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
     return router
 
 
-def _questions(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
-    router = APIRouter(tags=["retrieval"], responses={**_LIMITS, **_BAD_REQUEST, **_NO_ANSWER})
+def _retrieval_routes(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
+    router = APIRouter(tags=["retrieval"], responses={**_REFUSED_BY_MIDDLEWARE, **_BAD_REQUEST, **_NO_ANSWER})
 
     @router.post("/retrieve", summary="The candidates of a member or a text", response_model=RetrieveResponse)
     def retrieve(request: RetrieveRequest) -> Response:
@@ -165,11 +170,11 @@ def _questions(retriever: Retriever, metrics: ServeMetrics) -> APIRouter:
     return router
 
 
-def _operations(retriever: Retriever, feed: HotFeed, status: Callable[[], StatusResponse]) -> APIRouter:
-    router = APIRouter(tags=["operations"], responses=_LIMITS)
+def _operations_routes(retriever: Retriever, feed: HotFeed, status: Callable[[], StatusResponse]) -> APIRouter:
+    router = APIRouter(tags=["operations"], responses=_REFUSED_BY_MIDDLEWARE)
 
     @router.get("/status", summary="Processes, lag, tiers, freshness")
-    def whole_status() -> StatusResponse:
+    def status_of_all() -> StatusResponse:
         return status()
 
     @router.get("/hot/positions", summary="How far the hot tier has read")
@@ -193,8 +198,8 @@ def _ndjson(posts: Iterator[HotPost]) -> Iterator[str]:
         yield "".join(post.model_dump_json() + "\n" for post in chunk)
 
 
-def _threads(number: int) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Sets the number of worker threads to the number of requests that are answered at once, so that none waits."""
+def _with_worker_threads(number: int) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Gives the app this many worker threads: one for each request in flight, so that no request waits for a thread."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -208,7 +213,7 @@ def _failure(status: int, sentence: str) -> JSONResponse:
     return JSONResponse(Failure(detail=sentence).model_dump(), status)
 
 
-def _invalid_request(request: Request, error: Exception) -> Response:
+def _request_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     if request.method == "POST" and not _is_json(request):
         return _failure(415, "the body must be JSON; send it with the header Content-Type: application/json")
@@ -220,8 +225,8 @@ def _is_json(request: Request) -> bool:
     return kind == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
-async def _unreadable_body(request: Request, error: Exception) -> Response:
-    """Names two causes for which FastAPI itself has only a general sentence."""
+async def _body_unreadable(request: Request, error: Exception) -> Response:
+    """FastAPI has only a general sentence for a body that it cannot read. For two causes we name the cause."""
     assert isinstance(error, HTTPException)
     cause = error.__cause__
     if isinstance(cause, UnicodeDecodeError):
@@ -232,7 +237,7 @@ async def _unreadable_body(request: Request, error: Exception) -> Response:
 
 
 def _field_sentence(details: Any) -> str:
-    """pydantic's message with the field in front: `k: Input should be less than or equal to 2048`."""
+    """pydantic's message, after the name of the field: `k: Input should be less than or equal to 2048`."""
     if details["type"] == "json_invalid":
         return f"the body is not valid JSON ({details['ctx']['error']})"
     field = ".".join(str(part) for part in details["loc"][1:])
@@ -242,11 +247,11 @@ def _field_sentence(details: Any) -> str:
     return f"{field}: {sentence}" if field else sentence
 
 
-def _refused(_: Request, error: Exception) -> Response:
+def _request_refused(_: Request, error: Exception) -> Response:
     return _failure(422, str(error))
 
 
-def _unavailable(_: Request, error: Exception) -> Response:
+def _retriever_unavailable(_: Request, error: Exception) -> Response:
     return _failure(503, str(error))
 
 
