@@ -34,14 +34,14 @@ from streams.settings import IndexSettings, KafkaSettings
 log = structlog.get_logger()
 
 IDLE_S: Final = 0.2
-"""How long a step waits for its first record. A stop is noticed after this time at the latest."""
+"""How long a step waits for its first record. So an idle loop notices a stop within this time."""
 COMMIT_EVERY_MS: Final = 500
 CALL_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
 
 
 class IndexLoop:
-    """`run` belongs to one thread; `freshness` may be read from any."""
+    """Call `run` once, from one thread. Any thread may read `freshness`."""
 
     def __init__(
         self,
@@ -65,13 +65,15 @@ class IndexLoop:
         self._sweep_every_s = min(sweep_every_s, kafka.erase_within_s / 8)
         self._sweep_at = time.monotonic() + self._sweep_every_s
         self._carried_over: list[Message] = []
+        """Records that were read during an outage; they are the next batch."""
         self._owned: set[Place] = set()
         self._num_deleted_unread: dict[Place, int] = {}
         self._stored: dict[Place, int] = {}
+        """The offset that was stored last for each partition."""
 
     def run(self, stop: Event) -> None:
-        """Returns when `stop` is set. Records that are not done by then are read again by the partitions' next owner.
-        Raises StreamsError if only a restart can help."""
+        """Returns when `stop` is set. Records that are not done by then are read again by the next owner of their
+        partition. Raises StreamsError if only a restart can help."""
         self._heartbeat.start()
         with kafka_errors():
             producer = new_producer(self._kafka)
@@ -86,8 +88,8 @@ class IndexLoop:
                 consumer.close()
 
     def _step(self, consumer: Consumer, producer: Producer, stop: Event) -> None:
-        """The order of effects. After a crash between any two of them the batch is processed again. Nothing is lost,
-        and writing the same records twice changes nothing."""
+        """One batch, with its effects in this order. After a crash between any two of them the batch is processed
+        again. Nothing is lost, and writing the same records twice changes nothing."""
         self._heartbeat.loop_turned()
         # 1. Read a batch.
         batch = self._read_batch(consumer)
@@ -118,7 +120,8 @@ class IndexLoop:
     def _write_until_durable(
         self, consumer: Consumer, batch: list[Message], stop: Event
     ) -> list[tuple[Message, str]] | None:
-        """Returns the records that can never succeed, each with its cause. None if it was stopped during a retry."""
+        """Returns the records that can never succeed, each with its cause. None if the loop was stopped during a
+        retry."""
         dead: list[tuple[Message, str]] = []
         with RetryBackoff(consumer, stop, self._carried_over) as backoff:
             while batch:
@@ -134,7 +137,7 @@ class IndexLoop:
     def _send_dead_letters(
         self, consumer: Consumer, producer: Producer, letters: list[tuple[Message, str]], stop: Event
     ) -> bool:
-        """False if it was stopped before the broker had all of them."""
+        """False if the loop was stopped before the broker had all dead letters."""
         if not letters:
             return True
         delivery = DeadLetterDelivery(producer, "index", letters)
@@ -152,27 +155,28 @@ class IndexLoop:
                     return True
 
     def _measure_freshness(self, results: Iterable[tuple[Message, RecordResult]]) -> None:
-        """A record that is `ok` is searchable from now on."""
+        """Measures how old each event is now, when its record is `ok`: from now on its effect is searchable."""
         now_ms = time.time() * 1000
         origins = (origin_ms(message) for message, result in results if result.status == "ok")
         self.freshness.add((now_ms - origin) / 1000 for origin in origins if origin is not None)
 
     def _store_offsets(self, consumer: Consumer) -> None:
-        """Stores where the consumer stands, not the last record plus one: control records of transactions have offsets
-        too, and without them the lag would never reach zero. Everything before that offset is done, because the loop
-        holds no record at this moment."""
+        """Stores the consumer's position of each partition. Everything before it is done, because the loop holds no
+        record at this moment. "Last record + 1" would stop before the control records of transactions, and the lag
+        would never reach zero."""
         changed = [
-            at
-            for at in consumer.position(consumer.assignment())
-            if at.offset >= 0 and self._stored.get(_place(at)) != at.offset
+            position
+            for position in consumer.position(consumer.assignment())
+            if position.offset >= 0 and self._stored.get(_place(position)) != position.offset
         ]
         if changed:
-            consumer.store_offsets(offsets=[self._to_commit(at) for at in changed])
-            self._stored.update({_place(at): at.offset for at in changed})
+            consumer.store_offsets(offsets=[self._with_num_deleted(position) for position in changed])
+            self._stored.update({_place(position): position.offset for position in changed})
 
-    def _to_commit(self, at: TopicPartition) -> TopicPartition:
-        place = _place(at)
-        return to_commit(place, Offset(at.offset), self._num_deleted_unread.get(place, 0))
+    def _with_num_deleted(self, position: TopicPartition) -> TopicPartition:
+        """This offset, together with the number of records that were deleted unread."""
+        place = _place(position)
+        return to_commit(place, Offset(position.offset), self._num_deleted_unread.get(place, 0))
 
     def _sweep_if_due(self) -> None:
         if time.monotonic() < self._sweep_at:
@@ -188,7 +192,8 @@ class IndexLoop:
             log.info("tombstones swept", tombstones=swept)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Called with the added partitions only: the cooperative-sticky assignor leaves the others where they are."""
+        """The client calls this with the added partitions only: the cooperative-sticky assignor leaves the others where
+        they are."""
         self._forget_stored(partitions)
         committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
         resume_points = find_resume_points(self._kafka, self._group, committed, CALL_S)
@@ -198,14 +203,14 @@ class IndexLoop:
         self._num_deleted_unread.update({place: resume.deleted for place, resume in resume_points.items()})
         if rewound := rewinds(resume_points):
             offsets = [to_commit(place, offset, self._num_deleted_unread[place]) for place, offset in rewound.items()]
-            for at in consumer.commit(offsets=offsets, asynchronous=False):
-                if at.error is not None:
-                    raise translate(at.error)
+            for result in consumer.commit(offsets=offsets, asynchronous=False):
+                if result.error is not None:
+                    raise translate(result.error)
         self._owned.update(map(_place, partitions))
         self._heartbeat.owns(self._owned)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Commits first, so that the next owner does not repeat what is done."""
+        """Commits before the partitions go, so that their next owner does not repeat what is done."""
         try:
             consumer.commit(asynchronous=False)
         except KafkaException as error:
@@ -224,8 +229,8 @@ class IndexLoop:
         self._heartbeat.owns(self._owned)
 
     def _forget_stored(self, partitions: list[TopicPartition]) -> None:
-        for at in partitions:
-            self._stored.pop(_place(at), None)
+        for partition in partitions:
+            self._stored.pop(_place(partition), None)
 
     def _new_consumer(self) -> Consumer:
         return new_consumer(
