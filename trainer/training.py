@@ -1,7 +1,7 @@
 """One training, from a feed to a package: the data set, the starting point, the steps, and what is written.
 
-Owns the order of these. The steps are done by sentence-transformers' trainer. Refuses to know the formulas: loss,
-batches, model and checkpoints have files of their own.
+Owns the order of these. The trainer of sentence-transformers does the steps. Loss, batches, model and checkpoints have
+their own files; no formula is here.
 """
 
 import math
@@ -50,11 +50,11 @@ from trainer.settings import TrainSettings
 
 _VERSIONS: Final = ("torch", "transformers", "sentence-transformers", "peft", "tokenizers", "scikit-learn", "numpy")
 _TOKEN_DROPOUT: Final = 0.5
-"""For a model made from scratch, unless the settings say otherwise."""
+"""The token dropout for a model that is made from scratch, unless the settings name another."""
 
 
 class BatchFormat(NamedTuple):
-    """How texts come to the model. Training has one format; the benchmark compares it with padded batches."""
+    """How texts are laid out for the model. Training uses `PACKED`; the benchmark compares it with padded batches."""
 
     module: Callable[[LlamaModel, PoolingMode], Any]
     features: Callable[..., Features]
@@ -66,15 +66,17 @@ PACKED: Final = BatchFormat(PackedLlama, pack_features)
 class PreparedTraining(NamedTuple):
     trainer: SentenceTransformerTrainer
     seen: dict[str, int]
-    """How many steps, tokens and posts all batches have."""
+    """The number of steps, tokens and posts in all batches."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides which package a training gives."""
+    """Everything, besides the events, that decides what package a training makes."""
 
     cut_us: Micros
+    """Only events before this time are learned from. Later ones are for the evaluation."""
     tokens: int
+    """How many tokens the model is trained on."""
     seed: int
     settings: TrainSettings
     package_id: str
@@ -88,10 +90,10 @@ class Plan:
         return _TOKEN_DROPOUT if self.start is None else 0.0
 
     def record(self, data: TrainingData) -> dict[str, Any]:
-        """What a package says of its training. The same record and the same events give the same package, file for
-        file, on the same kind of processor and also after a kill. Sums are rounded differently only with another number
-        of `threads` (torch's), with other `versions`, and with `kernels` or without. The number of BLAS's threads
-        changes nothing, so it is not recorded."""
+        """What the package says about its training. The same record and the same events give the same package, file for
+        file, on the same kind of processor, also if the training was killed and resumed. That is why the record names
+        `threads` (torch's), `versions` and `kernels`: with other values sums are rounded differently. The number of
+        threads of BLAS changes nothing, so it is not recorded."""
         return {
             "until": to_rfc3339(self.cut_us),
             "from": to_rfc3339(Micros(int(data.created_us[0]))),
@@ -107,14 +109,15 @@ class Plan:
 
 
 def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> ModelPackage | None:
-    """Writes the package to `out`, whole or not at all. Checkpoints lie beside it until then, so that a training that
-    was killed goes on with `resume`. Where `accelerate launch` runs one process for each device, the first process
-    writes the package and the others return None. Raises TrainerError, PackageError and OSError."""
+    """Trains, and writes the package to `out`, whole or not at all. Until then checkpoints are kept in a folder beside
+    `out`. With `resume` a training that was killed continues at the last checkpoint. If `accelerate launch` runs one
+    process for each device, the first process writes the package and the others return None. Raises TrainerError,
+    PackageError and OSError."""
     if out.exists():
         raise BadStart(f"{out} is there already; a package is never overwritten, choose another folder")
     data = training_data(feed, plan.cut_us, plan.settings.tasks)
     is_held_out = any(positive.at_us >= plan.cut_us for positive in feed.positives)
-    # Made before the steps: a feed that cannot be measured must fail now, not after hours of training.
+    # Made before the steps: if the feed is no good for an evaluation, that must fail now, not after hours of training.
     task = evaluation_task(feed, plan.cut_us) if is_held_out else None
     work = work_folder(out)
     record = plan.record(data)
@@ -131,7 +134,7 @@ def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: 
         manifest = replace(start.manifest, quantiles=start.manifest.quantiles | tables)
         trained = start._replace(model=start.trained_model(), manifest=manifest)
         if task is not None:
-            record |= _figures(Evaluation(feed, task), trained, work / "measured")
+            record |= _measure(Evaluation(feed, task), trained, work / "measured")
         package = write_package(out, replace(manifest, training=record), trained.model, trained.tokenizer)
     shutil.rmtree(work)
     return package
@@ -154,12 +157,12 @@ def prepare(
     progress: bool = False,
     batch_format: BatchFormat = PACKED,
 ) -> PreparedTraining:
-    """Everything up to the steps: prompts, batches, model, loss and trainer."""
+    """Does everything that comes before the steps: prompts, batches, model, loss and trainer."""
     with PartialState().main_process_first():
         prompts = _prompts(start, data, work, plan.settings.train_tokens)
     rows = TrainingRows(data)
-    share_seen = 1 - plan.token_dropout
-    lengths = np.array([math.ceil(share_seen * len(prompt)) for prompt in prompts])
+    share_kept = 1 - plan.token_dropout
+    lengths = np.array([math.ceil(share_kept * len(prompt)) for prompt in prompts])
     drawer = BatchDrawer(data, rows, lengths, plan.settings)
     batches = drawer.batches(plan.tokens, plan.seed)
     threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
@@ -180,7 +183,7 @@ def prepare(
 
 
 def _run_steps(prepared: PreparedTraining, work: Path) -> dict[str, Any]:
-    """Returns what the record says of the steps."""
+    """Runs the training steps. Returns what the record says about them."""
     with PartialState().main_process_first():
         checkpoint = last_checkpoint(work)
     prepared.trainer.train(resume_from_checkpoint=checkpoint)
@@ -189,7 +192,8 @@ def _run_steps(prepared: PreparedTraining, work: Path) -> dict[str, Any]:
 
 
 def _prompts(start: StartingPoint, data: TrainingData, work: Path, limit: int) -> list[Prompt]:
-    """Of the posts and then of the parts, cut to `limit` tokens."""
+    """The prompts of all posts and then of all parts of posts, cut to `limit` tokens. A text that cannot be encoded
+    becomes an empty prompt."""
     start.tokenizer.save_pretrained(str(work / "tokenizer"))
     manifest = start.manifest
     limits = replace(manifest.token_limits, post=min(limit, manifest.token_limits.post))
@@ -211,7 +215,7 @@ def _arguments(
         learning_rate=settings.rate,
         learning_rate_mapping={"embed_tokens": settings.embedding_rate},
         weight_decay=settings.weight_decay,
-        adam_beta2=0.98,  # batches differ by era; a longer memory would hold the gradients of eras that are over
+        adam_beta2=0.98,  # batches differ in their era; a longer memory would hold the gradients of past eras
         lr_scheduler_type="cosine",
         warmup_steps=int(settings.warmup * (len(batches) // get_world_size())),
         seed=plan.seed,
@@ -219,7 +223,7 @@ def _arguments(
         save_strategy="steps",
         save_steps=settings.checkpoint_steps,
         save_total_limit=2,
-        logging_steps=settings.checkpoint_steps,  # so that a resumed training logs the same losses
+        logging_steps=settings.checkpoint_steps,  # the same steps, so that a resumed training logs the same losses
         report_to="none",
         disable_tqdm=not progress,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -240,8 +244,9 @@ class _Trainer(SentenceTransformerTrainer):
         cast(PackedLlama, self.model[0]).restore(Path(resume_from_checkpoint))
 
 
-def _figures(evaluation: Evaluation, trained: StartingPoint, folder: Path) -> dict[str, Any]:
-    """Measures the model as a package in `folder`: only a package can be measured."""
+def _measure(evaluation: Evaluation, trained: StartingPoint, folder: Path) -> dict[str, Any]:
+    """Evaluates the trained model and returns its figures for the record. Only a package can be evaluated, so one is
+    written to `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     package = write_package(folder, trained.manifest, trained.model, trained.tokenizer)
     return {"figures": [measured.result for measured in evaluation.package(package) if measured.result.is_main]}
