@@ -174,7 +174,7 @@ def _operations_routes(retriever: Retriever, feed: HotFeed, status: Callable[[],
     router = APIRouter(tags=["operations"], responses=_REFUSED_BY_MIDDLEWARE)
 
     @router.get("/status", summary="Processes, lag, tiers, freshness")
-    def status_of_all() -> StatusResponse:
+    def whole_status() -> StatusResponse:
         return status()
 
     @router.get("/hot/positions", summary="How far the hot tier has read")
