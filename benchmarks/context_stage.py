@@ -32,7 +32,7 @@ from schemas.events import Activity, Event, PostCreated, event_key, event_topic
 from schemas.ids import Offset
 from schemas.times import now_us
 from streams.contexts.processor import CHANGELOGS, ContextProcessor
-from streams.contexts.stage import DUE_AT_ONCE
+from streams.contexts.stage import MAX_DUE_ROWS
 from streams.kafka.clients import admin, producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Output, Place
@@ -94,7 +94,7 @@ def _measure_stage(kafka: KafkaSettings, folder: Path, num_events: int) -> tuple
     feed.send(feed.posts())
     feed.send(feed.actions(MEMBERS * HISTORY))
     settings = ContextsSettings()
-    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", DUE_AT_ONCE, now_us)
+    processor = ContextProcessor(kafka, ContextRules(), folder / "rows", MAX_DUE_ROWS, now_us)
     recording = Recording(processor)
     _run(kafka, recording, settings)
     recording.recorded = Recorded()

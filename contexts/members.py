@@ -13,7 +13,7 @@ from schemas.ids import Micros, PostId, Revision
 def apply_member_event(row: MemberRow, event: MemberEvent, order: EventOrder) -> MemberChange:
     """An event that is not newer than the newest one applied changes nothing."""
     if row.state.order is not None and order <= row.state.order:
-        return MemberChange(row, note="stale-member-event")
+        return MemberChange(row, skipped_because="stale-member-event")
     return _delete(row, order) if isinstance(event, MemberDeleted) else _update(row, event, order)
 
 
@@ -26,7 +26,9 @@ def apply_member_action(row: MemberRow, action: MemberAction, now_us: Micros, ru
         return _remember_waiting_post(row, action, rules)
     changed = _apply_action(row, action, rules)
     if changed is row:
-        return MemberChange(row, note="nothing-to-forget" if action.action == "forget" else "repeated-action")
+        return MemberChange(
+            row, skipped_because="nothing-to-forget" if action.action == "forget" else "repeated-action"
+        )
     due_us = open_window_end_us(state.history_published_us, rules.history_window_s, now_us)
     state = replace(
         state,
@@ -97,7 +99,7 @@ def _remember_waiting_post(row: MemberRow, action: MemberAction, rules: ContextR
 
 def _skip(row: MemberRow, action: MemberAction) -> MemberChange:
     hops = (_erase_hop(row, action.post_id, action.at_us),) if action.action == "waits" else ()
-    return MemberChange(row, hops, note="action-of-deleted-member")
+    return MemberChange(row, hops, skipped_because="action-of-deleted-member")
 
 
 def _erase_hop(row: MemberRow, post_id: PostId, at_us: Micros) -> Hop:

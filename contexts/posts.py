@@ -8,7 +8,16 @@ from msgspec.structs import replace
 
 from contexts.actions import is_positive
 from contexts.count_buckets import bucket
-from contexts.rows import Hop, PostBody, PostChange, PostRow, PostState, Unplaced, WaitingAction, open_window_end_us
+from contexts.rows import (
+    GivenUpAction,
+    Hop,
+    PostBody,
+    PostChange,
+    PostRow,
+    PostState,
+    WaitingAction,
+    open_window_end_us,
+)
 from contexts.settings import ContextRules
 from schemas.contexts import PostContext
 from schemas.events import EventOrder, PostCreated, PostDeleted, PostEvent, PostUpdated
@@ -23,7 +32,7 @@ def apply_post_event(
     """An event that is not newer than the newest one applied changes nothing. A delete of an unknown post leaves a
     tombstone, which guards against a create that comes late."""
     if row.state.order is not None and order <= row.state.order:
-        return PostChange(row, note="stale-post-event")
+        return PostChange(row, skipped_because="stale-post-event")
     row = replace(row, state=replace(row.state, order=order, as_of_us=_later(row.state.as_of_us, order.at_us)))
     return _delete_post(row) if isinstance(event, PostDeleted) else _write_post(row, event, now_us, rules)
 
@@ -44,8 +53,9 @@ def apply_activity(row: PostRow, activity: PostActivity, now_us: Micros, rules: 
     elif positive and row.body is not None:
         row, hops = _send_to_history(row, activity.member_id, activity.action, activity.at_us, rules)
     state, publish = _counts_due(row, activity.action, now_us, rules)
-    note = "activity-for-deleted-post" if row.is_known and row.body is None else ""
-    return PostChange(row if state is row.state else replace(row, state=state), hops, publish, note=note)
+    skipped = "activity-for-deleted-post" if row.is_known and row.body is None else ""
+    row = row if state is row.state else replace(row, state=state)
+    return PostChange(row, hops, publish, skipped_because=skipped)
 
 
 def expire_waiting(row: PostRow, now_us: Micros, rules: ContextRules) -> PostChange:
@@ -56,8 +66,8 @@ def expire_waiting(row: PostRow, now_us: Micros, rules: ContextRules) -> PostCha
     # Not simply the first ones: after a step back of the clock the oldest may stand later.
     remaining = tuple(waiting for waiting in row.waiting_actions if waiting not in expired)
     cause = f"the post was not created within {rules.waiting_s / 86400:g} days"
-    unplaced = tuple(Unplaced(row.post_id, waiting.activity, cause) for waiting in expired)
-    return PostChange(replace(row, waiting_actions=remaining), unplaced=unplaced)
+    given_up = tuple(GivenUpAction(row.post_id, waiting.activity, cause) for waiting in expired)
+    return PostChange(replace(row, waiting_actions=remaining), given_up=given_up)
 
 
 def waiting_since_us(row: PostRow) -> Micros | None:
@@ -165,7 +175,7 @@ def _let_wait(row: PostRow, activity: PostActivity, now_us: Micros, rules: Conte
     """The member's row is told, so that a deletion of the member finds the action here."""
     if len(row.waiting_actions) >= rules.waiting_actions:
         cause = f"the post is not created yet and {rules.waiting_actions} actions already wait for it"
-        return PostChange(row, unplaced=(Unplaced(row.post_id, activity, cause),))
+        return PostChange(row, given_up=(GivenUpAction(row.post_id, activity, cause),))
     waiting_actions = (*row.waiting_actions, WaitingAction(activity, now_us))
     hop = Hop(activity.member_id, MemberAction(row.post_id, "waits", activity.at_us))
     return PostChange(replace(row, waiting_actions=waiting_actions), (hop,))
@@ -189,8 +199,8 @@ def _refuse(row: PostRow, refusal: PostActivity, rules: ContextRules) -> PostCha
         return PostChange(row)
     remaining = tuple(waiting for waiting in row.waiting_actions if waiting.activity.member_id != member_id)
     cause = f"the post is not created yet and the member has acted on {rules.waiting_posts} other posts that were not"
-    unplaced = tuple(Unplaced(row.post_id, activity, cause) for activity in refused)
-    return PostChange(replace(row, waiting_actions=remaining), unplaced=unplaced)
+    given_up = tuple(GivenUpAction(row.post_id, activity, cause) for activity in refused)
+    return PostChange(replace(row, waiting_actions=remaining), given_up=given_up)
 
 
 def _is_erased(activity: PostActivity, erase: PostActivity) -> bool:

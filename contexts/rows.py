@@ -100,8 +100,8 @@ class Hop(Struct, frozen=True, gc=False):
     payload: MemberAction | PostActivity
 
 
-class Unplaced(NamedTuple):
-    """An action that waited in vain for its post, and the cause that its dead letter names."""
+class GivenUpAction(NamedTuple):
+    """An action whose post does not exist and that waits no longer, and the cause that its dead letter names."""
 
     post_id: PostId
     activity: PostActivity
@@ -109,22 +109,23 @@ class Unplaced(NamedTuple):
 
 
 class PostChange(Struct, frozen=True, gc=False):
-    """What one event did to a post row. `note` names what was skipped, so that it is counted; empty if nothing was."""
+    """What one event did to a post row. `skipped_because` says why all or a part of the event's work
+    was skipped, so that it is counted; empty if nothing was skipped."""
 
     row: PostRow
     hops: tuple[Hop, ...] = ()
     publish: bool = False
-    unplaced: tuple[Unplaced, ...] = ()
-    note: str = ""
+    given_up: tuple[GivenUpAction, ...] = ()
+    skipped_because: str = ""
 
 
 class MemberChange(Struct, frozen=True, gc=False):
-    """What one event did to a member row. `note` as for posts."""
+    """What one event did to a member row. `skipped_because` as for posts."""
 
     row: MemberRow
     hops: tuple[Hop, ...] = ()
     publish: bool = False
-    note: str = ""
+    skipped_because: str = ""
 
 
 def open_window_end_us(published_us: Micros, window_s: float, now_us: Micros) -> Micros | None:

@@ -36,7 +36,7 @@ def headers_of(record: HasHeaders) -> list[tuple[str, Any]]:
     return list(headers.items() if isinstance(headers, dict) else headers)
 
 
-def origin_ms(record: HasHeaders) -> int | None:
+def read_origin_ms(record: HasHeaders) -> int | None:
     """None if the record has no such header, or if its value is not a number that Kafka could have written."""
     value = dict(headers_of(record)).get(ORIGIN_HEADER)
     return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) < 20 else None

@@ -26,7 +26,7 @@ from schemas.api import FreshnessStatus, HotPositions
 from schemas.embeddings import PostEmbedding
 from schemas.errors import BadRecord
 from schemas.events import MAX_FUTURE_US
-from schemas.headers import origin_ms
+from schemas.headers import read_origin_ms
 from schemas.ids import Generation, Micros
 from schemas.trending import decode_trending
 
@@ -233,7 +233,7 @@ def _partition_ends(messages: Iterable[Message]) -> Offsets:
 def _ages_s(messages: Iterable[Message], now_s: float) -> list[float]:
     """The age of each input event whose effect is in these records. Records of delayed publications name no event, so
     they are left out."""
-    return [now_s - origin / 1000 for origin in map(origin_ms, messages) if origin is not None]
+    return [now_s - origin / 1000 for origin in map(read_origin_ms, messages) if origin is not None]
 
 
 def _sentence(error: Exception) -> str:

@@ -1,6 +1,7 @@
-"""Processes the batches of the context stage: finds the row of each record and collects what is to be sent.
+"""Processes the batches of the context stage: finds the row of each record and collects the outputs to send.
 
-`contexts/` decides what an event does to a row. The transactional loop decides when things are sent and committed.
+`contexts/` decides what an event does to a row. The transactional loop decides when outputs are sent and committed.
+A *flush* record asks its partition to publish now everything that is delayed (`operate/wait.py` sends it).
 """
 
 import time
@@ -14,21 +15,21 @@ from confluent_kafka import Message
 
 from contexts.members import apply_member_action, apply_member_event
 from contexts.posts import apply_activity, apply_post_event, expire_waiting
-from contexts.rows import Hop, MemberChange, PostChange, Unplaced
+from contexts.rows import GivenUpAction, Hop, MemberChange, PostChange
 from contexts.settings import ContextRules
 from schemas import topics
 from schemas.errors import BadRecord
 from schemas.events import Activity, Event, MemberEvent, PostEvent, decode_event, event_order, event_time_us
-from schemas.headers import headers_of, origin_ms, with_origin
+from schemas.headers import headers_of, read_origin_ms, with_origin
 from schemas.hops import MemberAction, PostActivity, decode_member_action, decode_post_activity, encode_hop
 from schemas.ids import MemberId, Micros, Millis, Offset, Partition
 from streams.contexts.counted_offsets import offset_cells, refuse_lost_offsets
-from streams.contexts.misplaced import MisplacedRecords
 from streams.contexts.restore import restore, topic_ids
 from streams.contexts.row_store import RowStore, remove_abandoned
 from streams.contexts.table import Table, member_table, post_table
 from streams.contexts.table_partition import RowCache
-from streams.kafka.dead_letters import dead_letter_record, unplaced_record
+from streams.contexts.wrong_partition import RecordsInWrongPartition
+from streams.kafka.dead_letters import dead_letter_record, given_up_action_record
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.records import Output, Place, offset_of
 from streams.kafka.transactional_loop import OffsetsToCommit, Processed
@@ -38,7 +39,7 @@ STAGE: Final = "contexts"
 CHANGELOGS: Final = (topics.POST_CHANGELOG, topics.MEMBER_CHANGELOG)
 
 MAX_OUTPUTS: Final = 50_000
-"""A transaction has about this many outputs at most. A deleted post is taken out of up to a thousand histories, and a
+"""A transaction has about this many outputs at most. A deleted post is taken out of up to a thousand histories, so a
 batch of thousands of deletes would take longer than a transaction may."""
 CACHED_ROWS: Final = 16_000
 """For all partitions together. A member row with a full history has some 25 kB, so this is at most 400 MB."""
@@ -48,24 +49,24 @@ log = structlog.get_logger(__name__)
 
 
 class ContextProcessor:
-    """Plugs into the transactional loop. `now_us` is the clock of windows and due times. At most `due_at_once` due rows
-    of one partition go into one transaction."""
+    """Plugs into the transactional loop. `clock` gives the time for windows and due times. At most `max_due_rows` due
+    rows of one partition go into one transaction."""
 
     def __init__(
         self,
         kafka: KafkaSettings,
         rules: ContextRules,
         folder: Path,
-        due_at_once: int,
-        now_us: Callable[[], Micros],
+        max_due_rows: int,
+        clock: Callable[[], Micros],
         *,
         beat: Beat = no_beat,
     ) -> None:
         self._kafka = kafka
         self._rules = rules
         self._folder = folder
-        self._due_at_once = due_at_once
-        self._clock = now_us
+        self._max_due_rows = max_due_rows
+        self._clock = clock
         self._beat = beat
         cache = RowCache(CACHED_ROWS)
         self._posts = Table(post_table(rules), cache)
@@ -73,13 +74,14 @@ class ContextProcessor:
         # The time and the outputs of the current batch.
         self._now_us = Micros(0)
         self._outputs: list[Output] = []
-        self._skipped: Counter[str] = Counter()
+        # How many records were not applied, by cause, since the last log line.
+        self._not_applied: Counter[str] = Counter()
         self._logged_at = time.monotonic()
-        self._misplaced = MisplacedRecords(kafka.partitions)
+        self._wrong_partition = RecordsInWrongPartition(kafka.partitions)
         self._apply: dict[str, Callable[[Message], None]] = {
             topics.POSTS: self._apply_post_event,
             topics.MEMBERS: self._apply_member_event,
-            topics.ACTIVITY: self._apply_activity,
+            topics.ACTIVITY: self._forward_activity,
             topics.ACTIVITY_BY_POST: self._apply_post_activity,
             topics.ACTIONS_BY_MEMBER: self._apply_member_action,
             topics.REPUBLISH: self._apply_republish,
@@ -110,41 +112,47 @@ class ContextProcessor:
     def compact_if_due(self, interval_s: float) -> None:
         """Purges erased cells from the files of every store whose last compaction was `interval_s` ago. May run in any
         thread."""
-        if self._posts.compact_if_due(interval_s) and self._members.compact_if_due(interval_s):
-            # Only while this worker's own stores are open, or they would be removed too.
+        self._posts.compact_if_due(interval_s)
+        self._members.compact_if_due(interval_s)
+        # An open store cannot be removed. So this runs only while this worker's stores are open.
+        if self._posts.num_open and self._members.num_open:
             remove_abandoned(self._folder.parent, 2 * interval_s)
 
     def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
-        """Also sets back the counted offsets of the rows: else the next start would take the group's offsets for
-        lost."""
-        self._begin()
-        return self._finish(offsets)
+        """Stores the lower offsets with the rows too. Otherwise the next start finds the rows ahead of the group and
+        concludes that the group has lost its offsets (`counted_offsets.py`)."""
+        self._begin_batch()
+        return self._finish_batch(offsets)
 
     def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
-        """Delayed publications that are due, and waiting actions whose time is over."""
-        self._begin()
-        flushed = _flushed(records)
-        due_posts = list(self._posts.due(self._now_us, flushed, self._due_at_once))
-        due_members = list(self._members.due(self._now_us, flushed, self._due_at_once))
+        """Delayed publications that are due, and waiting actions that are given up. A flush record in `records` makes
+        the publications due that were delayed before this batch. `process` does the same with those that the batch
+        itself delays."""
+        self._begin_batch()
+        flushed = _flushed_partitions(records)
+        due_posts = list(self._posts.due(self._now_us, flushed, self._max_due_rows))
+        due_members = list(self._members.due(self._now_us, flushed, self._max_due_rows))
         if not due_posts and not due_members:
             return None
         for partition, post_id in due_posts:
             self._process_due_post(partition, post_id, flushed)
         for partition, member_id in due_members:
-            self._members.mark_for_publication(partition, member_id, None)
-        # Without outputs there is no transaction: it would change nothing, and the next call would want it again.
-        return self._finish({}) or None
+            self._members.mark_for_publication(partition, member_id, origin_ms=None)
+        # There are no outputs if the index named rows that turn out not to be due. Then None instead of an empty list:
+        # an empty transaction would change nothing, the same rows would still be due, and the loop would commit empty
+        # transactions for ever.
+        return self._finish_batch({}) or None
 
     def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:
-        self._begin()
+        self._begin_batch()
         num_records = 0
         while num_records < len(records) and len(self._outputs) < MAX_OUTPUTS:
             self._apply_record(records[num_records])
             num_records += 1
-        for partition in _flushed(records[:num_records]):
-            self._posts.mark_delayed_of_batch(partition)
-            self._members.mark_delayed_of_batch(partition)
-        return Processed(self._finish(offsets_to_commit(records[num_records:])), num_records)
+        for partition in _flushed_partitions(records[:num_records]):
+            self._posts.publish_delayed_now(partition)
+            self._members.publish_delayed_now(partition)
+        return Processed(self._finish_batch(offsets_to_commit(records[num_records:])), num_records)
 
     def on_committed(self, last_written: Mapping[Place, Offset]) -> None:
         def last_offset(changelog: str, partition: Partition) -> Offset | None:
@@ -152,16 +160,16 @@ class ContextProcessor:
 
         self._posts.on_committed(last_offset)
         self._members.on_committed(last_offset)
-        self._log_skipped()
-        self._misplaced.log_new()
+        self._log_not_applied()
+        self._wrong_partition.log_new()
 
-    def _begin(self) -> None:
+    def _begin_batch(self) -> None:
         self._now_us = self._clock()
         self._outputs = []
 
-    def _finish(self, offsets: Mapping[Place, Offset]) -> list[Output]:
-        """All outputs of the batch. The hops are there already. Contexts come before changelog records: publishing
-        changes rows too."""
+    def _finish_batch(self, offsets: Mapping[Place, Offset]) -> list[Output]:
+        """Returns all outputs of the batch. `_outputs` already holds the hops. Publish first, then write the changelog:
+        publishing changes rows (revision, due time), and the changelog must hold that."""
         for table in (self._posts, self._members):
             self._outputs += table.publish(self._now_us)
             self._outputs += table.changelog_records(offset_cells(offsets, table.spec.changelog))
@@ -169,13 +177,13 @@ class ContextProcessor:
 
     def _apply_record(self, record: Message) -> None:
         try:
-            moved = self._misplaced.moved(record)
-            if moved is None:
+            moved_record = self._wrong_partition.moved(record)
+            if moved_record is None:
                 self._apply[record.topic() or ""](record)
             else:
-                self._outputs.append(moved)
+                self._outputs.append(moved_record)
         except BadRecord as error:
-            self._skipped["dead-letter"] += 1
+            self._not_applied["dead-letter"] += 1
             self._outputs.append(dead_letter_record(STAGE, record, str(error)))
 
     def _apply_post_event(self, record: Message) -> None:
@@ -192,29 +200,29 @@ class ContextProcessor:
         change = apply_member_event(self._members[partition][member_id], event, order)
         self._apply_change(self._members, partition, member_id, change, _timestamp(record))
 
-    def _apply_activity(self, record: Message) -> None:
-        """Sends the activity on to its post, and changes no row."""
+    def _forward_activity(self, record: Message) -> None:
+        """Passes the activity on to the partition of its post, and changes no row."""
         event = cast(Activity, _decode(topics.ACTIVITY, record))
-        place = _partition(record), offset_of(record)
-        payload = PostActivity(MemberId(event.member_id), event.action, event_time_us(event), event.dwell_ms, *place)
-        self._send_hops((Hop(event.post_id, payload),), _timestamp(record))
+        source = _partition(record), offset_of(record)
+        payload = PostActivity(MemberId(event.member_id), event.action, event_time_us(event), event.dwell_ms, *source)
+        self._add_hops((Hop(event.post_id, payload),), _timestamp(record))
 
     def _apply_post_activity(self, record: Message) -> None:
         activity = decode_post_activity(record.value() or b"")
         partition, post_id = _partition(record), _entity_id(record)
         change = apply_activity(self._posts[partition][post_id], activity, self._now_us, self._rules)
-        self._apply_change(self._posts, partition, post_id, change, _origin(record))
-        if change.unplaced:
-            self._send_unplaced(change.unplaced)
+        self._apply_change(self._posts, partition, post_id, change, _origin_ms(record))
+        self._add_dead_letters(change.given_up)
 
     def _apply_member_action(self, record: Message) -> None:
         action = decode_member_action(record.value() or b"")
         partition, member_id = _partition(record), _entity_id(record)
         change = apply_member_action(self._members[partition][member_id], action, self._now_us, self._rules)
-        self._apply_change(self._members, partition, member_id, change, _origin(record))
+        self._apply_change(self._members, partition, member_id, change, _origin_ms(record))
 
     def _apply_republish(self, record: Message) -> None:
-        """Publishes the post and the member with this key again. A record without a key may be a flush."""
+        """Publishes the post and the member with this key again. A record without a key may be a flush, which
+        `due_outputs` and `process` handle."""
         if record.key():
             for table in (self._posts, self._members):
                 table.mark_for_republication(_partition(record), _entity_id(record), _timestamp(record))
@@ -227,41 +235,41 @@ class ContextProcessor:
         change: PostChange | MemberChange,
         origin_ms: Millis,
     ) -> None:
-        if change.note:
-            self._skipped[change.note] += 1
+        if change.skipped_because:
+            self._not_applied[change.skipped_because] += 1
         table[partition][entity_id] = change.row
         if change.hops:
-            self._send_hops(change.hops, origin_ms)
+            self._add_hops(change.hops, origin_ms)
         if change.publish:
             table.mark_for_publication(partition, entity_id, origin_ms)
 
     def _process_due_post(self, partition: Partition, post_id: str, flushed: frozenset[Partition]) -> None:
-        """A post is due when its delayed counts are to be published, or when an action has waited too long for it."""
+        """A post is due when its delayed counts must be published, or when an action has waited too long for it."""
         rows = self._posts[partition]
         change = expire_waiting(rows[post_id], self._now_us, self._rules)
-        if change.unplaced:
+        if change.given_up:
             rows[post_id] = change.row
-            self._send_unplaced(change.unplaced)
+            self._add_dead_letters(change.given_up)
         publish_us = change.row.state.publish_due_us
         if publish_us is not None and (publish_us <= self._now_us or partition in flushed):
-            self._posts.mark_for_publication(partition, post_id, None)
+            self._posts.mark_for_publication(partition, post_id, origin_ms=None)
 
-    def _send_hops(self, hops: Iterable[Hop], origin_ms: Millis) -> None:
+    def _add_hops(self, hops: Iterable[Hop], origin_ms: Millis) -> None:
         headers = with_origin(origin_ms)
         for hop in hops:
             topic = topics.ACTIONS_BY_MEMBER if isinstance(hop.payload, MemberAction) else topics.ACTIVITY_BY_POST
             self._outputs.append(Output(topic, hop.entity_id.encode(), encode_hop(hop.payload), headers))
 
-    def _send_unplaced(self, unplaced: Iterable[Unplaced]) -> None:
-        for action in unplaced:
-            self._skipped["dead-letter"] += 1
-            self._outputs.append(unplaced_record(action))
+    def _add_dead_letters(self, given_up: Iterable[GivenUpAction]) -> None:
+        for action in given_up:
+            self._not_applied["dead-letter"] += 1
+            self._outputs.append(given_up_action_record(action))
 
-    def _log_skipped(self) -> None:
-        """From time to time logs how many records were skipped since the last time."""
-        if self._skipped and time.monotonic() > self._logged_at + _LOG_EVERY_S:
-            log.info("skipped", **self._skipped)
-            self._skipped.clear()
+    def _log_not_applied(self) -> None:
+        """Logs from time to time how many records were not applied since the last log line, by cause."""
+        if self._not_applied and time.monotonic() > self._logged_at + _LOG_EVERY_S:
+            log.info("skipped", **self._not_applied)
+            self._not_applied.clear()
             self._logged_at = time.monotonic()
 
 
@@ -285,14 +293,14 @@ def _timestamp(record: Message) -> Millis:
     return Millis(record.timestamp()[1])
 
 
-def _origin(record: Message) -> Millis:
-    """The timestamp of the input record behind a hop; the hop's own timestamp if it does not carry one."""
-    origin = origin_ms(record)
+def _origin_ms(record: Message) -> Millis:
+    """The timestamp of the input record that caused this hop; the hop's own timestamp if it carries none."""
+    origin = read_origin_ms(record)
     return _timestamp(record) if origin is None else Millis(origin)
 
 
-def _flushed(records: Sequence[Message]) -> frozenset[Partition]:
-    """The partitions that a flush record asks to publish everything that is delayed."""
+def _flushed_partitions(records: Sequence[Message]) -> frozenset[Partition]:
+    """The partitions with a flush record."""
     return frozenset(
         _partition(record)
         for record in records

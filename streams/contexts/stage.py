@@ -18,7 +18,7 @@ from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import ContextsSettings, KafkaSettings
 
 ROWS_FOLDER: Final = "rows"
-DUE_AT_ONCE: Final = 1000
+MAX_DUE_ROWS: Final = 1000
 """At most this many due rows of one partition go into one transaction; a member's context has up to 50 kB."""
 _COMPACTION_CHECK_S: Final = 60.0
 
@@ -37,10 +37,10 @@ class ContextStage:
         *,
         heartbeat: Heartbeat = NO_HEARTBEAT,
     ) -> None:
-        due_at_once = min(settings.batch_records, DUE_AT_ONCE)
+        max_due_rows = min(settings.batch_records, MAX_DUE_ROWS)
         self._erase_within_s = kafka.erase_within_s
         rows = data_dir / ROWS_FOLDER / slot
-        self._processor = ContextProcessor(kafka, rules, rows, due_at_once, now_us, beat=heartbeat.still_working)
+        self._processor = ContextProcessor(kafka, rules, rows, max_due_rows, now_us, beat=heartbeat.still_working)
         self._loop = TransactionalLoop(
             kafka,
             self._processor,

@@ -63,7 +63,7 @@ def member_table(rules: ContextRules) -> TableSpec[MemberRow]:
 
 
 class Table(Generic[_Row]):
-    """For one thread, but for `compact_if_due`."""
+    """For one thread, but for `compact_if_due` and `num_open`."""
 
     def __init__(self, spec: TableSpec[_Row], cache: RowCache) -> None:
         self.spec = spec
@@ -82,12 +82,15 @@ class Table(Generic[_Row]):
             if partition is not None:
                 partition.close()
 
-    def compact_if_due(self, interval_s: float) -> int:
-        """See `RowStore.compact_if_due`. May run in any thread. Returns how many partitions are open."""
-        partitions = list(self._partitions.values())
-        for partition in partitions:
+    @property
+    def num_open(self) -> int:
+        """How many partitions are open."""
+        return len(self._partitions)
+
+    def compact_if_due(self, interval_s: float) -> None:
+        """See `RowStore.compact_if_due`. May run in any thread."""
+        for partition in list(self._partitions.values()):
             partition.store.compact_if_due(interval_s)
-        return len(partitions)
 
     def __getitem__(self, partition: Partition) -> TablePartition[_Row]:
         return self._partitions[partition]
@@ -106,11 +109,11 @@ class Table(Generic[_Row]):
         if self[partition][entity_id].state.revision:
             self.mark_for_publication(partition, entity_id, origin_ms)
 
-    def mark_delayed_of_batch(self, partition: Partition) -> None:
-        """Marks the entities whose publication the current batch has delayed."""
+    def publish_delayed_now(self, partition: Partition) -> None:
+        """Publishes with the current batch what the batch itself has delayed."""
         for entity_id, row in self[partition].rows_of_batch():
             if row.state.publish_due_us is not None:
-                self.mark_for_publication(partition, entity_id, None)
+                self.mark_for_publication(partition, entity_id, origin_ms=None)
 
     def due(self, now_us: Micros, flushed: frozenset[Partition], limit: int) -> Iterator[tuple[Partition, str]]:
         """The entities whose rows must be looked at now, at most `limit` of each partition; of a flushed partition also

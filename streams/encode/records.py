@@ -19,7 +19,7 @@ from schemas import topics
 from schemas.contexts import Context, MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, encode_embedding, pack_vector
 from schemas.errors import BadRecord
-from schemas.headers import origin_ms, with_origin
+from schemas.headers import read_origin_ms, with_origin
 from schemas.ids import Generation, Kind, Offset
 from streams.encode.metrics import EncodeMetrics
 from streams.errors import Stopped
@@ -148,7 +148,7 @@ class EncodeRecords:
             except BadRecord as error:
                 letters.append(_dead_letter(message, str(error)))
                 continue
-            newest[key] = _newer(newest.get(key), _Newest(message, context, origin_ms(message)))
+            newest[key] = _newer(newest.get(key), _Newest(message, context, read_origin_ms(message)))
         return list(newest.values()), letters
 
     def _decode_record(self, message: Message) -> tuple[bytes, Context]:

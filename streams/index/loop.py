@@ -15,7 +15,7 @@ from indexer.errors import TierUnavailable
 from indexer.freshness import FreshnessWindow
 from indexer.tiers import ColdTier
 from schemas import stages
-from schemas.headers import origin_ms
+from schemas.headers import read_origin_ms
 from schemas.ids import Generation, Micros, Offset, Partition
 from schemas.times import now_us
 from streams.errors import StreamsError
@@ -157,7 +157,7 @@ class IndexLoop:
     def _measure_freshness(self, results: Iterable[tuple[Message, RecordResult]]) -> None:
         """Measures how old each event is now, when its record is `ok`: from now on its effect is searchable."""
         now_ms = time.time() * 1000
-        origins = (origin_ms(message) for message, result in results if result.status == "ok")
+        origins = (read_origin_ms(message) for message, result in results if result.status == "ok")
         self.freshness.add((now_ms - origin) / 1000 for origin in origins if origin is not None)
 
     def _store_offsets(self, consumer: Consumer) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from confluent_kafka import Message
 
-from contexts.rows import Unplaced
+from contexts.rows import GivenUpAction
 from schemas import topics
 from schemas.dead_letters import DeadLetterCause, Headers, to_headers
 from schemas.events import Activity, event_key
@@ -41,16 +41,16 @@ def size_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     return len(key or b"") + len(value or b"") + header_bytes
 
 
-def unplaced_record(unplaced: Unplaced) -> Output:
-    """The dead letter of an activity whose post never came. It holds the input event again, so that it can be replayed
-    once the post is there. The activity was never counted."""
-    activity = unplaced.activity
+def given_up_action_record(given_up: GivenUpAction) -> Output:
+    """The dead letter of an action whose post never came. It holds the input event again, so that it can be replayed
+    once the post is there. The action was never counted."""
+    activity = given_up.activity
     event = Activity(
         member_id=activity.member_id,
-        post_id=unplaced.post_id,
+        post_id=given_up.post_id,
         action=activity.action,  # type: ignore[arg-type]  # `erase` and `refuse` never wait
         at=EPOCH + activity.at_us * MICROSECOND,
         dwell_ms=activity.dwell_ms,
     )
-    cause = DeadLetterCause(_STAGE, topics.ACTIVITY, activity.partition, activity.offset, unplaced.cause)
+    cause = DeadLetterCause(_STAGE, topics.ACTIVITY, activity.partition, activity.offset, given_up.cause)
     return Output(topics.DEAD_LETTERS, event_key(event).encode(), msgspec.json.encode(event), to_headers(cause))

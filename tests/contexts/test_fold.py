@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from contexts.id_log import IDS_IN_CHUNK
 from contexts.members import apply_member_action, apply_member_event, publish_member
 from contexts.posts import apply_activity, apply_post_event, publish_post
-from contexts.rows import Hop, MemberRow, PostRow, Unplaced
+from contexts.rows import GivenUpAction, Hop, MemberRow, PostRow
 from contexts.settings import ContextRules
 from schemas.contexts import HistoryEntry
 from schemas.events import (
@@ -43,7 +43,7 @@ class Fold:
     def __init__(self, rules: ContextRules = RULES) -> None:
         self.posts: dict[str, PostRow] = {}
         self.members: dict[str, MemberRow] = {}
-        self.given_up: list[Unplaced] = []
+        self.given_up: list[GivenUpAction] = []
         self._rules = rules
 
     def add(self, event: Event) -> None:
@@ -69,7 +69,7 @@ class Fold:
 
     def _apply(self, rows: dict[str, Any], entity_id: str, change: Any) -> None:
         rows[entity_id] = change.row
-        self.given_up += getattr(change, "unplaced", ())
+        self.given_up += getattr(change, "given_up", ())
         for hop in change.hops:
             self._hop(hop)
 

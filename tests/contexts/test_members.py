@@ -86,7 +86,7 @@ def test_an_equal_action_is_in_the_history_once() -> None:
     row = member_after(member_action("like", "p1", 4))
     change = member_step(row, member_action("like", "p1", 4))
     assert change.row is row
-    assert (change.publish, change.note) == (False, "repeated-action")
+    assert (change.publish, change.skipped_because) == (False, "repeated-action")
     assert (
         len(
             posts_of(
@@ -118,7 +118,7 @@ def test_a_deleted_post_leaves_the_history() -> None:
     change = member_step(row, member_action("forget", "p1", 9))
     assert posts_of(change.row) == ["p2"]
     assert change.publish
-    assert member_step(change.row, member_action("forget", "p1", 9)).note == "nothing-to-forget"
+    assert member_step(change.row, member_action("forget", "p1", 9)).skipped_because == "nothing-to-forget"
 
 
 # Windows.
@@ -180,7 +180,7 @@ def test_actions_of_a_deleted_member_are_skipped_until_a_newer_profile() -> None
     row = member_after(member_updated(1), member_deleted(5))
     change = member_step(row, member_action("like", "p1", 7))
     assert change.row is row
-    assert (change.publish, change.note) == (False, "action-of-deleted-member")
+    assert (change.publish, change.skipped_because) == (False, "action-of-deleted-member")
     back = member_step(row, member_updated(8)).row
     assert posts_of(member_step(back, member_action("like", "p1", 9)).row) == ["p1"]
 

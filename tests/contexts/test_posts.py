@@ -68,7 +68,7 @@ def test_a_stale_event_changes_nothing_and_is_noted() -> None:
     row = post_after(post_created(1), post_deleted(5))
     change = post_step(row, post_updated(4))
     assert change.row is row
-    assert (change.note, change.publish, change.hops) == ("stale-post-event", False, ())
+    assert (change.skipped_because, change.publish, change.hops) == ("stale-post-event", False, ())
 
 
 def test_a_delete_of_a_post_never_seen_is_published_and_guards() -> None:
@@ -134,7 +134,7 @@ def test_a_hide_goes_to_the_member_also_when_the_post_is_unknown() -> None:
 def test_activity_for_a_deleted_post_is_counted_and_makes_no_history() -> None:
     change = post_step(post_after(post_created(0), post_deleted(2)), post_activity("like"))
     assert (change.row.state.counts, change.hops, change.publish) == ({"like": 1}, (), False)
-    assert change.note == "activity-for-deleted-post"
+    assert change.skipped_because == "activity-for-deleted-post"
 
 
 # Activity before its post.
@@ -165,7 +165,7 @@ def test_too_much_waiting_is_a_dead_letter_and_is_not_counted() -> None:
     row = post_after(post_activity("like", 1), post_activity("like", 2), rules=rules)
     change = post_step(row, post_activity("share", 3), rules=rules)
     assert change.row is row
-    (letter,) = change.unplaced
+    (letter,) = change.given_up
     assert (letter.post_id, letter.activity.action, letter.activity.offset) == ("p", "share", 7)
     assert "2 actions already wait" in letter.cause
 
@@ -174,7 +174,7 @@ def test_what_has_waited_for_seven_days_is_a_dead_letter() -> None:
     row = post_step(post_step(POST, post_activity("like"), 0).row, post_activity("share"), 10).row
     assert waiting_since_us(row) == us(0)
     change = expire_waiting(row, us(7 * DAY_S), RULES)
-    assert [letter.activity.action for letter in change.unplaced] == ["like"]
+    assert [letter.activity.action for letter in change.given_up] == ["like"]
     assert [waiting.activity.action for waiting in change.row.waiting_actions] == ["share"]
     assert waiting_since_us(change.row) == us(10)
 
@@ -183,7 +183,7 @@ def test_a_clock_that_steps_back_gives_up_what_has_waited_and_nothing_else() -> 
     row = post_step(post_step(POST, post_activity("like"), 50).row, post_activity("share"), 10).row
     assert waiting_since_us(row) == us(10)
     change = expire_waiting(row, us(7 * DAY_S + 10), RULES)
-    assert [letter.activity.action for letter in change.unplaced] == ["share"]
+    assert [letter.activity.action for letter in change.given_up] == ["share"]
     assert [waiting.activity.action for waiting in change.row.waiting_actions] == ["like"]
 
 

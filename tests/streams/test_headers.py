@@ -7,7 +7,7 @@ import pytest
 from schemas import topics
 from schemas.contexts import encode_context
 from schemas.embeddings import encode_embedding
-from schemas.headers import UNREADABLE, headers_of, origin_ms
+from schemas.headers import UNREADABLE, headers_of, read_origin_ms
 from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
@@ -30,7 +30,7 @@ def test_all_headers_of_the_record_are_lost_and_nothing_else(clean_topics: Runni
     send_strange(kafka, topics.POSTS, [("p", b"{}")])
     (record,) = read_topic(kafka, topics.POSTS)
     for _ in range(3):
-        assert (headers_of(record), origin_ms(record)) == ([UNREADABLE], None)
+        assert (headers_of(record), read_origin_ms(record)) == ([UNREADABLE], None)
     assert (record.key(), record.value()) == (b"p", b"{}")
 
 

@@ -112,7 +112,7 @@ def test_a_row_that_is_not_due_as_its_cell_says_is_looked_at_once(tmp_path: Path
         wrong.take(like("p"))
         table = wrong.processor._posts[ONLY]
         for entity_id in ("p", "nobody"):
-            table.due.set(entity_id, table.due.get("p")._replace(at_us=Micros(1)))  # type: ignore[union-attr]
+            table.due.set(entity_id, table.due.get("p")._replace(stored_us=Micros(1)))  # type: ignore[union-attr]
         assert [len(outputs) for outputs in wrong.transactions_that_are_due()] == [2]
         wrong.now_us += 7 * DAY_US
         assert letters(wrong.transactions_that_are_due()) == [b"m"]

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from schemas import topics
 from schemas.errors import BadRecord
-from streams.contexts import misplaced
-from streams.contexts.misplaced import MisplacedRecords
+from streams.contexts import wrong_partition
+from streams.contexts.wrong_partition import RecordsInWrongPartition
 from streams.kafka.clients import producer_config
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Output
@@ -32,18 +32,18 @@ def record(topic: str = topics.POSTS, partition: int = WRONG, **over: Any) -> Me
 
 @pytest.mark.parametrize("topic", [topics.POSTS, topics.MEMBERS, topics.REPUBLISH])
 def test_a_record_is_moved_unchanged_and_only_once(topic: str) -> None:
-    misplaced_records = MisplacedRecords(NUM_PARTITIONS)
-    sent = misplaced_records.moved(record(topic))
+    checked = RecordsInWrongPartition(NUM_PARTITIONS)
+    sent = checked.moved(record(topic))
     assert sent == Output(topic, b"p1", b"v", [("a", b"1"), ("b", None)], RIGHT, 5)  # type: ignore[list-item, arg-type]
     assert sent.partition is not None
-    assert misplaced_records.moved(record(topic, sent.partition)) is None
-    assert misplaced_records.num_records == {topic: 1}
+    assert checked.moved(record(topic, sent.partition)) is None
+    assert checked.num_records == {topic: 1}
 
 
 def test_an_activity_is_counted_and_stays() -> None:
-    misplaced_records = MisplacedRecords(NUM_PARTITIONS)
-    assert misplaced_records.moved(record(topics.ACTIVITY)) is None
-    assert misplaced_records.num_records == {topics.ACTIVITY: 1}
+    checked = RecordsInWrongPartition(NUM_PARTITIONS)
+    assert checked.moved(record(topics.ACTIVITY)) is None
+    assert checked.num_records == {topics.ACTIVITY: 1}
 
 
 @pytest.mark.parametrize(
@@ -57,31 +57,31 @@ def test_an_activity_is_counted_and_stays() -> None:
     ids=["without a key", "a flush", "a hop", "in its place"],
 )
 def test_a_record_that_may_stay_is_not_counted(in_place: Message) -> None:
-    misplaced_records = MisplacedRecords(NUM_PARTITIONS)
-    assert (misplaced_records.moved(in_place), misplaced_records.num_records) == (None, {})
+    checked = RecordsInWrongPartition(NUM_PARTITIONS)
+    assert (checked.moved(in_place), checked.num_records) == (None, {})
 
 
 def test_a_moved_record_without_a_timestamp_gets_the_time_of_its_sending() -> None:
-    sent = MisplacedRecords(NUM_PARTITIONS).moved(record(timestamp=(TIMESTAMP_NOT_AVAILABLE, -1)))
+    sent = RecordsInWrongPartition(NUM_PARTITIONS).moved(record(timestamp=(TIMESTAMP_NOT_AVAILABLE, -1)))
     assert sent is not None
     assert sent.timestamp_ms is None
 
 
 def test_a_record_that_came_in_compressed_and_is_too_large_to_be_sent_is_a_bad_one() -> None:
     with pytest.raises(BadRecord, match="use partitioner=murmur2_random"):
-        MisplacedRecords(NUM_PARTITIONS).moved(record(value=bytes(8_000_000 * 2)))
+        RecordsInWrongPartition(NUM_PARTITIONS).moved(record(value=bytes(8_000_000 * 2)))
 
 
 def test_the_log_says_it_once_a_minute_for_each_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1000.0
-    monkeypatch.setattr(misplaced.time, "monotonic", lambda: now_s)
-    misplaced_records = MisplacedRecords(NUM_PARTITIONS)
+    monkeypatch.setattr(wrong_partition.time, "monotonic", lambda: now_s)
+    checked = RecordsInWrongPartition(NUM_PARTITIONS)
 
     def logged(*records: Message) -> list[tuple[str, int, int]]:
-        for misplaced_record in records:
-            misplaced_records.moved(misplaced_record)
+        for record_to_check in records:
+            checked.moved(record_to_check)
         with capture_logs() as lines:
-            misplaced_records.log_new()
+            checked.log_new()
         assert all("set partitioner=murmur2_random" in line["event"] for line in lines)
         return [(line["topic"], line["num_records"], line["so_far"]) for line in lines]
 

@@ -20,7 +20,7 @@ from streams.kafka.partitions import partition_of
 from streams.kafka.records import Output
 
 _MOVED: Final = frozenset((topics.POSTS, topics.MEMBERS, topics.REPUBLISH))
-"""A misplaced activity is counted but not moved: its hop goes to the partition of its post in any case."""
+"""An activity in a wrong partition is counted but not moved: its hop goes to the partition of its post in any case."""
 _CHECKED: Final = _MOVED | {topics.ACTIVITY}
 _CACHED_KEYS: Final = 16_384
 """Members act again and again, and to hash a key takes as long as to decode its event."""
@@ -29,7 +29,7 @@ _LOG_EVERY_S: Final = 60.0
 log = structlog.get_logger(__name__)
 
 
-class MisplacedRecords:
+class RecordsInWrongPartition:
     """For one thread. Every topic has `num_partitions`."""
 
     def __init__(self, num_partitions: int) -> None:
@@ -60,7 +60,7 @@ class MisplacedRecords:
         return Output(topic, key, record.value(), headers or None, partition, _timestamp(record))
 
     def log_new(self) -> None:
-        """Warns of the misplaced records since the last warning: once a minute for each topic."""
+        """Warns of the records in wrong partitions since the last warning: once a minute for each topic."""
         if self.num_records == self._num_logged:
             return
         now = time.monotonic()
