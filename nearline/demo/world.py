@@ -90,8 +90,8 @@ def make_world(seed: int, now: datetime, size: WorldSize = DEMO_SIZE) -> World:
     return _WorldMaker(seed, now, size).make()
 
 
-class Writer:
-    """Makes up texts about a subject, never the text of a post twice."""
+class _Writer:
+    """Makes up texts about a subject. No two posts get the same text."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -99,9 +99,9 @@ class Writer:
         self._words = {name: rng.sample(SUBJECTS[name], len(SUBJECTS[name])) for name in self._subjects}
         self._written: set[str] = set()
 
-    def post(self, subject: str) -> str:
-        second = self._rng.choice(self._subjects)
-        while (text := self._compose(subject, second)) in self._written:
+    def post_text(self, subject: str) -> str:
+        second_subject = self._rng.choice(self._subjects)
+        while (text := self._compose(subject, second_subject)) in self._written:
             pass
         self._written.add(text)
         return text
@@ -114,24 +114,24 @@ class Writer:
     def skills(self, subject: str) -> list[str]:
         return self._rng.sample(SUBJECTS[subject], 4)
 
-    def _compose(self, subject: str, second: str) -> str:
+    def _compose(self, subject: str, second_subject: str) -> str:
         sentences = self._rng.sample(SENTENCES, self._rng.choice((2, 2, 3, 3, 4)))
-        return " ".join(self._fill(sentence, subject, second) for sentence in sentences)
+        return " ".join(self._fill(sentence, subject, second_subject) for sentence in sentences)
 
-    def _fill(self, sentence: str, subject: str, second: str) -> str:
-        slots = {slot: self._word(subject, second) for slot in "abcd"}
+    def _fill(self, sentence: str, subject: str, second_subject: str) -> str:
+        slots = {slot: self._word(subject, second_subject) for slot in "abcd"}
         text = sentence.format(**slots, adj=self._rng.choice(ADJECTIVES))
         return text[0].upper() + text[1:]
 
-    def _word(self, subject: str, second: str) -> str:
+    def _word(self, subject: str, second_subject: str) -> str:
         draw = self._rng.random()
         if draw < SUBJECT_SHARE:
-            return self._favourite(subject)
+            return self._word_of(subject)
         if draw < SUBJECT_SHARE + SECOND_SUBJECT_SHARE:
-            return self._favourite(second)
+            return self._word_of(second_subject)
         return self._rng.choice(COMMON)
 
-    def _favourite(self, subject: str) -> str:
+    def _word_of(self, subject: str) -> str:
         """A word of the subject. Some words are picked more often than others."""
         words = self._words[subject]
         return words[int(len(words) * self._rng.random() ** 1.5)]
@@ -140,7 +140,7 @@ class Writer:
 class _WorldMaker:
     def __init__(self, seed: int, now: datetime, size: WorldSize) -> None:
         self._rng = random.Random(seed)
-        self._writer = Writer(self._rng)
+        self._writer = _Writer(self._rng)
         self._size = size
         self._now = now
         self._start = now - timedelta(days=size.days)
@@ -148,11 +148,11 @@ class _WorldMaker:
         self._events: list[tuple[datetime, int, Event]] = []
 
     def make(self) -> World:
-        members = [self._member(number) for number in range(self._size.members)]
-        posts = self._posts(members)
-        self._activity(members, posts)
-        deleted_posts = self._post_changes(posts)
-        deleted_members = self._member_deletes(members)
+        members = [self._add_member(number) for number in range(self._size.members)]
+        posts = self._add_posts(members)
+        self._add_activity(members, posts)
+        deleted_posts = self._add_post_changes(posts)
+        deleted_members = self._add_member_deletes(members)
         self._events.sort(key=lambda entry: entry[:2])
         truth = Truth(
             {post.post_id: post.subject for post in posts},
@@ -175,15 +175,16 @@ class _WorldMaker:
 
     # Members
 
-    def _member(self, number: int) -> _Member:
+    def _add_member(self, number: int) -> _Member:
+        """Adds the events of its profile, and returns the member."""
         first_interests = tuple(self._rng.sample(self._subjects, self._rng.choice((1, 2, 2, 3))))
         final_interests = self._changed(first_interests) if self._rng.random() < 0.3 else first_interests
         changes_at = self._random_time(self._start, self._start + (self._now - self._start) * 0.6)
         member = _Member(f"m{number:05d}", first_interests, final_interests, changes_at)
         if self._rng.random() < 0.93:  # the others have no profile
-            self._profile(member, self._start)
+            self._add_profile(member, self._start)
             if final_interests != first_interests:
-                self._profile(member, changes_at)
+                self._add_profile(member, changes_at)
         return member
 
     def _changed(self, interests: tuple[str, ...]) -> tuple[str, ...]:
@@ -191,7 +192,7 @@ class _WorldMaker:
         new = self._rng.choice([subject for subject in self._subjects if subject not in interests])
         return (*interests[1:], new)
 
-    def _profile(self, member: _Member, at: datetime) -> None:
+    def _add_profile(self, member: _Member, at: datetime) -> None:
         interests = member.interests_at(at)
         main_interest = interests[0]
         event = {
@@ -205,7 +206,8 @@ class _WorldMaker:
         }
         self._add(at, event)
 
-    def _member_deletes(self, members: Sequence[_Member]) -> list[str]:
+    def _add_member_deletes(self, members: Sequence[_Member]) -> list[str]:
+        """Deletes one member of a hundred. Returns their ids."""
         leaving = self._rng.sample(members, len(members) // 100)
         for member in leaving:
             self._add(self._now, {"type": "member.deleted", "member_id": member.member_id, "at": _rfc3339(self._now)})
@@ -213,30 +215,30 @@ class _WorldMaker:
 
     # Posts
 
-    def _posts(self, members: Sequence[_Member]) -> list[_Post]:
+    def _add_posts(self, members: Sequence[_Member]) -> list[_Post]:
         moments = sorted(self._random_time(self._start, self._now) for _ in range(self._size.posts))
-        return [self._post(number, at, self._rng.choice(members)) for number, at in enumerate(moments)]
+        return [self._add_post(number, at, self._rng.choice(members)) for number, at in enumerate(moments)]
 
-    def _post(self, number: int, at: datetime, author: _Member) -> _Post:
+    def _add_post(self, number: int, at: datetime, author: _Member) -> _Post:
         subject = self._rng.choice(author.interests_at(at))
         post = _Post(f"p{number:06d}", author.member_id, subject, at)
-        self._add(at, {"type": "post.created", **self._body(post)})
+        self._add(at, {"type": "post.created", **self._body_with_new_text(post)})
         return post
 
-    def _body(self, post: _Post) -> Event:
+    def _body_with_new_text(self, post: _Post) -> Event:
         return {
             "post_id": post.post_id,
             "author_id": post.author_id,
-            "text": self._writer.post(post.subject),
+            "text": self._writer.post_text(post.subject),
             "language": "en",
             "created_at": _rfc3339(post.created_at),
         }
 
-    def _post_changes(self, posts: Sequence[_Post]) -> list[str]:
-        """Updates three posts of a hundred, and deletes two of a hundred."""
+    def _add_post_changes(self, posts: Sequence[_Post]) -> list[str]:
+        """Updates three posts of a hundred, and deletes two of a hundred. Returns the ids of the deleted posts."""
         for post in self._rng.sample(posts, len(posts) * 3 // 100):
             at = self._random_time(post.created_at, self._now)
-            self._add(at, {"type": "post.updated", **self._body(post), "at": _rfc3339(at)})
+            self._add(at, {"type": "post.updated", **self._body_with_new_text(post), "at": _rfc3339(at)})
         removed = self._rng.sample(posts, len(posts) * 2 // 100)
         for post in removed:
             at = self._random_time(post.created_at, self._now)
@@ -245,22 +247,22 @@ class _WorldMaker:
 
     # Activity
 
-    def _activity(self, members: Sequence[_Member], posts: Sequence[_Post]) -> None:
+    def _add_activity(self, members: Sequence[_Member], posts: Sequence[_Post]) -> None:
         if not posts:
             return
-        shelves = _shelves(posts)
+        posts_of = _by_subject(posts)
         # Some members are busier than others.
         cumulative_weights = list(accumulate(1 / (rank + 3) ** 0.6 for rank in range(len(members))))
         for _ in range(self._size.activity):
             at = self._random_time(posts[0].created_at, self._now)
             (member,) = self._rng.choices(members, cum_weights=cumulative_weights)
-            self._act(member, at, shelves)
+            self._add_action(member, at, posts_of)
 
-    def _act(self, member: _Member, at: datetime, shelves: "dict[str, _Shelf]") -> None:
+    def _add_action(self, member: _Member, at: datetime, posts_of: "dict[str, _PostsOfSubject]") -> None:
         """Adds one activity event, unless no post is new enough or the chosen post is the member's own."""
         by_interest = self._rng.random() < INTEREST_SHARE
         subject = self._rng.choice(member.interests_at(at) if by_interest else self._subjects)
-        post = shelves[subject].pick(at, self._rng) if subject in shelves else None
+        post = posts_of[subject].pick(at, self._rng) if subject in posts_of else None
         if post is None or post.author_id == member.member_id:
             return
         interested = subject in member.interests_at(at)
@@ -273,7 +275,7 @@ class _WorldMaker:
         self._add(at, {**event, "at": _rfc3339(at)})
 
 
-class _Shelf:
+class _PostsOfSubject:
     """The posts of one subject, ordered by time."""
 
     def __init__(self, posts: list[_Post]) -> None:
@@ -289,11 +291,11 @@ class _Shelf:
         return self._posts[end - 1 - int((end - start) * rng.random() ** 1.5)]
 
 
-def _shelves(posts: Sequence[_Post]) -> dict[str, _Shelf]:
+def _by_subject(posts: Sequence[_Post]) -> dict[str, _PostsOfSubject]:
     by_subject: dict[str, list[_Post]] = {}
     for post in posts:
         by_subject.setdefault(post.subject, []).append(post)
-    return {subject: _Shelf(subject_posts) for subject, subject_posts in by_subject.items()}
+    return {subject: _PostsOfSubject(subject_posts) for subject, subject_posts in by_subject.items()}
 
 
 def _whole_ms(moment: datetime) -> datetime:
