@@ -81,7 +81,9 @@ class _Call:
     shared: SharedPrefix | None
     vectors_BD: Tensor
     refused: dict[int, Unencodable] = field(default_factory=dict)
+    """By row, the prompts without a vector."""
     batches_s: list[float] = field(default_factory=list)
+    """How long each batch took."""
 
     def num_tokens(self, row: int) -> int:
         """How many tokens of this prompt the model computes: the tokens of a shared prefix do not count."""
@@ -155,7 +157,7 @@ class PackedModel:
         for number, (batch, fit) in enumerate(zip(batches, fits, strict=True)):
             num_tokens = sum(map(call.num_tokens, batch))
             if fit:
-                self._count(len(batch), num_tokens, budget)
+                self._count_batch(len(batch), num_tokens, budget)
             elif len(batch) == 1:
                 call.refused[batch[0]] = Unencodable(f"its {num_tokens} tokens do not fit the device's memory")
             else:
@@ -275,7 +277,7 @@ class PackedModel:
             return tensor_1T.pin_memory().to(self.device, non_blocking=True)
         return tensor_1T
 
-    def _count(self, num_prompts: int, num_tokens: int, budget: int) -> None:
+    def _count_batch(self, num_prompts: int, num_tokens: int, budget: int) -> None:
         with self._state_lock:
             self.stats.prompts += num_prompts
             self.stats.tokens += num_tokens

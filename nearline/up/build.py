@@ -46,6 +46,7 @@ SERVE: Final = "serve"
 Run = Callable[[Event], None]
 """Runs the process until the event is set."""
 ReportFailure = Callable[[Exception], None]
+"""Takes the error because of which the process ends."""
 EdgeTierFactory = Callable[..., "EdgeColdTier"]
 """Makes the embedded cold tier. Takes the parameters of `EdgeColdTier`."""
 
@@ -198,7 +199,7 @@ def _served_edge_tier(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop
         yield
 
 
-def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
+def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     from indexer.hot.tier import MatrixHotTier
     from nearline.ask.status import read_status
     from nearline.ask.status_sources import sources_of_serve
@@ -227,7 +228,7 @@ def build_serve(settings: Settings, has_started: Callable[[], None]) -> Run:
 
     def on_listening(url: str) -> None:
         _announce_serve(settings, url)
-        has_started()
+        report_started()
 
     def run(stop: Event) -> None:
         with closing(cold), closing(retriever):
