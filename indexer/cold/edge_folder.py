@@ -17,8 +17,8 @@ _LOCK: Final = "owner.lock"
 
 
 def lock(folder: Path) -> int:
-    """Makes the folder and locks it. Returns the file descriptor of the lock; closing it releases the lock. Raises
-    TierUnavailable if another process holds it."""
+    """Creates the folder and locks it. Returns the file descriptor of the lock. Closing the descriptor releases the
+    lock. Raises TierUnavailable if another process holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -30,7 +30,7 @@ def lock(folder: Path) -> int:
 
 
 def check_manifest(folder: Path, expected: dict[str, Any]) -> None:
-    """Writes the manifest into a new folder. Raises TierRefused if the folder has another one."""
+    """Writes the manifest into a new folder. Raises TierRefused if the folder has a different manifest."""
     path = folder / _MANIFEST
     if not path.exists():
         write_whole(path, json.dumps(expected).encode())

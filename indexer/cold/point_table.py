@@ -1,9 +1,10 @@
-"""What the owner of the embedded engine keeps in memory about every point: its entity, its revision, what filters ask.
+"""What the owner of the embedded engine keeps in memory about every point: its entity, its revision, and its fields
+that filters compare.
 
-The engine knows points by number only. This table assigns the numbers, and it answers from arrays what the engine would
-have to read from disk for every hit. So a search with filters needs no payload index, and a write needs no read. The
-table is rebuilt from the stored heads at every start. It knows neither the engine nor vectors. Its owner guards it with
-a lock.
+The engine knows points by number only. This table assigns the numbers, and it has in arrays what the engine would have
+to read from disk for every hit. So a search with filters needs no payload index, and a write needs no read. The table
+is rebuilt from the stored heads at every start. A head is the small text that the engine stores with a point. Knows
+neither the engine nor vectors. The owner guards the table with a lock.
 
 Shapes: N point numbers.
 """
@@ -20,7 +21,7 @@ from schemas.ids import Micros, Revision
 
 Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-"""(N,): a truth for every point number."""
+"""(N,): True or False for every point number."""
 
 FREE: Final = 0
 LIVE: Final = 1
@@ -30,8 +31,8 @@ _INITIAL_CAPACITY: Final = 4096
 
 
 class Head(NamedTuple):
-    """The fields stored with every point. They are stored as one JSON array: a single string costs the engine a fifth
-    of nine fields."""
+    """The fields that are stored with every point, as one JSON array: a single string costs the engine a fifth of what
+    nine fields cost."""
 
     entity_id: str
     revision: int
@@ -61,7 +62,7 @@ class PointTable:
         self.num_live = 0
 
     def __len__(self) -> int:
-        """One more than the highest number that was ever assigned."""
+        """The highest number that was ever assigned, plus one."""
         return len(self._ids)
 
     def number(self, entity_id: str) -> int | None:
@@ -73,17 +74,18 @@ class PointTable:
         return Revision(0 if number is None else int(self._revision[number]))
 
     def guard_revision(self, entity_id: str) -> Revision:
-        """A write is applied only if its revision is above this one.
+        """The revision above which a write is applied.
 
-        A point that was loaded at the start may be half written, if the owner was killed during a write. For such a
-        point this is one less than its stored revision, so that the repeated record is applied again and mends it."""
+        A point that was loaded at the start may be half written, if the owner was killed during a write. For a loaded
+        point this is one less than its stored revision, so that the repeated record is applied again and completes the
+        point."""
         number = self._numbers.get(entity_id)
         if number is None:
             return Revision(0)
         return Revision(int(self._revision[number]) - (not self._complete[number]))
 
     def assign_number(self, entity_id: str) -> int:
-        """The number of this entity, or a free one if it has none yet. `put` then adds the entity to the table."""
+        """The number of this entity, or a free number if it has none yet. `put` then adds the entity to the table."""
         number = self._numbers.get(entity_id)
         if number is not None:
             return number
@@ -94,12 +96,12 @@ class PointTable:
         return len(self._ids) - 1
 
     def release_number(self, number: int) -> None:
-        """Call it after a failed write. A number that was assigned and never put is free again."""
+        """Call this after a failed write. If no entity was put under this number, the number is free again."""
         if self._state[number] == FREE:
             self._free.append(number)
 
     def load(self, numbers: Sequence[int], heads: Sequence[Head]) -> list[int]:
-        """Adds points that the engine stores already, at the start. Returns the numbers of outdated points, which the
+        """Adds points that the engine has stored; for the start. Returns the numbers of outdated points, which the
         caller has to remove from the engine.
 
         After a power cut an entity may be stored under two numbers: its tombstone was swept, it was written again under
@@ -121,8 +123,8 @@ class PointTable:
         return outdated
 
     def put(self, numbers: Sequence[int], heads: Sequence[Head], *, complete: bool) -> None:
-        """Adds or replaces points, each entity at most once. `complete`: the engine is known to have written all of
-        them. Works column by column, so that a point costs a microsecond."""
+        """Adds or replaces points, each entity at most once. `complete`: the engine has surely written these points
+        completely. Works column by column, so that a point costs a microsecond."""
         size = max(numbers, default=-1) + 1
         self._grow(size)
         self._ids.extend("" for _ in range(size - len(self._ids)))
@@ -141,7 +143,7 @@ class PointTable:
         self._language[rows] = [self._languages.code(head.language) for head in heads]
 
     def remove(self, numbers: Iterable[int]) -> None:
-        """Call it when the points are gone from the engine: their numbers are free again."""
+        """Call this when the points are gone from the engine. Their numbers are free again."""
         for number in numbers:
             self.num_live -= int(self._state[number] == LIVE)
             self._state[number] = FREE
@@ -150,11 +152,12 @@ class PointTable:
             self._free.append(number)
 
     def find_free_numbers(self) -> None:
-        """Call it once after the last `load`: numbers below the highest that no stored point has are free."""
+        """Call this once, after the last `load`. Every number below the highest one that no stored point has is
+        free."""
         self._free = np.flatnonzero(self._state[: len(self)] == FREE).tolist()
 
     def tombstones(self, older_than_us: Micros) -> list[int]:
-        """Numbers of the deleted entities whose tombstone was written before that time."""
+        """The numbers of the deleted entities whose tombstone was written before this time."""
         size = len(self)
         old = (self._state[:size] == DELETED) & (self._written_at[:size] < older_than_us)
         return [int(number) for number in np.flatnonzero(old)]
@@ -187,7 +190,8 @@ class PointTable:
         return revisions
 
     def heads(self, numbers: Sequence[int]) -> list[Head]:
-        """Of the numbers that are not free. Partition and offset are -1: only the stored head has them."""
+        """The heads of the numbers that are not free. Their partition and offset are -1: only the stored head has the
+        real values."""
         return [self._head(number) for number in numbers if self._state[number] != FREE]
 
     def live_numbers(self) -> list[int]:
@@ -208,7 +212,7 @@ class PointTable:
         )
 
     def _grow(self, size: int) -> None:
-        """Makes the arrays at least so long."""
+        """Makes the arrays at least `size` long."""
         capacity = len(self._state)
         if size <= capacity:
             return

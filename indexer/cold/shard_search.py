@@ -1,7 +1,9 @@
-"""The exact search over all shards of the embedded engine: how much each is asked for, and how the answers are merged.
+"""The exact search over all shards of the embedded engine: how many hits each shard is asked for, and how the answers
+are merged.
 
-Asking is what costs, 2 µs a hit. So each shard is first asked for its even share of k and a little more. A shard that
-may hold more of the best is then asked again for all k. Knows points by number; knows neither posts nor filters.
+A search costs 2 µs for each hit that the engine returns. So each shard is first asked for its even share of k and a
+little more. A shard that may hold more of the k best is then asked again, for all k. Knows points by number; knows
+neither posts nor filters.
 """
 
 import math
@@ -19,10 +21,12 @@ from schemas.embeddings import Vector
 
 _SLACK: Final = 1.1
 _SLACK_HITS: Final = 32
-"""A shard is asked for its even share of k times `_SLACK` plus `_SLACK_HITS`. That is seldom too few. It also makes up
-for int8, which orders close neighbours wrongly at the edge of what is asked: recall 0.977 without it, 1.000 with it."""
+"""A shard is asked for its even share of k times `_SLACK` plus `_SLACK_HITS`. That is seldom too few. The additional
+hits also make up for int8 scores, which order close neighbours wrongly: recall was 0.977 without them, 1.000 with
+them."""
 _IDS_PER_HIT: Final = 6
-"""To tell the engine the number of a point that passes costs 0.65 µs, to ask it for one more hit 4 µs."""
+"""It costs 0.65 µs to tell the engine the number of a point that passes, and 4 µs to ask for one more hit. So telling
+the numbers is cheaper if there are fewer of them than this many for each hit that would be asked for otherwise."""
 
 
 class NumberedHits(NamedTuple):
@@ -36,8 +40,8 @@ _NO_HITS: Final = NumberedHits(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class ShardScan:
-    """One search in one shard, which may be asked twice. `live` and `passing` are the shard's part of the masks; its
-    points are numbered from `first_number` on."""
+    """One search in one shard, which may be asked twice. `live` and `passing` are the part of the masks for this shard,
+    whose points are numbered from `first_number` on."""
 
     def __init__(self, shard: Any, first_number: int, live: Mask, passing: Mask) -> None:
         self._shard = shard
@@ -50,8 +54,9 @@ class ShardScan:
         self.hits = _NO_HITS
 
     def ask(self, query: Any, limit: int, min_score: float = -math.inf, *, surely: bool = False) -> None:
-        """Sets `hits` to the points that pass and score above `min_score`: at least `limit` of them if there are so
-        many. Without `surely` it may be fewer, which `may_hold_above` then tells."""
+        """Sets `hits` to the best points that pass and score above `min_score`: to at least `limit` points, or to all
+        if the shard has fewer. Without `surely` some may be missing; `may_hold_above` tells whether that is
+        possible."""
         few_pass = self.num_passing**2 < _IDS_PER_HIT * limit * self._num_live and self.num_passing < self._num_live
         asked = limit if few_pass else self._with_failing(limit, surely)
         request = engine.SearchRequest(
@@ -71,12 +76,12 @@ class ShardScan:
         self.hits = NumberedHits(numbers[passing], scores[passing])
 
     def may_hold_above(self, score: float) -> bool:
-        """Whether the shard may have more hits above this score: it gave all that it was asked for, and the lowest of
-        them is still above."""
+        """True if the shard may have more hits above this score: it returned as many as it was asked for, and even the
+        lowest of them is above the score."""
         return self._may_have_more and self._lowest_score > score
 
     def _with_failing(self, limit: int, surely: bool) -> int:
-        """More than `limit`, because the engine also returns points that do not pass."""
+        """How many hits to ask for to get `limit` that pass: the engine also returns points that do not pass."""
         num_failing = self._num_live - self.num_passing
         if surely or num_failing == 0:
             return limit + num_failing
@@ -88,7 +93,7 @@ class ShardScan:
 
 
 def search_shards(shards: Sequence[ShardScan], query_D: Vector, k: int) -> NumberedHits:
-    """The k best points that pass, of all shards. Exact but for the quantisation."""
+    """The k best points that pass, of all shards. Exact, except for the quantisation."""
     scans = [scan for scan in shards if scan.num_passing]
     if not scans:
         return _NO_HITS

@@ -20,12 +20,12 @@ from schemas.ids import Kind, MemberId, PostId
 T = TypeVar("T")
 
 _IDLE_CONNECTIONS: Final = 16
-"""A client keeps at most so many open connections for its next calls."""
+"""A client keeps at most this many open connections for its next calls."""
 
 
 class RemoteColdTier:
-    """The methods do what `ColdReader` says. They also raise TierUnavailable if there is no owner, or if it does not
-    answer within `timeout_s`. When the owner was restarted, the next call connects to it again."""
+    """Implements `ColdReader`. The methods also raise TierUnavailable if no owner runs, or if it does not answer within
+    `timeout_s`. After a restart of the owner, the next call connects again."""
 
     def __init__(self, socket_path: Path, timeout_s: float) -> None:
         self._path = socket_path
@@ -56,7 +56,7 @@ class RemoteColdTier:
         return self._ask(messages.Count(kind), int)
 
     def freshness(self) -> Freshness:
-        """Of the index loop that fills the tier."""
+        """The freshness of the index loop that fills the tier."""
         return self._ask(messages.AskFreshness(), Freshness)
 
     def close(self) -> None:
@@ -71,8 +71,8 @@ class RemoteColdTier:
             return self._exchange(connection, messages.encode_request(request), body_type)
 
     def _exchange(self, connection: Connection, frame: bytes, body_type: type[T]) -> T:
-        """Sends the frame and reads one answer. An empty frame is not sent: it reads the next answer to the request
-        before."""
+        """Sends the frame and reads one answer. With an empty frame nothing is sent, and the next answer to the
+        previous request is read."""
         try:
             if frame:
                 connection.send_bytes(frame)
@@ -85,8 +85,8 @@ class RemoteColdTier:
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """A connection that no other thread uses. It is used again only if its last answer was read to the end: the
-        rest of an answer would be taken for the next one."""
+        """A connection that no other thread uses. It is reused only if its last answer was read to the end. Otherwise
+        the rest of that answer would be taken for the answer to the next request."""
         connection = self._take()
         fully_read = False
         try:
@@ -106,7 +106,7 @@ class RemoteColdTier:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 return self._connect()
-            # An idle connection is readable only when the owner is gone.
+            # Nothing was asked on an idle connection, so it is readable only if the owner has closed it.
             if not _is_readable(connection):
                 return connection
             connection.close()

@@ -1,7 +1,8 @@
 """The owner's side of the cold tier's Unix socket: other processes of this machine read the embedded tier through it.
 
-Only the user who started the owner may open the socket. Clients can only read; the owner alone writes. Owns the
-connections and their threads. `socket_messages.py` knows what is in a frame, `socket_client.py` is the other side.
+Only the user who started the owner may open the socket. Clients can only read the tier; the owner alone writes. Owns
+the connections and their threads. `socket_messages.py` knows what is in a frame, `socket_client.py` is the clients'
+side.
 """
 
 import os
@@ -27,7 +28,7 @@ _SCROLL_PAGE: Final = 2_000
 
 
 class ColdServer:
-    """Has one thread for each connection; the tier may be called from many threads."""
+    """Serves each connection in a thread of its own, so the tier is called from many threads."""
 
     def __init__(self, tier: ColdReader, socket_path: Path, freshness: FreshnessWindow | None = None) -> None:
         self._tier = tier
@@ -40,19 +41,19 @@ class ColdServer:
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Listens when it returns. Replaces a socket that a dead owner has left: the lock of the tier's folder says who
-        the owner is."""
+        """The server listens when this returns. Replaces the socket of a dead owner. It must be dead, because this
+        process holds the lock of the tier's folder."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
-        before = os.umask(0o177)
+        previous_umask = os.umask(0o177)
         try:
             self._listener = Listener(str(self._path), "AF_UNIX", backlog=64)
         finally:
-            os.umask(before)
+            os.umask(previous_umask)
         self._acceptor.start()
 
     def close(self) -> None:
-        """Ends every connection, after the answer that is being sent on it. Leaves the tier open."""
+        """Ends every connection. An answer that is being sent is sent to its end. Leaves the tier open."""
         self._closing.set()
         if self._listener is None:
             return
