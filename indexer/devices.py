@@ -18,16 +18,16 @@ def check_name(name: str) -> str:
 def check_presence(setting: str, name: str) -> None:
     """Raises NoSuchDevice, which names the setting, if this machine does not have the device.
 
-    Call it in the process that uses the device, not where the settings are read: a command may run on another machine
-    than the stages. Imports torch, but not for auto and cpu.
+    Call this in the process that uses the device, not where the settings are read: a command may run on another
+    machine than the stages. Imports torch, except for auto and cpu.
     """
     if not name.startswith("cuda"):
         return
     import torch
 
-    present = torch.cuda.device_count()
-    if int(name.partition(":")[2] or 0) >= present:
-        raise NoSuchDevice(f"{setting} is {name}, but torch sees {present} GPUs on this machine; give auto or cpu")
+    num_gpus = torch.cuda.device_count()
+    if int(name.partition(":")[2] or 0) >= num_gpus:
+        raise NoSuchDevice(f"{setting} is {name}, but torch sees {num_gpus} GPUs on this machine; give auto or cpu")
 
 
 Device = Annotated[str, AfterValidator(check_name)]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Freshness(NamedTuple):
-    """In seconds. None if nothing was indexed within the window."""
+    """Percentiles in seconds. None if nothing was indexed within the window."""
 
     p50: float | None
     p99: float | None

@@ -23,15 +23,16 @@ from schemas.errors import BadRecord
 from schemas.ids import Kind, PostId, Revision
 
 _LENGTH_TOLERANCE: Final = 0.01
-"""Of a vector's squared length. A model may answer in bfloat16. A vector that was never normalised is further off."""
+"""How far a vector's squared length may be from one, because a model may answer in bfloat16. A vector that was never
+normalised is further off."""
 
 
-def read_embedding(kind: Kind, body: bytes | None) -> Embedding:
-    """Decodes and checks a record of an embedding topic. Both tiers use it, so that a record which one of them leaves
-    out is not in the other either. Raises BadRecord."""
-    if body is None:
+def read_embedding(kind: Kind, value: bytes | None) -> Embedding:
+    """Decodes and checks a record of an embedding topic. Both tiers use this, so that they leave out the same records.
+    Raises BadRecord."""
+    if value is None:
         raise BadRecord("the value is null; a delete is an embedding with deleted set")
-    embedding: Embedding = decode_post_embedding(body) if kind == "post" else decode_member_embedding(body)
+    embedding: Embedding = decode_post_embedding(value) if kind == "post" else decode_member_embedding(value)
     if embedding.deleted:
         # No tier stores the vector of a delete, so a wrong one must not make the delete fail.
         return embedding

@@ -21,9 +21,9 @@ def _url(url: str | None) -> str | None:
 
 class ColdSettings(_Settings):
     url: Annotated[str | None, AfterValidator(_url)] = None
-    """Of a Qdrant server or cluster, such as https://qdrant:6333. None: the embedded engine."""
+    """The address of a Qdrant server or cluster, such as https://qdrant:6333. None: the embedded engine is used."""
     grpc_port: int = Field(6334, ge=1, le=65535)
-    """Of the server in `url`. All calls go to this port, none to the port in `url`."""
+    """The gRPC port of the server in `url`. All calls go to this port, none to the port in `url`."""
     api_key: SecretStr | None = None
     ca_file: Path | None = None
     """PEM file of the certificate authorities that may vouch for the server. None: those of the system."""
@@ -36,8 +36,8 @@ class ColdSettings(_Settings):
 class HotSettings(_Settings):
     window_s: float = Field(48 * 3600.0, gt=0)
     capacity: int = Field(200_000, ge=1)
-    """In posts. 200,000 posts of 128 dimensions are 100 MB."""
+    """How many posts fit. 200,000 posts of 128 dimensions take 100 MB."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N. auto: a GPU if there is one."""
     threads: int = Field(1, ge=1)
-    """For one search on a CPU."""
+    """How many threads one search uses on a CPU."""

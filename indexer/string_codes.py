@@ -10,14 +10,14 @@ _FEW_CODES: Final = 8
 
 
 class StringCodes:
-    """Gives every string a code of its own: 0, 1, 2, in the order in which they come. None is a string too."""
+    """Gives every string its own code: 0, 1, 2, in the order in which the strings come. None counts as a string."""
 
     def __init__(self) -> None:
         self._codes: dict[str | None, int] = {}
         self._strings: list[str | None] = []
 
     def code(self, string: str | None) -> int:
-        """Its code, a new one if it has none yet."""
+        """The string's code. A string without a code gets the next one."""
         code = self._codes.get(string)
         if code is None:
             code = self._codes[string] = len(self._strings)
@@ -28,14 +28,14 @@ class StringCodes:
         return self._strings[code]
 
     def among(self, codes_N: npt.NDArray[np.int32], strings: Iterable[str]) -> npt.NDArray[np.bool_]:
-        """(N,): whether a code stands for one of these strings."""
-        wanted = [self._codes[string] for string in strings if string in self._codes]
-        if len(wanted) <= _FEW_CODES:
+        """(N,): for each code, whether it is the code of one of these strings."""
+        codes = [self._codes[string] for string in strings if string in self._codes]
+        if len(codes) <= _FEW_CODES:
             # A look-up in a table costs as much as eight comparisons.
             among = np.zeros(len(codes_N), np.bool_)
-            for code in wanted:
+            for code in codes:
                 among |= codes_N == code
             return among
         table = np.zeros(len(self._strings), np.bool_)
-        table[wanted] = True
+        table[codes] = True
         return np.asarray(table[codes_N])

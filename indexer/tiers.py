@@ -111,22 +111,21 @@ class ColdTier(ColdReader, Protocol):
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         """Applies records of one kind in their order. Several records may be of the same entity.
 
-        A record changes nothing unless its revision is above the stored one, also where that is a tombstone's. A
-        deleted embedding becomes a tombstone that searches skip: a point without a vector. Returns how many records
-        changed something; an owner that was just started may count a repeated record once more. Durable only after
-        `flush`.
+        A record changes nothing unless its revision is above the stored one; tombstones have a revision too. A deleted
+        embedding becomes a tombstone, a point without a vector, which searches skip. Returns how many records changed
+        something. An owner that was just started may count a repeated record once more. Durable only after `flush`.
         """
         ...
 
     def flush(self) -> None:
-        """Returns when everything written before survives a kill -9 and, on one machine, a power cut."""
+        """Returns when everything that was written before survives a kill -9 and, on one machine, a power cut."""
         ...
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         """Removes the tombstones that were written before that time, and returns how many.
 
-        Also erases vectors from the files if their entity was deleted half of `erase_within_s` ago or earlier; a server
-        does that on its own. May take minutes, and calls `beat` after each step."""
+        Also erases the vectors of deleted entities from the files, once half of `erase_within_s` has passed since the
+        deletion. A server does that on its own. May take minutes, and calls `beat` after each step."""
         ...
 
 
@@ -141,7 +140,7 @@ class HotTier(Protocol):
         """Applies post embeddings in their order. Returns how many changed something.
 
         An older or equal revision changes nothing. A post that was created before the window's start, or before all
-        other posts of a full tier, is not taken; if an older revision of it is here, that is dropped."""
+        other posts of a full tier, is not added. If the tier holds an older revision of such a post, it is dropped."""
         ...
 
     def expire(self, now_us: Micros) -> int:
@@ -154,14 +153,15 @@ class HotTier(Protocol):
         ...
 
     def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
-        """Of live and of deleted posts, None for unknown ones. The merge hides outdated cold hits by it."""
+        """The revisions of live and of deleted posts, None for unknown posts. With them the merge hides outdated hits
+        of the cold tier."""
         ...
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]: ...
 
     def scroll_posts(self) -> Iterator[StoredPost]:
-        """The posts that are live at the moment of the call, without vectors. A post that changes before the iterator
-        reaches it comes as it is then, or not at all."""
+        """The posts that are live at the moment of the call, without vectors. If a post changes before the iterator
+        reaches it, the iterator yields the changed post, or skips it if it is gone."""
         ...
 
     def count(self) -> int: ...

@@ -23,7 +23,7 @@ _REQUEST_REFUSED: Final = (
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.UNIMPLEMENTED,
 )
-"""These are waited out too: the server or its settings have to change, and no record is to blame."""
+"""These become TierUnavailable too: the server or its settings have to change, and no record is to blame."""
 
 
 def connect(settings: ColdSettings) -> QdrantClient:
@@ -32,7 +32,7 @@ def connect(settings: ColdSettings) -> QdrantClient:
         raise TierRefused("no Qdrant server is configured; set cold.url")
     key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     with warnings.catch_warnings():
-        # The client warns of a key over an insecure connection. Whoever wrote http into `cold.url` knows.
+        # The client warns if a key is sent over an insecure connection. But whoever wrote http into `cold.url` knows.
         warnings.simplefilter("ignore", UserWarning)
         return QdrantClient(
             settings.url,
@@ -41,14 +41,14 @@ def connect(settings: ColdSettings) -> QdrantClient:
             prefer_grpc=True,
             timeout=max(1, round(settings.timeout_s)),
             grpc_options={} if settings.ca_file is None else {"root_certificates": _read_ca(settings.ca_file)},
-            # The check would ask the server at once, and only warn.
+            # The compatibility check would ask the server at once, and only print a warning.
             check_compatibility=False,
         )
 
 
 @contextmanager
 def server_errors() -> Iterator[None]:
-    """Raises TierUnavailable for whatever the server answers badly or refuses."""
+    """Raises TierUnavailable for every error of the server or the connection, and for every refusal."""
     try:
         yield
     except (ApiException, QdrantException, grpc.RpcError, OSError, ValueError) as error:

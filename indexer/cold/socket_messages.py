@@ -1,7 +1,7 @@
-"""The messages on the cold tier's Unix socket, each encoded as msgpack in one frame; never pickle.
+"""The messages on the cold tier's Unix socket. Each is one frame, encoded as msgpack and never as pickle.
 
 A client sends one request. The owner answers it with an `Answer` or a `Failure`, or with several answers to a `Scroll`.
-Scores and revisions travel as byte strings, just as they lie in memory. Owns no connection.
+Scores and revisions are sent as byte strings, as they are in memory. Owns no connection.
 """
 
 from typing import Any, TypeVar
@@ -105,7 +105,7 @@ def encode_failure(error: IndexerError) -> bytes:
 
 
 def decode_answer(frame: bytes, body_type: type[T]) -> T:
-    """The body of an answer. For a failure it raises what the tier raised, TierRefused or TierUnavailable."""
+    """The body of an answer. Raises TierRefused or TierUnavailable if the tier has raised it."""
     try:
         answer = _answers.decode(frame)
         if isinstance(answer, Answer):

@@ -18,8 +18,8 @@ from indexer.tiers import Scores
 from schemas.embeddings import Vector
 
 _EXTRA_HITS: Final = 128
-"""The scan in half precision is asked for so many hits more than k, because it orders close neighbours wrongly. All of
-them are scored again in full precision."""
+"""The scan in half precision returns this many more hits than k, because it orders close neighbours wrongly. All these
+hits are scored again in full precision."""
 
 
 class ScannedSlots(NamedTuple):
@@ -31,20 +31,21 @@ class ScannedSlots(NamedTuple):
 
 class Matrix(Protocol):
     def put(self, slots: Slots, vectors_KD: Vector) -> None:
-        """Only one thread may call it."""
+        """Only one thread may call this."""
         ...
 
     def get(self, slots: Slots) -> Vector: ...
 
     def scan(self, query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
-        """The k best of the slots that the mask lets through. Any thread may call it. The mask may be shorter than the
-        matrix; the rest is left out."""
+        """The k best of the slots that the mask lets through. Any thread may call this. If the mask is shorter than the
+        matrix, the further rows are left out."""
         ...
 
 
 class FaissMatrix:
-    """Slot s is row s // threads of stripe s % threads, so that the stripes fill evenly. The stripes are scanned at the
-    same time, because FAISS uses one thread for one query. A selector does not slow the scan down."""
+    """The rows are in stripes, one for each thread, which are scanned at the same time: FAISS itself uses one thread
+    for one query. Slot s is row s // threads of stripe s % threads, so that the stripes fill evenly. A selector does
+    not slow the scan down."""
 
     def __init__(self, num_slots: int, dimension: int, threads: int) -> None:
         import faiss
@@ -56,7 +57,7 @@ class FaissMatrix:
         self._pool = ThreadPoolExecutor(threads, "hot-scan") if threads > 1 else None
 
     def _new_stripe(self, rows: int) -> tuple[Any, Vector]:
-        """An index with all its rows, and these rows as an array that shares the index's memory."""
+        """An index that has all its rows from the start, and an array that shares the memory of these rows."""
         index = self._faiss.IndexFlatIP(self._dimension)
         index.codes.resize(rows * self._dimension * 4)
         rows_RD = self._faiss.rev_swig_ptr(index.get_xb(), rows * self._dimension).reshape(rows, self._dimension)
@@ -91,7 +92,7 @@ class FaissMatrix:
         scores, rows = self._stripes[stripe][0].search(
             query_D.reshape(1, -1), k, params=self._faiss.SearchParameters(sel=selector)
         )
-        # FAISS fills up with row -1 when fewer than k pass.
+        # If fewer than k rows pass, FAISS returns row -1 for each missing hit.
         is_hit = rows[0] >= 0
         return ScannedSlots(rows[0][is_hit] * self._threads + stripe, scores[0][is_hit])
 
@@ -134,7 +135,7 @@ def _best(slots: Slots, scores: Scores, k: int) -> ScannedSlots:
 
 
 def new_matrix(num_slots: int, dimension: int, device: str, threads: int) -> Matrix:
-    """`device` as in HotSettings."""
+    """`device`: a value of the setting `hot.device`."""
     if device == "auto":
         device = "cuda" if _has_gpu() else "cpu"
     if device == "cpu":

@@ -15,11 +15,11 @@ class Age(NamedTuple):
 
 
 class OldestFirst:
-    """A heap of ages. An update or a removal of a post leaves its old entry in the heap; such outdated entries are
-    skipped, and thrown away when they are too many.
+    """A heap of ages. An update or a removal of a post leaves the post's old entry in the heap. Such outdated entries
+    are skipped, and removed when there are too many.
 
-    `created_at`: the time of a post as it is now, or None if it is gone; an entry with another time is outdated.
-    `num_posts`: how many posts there are now."""
+    `created_at` returns the current time of a post, or None if the post is gone. An entry with another time is
+    outdated. `num_posts` returns how many posts there are."""
 
     def __init__(self, created_at: Callable[[PostId], Micros | None], num_posts: Callable[[], int]) -> None:
         self._created_at = created_at

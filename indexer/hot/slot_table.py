@@ -1,7 +1,8 @@
-"""Which live post of the hot tier is in which slot, and what filters ask about it. Knows neither vectors nor ages.
+"""Which live post of the hot tier is in which slot, and the fields of a post that filters compare. Knows neither
+vectors nor ages.
 
-A reader sees the slots as they were when it began, through a mask. So a slot that is blanked keeps its post while a
-reader that began before may still look at it. Only then the slot is free again.
+A reader sees the slots as they were when it began, through a mask. So a slot that is blanked keeps its post until all
+readers that began before have ended. Only then the slot is free again.
 """
 
 from collections import deque
@@ -41,10 +42,11 @@ class SlotTable:
         self._uncleared: set[int] = set()
         """Free slots whose vectors are still in the matrix."""
         self._num_used = 0
-        """One more than the highest slot that was ever taken."""
+        """The highest slot that was ever taken, plus one."""
         self._blanked: deque[tuple[int, int]] = deque()
-        """The number of the last reading that began before the slot was blanked, and the slot."""
+        """Slots that are not free yet, each after the number of the last reading that began before it was blanked."""
         self._readings: set[int] = set()
+        """The numbers of the readings that have not ended."""
         self._last_reading = 0
 
     def __len__(self) -> int:
@@ -59,12 +61,13 @@ class SlotTable:
         return self._posts[slot]
 
     def post_ids(self) -> list[PostId]:
-        """All live posts at one moment."""
+        """The ids of all posts that are live now."""
         return list(self._slot_of)
 
     @contextmanager
     def exclusive(self, num_free: int = 0) -> Iterator[None]:
-        """Nobody else changes the table and no reader begins meanwhile. Waits until `num_free` slots are free."""
+        """Waits until `num_free` slots are free. Within this context no other thread changes the table, and no reader
+        begins."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._free) >= num_free)
             yield
@@ -85,7 +88,7 @@ class SlotTable:
                 self._free_blanked()
 
     def take(self, post: PostEmbedding) -> int:
-        """Puts the post into a free slot and returns it. Within `exclusive`."""
+        """Puts the post into a free slot and returns the slot. Within `exclusive`."""
         slot = self._free.pop()
         self._uncleared.discard(slot)
         self._num_used = max(self._num_used, slot + 1)

@@ -24,15 +24,15 @@ from schemas.times import now_us
 _STEP_POSTS: Final = 64
 """Applied at once, before searches may go on: about half a millisecond."""
 _SPARE_SHARE: Final = 0.1
-"""Slots beyond the capacity, for posts that are gone but still searched: at 10,000 upserts/s a search of 20 ms keeps
-200 of them."""
+"""Slots beyond the capacity, as a share of it. They hold posts that are removed while searches still look at them: at
+10,000 upserts/s there are 200 of them during a search of 20 ms."""
 _MIN_SPARE: Final = 256
 _SCROLL_PAGE: Final = 1_000
 
 
 class MatrixHotTier:
-    """The methods do what `HotTier` says. A search sees the posts as they were when it began. `upsert` waits for
-    searches only when they still look at all spare slots."""
+    """Implements `HotTier`. A search sees the posts as they were when it began. `upsert` waits for searches only if
+    they still look at all spare slots."""
 
     def __init__(self, dimension: int, settings: HotSettings, clock: Clock = now_us) -> None:
         self._dimension = dimension
@@ -92,7 +92,7 @@ class MatrixHotTier:
         return len(self._slots)
 
     def _erase(self, slots: Sequence[int]) -> None:
-        """Clears the vectors of free slots: one may be the vector of a deleted post."""
+        """Overwrites the vectors of free slots, because the vector of a deleted post must not stay."""
         for first in range(0, len(slots), _STEP_POSTS):
             part = np.array(slots[first : first + _STEP_POSTS], np.int64)
             self._matrix.put(part, np.zeros((len(part), self._dimension), np.float32))
@@ -115,8 +115,8 @@ class MatrixHotTier:
         return changed
 
     def _apply_post(self, post: PostEmbedding, window_start: Micros, new_vectors: dict[int, bytes]) -> bool:
-        """Whether it changed something. Adds the vector of a live post to `new_vectors`, by slot; the caller puts them
-        into the matrix."""
+        """Returns whether the post changed something. The vector of a live post is only added to `new_vectors`, by
+        slot; the caller puts these vectors into the matrix."""
         stored = self._stored(post.post_id)
         if stored is not None and stored.revision >= post.revision:
             return False
@@ -142,7 +142,7 @@ class MatrixHotTier:
         return True
 
     def _stored(self, post_id: PostId) -> StoredPost | None:
-        """Live or deleted."""
+        """The post, live or deleted, without its vector."""
         slot = self._slots.slot_of(post_id)
         return self._deleted.get(post_id) if slot is None else self._slots.post(slot)
 
