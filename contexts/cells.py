@@ -1,8 +1,8 @@
 """Encodes rows as cells, small pieces of bytes with keys, so that an event stores only the pieces that it changed.
 
-The state cell of a row is its *head*: the part that almost every event changes, and what is needed to find the row's
-other cells. A long list of a row is cut into chunks. Its last chunk still grows and is stored in the head. The chunks
-before it are *sealed*: they do not change any more, and each has a cell.
+The *head* of a row is the cell with its state, which almost every event changes, and with all that is needed to find
+the row's other cells. A long list of a row is cut into chunks. The last chunk grows and is stored in the head. The
+chunks before it are *sealed*: they change rarely, and each has a cell.
 
 The key of a cell is one letter, the entity's id and, for a sealed chunk, the number of the chunk. Only this module
 knows what a cell means. It does not know where cells are stored or how they are restored.
@@ -28,10 +28,11 @@ from schemas.ids import MemberId, Micros, PostId
 Cells = dict[bytes, bytes | None]
 """The value of each key; None deletes the cell."""
 GetCell = Callable[[bytes], bytes | None]
+"""Returns the stored value of a key; None if there is no such cell."""
 
 DUE: Final = b"d"
 """The letter of the due cells. The index of due rows is rebuilt from them, without a look at any row."""
-_STATE: Final = b"s"
+_HEAD: Final = b"s"
 """The head of a post or a member."""
 _BODY: Final = b"b"
 """The body of a post or the profile of a member."""
@@ -49,13 +50,15 @@ _WAITING_POSTS: Final = b"v"
 """Of a member: chunks of the posts in whose rows an action of the member may wait."""
 
 _chunk_number = struct.Struct(">cI")
+"""What follows the id in the key of a sealed chunk: NUL and the number of the chunk."""
 _due_value = struct.Struct(">q?")
+"""`Due` as it is stored."""
 _NUL: Final = b"\0"
 
 _ChunkedList = IdLog | History
 
 
-class IdSpan(Struct, frozen=True, array_like=True, gc=False):
+class StoredIdLog(Struct, frozen=True, array_like=True, gc=False):
     """An id log as the head stores it. It has `num_sealed` sealed chunks, each in a cell, numbered from `start`. `tail`
     is the last chunk itself; None for an empty log."""
 
@@ -64,7 +67,7 @@ class IdSpan(Struct, frozen=True, array_like=True, gc=False):
     tail: str | None = None
 
 
-class HistorySpan(Struct, frozen=True, array_like=True, gc=False):
+class StoredHistory(Struct, frozen=True, array_like=True, gc=False):
     """A history as the head stores it, in the same way. `skip` is how many entries of the first chunk are already
     dropped."""
 
@@ -75,10 +78,10 @@ class HistorySpan(Struct, frozen=True, array_like=True, gc=False):
 
 
 class PostHead(Struct, frozen=True, array_like=True, gc=False):
-    """The head of a post."""
+    """The head of a post. If `num_waiting` is 0, the post has no cell with waiting actions."""
 
     state: PostState
-    recipients: IdSpan
+    recipients: StoredIdLog
     num_waiting: int
 
 
@@ -86,10 +89,10 @@ class MemberHead(Struct, frozen=True, array_like=True, gc=False):
     """The head of a member."""
 
     state: MemberState
-    history: HistorySpan
-    acted: IdSpan
-    hidden: IdSpan
-    waiting_posts: IdSpan
+    history: StoredHistory
+    acted: StoredIdLog
+    hidden: StoredIdLog
+    waiting_posts: StoredIdLog
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -150,26 +153,26 @@ def member_due(row: MemberRow) -> Due | None:
 
 def post_cells(before: PostRow, after: PostRow) -> Cells:
     """What to write so that the stored row `before` becomes the row `after`, without the due cell."""
-    key = after.post_id.encode()
-    cells: Cells = {_STATE + key: _encoder.encode(_post_head_of(after))}
+    id_bytes = after.post_id.encode()
+    cells: Cells = {_HEAD + id_bytes: _encoder.encode(_post_head_of(after))}
     if after.body is not before.body:
-        cells[_BODY + key] = _encode(after.body)
+        cells[_BODY + id_bytes] = _encode(after.body)
     if after.waiting_actions is not before.waiting_actions:
-        cells[_WAITING_ACTIONS + key] = _encode(after.waiting_actions or None)
-    _put_sealed_chunks(cells, _RECIPIENTS, key, before.recipients, after.recipients)
+        cells[_WAITING_ACTIONS + id_bytes] = _encode(after.waiting_actions or None)
+    _put_sealed_chunks(cells, _RECIPIENTS, id_bytes, before.recipients, after.recipients)
     return cells
 
 
 def member_cells(before: MemberRow, after: MemberRow) -> Cells:
     """What to write so that the stored row `before` becomes the row `after`, without the due cell."""
-    key = after.member_id.encode()
-    cells: Cells = {_STATE + key: _encoder.encode(_member_head_of(after))}
+    id_bytes = after.member_id.encode()
+    cells: Cells = {_HEAD + id_bytes: _encoder.encode(_member_head_of(after))}
     if after.profile is not before.profile:
-        cells[_BODY + key] = _encode(after.profile)
-    _put_sealed_chunks(cells, _HISTORY, key, before.history, after.history)
-    _put_sealed_chunks(cells, _ACTED, key, before.acted, after.acted)
-    _put_sealed_chunks(cells, _HIDDEN, key, before.hidden, after.hidden)
-    _put_sealed_chunks(cells, _WAITING_POSTS, key, before.waiting_posts, after.waiting_posts)
+        cells[_BODY + id_bytes] = _encode(after.profile)
+    _put_sealed_chunks(cells, _HISTORY, id_bytes, before.history, after.history)
+    _put_sealed_chunks(cells, _ACTED, id_bytes, before.acted, after.acted)
+    _put_sealed_chunks(cells, _HIDDEN, id_bytes, before.hidden, after.hidden)
+    _put_sealed_chunks(cells, _WAITING_POSTS, id_bytes, before.waiting_posts, after.waiting_posts)
     return cells
 
 
@@ -195,37 +198,37 @@ def _damage_errors(entity_id: str) -> Iterator[None]:
 
 
 def _load_post(post_id: PostId, get: GetCell) -> PostRow:
-    key = post_id.encode()
-    stored = get(_STATE + key)
+    id_bytes = post_id.encode()
+    stored = get(_HEAD + id_bytes)
     if stored is None:
         return PostRow(post_id)
     head = _post_head_decoder.decode(stored)
-    body = get(_BODY + key) if head.state.order is not None else None
-    waiting = get(_WAITING_ACTIONS + key) if head.num_waiting else None
+    body = get(_BODY + id_bytes) if head.state.order is not None else None
+    waiting = get(_WAITING_ACTIONS + id_bytes) if head.num_waiting else None
     return PostRow(
         post_id,
         head.state,
         None if body is None else _body_decoder.decode(body),
         () if waiting is None else _waiting_decoder.decode(waiting),
-        _load_ids(get, _RECIPIENTS, key, head.recipients),
+        _load_ids(get, _RECIPIENTS, id_bytes, head.recipients),
     )
 
 
 def _load_member(member_id: MemberId, get: GetCell) -> MemberRow:
-    key = member_id.encode()
-    stored = get(_STATE + key)
+    id_bytes = member_id.encode()
+    stored = get(_HEAD + id_bytes)
     if stored is None:
         return MemberRow(member_id)
     head = _member_head_decoder.decode(stored)
-    profile = get(_BODY + key) if head.state.order is not None else None
+    profile = get(_BODY + id_bytes) if head.state.order is not None else None
     return MemberRow(
         member_id,
         head.state,
         None if profile is None else _profile_decoder.decode(profile),
-        _load_history(get, key, head.history),
-        _load_ids(get, _ACTED, key, head.acted),
-        _load_ids(get, _HIDDEN, key, head.hidden),
-        _load_ids(get, _WAITING_POSTS, key, head.waiting_posts),
+        _load_history(get, id_bytes, head.history),
+        _load_ids(get, _ACTED, id_bytes, head.acted),
+        _load_ids(get, _HIDDEN, id_bytes, head.hidden),
+        _load_ids(get, _WAITING_POSTS, id_bytes, head.waiting_posts),
     )
 
 
@@ -234,16 +237,20 @@ def _load_member(member_id: MemberId, get: GetCell) -> MemberRow:
 
 
 def _post_head_of(row: PostRow) -> tuple[Any, ...]:
-    return row.state, _ids_span(row.recipients), len(row.waiting_actions)
+    return row.state, _stored_ids(row.recipients), len(row.waiting_actions)
 
 
 def _member_head_of(row: MemberRow) -> tuple[Any, ...]:
-    history = row.history
-    span = history.start, max(0, len(history.chunks) - 1), history.chunks[-1] if history.chunks else None, history.skip
-    return row.state, span, _ids_span(row.acted), _ids_span(row.hidden), _ids_span(row.waiting_posts)
+    history = _stored_history(row.history)
+    return row.state, history, _stored_ids(row.acted), _stored_ids(row.hidden), _stored_ids(row.waiting_posts)
 
 
-def _ids_span(log: IdLog) -> tuple[int, int, str | None]:
+def _stored_history(history: History) -> tuple[Any, ...]:
+    tail = history.chunks[-1] if history.chunks else None
+    return history.start, max(0, len(history.chunks) - 1), tail, history.skip
+
+
+def _stored_ids(log: IdLog) -> tuple[int, int, str | None]:
     return (log.start, len(log.chunks) - 1, log.chunks[-1]) if log.chunks else (log.start, 0, None)
 
 
@@ -251,12 +258,12 @@ def _encode(part: Any) -> bytes | None:
     return None if part is None else _encoder.encode(part)
 
 
-def _chunk_key(letter: bytes, key: bytes, number: int) -> bytes:
-    # No id contains NUL, so the keys of two entities are never equal.
-    return letter + key + _chunk_number.pack(_NUL, number)
+def _chunk_key(letter: bytes, id_bytes: bytes, number: int) -> bytes:
+    # Ids have different lengths, but no id contains NUL. So the keys of two entities are never equal.
+    return letter + id_bytes + _chunk_number.pack(_NUL, number)
 
 
-def _put_sealed_chunks(cells: Cells, letter: bytes, key: bytes, before: _ChunkedList, after: _ChunkedList) -> None:
+def _put_sealed_chunks(cells: Cells, letter: bytes, id_bytes: bytes, before: _ChunkedList, after: _ChunkedList) -> None:
     """Adds to `cells` what has changed in the sealed chunks of a list: new chunks are put, and dropped chunks are
     deleted. A chunk that has not changed is the same object in both lists, and is left alone.
 
@@ -276,28 +283,31 @@ def _put_sealed_chunks(cells: Cells, letter: bytes, key: bytes, before: _Chunked
     for number, chunk in enumerate(sealed, after.start):
         if old_chunks.pop(number, None) is not chunk:
             value = chunk.encode() if isinstance(chunk, str) else _encoder.encode(chunk)
-            cells[_chunk_key(letter, key, number)] = value
+            cells[_chunk_key(letter, id_bytes, number)] = value
     # Only the chunks that `after` no longer has are left here.
     for number in old_chunks:
-        cells[_chunk_key(letter, key, number)] = None
+        cells[_chunk_key(letter, id_bytes, number)] = None
 
 
-def _load_history(get: GetCell, key: bytes, span: HistorySpan) -> History:
-    if span.tail is None:
-        return History(span.start)
-    sealed = (_chunk_decoder.decode(chunk) for chunk in _load_sealed_chunks(get, _HISTORY, key, span))
-    return History(span.start, span.skip, (*sealed, span.tail))
+def _load_history(get: GetCell, id_bytes: bytes, stored: StoredHistory) -> History:
+    if stored.tail is None:
+        return History(stored.start)
+    sealed = (_chunk_decoder.decode(chunk) for chunk in _load_sealed_chunks(get, _HISTORY, id_bytes, stored))
+    return History(stored.start, stored.skip, (*sealed, stored.tail))
 
 
-def _load_ids(get: GetCell, letter: bytes, key: bytes, span: IdSpan) -> IdLog:
-    if span.tail is None:
-        return IdLog(span.start)
-    return IdLog(span.start, (*(chunk.decode() for chunk in _load_sealed_chunks(get, letter, key, span)), span.tail))
+def _load_ids(get: GetCell, letter: bytes, id_bytes: bytes, stored: StoredIdLog) -> IdLog:
+    if stored.tail is None:
+        return IdLog(stored.start)
+    sealed = (chunk.decode() for chunk in _load_sealed_chunks(get, letter, id_bytes, stored))
+    return IdLog(stored.start, (*sealed, stored.tail))
 
 
-def _load_sealed_chunks(get: GetCell, letter: bytes, key: bytes, span: IdSpan | HistorySpan) -> Iterator[bytes]:
-    for number in range(span.start, span.start + span.num_sealed):
-        chunk = get(_chunk_key(letter, key, number))
+def _load_sealed_chunks(
+    get: GetCell, letter: bytes, id_bytes: bytes, stored: StoredIdLog | StoredHistory
+) -> Iterator[bytes]:
+    for number in range(stored.start, stored.start + stored.num_sealed):
+        chunk = get(_chunk_key(letter, id_bytes, number))
         if chunk is None:
-            raise DamagedRow(f"a piece of the row of {key.decode()!r} is missing")
+            raise DamagedRow(f"a piece of the row of {id_bytes.decode()!r} is missing")
         yield chunk

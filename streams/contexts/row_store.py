@@ -1,7 +1,7 @@
 """The stored rows of one table partition: cells in RocksDB, with the changelog position up to which they are complete.
 
 Owns a folder. Does not know what a cell means or what is in a row. The changelog is the truth: rows that are damaged or
-doubtful are thrown away here and restored from it.
+outdated are removed here. At a start of the worker they are restored from the changelog.
 """
 
 import os
@@ -45,8 +45,8 @@ _WRITE_BUFFER_BYTES: Final = 1024 * 1024
 """How much one store holds in memory before it writes a file. A laptop has eight stores. With 16 MB each, their process
 grew for an hour of quiet load."""
 _CACHE_BYTES: Final = 4 * 1024 * 1024
-"""Shared by all stores of a process. RocksDB's default is 32 MB for each store, and an hour fills it. Blocks that are
-not in this cache are mostly in the kernel's."""
+"""The size of the block cache that all stores of a process share. RocksDB's default is 32 MB for each store, and an
+hour of load fills it. Blocks that are not in this cache are mostly in the page cache of the operating system."""
 _OPEN_FILES: Final = 40
 """The limit for one store. RocksDB's default has no limit, and a process is usually allowed 1024 open files."""
 _DAMAGE_PREFIXES: Final = ("Corruption: ", "IO error: No such file or directory: ")
@@ -93,8 +93,8 @@ class RowStore:
         return self.place.partition
 
     def get(self, key: bytes) -> bytes | None:
-        """Raises RowsThrownAway if the files are damaged: then the rows are already removed. Raises RowsUnavailable if
-        they cannot be read for another reason."""
+        """Raises RowsThrownAway if the files are damaged, after removing them. Raises RowsUnavailable if they cannot be
+        read for another reason."""
         try:
             value: bytes | None = self._db.get(key)
         # rocksdict raises nothing narrower.
@@ -113,6 +113,7 @@ class RowStore:
         try:
             cells.status()
         except Exception as error:
+            # A living iterator keeps RocksDB's lock, and the rows could not be removed.
             del cells
             raise self._throw_away_if_damaged(error) from error
 
@@ -251,7 +252,7 @@ class RowStore:
             raise self._unavailable("opened", error) from error
 
     def _throw_away_unopened(self, damage: Exception) -> None:
-        """Removes damaged rows that cannot be opened. Raises RowsUnavailable if another process has them open."""
+        """Removes damaged rows that could not be opened. Raises RowsUnavailable if another process has them open."""
         try:
             # RocksDB refuses this if a process has the rows open.
             Rdict.destroy(str(self._folder))

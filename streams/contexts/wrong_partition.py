@@ -19,9 +19,9 @@ from streams.kafka.dead_letters import LARGEST_BYTES, size_bytes
 from streams.kafka.partitions import partition_of
 from streams.kafka.records import Output
 
-_MOVED: Final = frozenset((topics.POSTS, topics.MEMBERS, topics.REPUBLISH))
+_MOVED_TOPICS: Final = frozenset((topics.POSTS, topics.MEMBERS, topics.REPUBLISH))
 """An activity in a wrong partition is counted but not moved: its hop goes to the partition of its post in any case."""
-_CHECKED: Final = _MOVED | {topics.ACTIVITY}
+_CHECKED_TOPICS: Final = _MOVED_TOPICS | {topics.ACTIVITY}
 _CACHED_KEYS: Final = 16_384
 """Members act again and again, and to hash a key takes as long as to decode its event."""
 _LOG_EVERY_S: Final = 60.0
@@ -44,13 +44,13 @@ class RecordsInWrongPartition:
         """The same record, to be sent to the partition of its key; None if it is there already or may stay. A moved
         record is never moved again, because the same hash decides. Raises BadRecord."""
         topic, key = record.topic(), record.key()
-        if not key or topic not in _CHECKED:
+        if not key or topic not in _CHECKED_TOPICS:
             return None
         partition = self._partition_of(key, self._num_partitions)
         if partition == record.partition():
             return None
         self.num_records[topic] += 1
-        if topic not in _MOVED:
+        if topic not in _MOVED_TOPICS:
             return None
         headers = headers_of(record)
         if size_bytes(key, record.value(), headers) > LARGEST_BYTES:

@@ -41,8 +41,8 @@ log = structlog.get_logger(__name__)
 
 
 class Processed(NamedTuple):
-    """What one transaction does: it sends `outputs`, in this order, and with them the first `num_records` records of
-    the batch are processed. At least one record is processed."""
+    """The outputs of the first `num_records` of the records that were passed to `process`, in the order in which they
+    must be sent. `num_records` is at least 1."""
 
     outputs: list[Output]
     num_records: int
@@ -124,6 +124,7 @@ class TransactionalLoop:
         self._last_batch_at = 0.0
         self._reported_topics = reported_topics
         self._heartbeat = heartbeat
+        # A field, so that `_on_revoke` can drop records while the batch is being read.
         self._batch: list[Message] = []
         # The keys are the partitions that this worker owns, the values what the group has committed there.
         self._committed_offsets: dict[Place, Offset | None] = {}
@@ -189,7 +190,7 @@ class TransactionalLoop:
             self._run_transaction(outputs, {})
 
     def _read_batch(self) -> list[Message]:
-        """Waits `_IDLE_S` for the first record, then for more until the next batch may begin."""
+        """Waits at most `_IDLE_S` for the first record, then for more records until the next batch may begin."""
         self._batch = []
         self._consume(1, _IDLE_S)
         max_records = self._batch_records()
