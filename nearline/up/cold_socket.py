@@ -11,13 +11,14 @@ from typing import Final
 from nearline.errors import BadSettings
 
 _MAX_SOCKET_PATH: Final = 100
-"""Bytes. The kernel allows 107."""
+"""In bytes. The kernel allows 107."""
 
 
 def cold_socket(data_dir: Path) -> Path:
-    """In the data folder. Where that path is too long for a socket, in a private folder among the temporary files.
+    """The path of the socket: in the data folder or, if that path is too long for a socket, in a private folder among
+    the temporary files.
 
-    Raises BadSettings where other accounts can open that private folder.
+    Raises BadSettings if other accounts can open that private folder.
     """
     socket = data_dir / "cold.sock"
     if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
@@ -28,9 +29,9 @@ def cold_socket(data_dir: Path) -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Makes the folder, or checks it where it exists: another account may have made a folder of this name first, to put
+    """Creates the folder. If it exists already, checks whose it is: another account may have created it first, to put
     its own sockets into it."""
-    with suppress(FileExistsError):  # checked below, whatever it is
+    with suppress(FileExistsError):  # what exists is checked below, also if it is no folder
         folder.mkdir(mode=0o700)
     stat_result = folder.lstat()
     if not stat.S_ISDIR(stat_result.st_mode) or stat_result.st_uid != os.getuid() or stat_result.st_mode & 0o077:

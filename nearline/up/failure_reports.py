@@ -1,7 +1,7 @@
 """Why a process ended: it writes the reason into `DATA/failures/NAME.json`, and `nearline up` reads it.
 
-Owns the file, and the knowledge whether a process was still starting. What is done about a failure is the supervisor's
-business.
+Owns the file, and the knowledge whether a process was still starting. The supervisor decides what is done about a
+failure.
 """
 
 import os
@@ -67,12 +67,12 @@ def write_failure_report(error: Exception, process: str, data_dir: Path, *, at_s
 
 def _sentence(error: Exception) -> str:
     text, name = " ".join(str(error).split()), type(error).__name__
-    # The texts of aiokafka's errors begin with the error's name already.
+    # The texts of aiokafka's errors already begin with the name of the error.
     return text if is_ours(error) or text.startswith(name) else f"{name}: {text}"
 
 
 def failure_report_of(data_dir: Path, process: str) -> Callable[[int], FailureReport | None]:
-    """A function that is called with the pid of an ended process. It returns None where that process left no report."""
+    """Returns a function that takes the pid of an ended process, and returns its report or None if it has left none."""
 
     def read_report(pid: int) -> FailureReport | None:
         last = _read(data_dir, process)

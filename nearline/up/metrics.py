@@ -1,4 +1,4 @@
-"""Serves the metrics of a process over HTTP, and tells Prometheus at which address.
+"""Serves the metrics of a process over HTTP, and tells Prometheus their address.
 
 Each process takes a free port and writes its address into `DATA/metrics/NAME.json`, which Prometheus reads with
 `file_sd_configs`. Knows no metric.
@@ -38,7 +38,7 @@ def served_metrics(name: str, data_dir: Path, host: str, registry: "CollectorReg
 
 
 def announce(name: str, data_dir: Path, host: str, port: int, scheme: str = "http") -> None:
-    """Writes the address for Prometheus, which never sees half a file. Prometheus takes the scheme from the label
+    """Writes the file with the address for Prometheus, whole or not at all. Prometheus takes the scheme from the label
     `__scheme__`."""
     reachable = socket.gethostname() if host in {"0.0.0.0", "::"} else host
     address = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
@@ -52,9 +52,9 @@ def withdraw(name: str, data_dir: Path) -> None:
     _file(name, data_dir).unlink(missing_ok=True)
 
 
-def addresses(stage: str, data_dir: Path) -> list[str]:
-    """The addresses that the stage's processes have announced."""
-    files = targets_folder(data_dir).glob(f"{stage}*.json")
+def addresses(process: str, data_dir: Path) -> list[str]:
+    """The addresses that all processes of this name have announced, such as `encode-0` and `encode-1` for `encode`."""
+    files = targets_folder(data_dir).glob(f"{process}*.json")
     return [address for file in files for group in json.loads(file.read_bytes()) for address in group["targets"]]
 
 

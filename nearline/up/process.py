@@ -30,7 +30,8 @@ def run_process(name: str, data_dir: Path, build: Build = build) -> int:
     """Runs one process to its end and returns its exit status. Call it once, from the main thread."""
     # `kill -USR1` writes what every thread is doing into the log.
     faulthandler.register(signal.SIGUSR1)
-    # Loading a model takes seconds. Until the process is put together there is nothing to finish: it ends at once.
+    # Loading a model takes seconds. Until the process is put together it has nothing to finish, so a signal ends it at
+    # once.
     _on_signals(lambda: os._exit(0))
     settings = read_instance_settings(data_dir)
     log.configure(name, settings.log_level)
@@ -55,16 +56,16 @@ def run_process(name: str, data_dir: Path, build: Build = build) -> int:
 
 
 def collect_rarely() -> None:
-    """Makes the garbage collector look for cycles less often. What is loaded by now stays for good, and the thousands
-    of small objects of a batch form no cycles. With Python's default, a look after every 700 new objects, collecting
-    took an eighth of the context stage's time."""
+    """Makes the garbage collector look for cycles less often. Everything that is loaded by now stays until the end, and
+    the thousands of small objects of a batch form no cycles. With Python's default, a look after every 700 new objects,
+    the collector took an eighth of the context stage's time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 def share_quickly() -> None:
-    """Lets threads take turns every 0.5 ms. A thread that needs Python's lock waits this long for a thread that
-    computes. With the default of 5 ms a search would wait several times 5 ms while posts come into the hot tier."""
+    """Lets threads take turns every 0.5 ms: a thread that needs the GIL waits this long for a thread that computes.
+    With the default of 5 ms a search would wait several times 5 ms while posts come into the hot tier."""
     sys.setswitchinterval(0.000_5)
 
 
@@ -74,7 +75,7 @@ def _on_signals(react: Callable[[], None]) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process without waiting for threads of libraries: all that matters is done."""
+    """Ends the process at once. It does not wait for threads of libraries, which have nothing important left to do."""
     sys.stderr.flush()
     os._exit(status)
 

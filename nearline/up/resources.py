@@ -1,6 +1,7 @@
 """Each process's share of the machine: how many threads it may use, and which GPU.
 
-All processes together get no more threads than there are cores, so that none waits for another.
+All processes together get no more threads than there are cores, so that no thread waits for another. Knows nothing of
+what a process does.
 """
 
 import os
@@ -18,15 +19,16 @@ _THREAD_COUNTS: Final = (
 
 
 def encode_threads(settings: Settings) -> int:
-    """For the model in each encode process: `encode.threads`, else an equal share of the cores that the hot tier's
-    search does not use."""
+    """The number of threads for the model in each encode process: `encode.threads`, or else an equal share of the cores
+    that the search of the hot tier does not use."""
     if settings.encode.threads is not None:
         return settings.encode.threads
     return max(1, (_num_cores() - settings.hot.threads) // settings.encode.workers)
 
 
 def encode_device(settings: Settings, slot: int) -> str:
-    """Where there are several GPUs each encode process gets one; with more processes than GPUs, some share."""
+    """The device of an encode process. If there are several GPUs, each process gets one of them. If there are more
+    processes than GPUs, some processes share a GPU."""
     device = settings.encode.device
     if device not in ("auto", "cuda"):
         return device
@@ -37,10 +39,10 @@ def encode_device(settings: Settings, slot: int) -> str:
 
 
 def child_environment(name: str, settings: Settings) -> Mapping[str, str]:
-    """Our environment with the numbers of threads. Libraries read them when they are loaded, so a process cannot set
-    them for itself."""
-    stage = name.partition("-")[0]
-    threads = {"encode": encode_threads(settings), "serve": settings.hot.threads}.get(stage, 1)
+    """Our environment, plus variables with the number of threads. Libraries read these variables when they are loaded,
+    so a process cannot set them for itself."""
+    process = name.partition("-")[0]
+    threads = {"encode": encode_threads(settings), "serve": settings.hot.threads}.get(process, 1)
     return {**os.environ, **dict.fromkeys(_THREAD_COUNTS, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
 
 

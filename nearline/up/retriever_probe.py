@@ -1,4 +1,4 @@
-"""Asks the retriever of this machine over HTTP whether it listens and is ready. Knows nothing else of it."""
+"""Asks the retriever of this machine over HTTP whether it listens and is ready. Knows nothing else of the retriever."""
 
 import http.client
 import ssl
@@ -21,11 +21,11 @@ log = structlog.get_logger(__name__)
 class RetrieverProbe:
     """`listens` and `ready` are the retriever's last answer.
 
-    When it answers too slowly both stay as they were: a busy machine is no reason to hide where the retriever listens.
+    If the retriever answers too slowly, both stay as they were: a busy machine is no reason to hide where it listens.
     """
 
     def __init__(self, host: str, port: int, certificate: Path | None = None) -> None:
-        """`certificate`: the file of the retriever's certificate, where it speaks HTTPS. Raises BadCertificate."""
+        """`certificate`: the file of the retriever's certificate, if it speaks HTTPS. Raises BadCertificate."""
         self._certificate = certificate
         self._tls = None if certificate is None else tls.trusting_only(certificate)
         self._is_trusted = True
@@ -42,7 +42,7 @@ class RetrieverProbe:
         return f"{scheme}://{host}:{self._port}"
 
     def look(self) -> None:
-        """Call it often; it asks every half second."""
+        """Call this often; the retriever is asked every half second."""
         if time.monotonic() >= self._due_at:
             with suppress(TimeoutError):
                 status = self._ask()
@@ -50,7 +50,7 @@ class RetrieverProbe:
             self._due_at = time.monotonic() + _EVERY_S
 
     def _ask(self) -> int | None:
-        """The status of the answer; None where nothing answers. Raises TimeoutError."""
+        """The status of the answer; None if nothing answers. Raises TimeoutError."""
         connection = self._connection()
         try:
             connection.request("GET", "/readyz")
@@ -68,8 +68,8 @@ class RetrieverProbe:
             connection.close()
 
     def _distrust(self, error: ssl.SSLCertVerificationError) -> None:
-        """Logs it once, and reads the file again: the certificate may have been renewed and the retriever started with
-        the new one."""
+        """Logs the first error, and reads the certificate's file again: it may have been renewed, and the retriever may
+        use the new certificate already."""
         if self._is_trusted:
             log.warning("the certificate at the retriever's port is not believed", reason=error.verify_message)
         self._is_trusted = False

@@ -7,9 +7,9 @@ process stands still when
 - or one of its loops has not come round for so long that its consumer group has removed it, whatever it owned;
 - or a signal has stopped it, even if its partitions belong to another process by now.
 
-A process that owns nothing is therefore never blamed for another one's backlog. Commits alone would mislead: a large
-model takes minutes for a batch, and a loop waits while the cold tier is away. While the broker cannot be asked,
-nothing is known of the first case.
+So a process that owns no partition is never blamed for the backlog of another process. Commits alone would mislead: a
+large model takes minutes for a batch, and a loop waits while the cold tier is away. While the broker cannot be asked,
+the first case cannot be noticed.
 """
 
 import math
@@ -33,17 +33,17 @@ from streams.kafka.records import Place
 from streams.settings import KafkaSettings
 
 _LOOKS: Final = 6
-"""How often a process is looked at before it counts as stalled."""
+"""A process counts as stalled after this many looks without progress."""
 _OUT_OF_GROUP_S: Final = 300.0
-"""Kafka's `max.poll.interval.ms`: a consumer that has not polled for so long is removed from its group."""
+"""Kafka's `max.poll.interval.ms`: a consumer that has not polled for this long is removed from its group."""
 _PROCESSES_OF: Final = {"index": COLD}
-"""Stages whose processes have another name than the stage."""
+"""The process of each stage whose process is not named like the stage."""
 
 log = structlog.get_logger(__name__)
 
 
 class _Loop(NamedTuple):
-    """One loop of a process. The pid tells the process from an earlier one of the same name."""
+    """One loop of a process. The pid distinguishes the process from an earlier process of the same name."""
 
     process: str
     pid: int
@@ -68,7 +68,8 @@ class StallDetector:
         self._every_s = after_s / _LOOKS
         groups = {_PROCESSES_OF.get(read.stage, read.stage): read.group for read in all_stages(generation)}
         self._stages = [_Stage(kafka, name, group) for name, group in groups.items() if group != NO_GROUP]
-        # Two threads use these two. Each is written by one of them, as a whole, so they need no lock.
+        # Two threads use the next two fields. Only one thread writes each field, always as a whole, so no lock is
+        # needed.
         self._processes: tuple[ProcessInfo, ...] = ()
         self._stalled: frozenset[_Loop] = frozenset()
         self._turns = Unchanged[_Loop, tuple[int, int]](math.ceil(out_of_group_s / self._every_s))
@@ -81,7 +82,7 @@ class StallDetector:
         self._thread.start()
 
     def close(self) -> None:
-        """Does not wait for the broker's answer to the last question."""
+        """Stops the thread, without waiting until the broker has answered its last request."""
         self._stop.set()
 
     def look(self) -> None:
@@ -93,8 +94,8 @@ class StallDetector:
         self._stalled = frozenset((*silent, *(loop for stage in self._stages for loop in stage.stalled(heartbeats))))
 
     def stalled_names(self, processes: Sequence[ProcessInfo]) -> list[str]:
-        """Names of the processes that stand still. Call it often: it answers `_LOOKS` times within `after_s`, and
-        returns nothing in between."""
+        """Names of the processes that stand still. Call this often: it looks `_LOOKS` times within `after_s`, and
+        returns an empty list in between."""
         self._processes = tuple(processes)
         if time.monotonic() < self._due_at:
             return []
@@ -113,8 +114,8 @@ class StallDetector:
                 log.exception("looking for processes that stand still failed; it is tried again")
 
     def _heartbeats(self) -> dict[_Loop, LastHeartbeat]:
-        """What the loops of running processes reported last. A process that still loads its model has reported nothing:
-        its files, if any, are those of the process before it, with another pid."""
+        """The last reports of the loops of running processes. A process that still loads its model has reported
+        nothing: if there are files of its name, an earlier process with another pid has written them."""
         return {
             _Loop(process.name, heartbeat.pid, name): heartbeat
             for process in self._processes

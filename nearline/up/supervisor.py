@@ -1,7 +1,7 @@
 """Keeps processes running: starts them, restarts a process that ends, and stops them in order.
 
-Knows nothing of what they do. Everything here is called from the main thread, because the kernel kills a child when the
-thread that started it ends.
+Knows nothing of what a process does. Everything here is called from the main thread, because the kernel kills a process
+when the thread that started it ends.
 """
 
 import time
@@ -16,19 +16,20 @@ from nearline.up.failure_reports import FailureReport
 
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 5.0
-"""A stage ends its process when the broker is away, so this is how long it may take to come back afterwards."""
+"""A stage ends its process when the broker is away. So it may take this long until the stage runs again after the
+broker is back."""
 STEADY_S: Final = 30.0
-"""A process that ran for so long is restarted with the first delay again."""
+"""A process that ran for this long is restarted after the first delay again."""
 LOGGED_AFTER: Final = 3
-"""How often in a row a process must end at its start for the same reason until that is logged as an error. What happens
-twice may pass by itself."""
+"""An error is logged if a process ends this many times in a row at its start, for the same reason. A reason that comes
+only twice may pass by itself."""
 
 log = structlog.get_logger(__name__)
 
 
 class Part(NamedTuple):
-    """A process to keep running. `failure` is called with the pid of an ended process; it returns the report that the
-    process left, or None."""
+    """A process to keep running. `failure` takes the pid of an ended process, and returns the report that this process
+    has left, or None."""
 
     name: str
     launch: Callable[[], children.Child]
@@ -63,8 +64,8 @@ class _SupervisedPart:
             self._restart(now)
 
     def _restart(self, now: float) -> None:
-        """Any error, such as too little memory for a fork, may pass: it is tried again later, and the other parts are
-        not affected."""
+        """Launches the process again. After an error, such as too little memory for a fork, the next try comes later;
+        the other parts are not affected."""
         try:
             self.process = self.part.launch()
         except Exception as error:
@@ -125,8 +126,8 @@ class Supervisor:
 
     def drain(self, names: Sequence[str], grace_s: float) -> None:
         """Stops these parts, all at the same time, and does not restart them."""
-        leaving = [supervised for supervised in self._parts if supervised.part.name in names]
-        self._parts = [supervised for supervised in self._parts if supervised not in leaving]
-        running = {each.process: each.part.name for each in leaving if each.process is not None}
+        stopping = [supervised for supervised in self._parts if supervised.part.name in names]
+        self._parts = [supervised for supervised in self._parts if supervised not in stopping]
+        running = {each.process: each.part.name for each in stopping if each.process is not None}
         for process in children.stop_all(list(running), grace_s):
             log.warning("process killed", part=running[process], after_s=grace_s)
