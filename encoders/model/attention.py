@@ -1,9 +1,9 @@
 """Causal attention over packed prompts, registered with transformers under the name `nearline_packed`.
 
 Owns where each prompt lies in a packed batch, and which attention runs on which device. Knows no weights. No mask is
-ever built: transformers knows no mask for this name and therefore makes none. On CUDA in half precision it is
-`torch.nn.attention.varlen`, which knows no other precision. Elsewhere it is scaled-dot-product attention, with prompts
-of equal length stacked.
+ever built: transformers knows no mask for this name and therefore makes none. On CUDA in half precision
+`torch.nn.attention.varlen` is used, which supports no other precision. Elsewhere scaled-dot-product attention is used,
+with prompts of equal length stacked.
 
 Shapes: T tokens of all prompts, N heads of queries, K heads of keys and values, D size of a head, L tokens of one
 prompt, B prompts of this length, P tokens of a prefix. X is N or K.
@@ -72,7 +72,7 @@ def packed_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Returns (1, T, N, D) and no attention weights, as transformers wants it."""
+    """Returns (1, T, N, D) and, as transformers demands, a second value: the attention weights, here None."""
     if packing.recorded is not None:
         packing.recorded.append((key_1KTD.contiguous(), value_1KTD.contiguous()))
     qkv = _QKV(query_1NTD[0], key_1KTD[0], value_1KTD[0])
@@ -105,8 +105,8 @@ def _causal_sdpa(qkv: _QKV, packing: Packing, scaling: float | None) -> Tensor:
 
 
 def _with_prefix(qkv: _QKV, packing: Packing, prefix: tuple[Tensor, Tensor], scaling: float | None) -> Tensor:
-    """(1, T, N, D). A token attends to the prefix and to its own prompt in two softmaxes. From their log-sum-exps
-    follows exactly how much each of the two weighs in the softmax over both."""
+    """(1, T, N, D). A token attends to the prefix and to its own prompt in two softmaxes. The log-sum-exps of the two
+    say exactly how much each of them weighs in the softmax over both."""
     if uses_varlen(qkv.query_NTD.device, qkv.query_NTD.dtype):
         prefix_TND, prefix_lse_TN = _prefix_varlen(qkv.query_NTD, prefix, scaling)
         causal_TND, causal_lse_TN = _causal_varlen(qkv, packing, scaling)
@@ -152,7 +152,7 @@ def _causal_varlen(qkv: _QKV, packing: Packing, scaling: float | None) -> tuple[
 def _varlen(
     qkv: _QKV, starts: tuple[Tensor, Tensor], longest: tuple[int, int], window: tuple[int, int], scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    """`starts` and `longest` are those of the queries and of the keys."""
+    """`starts` and `longest`: first of the queries, then of the keys."""
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
     query_TND, key_TKD, value_TKD = (tensor.transpose(0, 1) for tensor in qkv)
@@ -171,7 +171,7 @@ def _varlen(
 
 
 def _starts(lengths: list[int], device: torch.device) -> Tensor:
-    """Where each prompt begins, and where the last one ends."""
+    """Where each prompt begins, and where the last prompt ends."""
     starts = torch.zeros(len(lengths) + 1, dtype=torch.int32)
     starts[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
     return starts.to(device, non_blocking=True)

@@ -30,13 +30,13 @@ class ElementwiseOps(NamedTuple):
     swiglu: Callable[[Tensor, Activation], Tensor]
     """gate and up (T, 2 I), activation -> (T, I): activation of the gate times up."""
     swiglu_beats_onednn: bool = False
-    """Whether `swiglu` is quicker than letting oneDNN gate the result of its product."""
+    """True if `swiglu` is quicker than oneDNN, which can apply the gate to the result of its product."""
     kernels: Kernels | None = None
-    """Where they fit heads of this size: they rotate and attend in one pass, for the prompts that fit too."""
+    """Kernels that rotate and attend in one pass, for prompts that fit them. None if heads of this size do not."""
 
 
 def choose_ops(config: LlamaConfig, device: torch.device, *, compiled: bool) -> ElementwiseOps:
-    """Raises EncodingFailed where nothing can be compiled."""
+    """Raises EncodingFailed if the operations are to be compiled and cannot be."""
     if not compiled:
         return _EAGER
     if device.type == "cpu":
@@ -54,7 +54,7 @@ def _torch_compiled_ops() -> ElementwiseOps:
 
 
 def _kernel_ops(config: LlamaConfig, kernels: Kernels) -> ElementwiseOps:
-    """Sizes that the kernels do not fit stay eager."""
+    """The kernels, and the eager operations for sizes that do not fit the kernels."""
     head = config.head_dim or config.hidden_size // config.num_attention_heads
     ops = _EAGER._replace(kernels=kernels if kernels.fit_heads(head) else None)
     if kernels.fit_rows(config.hidden_size):
@@ -65,7 +65,8 @@ def _kernel_ops(config: LlamaConfig, kernels: Kernels) -> ElementwiseOps:
 
 
 def _rms_norm(hidden_TH: Tensor, eps: float) -> Tensor:
-    """In float32: a length or a scale that is rounded to bf16 would make the distance to fp64 1.7 times as large."""
+    """Computes in float32. With the length or the scale rounded to bf16 the distance to fp64 would be 1.7 times as
+    large."""
     numbers_TH = hidden_TH.float()
     length_T1 = torch.linalg.vector_norm(numbers_TH, dim=1, keepdim=True)
     scale_T1 = torch.rsqrt(length_T1.square_().div_(hidden_TH.shape[1]).add_(eps))
@@ -75,7 +76,7 @@ def _rms_norm(hidden_TH: Tensor, eps: float) -> Tensor:
 
 
 def _rotate(heads_TND: Tensor, rotary_T1C: Tensor) -> Tensor:
-    """In place: with new tensors it took 1.7 times as long in bf16."""
+    """Works in place. With new tensors it took 1.7 times as long in bf16."""
     pairs_TNC2 = _pairs(heads_TND)
     torch.view_as_complex(pairs_TNC2).mul_(rotary_T1C)
     return heads_TND if heads_TND.dtype == torch.float32 else heads_TND.copy_(pairs_TNC2.flatten(2))
@@ -100,7 +101,7 @@ def _rms_norm_formula(hidden_TH: Tensor, eps: float) -> Tensor:
 
 
 def _rotate_formula(heads_TND: Tensor, rotary_T1C2: Tensor) -> Tensor:
-    """With pairs of real numbers: torch's compiler does not support complex ones."""
+    """Uses pairs of real numbers, because torch's compiler does not support complex numbers."""
     first_TNC, second_TNC = _pairs(heads_TND).unbind(3)
     cos_T1C, sin_T1C = rotary_T1C2.unbind(3)
     rotated = [first_TNC * cos_T1C - second_TNC * sin_T1C, first_TNC * sin_T1C + second_TNC * cos_T1C]

@@ -40,7 +40,7 @@ def matrix_rows(num_tokens: int, device: torch.device, dtype: torch.dtype) -> in
 
 
 def fuse(linears: Sequence[nn.Linear], norm_X: Tensor | None = None) -> FusedLinear:
-    """The linear layers' results side by side. `norm_X`: the weights of the norm before them."""
+    """One layer that gives the results of these layers side by side. `norm_X`: the weights of the norm before them."""
     weight_YX, bias_Y = _joined(linears, norm_X)
     is_onednn = _uses_onednn(weight_YX.device, weight_YX.dtype)
     return _OneDnnLinear(weight_YX, bias_Y) if is_onednn else _TorchLinear(weight_YX, bias_Y)
@@ -49,7 +49,7 @@ def fuse(linears: Sequence[nn.Linear], norm_X: Tensor | None = None) -> FusedLin
 def fuse_gate_and_up(
     gate: nn.Linear, up: nn.Linear, norm_H: Tensor, activation: str, ops: ElementwiseOps
 ) -> Callable[[Tensor], Tensor]:
-    """(T, H) -> (T, I): both projections and the gate. oneDNN gates by itself, unless `ops` are quicker."""
+    """(T, H) -> (T, I): both projections and the gate. oneDNN applies the gate, unless `ops` are quicker."""
     if _uses_onednn(gate.weight.device, gate.weight.dtype) and activation == "silu" and not ops.swiglu_beats_onednn:
         onednn_gate, onednn_up = _OneDnnLinear(*_joined([gate], norm_H)), _OneDnnLinear(*_joined([up], norm_H))
         silu = "swish"  # oneDNN's name for it
@@ -101,7 +101,7 @@ def _uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _joined(linears: Sequence[nn.Linear], norm_X: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The weights (Y, X) and the biases (Y), one layer's after the other's."""
+    """The weights (Y, X) and the biases (Y) of all layers, in the order of the layers."""
     weights: list[Tensor] = [linear.weight for linear in linears]
     weight_YX = torch.cat(weights)
     if norm_X is not None:

@@ -27,8 +27,8 @@ from encoders.model.kernels import Heads
 
 
 def use_packed_layers(model: LlamaModel, *, compiled: bool = False) -> None:
-    """Replaces the model's layers by packed ones, and frees the old layers' weights. With `compiled`, what is between
-    the products is compiled: on a CPU now, on a GPU when it first runs. Raises EncodingFailed where that fails."""
+    """Replaces the model's layers by packed layers, and frees the weights of the old layers. With `compiled`, the steps
+    between the products are compiled: on a CPU now, on a GPU at the first run. Raises EncodingFailed if that fails."""
     ops = choose_ops(model.config, model.device, compiled=compiled)
     model.rotary_emb = _ComplexRotary(model.rotary_emb)
     for number, layer in enumerate(model.layers):
@@ -85,22 +85,25 @@ class PackedLayer(nn.Module):
 
 
 class _ComplexRotary(nn.Module):
-    """Each position's angles as complex numbers, (T, 1, C). In float32, whatever the model's precision is."""
+    """The angles of each position as complex numbers, (T, 1, C), in float32 for a model of any precision."""
 
     def __init__(self, rotary: LlamaRotaryEmbedding) -> None:
         super().__init__()
         self._rotary = rotary
 
     def forward(self, _: Tensor, position_ids: Tensor) -> Tensor:
-        in_float32 = torch.empty(0, device=position_ids.device)  # its dtype is the result's
-        cos_1TD, sin_1TD = self._rotary(in_float32, position_ids)
+        gives_dtype = torch.empty(
+            0, device=position_ids.device
+        )  # transformers takes the result's dtype from it: float32
+        cos_1TD, sin_1TD = self._rotary(gives_dtype, position_ids)
         half = cos_1TD.shape[2] // 2
         return torch.complex(cos_1TD[0, :, None, :half], sin_1TD[0, :, None, :half])
 
 
 def _with_pairs_adjacent(linear: nn.Linear, head_size: int) -> nn.Linear:
-    """Reorders the numbers of each head. transformers rotates number i of a head's first half with number i of its
-    second half; here the two lie side by side. Queries and keys in the same order have the same products."""
+    """Reorders the numbers of each head. transformers rotates number i of a head's first half together with number i of
+    its second half. Here the two numbers of such a pair lie side by side. The products of queries and keys stay the
+    same, because both have the new order."""
     order = torch.arange(linear.out_features, device=linear.weight.device).view(-1, 2, head_size // 2).mT.flatten()
     reordered = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
     reordered.weight = nn.Parameter(linear.weight[order], requires_grad=False)

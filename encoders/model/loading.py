@@ -24,8 +24,8 @@ DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_model(folder: Path, manifest: Manifest, device: torch.device, *, compiled: bool = False) -> LlamaModel:
-    """A package's model with packed layers, for inference. Raises BadPackage, and EncodingFailed where `compiled` and
-    nothing can be compiled."""
+    """A package's model with packed layers, for inference. Raises BadPackage, and EncodingFailed if it is to be
+    compiled and cannot be."""
     config = read_config(folder)
     if max(manifest.dimensions) != config.hidden_size:
         raise BadPackage(f"{folder}: the largest of dimensions is not the model's size {config.hidden_size}")
@@ -33,7 +33,8 @@ def load_model(folder: Path, manifest: Manifest, device: torch.device, *, compil
     if wrong := [name for name, weight in weights.items() if weight.dtype != DTYPES[manifest.precision]]:
         raise BadPackage(f"{folder}: {wrong[0]} is {weights[wrong[0]].dtype}, not {manifest.precision}")
     model = build_model(config, weights, device)
-    weights.clear()  # the model alone holds them now: each layer's are freed when its packed layer is made
+    # Now only the model holds the weights, so a layer's weights are freed as soon as its packed layer is made.
+    weights.clear()
     use_packed_layers(model, compiled=compiled)
     return model
 
@@ -58,8 +59,8 @@ def read_config(folder: Path) -> LlamaConfig:
 
 
 def build_model(config: LlamaConfig, weights: dict[str, Tensor], device: torch.device) -> LlamaModel:
-    """A stock LLaMA with packed attention. Its parameters are the given tensors, not copies. Raises BadPackage when
-    they do not fit the configuration."""
+    """A stock LLaMA with packed attention. Its parameters are the tensors of `weights`, not copies. Raises BadPackage
+    if the weights do not fit the configuration."""
     config._attn_implementation = ATTENTION
     with torch.device("meta"):
         model: LlamaModel = LlamaModel(config)
@@ -74,7 +75,7 @@ def build_model(config: LlamaConfig, weights: dict[str, Tensor], device: torch.d
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`: a GPU where there is one."""
+    """`auto`: a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
