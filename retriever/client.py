@@ -1,5 +1,8 @@
-"""The client of a retriever, over HTTP. The commands import it, so it imports little: no service, no model and no large
-HTTP library (httpx takes as long to import as all the rest of a command)."""
+"""The client of a retriever, over HTTP.
+
+The commands import this module, so it imports little: no service, no model and no large HTTP library. httpx alone takes
+as long to import as everything else in a command.
+"""
 
 import json
 import select
@@ -33,8 +36,8 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class RetrieverClient:
-    """For one thread. Keeps one connection open between requests, and opens a new one when it is gone. Close it, or use
-    `with`.
+    """For one thread. Keeps its connection open between requests, and connects again if the server has closed it. Call
+    `close` at the end, or use `with`.
 
     Every method raises RetrieverUnavailable if there is no answer, RequestRefused if the request is wrong, NotAllowed
     if the API key is wrong.
@@ -47,8 +50,8 @@ class RetrieverClient:
         timeout_s: float = TIMEOUT_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`tls` comes from `retriever/http/tls.py`; None trusts the authorities that this machine trusts. Raises
-        RetrieverUnavailable for a bad URL, NotAllowed for a key that no header can carry."""
+        """`tls` is made by `retriever/http/tls.py`. With None, certificates of the authorities that this machine trusts
+        are accepted. Raises RetrieverUnavailable for a bad URL, NotAllowed for a key that no header can carry."""
         self._url = url
         self._timeout_s = timeout_s
         self._headers = {"X-API-Key": _sendable(api_key)} if api_key else {}
@@ -77,7 +80,7 @@ class RetrieverClient:
         return self._ask(HotPositions, "GET", "/v1/hot/positions")
 
     def ready(self) -> Readiness:
-        """Returns also while the retriever is not ready. Then `problems` says what is missing."""
+        """Also returns an answer while the retriever is not ready; then its `problems` say what is missing."""
         return self._ask(Readiness, "GET", "/readyz", also=503)
 
     def hot_posts(self) -> Iterator[HotPost]:
@@ -89,7 +92,7 @@ class RetrieverClient:
                 yield HotPost.model_validate_json(line)
 
     def _ask(self, message: type[M], method: str, path: str, body: str | None = None, also: int = 200) -> M:
-        """`also` is a status other than 200 whose body is the message too."""
+        """`also`: a status besides 200 with which the retriever sends such a message."""
         with self._translated_errors():
             answer = self._send(method, path, body)
             if answer.status != also:
@@ -97,8 +100,8 @@ class RetrieverClient:
             return message.model_validate_json(answer.read())
 
     def _send(self, method: str, path: str, body: str | None = None) -> HTTPResponse:
-        """Tries once more on a new connection if the open one breaks: the server may close an idle connection just when
-        it is used again. Repeating is safe, because no request changes anything."""
+        """If the open connection breaks, sends the request once more on a new connection: the server may close an idle
+        connection just when it is used again. Repeating is safe, because no request changes anything."""
         connection = self._connection
         if connection.sock is not None and not _is_stale(connection):
             with suppress(ConnectionError):
@@ -117,8 +120,8 @@ class RetrieverClient:
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """The one place where other libraries' errors become RetrieverErrors. After an error the connection is
-        closed."""
+        """Turns the errors of other libraries into RetrieverErrors; nothing else does. Closes the connection after any
+        error."""
         succeeded = False
         try:
             yield
@@ -141,7 +144,8 @@ class RetrieverClient:
 
 
 def _sendable(api_key: SecretStr) -> bytes:
-    """Raises NotAllowed. http.client would refuse such a key too, but show it in its error."""
+    """The key as bytes. Raises NotAllowed for a key that no header can carry. http.client would refuse such a key too,
+    but its error would show the key."""
     key = api_key.get_secret_value()
     if not key.isprintable():
         raise NotAllowed("the API key holds a character that a header cannot carry, such as a line end")
@@ -149,22 +153,23 @@ def _sendable(api_key: SecretStr) -> bytes:
 
 
 def _connection(url: str, connect_s: float, tls: ssl.SSLContext | None) -> tuple[HTTPConnection, str]:
-    """A connection that is not open yet, and the path that every request's path starts with. Raises
-    RetrieverUnavailable."""
+    """A connection that is not open yet, and the first part of every request's path. Raises RetrieverUnavailable."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
     if host is None or parts.scheme not in ("http", "https") or not _is_valid(host, parts.path):
-        raise RetrieverUnavailable(f"{url!r} is not the address of a retriever; give one such as http://127.0.0.1:8080")
+        raise RetrieverUnavailable(
+            f"{url!r} is not the address of a retriever; give an address such as http://127.0.0.1:8080"
+        )
     if parts.scheme == "https":
         return HTTPSConnection(host, port, timeout=connect_s, context=tls), parts.path.rstrip("/")
     return HTTPConnection(host, port, timeout=connect_s), parts.path.rstrip("/")
 
 
 def _is_valid(host: str, path: str) -> bool:
-    """Whether a name server can look up the host and HTTP can send the path."""
+    """True if a name server can look up the host and HTTP can send the path."""
     try:
         host.encode("idna")
     except UnicodeError:
@@ -173,15 +178,15 @@ def _is_valid(host: str, path: str) -> bool:
 
 
 def _is_stale(connection: HTTPConnection) -> bool:
-    """Whether the server has closed the idle connection. It sends nothing before a request, so anything to read means
-    that."""
-    poll = select.poll()  # select() takes no descriptor above 1023
+    """True if the server has closed the idle connection. A server sends nothing before a request, so if there is
+    something to read, it is the end of the connection."""
+    poll = select.poll()  # not select(), which takes no descriptor above 1023
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def _lines(answer: HTTPResponse) -> Iterator[bytes]:
-    """Not `for line in answer`, which does not notice that an answer was cut off."""
+    """The lines of the answer. `for line in answer` would not notice that an answer was cut off."""
     rest = b""
     while chunk := answer.read1(_CHUNK_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")

@@ -23,7 +23,7 @@ from schemas.times import EPOCH
 
 
 class Retriever:
-    """Any thread may ask."""
+    """Any thread may call the methods."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Retriever:
         trending: TrendingLists,
         hot_problem: Callable[[], str | None],
     ) -> None:
-        """`hot_problem` returns one sentence while the hot tier has not caught up, then None."""
+        """`hot_problem` returns a sentence until the hot tier has caught up, and None from then on."""
         self.generation = generation
         self._cold = cold
         self._hot = hot
@@ -53,11 +53,11 @@ class Retriever:
         self._members.forget_expired()
 
     def problems(self) -> list[str]:
-        """One sentence for each part that whole answers need and that is missing; empty when ready."""
+        """A sentence for each part that is not ready yet and without which answers are incomplete."""
         return [problem for problem in (self._encoder.problem, self._hot_problem()) if problem is not None]
 
     def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
-        """Raises RetrieverUnavailable when neither tier answers."""
+        """Raises RetrieverUnavailable if neither tier answers."""
         answer = AnswerBuilder(self.generation)
         query = self._query(request, answer)
         problem = self._hot_problem()

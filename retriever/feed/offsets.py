@@ -1,4 +1,5 @@
-"""Asks the broker for the offsets that the hot feed needs: where to start, where the topics end, how far it has read.
+"""Asks the broker for the offsets that the hot feed needs: where to start, where the topics end, how far the feed has
+read.
 
 Reads no records.
 """
@@ -16,7 +17,7 @@ _ASK_S: Final = 5.0
 
 
 def partitions(consumer: Consumer, topic: str) -> list[Place]:
-    """Raises KafkaException, also if the topic does not exist (yet)."""
+    """All partitions of the topic. Raises KafkaException, also if the topic does not exist yet."""
     metadata = consumer.list_topics(topic, timeout=_ASK_S).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
@@ -40,7 +41,7 @@ def beginnings(places: Iterable[Place]) -> Offsets:
 
 
 def ends(consumer: Consumer, places: Iterable[Place]) -> Offsets:
-    """One past the last committed record of each partition."""
+    """The offset after the last committed record of each partition."""
     return {
         (topic, number): consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_ASK_S)[1]
         for topic, number in places
@@ -48,6 +49,6 @@ def ends(consumer: Consumer, places: Iterable[Place]) -> Offsets:
 
 
 def next_to_read(consumer: Consumer, places: Iterable[Place]) -> Offsets:
-    """The next offset of each partition of which something was read. Skipped control records count as read."""
-    partitions_read = consumer.position([TopicPartition(topic, number) for topic, number in places])
-    return {(at.topic, at.partition): at.offset for at in partitions_read if at.offset >= 0}
+    """The next offset of each partition from which something was read. Skipped control records count as read."""
+    positions = consumer.position([TopicPartition(topic, number) for topic, number in places])
+    return {(at.topic, at.partition): at.offset for at in positions if at.offset >= 0}

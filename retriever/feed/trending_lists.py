@@ -1,5 +1,7 @@
-"""The trending lists, one per partition of `activity`, and the one order of all their posts. Knows neither Kafka nor
-the tiers."""
+"""The trending lists, one for each partition of `activity`, and the ranking of all their posts together.
+
+Knows neither Kafka nor the tiers.
+"""
 
 from threading import Lock
 from typing import Final, NamedTuple
@@ -17,7 +19,7 @@ class TrendingPost(NamedTuple):
 
 
 class TrendingLists:
-    """The newest list of each partition. The hot feed's thread puts them in; any thread reads."""
+    """The newest list of each partition. The hot feed's thread calls `put`; any thread may call `ranked`."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -29,7 +31,7 @@ class TrendingLists:
             self._lists[trending.partition] = trending
 
     def ranked(self) -> list[TrendingPost]:
-        """All posts by (-score, post id). Older lists are decayed to the time of the newest one.
+        """All posts by (-score, post id). The scores of older lists are decayed to the time of the newest list.
 
         `activity` is keyed by member, so one post may be in the lists of several partitions. Its scores are added.
         """

@@ -15,7 +15,7 @@ _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 
 class ServeMetrics:
-    """Any thread may call it."""
+    """Any thread may call the methods."""
 
     def __init__(self, retriever: Retriever, feed: HotFeed) -> None:
         self._registry = CollectorRegistry()
