@@ -1,4 +1,4 @@
-"""Ids, revisions, offsets and times as types of their own, so that mypy finds one in the place of another."""
+"""Ids, revisions, offsets and times, each as its own type: mypy then finds, say, an offset that is passed as an id."""
 
 from typing import Annotated, Literal, NewType
 

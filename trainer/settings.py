@@ -47,9 +47,10 @@ class TrainSettings(BaseModel):
     group: int = Field(8, ge=2)
     """The posts of one member in a batch: each is to be found by the mean of the others."""
     nearby: int = Field(24, ge=2)
-    """A group is drawn from so many posts that the member acted on in succession."""
+    """A group is drawn from this many posts that the member acted on one after the other."""
     era: int = Field(4_000, ge=1)
-    """The groups of a batch are drawn from so many successive actions: posts of the same time are hard negatives."""
+    """The groups of a batch are drawn from this many successive actions, because posts of the same time are hard
+    negatives."""
     negatives: int = Field(2, ge=0)
     """How many posts each group gets that the member did not act on: posts that it was shown, or of the same time."""
     author_share: float = Field(0.25, ge=0, le=1)

@@ -50,7 +50,7 @@ class Kernels:
         self._lanes = int(library.lanes())
 
     def fit_rows(self, size: int) -> bool:
-        """Whether `rms_norm` and `swiglu` can take rows of so many numbers."""
+        """True if `rms_norm` and `swiglu` can take rows with this many numbers."""
         return size % self._lanes == 0
 
     def fit_heads(self, size: int) -> bool:

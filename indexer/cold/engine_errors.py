@@ -10,7 +10,7 @@ from indexer.errors import TierUnavailable
 def engine_errors(action: str) -> Iterator[None]:
     """Raises TierUnavailable: "the embedded cold tier could not be `action`", such as "opened".
 
-    The engine raises plain exceptions. When it panics it raises a class of its own, which is no Exception."""
+    The engine raises plain exceptions. When it panics it raises PanicException, which is a BaseException only."""
     try:
         yield
     except TierUnavailable:

@@ -51,7 +51,7 @@ class Judge:
         self._handles: dict[str, int] = {}
 
     def judge(self, expected: ExpectedState) -> Verdict:
-        """Call it after `nearline wait`."""
+        """Call this after `nearline wait`."""
         return self.compare(expected, self.look())
 
     def look(self) -> PipelineState:

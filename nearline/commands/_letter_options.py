@@ -37,9 +37,13 @@ def filter_options(command: Callable[P, R]) -> Callable[P, R]:
     """Adds `--cause` and `--older-than`, given to the function as `cause` and `older_than_s`."""
     for option in (
         click.option(
-            "--older-than", "older_than_s", type=_Age(), metavar="AGE", help="Only those that died so long ago: 12h."
+            "--older-than",
+            "older_than_s",
+            type=_Age(),
+            metavar="AGE",
+            help="Only letters at least this old, such as 12h.",
         ),
-        click.option("--cause", metavar="TEXT", help="Only those whose cause holds this text."),
+        click.option("--cause", metavar="TEXT", help="Only letters whose cause contains this text."),
     ):
         command = option(command)
     return command

@@ -48,7 +48,9 @@ def dead_letters() -> None:
 @dead_letters.command("list")
 @filter_options
 @click.option("--after", metavar="ID", help="Begin behind this letter.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help=f"Only so many; {_PAGE} without --json.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help=f"At most this many letters; {_PAGE} without --json."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: all letters, and no sums.")
 @instance_options
 def list_(

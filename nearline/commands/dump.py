@@ -39,7 +39,7 @@ def _hot(connections: "Connections") -> Iterator[dict[str, Any]]:
 
 
 def _cold(connections: "Connections") -> Iterator[dict[str, Any]]:
-    """The tier returns a post twice where it is written during the reading. Here each comes once."""
+    """Each post once. The tier returns a post twice if it is written while the tier is read."""
     from schemas.times import to_rfc3339
 
     seen: set[str] = set()

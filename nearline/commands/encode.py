@@ -45,7 +45,9 @@ class _Kind(NamedTuple):
 @click.option("--post", "kind", flag_value="post", help="The lines are contexts of posts.")
 @click.option("--member", "kind", flag_value="member", help="The lines are contexts of members.")
 @click.option("--render", is_flag=True, help="Give the texts that are encoded and their weights, and no vector.")
-@click.option("--package", type=click.Path(path_type=Path, file_okay=False), help="Else that of the instance.")
+@click.option(
+    "--package", type=click.Path(path_type=Path, file_okay=False), help="Default: the package of the instance."
+)
 @place_options
 def encode(
     *,

@@ -37,9 +37,9 @@ class Settings(BaseModel):
     """The model package's folder. None: the demo's package."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     stalled_after_s: float = Field(60.0, ge=5)
-    """A process is killed and started again when its stage has records to read, but commits none for so long and does
-    not report that it is working. Longer than any call to the broker may take: after a failed call a process leaves by
-    itself."""
+    """A process is killed and started again if its stage has records to read, but for this long commits none and does
+    not report that it is working. This is longer than any call to the broker may take: after a failed call a process
+    ends by itself."""
     kafka: KafkaSettings = KafkaSettings()
     rules: ContextRules = ContextRules()
     contexts: ContextsSettings = ContextsSettings()
