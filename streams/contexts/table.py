@@ -69,8 +69,8 @@ class Table(Generic[_Row]):
         self.spec = spec
         self._cache = cache
         self._partitions: dict[Partition, TablePartition[_Row]] = {}
-        # The timestamp of the oldest event behind each publication; None for a delayed one, which says nothing about
-        # freshness.
+        # The timestamp of the oldest event behind each publication. None for a delayed publication, whose age would say
+        # nothing about freshness.
         self._to_publish: dict[tuple[Partition, str], Millis | None] = {}
 
     def open(self, store: RowStore) -> None:
@@ -134,7 +134,7 @@ class Table(Generic[_Row]):
         self._to_publish = {}
 
     def changelog_records(self, offset_cells: dict[Partition, Cells]) -> Iterator[Output]:
-        """The cells of the current batch: those of its rows, and the given ones."""
+        """The cells that the current batch has changed in its rows, together with `offset_cells`."""
         for number, partition in self._partitions.items():
             for key, value in partition.cells(offset_cells.get(number, {})).items():
                 yield Output(self.spec.changelog, key, value, None, number)
