@@ -41,7 +41,8 @@ class WorldSize(NamedTuple):
     posts: int = 6_000
     members: int = 600
     activity: int = 40_000
-    """At most this many activity events. This often a member looks for a post to act on; sometimes there is none."""
+    """The number of attempts to act on a post. An attempt gives no event if no post is new enough, or the post is the
+    member's own."""
     days: float = 7.0
     """The world begins this long before `now`."""
 
@@ -188,7 +189,8 @@ class _WorldMaker:
         return member
 
     def _changed(self, interests: tuple[str, ...]) -> tuple[str, ...]:
-        """These interests, with the first of them replaced by another subject."""
+        """Drops the first interest and appends another subject: the second interest, if there is one, becomes the main
+        one."""
         new = self._rng.choice([subject for subject in self._subjects if subject not in interests])
         return (*interests[1:], new)
 

@@ -110,11 +110,11 @@ class ContextProcessor:
         self._members.close(partitions)
 
     def compact_if_due(self, interval_s: float) -> None:
-        """Purges erased cells from the files of every store whose last compaction was `interval_s` ago. May run in any
-        thread."""
+        """Purges erased cells from the files of every store whose last compaction was `interval_s` ago. Then removes
+        the rows of this machine that no worker has compacted for twice that time. May run in any thread."""
         self._posts.compact_if_due(interval_s)
         self._members.compact_if_due(interval_s)
-        # An open store cannot be removed. So this runs only while this worker's stores are open.
+        # RocksDB refuses to remove an open store. So this worker's own rows are safe here only while they are open.
         if self._posts.num_open and self._members.num_open:
             remove_abandoned(self._folder.parent, 2 * interval_s)
 
@@ -138,9 +138,9 @@ class ContextProcessor:
             self._process_due_post(partition, post_id, flushed)
         for partition, member_id in due_members:
             self._members.mark_for_publication(partition, member_id, origin_ms=None)
-        # There are no outputs if the index named rows that turn out not to be due. Then None instead of an empty list:
-        # an empty transaction would change nothing, the same rows would still be due, and the loop would commit empty
-        # transactions for ever.
+        # The index of due rows (`due.py`) may name rows that are not due. Then there are no outputs, and this returns
+        # None: an empty transaction would not change the index, it would name the same rows again, and the loop would
+        # commit empty transactions for ever.
         return self._finish_batch({}) or None
 
     def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:

@@ -139,8 +139,8 @@ class RowStore:
         self.position = position
 
     def throw_away_or_blame_changelog(self, piece: str, cause: Exception) -> ChangelogDamaged | RowsThrownAway:
-        """Removes the rows, and returns the error to raise. To be called when RocksDB returned `piece` but its content
-        cannot be decoded. `piece` names what was decoded, such as one row.
+        """Removes the rows, and returns the error to raise. To be called when RocksDB read without an error, but what
+        it read cannot be decoded. `piece` is the name of what cannot be decoded, such as one row.
 
         The next start restores the rows. If the restored piece cannot be decoded either, then the changelog itself is
         damaged: the rows stay as they are, and the error says so."""
@@ -180,8 +180,8 @@ class RowStore:
         return RowsUnavailable(f"the rows in {self._folder} cannot be {attempted}: {error}; {_remedy(error)}")
 
     def is_stale(self, age_s: float) -> bool:
-        """True if the last full compaction is `age_s` ago. An open store is compacted regularly, so nobody has had it
-        open for about that long: the changelog may have dropped tombstones that these rows still need."""
+        """True if the last full compaction is at least `age_s` ago. An open store is compacted regularly, so this one
+        has been closed for about that long: the changelog may have dropped tombstones that these rows still need."""
         return self.position > 0 and _age_s(self._folder / _COMPACTED_FILE) >= age_s
 
     def reopen_empty(self) -> None:

@@ -29,8 +29,8 @@ from streams.settings import KafkaSettings
 _IDLE_S: Final = 0.1
 """How long to wait for the first record of a batch. After every wait the processor is asked for due work."""
 _LINGER_S: Final = 0.01
-"""How long to wait, after the first record of a batch, for more records to share it, even when the next batch is
-already due."""
+"""How long to wait for more records after the first one of a batch, even if the interval since the previous batch is
+over."""
 _CALL_S: Final = 30.0
 """The time limit of one call to the broker."""
 TRANSACTION_MS: Final = 15_000
@@ -190,13 +190,14 @@ class TransactionalLoop:
             self._run_transaction(outputs, {})
 
     def _read_batch(self) -> list[Message]:
-        """Waits at most `_IDLE_S` for the first record, then for more records until the next batch may begin."""
+        """Waits at most `_IDLE_S` for the first record, then for more records until `interval_s` after the previous batch,
+        but at least `_LINGER_S`."""
         self._batch = []
         self._consume(1, _IDLE_S)
         max_records = self._batch_records()
         if self._batch and max_records > 1:
-            next_batch_in_s = self._last_batch_at + self._interval_s - time.monotonic()
-            self._consume(max_records - 1, max(_LINGER_S, next_batch_in_s))
+            rest_of_interval_s = self._last_batch_at + self._interval_s - time.monotonic()
+            self._consume(max_records - 1, max(_LINGER_S, rest_of_interval_s))
         if self._batch:
             self._last_batch_at = time.monotonic()
         return self._batch
