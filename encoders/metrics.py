@@ -21,7 +21,7 @@ class EncoderMetrics(Collector):
         stats = self._encoder.stats
         yield _counter("prompts", "Prompts that the model has encoded", stats.prompts)
         yield _counter("tokens", "Tokens that the model has seen", stats.tokens)
-        yield _counter("padding", "Rows of batches that hold no token; none but in bf16 on a CPU", stats.spare_rows)
+        yield _counter("padding", "Rows of batches that hold no token; none but in bf16 on a CPU", stats.padding_tokens)
         yield _counter("batches", "Forward passes of the model", stats.batches)
         yield _counter("batch_budget_tokens", "Tokens that these batches could have held", stats.budget_tokens)
         yield _counter("device_seconds", "Time that the device worked", stats.device_s)

@@ -41,8 +41,8 @@ class EventOrder(NamedTuple):
 
 
 class _Event(Struct, frozen=True, tag_field="type"):
-    """Checks that several events share. If `__post_init__` raises ValueError, msgspec raises a ValidationError with its
-    text."""
+    """Holds the checks that several events have in common. If `__post_init__` raises ValueError, msgspec raises a
+    ValidationError with its text."""
 
     def _check_ids(self, *names: str) -> None:
         for name in names:

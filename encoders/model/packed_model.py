@@ -4,7 +4,7 @@ Owns the token budget, the batches and threads of a call, what happens when memo
 share. Knows nothing of contexts or of a prompt's fields. The model itself is made in `loading.py`.
 
 Shapes: T tokens of a packed batch, B prompts, H the model's size, D the dimension that vectors are cut to, P tokens of
-a prefix. A "row" is the index of a prompt in its call, and of its vector.
+a prefix. A "row" is the index of a prompt in its call, and of its vector. A row of a matrix is one token.
 """
 
 import itertools
@@ -42,15 +42,15 @@ many tokens again."""
 
 @dataclass
 class ModelStats:
-    """Counters since the start, for metrics. No prompt is padded; only the whole batch, to a round number of rows."""
+    """Counters since the start, for metrics. No prompt is padded; only the whole batch, to a round number of tokens."""
 
     prompts: int = 0
     tokens: int = 0
     batches: int = 0
     budget_tokens: int = 0
     """How many tokens the batches could have held. `tokens / budget_tokens` is how full they were."""
-    spare_rows: int = 0
-    """Padding: rows of the batches' matrices that hold no token; see `matrix_rows`."""
+    padding_tokens: int = 0
+    """At the ends of batches, where a round number of tokens is computed faster; see `matrix_rows`."""
     device_s: float = 0.0
     """How long the device worked. On a CPU, the time of all threads divided by their number."""
     halvings: int = 0
@@ -210,8 +210,8 @@ class PackedModel:
         call.vectors_BD[rows] = self._forward([call.prompts[row] for row in rows], call.shared)
 
     def _retry_alone(self, call: _Call, row: int, error: Exception) -> None:
-        """Runs a prompt that has failed with `error` once more. If it fails again although the device can run another
-        prompt, it is refused. Raises EncodingFailed if the device can run no prompt at all."""
+        """Gives a prompt that failed with `error` a second try. First tries another prompt: if that fails too, the
+        fault is the device's, and EncodingFailed is raised. If only this prompt fails again, it is refused."""
         try:
             with torch.inference_mode():
                 self._forward([[0]], None)
@@ -255,7 +255,7 @@ class PackedModel:
         return hidden_1TH[0]
 
     def _shared_prefix(self, prompts: Sequence[Prompt], prefix: Prompt) -> SharedPrefix | None:
-        """None if the prefix is too short to save time, or if a prompt does not begin with it and go on after it."""
+        """None if the prefix is too short to save time, or if some prompt does not begin with it or ends with it."""
         length = len(prefix)
         if length < _MIN_PREFIX_TOKENS or not self._can_share_prefixes:
             return None
@@ -283,7 +283,7 @@ class PackedModel:
             self.stats.tokens += num_tokens
             self.stats.batches += 1
             self.stats.budget_tokens += max(budget, num_tokens)
-            self.stats.spare_rows += matrix_rows(num_tokens, self.device, self._dtype) - num_tokens
+            self.stats.padding_tokens += matrix_rows(num_tokens, self.device, self._dtype) - num_tokens
 
 
 def pool(hidden_TH: Tensor, packing: Packing, pooling: PoolingMode, shared: SharedPrefix | None = None) -> Tensor:

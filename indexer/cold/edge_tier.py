@@ -227,7 +227,7 @@ class _PointStore:
         outdated: list[int] = []
         for page in shards.heads(_LOAD_PAGE):
             outdated += self.table.load([number for number, _ in page], [decode_head(head) for _, head in page])
-        shards.remove(outdated, with_vectors=True)
+        shards.remove(outdated, may_have_vectors=True)
         self.table.find_free_numbers()
 
     def write(self, records: Sequence[IndexRecord], now: Micros) -> None:

@@ -53,7 +53,8 @@ _BODY: Final = "body"
 class Point(NamedTuple):
     number: int
     vector: Vector | None
-    """When written, None: searches skip the point. When read, None: the same, or vectors were not requested."""
+    """None in a point to be written: searches skip it. None in a point that was read: it has no vector, or none was
+    asked for."""
     head: str
     body: str | None = None
 
@@ -95,11 +96,11 @@ class Shards:
                 self._shard(shard_id).update(engine.UpdateOperation.upsert_points(rows))
             self._note_written(shard_id, len(shard_points))
 
-    def remove(self, numbers: Sequence[int], *, with_vectors: bool = False) -> None:
-        """`with_vectors`: the points may have vectors. They stay in the files until the shard is rewritten."""
+    def remove(self, numbers: Sequence[int], *, may_have_vectors: bool = False) -> None:
+        """`may_have_vectors`: then the vectors stay in the files until the shard is rewritten."""
         for shard_id, shard_numbers in _by_shard(numbers, int):
             with engine_errors("written"):
-                if with_vectors:
+                if may_have_vectors:
                     self._erasures.add(shard_id)
                 self._shard(shard_id).update(engine.UpdateOperation.delete_points(list(shard_numbers)))
             self._note_written(shard_id, len(shard_numbers))
@@ -112,8 +113,8 @@ class Shards:
                 self._unflushed.discard(shard_id)
 
     def build_segments(self) -> bool:
-        """Builds segments in one shard in which enough points wait. Takes at most about half a second of CPU. False if
-        there is no such shard."""
+        """Builds segments in one shard in which enough points wait. How long that takes is said at the top of this
+        file. False if there is no such shard."""
         last = len(self._shards) - 1
         for shard_id, num_waiting in enumerate(self._num_waiting):
             if num_waiting >= (_BUILD_AFTER_POINTS if shard_id == last else _BUILD_AFTER_CHANGES):
@@ -195,7 +196,7 @@ class Shards:
                 return
 
     def _replace(self, shard_id: int, new: Path) -> None:
-        """If this fails half way, the next call opens whichever folder is there: the old shard or the new one."""
+        """If this fails half way, the next `_shard(shard_id)` opens the folder that is there, old or new."""
         old_shard, self._shards[shard_id] = self._shards[shard_id], None
         old_shard.close()
         shard_folders.swap(new, self._folder / str(shard_id))

@@ -145,7 +145,7 @@ def replay(*, selection: "Selection", settings: Settings, instance: InstanceRead
       nearline dead-letters replay --cause "24 h past"
       nearline dead-letters replay --all
     """
-    from streams.operate.dead_letter_marks import replay
+    from streams.operate.dead_letter_replay import replay
 
     with _broker(settings, instance) as broker:
         num_sent, num_stuck = replay(*broker, selection)
@@ -168,7 +168,7 @@ def drop(*, selection: "Selection", settings: Settings, instance: InstanceReader
       nearline dead-letters drop 0:12
       nearline dead-letters drop --cause "text is empty" --older-than 7d
     """
-    from streams.operate.dead_letter_marks import drop
+    from streams.operate.dead_letter_replay import drop
 
     with _broker(settings, instance) as broker:
         click.echo(f"{drop(*broker, selection)} dropped")
@@ -178,7 +178,7 @@ def drop(*, selection: "Selection", settings: Settings, instance: InstanceReader
 def _delete_marked(broker: _Broker) -> None:
     """Deletes records that are not needed any more. Where that fails the letters stay marked, and count for nothing."""
     from streams.errors import StreamsError
-    from streams.operate.dead_letter_marks import clear
+    from streams.operate.dead_letter_replay import clear
 
     try:
         clear(*broker)

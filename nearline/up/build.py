@@ -71,9 +71,9 @@ def build(
 ) -> Run:
     """Puts one process together, by its name.
 
-    Each part of the process tells `start_tracker` when it is at work. `report_failure` is called with the error where a
-    process ends itself without raising it (trending, under Faust). `make_edge_tier` makes the embedded cold tier in
-    place of `EdgeColdTier`. Raises BadSettings.
+    Each part of the process tells `start_tracker` when it is at work. The trending process does not raise the error
+    that ends it, because Faust is in between: it calls `report_failure` with the error instead. `make_edge_tier` makes
+    the embedded cold tier in place of `EdgeColdTier`. Raises BadSettings.
     """
     process, _, slot = name.partition("-")
 
@@ -130,7 +130,7 @@ def build_encode(settings: Settings, slot: str, make_heartbeat: Callable[[str], 
         encoder.package.generation,
         f"{node_id(settings.data_dir)}.{slot}",
         metrics=EncodeMetrics(registry),
-        heartbeat=make_heartbeat,
+        make_heartbeat=make_heartbeat,
     )
     erase_within_s = settings.kafka.erase_within_s
 

@@ -49,16 +49,16 @@ class EncodeStage:
         slot: str,
         *,
         metrics: EncodeMetrics,
-        heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT,
+        make_heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT,
     ) -> None:
-        """`heartbeat` takes the name of a loop and makes its heartbeat."""
+        """`make_heartbeat` takes the name of a loop."""
         self._kafka = kafka
         self._settings = settings
         self._encoder = encoder
         self._generation = generation
         self._slot = slot
         self._metrics = metrics
-        self._heartbeat = heartbeat
+        self._make_heartbeat = make_heartbeat
 
     def run(self, stop: Event) -> None:
         """Returns when `stop` is set, after the running turn of the encoder. Raises the error that ended one of the
@@ -80,7 +80,7 @@ class EncodeStage:
                 raise worker.failure
 
     def _loop(self, source: _Source, device: Executor, leave: Event) -> TransactionalLoop:
-        heartbeat = self._heartbeat(source.name)
+        heartbeat = self._make_heartbeat(source.name)
         records = EncodeRecords(
             source.kind,
             self._generation,

@@ -190,8 +190,8 @@ class TransactionalLoop:
             self._run_transaction(outputs, {})
 
     def _read_batch(self) -> list[Message]:
-        """Waits at most `_IDLE_S` for the first record, then for more records until `interval_s` after the previous batch,
-        but at least `_LINGER_S`."""
+        """Waits at most `_IDLE_S` for the first record, then for more until `interval_s` after the previous batch, but
+        at least `_LINGER_S`."""
         self._batch = []
         self._consume(1, _IDLE_S)
         max_records = self._batch_records()

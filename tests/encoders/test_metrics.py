@@ -22,7 +22,7 @@ def test_what_was_encoded_is_counted_and_nothing_is_padded(encoder: Encoder) -> 
     assert value("prompts_total") - before[0] == 3, "a repeated text is encoded once"
     assert value("tokens_total") - before[1] == num_tokens
     assert value("device_seconds_total") > before[2]
-    assert value("padding_total") == encoder.stats.spare_rows == 0
+    assert value("padding_total") == encoder.stats.padding_tokens == 0
     assert value("batch_budget_tokens_total") >= value("tokens_total")
     assert (value("budget_tokens"), value("out_of_memory_total")) == (encoder.budget_tokens, 0)
     assert value("cache_total", cache="text", result="hit") == encoder.by_text.hits

@@ -15,7 +15,7 @@ from schemas.embeddings import PostEmbedding, decode_post_embedding, pack_vector
 from streams.kafka.clients import producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.operate.dead_letter_box import ALL, DeadLetter, letters
-from streams.operate.dead_letter_marks import Marked, replay
+from streams.operate.dead_letter_replay import Marked, replay
 from streams.settings import KafkaSettings
 from tests.kit.data.events import ago, line, post_created, post_deleted, post_updated
 from tests.kit.encoders import POISON, HashEncoder, vector_of

@@ -104,13 +104,13 @@ NEEDLESS = {
         "streams.kafka.sending.send_all: produce",
         "streams.kafka.sending.send_all: flush",
         "streams.kafka.group_offsets._set_once: alter_consumer_group_offsets",
-        "streams.operate.dead_letter_marks.clear: delete_records",
+        "streams.operate.dead_letter_replay.clear: delete_records",
     },
     "a command's transaction, of all or nothing: no offsets and no rows stand on it": {
-        "streams.operate.dead_letter_marks._commit: abort_transaction",
-        "streams.operate.dead_letter_marks._commit: begin_transaction",
-        "streams.operate.dead_letter_marks._commit: commit_transaction",
-        "streams.operate.dead_letter_marks._commit: produce",
+        "streams.operate.dead_letter_replay._commit: abort_transaction",
+        "streams.operate.dead_letter_replay._commit: begin_transaction",
+        "streams.operate.dead_letter_replay._commit: commit_transaction",
+        "streams.operate.dead_letter_replay._commit: produce",
     },
     "topics as they should be, made sure of at every start": {
         "streams.kafka.topics._create: create_topics",

@@ -16,7 +16,7 @@ from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Output, Place
 from streams.operate import dead_letter_box
 from streams.operate.dead_letter_box import DeadLetter, LetterCount, Selection, count, letters, parse_id
-from streams.operate.dead_letter_marks import way_back
+from streams.operate.dead_letter_replay import way_back
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.dead_letters import cause_of_death, dead_letter_ids, send_dead_letter, send_to_dead_letters

@@ -14,9 +14,9 @@ from streams.kafka import reading
 from streams.kafka.clients import producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
-from streams.operate import dead_letter_box, dead_letter_marks
+from streams.operate import dead_letter_box, dead_letter_replay
 from streams.operate.dead_letter_box import ALL, LetterCount, Selection, count, letters, parse_id
-from streams.operate.dead_letter_marks import Marked, clear, drop, replay
+from streams.operate.dead_letter_replay import Marked, clear, drop, replay
 from streams.settings import KafkaSettings
 from tests.kit.kafka.dead_letters import cause_of_death, dead_letter_ids, send_dead_letter, send_to_dead_letters
 from tests.kit.kafka.topics import keys_and_values, transaction
@@ -66,7 +66,7 @@ def test_a_dropped_letter_is_sent_nowhere(kafka: KafkaSettings, reader: OffsetRe
 def test_many_letters_take_several_transactions(
     kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letter_marks, "_BATCH_LETTERS", 2)
+    monkeypatch.setattr(dead_letter_replay, "_BATCH_LETTERS", 2)
     for number in range(5):
         send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     assert drop(kafka, reader, ALL) == 5
@@ -78,7 +78,7 @@ def test_a_command_that_is_killed_before_its_commit_has_sent_nothing(
 ) -> None:
     send_dead_letter(kafka, topics.POSTS, b"one")
     with monkeypatch.context() as killed:
-        killed.setattr(dead_letter_marks, "new_producer", DiesBeforeItsCommit.new)
+        killed.setattr(dead_letter_replay, "new_producer", DiesBeforeItsCommit.new)
         with pytest.raises(SystemExit):
             replay(kafka, reader, ALL)
     assert dead_letter_ids(kafka, reader) == ["0:0"]
@@ -89,12 +89,12 @@ def test_a_command_that_is_killed_before_its_commit_has_sent_nothing(
 def test_of_two_commands_one_is_fenced(kafka: KafkaSettings, reader: OffsetReader) -> None:
     send_dead_letter(kafka, topics.POSTS, b"one")
     (letter,) = letters(kafka, reader)
-    slow = dead_letter_marks._producer(kafka)
+    slow = dead_letter_replay._producer(kafka)
     assert replay(kafka, reader, ALL) == Marked(1, 0)
     with pytest.raises(
         Fenced, match=r"another command marks dead letters .*, or one transaction took longer than its 15 s"
     ):
-        dead_letter_marks._commit(slow, [dead_letter_marks.way_back(letter)])
+        dead_letter_replay._commit(slow, [dead_letter_replay.way_back(letter)])
     assert keys_and_values(kafka, topics.POSTS) == [(b"p1", b"one")]
 
 
@@ -107,7 +107,7 @@ def test_letters_in_a_stages_open_transaction_are_waited_for(
     assert dead_letter_ids(kafka, reader) == ["0:0"]
     monkeypatch.setattr(reading, "_QUIET_S", 0.5)
     with monkeypatch.context() as impatient:
-        impatient.setattr(dead_letter_marks, "_TO_THE_END_S", 0.5)
+        impatient.setattr(dead_letter_replay, "_TO_THE_END_S", 0.5)
         with pytest.raises(KafkaUnavailable, match="a transaction there is open"):
             drop(kafka, reader, ALL)
     stage.commit_transaction(20)
