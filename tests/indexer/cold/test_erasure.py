@@ -136,7 +136,7 @@ def test_a_shard_is_opened_again_while_another_is_copied(
     points = [Point(number, vector, f"head {number}", "body") for number, vector in enumerate(vectors(100))]
     with contextlib.closing(Shards(tmp_path, DIMENSION, quantize=False)) as held:
         held.upsert(points)
-        held.remove([0, 70], with_vectors=True)
+        held.remove([0, 70], may_have_vectors=True)
         with monkeypatch.context() as broken:
             _break(broken, step)
             with pytest.raises(TierUnavailable, match="for this test"):
