@@ -35,7 +35,7 @@ class _QKV(NamedTuple):
 class Packing:
     """Where each prompt lies in a packed batch. Prompts of equal length that lie side by side are computed together.
 
-    `prefix`: every prompt continues this one. `record`: the layers' keys and values are kept in `recorded`. `rows`: how
+    `prefix`: every prompt continues this one. `keep_kv`: the layers' keys and values are kept in `recorded`. `rows`: how
     many rows the batch's matrices have; a row after the last prompt is a prompt of one token, whose result nobody uses.
     """
 
@@ -46,12 +46,12 @@ class Packing:
         *,
         rows: int | None = None,
         prefix: KVCache | None = None,
-        record: bool = False,
+        keep_kv: bool = False,
     ) -> None:
         self.lengths = lengths
         self.spare_rows = 0 if rows is None else rows - sum(lengths)
         self.prefix = prefix
-        self.recorded: KVCache | None = [] if record else None
+        self.kept_kv: KVCache | None = [] if keep_kv else None
         self.groups = [(length, len(list(equal))) for length, equal in groupby(lengths)]
         """Length and number of the prompts of each group; without the spare rows."""
         self.longest = max(lengths)
@@ -73,8 +73,8 @@ def packed_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Returns (1, T, N, D) and, as transformers demands, a second value: the attention weights, here None."""
-    if packing.recorded is not None:
-        packing.recorded.append((key_1KTD.contiguous(), value_1KTD.contiguous()))
+    if packing.kept_kv is not None:
+        packing.kept_kv.append((key_1KTD.contiguous(), value_1KTD.contiguous()))
     qkv = _QKV(query_1NTD[0], key_1KTD[0], value_1KTD[0])
     if packing.prefix is not None:
         prefix = packing.prefix[int(module.layer_idx)]  # type: ignore[arg-type]

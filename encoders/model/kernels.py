@@ -57,7 +57,7 @@ class Kernels:
         return size % (2 * self._lanes) == 0
 
     def fit_prompts(self, packing: Packing) -> bool:
-        return packing.recorded is None and packing.longest + packing.prefix_tokens <= _LONGEST
+        return packing.kept_kv is None and packing.longest + packing.prefix_tokens <= _LONGEST
 
     def rms_norm(self, hidden_TH: Tensor, eps: float) -> Tensor:
         """See `ElementwiseOps`."""

@@ -255,7 +255,8 @@ class PackedModel:
         return hidden_1TH[0]
 
     def _shared_prefix(self, prompts: Sequence[Prompt], prefix: Prompt) -> SharedPrefix | None:
-        """None if the prefix is too short to save time, or if some prompt does not begin with it or ends with it."""
+        """None if the prefix is too short to save time, or if a prompt does not begin with it, or has no
+        token after it."""
         length = len(prefix)
         if length < _MIN_PREFIX_TOKENS or not self._can_share_prefixes:
             return None
@@ -264,9 +265,9 @@ class PackedModel:
         with self._state_lock:
             shared = self._shared_prefixes.get(tuple(prefix))
             if shared is None:
-                packing = Packing([length], self.device, record=True)
+                packing = Packing([length], self.device, keep_kv=True)
                 hidden_PH = self._hidden([prefix], 0, packing)
-                shared = SharedPrefix(length, packing.recorded or [], hidden_PH.sum(0, dtype=torch.float32))
+                shared = SharedPrefix(length, packing.kept_kv or [], hidden_PH.sum(0, dtype=torch.float32))
                 self._shared_prefixes[tuple(prefix)] = shared
         return shared
 

@@ -67,8 +67,9 @@ class Shards:
         self._quantize = quantize
         self._shards: list[Any] = []
         """By shard id. None: a rewrite has failed after it had closed the shard; `_shard` opens it again."""
-        self._num_waiting: list[int] = []
-        """By shard id: how many points wait for a segment to be built."""
+        self._num_changes: list[int] = []
+        """By shard id: how many points were written or removed since its last segment was built; after a start, how many
+        are in no built segment."""
         self._unflushed: set[int] = set()
         """The ids of the shards that were written since their last flush."""
         self._erasures = PendingErasures(folder, clock)
@@ -116,11 +117,11 @@ class Shards:
         """Builds segments in one shard in which enough points wait. How long that takes is said at the top of this
         file. False if there is no such shard."""
         last = len(self._shards) - 1
-        for shard_id, num_waiting in enumerate(self._num_waiting):
+        for shard_id, num_waiting in enumerate(self._num_changes):
             if num_waiting >= (_BUILD_AFTER_POINTS if shard_id == last else _BUILD_AFTER_CHANGES):
                 with engine_errors("optimised"):
                     self._shard(shard_id).optimize()
-                self._num_waiting[shard_id] = 0
+                self._num_changes[shard_id] = 0
                 self._unflushed.add(shard_id)
                 return True
         return False
@@ -207,7 +208,7 @@ class Shards:
         if self._shards[shard_id] is None:
             with engine_errors("opened"):
                 shard_folders.recover_shard(self._folder, shard_id)
-                self._shards[shard_id], self._num_waiting[shard_id] = self._load(shard_id)
+                self._shards[shard_id], self._num_changes[shard_id] = self._load(shard_id)
         return self._shards[shard_id]
 
     def _open_or_create(self, shard_id: int) -> None:
@@ -222,7 +223,7 @@ class Shards:
             new.rename(folder)
         shard, num_waiting = self._load(shard_id)
         self._shards.append(shard)
-        self._num_waiting.append(num_waiting)
+        self._num_changes.append(num_waiting)
 
     def _load(self, shard_id: int) -> tuple[Any, int]:
         """The shard, and how many of its points wait for a segment to be built."""
@@ -251,7 +252,7 @@ class Shards:
         )
 
     def _note_written(self, shard_id: int, num_points: int) -> None:
-        self._num_waiting[shard_id] += num_points
+        self._num_changes[shard_id] += num_points
         self._unflushed.add(shard_id)
 
 

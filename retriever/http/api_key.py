@@ -1,4 +1,4 @@
-"""Checks the API key before a request's body is read. Only the health pages need no key."""
+"""Checks the API key before a request's body is read. Only `/livez` and `/readyz` need no key."""
 
 import hmac
 from typing import Final
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retriever.http.request_limits import refusal
 
-HEALTH: Final = frozenset(("/livez", "/readyz"))
+NEEDS_NO_KEY: Final = frozenset(("/livez", "/readyz"))
 _REFUSAL: Final = "the API key is missing or wrong; send it as Authorization: Bearer KEY or as X-API-Key: KEY"
 
 
@@ -21,7 +21,7 @@ class ApiKeyGuard:
         self._key = key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in HEALTH or self._allows(Headers(scope=scope)):
+        if scope["type"] != "http" or scope["path"] in NEEDS_NO_KEY or self._allows(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         await refusal(401, _REFUSAL, {"WWW-Authenticate": "Bearer"})(scope, receive, send)

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from retriever.answer.retriever import Retriever
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.feed.hot_feed import HotFeed
-from retriever.http.api_key import HEALTH, ApiKeyGuard
+from retriever.http.api_key import NEEDS_NO_KEY, ApiKeyGuard
 from retriever.http.metrics import ServeMetrics
 from retriever.http.request_limits import OPERATIONS_IN_FLIGHT, BodyLimit, InFlight
 from retriever.settings import ServeSettings
@@ -112,7 +112,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     }
     for path, methods in description["paths"].items():
         for operation in methods.values():
-            operation["security"] = [] if path in HEALTH else [{}, {"bearer": []}, {"header": []}]
+            operation["security"] = [] if path in NEEDS_NO_KEY else [{}, {"bearer": []}, {"header": []}]
     return description
 
 

@@ -74,7 +74,8 @@ class ContextProcessor:
         # The time and the outputs of the current batch.
         self._now_us = Micros(0)
         self._outputs: list[Output] = []
-        # How many records were not applied, by cause, since the last log line.
+        # How often a record, or a part of what it asks for, was not applied, by cause, since the last log line. Dead
+        # letters are counted too.
         self._not_applied: Counter[str] = Counter()
         self._logged_at = time.monotonic()
         self._wrong_partition = RecordsInWrongPartition(kafka.partitions)
@@ -110,11 +111,13 @@ class ContextProcessor:
         self._members.close(partitions)
 
     def compact_if_due(self, interval_s: float) -> None:
-        """Purges erased cells from the files of every store whose last compaction was `interval_s` ago. Then removes
-        the rows of this machine that no worker has compacted for twice that time. May run in any thread."""
+        """Purges erased cells from the files of every store whose last compaction was `interval_s` ago. Then deletes
+        whole row stores on this machine that nobody has compacted for twice that time: their partitions have moved to
+        other workers. May run in any thread."""
         self._posts.compact_if_due(interval_s)
         self._members.compact_if_due(interval_s)
-        # RocksDB refuses to remove an open store. So this worker's own rows are safe here only while they are open.
+        # Only while this worker's own stores are open: a closed one could look abandoned, and RocksDB refuses to remove
+        # an open one.
         if self._posts.num_open and self._members.num_open:
             remove_abandoned(self._folder.parent, 2 * interval_s)
 
@@ -125,9 +128,9 @@ class ContextProcessor:
         return self._finish_batch(offsets)
 
     def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
-        """Delayed publications that are due, and waiting actions that are given up. A flush record in `records` makes
-        the publications due that were delayed before this batch. `process` does the same with those that the batch
-        itself delays."""
+        """Delayed publications that are due, and waiting actions that are given up. If `records` holds a flush record,
+        everything that its partition delayed before this batch is due now. What the batch itself delays is published
+        by `process`."""
         self._begin_batch()
         flushed = _flushed_partitions(records)
         due_posts = list(self._posts.due(self._now_us, flushed, self._max_due_rows))
@@ -138,9 +141,8 @@ class ContextProcessor:
             self._process_due_post(partition, post_id, flushed)
         for partition, member_id in due_members:
             self._members.mark_for_publication(partition, member_id, origin_ms=None)
-        # The index of due rows (`due.py`) may name rows that are not due. Then there are no outputs, and this returns
-        # None: an empty transaction would not change the index, it would name the same rows again, and the loop would
-        # commit empty transactions for ever.
+        # If none of the named rows turns out to be due, return None. With an empty list the loop would commit an empty
+        # transaction, ask again, be given the same rows, and never stop.
         return self._finish_batch({}) or None
 
     def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:

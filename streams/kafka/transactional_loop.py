@@ -212,12 +212,13 @@ class TransactionalLoop:
         self._batch += messages
 
     def _offsets_to_commit(self, remaining: Sequence[Message]) -> dict[Place, Offset]:
-        """Given the records that are not processed yet, the offsets at which the group would read them next. Only those
-        that differ from the committed offsets. The consumer's position moves past control records; "last record + 1"
-        would stop before them."""
+        """For each owned partition, where the group must go on: at its first record in `remaining`, else at the
+        consumer's position. Partitions whose committed offset is already that are left out. Not at "last record + 1":
+        only the position is also past control records."""
         owned = self._committed_offsets
         positions = self._consumer.position([TopicPartition(*place) for place in owned])
         offsets = {place: Offset(position.offset) for place, position in zip(owned, positions, strict=True)}
+        # Reversed, so that the first record of each partition is the one that stays.
         offsets |= {place_of(record): offset_of(record) for record in reversed(remaining)}
         # A negative position: nothing was read from the partition yet.
         return {place: offset for place, offset in offsets.items() if offset >= 0 and offset != owned[place]}
