@@ -35,7 +35,7 @@ class _QKV(NamedTuple):
 class Packing:
     """Where each prompt lies in a packed batch. Prompts of equal length that lie side by side are computed together.
 
-    `prefix`: every prompt continues this one. `keep_kv`: the layers' keys and values are kept in `recorded`. `rows`: how
+    `prefix`: every prompt continues this one. `keep_kv`: the layers' keys and values are kept in `kept_kv`. `rows`: how
     many rows the batch's matrices have; a row after the last prompt is a prompt of one token, whose result nobody uses.
     """
 

@@ -68,8 +68,8 @@ class Shards:
         self._shards: list[Any] = []
         """By shard id. None: a rewrite has failed after it had closed the shard; `_shard` opens it again."""
         self._num_changes: list[int] = []
-        """By shard id: how many points were written or removed since its last segment was built; after a start, how many
-        are in no built segment."""
+        """By shard id: how many points were written or removed since its last segment was built; after a start, how
+        many are in no built segment."""
         self._unflushed: set[int] = set()
         """The ids of the shards that were written since their last flush."""
         self._erasures = PendingErasures(folder, clock)
