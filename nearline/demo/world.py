@@ -91,7 +91,7 @@ def make_world(seed: int, now: datetime, size: WorldSize = DEMO_SIZE) -> World:
     return _WorldMaker(seed, now, size).make()
 
 
-class _Writer:
+class Writer:
     """Makes up texts about a subject. No two posts get the same text."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -141,7 +141,7 @@ class _Writer:
 class _WorldMaker:
     def __init__(self, seed: int, now: datetime, size: WorldSize) -> None:
         self._rng = random.Random(seed)
-        self._writer = _Writer(self._rng)
+        self._writer = Writer(self._rng)
         self._size = size
         self._now = now
         self._start = now - timedelta(days=size.days)

@@ -57,11 +57,11 @@ def new_model(settings: TrainSettings, num_tokens: int, prompts: Sequence[Prompt
         embeddings_VH = lsi_embeddings(prompts, num_tokens, settings.hidden, seed)
         model.embed_tokens.weight.copy_(torch.from_numpy(embeddings_VH))
         model.norm.weight[-1] = 0.0
-    zero_layer_outputs(model)
+    _zero_layer_outputs(model)
     return model
 
 
-def zero_layer_outputs(model: LlamaModel) -> None:
+def _zero_layer_outputs(model: LlamaModel) -> None:
     """The layers then add nothing to the embeddings, and learn from there."""
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -12,15 +12,8 @@ _WORDS: Final = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, special_tokens: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Adds a padding token to the special tokens."""
-    tokenizer = train_bpe(texts, vocabulary, [_PAD, *special_tokens])
-    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD)  # type: ignore[no-untyped-call]
-    return fast
-
-
-def train_bpe(texts: Iterable[str], vocabulary: int, special_tokens: Sequence[str]) -> Tokenizer:
     """Byte-level, so that every text can be encoded. In lower case, because so small a vocabulary has no room for a
-    word in two spellings."""
+    word in two spellings. Adds a padding token to the special tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -32,9 +25,10 @@ def train_bpe(texts: Iterable[str], vocabulary: int, special_tokens: Sequence[st
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(special_tokens),
+        special_tokens=[_PAD, *special_tokens],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD)  # type: ignore[no-untyped-call]
+    return fast
