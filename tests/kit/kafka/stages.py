@@ -133,11 +133,17 @@ class EncodeStageSetup:
         specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
         ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
 
-    def stage(self, heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT) -> EncodeStage:
+    def stage(self, make_heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT) -> EncodeStage:
         self.registry = CollectorRegistry()
         metrics = EncodeMetrics(self.registry)
         return EncodeStage(
-            self.kafka, EncodeSettings(), self.encoder, self.generation, "test-0", metrics=metrics, heartbeat=heartbeat
+            self.kafka,
+            EncodeSettings(),
+            self.encoder,
+            self.generation,
+            "test-0",
+            metrics=metrics,
+            make_heartbeat=make_heartbeat,
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
