@@ -5,7 +5,8 @@ the row's other cells. A long list of a row is cut into chunks. The last chunk g
 chunks before it are *sealed*: they change rarely, and each has a cell.
 
 The key of a cell is one letter, the entity's id and, for a sealed chunk, the number of the chunk. Only this module
-knows what a cell means. It does not know where cells are stored or how they are restored.
+knows what the cells of a row mean; the letter `o` is used too, in `streams/contexts/counted_offsets.py`. This module
+does not know where cells are stored or how they are restored.
 """
 
 import struct
@@ -39,15 +40,15 @@ _BODY: Final = b"b"
 _WAITING_ACTIONS: Final = b"w"
 """Of a post: actions that came before the post, all in one cell."""
 _RECIPIENTS: Final = b"r"
-"""Of a post: chunks of the members whose histories hold it."""
+"""Of a post: sealed chunks of the list of members whose histories hold it."""
 _HISTORY: Final = b"h"
-"""Of a member: chunks of the history."""
+"""Of a member: sealed chunks of the history."""
 _ACTED: Final = b"a"
-"""Of a member: chunks of the posts that the member acted on."""
+"""Of a member: sealed chunks of the list of posts that the member acted on."""
 _HIDDEN: Final = b"x"
-"""Of a member: chunks of the posts that the member has hidden."""
+"""Of a member: sealed chunks of the list of posts that the member has hidden."""
 _WAITING_POSTS: Final = b"v"
-"""Of a member: chunks of the posts in whose rows an action of the member may wait."""
+"""Of a member: sealed chunks of the list of posts in whose rows an action of the member may wait."""
 
 _chunk_number = struct.Struct(">cI")
 """What follows the id in the key of a sealed chunk: NUL and the number of the chunk."""

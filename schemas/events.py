@@ -24,6 +24,7 @@ MAX_FUTURE_US: Final = 24 * 3600 * 1_000_000
 """An event's time may be at most this far past its record's timestamp: clocks differ, but not by more than a day."""
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
+# `extra_json_schema` checks nothing: it only tells producers. `_Event` checks, and gives a clearer error.
 _Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS, extra_json_schema={"minLength": 1, "pattern": r"\S"})]
 _Short = Annotated[str, Meta(max_length=1_000)]
 _Language = Annotated[str, Meta(max_length=MAX_LANGUAGE_CHARS, extra_json_schema={"pattern": LANGUAGE})]

@@ -4,7 +4,8 @@ Owns the token budget, the batches and threads of a call, what happens when memo
 share. Knows nothing of contexts or of a prompt's fields. The model itself is made in `loading.py`.
 
 Shapes: T tokens of a packed batch, B prompts, H the model's size, D the dimension that vectors are cut to, P tokens of
-a prefix. A "row" is the index of a prompt in its call, and of its vector. A row of a matrix is one token.
+a prefix. `row` and `rows` are indexes of prompts in their call, and of their vectors. Only in `matrix_rows`,
+`spare_rows` and the argument `rows` of `Packing` a row is one token of a packed batch.
 """
 
 import itertools
@@ -75,7 +76,7 @@ class SharedPrefix(NamedTuple):
 
 @dataclass
 class _Call:
-    """The work of one call of `run`. No two threads write the same row, so no lock is needed."""
+    """The work of one call of `run`. No lock is needed: no two threads write the same row."""
 
     prompts: Sequence[Prompt]
     shared: SharedPrefix | None
@@ -119,8 +120,9 @@ class PackedModel:
         self._shared_prefixes: dict[tuple[int, ...], SharedPrefix] = {}
 
     def run(self, prompts: Sequence[Prompt], prefix: Prompt | None = None) -> RunResult:
-        """One vector for each prompt, in order. All vectors are copied from the device together, at the end. `prefix`:
-        the tokens that all prompts begin with. They are computed once if that saves time. Raises EncodingFailed."""
+        """For each prompt, in order, its vector, or an Unencodable that says why it has none. All vectors are copied
+        from the device together, at the end. `prefix`: the tokens that all prompts begin with. They are computed once
+        if that saves time. Raises EncodingFailed."""
         if not prompts:
             return RunResult([], 0.0)
         try:
@@ -210,8 +212,8 @@ class PackedModel:
         call.vectors_BD[rows] = self._forward([call.prompts[row] for row in rows], call.shared)
 
     def _retry_alone(self, call: _Call, row: int, error: Exception) -> None:
-        """Gives a prompt that failed with `error` a second try. First tries another prompt: if that fails too, the
-        fault is the device's, and EncodingFailed is raised. If only this prompt fails again, it is refused."""
+        """Gives a prompt that failed with `error` a second try. First runs a made-up prompt of one token: if that fails
+        too, the fault is the device's, and EncodingFailed is raised. If only this prompt fails again, it is refused."""
         try:
             with torch.inference_mode():
                 self._forward([[0]], None)

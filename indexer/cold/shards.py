@@ -7,9 +7,9 @@ them, in which they are quantised.
 Owns the engine's handles and settings, and the rewriting of a shard. Knows neither posts nor filters. Its owner calls
 it from one thread at a time: the engine holds the GIL during every call, so more threads would not help.
 
-Why shards of this size (1M points of 128 numbers, two cores): building a segment costs 10 µs a point and stops every
-search of the process, so a shard and its segments stay small (0.6 s at the worst). A small segment scans as fast per
-point as a large one, 27 ns.
+Why a shard has only `SHARD_POINTS` points (measured on two cores, with 1M points in all, of 128 numbers): building a
+segment costs 10 µs a point and stops every search of the process, so a shard and its segments stay small (0.6 s at the
+worst). A small segment scans as fast per point as a large one, 27 ns.
 """
 
 import math
@@ -98,7 +98,8 @@ class Shards:
             self._note_written(shard_id, len(shard_points))
 
     def remove(self, numbers: Sequence[int], *, may_have_vectors: bool = False) -> None:
-        """`may_have_vectors`: then the vectors stay in the files until the shard is rewritten."""
+        """`may_have_vectors`: whether any of the points may have a vector. If so, it is noted that the shard must be
+        rewritten, because a removed vector stays in the files until then."""
         for shard_id, shard_numbers in _by_shard(numbers, int):
             with engine_errors("written"):
                 if may_have_vectors:
@@ -114,11 +115,11 @@ class Shards:
                 self._unflushed.discard(shard_id)
 
     def build_segments(self) -> bool:
-        """Builds segments in one shard in which enough points wait. How long that takes is said at the top of this
+        """Builds segments in one shard that has changed enough. How long that takes is said at the top of this
         file. False if there is no such shard."""
         last = len(self._shards) - 1
-        for shard_id, num_waiting in enumerate(self._num_changes):
-            if num_waiting >= (_BUILD_AFTER_POINTS if shard_id == last else _BUILD_AFTER_CHANGES):
+        for shard_id, num_changes in enumerate(self._num_changes):
+            if num_changes >= (_BUILD_AFTER_POINTS if shard_id == last else _BUILD_AFTER_CHANGES):
                 with engine_errors("optimised"):
                     self._shard(shard_id).optimize()
                 self._num_changes[shard_id] = 0
@@ -127,7 +128,8 @@ class Shards:
         return False
 
     def search(self, query_D: Vector, k: int, live: Mask, passing: Mask) -> NumberedHits:
-        """The k points with the highest scores among those that pass. `live`: all points that have a vector."""
+        """The k points with the highest scores among those in `passing`. Both masks are by point number: `live` marks
+        all points that have a vector, `passing` those of them that the search may return."""
         scans = []
         for shard_id in range(len(self._shards)):
             first = shard_id * SHARD_POINTS
@@ -180,7 +182,7 @@ class Shards:
                 self._erasures.discard(shard_id)
 
     def _copy(self, shard: Any, copy: Any) -> Iterator[None]:
-        offset, num_waiting = None, 0
+        offset, num_changes = None, 0
         while True:
             request = engine.ScrollRequest(offset=offset, limit=_COPY_POINTS, with_payload=True, with_vector=True)
             with engine_errors("rewritten"):
@@ -188,10 +190,10 @@ class Shards:
                 points = [_to_engine(_from_engine(record)) for record in records]
                 if points:
                     copy.update(engine.UpdateOperation.upsert_points(points))
-                num_waiting += len(points)
-                if num_waiting >= _BUILD_AFTER_POINTS or offset is None:
+                num_changes += len(points)
+                if num_changes >= _BUILD_AFTER_POINTS or offset is None:
                     copy.optimize()
-                    num_waiting = 0
+                    num_changes = 0
             yield
             if offset is None:
                 return
@@ -221,9 +223,9 @@ class Shards:
             new.mkdir(parents=True)
             engine.EdgeShard.create(str(new), self._config()).close()
             new.rename(folder)
-        shard, num_waiting = self._load(shard_id)
+        shard, num_changes = self._load(shard_id)
         self._shards.append(shard)
-        self._num_changes.append(num_waiting)
+        self._num_changes.append(num_changes)
 
     def _load(self, shard_id: int) -> tuple[Any, int]:
         """The shard, and how many of its points wait for a segment to be built."""

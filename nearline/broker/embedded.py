@@ -68,7 +68,8 @@ class _Ports(Struct, frozen=True):
 
 class EmbeddedBroker:
     """The broker of one folder. `start` and `stop` may be called in turn any number of times, and another process than
-    the one that started the broker may stop it. The ports stay the same, so that clients find the broker again."""
+    the one that started the broker may stop it. The ports stay the same, so that clients find the broker again,
+    unless another process has taken one of them meanwhile."""
 
     def __init__(self, folder: Path, jvm: Sequence[str] = (), properties: Mapping[str, str] | None = None) -> None:
         """`jvm`: additional flags of the Java virtual machine. `properties`: additional properties of the broker. Both
@@ -105,8 +106,8 @@ class EmbeddedBroker:
         return process is not None
 
     def running(self) -> psutil.Process | None:
-        """The process with the recorded pid, if it is still our broker; else None. The process is `fenced_start` first,
-        which then becomes Java under the same pid."""
+        """The process with the recorded pid, if it is still our broker; else None. If a broker ran in this folder
+        before, the process is `fenced_start` first, which then replaces itself by Java and keeps the pid."""
         self._reap()
         if self._child is not None:
             return psutil.Process(self._child.pid)

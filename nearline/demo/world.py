@@ -2,8 +2,8 @@
 
     python -m nearline.demo.world --seed 7 --posts 6000 --members 600 > events.jsonl
 
-The same seed and sizes give the same events, at times relative to `now`. Owns what happens in the world; knows nothing
-of how events are sent or searched.
+The same seed and sizes give the same events; only their times move with `now`. Owns what happens in the world; knows
+nothing of how events are sent or searched.
 """
 
 import json

@@ -39,8 +39,9 @@ STAGE: Final = "contexts"
 CHANGELOGS: Final = (topics.POST_CHANGELOG, topics.MEMBER_CHANGELOG)
 
 MAX_OUTPUTS: Final = 50_000
-"""A transaction has about this many outputs at most. A deleted post is taken out of up to a thousand histories, so a
-batch of thousands of deletes would take longer than a transaction may."""
+"""A batch is cut when its records have caused this many outputs. Publications and changelog records come on top. A
+deleted post is taken out of up to a thousand histories, so a batch of thousands of deletes would take longer than a
+transaction may."""
 CACHED_ROWS: Final = 16_000
 """For all partitions together. A member row with a full history has some 25 kB, so this is at most 400 MB."""
 _LOG_EVERY_S: Final = 30.0
@@ -49,8 +50,8 @@ log = structlog.get_logger(__name__)
 
 
 class ContextProcessor:
-    """Plugs into the transactional loop. `clock` gives the time for windows and due times. At most `max_due_rows` due
-    rows of one partition go into one transaction."""
+    """Plugs into the transactional loop. `clock` gives the time for windows and due times. One transaction takes at
+    most `max_due_rows` due posts and as many due members of a partition, twice as many if the partition is flushed."""
 
     def __init__(
         self,
@@ -74,8 +75,8 @@ class ContextProcessor:
         # The time and the outputs of the current batch.
         self._now_us = Micros(0)
         self._outputs: list[Output] = []
-        # How often a record, or a part of what it asks for, was not applied, by cause, since the last log line. Dead
-        # letters are counted too.
+        # Since the last log line, for each cause: how many records were not applied, or not fully. Dead letters are
+        # counted too.
         self._not_applied: Counter[str] = Counter()
         self._logged_at = time.monotonic()
         self._wrong_partition = RecordsInWrongPartition(kafka.partitions)
@@ -116,14 +117,14 @@ class ContextProcessor:
         other workers. May run in any thread."""
         self._posts.compact_if_due(interval_s)
         self._members.compact_if_due(interval_s)
-        # Only while this worker's own stores are open: a closed one could look abandoned, and RocksDB refuses to remove
-        # an open one.
+        # Only while this worker's own stores are open: before its first assignment they could look abandoned. RocksDB
+        # refuses to remove an open store.
         if self._posts.num_open and self._members.num_open:
             remove_abandoned(self._folder.parent, 2 * interval_s)
 
     def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
-        """Stores the lower offsets with the rows too. Otherwise the next start finds the rows ahead of the group and
-        concludes that the group has lost its offsets (`counted_offsets.py`)."""
+        """Stores these offsets with the rows as well. Otherwise the rows' offsets would be higher than the group's, and
+        the next start would conclude that the group has lost its offsets (`counted_offsets.py`)."""
         self._begin_batch()
         return self._finish_batch(offsets)
 
@@ -141,7 +142,7 @@ class ContextProcessor:
             self._process_due_post(partition, post_id, flushed)
         for partition, member_id in due_members:
             self._members.mark_for_publication(partition, member_id, origin_ms=None)
-        # If none of the named rows turns out to be due, return None. With an empty list the loop would commit an empty
+        # If the rows that `due` listed give no output, return None. With an empty list the loop would commit an empty
         # transaction, ask again, be given the same rows, and never stop.
         return self._finish_batch({}) or None
 
@@ -170,8 +171,9 @@ class ContextProcessor:
         self._outputs = []
 
     def _finish_batch(self, offsets: Mapping[Place, Offset]) -> list[Output]:
-        """Returns all outputs of the batch. `_outputs` already holds the hops. Publish first, then write the changelog:
-        publishing changes rows (revision, due time), and the changelog must hold that."""
+        """Returns all outputs of the batch. `_outputs` already holds the hops, dead letters and moved records. Publish
+        first, then write the changelog: publishing changes rows (revision, due time), and the changelog must hold
+        that."""
         for table in (self._posts, self._members):
             self._outputs += table.publish(self._now_us)
             self._outputs += table.changelog_records(offset_cells(offsets, table.spec.changelog))

@@ -34,16 +34,16 @@ _POSITION_KEY: Final = b"\0standing"
 """The key of the changelog position. It sorts before the key of every cell. The odd name is an old one, which stays
 because it is on disk."""
 _COMPACTED_FILE: Final = "last-shed"
-"""An empty file in the folder. Its modification time is when the last full compaction began. This name too is an old
-one that stays because it is on disk."""
+"""An empty file in the folder. Its modification time is when the last full compaction began, or when the store was made
+if there was none. This name too is an old one that stays because it is on disk."""
 _THROWN_AWAY_FILE: Final = "thrown-away"
 """A file beside the folders. It counts how often damaged rows were thrown away."""
 _DAMAGED_SUFFIX: Final = ".damaged"
 """The suffix of a file beside a folder, the damage note. It lists the pieces that were damaged when the folder was
 thrown away. A piece leaves the list when it is next read without an error."""
 _WRITE_BUFFER_BYTES: Final = 1024 * 1024
-"""How much one store holds in memory before it writes a file. A laptop has eight stores. With 16 MB each, their process
-grew for an hour of quiet load."""
+"""How much one store holds in memory before it writes a file. On a laptop one process has eight stores. With 16 MB
+each, its memory grew for an hour under light load."""
 _CACHE_BYTES: Final = 4 * 1024 * 1024
 """The size of the block cache that all stores of a process share. RocksDB's default is 32 MB for each store, and an
 hour of load fills it. Blocks that are not in this cache are mostly in the page cache of the operating system."""
@@ -180,8 +180,9 @@ class RowStore:
         return RowsUnavailable(f"the rows in {self._folder} cannot be {attempted}: {error}; {_remedy(error)}")
 
     def is_stale(self, age_s: float) -> bool:
-        """True if the last full compaction is at least `age_s` ago. An open store is compacted regularly, so this one
-        has been closed for about that long: the changelog may have dropped tombstones that these rows still need."""
+        """True if the last full compaction is at least `age_s` ago. A store is compacted regularly while it is open, so
+        this one was closed for about that long. Meanwhile the changelog may have dropped tombstones, and the cells that
+        they delete would stay in these rows."""
         return self.position > 0 and _age_s(self._folder / _COMPACTED_FILE) >= age_s
 
     def reopen_empty(self) -> None:
@@ -207,7 +208,7 @@ class RowStore:
                 for start, end in self._key_ranges():
                     if self._closed:
                         return
-                    self._db.compact_range(start, end, _compact_last_level_too())
+                    self._db.compact_range(start, end, _full_compaction_options())
                 if self._db.property_int_value("rocksdb.background-errors"):
                     raise RowsUnavailable("RocksDB met an error in the background and names it at the next write")
             # rocksdict raises nothing narrower.
@@ -238,7 +239,7 @@ class RowStore:
 
     def _open(self) -> Rdict:
         """Opens the rows; an empty store if there are none. If the rows are damaged and no process has them open, they
-        are removed first. Every other error of RocksDB can pass and says nothing about the rows."""
+        are removed first. Every other error of RocksDB may go away by itself and does not mean damage."""
         try:
             return self._open_db()
         # rocksdict raises nothing narrower.
@@ -330,7 +331,7 @@ def _age_s(file: Path) -> float:
     return time.time() - file.stat().st_mtime
 
 
-def _compact_last_level_too() -> CompactOptions:
+def _full_compaction_options() -> CompactOptions:
     """The options for a full compaction: an ordinary one leaves the last level as it is. RocksDB may run other
     compactions at the same time."""
     options = CompactOptions()

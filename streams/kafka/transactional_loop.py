@@ -64,7 +64,8 @@ class Processor(Protocol):
         ...
 
     def on_revoked(self, places: Sequence[Place]) -> None:
-        """This worker no longer owns these partitions. No transaction is open, and no record is being processed."""
+        """This worker no longer owns these partitions. No record is being processed, and no transaction is open unless
+        the process is about to end after an error."""
         ...
 
     def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
@@ -213,8 +214,8 @@ class TransactionalLoop:
 
     def _offsets_to_commit(self, remaining: Sequence[Message]) -> dict[Place, Offset]:
         """For each owned partition, where the group must go on: at its first record in `remaining`, else at the
-        consumer's position. Partitions whose committed offset is already that are left out. Not at "last record + 1":
-        only the position is also past control records."""
+        consumer's position. Partitions where that offset is committed already are left out. The position is used
+        instead of "last record + 1", because only the position is also past control records."""
         owned = self._committed_offsets
         positions = self._consumer.position([TopicPartition(*place) for place in owned])
         offsets = {place: Offset(position.offset) for place, position in zip(owned, positions, strict=True)}
@@ -324,7 +325,7 @@ class TransactionalLoop:
         self._processor.on_revoked(list(revoked))
 
     def _close_at_once(self) -> None:
-        """The process is about to end: gives the partitions back without waiting for anything."""
+        """The process is about to end: gives the partitions back. Waits only for the processor's `on_revoked`."""
         with suppress(KafkaException, RuntimeError, StreamsError):
             self._producer.purge()
             self._consumer.close()
