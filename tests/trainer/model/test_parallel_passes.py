@@ -54,7 +54,8 @@ def assert_alike(result: tuple[Tensor, dict[str, Tensor]], expected: tuple[Tenso
     assert torch.allclose(result[0], expected[0], atol=1e-5)
     assert result[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        assert (result[1][name] - gradient).abs().max() <= 1e-5 * (1 + gradient.abs().max()), name
+        # Rounding of sums over all tokens, by the size of the values: with AVX2 alone it comes to 1.1e-5.
+        assert (result[1][name] - gradient).abs().max() <= 3e-5 * (1 + gradient.abs().max()), name
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, [1], [5] * 9, [1] * 20, [96, 48]])
