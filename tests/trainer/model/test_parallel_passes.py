@@ -39,6 +39,11 @@ def by_transformers(model: LlamaModel) -> PackedLlama:
     return packed
 
 
+def reference(lengths: list[int] = LENGTHS) -> tuple[Tensor, dict[str, Tensor]]:
+    """By transformers' layers in double precision: what is compared with it has its own rounding alone."""
+    return learned(by_transformers(llama().double()), prompts(lengths))
+
+
 def learned(
     packed: PackedLlama, prompts_of_batch: list[Prompt], pass_tokens: int = 80
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -54,15 +59,14 @@ def assert_alike(result: tuple[Tensor, dict[str, Tensor]], expected: tuple[Tenso
     assert torch.allclose(result[0], expected[0], atol=1e-5)
     assert result[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        # Rounding of sums over all tokens, by the size of the values: with AVX2 alone it comes to 1.1e-5.
-        assert (result[1][name] - gradient).abs().max() <= 3e-5 * (1 + gradient.abs().max()), name
+        assert (result[1][name] - gradient).abs().max() <= 1e-5 * (1 + gradient.abs().max()), name
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, [1], [5] * 9, [1] * 20, [96, 48]])
 def test_vectors_and_gradients_are_those_of_transformers_layers(two_threads: None, lengths: list[int]) -> None:
     packed = PackedLlama(llama())
     assert parallel_passes(packed.llama) is not None
-    assert_alike(learned(packed, prompts(lengths)), learned(by_transformers(llama()), prompts(lengths)))
+    assert_alike(learned(packed, prompts(lengths)), reference(lengths))
 
 
 def test_every_weight_learns_and_one_seed_gives_the_same_bits_again(two_threads: None) -> None:
@@ -101,7 +105,7 @@ def test_without_a_compiler_training_goes_on(monkeypatch: pytest.MonkeyPatch) ->
     result = learned(packed, prompts())
     load_kernels.cache_clear()
     assert parallel_passes(packed.llama) is None
-    assert_alike(result, learned(by_transformers(llama()), prompts()))
+    assert_alike(result, reference())
 
 
 def test_passes_are_of_about_equal_size_and_as_many_for_each_thread() -> None:
