@@ -3,12 +3,13 @@
 A file that is sent again is then moved by the same, and gives the same events. Knows neither files nor events.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+
+from schemas.files import write_once
 
 _FOLDER: Final = "shifts"
 SECOND_US: Final = 1_000_000
@@ -29,23 +30,19 @@ class TimeShifts:
 
     def find(self, digest: str) -> int | None:
         try:
-            return msgspec.json.decode((self._folder / f"{digest}.json").read_bytes(), type=TimeShift).shift_us
+            return msgspec.json.decode(self._file(digest).read_bytes(), type=TimeShift).shift_us
         except FileNotFoundError:
             return None
 
     def remember(self, digest: str, shift: TimeShift) -> int:
         """Returns the shift that counts from now on: the earlier one, where there is one."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f"{digest}.{os.getpid()}.tmp"
-        temporary.write_bytes(msgspec.json.encode(shift))
-        try:
-            (self._folder / f"{digest}.json").hardlink_to(temporary)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
+        write_once(self._file(digest), msgspec.json.encode(shift))
         remembered_us = self.find(digest)
         return shift.shift_us if remembered_us is None else remembered_us
+
+    def _file(self, digest: str) -> Path:
+        return self._folder / f"{digest}.json"
 
 
 def shift_to(now_us: int, newest_us: int) -> int:
