@@ -62,5 +62,5 @@ class CommitWatch:
         starts, ends = self._reader.starts(places), self._reader.ends(places)
         next_offsets = going_on_at(self._reader.committed(self._group, places), starts)
         behind = {place: offset for place, offset in next_offsets.items() if offset < ends[place]}
-        firsts = self._reader.first_records(behind, ends, CALL_TIMEOUT_S) if behind else {}
+        firsts = self._reader.first_records(behind, ends, CALL_TIMEOUT_S)
         return {place: offset for place, offset in behind.items() if firsts.get(place) is not None}

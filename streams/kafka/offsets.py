@@ -119,6 +119,8 @@ class OffsetReader:
 
         A partition is left out if the time ran out, or if an open transaction holds its records back.
         """
+        if not offsets:
+            return {}
         prober = self._probe_consumer()
         first_records: dict[Place, FirstRecord | None] = {}
         deadline = time.monotonic() + timeout_s

@@ -47,7 +47,7 @@ def read_lags(
         done = going_on_at({place: committed.offset for place, committed in progress.items()}, starts)
         # Perhaps behind: there may be nothing but control records before the end.
         below_end = {place: offset for place, offset in done.items() if offset < ends[place]}
-        first_records = reader.first_records(below_end, ends, probe_s) if below_end else {}
+        first_records = reader.first_records(below_end, ends, probe_s)
         deleted = deleted_unread(progress, starts) if read.group else {}
         lags += [_topic_lag(read, name, done, ends, first_records, deleted=deleted) for name in read.topics]
     return lags

@@ -129,7 +129,7 @@ class Wait:
         offsets = going_on_at(step.read_offsets(places), self._reader.starts(places))
         behind = {place: offset for place, offset in offsets.items() if offset < ends[place]}
         unmoved = {place: offset for place, offset in behind.items() if before.get(place) == offset}
-        first_records = self._reader.first_records(unmoved, ends, _PROBE_S) if unmoved else {}
+        first_records = self._reader.first_records(unmoved, ends, _PROBE_S)
         return {place: offset for place, offset in behind.items() if first_records.get(place, True) is not None}
 
     def _ends(self, step: _Step) -> tuple[list[Place], Offsets]:
