@@ -11,7 +11,7 @@ from nearline.up.metrics import addresses
 from schemas import topics
 from schemas.ids import Generation
 from streams.kafka.offsets import OffsetReader, Offsets
-from streams.kafka.reading import scan, scanner
+from streams.kafka.reading import scan_all, scanner
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 30.0
@@ -46,9 +46,7 @@ class EncodedTwice:
     def _committed(self) -> int:
         """Embeddings committed since this object was made."""
         with closing(scanner(self._kafka)) as consumer:
-            return sum(
-                1 for place, end in self._read_ends().items() for _ in scan(consumer, place, self._ends[place], end)
-            )
+            return sum(1 for _ in scan_all(consumer, self._ends, self._read_ends()))
 
     def _read_ends(self) -> Offsets:
         names = (topics.post_embeddings(self._generation), topics.member_embeddings(self._generation))

@@ -38,13 +38,6 @@ def arm(name: str, passes: int = 1, is_granted: Callable[[], bool] = lambda: Tru
     _armed[name] = _Crash(passes, is_granted)
 
 
-def arm_text(text: str) -> None:
-    """Arms the point of a text `NAME` or `NAME:PASSES`, as a test passes it to a child process. Empty: arms none."""
-    name, _, passes = text.partition(":")
-    if name:
-        arm(name, int(passes or 1))
-
-
 def crash_point(name: str) -> None:
     """Called between two effects. Ends the process here if the point is armed, otherwise does nothing."""
     if not _armed or name not in _armed:

@@ -2,8 +2,8 @@
 
 A letter that was replayed or dropped stays in its partition and is followed by a mark. So each partition is read twice,
 first for its marks and then for its letters: the marks come after the letters, and letters may be too large to be held
-in memory. Replaying them is in
-`dead_letter_replay.py`. Knows nothing of why a stage gave up except what the letter says.
+in memory. Replaying them is in `dead_letter_replay.py`. Knows nothing of why a stage gave up except what the letter
+says.
 """
 
 import time

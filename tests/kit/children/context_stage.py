@@ -10,8 +10,8 @@ from threading import Event
 from contexts.settings import ContextRules
 from streams.contexts.stage import ContextStage
 from streams.errors import StreamsError
-from streams.kafka.crash_points import arm_text
 from streams.settings import ContextsSettings, KafkaSettings
+from tests.kit.children import arm_crash_point
 
 REFUSED = 3
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
@@ -19,7 +19,7 @@ SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
 
 
 def main(bootstrap_servers: str, data_dir: str, slot: str, crash: str = "") -> None:
-    arm_text(crash)
+    arm_crash_point(crash)
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     kafka = KafkaSettings.model_validate({"bootstrap_servers": bootstrap_servers, "options": SESSION})

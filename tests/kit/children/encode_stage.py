@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry
 from schemas.ids import Generation
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.stage import EncodeStage
-from streams.kafka.crash_points import arm_text
 from streams.settings import EncodeSettings, KafkaSettings
+from tests.kit.children import arm_crash_point
 from tests.kit.encoders import HashEncoder
 
 
 def main(bootstrap_servers: str, generation: str, crash: str = "") -> None:
-    arm_text(crash)
+    arm_crash_point(crash)
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from schemas.ids import Generation
 from streams.index.loop import IndexLoop
-from streams.kafka.crash_points import arm_text
 from streams.settings import IndexSettings, KafkaSettings
+from tests.kit.children import arm_crash_point
 from tests.kit.journal_tier import JournalTier
 
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
@@ -18,7 +18,7 @@ SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300"}
 
 
 def main(bootstrap_servers: str, generation: str, journal: str, crash: str = "") -> None:
-    arm_text(crash)
+    arm_crash_point(crash)
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     loop = IndexLoop(
