@@ -3,16 +3,18 @@
 Shapes: D dimensions. Vectors are float32, C-contiguous, of length one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.embeddings import Embedding, Vector
+from schemas.embeddings import Embedding, PostEmbedding, Vector
 from schemas.ids import Kind, MemberId, Micros, Offset, Partition, PostId, Revision
 
 Scores = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int32]
+"""Post ids as numbers of one `IdTable` (`id_table.py`)."""
 Clock = Callable[[], Micros]
 """Now, in microseconds since 1970."""
 
@@ -33,6 +35,11 @@ class Filters(NamedTuple):
     """A post of exactly this time does not pass."""
     exclude_authors: frozenset[str] = frozenset()
     exclude_posts: frozenset[str] = frozenset()
+    created_before_us: Micros | None = None
+    """A post of exactly this time does not pass."""
+    only_authors: frozenset[str] | None = None
+    """None: any author. An empty set: no post passes."""
+    only_posts: frozenset[str] | None = None
 
 
 NO_FILTERS = Filters()
@@ -52,6 +59,45 @@ class IndexRecord(NamedTuple):
     embedding: Embedding
     partition: Partition
     offset: Offset
+
+
+Offsets = Mapping[Partition, Offset]
+"""Of the topic of post embeddings, for each partition: the first offset that is not included, or from which on all is
+included. Which of the two is said where it is used."""
+
+
+class HotRecord(NamedTuple):
+    """A post embedding, which record of its topic it came from, and that record's timestamp."""
+
+    embedding: PostEmbedding
+    partition: Partition
+    offset: Offset
+    at_us: Micros
+
+
+class HotQuery(NamedTuple):
+    """One query of a batch to the hot tier."""
+
+    vector_D: Vector
+    k: int
+    """1 <= k <= 4096."""
+    filters: Filters
+    cold_numbers: Numbers
+    """Hits of the cold tier, as numbers of the id table: the answer tells which of them the hot tier hides."""
+
+
+class HotAnswer(NamedTuple):
+    """All of it as of one moment: a record that is applied during the search is seen in all parts or in none."""
+
+    numbers: Numbers
+    """(H,): the hits as numbers of the id table, sorted by (-score, post id)."""
+    scores: Scores
+    revisions: npt.NDArray[np.int64]
+    cold_revisions: npt.NDArray[np.int64]
+    """(len(cold_numbers),): the revision of the live or deleted post that the hot tier holds; -1 for a post that it
+    does not hold. With them the merge hides outdated hits of the cold tier."""
+    floor: Offsets
+    """From this offset on the hot tier holds the newest record of every post."""
 
 
 class StoredPost(NamedTuple):
