@@ -19,7 +19,7 @@ setup: .venv/installed
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or give PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --group dev --editable '.[server]'
 	@touch $@
 
 test: setup
