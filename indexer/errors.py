@@ -2,6 +2,7 @@
 IndexerError
 ├── TierUnavailable   infrastructure: the tier cannot answer now; wait and try again, never a dead letter
 ├── TierRefused       the request can never succeed, such as a vector of a wrong dimension
+├── SnapshotRefused   a snapshot on disk is damaged or of another form; delete it and read the topic
 └── NoSuchDevice      the settings name a GPU that this machine does not have
 """
 
@@ -16,6 +17,10 @@ class TierUnavailable(IndexerError):
 
 class TierRefused(IndexerError):
     """The tier will never accept this. Its one sentence says what is wrong and what to do."""
+
+
+class SnapshotRefused(IndexerError):
+    """The snapshot cannot be used. Its sentence says why."""
 
 
 class NoSuchDevice(IndexerError):
