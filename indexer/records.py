@@ -79,6 +79,8 @@ def stored_post(embedding: PostEmbedding) -> StoredPost:
 
 def stored_member(embedding: MemberEmbedding) -> StoredMember:
     if embedding.deleted:
-        return StoredMember(embedding.member_id, embedding.revision, True, [], [], None)
+        return StoredMember(embedding.member_id, embedding.revision, True, [], [], None, [])
     vector = unpack_vector(embedding.vector)
-    return StoredMember(embedding.member_id, embedding.revision, False, embedding.acted, embedding.hidden, vector)
+    return StoredMember(
+        embedding.member_id, embedding.revision, False, embedding.acted, embedding.hidden, vector, embedding.seen
+    )

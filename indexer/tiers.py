@@ -121,6 +121,7 @@ class StoredMember(NamedTuple):
     acted: list[PostId]
     hidden: list[PostId]
     vector: Vector | None
+    seen: list[PostId]
 
 
 class ColdReader(Protocol):

@@ -38,7 +38,8 @@ def to_point(record: IndexRecord, now: Micros) -> models.PointStruct:
 
 def _fields_of_kind(embedding: Embedding) -> dict[str, Any]:
     if isinstance(embedding, MemberEmbedding):
-        lists = {} if embedding.deleted else {"acted": embedding.acted, "hidden": embedding.hidden}
+        lists = {"acted": embedding.acted, "hidden": embedding.hidden, "seen": embedding.seen}
+        lists = {} if embedding.deleted else lists
         return {"member_id": embedding.member_id, **lists}
     assert isinstance(embedding, PostEmbedding)
     return {
@@ -92,6 +93,7 @@ def to_member(point: models.Record) -> StoredMember:
         payload.get("acted", []),
         payload.get("hidden", []),
         _vector(point),
+        payload.get("seen", []),
     )
 
 

@@ -71,7 +71,7 @@ class PackedHits(Struct):
 
 PackedPost = tuple[PostId, Revision, bool, MemberId, str | None, Micros, bytes]
 """The fields of StoredPost; an empty vector stands for None."""
-PackedMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes]
+PackedMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes, list[PostId]]
 """The fields of StoredMember; an empty vector stands for None."""
 
 T = TypeVar("T")
@@ -161,8 +161,8 @@ def unpack_post(post: PackedPost) -> StoredPost:
 
 
 def pack_member(member: StoredMember) -> PackedMember:
-    return (*member[:5], b"" if member.vector is None else pack_vector(member.vector))
+    return (*member[:5], b"" if member.vector is None else pack_vector(member.vector), member.seen)
 
 
 def unpack_member(member: PackedMember) -> StoredMember:
-    return StoredMember(*member[:5], unpack_vector(member[5]))
+    return StoredMember(*member[:5], unpack_vector(member[5]), member[6])

@@ -128,7 +128,8 @@ def test_members_keep_their_lists_and_may_have_no_vector(tier: ColdTier) -> None
     tier.write(
         "member",
         index_records(
-            member_embedding("m1", 2, acted=("p1", "p2"), hidden=("p3",)), member_embedding("m2", empty=True)
+            member_embedding("m1", 2, acted=("p1", "p2"), hidden=("p3",), seen=("p4",)),
+            member_embedding("m2", empty=True),
         ),
     )
     tier.flush()
@@ -137,6 +138,7 @@ def test_members_keep_their_lists_and_may_have_no_vector(tier: ColdTier) -> None
     assert first is not None
     assert second is not None
     assert (first.revision, first.acted, first.hidden, first.deleted) == (2, ["p1", "p2"], ["p3"], False)
+    assert first.seen == ["p4"]
     assert first.vector is not None
     np.testing.assert_array_equal(first.vector, vectors(1, seed=2)[0])
     assert second.vector is None

@@ -53,6 +53,7 @@ def member_embedding(
     vector: Vector | None = None,
     acted: Sequence[str] = (),
     hidden: Sequence[str] = (),
+    seen: Sequence[str] = (),
     deleted: bool = False,
     empty: bool = False,
 ) -> MemberEmbedding:
@@ -67,6 +68,7 @@ def member_embedding(
         [PostId(post_id) for post_id in hidden],
         None if deleted else "en",
         b"" if deleted or empty else pack_vector(vector),
+        [PostId(post_id) for post_id in seen],
     )
 
 
