@@ -11,9 +11,12 @@ from indexer.tiers import (
     NO_FILTERS,
     Beat,
     Clock,
+    ColdHits,
+    ColdQuery,
     Filters,
     Hits,
     IndexRecord,
+    Offsets,
     StoredMember,
     StoredPost,
     no_beat,
@@ -30,6 +33,7 @@ class BruteColdTier:
         self._posts: dict[str, StoredPost] = {}
         self._members: dict[str, StoredMember] = {}
         self._written_at: dict[tuple[Kind, str], Micros] = {}
+        self._position: Offsets = {}
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         for record in records:
@@ -49,19 +53,34 @@ class BruteColdTier:
 
     def flush(self) -> None: ...
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        return _search(self._posts.values(), query_D, k, filters)
+    def reached(self, offsets: Offsets) -> None:
+        self._position = {**self._position, **offsets}
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+    def search(
+        self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
+    ) -> ColdHits:
+        position = self._position
+        hits = _search(list(self._posts.values()), query_D, k, filters)
+        return ColdHits(hits.post_ids, hits.scores, np.array(hits.revisions, np.int64), position)
+
+    def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
+        return [self.search(*query) for query in queries]
+
+    def position(self, *, timeout_s: float | None = None) -> Offsets:
+        return self._position
+
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
         return [_shown(self._posts.get(post_id), with_vectors) for post_id in ids]
 
-    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
+    def members(self, ids: Sequence[MemberId], *, timeout_s: float | None = None) -> list[StoredMember | None]:
         return [self._members.get(member_id) for member_id in ids]
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         return (post._replace(vector=None) for post in list(self._posts.values()) if not post.deleted)
 
-    def count(self, kind: Kind) -> int:
+    def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
         return sum(not entity.deleted for entity in self._entities(kind).values())
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
@@ -147,8 +166,11 @@ def _passes(post: StoredPost, filters: Filters) -> bool:
         not post.deleted
         and (not filters.languages or post.language in filters.languages)
         and (filters.created_after_us is None or post.created_at_us > filters.created_after_us)
+        and (filters.created_before_us is None or post.created_at_us < filters.created_before_us)
         and post.author_id not in filters.exclude_authors
+        and (filters.only_authors is None or post.author_id in filters.only_authors)
         and post.post_id not in filters.exclude_posts
+        and (filters.only_posts is None or post.post_id in filters.only_posts)
     )
 
 

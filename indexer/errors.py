@@ -1,6 +1,7 @@
 """
 IndexerError
 ├── TierUnavailable   infrastructure: the tier cannot answer now; wait and try again, never a dead letter
+│   └── TierLate      it did not answer within the time that the caller gave it; it may be well and only slow
 ├── TierRefused       the request can never succeed, such as a vector of a wrong dimension
 ├── SnapshotRefused   a snapshot on disk is damaged or of another form; delete it and read the topic
 └── NoSuchDevice      the settings name a GPU that this machine does not have
@@ -13,6 +14,10 @@ class IndexerError(Exception):
 
 class TierUnavailable(IndexerError):
     """The tier cannot answer now. Try again."""
+
+
+class TierLate(TierUnavailable):
+    """The tier did not answer within `timeout_s`."""
 
 
 class TierRefused(IndexerError):

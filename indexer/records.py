@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.best import best_k
 from indexer.errors import TierRefused
-from indexer.tiers import Hits, Scores, StoredMember, StoredPost
+from indexer.tiers import ColdHits, Hits, Offsets, Scores, StoredMember, StoredPost
 from schemas.embeddings import (
     Embedding,
     MemberEmbedding,
@@ -57,6 +58,12 @@ def check_vector(embedding: Embedding, dimension: int) -> None:
         )
     if size == 0 and isinstance(embedding, PostEmbedding):
         raise TierRefused(f"{embedding.entity_id}: a post that is not deleted has a vector; this one has none")
+
+
+def cold_hits(ids: Sequence[str], scores: Scores, revisions: npt.NDArray[np.int64], position: Offsets) -> ColdHits:
+    """Hits in the order of (-score, post id)."""
+    rows = best_k(scores, len(scores), ids)
+    return ColdHits([PostId(ids[row]) for row in rows.tolist()], scores[rows], revisions[rows], position)
 
 
 def sorted_hits(ids: Sequence[str], scores: Scores, revisions: Sequence[Revision]) -> Hits:

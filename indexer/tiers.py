@@ -68,6 +68,27 @@ Offsets = Mapping[Partition, Offset]
 included. Which of the two is said where it is used."""
 
 
+class ColdHits(NamedTuple):
+    """One query's hits in the cold tier, sorted by (-score, post id)."""
+
+    post_ids: list[PostId]
+    scores: Scores
+    revisions: npt.NDArray[np.int64]
+    position: Offsets
+    """For each partition of the topic of post embeddings: every record before this offset was written before the search
+    began, so that the hits take it into account. A later one may be in the hits too. A partition that is missing here
+    counts as 0."""
+
+
+class ColdQuery(NamedTuple):
+    """One query of a batch to the cold tier."""
+
+    vector_D: Vector
+    k: int
+    """1 <= k <= 4096."""
+    filters: Filters = NO_FILTERS
+
+
 class HotRecord(NamedTuple):
     """A post embedding, which record of its topic it came from, and that record's timestamp."""
 
@@ -125,28 +146,45 @@ class StoredMember(NamedTuple):
 
 
 class ColdReader(Protocol):
-    """Reads the whole corpus of one generation, posts and members. Called from many threads. Every method may block. If
-    the engine or the server fails it raises TierUnavailable, and the caller tries again with the same arguments."""
+    """Reads the whole corpus of one generation, posts and members. Called from many threads. Every method may block.
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
+    If the engine or the server fails, a method raises TierUnavailable, and the caller tries again with the same
+    arguments. Every method that asks takes `timeout_s`, the seconds within which it returns or raises TierLate. None:
+    as long as the tier's own timeout allows, if it has one. Inside the tier's own process only the wait for other
+    calls is bounded, not the work itself."""
+
+    def search(
+        self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
+    ) -> ColdHits:
         """The k live posts with the highest dot product; fewer if fewer pass the filters. 1 <= k <= 4096. Scores are
         those of the full vectors. If several posts share the k-th score, any of them may be among the hits."""
         ...
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+    def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
+        """`search` for each of these queries, in their order; all of them succeed, or the call raises."""
+        ...
+
+    def position(self, *, timeout_s: float | None = None) -> Offsets:
+        """The position that a search would have if it began now; see `ColdHits`."""
+        ...
+
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
         """In the order of `ids`, None for a post that was never written. Tombstones are returned too."""
         ...
 
-    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
+    def members(self, ids: Sequence[MemberId], *, timeout_s: float | None = None) -> list[StoredMember | None]:
         """In the order of `ids` and with vectors, None for a member that was never written. Tombstones are returned
         too."""
         ...
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
-        """All live posts without vectors, in any order. A post that is live all the time comes at least once."""
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
+        """All live posts without vectors, in any order. A post that is live all the time comes at least once.
+        `timeout_s` is for each step, not for the whole scroll."""
         ...
 
-    def count(self, kind: Kind) -> int:
+    def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
         """How many entities are live."""
         ...
 
@@ -168,6 +206,14 @@ class ColdTier(ColdReader, Protocol):
 
     def flush(self) -> None:
         """Returns when everything that was written before survives a kill -9 and, on one machine, a power cut."""
+        ...
+
+    def reached(self, offsets: Offsets) -> None:
+        """From now on these offsets of the topic of post embeddings are the tier's position in these partitions.
+
+        Call it when every record before them is durable here, or is one that no tier will ever hold: a dead letter, or
+        a record that the broker has no longer. When the owner starts, the committed offsets are the position. Kept in
+        memory only, so that no crash leaves a position above what is durable. Does not block."""
         ...
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:

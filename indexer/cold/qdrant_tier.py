@@ -4,8 +4,9 @@ Owns the two collections of one generation, and the conditions with which the se
 error of the server becomes TierUnavailable, never TierRefused, because no record is to blame for it. Knows no topic.
 """
 
+import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -15,16 +16,18 @@ from qdrant_client import QdrantClient, models
 from indexer.cold.qdrant_connection import connect, server_errors
 from indexer.cold.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.records import check_vector, sorted_hits
+from indexer.records import check_vector, cold_hits
 from indexer.revision_guard import newest_records
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,
     Beat,
     Clock,
+    ColdHits,
+    ColdQuery,
     Filters,
-    Hits,
     IndexRecord,
+    Offsets,
     StoredMember,
     StoredPost,
     no_beat,
@@ -75,9 +78,14 @@ class QdrantColdTier:
         dimension: int | None = None,
         clock: Clock = now_us,
         client: QdrantClient | None = None,
+        *,
+        position: Callable[[], Offsets] | None = None,
     ) -> None:
         """Asks the server nothing yet. With a dimension, the first call of a method creates missing collections.
-        Without a dimension the tier can only be read."""
+        Without a dimension the tier can only be read.
+
+        `position` gives the offsets that the index group has committed, for a process that does not own the tier. It is
+        called before each search and must not block. None: what this tier was told by `reached`."""
         self._settings = settings
         self._dimension = dimension
         self._clock = clock
@@ -88,6 +96,8 @@ class QdrantColdTier:
         }
         self._collections_exist = dimension is None
         self._creating = threading.Lock()
+        self._reached: Offsets = {}
+        self._ask_position = position or (lambda: self._reached)
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         for record in records:
@@ -105,44 +115,55 @@ class QdrantColdTier:
 
     def flush(self) -> None: ...
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        with self._server():
-            points = self._client.query_points(
-                self._names["post"],
-                query=query_D.tolist(),
-                limit=k,
-                query_filter=to_filter(filters),
-                search_params=_EXACT_SCORES,
-                with_payload=["post_id", "revision"],
-            ).points
-        scores = np.array([point.score for point in points], np.float32)
-        payloads = [payload_of(point) for point in points]
-        return sorted_hits(
-            [payload["post_id"] for payload in payloads], scores, [payload["revision"] for payload in payloads]
-        )
+    def reached(self, offsets: Offsets) -> None:
+        self._reached = {**self._reached, **offsets}
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        points = self._read("post", ids, True, with_vectors)
+    def search(
+        self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
+    ) -> ColdHits:
+        return self.search_batch([ColdQuery(query_D, k, filters)], timeout_s=timeout_s)[0]
+
+    def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
+        # Before the server is asked, because it may only hold more than the position says.
+        position = self.position()
+        with self._server():
+            answers = self._client.query_batch_points(
+                self._names["post"], [_to_request(query) for query in queries], timeout=_whole_seconds(timeout_s)
+            )
+        return [_to_hits(answer.points, position) for answer in answers]
+
+    def position(self, *, timeout_s: float | None = None) -> Offsets:
+        return self._ask_position()
+
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
+        points = self._read("post", ids, True, with_vectors, timeout_s)
         return [None if (point := points.get(point_id(post_id))) is None else to_post(point) for post_id in ids]
 
-    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
-        points = self._read("member", ids, True, True)
+    def members(self, ids: Sequence[MemberId], *, timeout_s: float | None = None) -> list[StoredMember | None]:
+        points = self._read("member", ids, True, True, timeout_s)
         return [None if (point := points.get(point_id(member_id))) is None else to_member(point) for member_id in ids]
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         offset: Any = None
         while True:
             with self._server():
                 points, offset = self._client.scroll(
-                    self._names["post"], scroll_filter=LIVE, limit=_READ_POINTS, offset=offset, with_payload=True
+                    self._names["post"],
+                    scroll_filter=LIVE,
+                    limit=_READ_POINTS,
+                    offset=offset,
+                    with_payload=True,
+                    timeout=_whole_seconds(timeout_s),
                 )
             yield from map(to_post, points)
             if offset is None:
                 return
 
-    def count(self, kind: Kind) -> int:
+    def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
         with self._server():
-            return self._client.count(self._names[kind], count_filter=LIVE).count
+            return self._client.count(self._names[kind], count_filter=LIVE, timeout=_whole_seconds(timeout_s)).count
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         old_tombstones = models.Filter(
@@ -201,14 +222,25 @@ class QdrantColdTier:
         return {entity_id: _LastWrite(**payload_of(point)) for entity_id, point in stored.items()}
 
     def _read(
-        self, kind: Kind, ids: Sequence[str], payload: bool | list[str], vectors: bool
+        self,
+        kind: Kind,
+        ids: Sequence[str],
+        payload: bool | list[str],
+        vectors: bool,
+        timeout_s: float | None = None,
     ) -> dict[str, models.Record]:
         """By point id."""
         points: list[models.Record] = []
         with self._server():
             for first in range(0, len(ids), _READ_POINTS):
                 page = [point_id(entity_id) for entity_id in ids[first : first + _READ_POINTS]]
-                points += self._client.retrieve(self._names[kind], page, with_payload=payload, with_vectors=vectors)
+                points += self._client.retrieve(
+                    self._names[kind],
+                    page,
+                    with_payload=payload,
+                    with_vectors=vectors,
+                    timeout=_whole_seconds(timeout_s),
+                )
         return {str(point.id): point for point in points}
 
     @contextmanager
@@ -251,3 +283,27 @@ class QdrantColdTier:
         if self._dimension is None:
             raise TierRefused("this connection to the cold tier only reads")
         return self._dimension
+
+
+def _to_request(query: ColdQuery) -> models.QueryRequest:
+    return models.QueryRequest(
+        query=query.vector_D.tolist(),
+        limit=query.k,
+        filter=to_filter(query.filters),
+        params=_EXACT_SCORES,
+        with_payload=["post_id", "revision"],
+    )
+
+
+def _to_hits(points: list[models.ScoredPoint], position: Offsets) -> ColdHits:
+    payloads = [payload_of(point) for point in points]
+    return cold_hits(
+        [payload["post_id"] for payload in payloads],
+        np.array([point.score for point in points], np.float32),
+        np.array([payload["revision"] for payload in payloads], np.int64),
+        position,
+    )
+
+
+def _whole_seconds(timeout_s: float | None) -> int | None:
+    return None if timeout_s is None else math.ceil(timeout_s)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from indexer.cold import socket_messages as messages
-from indexer.errors import TierRefused, TierUnavailable
+from indexer.errors import TierLate, TierRefused, TierUnavailable
 from indexer.freshness import Freshness
-from indexer.tiers import NO_FILTERS, Filters, Hits, StoredMember, StoredPost
+from indexer.tiers import NO_FILTERS, ColdHits, ColdQuery, Filters, Offsets, StoredMember, StoredPost
 from schemas.embeddings import Vector
-from schemas.ids import Kind, MemberId, PostId
+from schemas.ids import Kind, MemberId, Offset, Partition, PostId
 
 T = TypeVar("T")
 
@@ -34,26 +34,37 @@ class RemoteColdTier:
         self._idle: list[Connection] = []
         self._closed = False
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        return messages.unpack_hits(self._ask(messages.search_request(query_D, k, filters), messages.PackedHits))
+    def search(
+        self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
+    ) -> ColdHits:
+        return self.search_batch([ColdQuery(query_D, k, filters)], timeout_s=timeout_s)[0]
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        posts = self._ask(messages.Posts(list(ids), with_vectors), list[messages.PackedPost | None])
+    def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
+        request = messages.search_request(queries)
+        return [messages.unpack_hits(hits) for hits in self._ask(request, list[messages.PackedHits], timeout_s)]
+
+    def position(self, *, timeout_s: float | None = None) -> Offsets:
+        return self._ask(messages.AskPosition(), dict[Partition, Offset], timeout_s)
+
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
+        posts = self._ask(messages.Posts(list(ids), with_vectors), list[messages.PackedPost | None], timeout_s)
         return [None if post is None else messages.unpack_post(post) for post in posts]
 
-    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
-        members = self._ask(messages.Members(list(ids)), list[messages.PackedMember | None])
+    def members(self, ids: Sequence[MemberId], *, timeout_s: float | None = None) -> list[StoredMember | None]:
+        members = self._ask(messages.Members(list(ids)), list[messages.PackedMember | None], timeout_s)
         return [None if member is None else messages.unpack_member(member) for member in members]
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         with self._connection() as connection:
             frame = messages.encode_request(messages.Scroll())
-            while page := self._exchange(connection, frame, list[messages.PackedPost]):
+            while page := self._exchange(connection, frame, list[messages.PackedPost], timeout_s):
                 yield from (messages.unpack_post(post) for post in page)
                 frame = b""
 
-    def count(self, kind: Kind) -> int:
-        return self._ask(messages.Count(kind), int)
+    def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
+        return self._ask(messages.Count(kind), int, timeout_s)
 
     def freshness(self) -> Freshness:
         """The freshness of the index loop that fills the tier."""
@@ -66,18 +77,19 @@ class RemoteColdTier:
         for connection in idle:
             connection.close()
 
-    def _ask(self, request: messages.Request, body_type: type[T]) -> T:
+    def _ask(self, request: messages.Request, body_type: type[T], timeout_s: float | None = None) -> T:
         with self._connection() as connection:
-            return self._exchange(connection, messages.encode_request(request), body_type)
+            return self._exchange(connection, messages.encode_request(request), body_type, timeout_s)
 
-    def _exchange(self, connection: Connection, frame: bytes, body_type: type[T]) -> T:
+    def _exchange(self, connection: Connection, frame: bytes, body_type: type[T], timeout_s: float | None) -> T:
         """Sends the frame and reads one answer. With an empty frame nothing is sent, and the next answer to the
         previous request is read."""
         try:
             if frame:
                 connection.send_bytes(frame)
-            if not connection.poll(self._timeout_s):
-                raise TierUnavailable(f"the cold process did not answer within {self._timeout_s:g} s")
+            seconds = self._timeout_s if timeout_s is None else timeout_s
+            if not connection.poll(seconds):
+                raise TierLate(f"the cold process did not answer within {seconds:g} s")
             answer = connection.recv_bytes()
         except (OSError, EOFError) as error:
             raise TierUnavailable(f"the cold process hung up: {error or 'end of file'}") from error

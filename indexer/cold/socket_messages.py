@@ -4,6 +4,7 @@ A client sends one request. The owner answers it with an `Answer` or a `Failure`
 Scores and revisions are sent as byte strings, as they are in memory. Owns no connection.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,18 +12,28 @@ import numpy as np
 from msgspec import Struct
 
 from indexer.errors import IndexerError, TierRefused, TierUnavailable
-from indexer.tiers import Filters, Hits, StoredMember, StoredPost
-from schemas.embeddings import Vector, pack_vector, unpack_vector
-from schemas.ids import Kind, MemberId, Micros, PostId, Revision
+from indexer.tiers import ColdHits, ColdQuery, Filters, StoredMember, StoredPost
+from schemas.embeddings import pack_vector, unpack_vector
+from schemas.ids import Kind, MemberId, Micros, Offset, Partition, PostId, Revision
 
 
-class Search(Struct, tag="search"):
+class Query(Struct):
     vector: bytes
     k: int
     languages: list[str]
     created_after_us: Micros | None
+    created_before_us: Micros | None
     exclude_authors: list[str]
     exclude_posts: list[str]
+    only_authors: list[str] | None
+    only_posts: list[str] | None
+
+
+class Search(Struct, tag="search"):
+    queries: list[Query]
+
+
+class AskPosition(Struct, tag="position"): ...
 
 
 class Posts(Struct, tag="posts"):
@@ -45,7 +56,7 @@ class Count(Struct, tag="count"):
 class AskFreshness(Struct, tag="freshness"): ...
 
 
-Request = Search | Posts | Members | Scroll | Count | AskFreshness
+Request = Search | AskPosition | Posts | Members | Scroll | Count | AskFreshness
 
 
 class Failure(Struct, tag="failure"):
@@ -63,6 +74,7 @@ class PackedHits(Struct):
     post_ids: list[PostId]
     scores: bytes
     revisions: bytes
+    position: dict[Partition, Offset]
 
     def __post_init__(self) -> None:
         if (len(self.scores), len(self.revisions)) != (4 * len(self.post_ids), 8 * len(self.post_ids)):
@@ -115,41 +127,53 @@ def decode_answer(frame: bytes, body_type: type[T]) -> T:
     raise TierRefused(answer.message) if answer.refused else TierUnavailable(answer.message)
 
 
-def search_request(query_D: Vector, k: int, filters: Filters) -> Search:
-    return Search(
-        pack_vector(query_D),
-        k,
-        sorted(filters.languages),
-        filters.created_after_us,
-        sorted(filters.exclude_authors),
-        sorted(filters.exclude_posts),
-    )
+def search_request(queries: Sequence[ColdQuery]) -> Search:
+    return Search([_pack_query(query) for query in queries])
 
 
-def unpack_query(search: Search) -> Vector:
+def queries_of(search: Search) -> list[ColdQuery]:
     """Raises TierRefused."""
-    if not search.vector or len(search.vector) % 4:
-        raise TierRefused("a search has a vector of float32 numbers")
-    return np.frombuffer(search.vector, "<f4")
+    return [_unpack_query(query) for query in search.queries]
 
 
-def filters_of(search: Search) -> Filters:
-    return Filters(
-        frozenset(search.languages),
-        search.created_after_us,
-        frozenset(search.exclude_authors),
-        frozenset(search.exclude_posts),
+def _pack_query(query: ColdQuery) -> Query:
+    filters = query.filters
+    return Query(
+        pack_vector(query.vector_D),
+        query.k,
+        list(filters.languages),
+        filters.created_after_us,
+        filters.created_before_us,
+        list(filters.exclude_authors),
+        list(filters.exclude_posts),
+        None if filters.only_authors is None else list(filters.only_authors),
+        None if filters.only_posts is None else list(filters.only_posts),
     )
 
 
-def pack_hits(hits: Hits) -> PackedHits:
+def _unpack_query(query: Query) -> ColdQuery:
+    if not query.vector or len(query.vector) % 4:
+        raise TierRefused("a search has a vector of float32 numbers")
+    filters = Filters(
+        frozenset(query.languages),
+        query.created_after_us,
+        frozenset(query.exclude_authors),
+        frozenset(query.exclude_posts),
+        query.created_before_us,
+        None if query.only_authors is None else frozenset(query.only_authors),
+        None if query.only_posts is None else frozenset(query.only_posts),
+    )
+    return ColdQuery(np.frombuffer(query.vector, "<f4"), query.k, filters)
+
+
+def pack_hits(hits: ColdHits) -> PackedHits:
     scores = np.asarray(hits.scores, "<f4").tobytes()
-    return PackedHits(hits.post_ids, scores, np.asarray(hits.revisions, "<i8").tobytes())
+    return PackedHits(hits.post_ids, scores, np.asarray(hits.revisions, "<i8").tobytes(), dict(hits.position))
 
 
-def unpack_hits(hits: PackedHits) -> Hits:
-    scores = np.frombuffer(hits.scores, "<f4")
-    return Hits(hits.post_ids, scores, np.frombuffer(hits.revisions, "<i8").tolist())
+def unpack_hits(hits: PackedHits) -> ColdHits:
+    scores, revisions = np.frombuffer(hits.scores, "<f4"), np.frombuffer(hits.revisions, "<i8")
+    return ColdHits(hits.post_ids, scores, revisions, hits.position)
 
 
 def pack_post(post: StoredPost) -> PackedPost:

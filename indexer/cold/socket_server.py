@@ -118,8 +118,9 @@ class ColdServer:
         tier = self._tier
         match request:
             case messages.Search():
-                query = messages.unpack_query(request)
-                return messages.pack_hits(tier.search(query, request.k, messages.filters_of(request)))
+                return [messages.pack_hits(hits) for hits in tier.search_batch(messages.queries_of(request))]
+            case messages.AskPosition():
+                return dict(tier.position())
             case messages.Posts():
                 posts = tier.posts(request.ids, with_vectors=request.with_vectors)
                 return [None if post is None else messages.pack_post(post) for post in posts]

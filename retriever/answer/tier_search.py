@@ -7,14 +7,14 @@ from typing import Final, TypeVar
 import numpy as np
 
 from indexer.errors import IndexerError
-from indexer.tiers import ColdReader, Filters, Hits, HotTier, StoredPost
+from indexer.tiers import ColdHits, ColdReader, Filters, Hits, HotTier, StoredPost
 from retriever.answer.answer_builder import AnswerBuilder
 from retriever.answer.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, may_miss_posts, merge
 from retriever.answer.query import Query, passes
 from retriever.errors import RetrieverUnavailable
 from retriever.feed.trending_lists import TrendingPost
 from schemas.embeddings import Vector
-from schemas.ids import PostId
+from schemas.ids import PostId, Revision
 
 TIER_MARGIN: Final = 96
 """How many hits each tier is asked for beyond k. Some are lost in the merge: the cold copy of a post that changed in
@@ -43,7 +43,7 @@ class TierSearch:
         hot, cold = self._ask_both(
             answer,
             lambda: self._hot.search(vector_D, limit, query.filters),
-            lambda: self._cold.search(vector_D, limit, query.filters),
+            lambda: _lists(self._cold.search(vector_D, limit, query.filters)),
         )
         hot = hot or NO_HITS
         if cold is None:
@@ -53,7 +53,7 @@ class TierSearch:
             return merged
         # Both are asked again, because more hits of one tier may hide more hits of the other.
         more_hot = _timed("hot", lambda: self._hot.search(vector_D, MAX_TIER_K, query.filters), answer)
-        more_cold = _timed("cold", lambda: self._cold.search(vector_D, MAX_TIER_K, query.filters), answer)
+        more_cold = _timed("cold", lambda: _lists(self._cold.search(vector_D, MAX_TIER_K, query.filters)), answer)
         return self._merge(vector_D, query, more_hot or hot, more_cold or cold, k, answer)
 
     def trending(self, posts: Sequence[TrendingPost], query: Query, k: int, answer: AnswerBuilder) -> Merged:
@@ -127,6 +127,11 @@ def _try(ask: Callable[[], T], part: str, answer: AnswerBuilder) -> T | None:
     except IndexerError as error:
         answer.missing(part, error)
         return None
+
+
+def _lists(hits: ColdHits) -> Hits:
+    revisions: list[Revision] = hits.revisions.tolist()
+    return Hits(hits.post_ids, hits.scores, revisions)
 
 
 def _newest(hot: StoredPost | None, cold: StoredPost | None) -> StoredPost | None:

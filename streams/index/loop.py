@@ -4,7 +4,7 @@ Owns the consumer, the retries and the order of effects. What a record does to t
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from threading import Event
 from typing import Final
 
@@ -100,7 +100,8 @@ class IndexLoop:
             return
         if batch:
             crash_point("index.dead-lettered")
-        # 4. Only now store the offsets. A background thread of the client commits what is stored.
+        # 4. Only now store the offsets, and tell the tier its position. A background thread of the client commits what
+        # is stored.
         if not self._carried_over:
             self._store_offsets(consumer)
         if batch:
@@ -172,6 +173,15 @@ class IndexLoop:
         if changed:
             consumer.store_offsets(offsets=[self._with_num_deleted(position) for position in changed])
             self._stored.update({_place(position): position.offset for position in changed})
+            self._tell_position({_place(position): position.offset for position in changed})
+
+    def _tell_position(self, offsets: Mapping[Place, int]) -> None:
+        """Tells the tier up to which offsets of the posts' topic everything is durable in it. The special offset of a
+        group that never committed, the start of the log, counts as 0."""
+        of_posts = self._records.posts_topic
+        self._tier.reached(
+            {place.partition: Offset(max(0, offset)) for place, offset in offsets.items() if place.topic == of_posts}
+        )
 
     def _with_num_deleted(self, position: TopicPartition) -> TopicPartition:
         """This offset, together with the number of records that were deleted unread."""
@@ -200,6 +210,7 @@ class IndexLoop:
         consumer.incremental_assign(
             [TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()]
         )
+        self._tell_position({place: resume.read_from for place, resume in resume_points.items()})
         self._num_deleted_unread.update({place: resume.deleted for place, resume in resume_points.items()})
         if rewound := rewinds(resume_points):
             offsets = [to_commit(place, offset, self._num_deleted_unread[place]) for place, offset in rewound.items()]

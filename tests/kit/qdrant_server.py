@@ -170,8 +170,9 @@ class _Memory:
                 return self._count(wire.CountPoints.FromString(body))
             case "Scroll":
                 return self._scroll(wire.ScrollPoints.FromString(body))
-            case "Query":
-                return self._query(wire.QueryPoints.FromString(body))
+            case "QueryBatch":
+                queries = wire.QueryBatchPoints.FromString(body).query_points
+                return wire.QueryBatchResponse(result=[self._query(query) for query in queries])
             case "CreateFieldIndex":
                 return _updated()
         raise AssertionError(f"{call} is not implemented")
@@ -203,7 +204,7 @@ class _Memory:
         query = GrpcToRest.convert_query(request.query)
         options = {"query_filter": _filter(request, "filter"), "limit": request.limit}
         answer = self._local.query_points(request.collection_name, query, **options, **_selectors(request))
-        return wire.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in answer.points])
+        return wire.BatchResult(result=[RestToGrpc.convert_scored_point(point) for point in answer.points])
 
 
 class _Every(grpc.GenericRpcHandler):

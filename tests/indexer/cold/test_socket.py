@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from indexer.cold.socket_client import RemoteColdTier
 from indexer.cold.socket_server import ColdServer
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.freshness import Freshness, FreshnessWindow
-from indexer.tiers import NO_FILTERS, Filters, Hits
-from schemas.embeddings import Vector
+from indexer.tiers import ColdHits, ColdQuery, Filters
 from schemas.ids import MemberId, PostId
 from tests.kit.data.embeddings import DIMENSION, index_records, member_embedding, post_embedding, vectors
 
@@ -105,16 +104,16 @@ def test_filters_and_floats_travel_unchanged(owned: BruteColdTier, path: Path, r
         there, here = remote.search(vectors(1)[0], 2048, filters), owned.search(vectors(1)[0], 2048, filters)
         assert there.post_ids == here.post_ids
         assert there.scores.tobytes() == here.scores.tobytes()
-        assert there.revisions == here.revisions
+        assert there.revisions.tolist() == here.revisions.tolist()
 
 
 def test_a_fault_of_the_owner_is_unavailable_not_a_hang(
     owned: BruteColdTier, path: Path, remote: RemoteColdTier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> Hits:
+    def broken(*_: object, **__: object) -> list[ColdHits]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(owned, "search", broken)
+    monkeypatch.setattr(owned, "search_batch", broken)
     with serving(owned, path):
         with pytest.raises(TierUnavailable, match="a bug"):
             remote.search(vectors(1)[0], 5)
@@ -125,10 +124,10 @@ def test_an_owner_that_is_silent_is_unavailable_after_the_time_out(owned: BruteC
     called, answer = threading.Event(), threading.Event()
 
     class Slow(BruteColdTier):
-        def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
+        def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
             called.set()
             answer.wait()
-            return owned.search(query_D, k, filters)
+            return owned.search_batch(queries)
 
     with serving(Slow(DIMENSION), path), contextlib.closing(RemoteColdTier(path, timeout_s=0.05)) as hasty:
         with pytest.raises(TierUnavailable, match=r"within 0\.05 s"):
