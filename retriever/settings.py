@@ -32,6 +32,9 @@ class ServeSettings(BaseModel):
     private_key_file: Path | None = None
     in_flight: int = Field(default_factory=_cores, ge=1, le=MAX_IN_FLIGHT)
     """Questions answered at the same time. Further ones are refused at once, with a request to try again."""
+    members: int = Field(100_000, ge=1, le=2_000_000)
+    """Members whose vectors and lists this process keeps; others are asked of the cold tier. 100,000 members of 128
+    dimensions take 60 MB, and their lists 400 MB at most."""
     url: str | None = None
     """The retriever that the commands ask. None: the one of this data folder."""
     ca_file: Path | None = None
