@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV := uv==0.13.9
-BENCHMARKS := encode context_stage index hot_tier retrieval overload pipeline freshness poison
+BENCHMARKS := encode context_stage index hot_tier retrieval overload service pipeline freshness poison
 
 # Python packages into .venv; the broker's jars, an archive that makes its starts quick, and what a test needs to build a
 # client in Java, into the cache folder.
