@@ -17,6 +17,8 @@ STATUS_TIMEOUT_S: Final = 10.0
 READY_TIMEOUT_S: Final = 1.0
 _WAY_BACK_S: Final = 0.05
 _WAY_BACK_SHARE: Final = 0.2
+_MAX_TIMEOUT_MS: Final = 60_000
+"""The retriever refuses more."""
 _SERVING: Final = b"\x08\x01"
 """The first bytes of grpc.health.v1.HealthCheckResponse if the status is SERVING. The message has no other field, so
 it is not worth another package."""
@@ -49,7 +51,7 @@ class Call(NamedTuple, Generic[R]):
         if self.method in (STATUS, HEALTH):
             return
         way_back_s = min(_WAY_BACK_S, _WAY_BACK_SHARE * left_s)
-        self.message.timeout_ms = max(1, math.floor((left_s - way_back_s) * 1000))
+        self.message.timeout_ms = min(max(1, math.floor((left_s - way_back_s) * 1000)), _MAX_TIMEOUT_MS)
 
 
 def retrieve(question: Question) -> Call[Answer]:

@@ -26,6 +26,10 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 3_000),
+    # A retriever that is gone without a word, such as a machine without power, is noticed after 5 s without a sign of
+    # life, and another connection is made. Retrievers allow a ping each 10 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
     # Each channel has connections of its own. Otherwise all channels to the same address would share one.
     ("grpc.use_local_subchannel_pool", 1),
 )

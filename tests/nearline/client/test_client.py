@@ -83,6 +83,11 @@ def test_the_retriever_is_told_to_answer_before_the_call_ends(client: Client, st
     assert received.left_s <= 11.0, "gRPC rounds its own deadline"
 
 
+def test_a_very_long_time_is_cut_to_what_the_retriever_takes(client: Client, stand_in: StandIn) -> None:
+    client.retrieve(member_id="m", timeout_s=3600.0)
+    assert stand_in.received[0].request.timeout_ms == 60_000
+
+
 def test_a_second_attempt_has_only_the_time_that_is_left(client: Client, stand_in: StandIn) -> None:
     stand_in.answer(aborting("RESOURCE_EXHAUSTED", retry_after_ms="500", nearline_code="busy"), ANSWER)
     client.retrieve(member_id="m", timeout_s=10.0)
