@@ -35,6 +35,9 @@ class ServeSettings(BaseModel):
     members: int = Field(100_000, ge=1, le=2_000_000)
     """Members whose vectors and lists this process keeps; others are asked of the cold tier. 100,000 members of 128
     dimensions take 60 MB, and their lists 400 MB at most."""
+    kept_mb: int = Field(512, ge=0)
+    """Room for answers of the cold tier, so that the next equal question needs only the hot tier. 2,000 candidates take
+    34 kB, and their ids as much again if few members share them. 0: none are kept."""
     url: str | None = None
     """The retriever that the commands ask. None: the one of this data folder."""
     ca_file: Path | None = None

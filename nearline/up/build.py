@@ -50,7 +50,7 @@ ReportFailure = Callable[[Exception], None]
 EdgeTierFactory = Callable[..., "EdgeColdTier"]
 """Makes the embedded cold tier. Takes the parameters of `EdgeColdTier`."""
 
-_FORGET_MEMBERS_EVERY_S: Final = 60.0
+_TIDY_EVERY_S: Final = 1.0
 
 
 def process_names(settings: Settings) -> list[str]:
@@ -201,11 +201,13 @@ def _served_edge_tier(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop
 
 def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     from indexer.hot.tier import MatrixHotTier
+    from indexer.id_table import IdTable
     from nearline.ask.status import read_status
     from nearline.ask.status_sources import sources_of_serve
     from nearline.up.metrics import withdraw
     from retriever.answer.retriever import Retriever
     from retriever.answer.warming_encoder import WarmingEncoder
+    from retriever.feed.member_store import MemberStore
     from retriever.feed.trending_lists import TrendingLists
     from retriever.http.app import create_app
     from retriever.http.server import serve
@@ -215,12 +217,23 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     check_presence("hot.device", settings.hot.device)
     check_presence("encode.device", settings.encode.device)
     package = ModelPackage.read(settings.package_folder)
-    hot, trending = MatrixHotTier(package.dimension, settings.hot), TrendingLists()
+    ids, trending = IdTable(), TrendingLists()
+    hot = MatrixHotTier(package.dimension, settings.hot, ids)
     feed = _hot_feed(settings, package, hot, trending)
+    members = MemberStore(100_000, package.dimension, indexed=dict, feed_problem=lambda: feed.problem)
     encoder = WarmingEncoder(lambda: _query_encoder(settings, package))
     cold = _cold_reader(settings, package)
     retriever = Retriever(
-        package.generation, cold, hot, encoder=encoder, trending=trending, hot_problem=lambda: feed.problem
+        package.generation,
+        package.dimension,
+        cold,
+        hot,
+        ids=ids,
+        members=members,
+        encoder=encoder,
+        trending=trending,
+        feed_problem=lambda: feed.problem,
+        kept_bytes=settings.serve.kept_mb * 1024 * 1024,
     )
     sources = sources_of_serve(settings, retriever, feed, lambda: closing(_cold_reader(settings, package)))
     app = create_app(retriever, feed, lambda: read_status(sources), settings.serve)
@@ -236,7 +249,7 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
             feed.start()
             with (
                 closing(feed),
-                repeating("forgetting members", _FORGET_MEMBERS_EVERY_S, retriever.forget_expired_members),
+                repeating("tidying", _TIDY_EVERY_S, retriever.tidy),
             ):
                 serve(app, settings.serve.host, settings.serve.port, on_listening, stop, tls)
             withdraw(SERVE, settings.data_dir)

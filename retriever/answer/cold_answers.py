@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 
 from indexer.id_table import IdTable
-from indexer.tiers import Hits, Numbers, Offsets
-from retriever.answer.merge_columns import NO_COLD_HITS, ColdHits
+from indexer.tiers import ColdHits, Numbers, Offsets
+from retriever.answer.merge import NO_COLD_COLUMNS, ColdColumns
 
 CANDIDATE_BYTES: Final = 16
 """A number, a score and a revision."""
@@ -21,26 +21,26 @@ class ColdAnswer:
     It holds a reference to each of its numbers. When no thread has the answer any more, they are given back.
     """
 
-    __slots__ = ("_dropped", "hits", "position")
+    __slots__ = ("_dropped", "columns", "position")
 
-    def __init__(self, hits: ColdHits, position: Offsets, dropped: "deque[Numbers]") -> None:
+    def __init__(self, columns: ColdColumns, position: Offsets, dropped: "deque[Numbers]") -> None:
         """All records before `position` were written before the search began."""
-        self.hits = hits
+        self.columns = columns
         self.position = position
         self._dropped = dropped
 
     def __del__(self) -> None:
         # The references are only noted here: this may run in any thread and within any lock, also that of the table.
-        self._dropped.append(self.hits.numbers_C)
+        self._dropped.append(self.columns.numbers_C)
 
     @property
     def complete(self) -> bool:
         """Whether these are all posts that pass the filters."""
-        return len(self.hits.numbers_C) < self.hits.limit
+        return len(self.columns.numbers_C) < self.columns.limit
 
     @property
     def num_bytes(self) -> int:
-        return _OVERHEAD_BYTES + CANDIDATE_BYTES * len(self.hits.numbers_C)
+        return _OVERHEAD_BYTES + CANDIDATE_BYTES * len(self.columns.numbers_C)
 
 
 class ColdAnswerMaker:
@@ -50,14 +50,17 @@ class ColdAnswerMaker:
         self._ids = ids
         self._dropped: deque[Numbers] = deque()
         self._last_position: Offsets = {}
-        self.nothing = ColdAnswer(NO_COLD_HITS, {}, deque())
+        self.nothing = ColdAnswer(NO_COLD_COLUMNS, {}, deque())
         """The cold tier of a corpus without records. It is right wherever the hot tier holds everything."""
 
-    def make(self, hits: Hits, limit: int, position: Offsets) -> ColdAnswer:
+    def make(self, hits: ColdHits, limit: int) -> ColdAnswer:
+        """Of a search for `limit` hits."""
         self.release_dropped()
         numbers = self._ids.intern(hits.post_ids)
+        # Copies, because a view would keep the larger array alive from which it was cut.
         scores, revisions = np.array(hits.scores, np.float32), np.array(hits.revisions, np.int64)
-        return ColdAnswer(ColdHits(numbers, scores, revisions, limit), self._shared(position), self._dropped)
+        columns = ColdColumns(numbers, scores, revisions, limit)
+        return ColdAnswer(columns, self._shared(hits.position), self._dropped)
 
     def release_dropped(self) -> None:
         """Gives the numbers of answers that nobody holds any more back to the table."""

@@ -84,13 +84,18 @@ class KeptAnswers:
         """An answer for this revision of the member that has `num_hits` hits, or all there are, and that is exact
         together with a hot tier of this floor."""
         with self._lock:
-            kept = self._kept.get(asked)
-            if kept is None or kept.revision != revision or not _serves(kept.answer, num_hits, floor):
+            answer = self._get(asked, revision, num_hits, floor)
+            if answer is None:
                 self.missed += 1
-                return None
-            self._kept.move_to_end(asked)
-            self.found += 1
-            return kept.answer
+            else:
+                self.found += 1
+                self._kept.move_to_end(asked)
+            return answer
+
+    def peek(self, asked: Asked, revision: Revision, num_hits: int, floor: Offsets) -> ColdAnswer | None:
+        """As `find`, but it does not count as use."""
+        with self._lock:
+            return self._get(asked, revision, num_hits, floor)
 
     def keep(self, asked: Asked, revision: Revision, answer: ColdAnswer) -> None:
         """The answer of the newer revision stays, and of one revision the one that was asked for last."""
@@ -123,6 +128,12 @@ class KeptAnswers:
                     self._drop(asked)
         return len(outdated)
 
+    def _get(self, asked: Asked, revision: Revision, num_hits: int, floor: Offsets) -> ColdAnswer | None:
+        kept = self._kept.get(asked)
+        if kept is None or kept.revision != revision or not _serves(kept.answer, num_hits, floor):
+            return None
+        return kept.answer
+
     def _drop(self, asked: Asked) -> None:
         kept = self._kept.pop(asked, None)
         if kept is not None:
@@ -130,4 +141,4 @@ class KeptAnswers:
 
 
 def _serves(answer: ColdAnswer, num_hits: int, floor: Offsets) -> bool:
-    return (answer.complete or len(answer.hits.numbers_C) >= num_hits) and covers(floor, answer.position)
+    return (answer.complete or len(answer.columns.numbers_C) >= num_hits) and covers(floor, answer.position)

@@ -23,11 +23,12 @@ _NEVER_S: Final = float("-inf")
 class _Lists(msgspec.Struct, array_like=True):
     acted: list[PostId]
     hidden: list[PostId]
+    seen: list[PostId]
 
 
 _encode_lists = msgspec.msgpack.Encoder().encode
 _decode_lists = msgspec.msgpack.Decoder(_Lists).decode
-_NO_LISTS: Final = _encode_lists(_Lists([], []))
+_NO_LISTS: Final = _encode_lists(_Lists([], [], []))
 
 
 class HeldMember:
@@ -51,6 +52,10 @@ class HeldMember:
     @property
     def hidden(self) -> list[PostId]:
         return self._lists.hidden
+
+    @property
+    def seen(self) -> list[PostId]:
+        return self._lists.seen
 
     @cached_property
     def _lists(self) -> _Lists:
@@ -80,12 +85,12 @@ def row_of_record(record: IndexRecord) -> Row:
     place = record.partition, record.offset
     if embedding.deleted:
         return Row(embedding.member_id, embedding.revision, True, None, _NO_LISTS, place)
-    lists = _encode_lists(_Lists(embedding.acted, embedding.hidden))
+    lists = _encode_lists(_Lists(embedding.acted, embedding.hidden, embedding.seen))
     return Row(embedding.member_id, embedding.revision, False, unpack_vector(embedding.vector), lists, place)
 
 
 def row_of_cold_member(member: StoredMember) -> Row:
-    lists = _NO_LISTS if member.deleted else _encode_lists(_Lists(member.acted, member.hidden))
+    lists = _NO_LISTS if member.deleted else _encode_lists(_Lists(member.acted, member.hidden, member.seen))
     return Row(member.member_id, member.revision, member.deleted, member.vector, lists, None)
 
 

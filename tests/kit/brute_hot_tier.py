@@ -84,7 +84,7 @@ class BruteHotTier:
     def _answer(self, query: HotQuery) -> HotAnswer:
         posts = [post for post in self.posts(list(self._held), with_vectors=True) if post is not None]
         scored = [
-            (-float(np.dot(post.vector, query.vector)), post.post_id, post.revision)
+            (-float(np.dot(post.vector, query.vector_D)), post.post_id, post.revision)
             for post in posts
             if post.vector is not None and _passes(post, query.filters)
         ]

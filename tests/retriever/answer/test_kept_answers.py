@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from indexer.id_table import IdTable
-from indexer.tiers import NO_FILTERS, Filters, Hits, Offsets
+from indexer.tiers import NO_FILTERS, ColdHits, Filters, Offsets
 from retriever.answer.cold_answers import CANDIDATE_BYTES, ColdAnswer, ColdAnswerMaker
 from retriever.answer.kept_answers import Asked, KeptAnswers, asked_by_member, asked_by_vector
 from schemas.ids import MemberId, Offset, Partition, PostId, Revision
@@ -27,8 +27,8 @@ class Setup:
 
     def answer(self, *posts: str, limit: int = 2, position: Offsets = BEFORE_10) -> ColdAnswer:
         scores = np.linspace(0.9, 0.1, len(posts), dtype=np.float32)
-        hits = Hits([PostId(post) for post in posts], scores, [Revision(7)] * len(posts))
-        return self.maker.make(hits, limit, position)
+        hits = ColdHits([PostId(post) for post in posts], scores, np.full(len(posts), 7), position)
+        return self.maker.make(hits, limit)
 
     def references(self) -> int:
         self.maker.release_dropped()
@@ -48,8 +48,8 @@ def test_the_next_equal_question_finds_the_answer(setup: Setup) -> None:
     answer = setup.answer("a", "b")
     setup.kept.keep(by("m"), FIRST, answer)
     assert setup.kept.find(by("m"), FIRST, 2, FLOOR) is answer
-    assert setup.ids.ids(answer.hits.numbers_C) == ["a", "b"]
-    assert answer.hits.revisions_C.tolist() == [7, 7]
+    assert setup.ids.ids(answer.columns.numbers_C) == ["a", "b"]
+    assert answer.columns.revisions_C.tolist() == [7, 7]
     assert (setup.kept.found, setup.kept.missed) == (1, 0)
 
 
@@ -98,7 +98,7 @@ def test_the_answer_for_a_newer_revision_takes_the_place_of_the_older_one_and_ne
     assert len(setup.kept) == 1
     newest = setup.kept.find(by("m"), Revision(3), 1, FLOOR)
     assert newest is not None
-    assert setup.ids.ids(newest.hits.numbers_C) == ["b"]
+    assert setup.ids.ids(newest.columns.numbers_C) == ["b"]
 
 
 def test_the_least_recently_used_goes(setup: Setup) -> None:
@@ -140,13 +140,12 @@ def test_numbers_stay_while_a_question_still_uses_the_answer(setup: Setup) -> No
 
 def test_a_candidate_takes_at_most_24_bytes(setup: Setup) -> None:
     answer = setup.answer(*(f"post-{number}" for number in range(2096)), limit=2096)
-    columns = (answer.hits.numbers_C, answer.hits.scores_C, answer.hits.revisions_C)
+    columns = (answer.columns.numbers_C, answer.columns.scores_C, answer.columns.revisions_C)
     assert sum(column.nbytes for column in columns) == 2096 * CANDIDATE_BYTES
     assert answer.num_bytes <= 24 * 2096
 
 
 def test_the_hits_of_the_tier_are_not_kept_alive_by_a_view(setup: Setup) -> None:
     scores = np.linspace(0.9, 0.1, 4096, dtype=np.float32)
-    hits = Hits([PostId("a")], scores[:1], [Revision(1)])
-    answer = setup.maker.make(hits, 2, BEFORE_10)
-    assert answer.hits.scores_C.base is None
+    answer = setup.maker.make(ColdHits([PostId("a")], scores[:1], np.ones(1, np.int64), BEFORE_10), 2)
+    assert answer.columns.scores_C.base is None

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from retriever.http import app
 from retriever.http.openapi import OPENAPI
+from retriever.reasons import Code, Reason
 from tests.kit.retrievers import NOW_S, RetrieverSetup, Served, asking_member, scored_post
 
 KEY = SecretStr("a-secret-\N{SNOWMAN}")
@@ -220,14 +221,14 @@ def test_a_mistake_of_ours_is_a_500_without_details(served: Served, http: httpx.
 
 def test_ready_says_what_is_missing() -> None:
     retriever = RetrieverSetup(warm=False)
-    retriever.hot_problem = "5 records to go"
+    retriever.feed_problem = Reason(Code.HOT_CATCHING_UP, "5 records to go")
     with Served(retriever) as served, httpx.Client(base_url=served.url, trust_env=False) as http:
         assert http.get("/livez").status_code == 200
         answer = http.get("/readyz")
         assert answer.status_code == 503
         assert answer.json() == {"ready": False, "problems": ["the model is still warming up", "5 records to go"]}
         retriever.warm_up()
-        retriever.hot_problem = None
+        retriever.feed_problem = None
         assert (http.get("/readyz").status_code, http.get("/readyz").json()["ready"]) == (200, True)
 
 

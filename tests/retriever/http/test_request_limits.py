@@ -15,11 +15,11 @@ from tests.kit.waiting import until
 
 
 def test_a_full_house_says_come_again_and_health_still_answers(served: Served, retriever: RetrieverSetup) -> None:
-    search = Gate(retriever.cold.tier.search)
-    retriever.cold.tier.search = search
+    lookup = Gate(retriever.members.find)
+    retriever.members.find = lookup  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as pool:
         inside: list[Future[httpx.Response]] = [pool.submit(ask, served) for _ in range(2)]
-        search.wait_for(2)
+        lookup.wait_for(2)
         refused = ask(served)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert "try again" in refused.json()["detail"]
@@ -28,7 +28,7 @@ def test_a_full_house_says_come_again_and_health_still_answers(served: Served, r
             client.retrieve(RetrieveRequest(member_id="m"))
         assert [ask(served, path).status_code for path in ("/livez", "/metrics", "/v1/status")] == [200] * 3
         assert "nearline_refused_requests_total 3.0" in ask(served, "/metrics").text
-        search.open()
+        lookup.open()
         assert [request.result().status_code for request in inside] == [200, 200]
     assert [ask(served).status_code for _ in range(3)] == [200] * 3, "their places are free again"
 
