@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
 from typing import Final
 
 import structlog
@@ -238,7 +238,7 @@ class EdgeColdTier:
     @contextmanager
     def _locked(self, timeout_s: float | None) -> Iterator[None]:
         """Holds the lock. Raises TierLate if it is not free within that time."""
-        if not self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else min(max(0.0, timeout_s), TIMEOUT_MAX)):
             raise TierLate(f"the embedded cold tier was busy for {timeout_s:g} s")
         try:
             yield

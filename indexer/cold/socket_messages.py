@@ -5,16 +5,21 @@ Scores and revisions are sent as byte strings, as they are in memory. Owns no co
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from indexer.errors import IndexerError, TierRefused, TierUnavailable
+from indexer.errors import IndexerError, TierLate, TierRefused, TierUnavailable
 from indexer.tiers import ColdHits, ColdQuery, Filters, StoredMember, StoredPost
 from schemas.embeddings import pack_vector, unpack_vector
 from schemas.ids import Kind, MemberId, Micros, Offset, Partition, PostId, Revision
+
+
+class _Request(Struct, kw_only=True):
+    timeout_s: float | None = None
+    """The client hangs up after this time."""
 
 
 class Query(Struct):
@@ -29,39 +34,39 @@ class Query(Struct):
     only_posts: list[str] | None
 
 
-class Search(Struct, tag="search"):
+class Search(_Request, tag="search"):
     queries: list[Query]
 
 
-class AskPosition(Struct, tag="position"): ...
+class AskPosition(_Request, tag="position"): ...
 
 
-class Posts(Struct, tag="posts"):
+class Posts(_Request, tag="posts"):
     ids: list[PostId]
     with_vectors: bool
 
 
-class Members(Struct, tag="members"):
+class Members(_Request, tag="members"):
     ids: list[MemberId]
 
 
-class Scroll(Struct, tag="scroll"):
+class Scroll(_Request, tag="scroll"):
     """Answered with pages; the last page is empty."""
 
 
-class Count(Struct, tag="count"):
+class Count(_Request, tag="count"):
     kind: Kind
 
 
-class AskFreshness(Struct, tag="freshness"): ...
+class AskFreshness(_Request, tag="freshness"): ...
 
 
 Request = Search | AskPosition | Posts | Members | Scroll | Count | AskFreshness
 
 
 class Failure(Struct, tag="failure"):
-    refused: bool
-    """True for TierRefused, False for TierUnavailable."""
+    kind: Literal["refused", "late", "unavailable"]
+    """TierRefused, TierLate or TierUnavailable."""
     message: str
 
 
@@ -90,6 +95,11 @@ T = TypeVar("T")
 
 _DECODING_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+_ERRORS: Final[dict[str, type[IndexerError]]] = {
+    "refused": TierRefused,
+    "late": TierLate,
+    "unavailable": TierUnavailable,
+}
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(Request)
 _answers = msgspec.msgpack.Decoder(Answer | Failure)
@@ -99,7 +109,7 @@ def encode_request(request: Request) -> bytes:
     return _encoder.encode(request)
 
 
-def decode_request(frame: bytes) -> Request:
+def decode_request(frame: bytes | bytearray) -> Request:
     """Raises TierRefused."""
     try:
         request: Request = _requests.decode(frame)
@@ -113,18 +123,19 @@ def encode_answer(body: Any) -> bytes:
 
 
 def encode_failure(error: IndexerError) -> bytes:
-    return _encoder.encode(Failure(isinstance(error, TierRefused), str(error)))
+    late = "late" if isinstance(error, TierLate) else "unavailable"
+    return _encoder.encode(Failure("refused" if isinstance(error, TierRefused) else late, str(error)))
 
 
-def decode_answer(frame: bytes, body_type: type[T]) -> T:
-    """The body of an answer. Raises TierRefused or TierUnavailable if the tier has raised it."""
+def decode_answer(frame: bytes | bytearray, body_type: type[T]) -> T:
+    """The body of an answer. Raises TierRefused, TierLate or TierUnavailable if the tier has raised it."""
     try:
         answer = _answers.decode(frame)
         if isinstance(answer, Answer):
             return msgspec.msgpack.decode(answer.body, type=body_type)
     except _DECODING_ERRORS as error:
         raise TierUnavailable(f"the cold process speaks another version: {error}") from error
-    raise TierRefused(answer.message) if answer.refused else TierUnavailable(answer.message)
+    raise _ERRORS[answer.kind](answer.message)
 
 
 def search_request(queries: Sequence[ColdQuery]) -> Search:

@@ -6,21 +6,25 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Client
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import pytest
 
 from indexer.brute_force import BruteColdTier
 from indexer.cold import socket_messages as messages
+from indexer.cold.frames import Deadline, connect, receive, send
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.cold.socket_server import ColdServer
-from indexer.errors import TierRefused, TierUnavailable
+from indexer.errors import TierLate, TierRefused, TierUnavailable
 from indexer.freshness import Freshness, FreshnessWindow
 from indexer.tiers import ColdHits, ColdQuery, Filters
 from schemas.ids import MemberId, PostId
 from tests.kit.data.embeddings import DIMENSION, index_records, member_embedding, post_embedding, vectors
+
+SOON: Final = Deadline(600)
+"""For tests of something else than time."""
 
 
 @pytest.fixture
@@ -130,7 +134,7 @@ def test_an_owner_that_is_silent_is_unavailable_after_the_time_out(owned: BruteC
             return owned.search_batch(queries)
 
     with serving(Slow(DIMENSION), path), contextlib.closing(RemoteColdTier(path, timeout_s=0.05)) as hasty:
-        with pytest.raises(TierUnavailable, match=r"within 0\.05 s"):
+        with pytest.raises(TierLate, match=r"within 0\.05 s"):
             hasty.search(vectors(1)[0], 1)
         assert called.wait(10)
         answer.set()
@@ -170,9 +174,9 @@ def test_what_is_no_request_is_answered_and_the_server_lives(
     owned: BruteColdTier, path: Path, remote: RemoteColdTier
 ) -> None:
     with serving(owned, path):
-        with Client(str(path), "AF_UNIX") as stranger:
-            stranger.send_bytes(b"hello")
-            assert b"not a request" in stranger.recv_bytes()
+        with connect(path, SOON) as stranger:
+            send(stranger, b"hello", SOON)
+            assert b"not a request" in receive(stranger, SOON)
         assert remote.count("post") == 5000
 
 
@@ -192,7 +196,17 @@ def test_nobody_writes_over_the_socket(
     """A second writer would break the order of revisions."""
     for name in ("write", "flush", "sweep"):
         monkeypatch.setattr(owned, name, lambda *_: pytest.fail("a client wrote"))
-    with serving(owned, path), Client(str(path), "AF_UNIX") as stranger:
-        stranger.send_bytes(msgspec.msgpack.encode(request_of_old))
+    with serving(owned, path), connect(path, SOON) as stranger:
+        send(stranger, msgspec.msgpack.encode(request_of_old), SOON)
         with pytest.raises(TierRefused, match="not a request to the cold tier"):
-            messages.decode_answer(stranger.recv_bytes(), int)
+            messages.decode_answer(receive(stranger, SOON), int)
+
+
+def test_a_length_that_is_none_ends_that_connection_alone(
+    owned: BruteColdTier, path: Path, remote: RemoteColdTier
+) -> None:
+    with serving(owned, path):
+        with connect(path, SOON) as stranger:
+            stranger.sendall(b"\xff\xff\xff\xff")
+            assert stranger.recv(1) == b""
+        assert remote.count("post") == 5000

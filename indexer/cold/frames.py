@@ -1,0 +1,116 @@
+"""Frames on a stream socket, each with a deadline: four bytes of length (big-endian), then the body.
+
+Owns nothing but the bytes. `socket_messages.py` knows what is in a frame.
+"""
+
+import math
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from indexer.errors import TierLate, TierUnavailable
+
+MAX_FRAME_BYTES: Final = 256 << 20
+"""More than any request or answer has. So a length that is no length makes no process reserve gigabytes."""
+_LENGTH: Final = struct.Struct(">I")
+_TIMEVAL: Final = struct.Struct("@ll")
+"""Seconds and microseconds, as the kernel takes them for a timeout."""
+
+
+class Deadline:
+    """A moment at which waiting ends."""
+
+    def __init__(self, seconds: float) -> None:
+        """From now on. Infinity: waiting never ends."""
+        self.seconds = seconds
+        self._at = time.monotonic() + seconds
+
+    def left_s(self) -> float | None:
+        """Seconds until then, always above zero; None if waiting never ends. Raises TierLate when it is over."""
+        if self._at == math.inf:
+            return None
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise self.missed()
+        return left
+
+    def missed(self) -> TierLate:
+        return TierLate(f"the cold process did not answer within {self.seconds:g} s")
+
+
+NEVER: Final = Deadline(math.inf)
+
+
+def connect(path: Path, deadline: Deadline) -> socket.socket:
+    """Raises TierUnavailable if nobody listens there, TierLate if the listener's queue stays full."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Python's own timeout makes the socket non-blocking, and such a socket is refused at once while the queue is
+        # full. With this timeout the kernel waits for a place in it.
+        left_us = int((deadline.left_s() or 0) * 1_000_000)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(*divmod(left_us, 1_000_000)))
+        connection.connect(str(path))
+    except BlockingIOError as error:
+        connection.close()
+        raise deadline.missed() from error
+    except OSError as error:
+        connection.close()
+        raise TierUnavailable(f"no cold process listens at {path}: {error.strerror or error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def send(connection: socket.socket, body: bytes, deadline: Deadline) -> None:
+    """Raises TierUnavailable if the other side is gone."""
+    with _other_side(deadline):
+        connection.settimeout(deadline.left_s())
+        # The timeout is for all of it, however often the socket is full.
+        connection.sendall(_LENGTH.pack(len(body)) + body)
+
+
+def receive(connection: socket.socket, deadline: Deadline) -> bytearray:
+    """Raises TierUnavailable if the other side is gone."""
+    with _other_side(deadline):
+        (size,) = _LENGTH.unpack(_read(connection, _LENGTH.size, deadline))
+        if size > MAX_FRAME_BYTES:
+            raise OSError(f"a frame of {size} bytes")
+        return _read(connection, size, deadline)
+
+
+def _read(connection: socket.socket, size: int, deadline: Deadline) -> bytearray:
+    body = bytearray(size)
+    rest = memoryview(body)
+    while rest:
+        connection.settimeout(deadline.left_s())
+        received = connection.recv_into(rest)
+        if not received:
+            raise EOFError
+        rest = rest[received:]
+    return body
+
+
+@contextmanager
+def _other_side(deadline: Deadline) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise deadline.missed() from error
+    except (OSError, EOFError) as error:
+        raise TierUnavailable(f"the cold process hung up: {error or 'end of file'}") from error
+
+
+def peek(connection: socket.socket) -> bytes | None:
+    """The next byte, which stays to be read. None if there is none yet, empty if the other side is gone."""
+    try:
+        connection.setblocking(False)
+        return connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
