@@ -3,46 +3,21 @@
 Owns nothing but the bytes. `socket_messages.py` knows what is in a frame.
 """
 
-import math
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from indexer.errors import TierLate, TierUnavailable
+from indexer.cold.deadline import Deadline
+from indexer.errors import TierUnavailable
 
 MAX_FRAME_BYTES: Final = 256 << 20
 """More than any request or answer has. So a length that is no length makes no process reserve gigabytes."""
 _LENGTH: Final = struct.Struct(">I")
 _TIMEVAL: Final = struct.Struct("@ll")
 """Seconds and microseconds, as the kernel takes them for a timeout."""
-
-
-class Deadline:
-    """A moment at which waiting ends."""
-
-    def __init__(self, seconds: float) -> None:
-        """From now on. Infinity: waiting never ends."""
-        self.seconds = seconds
-        self._at = time.monotonic() + seconds
-
-    def left_s(self) -> float | None:
-        """Seconds until then, always above zero; None if waiting never ends. Raises TierLate when it is over."""
-        if self._at == math.inf:
-            return None
-        left = self._at - time.monotonic()
-        if left <= 0:
-            raise self.missed()
-        return left
-
-    def missed(self) -> TierLate:
-        return TierLate(f"the cold process did not answer within {self.seconds:g} s")
-
-
-NEVER: Final = Deadline(math.inf)
 
 
 def connect(path: Path, deadline: Deadline) -> socket.socket:

@@ -4,7 +4,6 @@ Owns the two collections of one generation, and the conditions with which the se
 error of the server becomes TierUnavailable, never TierRefused, because no record is to blame for it. Knows no topic.
 """
 
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +12,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from qdrant_client import QdrantClient, models
 
+from indexer.cold.deadline import Deadline
 from indexer.cold.qdrant_connection import connect, server_errors
 from indexer.cold.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
+from indexer.cold.qdrant_reads import PointHits, PointQuery, QdrantReads
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.records import check_vector, cold_hits
 from indexer.revision_guard import newest_records
@@ -37,9 +38,6 @@ from schemas.ids import Generation, Kind, MemberId, Micros, Offset, Partition, P
 from schemas.times import now_us
 
 _READ_POINTS: Final = 1_000
-_OVERSAMPLING: Final = 1.25
-"""The server reads this many times k points by their int8 scores, and then computes the exact scores. The int8 scores
-order close neighbours wrongly, so some of the k best may be just behind the first k."""
 _INDEXES: Final[dict[Kind, dict[str, models.PayloadSchemaType]]] = {
     "post": {
         "author_id": models.PayloadSchemaType.KEYWORD,
@@ -53,9 +51,6 @@ _INDEXES: Final[dict[Kind, dict[str, models.PayloadSchemaType]]] = {
         "written_at_us": models.PayloadSchemaType.INTEGER,
     },
 }
-_EXACT_SCORES: Final = models.SearchParams(
-    quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
-)
 _NEVER_WRITTEN: Final = Revision(0)
 
 
@@ -90,6 +85,7 @@ class QdrantColdTier:
         self._dimension = dimension
         self._clock = clock
         self._client = client or connect(settings)
+        self._reads = QdrantReads(self._client)
         self._names: dict[Kind, str] = {
             "post": f"nearline-posts-{generation}",
             "member": f"nearline-members-{generation}",
@@ -126,11 +122,10 @@ class QdrantColdTier:
     def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
         # Before the server is asked, because it may only hold more than the position says.
         position = self.position()
+        asked = [PointQuery(query.vector_D, query.k, to_filter(query.filters)) for query in queries]
         with self._server():
-            answers = self._client.query_batch_points(
-                self._names["post"], [_to_request(query) for query in queries], timeout=_whole_seconds(timeout_s)
-            )
-        return [_to_hits(answer.points, position) for answer in answers]
+            answers = self._reads.search(self._names["post"], asked, ("post_id", "revision"), self._deadline(timeout_s))
+        return [_to_hits(hits, position) for hits in answers]
 
     def position(self, *, timeout_s: float | None = None) -> Offsets:
         return self._ask_position()
@@ -138,24 +133,19 @@ class QdrantColdTier:
     def posts(
         self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
     ) -> list[StoredPost | None]:
-        points = self._read("post", ids, True, with_vectors, timeout_s)
+        points = self._read("post", ids, None, self._deadline(timeout_s), vectors=with_vectors)
         return [None if (point := points.get(point_id(post_id))) is None else to_post(point) for post_id in ids]
 
     def members(self, ids: Sequence[MemberId], *, timeout_s: float | None = None) -> list[StoredMember | None]:
-        points = self._read("member", ids, True, True, timeout_s)
+        points = self._read("member", ids, None, self._deadline(timeout_s), vectors=True)
         return [None if (point := points.get(point_id(member_id))) is None else to_member(point) for member_id in ids]
 
     def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         offset: Any = None
         while True:
             with self._server():
-                points, offset = self._client.scroll(
-                    self._names["post"],
-                    scroll_filter=LIVE,
-                    limit=_READ_POINTS,
-                    offset=offset,
-                    with_payload=True,
-                    timeout=_whole_seconds(timeout_s),
+                points, offset = self._reads.scroll(
+                    self._names["post"], LIVE, _READ_POINTS, offset, self._deadline(timeout_s)
                 )
             yield from map(to_post, points)
             if offset is None:
@@ -163,7 +153,7 @@ class QdrantColdTier:
 
     def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
         with self._server():
-            return self._client.count(self._names[kind], count_filter=LIVE, timeout=_whole_seconds(timeout_s)).count
+            return self._reads.count(self._names[kind], LIVE, self._deadline(timeout_s))
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         old_tombstones = models.Filter(
@@ -217,31 +207,24 @@ class QdrantColdTier:
     def _last_writes(self, kind: Kind, entity_ids: set[str]) -> dict[str, _LastWrite]:
         """By entity id. Entities that are not stored are left out."""
         ids = sorted(entity_ids)
-        points = self._read(kind, ids, ["revision", "partition", "offset"], False)
+        deadline = self._deadline(None)
+        points = self._read(kind, ids, ("revision", "partition", "offset"), deadline, vectors=False)
         stored = {entity_id: points[point_id(entity_id)] for entity_id in ids if point_id(entity_id) in points}
         return {entity_id: _LastWrite(**payload_of(point)) for entity_id, point in stored.items()}
 
     def _read(
-        self,
-        kind: Kind,
-        ids: Sequence[str],
-        payload: bool | list[str],
-        vectors: bool,
-        timeout_s: float | None = None,
+        self, kind: Kind, ids: Sequence[str], fields: Sequence[str] | None, deadline: Deadline, *, vectors: bool
     ) -> dict[str, models.Record]:
         """By point id."""
         points: list[models.Record] = []
         with self._server():
             for first in range(0, len(ids), _READ_POINTS):
                 page = [point_id(entity_id) for entity_id in ids[first : first + _READ_POINTS]]
-                points += self._client.retrieve(
-                    self._names[kind],
-                    page,
-                    with_payload=payload,
-                    with_vectors=vectors,
-                    timeout=_whole_seconds(timeout_s),
-                )
+                points += self._reads.get(self._names[kind], page, fields, deadline, vectors=vectors)
         return {str(point.id): point for point in points}
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        return Deadline(self._settings.timeout_s if timeout_s is None else timeout_s, "the Qdrant server")
 
     @contextmanager
     def _server(self) -> Iterator[None]:
@@ -285,25 +268,7 @@ class QdrantColdTier:
         return self._dimension
 
 
-def _to_request(query: ColdQuery) -> models.QueryRequest:
-    return models.QueryRequest(
-        query=query.vector_D.tolist(),
-        limit=query.k,
-        filter=to_filter(query.filters),
-        params=_EXACT_SCORES,
-        with_payload=["post_id", "revision"],
-    )
-
-
-def _to_hits(points: list[models.ScoredPoint], position: Offsets) -> ColdHits:
-    payloads = [payload_of(point) for point in points]
-    return cold_hits(
-        [payload["post_id"] for payload in payloads],
-        np.array([point.score for point in points], np.float32),
-        np.array([payload["revision"] for payload in payloads], np.int64),
-        position,
-    )
-
-
-def _whole_seconds(timeout_s: float | None) -> int | None:
-    return None if timeout_s is None else math.ceil(timeout_s)
+def _to_hits(hits: PointHits, position: Offsets) -> ColdHits:
+    ids = [payload["post_id"].string_value for payload in hits.payloads]
+    revisions = (payload["revision"].integer_value for payload in hits.payloads)
+    return cold_hits(ids, hits.scores, np.fromiter(revisions, np.int64, len(ids)), position)

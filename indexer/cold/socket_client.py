@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from indexer.cold import socket_messages as messages
-from indexer.cold.frames import Deadline, connect, peek, receive, send
+from indexer.cold.deadline import Deadline
+from indexer.cold.frames import connect, peek, receive, send
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.freshness import Freshness
 from indexer.tiers import NO_FILTERS, ColdHits, ColdQuery, Filters, Offsets, StoredMember, StoredPost

@@ -17,7 +17,8 @@ from typing import Any, Final
 import structlog
 
 from indexer.cold import socket_messages as messages
-from indexer.cold.frames import NEVER, Deadline, connect, peek, receive, send
+from indexer.cold.deadline import NEVER, Deadline
+from indexer.cold.frames import connect, peek, receive, send
 from indexer.errors import IndexerError, TierRefused, TierUnavailable
 from indexer.freshness import FreshnessWindow
 from indexer.tiers import ColdReader

@@ -14,7 +14,8 @@ import pytest
 
 from indexer.brute_force import BruteColdTier
 from indexer.cold import socket_client, socket_messages, socket_server
-from indexer.cold.frames import Deadline, connect, send
+from indexer.cold.deadline import Deadline
+from indexer.cold.frames import connect, send
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.cold.socket_server import ColdServer
 from indexer.errors import TierLate

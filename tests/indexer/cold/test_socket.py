@@ -14,7 +14,8 @@ import pytest
 
 from indexer.brute_force import BruteColdTier
 from indexer.cold import socket_messages as messages
-from indexer.cold.frames import Deadline, connect, receive, send
+from indexer.cold.deadline import Deadline
+from indexer.cold.frames import connect, receive, send
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.cold.socket_server import ColdServer
 from indexer.errors import TierLate, TierRefused, TierUnavailable
