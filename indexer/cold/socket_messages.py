@@ -123,8 +123,13 @@ def encode_answer(body: Any) -> bytes:
 
 
 def encode_failure(error: IndexerError) -> bytes:
-    late = "late" if isinstance(error, TierLate) else "unavailable"
-    return _encoder.encode(Failure("refused" if isinstance(error, TierRefused) else late, str(error)))
+    return _encoder.encode(Failure(_kind(error), str(error)))
+
+
+def _kind(error: IndexerError) -> Literal["refused", "late", "unavailable"]:
+    if isinstance(error, TierRefused):
+        return "refused"
+    return "late" if isinstance(error, TierLate) else "unavailable"
 
 
 def decode_answer(frame: bytes | bytearray, body_type: type[T]) -> T:
