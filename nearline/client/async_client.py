@@ -28,6 +28,7 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         ca_file: Path | str | None = None,
+        tls_name: str | None = None,
         timeout_s: float = calls.TIMEOUT_S,
         connections: int = 2,
     ) -> None:
@@ -35,7 +36,13 @@ class AsyncClient:
         self._timeout_s = calls.checked_timeout_s(timeout_s, calls.TIMEOUT_S)
         self._budget = RetryBudget()
         self._connections = Connections(
-            url, calls.METHODS, api_key=api_key, ca_file=ca_file, number=connections, library=grpc.aio
+            url,
+            calls.METHODS,
+            api_key=api_key,
+            ca_file=ca_file,
+            tls_name=tls_name,
+            number=connections,
+            library=grpc.aio,
         )
 
     async def __aenter__(self) -> Self:

@@ -32,18 +32,26 @@ class Client:
         *,
         api_key: str | None = None,
         ca_file: Path | str | None = None,
+        tls_name: str | None = None,
         timeout_s: float = calls.TIMEOUT_S,
         connections: int = 2,
     ) -> None:
         """`url` is where the retriever listens for gRPC: `host:port`, or `https://host:port` for TLS. `ca_file` is the
-        authority that signed its certificate, in PEM; None: one of gRPC's own list. Calls take the connections in
-        turn; behind a balancer each may lead to another retriever. Nothing is connected before the first call.
+        authority that signed its certificate, in PEM; None: one of gRPC's own list. `tls_name` is the name in the
+        certificate if it is not the host of `url`. Calls take the connections in turn; behind a balancer each may lead
+        to another retriever. Nothing is connected before the first call.
 
         Raises RequestRefused for a bad URL or time, NotAllowed for a key that cannot be sent, BadCertificate."""
         self._timeout_s = calls.checked_timeout_s(timeout_s, calls.TIMEOUT_S)
         self._budget = RetryBudget()
         self._connections = Connections(
-            url, calls.METHODS, api_key=api_key, ca_file=ca_file, number=connections, library=grpc
+            url,
+            calls.METHODS,
+            api_key=api_key,
+            ca_file=ca_file,
+            tls_name=tls_name,
+            number=connections,
+            library=grpc,
         )
 
     def __enter__(self) -> Self:

@@ -53,6 +53,7 @@ class Connections:
         *,
         api_key: str | None,
         ca_file: Path | str | None,
+        tls_name: str | None,
         number: int,
         library: Any,
     ) -> None:
@@ -62,7 +63,9 @@ class Connections:
         self._key = key_metadata(api_key)
         if address.tls:
             trusted = credentials(None if ca_file is None else Path(ca_file))
-            self.channels = [library.secure_channel(self.target, trusted, _OPTIONS) for _ in range(max(1, number))]
+            name = () if tls_name is None else (("grpc.ssl_target_name_override", tls_name),)
+            options = (*_OPTIONS, *name)
+            self.channels = [library.secure_channel(self.target, trusted, options) for _ in range(max(1, number))]
         else:
             self.channels = [library.insecure_channel(self.target, _OPTIONS) for _ in range(max(1, number))]
         methods = tuple(methods)

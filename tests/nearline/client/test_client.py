@@ -27,6 +27,7 @@ from nearline import (
     Trace,
 )
 from retriever import nearline_pb2 as pb
+from tests.kit.certificates import certificate
 from tests.kit.grpc_stand_in import StandIn, aborting
 from tests.kit.waiting import until
 
@@ -279,6 +280,19 @@ def test_tls_is_believed_only_with_the_authority(make: type[Client], secure: tup
         with make(url) as client, pytest.raises(RetrieverUnavailable):
             client.retrieve(member_id="m", timeout_s=1.0)
     assert len(stand_in.received) == 1
+
+
+def test_a_certificate_of_another_name_is_believed_if_the_name_is_given(make: type[Client], tmp_path: Path) -> None:
+    """As behind a port that is forwarded. The certificate itself may stand for its authority."""
+    files = certificate(tmp_path, "retriever.example")
+    with StandIn(files) as stand_in:
+        stand_in.answer(ANSWER)
+        url = f"https://{stand_in.url}"
+        with make(url, ca_file=files.certificate_file, tls_name="retriever.example", timeout_s=20.0) as client:
+            assert client.retrieve(member_id="m").post_ids == ("a",)
+        for name in (None, "other.example"):
+            with make(url, ca_file=files.ca_file, tls_name=name) as client, pytest.raises(RetrieverUnavailable):
+                client.retrieve(member_id="m", timeout_s=1.0)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
