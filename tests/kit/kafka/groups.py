@@ -32,8 +32,13 @@ def commit_all(broker: RunningBroker, kafka: KafkaSettings, group: str, *names: 
 
 
 def lag(kafka: KafkaSettings, group: str, topics: Sequence[str]) -> int:
-    """How many records and control records the group has still to commit in these topics."""
-    consumer = Consumer(client_config(kafka, **{"group.id": group}))
+    """How many records and control records the group has still to commit in these topics.
+
+    Ends are high watermarks, asked for after the committed offsets. A stable end may be older than they are: the
+    broker marks a transaction's offsets and its records as committed one after the other, so a stage's input could look
+    done while the records that it made of it are not counted yet.
+    """
+    consumer = Consumer(client_config(kafka, **{"group.id": group, "isolation.level": "read_uncommitted"}))
     try:
         places = [
             TopicPartition(topic, number)
