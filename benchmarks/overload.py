@@ -87,7 +87,7 @@ def _serve_process(socket: Path, numbers: Sequence[int]) -> Iterator[tuple[psuti
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serve:
         assert serve.stdin is not None
         assert serve.stdout is not None
-        yield psutil.Process(serve.pid), serve.stdout.readline().strip()
+        yield psutil.Process(serve.pid), serve.stdout.readline().split()[0]
         serve.stdin.close()
 
 

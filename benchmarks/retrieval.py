@@ -24,15 +24,17 @@ from benchmarks.kit.vectors import NUM_AUTHORS, draw, posts
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.hot.tier import MatrixHotTier
 from indexer.settings import HotSettings
+from retriever.answer.question import Question
 from retriever.answer.retriever import Retriever
 from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.feed.trending_lists import TrendingLists
-from schemas.api import RetrieveRequest
 from schemas.embeddings import Vector
-from schemas.ids import Generation, Micros
+from schemas.ids import Generation, MemberId, Micros
 from schemas.times import now_us
 
 _K: Final = 2_000
+_TIMEOUT_S: Final = 30.0
+"""Long enough for no tier to be left out."""
 _COLD_K: Final = _K + 96
 """The retriever asks the cold tier for so many: a margin beyond k."""
 QUERIES: Final = 16
@@ -101,10 +103,10 @@ def _measure(calls: list[Callable[[int], object]], rounds: int) -> Times:
 
 
 def _ask(retriever: Retriever, number: int) -> list[str]:
-    answer = retriever.retrieve(RetrieveRequest(member_id=f"author-{number}", k=_K))
+    answer = retriever.answer(Question(member_id=MemberId(f"author-{number}"), k=_K, timeout_s=_TIMEOUT_S))
     if answer.partial:
         raise RuntimeError(f"the answer is partial: {answer.reasons}")
-    return answer.post_ids
+    return list(answer.post_ids)
 
 
 def _recall(retriever: Retriever, flat: Any, queries: Vector, number: int) -> float:

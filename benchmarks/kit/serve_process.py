@@ -1,5 +1,5 @@
 """The retriever's process for the overload benchmark, built as in `nearline up`, but with a fixed hot tier and without
-a model. It prints its URL and serves HTTP on a free port until stdin closes.
+a model. It prints its URL and its gRPC address, and serves on free ports until stdin closes.
 
 `python -m benchmarks.kit.serve_process COLD_SOCKET POSTS HOT DIMENSION NEWEST_US`
 """
@@ -16,8 +16,7 @@ from indexer.cold.socket_client import RemoteColdTier
 from nearline.up.process import collect_rarely, share_quickly
 from retriever.feed.hot_feed import HotFeed
 from retriever.feed.trending_lists import TrendingLists
-from retriever.http.app import create_app
-from retriever.http.server import serve
+from retriever.serving import serve
 from retriever.settings import ServeSettings
 from schemas.ids import Micros
 
@@ -30,12 +29,18 @@ def main() -> None:
         closing(new_retriever(cold, hot)) as retriever,
     ):
         feed = HotFeed(_not_needed, retriever.generation, hot, TrendingLists(), window_s=1.0)
-        app = create_app(retriever, feed, _not_needed, ServeSettings())
         stop = Event()
         Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
         collect_rarely()
         share_quickly()
-        serve(app, "127.0.0.1", 0, lambda url: print(url, flush=True), stop)
+        serve(
+            retriever,
+            feed,
+            _not_needed,
+            ServeSettings(port=0),
+            on_listening=lambda addresses: print(*addresses, flush=True),
+            stop=stop,
+        )
 
 
 def _not_needed() -> Never:

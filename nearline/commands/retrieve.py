@@ -105,7 +105,7 @@ def as_objects(answer: RetrieveResponse, texts: Texts | None = None) -> dict[str
     return {
         "generation": answer.generation,
         "partial": answer.partial,
-        "reasons": answer.reasons,
+        "reasons": [reason.model_dump() for reason in answer.reasons],
         "candidates": candidates,
         "counts": {"hot": 0, "cold": 0, **answer.counts},
         "timings_ms": answer.timings_ms,
@@ -168,4 +168,4 @@ def _print(answer: RetrieveResponse, texts: Texts | None) -> None:
     took = "" if total_ms is None else f" in {total_ms:.1f} ms"
     click.echo(f"generation {answer.generation}: {counts}{took}")
     if answer.reasons:
-        click.echo(f"{'partial: ' if answer.partial else ''}{', '.join(answer.reasons)}")
+        click.echo(f"{'partial: ' if answer.partial else ''}{', '.join(map(str, answer.reasons))}")

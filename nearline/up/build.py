@@ -209,9 +209,7 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     from retriever.answer.warming_encoder import WarmingEncoder
     from retriever.feed.member_store import MemberStore
     from retriever.feed.trending_lists import TrendingLists
-    from retriever.http.app import create_app
-    from retriever.http.server import serve
-    from retriever.http.tls import server_context
+    from retriever.serving import Addresses, serve
     from streams.kafka.periodic import repeating
 
     check_presence("hot.device", settings.hot.device)
@@ -236,11 +234,10 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
         kept_bytes=settings.serve.kept_mb * 1024 * 1024,
     )
     sources = sources_of_serve(settings, retriever, feed, lambda: closing(_cold_reader(settings, package)))
-    app = create_app(retriever, feed, lambda: read_status(sources), settings.serve)
-    tls = server_context(settings.serve)
 
-    def on_listening(url: str) -> None:
-        _announce_serve(settings, url)
+    def on_listening(addresses: Addresses) -> None:
+        log.info("listening", url=addresses.url, grpc=addresses.grpc)
+        _announce_serve(settings, addresses.url)
         report_started()
 
     def run(stop: Event) -> None:
@@ -251,7 +248,14 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
                 closing(feed),
                 repeating("tidying", _TIDY_EVERY_S, retriever.tidy),
             ):
-                serve(app, settings.serve.host, settings.serve.port, on_listening, stop, tls)
+                serve(
+                    retriever,
+                    feed,
+                    lambda: read_status(sources),
+                    settings.serve,
+                    on_listening=on_listening,
+                    stop=stop,
+                )
             withdraw(SERVE, settings.data_dir)
 
     return run
@@ -261,7 +265,6 @@ def _announce_serve(settings: Settings, url: str) -> None:
     """Tells Prometheus where this process serves its metrics: at the same port as its answers."""
     from nearline.up.metrics import announce
 
-    log.info("listening", url=url)
     port = int(url.rpartition(":")[2])
     announce(SERVE, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
 

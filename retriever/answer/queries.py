@@ -17,6 +17,7 @@ from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.feed.member_rows import HeldMember
 from retriever.reasons import Code, Reason
+from schemas.api import ProblemCode
 from schemas.embeddings import Vector
 from schemas.ids import MemberId, Revision
 
@@ -84,7 +85,7 @@ class Queries:
             found = self._posts.find(ids, inquiry.deadline_s, with_vectors=True)
         vectors = [post.vector for post in found.posts if post is not None and post.vector is not None]
         if not vectors and not found.problems:
-            raise RequestRefused("post_ids: none of these posts is known")
+            raise RequestRefused("post_ids: none of these posts is known", code=ProblemCode.NOT_FOUND)
         for problem in found.problems if len(vectors) < len(ids) else ():
             inquiry.builder.missing(problem)
         if not vectors:

@@ -15,7 +15,6 @@ from indexer.id_table import IdTable
 from indexer.tiers import ColdReader, HotTier, Offsets, StoredPost
 from retriever.answer import wholeness
 from retriever.answer.answer_builder import AnswerBuilder, Candidates
-from retriever.answer.api_messages import question_of, response_of
 from retriever.answer.cold_answers import ColdAnswerMaker
 from retriever.answer.cold_searches import ColdSearches
 from retriever.answer.columns import Columns
@@ -34,7 +33,7 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
 from retriever.reasons import Code, Reason
-from schemas.api import HotPost, PostResponse, RetrieveRequest, RetrieveResponse, TierPost
+from schemas.api import HotPost, PostResponse, TierPost
 from schemas.ids import Generation, PostId, Revision
 from schemas.times import EPOCH
 
@@ -119,10 +118,6 @@ class Retriever:
         self._queries.make(inquiries)
         self._nearest.search(inquiries)
         return [self._finish(inquiry) for inquiry in inquiries]
-
-    def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
-        """As `answer`, with the messages of the HTTP API."""
-        return response_of(self.answer(question_of(request)))
 
     def vectors(self, ids: Sequence[PostId], timeout_s: float = DEFAULT_TIMEOUT_S) -> PostVectors:
         """Raises RetrieverUnavailable if a post that the hot tier does not hold cannot be looked up in time."""

@@ -116,7 +116,7 @@ def _seen(pipeline: Pipeline, member_id: str) -> object:
     with pipeline.client() as client:
         tiers = client.status().tiers
         answer = client.retrieve(RetrieveRequest(member_id=member_id))
-    return tiers.cold, answer.post_ids, answer.scores, set(answer.reasons)
+    return tiers.cold, answer.post_ids, answer.scores, {reason.code for reason in answer.reasons}
 
 
 def _json(event: object) -> str:

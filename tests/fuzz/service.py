@@ -4,6 +4,10 @@ import asyncio
 from functools import cache
 from typing import Any
 
+from retriever.http.app import create_app
+from retriever.service.metrics import ServeMetrics
+from retriever.service.service import Service as SharedService
+from retriever.settings import ServeSettings
 from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 
 
@@ -15,7 +19,11 @@ class Service:
         retriever.in_both(scored_post("p1"), scored_post("p2", 0.2, language=None))
         retriever.in_cold(asking_member("m1", acted=["p1"]))
         retriever.trends(p1=3.0)
-        self._app: Any = Served(retriever).app
+        asked = retriever.under_test
+        feed = Served(retriever).feed
+        metrics = ServeMetrics(asked, feed)
+        shared = SharedService(asked, metrics, ServeSettings())
+        self._app: Any = create_app(shared, asked, feed, retriever.status, metrics, ServeSettings())
         self._loop = asyncio.new_event_loop()
 
     def ask(self, body: bytes) -> tuple[int, bytes]:

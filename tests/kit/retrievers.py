@@ -17,10 +17,8 @@ from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.feed.hot_feed import HotFeed
 from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
-from retriever.http.app import create_app
-from retriever.http.server import serve
-from retriever.http.tls import server_context
 from retriever.reasons import Reason
+from retriever.serving import Addresses, serve
 from retriever.settings import ServeSettings
 from schemas.api import (
     ColdStatus,
@@ -182,18 +180,17 @@ class RetrieverSetup:
 
 
 class Served:
-    """The HTTP service of a retriever on a real socket, in a thread. Closes the retriever at the end."""
+    """A retriever on real sockets, over HTTP and gRPC, in a thread. Closes the retriever at the end."""
 
     def __init__(self, retriever: RetrieverSetup, port: int = 0, **settings: Any) -> None:
-        serve_settings = ServeSettings(port=port, **settings)
+        self.settings = ServeSettings(port=port, **settings)
         self.retriever = retriever
         self.url = ""
-        feed = HotFeed(_no_consumer, GENERATION, retriever.hot, retriever.trending, window_s=WINDOW_S)
-        self.app = create_app(retriever.under_test, feed, retriever.status, serve_settings)
+        self.grpc = ""
+        """Host and port."""
+        self.feed = HotFeed(_no_consumer, GENERATION, retriever.hot, retriever.trending, window_s=WINDOW_S)
         self._stop = Event()
-        self._thread = Thread(
-            target=serve, args=(self.app, "127.0.0.1", port, self._listens, self._stop, server_context(serve_settings))
-        )
+        self._thread = Thread(target=self._serve)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -205,8 +202,18 @@ class Served:
         self._thread.join()
         self.retriever.close()
 
-    def _listens(self, url: str) -> None:
-        self.url = url
+    def _serve(self) -> None:
+        serve(
+            self.retriever.under_test,
+            self.feed,
+            self.retriever.status,
+            self.settings,
+            on_listening=self._listens,
+            stop=self._stop,
+        )
+
+    def _listens(self, addresses: Addresses) -> None:
+        self.url, self.grpc = addresses
 
 
 def _no_consumer() -> Never:

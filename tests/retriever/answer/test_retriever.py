@@ -13,7 +13,6 @@ from retriever.answer.nearest_search import COLD_MARGIN
 from retriever.answer.question import Answer, Question
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.reasons import Code, Reason
-from schemas.api import RetrieveRequest
 from schemas.embeddings import PostEmbedding
 from schemas.ids import Generation, Micros, Offset, PostId
 from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW
@@ -478,18 +477,6 @@ def test_one_post_as_each_tier_holds_it(retriever: RetrieverSetup) -> None:
     retriever.cold.fails = True
     with pytest.raises(RetrieverUnavailable, match="a tier cannot answer now"):
         retriever.under_test.post(PostId("a"))
-
-
-def test_the_messages_of_the_http_api(retriever: RetrieverSetup) -> None:
-    retriever.in_cold(asking_member("m"), scored_post("a", 0.9), scored_post("b", 0.5, language="de"))
-    request = RetrieveRequest.model_validate({"member_id": "m", "languages": ["en"], "k": 5})
-    response = retriever.under_test.retrieve(request)
-    assert (response.post_ids, response.tiers, response.reasons) == (["a"], ["cold"], [])
-    retriever.cold.fails = True
-    response = retriever.under_test.retrieve(RetrieveRequest.model_validate({"text": "anything"}))
-    assert response.reasons == ["cold_unavailable: the cold tier cannot answer now"]
-    response = retriever.under_test.retrieve(RetrieveRequest.model_validate({"member_id": "other"}))
-    assert response.partial
 
 
 CAME_IN_MEANWHILE = [

@@ -1,0 +1,148 @@
+"""Decides which questions are answered, and when: so many at the same time, a few more wait, and the rest is told at
+once when to come again.
+
+A question waits for as long as its deadline allows. It is refused when it would be late: by the recent time of an
+answer, and by how many wait before it. Refusing is quick, so that an overload hardly slows down who was let in.
+"""
+
+import asyncio
+import contextvars
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeVar
+
+from retriever.errors import DeadlineExceeded, RetrieverBusy
+from schemas.api import ProblemCode
+
+_NEWEST_WEIGHT: Final = 0.1
+"""Of the newest answer in the recent time of an answer: so the last ten or twenty answers decide."""
+_SHORTEST_RETRY_S: Final = 0.001
+
+T = TypeVar("T")
+
+
+class _Waiting(NamedTuple):
+    place: asyncio.Future[None]
+    """Set when the question may begin."""
+    deadline: float
+
+
+class QuestionQueue:
+    """Belongs to one event loop: every method but the work itself runs there, so that nothing needs a lock."""
+
+    def __init__(
+        self,
+        places: int,
+        length: int,
+        *,
+        count_refused: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`places` questions are answered at the same time, each in a thread of its own, and `length` more may wait."""
+        self._places = places
+        self._free = places
+        self._length = length
+        self._count_refused = count_refused
+        self._clock = clock
+        self._waiting: deque[_Waiting] = deque()
+        self._usual_s = 0.0
+        self._pool = ThreadPoolExecutor(places, thread_name_prefix="question")
+
+    def close(self) -> None:
+        """Does not wait for work that is still running: a tier may hang."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    async def run(self, work: Callable[[float], T], within_s: float) -> T:
+        """Calls `work` in a thread, with the seconds that are left then, and returns what it returns.
+
+        Raises RetrieverBusy if the work would not end in time, DeadlineExceeded if it has begun and does not end in
+        time, and what `work` raises. Work that is late goes on, and keeps its place until it ends."""
+        deadline = self._clock() + within_s
+        if within_s <= 0:
+            raise DeadlineExceeded("the time for the answer is over already", code=ProblemCode.DEADLINE_EXCEEDED)
+        await self._enter(deadline)
+        context = contextvars.copy_context()  # the request's id, for the lines that the work logs
+        future = self._pool.submit(lambda: context.run(self._timed, work, deadline))
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda done: _call_in(loop, self._leave, done))
+        result = asyncio.wrap_future(future)
+        done, _ = await asyncio.wait((result,), timeout=deadline - self._clock())
+        if not done:
+            result.add_done_callback(_look_at_error)
+            raise DeadlineExceeded("there is no answer within timeout_ms", code=ProblemCode.DEADLINE_EXCEEDED)
+        return result.result()
+
+    def _timed(self, work: Callable[[float], T], deadline: float) -> T:
+        """Runs in a thread of the pool."""
+        began = self._clock()
+        try:
+            return work(deadline - began)
+        finally:
+            # One thread may overwrite the other's time here. Then one of many answers does not count.
+            self._usual_s += _NEWEST_WEIGHT * (self._clock() - began - self._usual_s)
+
+    async def _enter(self, deadline: float) -> None:
+        """Takes a place. Raises RetrieverBusy."""
+        if self._free:
+            self._free -= 1
+            return
+        wait_s = self._expected_wait_s()
+        if len(self._waiting) >= self._length or self._clock() + wait_s + self._usual_s > deadline:
+            raise self._busy()
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), deadline)
+        self._waiting.append(waiting)
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                await waiting.place
+        except TimeoutError:
+            raise self._busy() from None
+        except asyncio.CancelledError:
+            if waiting.place.done() and not waiting.place.cancelled() and not waiting.place.exception():
+                self._give_place_away()
+            raise
+
+    def _leave(self, _: Future[T]) -> None:
+        self._give_place_away()
+
+    def _give_place_away(self) -> None:
+        """To the question that has waited longest and can still be answered in time."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if waiting.place.done():
+                continue
+            if self._clock() + self._usual_s <= waiting.deadline:
+                waiting.place.set_result(None)
+                return
+            waiting.place.set_exception(self._busy())
+        self._free += 1
+
+    def _expected_wait_s(self) -> float:
+        """How long the next question would wait. With n places, one becomes free in every n-th part of an answer's
+        time."""
+        return (len(self._waiting) + 1) * self._usual_s / self._places
+
+    def _busy(self) -> RetrieverBusy:
+        self._count_refused()
+        return RetrieverBusy(
+            "more questions came than can be answered in time; try again",
+            code=ProblemCode.BUSY,
+            retry_after_s=max(self._expected_wait_s(), _SHORTEST_RETRY_S),
+        )
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[Future[T]], None], done: Future[T]) -> None:
+    """From a thread of the pool. The loop may be closed by now: then nobody waits for a place any more."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, done)
+
+
+def _look_at_error(result: asyncio.Future[T]) -> None:
+    """asyncio would log an error that nobody looks at."""
+    if not result.cancelled():
+        result.exception()
