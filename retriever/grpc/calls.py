@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -39,7 +39,8 @@ STATUSES: Final[dict[ProblemCode, grpc.StatusCode]] = {
 _STATUS_CALLS: Final = 4
 """Status waits up to seconds for the broker and for other processes, in a thread of its own."""
 
-Context = grpc.aio.ServicerContext
+Context = Any
+"""A grpc.aio.ServicerContext. grpcio has no types."""
 Call = Callable[[bytes, float | None], Awaitable[bytes]]
 """Takes the body, and the seconds within which the caller wants the answer."""
 

@@ -54,7 +54,7 @@ def write_answer(answer: Answer) -> bytes:
     scores = _packed(pb.RetrieveResponse.SCORES_FIELD_NUMBER, answer.scores_C.astype("<f4", copy=False))
     # The numbers of the enum begin at 1. All are below 128, so that each is one byte on the wire.
     tiers = _packed(pb.RetrieveResponse.TIERS_FIELD_NUMBER, answer.tiers_C + np.uint8(1))
-    return head.SerializeToString() + scores + tiers
+    return _encoded(head) + scores + tiers
 
 
 def write_answers(answers: list[Answer]) -> bytes:
@@ -72,11 +72,11 @@ def write_vectors(vectors: PostVectors) -> bytes:
         dimension=vectors.vectors_CD.shape[1],
     )
     numbers = _packed(pb.VectorsResponse.VECTORS_FIELD_NUMBER, vectors.vectors_CD.astype("<f4", copy=False))
-    return head.SerializeToString() + numbers
+    return _encoded(head) + numbers
 
 
 def write_status(status: StatusResponse) -> bytes:
-    return pb.StatusResponse(
+    message = pb.StatusResponse(
         ready=status.ready,
         problems=status.problems,
         generation=status.generation,
@@ -88,7 +88,8 @@ def write_status(status: StatusResponse) -> bytes:
         dead_letters=status.dead_letters,
         freshness_p50_s=status.freshness_s.p50,
         freshness_p99_s=status.freshness_s.p99,
-    ).SerializeToString()
+    )
+    return _encoded(message)
 
 
 def _fields(message: Message, place: str = "") -> dict[str, Any]:
@@ -116,6 +117,10 @@ def _moment(name: str, micros: int, place: str) -> datetime:
         return EPOCH + timedelta(microseconds=micros)
     except OverflowError:
         raise RequestRefused(f"{place}{name}: is not between the years 1 and 9999") from None
+
+
+def _encoded(message: Message) -> bytes:
+    return bytes(message.SerializeToString())
 
 
 def _packed(number: int, column: npt.NDArray[Any]) -> bytes:

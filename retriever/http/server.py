@@ -89,7 +89,7 @@ class _Tls(SSLProtocol):
             context,
             self._handshake,
             server_side=True,
-            ssl_handshake_timeout=HEAD_S,
+            ssl_handshake_timeout=HEAD_S,  # type: ignore[arg-type]  # a float will do
             ssl_shutdown_timeout=UNREAD_S,
         )
 
