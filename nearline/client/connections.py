@@ -88,9 +88,11 @@ class Address(NamedTuple):
 
 
 def address_of(url: str) -> Address:
-    """Of `host:port` or `http://host:port` without TLS, `https://host:port` with it. Raises RequestRefused."""
-    scheme, separator, target = url.rpartition("://")
-    if (separator and scheme not in ("http", "https")) or not target or target != target.strip("/ "):
+    """Of `host:port` or `http://host:port` without TLS, `https://host:port` with it, or `https://host` for port 443.
+    Raises RequestRefused."""
+    scheme, separator, target = url.removesuffix("/").rpartition("://")
+    has_port = scheme == "https" or ":" in target
+    if (separator and scheme not in ("http", "https")) or not target or not has_port or set(target) & set("/ "):
         raise RequestRefused(f"{url!r} is not the address of a retriever; give one such as localhost:8081")
     return Address(target, tls=scheme == "https")
 

@@ -3,6 +3,7 @@
 The retriever says the cause in trailing metadata: `nearline-code` and `retry-after-ms` (`retriever/nearline.proto`).
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -75,4 +76,4 @@ def texts(metadata: Iterable[tuple[str, Any]] | None) -> dict[str, str]:
 
 def _seconds(milliseconds: str | None) -> float | None:
     """None for anything but a plain number: a server of another kind may have put itself between."""
-    return int(milliseconds) / 1000 if milliseconds is not None and milliseconds.isdecimal() else None
+    return int(milliseconds) / 1000 if milliseconds is not None and re.fullmatch(r"\d{1,9}", milliseconds) else None

@@ -197,7 +197,7 @@ def test_a_wait_that_is_longer_than_the_deadline_is_left_to_the_caller(client: C
     assert (caught.value.retry_after_s, caught.value.code) == (30.0, "busy")
 
 
-@pytest.mark.parametrize("nonsense", ["", "soon", "-1", "1.5"])
+@pytest.mark.parametrize("nonsense", ["", "soon", "-1", "1.5", "9" * 5000])
 def test_a_time_to_come_back_that_is_no_number_is_not_waited_for(
     client: Client, stand_in: StandIn, nonsense: str
 ) -> None:
@@ -235,7 +235,8 @@ def test_an_answer_that_does_not_come_is_given_up_at_the_deadline(client: Client
 
 
 def test_nobody_there_is_one_sentence(make: type[Client], unused_url: str) -> None:
-    with make(unused_url) as client, pytest.raises(RetrieverUnavailable, match=f"the retriever at {unused_url}"):
+    words = f"the retriever at {unused_url} does not answer"
+    with make(unused_url, timeout_s=20.0) as client, pytest.raises(RetrieverUnavailable, match=words):
         client.retrieve(member_id="m")
 
 
@@ -304,10 +305,18 @@ def test_a_ca_file_that_holds_none_is_named(make: type[Client], tmp_path: Path, 
         make("https://localhost:1", ca_file=file)
 
 
-@pytest.mark.parametrize("url", ["", "ftp://a:1", "http://", "https://", "localhost:1/", " localhost:1", "a://b://c"])
+@pytest.mark.parametrize(
+    "url", ["", "ftp://a:1", "http://", "https://", "localhost", "a:1/b", " localhost:1", "a://b://c"]
+)
 def test_an_address_that_is_none_is_named(make: type[Client], url: str) -> None:
     with pytest.raises(RequestRefused, match="is not the address of a retriever"):
         make(url)
+
+
+@pytest.mark.parametrize("prefix", ["", "http://"])
+def test_an_address_may_be_written_as_a_url(make: type[Client], stand_in: StandIn, prefix: str) -> None:
+    with make(f"{prefix}{stand_in.url}/", timeout_s=20.0) as client:
+        assert client.retrieve(member_id="m").generation == "g"
 
 
 @pytest.mark.parametrize("key", ["", "top-secret\n", "top-\rsecret", "top-secret\x00", "top-sécret"])
