@@ -1,9 +1,7 @@
 """Whatever the cold process hangs in, a call to it ends when its time is over, and its late answer is nobody's."""
 
 import contextlib
-import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +21,7 @@ from indexer.tiers import ColdQuery
 from schemas.ids import MemberId, PostId
 from tests.kit.children.cold_owner import NUM_POSTS
 from tests.kit.data.embeddings import DIMENSION, index_records, post_embedding, vectors
-from tests.kit.running import child
+from tests.kit.owners import Owner, cold_owner
 from tests.kit.tiers import open_edge_tier
 from tests.kit.waiting import until
 
@@ -45,29 +43,10 @@ CALLS: Final[dict[str, Callable[[RemoteColdTier], object]]] = {
 }
 
 
-class Owner:
-    """A cold process that can be frozen."""
-
-    def __init__(self, process: subprocess.Popen[str], path: Path) -> None:
-        self._process = process
-        self.path = path
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
-
-
 @pytest.fixture
 def owner(tmp_path: Path) -> Iterator[Owner]:
-    path = tmp_path / "cold.sock"
-    with child("tests.kit.children.cold_owner", str(tmp_path / "cold"), str(path)) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield Owner(process, path)
+    with cold_owner(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture
