@@ -3,7 +3,8 @@
 Pure decisions on a clock. Knows no tier; `guarded_reader.py` does what is decided here.
 
 A tier is left alone when it has failed several times in a row, or when calls wait and none was answered for a while.
-Then nothing is asked, except for one call now and then, the probe. Any answer, also a late one, ends this. A deadline
+Then nothing is asked, except for one call now and then, the probe, if no earlier call still waits for its answer. Any
+answer, also to an earlier call, ends this. A deadline
 that is missed is no failure by itself: a slow tier answers some calls, or at least the probe, and how long it takes
 to do so is how long it may be silent before it counts as frozen.
 """
@@ -31,13 +32,12 @@ Decision = Literal["ask", "probe", "refuse"]
 
 class Breaker:
     """Any thread may call the methods. Each call that may be made is followed by exactly one of `answered`, `late` and
-    `failed`."""
+    `failed`, and must end some time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
         self._resting = False
-        self._probing = False
         self._probe_at = 0.0
         self._failures = 0
         """In a row."""
@@ -53,47 +53,51 @@ class Breaker:
         has had ample time, whatever the caller's own time is."""
         with self._lock:
             now = self._clock()
-            if not self._resting and self._is_silent(now):
-                self._rest(now)
-            if self._resting:
-                if self._probing or now < self._probe_at:
-                    return "refuse"
-                self._probing = True
-            self._in_flight += 1
-            self._unanswered += 1
-            if self._unanswered == 1:
-                self._silent_since = now
-            return "probe" if self._resting else "ask"
+            decision = self._decide(now)
+            if decision != "refuse":
+                self._in_flight += 1
+                self._unanswered += 1
+                if self._unanswered == 1:
+                    self._silent_since = now
+            return decision
+
+    def refuses(self) -> bool:
+        """Whether a call would be refused now. For callers who would have to wait before they can make it."""
+        with self._lock:
+            return self._decide(self._clock()) == "refuse"
+
+    def _decide(self, now: float) -> Decision:
+        if not self._resting and self._is_silent(now):
+            self._rest(now)
+        if not self._resting:
+            return "ask"
+        return "refuse" if self._in_flight or now < self._probe_at else "probe"
 
     def answered(self, took_s: float) -> None:
         """Also for a call that the tier has refused: that is an answer."""
         with self._lock:
             if self._resting:
                 log.info("the cold tier answers again")
-            self._resting = self._probing = False
+            self._resting = False
             self._failures = 0
             self._in_flight -= 1
             self._unanswered = self._in_flight
             self._silent_since = self._clock()
             self._may_be_silent_s = min(MAX_SILENT_S, max(SILENT_S, _SILENT_ANSWERS * took_s))
 
-    def late(self, *, probe: bool = False) -> None:
+    def late(self) -> None:
         with self._lock:
             self._in_flight -= 1
-            if probe:
-                self._probing = False
-                self._probe_at = self._clock() + PROBE_EVERY_S
+            self._probe_at = self._clock() + PROBE_EVERY_S
 
-    def failed(self, *, probe: bool = False) -> None:
+    def failed(self) -> None:
         with self._lock:
             self._in_flight -= 1
             self._unanswered = max(0, self._unanswered - 1)
             self._failures += 1
             now = self._clock()
-            if probe:
-                self._probing = False
-                self._probe_at = now + PROBE_EVERY_S
-            elif not self._resting and self._failures >= FAILURES_IN_A_ROW:
+            self._probe_at = now + PROBE_EVERY_S
+            if not self._resting and self._failures >= FAILURES_IN_A_ROW:
                 self._rest(now)
 
     def _is_silent(self, now: float) -> bool:

@@ -31,6 +31,10 @@ class GuardedColdReader:
         self._breaker = breaker or Breaker()
         self._probe_s = probe_s
 
+    def refuses(self) -> bool:
+        """Whether a call would be refused now. For callers who would have to wait before they can make it."""
+        return self._breaker.refuses()
+
     def search(
         self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
     ) -> ColdHits:
@@ -74,23 +78,23 @@ class GuardedColdReader:
 
     def _probe(self, call: Callable[[float | None], T], answer: "Future[T]") -> None:
         try:
-            answer.set_result(self._watched(call, self._probe_s, probe=True))
+            answer.set_result(self._watched(call, self._probe_s))
         except BaseException as error:
             answer.set_exception(error)
 
-    def _watched(self, call: Callable[[float | None], T], timeout_s: float | None, *, probe: bool = False) -> T:
+    def _watched(self, call: Callable[[float | None], T], timeout_s: float | None) -> T:
         """Makes the call, and tells the breaker how it ended."""
         began_at = time.monotonic()
         try:
             answer = call(timeout_s)
         except TierLate:
-            self._breaker.late(probe=probe)
+            self._breaker.late()
             raise
         except TierRefused:
             self._breaker.answered(time.monotonic() - began_at)
             raise
         except BaseException:
-            self._breaker.failed(probe=probe)
+            self._breaker.failed()
             raise
         self._breaker.answered(time.monotonic() - began_at)
         return answer

@@ -20,6 +20,7 @@ import structlog
 
 from encoders.package.model_package import ModelPackage
 from indexer.devices import check_presence
+from indexer.errors import TierUnavailable
 from indexer.tiers import ColdReader, ColdTier, HotTier
 from nearline.errors import BadSettings
 from nearline.settings.settings import Settings
@@ -175,9 +176,19 @@ def build_cold(settings: Settings, heartbeat: Heartbeat, make_edge_tier: EdgeTie
     def run(stop: Event) -> None:
         served = nullcontext() if edge_tier is None else _served_edge_tier(settings, edge_tier, loop)
         with closing(tier), served:
+            if edge_tier is None:
+                _make_collections(tier)
             loop.run(stop)
 
     return run
+
+
+def _make_collections(tier: ColdTier) -> None:
+    """So that readers find them before the first record comes. If the server is away, the first write makes them."""
+    try:
+        tier.write("post", [])
+    except TierUnavailable as error:
+        log.warning("the collections could not be made yet", error=str(error))
 
 
 @contextmanager
@@ -200,6 +211,7 @@ def _served_edge_tier(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop
 
 
 def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
+    from indexer.cold.guarded_reader import GuardedColdReader
     from indexer.hot.tier import MatrixHotTier
     from indexer.id_table import IdTable
     from nearline.ask.status import read_status
@@ -220,7 +232,7 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     feed = _hot_feed(settings, package, hot, trending)
     members = MemberStore(100_000, package.dimension, indexed=dict, feed_problem=lambda: feed.problem)
     encoder = WarmingEncoder(lambda: _query_encoder(settings, package))
-    cold = _cold_reader(settings, package)
+    cold = GuardedColdReader(_cold_reader(settings, package))
     retriever = Retriever(
         package.generation,
         package.dimension,
@@ -231,6 +243,7 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
         encoder=encoder,
         trending=trending,
         feed_problem=lambda: feed.problem,
+        cold_refuses=cold.refuses,
         kept_bytes=settings.serve.kept_mb * 1024 * 1024,
     )
     sources = sources_of_serve(settings, retriever, feed, lambda: closing(_cold_reader(settings, package)))
@@ -293,7 +306,10 @@ def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
 def _cold_reader(settings: Settings, package: ModelPackage) -> ColdReader:
     """The cold tier for every process except `cold`, which owns it."""
     if settings.cold.url is not None:
-        return _server_tier(settings, package)
+        from indexer.cold.qdrant_tier import QdrantColdTier
+
+        # Without a dimension it makes no collections, so that no call takes longer than its deadline.
+        return QdrantColdTier(settings.cold, package.generation)
     from indexer.cold.socket_client import RemoteColdTier
 
     return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)

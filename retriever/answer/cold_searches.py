@@ -72,14 +72,18 @@ class ColdSearches:
         maker: ColdAnswerMaker,
         floor: Callable[[], Offsets],
         *,
+        refuses: Callable[[], bool] = lambda: False,
         num_threads: int = NUM_THREADS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`floor` is that of the hot tier. An answer that would be outdated at once is not kept."""
+        """`floor` is that of the hot tier. An answer that would be outdated at once is not kept. `refuses` says whether
+        the cold tier is left alone now: then a search fails at once, although all threads may still wait for earlier
+        ones."""
         self._cold = cold
         self._kept = kept
         self._maker = maker
         self._floor = floor
+        self._refuses = refuses
         self._num_threads = num_threads
         self._clock = clock
         self._changed = Condition(Lock())
@@ -95,6 +99,10 @@ class ColdSearches:
     def ask(self, search: ColdSearch, timeout_s: float) -> ColdJob:
         """Begins the search, or joins an equal one. Call `wait` afterwards, in any case."""
         new = ColdJob(search)
+        if self._refuses():
+            new.num_waiting += 1
+            new.future.set_exception(TierUnavailable("the cold tier is left alone for a moment, because it failed"))
+            return new
         with self._changed:
             job = self._open.setdefault(new.place, new)
             job.num_waiting += 1

@@ -58,11 +58,13 @@ class Retriever:
         encoder: WarmingEncoder,
         trending: TrendingLists,
         feed_problem: Callable[[], Reason | None],
+        cold_refuses: Callable[[], bool] = lambda: False,
         kept_bytes: int = _KEPT_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ids` is the table of the hot tier. `feed_problem` gives None if the feed has reached the end of the topic a
-        moment ago, else the reason why the hot tier may not hold the newest records."""
+        moment ago, else the reason why the hot tier may not hold the newest records. `cold_refuses` says whether the
+        cold tier is left alone now because it failed; then no question waits for its turn there."""
         self.generation = generation
         self._dimension = dimension
         self._cold = cold
@@ -75,7 +77,7 @@ class Retriever:
         self.kept = KeptAnswers(kept_bytes)
         self._maker = ColdAnswerMaker(ids)
         self._hot_batches = HotBatches(hot, clock)
-        self._cold_searches = ColdSearches(cold, self.kept, self._maker, self._floor, clock=clock)
+        self._cold_searches = ColdSearches(cold, self.kept, self._maker, self._floor, refuses=cold_refuses, clock=clock)
         self._ahead = MadeAhead(self._cold_searches)
         members.watch(self._ahead.member_changed)
         self._posts = StoredPosts(hot, cold, feed_problem, clock)

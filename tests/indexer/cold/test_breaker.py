@@ -57,7 +57,7 @@ def test_after_failures_in_a_row_one_probe_is_let_through_at_a_time(breaker: Bre
     for _ in range(3):
         clock.now += 1.1 * PROBE_EVERY_S
         assert [breaker.begin() for _ in range(3)] == ["probe", "refuse", "refuse"]
-        breaker.failed(probe=True)
+        breaker.failed()
         assert breaker.begin() == "refuse"
     clock.now += 1.1 * PROBE_EVERY_S
     assert breaker.begin() == "probe"
@@ -77,6 +77,8 @@ def test_calls_that_wait_in_vain_are_a_silence_and_any_of_them_ends_it(breaker: 
         assert breaker.begin() == "ask"
     clock.now += 1.1 * SILENT_S
     assert breaker.begin() == "refuse"
+    clock.now += 10 * PROBE_EVERY_S
+    assert breaker.begin() == "refuse", "these calls are probes enough"
     breaker.answered(SILENT_S)
     assert breaker.begin() == "ask"
 
@@ -90,7 +92,7 @@ def test_deadlines_that_are_missed_are_a_silence_too(breaker: Breaker, clock: Se
     assert breaker.begin() == "refuse"
     clock.now += 1.1 * PROBE_EVERY_S
     assert breaker.begin() == "probe"
-    breaker.late(probe=True)
+    breaker.late()
     assert breaker.begin() == "refuse"
 
 
@@ -140,27 +142,29 @@ EVENTS = st.lists(
 def test_whatever_happens_it_asks_again_soon(events: list[str | float]) -> None:
     clock = Seconds()
     breaker = Breaker(clock)
-    in_flight: list[bool] = []
+    in_flight = 0
     for event in events:
         if isinstance(event, float):
             clock.now += event
         elif event == "begin":
+            refuses = breaker.refuses()
             decision = breaker.begin()
-            if decision != "refuse":
-                in_flight.append(decision == "probe")
+            assert refuses == (decision == "refuse")
+            assert decision != "probe" or not in_flight, "one call at a time finds out"
+            in_flight += decision != "refuse"
         elif in_flight:
-            probe = in_flight.pop(0)
+            in_flight -= 1
             if event == "answered":
                 breaker.answered(0.03)
                 assert breaker.begin() == "ask", "a tier that answers is asked"
-                in_flight.append(False)
+                in_flight += 1
             elif event == "late":
-                breaker.late(probe=probe)
+                breaker.late()
             else:
-                breaker.failed(probe=probe)
+                breaker.failed()
     # All that is in flight ends badly.
-    for probe in in_flight:
-        breaker.late(probe=probe)
+    for _ in range(in_flight):
+        breaker.late()
     clock.now += MAX_SILENT_S
     if breaker.begin() == "refuse":
         clock.now += 1.1 * PROBE_EVERY_S

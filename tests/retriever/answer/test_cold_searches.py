@@ -46,11 +46,13 @@ class Setup:
         self.ids = IdTable()
         self.kept = KeptAnswers(1_000_000)
         self.floor: Offsets = {Partition(0): Offset(10)}
+        self.tier_is_left_alone = False
         self.searches = ColdSearches(
             self.tier,  # type: ignore[arg-type]
             self.kept,
             ColdAnswerMaker(self.ids),
             lambda: self.floor,
+            refuses=lambda: self.tier_is_left_alone,
             num_threads=num_threads,
         )
 
@@ -91,6 +93,20 @@ def test_two_equal_questions_at_the_same_time_ask_once(setup: Setup) -> None:
     assert [setup.ids_of(answer) for answer in answers] == [["7"]] * 3
     assert setup.tier.asked == [7]
     assert setup.holds(7)
+
+
+def test_a_tier_that_is_left_alone_makes_nobody_wait_for_the_searches_before(setup: Setup) -> None:
+    """The only thread still waits for an earlier answer."""
+    before = setup.searches.ask(cold_search(7), 1.0)
+    until(lambda: setup.tier.asked == [7], "the search to begin")
+    setup.tier_is_left_alone = True
+    for number in (7, 8):
+        job = setup.searches.ask(cold_search(number), 1.0)
+        with pytest.raises(TierUnavailable, match="left alone"):
+            setup.searches.wait(job, soon())
+    setup.tier_is_left_alone = False
+    setup.tier.may_go_on.set()
+    assert setup.ids_of(setup.searches.wait(before, soon())) == ["7"]
 
 
 def test_another_revision_or_a_longer_answer_is_another_question(setup: Setup) -> None:
