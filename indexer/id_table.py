@@ -52,7 +52,7 @@ class IdTable:
         """How many ids have a number."""
         return len(self._ids) - len(self._free)
 
-    def intern(self, ids: Sequence[PostId]) -> Numbers:
+    def intern(self, ids: Sequence[str]) -> Numbers:
         """The numbers of the ids, with one more reference for each. An id without a number gets one."""
         steps = [self._intern_step(ids[first : first + _STEP]) for first in range(0, len(ids), _STEP)]
         return np.concatenate(steps) if steps else np.empty(0, np.int32)
@@ -72,7 +72,7 @@ class IdTable:
         """The ids of the numbers. Waits for no other thread."""
         return list(map(self._ids.__getitem__, numbers.tolist()))
 
-    def _intern_step(self, ids: Sequence[PostId]) -> Numbers:
+    def _intern_step(self, ids: Sequence[str]) -> Numbers:
         with self._lock:
             self._recycle()
             numbers = np.array([self._number(post_id) for post_id in ids], np.int32)
@@ -80,17 +80,17 @@ class IdTable:
             np.add.at(self._references, numbers, 1)
             return numbers
 
-    def _number(self, post_id: PostId) -> int:
+    def _number(self, post_id: str) -> int:
         shard = self._shards[hash(post_id) & _SHARD_MASK]
         number = shard.get(post_id)
         if number is not None:
             return number
         if self._free:
             number = self._free.pop()
-            self._ids[number] = post_id
+            self._ids[number] = PostId(post_id)
         else:
             number = len(self._ids)
-            self._ids.append(post_id)
+            self._ids.append(PostId(post_id))
         shard[post_id] = number
         return number
 

@@ -24,6 +24,10 @@ class StringCodes:
             self._strings.append(string)
         return code
 
+    def find(self, string: str | None) -> int | None:
+        """The string's code; None if it has none."""
+        return self._codes.get(string)
+
     def string(self, code: int) -> str | None:
         return self._strings[code]
 

@@ -4,6 +4,7 @@ and what it accepts is the same after it is encoded and decoded again."""
 import json
 from contextlib import suppress
 from functools import cache
+from itertools import count
 from typing import Any, Final
 
 import atheris
@@ -20,8 +21,10 @@ from indexer.cold import socket_messages as messages
 from indexer.errors import IndexerError
 from indexer.freshness import Freshness
 from indexer.hot.tier import MatrixHotTier
+from indexer.id_table import IdTable
 from indexer.records import read_embedding
 from indexer.settings import HotSettings
+from indexer.tiers import HotRecord
 from schemas.contexts import (
     Context,
     MemberContext,
@@ -58,6 +61,7 @@ from tests.fuzz.taken import member_context, post_context, text
 
 RULES: Final = ContextRules()
 NOW_US: Final = Micros(1_767_600_000_000_000)
+_offsets: Final = count()
 POST: Final = PostRow(PostId("p"))
 MEMBER: Final = MemberRow(MemberId("m"))
 _MOST_CHARS: Final = 600
@@ -229,7 +233,7 @@ def _kept_member(row: MemberRow) -> None:
 def _into_hot_tier(embedding: PostEmbedding) -> None:
     tier = _hot_tier()
     try:
-        tier.upsert([embedding])
+        tier.apply([HotRecord(embedding, Partition(0), Offset(next(_offsets)), NOW_US)])
     except IndexerError:
         return
     (stored,) = tier.posts([embedding.post_id])
@@ -239,7 +243,7 @@ def _into_hot_tier(embedding: PostEmbedding) -> None:
 
 @cache
 def _hot_tier() -> MatrixHotTier:
-    return MatrixHotTier(8, HotSettings(capacity=64), clock=lambda: NOW_US)
+    return MatrixHotTier(8, HotSettings(capacity=64), IdTable())
 
 
 def _check(renderer: Prompts, contexts: list[Any], *, limit: int) -> None:

@@ -1,0 +1,42 @@
+"""What a search looks at, in main memory: the vectors, which slots are live, and the fields that filters compare."""
+
+import numpy as np
+
+from indexer.hot.arrays import grown
+from indexer.hot.blocks import Blocks
+from indexer.hot.matrix import Fields
+from indexer.hot.slots import Slots
+from indexer.hot.top_k import Mask
+from schemas.embeddings import Vector
+
+
+class HostRows:
+    """The part of `Matrix` that is the same on every device."""
+
+    def __init__(self, dimension: int) -> None:
+        self.blocks = Blocks(dimension)
+        self.live: Mask = np.zeros(0, np.bool_)
+        self.columns = Fields(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
+
+    def reserve(self, num_slots: int) -> None:
+        self.blocks.reserve(num_slots)
+        self.live = grown(self.live, num_slots)
+        self.columns = Fields(*(grown(column, num_slots) for column in self.columns))
+
+    def put(self, slots: Slots, vectors_KD: Vector, fields: Fields) -> None:
+        for column, values in zip(self.columns, fields, strict=True):
+            column[slots] = values
+        self.blocks.put(slots, vectors_KD)
+
+    def clear(self, slots: Slots) -> None:
+        self.blocks.clear(slots)
+
+    def vectors(self, slots: Slots) -> Vector:
+        return self.blocks.gather(slots)
+
+    def fields(self, slots: Slots) -> Fields:
+        return Fields(*(column[slots] for column in self.columns))
+
+    def flip(self, live: Slots, dead: Slots) -> None:
+        self.live[live] = True
+        self.live[dead] = False
