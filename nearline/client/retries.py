@@ -69,13 +69,15 @@ class Attempts:
         self._uniform = uniform
         self._ends_at = clock() + timeout_s
         self._retries = 0
+        self._last_error: RetrieverError | None = None
         budget.count_request()
 
     def left_s(self) -> float:
-        """How long the next attempt may take. Raises DeadlineExceeded if no time is left."""
+        """How long the next attempt may take. If no time is left, raises the error of the last attempt, or
+        DeadlineExceeded before the first one."""
         left_s = self._ends_at - self._clock()
         if left_s <= 0.0:
-            raise DeadlineExceeded("the time for this call is over; give it a longer timeout_s")
+            raise self._last_error or DeadlineExceeded("the time for this call is over; give it a longer timeout_s")
         return left_s
 
     def pause_s(self, failure: Failure) -> float:
@@ -89,6 +91,7 @@ class Attempts:
             or not self._budget.take()
         ):
             raise failure.error
+        self._last_error = failure.error
         self._retries += 1
         return pause_s
 

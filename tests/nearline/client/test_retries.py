@@ -117,3 +117,11 @@ def test_an_outage_uses_up_the_budget_and_good_calls_fill_it_again() -> None:
     for _ in range(11):
         budget.count_request()
     assert [budget.take() for _ in range(2)] == [True, False]
+
+
+def test_a_pause_that_took_too_long_does_not_hide_why_it_was_made() -> None:
+    clock = SetClock()
+    call = attempts(timeout_s=2.0, clock=clock)
+    clock.now_s += call.pause_s(busy(1.0)) + 1.0
+    with pytest.raises(RetrieverBusy):
+        call.left_s()

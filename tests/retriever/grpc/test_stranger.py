@@ -1,24 +1,30 @@
-"""A client in another language, made from the committed proto alone by stock tools, is answered as ours is."""
+"""A client in another language, made from the committed proto alone by stock tools, gets what HTTP gives."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nearline import Client
-from retriever import nearline_pb2 as pb
-from tests.kit.grpc_stand_in import StandIn
+from retriever.client import RetrieverClient
+from schemas.api import RetrieveRequest
+from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 from tests.kit.stranger.build import Stranger
+
+K = 2000
 
 
 @pytest.mark.broker  # Java and Maven, as the broker
-def test_a_client_in_java_gets_what_ours_gets(tmp_path: Path) -> None:
+def test_a_client_in_java_gets_the_same_candidates_as_http(tmp_path: Path) -> None:
     stranger = Stranger(tmp_path)
-    ids = [f"räume-{number}" for number in range(2000)]
-    scores = [1.0 - number / 3000 for number in range(2000)]
-    with StandIn() as stand_in, Client(stand_in.url, timeout_s=20.0) as client:
-        stand_in.answer(pb.RetrieveResponse(post_ids=ids, scores=scores, tiers=[pb.TIER_HOT, pb.TIER_COLD] * 1000))
-        answer = client.retrieve(member_id="m")
-        candidates = stranger.ask(stand_in.url, "m", 2000)
-    assert [candidate.post_id for candidate in candidates] == list(answer.post_ids)
-    assert [candidate.score for candidate in candidates] == pytest.approx(list(answer.scores), rel=1e-6)
+    retriever = RetrieverSetup()
+    retriever.in_cold(asking_member("m"), *(scored_post(f"räume-{n}", n / 3000) for n in range(K)))
+    retriever.in_hot(*(scored_post(f"h{n}", (n + 0.5) / 3000) for n in range(500)))
+    with Served(retriever) as service, RetrieverClient(service.url) as http:
+        candidates = stranger.ask(service.grpc, "m", K)
+        answer = http.retrieve(RetrieveRequest(member_id="m", k=K))
+    assert len(answer.post_ids) == K
+    assert [candidate.post_id for candidate in candidates] == answer.post_ids
+    # Java writes the fewest digits that name the float; both are the same 32 bits.
+    assert np.array_equal(np.float32([candidate.score for candidate in candidates]), np.float32(answer.scores))
     assert [candidate.tier for candidate in candidates] == [f"TIER_{tier.upper()}" for tier in answer.tiers]
+    assert set(answer.tiers) == {"hot", "cold"}
