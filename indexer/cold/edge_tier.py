@@ -5,17 +5,19 @@ holds the GIL during every call, so searches wait for each other and for writes 
 short parts, and searches run between them. Knows no topic.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import TIMEOUT_MAX, Lock
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
 from indexer.cold import shards
+from indexer.cold.deadline import Deadline
 from indexer.cold.edge_folder import check_manifest, lock
 from indexer.cold.edge_points import decode_head, head_of, to_member, to_point, to_post
 from indexer.cold.point_table import PointTable
@@ -115,21 +117,21 @@ class EdgeColdTier:
     def search(
         self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
     ) -> ColdHits:
+        table = self._posts.table
         with self._locked(timeout_s):
-            return self._search(ColdQuery(query_D, k, filters))
+            # Before the look at the points, because they may only be newer than the position.
+            position = self._position
+            live = table.live_mask()
+            passing = live if filters == NO_FILTERS else table.passing_mask(filters)
+            hits = self._posts.shards.search(query_D, k, live, passing)
+            ids, revisions = table.ids(hits.numbers), table.revisions(hits.numbers)
+        return cold_hits(cast("list[PostId]", ids), hits.scores, revisions, position)
 
     def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
-        with self._locked(timeout_s):
-            return [self._search(query) for query in queries]
-
-    def _search(self, query: ColdQuery) -> ColdHits:
-        # Before the look at the points, because they may only be newer than the position.
-        position = self._position
-        table = self._posts.table
-        live = table.live_mask()
-        passing = live if query.filters == NO_FILTERS else table.passing_mask(query.filters)
-        hits = self._posts.shards.search(query.vector_D, query.k, live, passing)
-        return cold_hits(table.ids(hits.numbers), hits.scores, table.revisions(hits.numbers), position)
+        """One search after another, because the engine's batches are not quicker (8 searches of 180 hits took 7.9 ms of
+        CPU in a shard, a batch of them 7.8). Between two of them others get their turn."""
+        deadline = Deadline(math.inf if timeout_s is None else timeout_s, "the embedded cold tier")
+        return [self.search(*query, timeout_s=deadline.left_s()) for query in queries]
 
     def position(self, *, timeout_s: float | None = None) -> Offsets:
         return self._position

@@ -193,7 +193,7 @@ class PointTable:
         return [number for number in map(self._numbers.get, ids) if number is not None]
 
     def ids(self, numbers: Numbers) -> list[str]:
-        return [self._ids[number] for number in numbers.tolist()]
+        return list(map(self._ids.__getitem__, numbers.tolist()))
 
     def revisions(self, numbers: Numbers) -> npt.NDArray[np.int64]:
         return self._revision[numbers]

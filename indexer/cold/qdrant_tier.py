@@ -269,6 +269,6 @@ class QdrantColdTier:
 
 
 def _to_hits(hits: PointHits, position: Offsets) -> ColdHits:
-    ids = [payload["post_id"].string_value for payload in hits.payloads]
+    ids = [PostId(payload["post_id"].string_value) for payload in hits.payloads]
     revisions = (payload["revision"].integer_value for payload in hits.payloads)
     return cold_hits(ids, hits.scores, np.fromiter(revisions, np.int64, len(ids)), position)

@@ -2,6 +2,10 @@
 
 A client sends one request. The owner answers it with an `Answer` or a `Failure`, or with several answers to a `Scroll`.
 Scores and revisions are sent as byte strings, as they are in memory. Owns no connection.
+
+Why not gRPC (grpcio 1.85 over the same kind of socket, in turns with this, 2,096 hits, no search): a call took 0.34 ms
+here and 1.15 ms there, and of CPU on both sides together 0.38 and 1.21 ms. Ids as one joined string were no quicker to
+decode than as a list.
 """
 
 from collections.abc import Sequence
