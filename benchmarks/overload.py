@@ -8,8 +8,6 @@ the best 2,000 posts. The process that sends the requests shares the machine's c
 
 import argparse
 import itertools
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +16,7 @@ from typing import Final, NamedTuple
 
 import psutil
 
+from benchmarks.kit.children import child
 from benchmarks.kit.http_load import connecting, post
 from benchmarks.kit.load import Answer, Load, percentile_s
 from benchmarks.kit.table import Figure, report
@@ -75,7 +74,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-benchmark-")))
         stack.enter_context(cold_tier(folder, arguments.posts, arguments.dimension, newest))
-        numbers = (arguments.posts, arguments.hot, arguments.dimension, newest)
+        numbers = (arguments.posts, arguments.hot, arguments.dimension, QUERIES, newest)
         process, url = stack.enter_context(_serve_process(folder / "cold.sock", numbers))
         measured = _measure(process, url, arguments.seconds)
     return report(_figures(measured), arguments.json)
@@ -83,12 +82,10 @@ def main() -> int:
 
 @contextmanager
 def _serve_process(socket: Path, numbers: Sequence[int]) -> Iterator[tuple[psutil.Process, str]]:
-    command = [sys.executable, "-m", "benchmarks.kit.serve_process", str(socket), *map(str, numbers)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serve:
-        assert serve.stdin is not None
-        assert serve.stdout is not None
-        yield psutil.Process(serve.pid), serve.stdout.readline().split()[0]
-        serve.stdin.close()
+    """The process, and its URL."""
+    with child("benchmarks.kit.serve_process", socket, *numbers) as serve:
+        url, _ = serve.hear().split()
+        yield serve.process, url
 
 
 def _measure(process: psutil.Process, url: str, seconds: float) -> Measured:

@@ -25,15 +25,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from benchmarks.kit.service.agreement import agreement
 from benchmarks.kit.service.hard_times import at_half, frozen, overload
 from benchmarks.kit.service.rate import K, best_at_once, contest, measure_rates, whole
+from benchmarks.kit.service.restart import restart
 from benchmarks.kit.service.setup import Now, Sizes, now
 from benchmarks.kit.table import Figure, read_json, report
 from schemas.times import now_us
 
 _LIVE: Final = ("rate", "half", "frozen", "overload")
 """They need the whole service and a load on it."""
-_ALONE: Final = ("one", "hot")
+_ALONE: Final = ("agreement", "one", "hot", "restart")
 _WARMING_AT_ONCE: Final = 4
 _CALIBRATION_S: Final = 3.0
 
@@ -56,6 +58,8 @@ def _arguments() -> Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each part of a round")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--frozen", type=float, default=60.0, help="seconds")
+    parser.add_argument("--compared", type=int, default=100_000, help="kept answers")
+    parser.add_argument("--restarted", type=int, default=1_000_000, help="posts in the hot tier that starts again")
     parser.add_argument("--large", type=int, default=5_000_000, help="posts in the hot tier alone")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -65,10 +69,14 @@ def _figures(arguments: Namespace, folder: Path) -> Iterator[Figure]:
     only = arguments.only
     if any(name in _LIVE for name in only):
         yield from _live(arguments, folder)
+    if "agreement" in only:
+        yield from agreement(folder / "agreement", arguments.compared)
     if "one" in only:
         yield from _of("retrieval", folder, "--posts", arguments.posts, "--hot", arguments.hot)
     if "hot" in only:
         yield from _of("hot_tier", folder, "--posts", arguments.large)
+    if "restart" in only:
+        yield from restart(folder / "restart", arguments.restarted, arguments.dimension, arguments.rounds)
 
 
 def _live(arguments: Namespace, folder: Path) -> Iterator[Figure]:

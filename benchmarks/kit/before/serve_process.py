@@ -1,7 +1,7 @@
 """The retriever's process as it was, with a full hot tier and without a model. Prints its URL and applies what stdin
 says until it closes: `posts FIRST END` for writes that come in. It keeps no members, so it skips the lines about them.
 
-`python -m benchmarks.kit.before.serve_process COLD_SOCKET POSTS HOT DIMENSION NEWEST_US`
+`python -m benchmarks.kit.before.serve_process COLD_SOCKET POSTS HOT DIMENSION MEMBERS NEWEST_US`
 """
 
 import sys
@@ -25,7 +25,7 @@ from schemas.ids import Micros
 
 
 def main() -> None:
-    num_posts, num_hot, dimension, newest_us = map(int, sys.argv[2:])
+    num_posts, num_hot, dimension, _, newest_us = map(int, sys.argv[2:])
     hot = hot_tier(draw(num_posts, dimension)[-num_hot:], num_posts - num_hot, Micros(newest_us))
     live = LiveRecords(num_posts, dimension, newest_us)
     with (

@@ -29,40 +29,53 @@ _FLUSH_S: Final = 60.0
 
 
 def restart(folder: Path, num_posts: int, dimension: int, rounds: int) -> list[Figure]:
+    folder.mkdir()
     from_topic: list[float] = []
     from_snapshot: list[float] = []
-    snapshot = folder / "hot"
     with _broker(folder / "kafka") as kafka:
-        feed = _Feed(kafka, dimension)
-        feed.send(num_posts)
+        records = _Records(kafka, dimension)
+        records.send(num_posts)
+        feeds = _Feeds(kafka, folder / "data", num_posts + rounds * _MISSED, dimension)
         for _ in range(rounds):
-            shutil.rmtree(snapshot, ignore_errors=True)
-            from_topic.append(_seconds_to_ready(kafka, snapshot, feed.num_sent, dimension))
-            feed.send(_MISSED)
-            from_snapshot.append(_seconds_to_ready(kafka, snapshot, feed.num_sent, dimension))
+            feeds.forget()
+            from_topic.append(feeds.seconds_to_ready(records.num_sent))
+            records.send(_MISSED)
+            from_snapshot.append(feeds.seconds_to_ready(records.num_sent))
     topic_s, snapshot_s = float(np.median(from_topic)), float(np.median(from_snapshot))
     return [
-        Figure("restart: posts in the hot tier", feed.num_sent),
+        Figure("restart: posts in the hot tier", records.num_sent),
         Figure("restart: seconds to ready by reading the topic", topic_s),
         Figure("restart: seconds to ready with a snapshot", snapshot_s),
         Figure("restart: with a snapshot / by reading the topic", snapshot_s / topic_s, 0.2, "at_most"),
     ]
 
 
-def _seconds_to_ready(kafka: KafkaSettings, snapshot: Path, num_posts: int, dimension: int) -> float:
-    """From the moment at which the process has loaded its code until the feed has caught up. At its end the process
-    writes a snapshot."""
-    with child("benchmarks.kit.feed_process", kafka.bootstrap_servers, snapshot, num_posts, dimension) as feed:
-        feed.hear()
-        start = time.perf_counter()
-        held = int(feed.ask("start"))
-        took_s = time.perf_counter() - start
-    if held != num_posts:
-        raise RuntimeError(f"the hot tier holds {held} of {num_posts} posts")
-    return took_s
+class _Feeds:
+    """Starts hot feeds, one after the other, which share a data folder."""
+
+    def __init__(self, kafka: KafkaSettings, data_dir: Path, capacity: int, dimension: int) -> None:
+        self._data_dir = data_dir
+        self._words = (kafka.bootstrap_servers, data_dir, capacity, dimension)
+
+    def forget(self) -> None:
+        """Removes the snapshot."""
+        shutil.rmtree(self._data_dir, ignore_errors=True)
+
+    def seconds_to_ready(self, num_posts: int) -> float:
+        """From the moment at which a process has loaded its code until its hot tier holds all posts. Returns when the
+        process has left a snapshot."""
+        with child("benchmarks.kit.feed_process", *self._words) as feed:
+            feed.hear()
+            start = time.perf_counter()
+            held = int(feed.ask("start"))
+            took_s = time.perf_counter() - start
+            feed.ask("save")
+        if held != num_posts:
+            raise RuntimeError(f"the hot tier holds {held} of {num_posts} posts")
+        return took_s
 
 
-class _Feed:
+class _Records:
     """Sends the records that the encode stage would write."""
 
     def __init__(self, kafka: KafkaSettings, dimension: int) -> None:

@@ -123,6 +123,6 @@ def _running(modules: str, sizes: Sizes, folder: Path, code: Path | None) -> Ite
     with child(f"{modules}.cold_process", folder / "cold", socket, *numbers, folder=code) as cold:
         print(f"writing {sizes.posts:,} posts into the cold tier", flush=True)
         cold.hear()
-        numbers = (sizes.posts, sizes.hot, sizes.dimension, sizes.newest_us)
+        numbers = (sizes.posts, sizes.hot, sizes.dimension, sizes.members, sizes.newest_us)
         with child(f"{modules}.serve_process", socket, *numbers, folder=code) as serve:
             yield Service(cold, serve, Ticker((serve, cold), sizes.writes_per_s)), serve.hear()
