@@ -101,11 +101,18 @@ class QuestionQueue:
             async with asyncio.timeout(deadline - self._clock()):
                 await waiting.place
         except TimeoutError:
+            self._forget(waiting)
             raise self._busy() from None
         except asyncio.CancelledError:
-            if waiting.place.done() and not waiting.place.cancelled() and not waiting.place.exception():
-                self._give_place_away()
+            self._forget(waiting)
             raise
+
+    def _forget(self, waiting: _Waiting) -> None:
+        """Of a client that waits no longer. It may have got a place at the same moment."""
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+        elif waiting.place.done() and not waiting.place.cancelled() and waiting.place.exception() is None:
+            self._give_place_away()
 
     def _leave(self, _: Future[T]) -> None:
         self._give_place_away()
@@ -114,7 +121,7 @@ class QuestionQueue:
         """To the question that has waited longest and can still be answered in time."""
         while self._waiting:
             waiting = self._waiting.popleft()
-            if waiting.place.done():
+            if waiting.place.cancelled():
                 continue
             if self._clock() + self._usual_s <= waiting.deadline:
                 waiting.place.set_result(None)
