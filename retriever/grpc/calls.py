@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 
@@ -12,7 +12,7 @@ from retriever.errors import RetrieverBusy
 from retriever.grpc.messages import read, write_answer, write_answers, write_status, write_vectors
 from retriever.service.problems import Trouble, trouble_of
 from retriever.service.service import Service
-from retriever.service.trace import trace_of
+from retriever.service.trace import Trace, trace_of
 from schemas.api import (
     ProblemCode,
     RetrieveBatchRequest,
@@ -95,22 +95,25 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 def _handler(call: Call) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def handle(body: bytes, context: Context) -> bytes:
-        trace = trace_of(dict(context.invocation_metadata() or ()).get)
+        trace = trace_of_call(context)
         trace.bind()
         context.set_trailing_metadata(trace.pairs())
         try:
             return await call(body, context.time_remaining())
         except Exception as error:
-            refuse(context, trouble_of(error), trace.pairs())
-            return b""
+            trouble = trouble_of(error)
+        await refuse(context, trouble, trace)
 
     return handle
 
 
-def refuse(context: Context, trouble: Trouble, trailing: list[tuple[str, str]]) -> None:
-    trailing = [*trailing, (CODE, trouble.code)]
+async def refuse(context: Context, trouble: Trouble, trace: Trace) -> NoReturn:
+    trailing = [*trace.pairs(), (CODE, trouble.code)]
     if trouble.retry_after_s is not None:
         trailing.append((RETRY_AFTER, str(math.ceil(trouble.retry_after_s * 1000))))
-    context.set_trailing_metadata(trailing)
-    context.set_code(STATUSES[trouble.code])
-    context.set_details(trouble.sentence)
+    await context.abort(STATUSES[trouble.code], trouble.sentence, tuple(trailing))
+    raise AssertionError("abort raises")
+
+
+def trace_of_call(context: Context) -> Trace:
+    return trace_of(dict(context.invocation_metadata() or ()).get)

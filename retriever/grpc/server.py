@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import SecretStr
 
 from retriever.errors import CannotListen
-from retriever.grpc.calls import SERVICE, Calls, Context, refuse
+from retriever.grpc.calls import SERVICE, Calls, Context, refuse, trace_of_call
 from retriever.service.api_key import REFUSAL, is_allowed
 from retriever.service.problems import Trouble
 from retriever.service.service import Service
@@ -30,6 +30,8 @@ HANDSHAKE_S: Final = 10.0
 IDLE_S: Final = 300.0
 """A connection without calls is closed after this time. Clients open it again when they need it."""
 _HEALTH_EVERY_S: Final = 0.2
+_KEYS: Final = ("x-api-key", "x-api-key-bin")
+"""Metadata is ASCII, except where its name ends in -bin."""
 _HEALTH: Final = f"/{health.SERVICE_NAME}/"
 
 
@@ -101,9 +103,7 @@ def options() -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", 128),
         ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_S * 1000)),
         ("grpc.max_connection_idle_ms", int(IDLE_S * 1000)),
-        # A quarter of the files that this process may open. HTTP has half of them, and the rest is for the broker, the
-        # cold tier and its own files.
-        ("grpc.max_allowed_incoming_connections", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4),
+        ("grpc.max_allowed_incoming_connections", max_connections()),
         # A client that is gone without a word, or does not read, is noticed by pings without an answer.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
@@ -113,6 +113,12 @@ def options() -> list[tuple[str, int]]:
         # Otherwise a second server could take the same port, and would get half of the calls.
         ("grpc.so_reuseport", 0),
     ]
+
+
+def max_connections() -> int:
+    """A quarter of the files that this process may open. HTTP has half of them, and the rest is for the broker, the
+    cold tier and its own files."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
 
 
 class _ApiKey(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -134,12 +140,11 @@ class _ApiKey(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _allows(self, metadata: Any) -> bool:
         pairs = [(name, value.encode() if isinstance(value, str) else value) for name, value in metadata]
         authorization = next((value for name, value in pairs if name == "authorization"), b"")
-        return is_allowed(self._key, authorization, [value for name, value in pairs if name == "x-api-key"])
+        return is_allowed(self._key, authorization, [value for name, value in pairs if name in _KEYS])
 
 
 async def _refuse_without_key(_: bytes, context: Context) -> bytes:
-    refuse(context, Trouble(ProblemCode.UNAUTHENTICATED, REFUSAL), [])
-    return b""
+    await refuse(context, Trouble(ProblemCode.UNAUTHENTICATED, REFUSAL), trace_of_call(context))
 
 
 def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
