@@ -31,6 +31,15 @@ class ColdSettings(_Settings):
     quantize: bool = True
     """Scan in int8 and score the hits again with the full vectors."""
     tombstones_kept_s: int = Field(24 * 3600, ge=1)
+    replication: int = Field(1, ge=1)
+    """How many nodes of a Qdrant cluster hold each point. This and the next two settings count when a generation's
+    collections are made; later changes have no effect on them."""
+    shards: int | None = Field(None, ge=1)
+    """Into how many shards a Qdrant cluster cuts each collection. None: one for each node."""
+    graph_m: int = Field(0, ge=0, le=512)
+    """Edges per point of the graph (HNSW) on a Qdrant server. 0: none; searches look at every point and are exact. With
+    a graph they are quicker beyond some ten million points a node, miss some of the best posts, and building it costs
+    several times the work."""
 
 
 class HotSettings(_Settings):

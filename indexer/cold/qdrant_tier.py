@@ -13,6 +13,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from indexer.cold.deadline import Deadline
+from indexer.cold.qdrant_collections import check_collection, create_collection
 from indexer.cold.qdrant_connection import connect, server_errors
 from indexer.cold.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.cold.qdrant_reads import PointHits, PointQuery, QdrantReads
@@ -202,7 +203,11 @@ class QdrantColdTier:
 
     def _upsert(self, kind: Kind, records: list[IndexRecord], condition: models.Filter, now: Micros) -> None:
         points = [to_point(record, now) for record in records]
-        self._client.upsert(self._names[kind], points, wait=True, update_filter=condition)
+        # With `wait` the server answers when every active replica has applied the write. So a search at any of them
+        # finds it, and the position may move.
+        result = self._client.upsert(self._names[kind], points, wait=True, update_filter=condition)
+        if result.status is not models.UpdateStatus.COMPLETED:
+            raise TierUnavailable(f"the Qdrant server has not applied a write yet: {result.status}")
 
     def _last_writes(self, kind: Kind, entity_ids: set[str]) -> dict[str, _LastWrite]:
         """By entity id. Entities that are not stored are left out."""
@@ -242,25 +247,12 @@ class QdrantColdTier:
                 self._collections_exist = True
 
     def _ensure_collection(self, kind: Kind) -> None:
-        name, dimension = self._names[kind], self._writer_dimension()
+        name = self._names[kind]
         if not self._client.collection_exists(name):
-            quantize = kind == "post" and self._settings.quantize
-            int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-            self._client.create_collection(
-                name,
-                vectors_config=models.VectorParams(size=dimension, distance=models.Distance.DOT),
-                # m=0, no graph: scans are exact, and building a segment costs a seventh of what it costs with a graph.
-                hnsw_config=models.HnswConfigDiff(m=0),
-                quantization_config=models.ScalarQuantization(scalar=int8) if quantize else None,
-            )
+            create_collection(self._client, name, self._writer_dimension(), self._settings, quantize=kind == "post")
         for field, schema in _INDEXES[kind].items():
             self._client.create_payload_index(name, field, schema, wait=True)
-        vectors = self._client.get_collection(name).config.params.vectors
-        if not isinstance(vectors, models.VectorParams) or vectors.size != dimension:
-            # Not TierRefused: that would blame a record and make it a dead letter.
-            raise TierUnavailable(
-                f"the collection {name} does not hold vectors of {dimension}; remove it or use another server"
-            )
+        check_collection(self._client, name, self._writer_dimension(), self._settings)
 
     def _writer_dimension(self) -> int:
         if self._dimension is None:
