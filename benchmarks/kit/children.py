@@ -47,6 +47,11 @@ class Child:
         self.tell(*words)
         return self.hear()
 
+    def cpu_s(self) -> float:
+        """CPU time since its start."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """The process does not run at all, as on a machine that hangs."""

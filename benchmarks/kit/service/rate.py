@@ -50,12 +50,15 @@ class Contest(NamedTuple):
     """So many questions at the same time to today's service."""
     seconds: float
 
-    def round(self, answers: list[Answer]) -> Rates:
-        """Adds today's answers to `answers`. The parts alternate, so that a slower or faster machine meanwhile affects
-        all of them."""
+    def round(self, answers: list[Answer], cpu_s: list[tuple[float, float]]) -> Rates:
+        """Adds today's answers for 2,000 posts to `answers`, and to `cpu_s` what they cost in both processes. The parts
+        alternate, so that a slower or faster machine meanwhile affects all of them."""
         before = self.before.run(self.seconds)
         flat = float(self.flat.ask(K, self.seconds / 2))
+        serve, cold = self.now.service.serve, self.now.service.cold
+        serve_s, cold_s = serve.cpu_s(), cold.cpu_s()
         now = self.now.run(self.seconds, self.at_once, k=K)
+        cpu_s.append((serve.cpu_s() - serve_s, cold.cpu_s() - cold_s))
         flat_small_k = float(self.flat.ask(SMALL_K, self.seconds / 2))
         small_k = self.now.run(self.seconds, self.at_once, k=SMALL_K)
         answers += now
@@ -78,9 +81,15 @@ def measure_rates(these: Contest, rounds: int) -> list[Figure]:
     these.before.run(these.seconds / 2)
     these.now.samples.clear()
     answers: list[Answer] = []
-    rates = [these.round(answers) for _ in range(rounds)]
+    cpu_s: list[tuple[float, float]] = []
+    rates = [these.round(answers, cpu_s) for _ in range(rounds)]
     _check_samples(these.now.samples)
-    return _figures(rates, answers, these.at_once)
+    serve_ms, cold_ms = (sum(column) / len(answers) * 1e3 for column in zip(*cpu_s, strict=True))
+    return [
+        *_figures(rates, answers, these.at_once),
+        Figure("at this rate: CPU of the retriever's process, ms an answer", serve_ms),
+        Figure("at this rate: CPU of the cold tier's process, ms an answer", cold_ms),
+    ]
 
 
 def _check_samples(samples: list[bytes]) -> None:
