@@ -45,6 +45,8 @@ class ServeSettings(BaseModel):
     34 kB, and their ids as much again if few members share them. 0: none are kept."""
     url: str | None = None
     """The retriever that the commands ask. None: the one of this data folder."""
+    grpc_url: str | None = None
+    """Where the retriever at `url` listens for gRPC. None: at the port after that of `url`."""
     ca_file: Path | None = None
     """PEM of the authority that signed the certificate of the retriever at `url`. None: those this machine trusts."""
 

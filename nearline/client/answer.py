@@ -18,6 +18,9 @@ class Reason(NamedTuple):
     detail: str
     """One sentence for people."""
 
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -42,8 +45,8 @@ class Answer:
 
     @property
     def counts(self) -> dict[Tier, int]:
-        """How many candidates each tier gave. Tiers without any are left out."""
-        return dict(Counter(self.tiers))
+        """How many candidates each tier gave."""
+        return {"hot": 0, "cold": 0, "trending": 0, **Counter(self.tiers)}
 
 
 class PostVector(NamedTuple):

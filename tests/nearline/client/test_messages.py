@@ -117,7 +117,7 @@ def test_an_answer_has_all_that_the_message_has() -> None:
     assert answer.created_at == (datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, 0, 0, 0, 1, UTC))
     assert (answer.generation, answer.partial, answer.request_id) == ("g", True, "r")
     assert answer.timings_ms == {"total": 1.5}
-    assert answer.counts == {"hot": 1, "trending": 1}
+    assert answer.counts == {"hot": 1, "cold": 0, "trending": 1}
 
 
 def test_columns_that_were_not_asked_for_are_none_and_those_that_were_may_be_empty() -> None:
