@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from indexer.brute_force import BruteColdTier
+from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import Filters, HotRecord, HotTier, IndexRecord
@@ -293,5 +294,14 @@ def _small_margins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest_search, "HOT_MARGIN", 0)
 
 
-class TestPlainHotTier(RetrieverOverALog.TestCase):
-    settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+class RetrieverOverTheRealHotTier(RetrieverOverALog):
+    def new_hot_tier(self, ids: IdTable) -> HotTier:
+        return MatrixHotTier(DIMENSION, HotSettings(window_s=WINDOW_S, capacity=CAPACITY, device="cpu"), ids)
+
+
+class TestPlainHotTier(RetrieverOverALog.TestCase):  # type: ignore[name-defined,misc]
+    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class TestRealHotTier(RetrieverOverTheRealHotTier.TestCase):  # type: ignore[name-defined,misc]
+    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
