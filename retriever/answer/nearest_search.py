@@ -30,7 +30,10 @@ COLD_MARGIN: Final = 96
 HOT_MARGIN: Final = 32
 """Beyond k. A cold tier that has read a little further than the hot feed takes the place of some hits."""
 MAX_LIMIT: Final = 4096
-_MIN_HOT_S: Final = 0.005
+_HOT_SEARCHES: Final = 3
+"""So many typical searches a question waits for at most: one that runs, its own, and one more for safety."""
+_REST_S: Final = 0.02
+"""For the merge, and for whoever sends the answer."""
 
 _TOO_MANY_CHANGED: Final = Reason(
     Code.COLD_BEHIND, "so many posts have changed lately that the cold tier may have better ones than it was asked for"
@@ -132,8 +135,8 @@ class NearestSearch:
     def _wait_for_cold(self, search: _Search, job: ColdJob) -> None:
         """Leaves the hot search enough time. If a second question to the cold tier fails, its first answer stays."""
         inquiry = search.inquiry
-        hot_s = 0.0 if search.hot_failed else 2 * self._hot.typical_s + _MIN_HOT_S
-        hot_s = min(hot_s, inquiry.question.timeout_s / 2)
+        hot_s = 0.0 if search.hot_failed else _HOT_SEARCHES * self._hot.typical_s
+        hot_s = min(hot_s + _REST_S, inquiry.question.timeout_s / 2)
         try:
             with inquiry.builder.step("cold"):
                 search.cold = self._cold.wait(job, inquiry.deadline_s - hot_s)
