@@ -13,7 +13,7 @@ import grpc
 from nearline.client.question import Trace
 from retriever.errors import BadCertificate, NotAllowed, RequestRefused
 
-Metadata = tuple[tuple[str, str], ...]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 """64 answers of 2,048 candidates with ids of 256 bytes are 34 MB."""
@@ -114,9 +114,10 @@ def key_metadata(api_key: str | None) -> Metadata:
     """Raises NotAllowed for a key that cannot be sent. gRPC would refuse it too, but its error would show the key."""
     if api_key is None:
         return ()
-    if not api_key or not api_key.isascii() or not api_key.isprintable():
-        raise NotAllowed("the API key is empty or holds a character that gRPC cannot carry, such as a line end")
-    return (("x-api-key", api_key),)
+    if not api_key or not api_key.isprintable():
+        raise NotAllowed("the API key is empty or holds a character that no key has, such as a line end")
+    # Metadata is ASCII, except where its name ends in -bin.
+    return (("x-api-key", api_key),) if api_key.isascii() else (("x-api-key-bin", api_key.encode()),)
 
 
 def trace_metadata(trace: Trace) -> Metadata:

@@ -319,7 +319,7 @@ def test_an_address_may_be_written_as_a_url(make: type[Client], stand_in: StandI
         assert client.retrieve(member_id="m").generation == "g"
 
 
-@pytest.mark.parametrize("key", ["", "top-secret\n", "top-\rsecret", "top-secret\x00", "top-sécret"])
+@pytest.mark.parametrize("key", ["", "top-secret\n", "top-\rsecret", "top-secret\x00"])
 def test_a_key_that_cannot_be_sent_is_not_printed(make: type[Client], key: str) -> None:
     with pytest.raises(NotAllowed, match="API key") as caught:
         make("localhost:1", api_key=key)

@@ -115,6 +115,16 @@ def test_the_wrong_key_is_not_allowed_but_health_needs_none(make: type[Client], 
             assert client.ready(timeout_s=TIMEOUT_S)
 
 
+def test_a_key_may_have_any_letter(make: type[Client]) -> None:
+    retriever = RetrieverSetup()
+    retriever.in_cold(asking_member("m"), scored_post("a", 0.9))
+    with Served(retriever, api_key=SecretStr("schlüssel")) as service:
+        with make(service.grpc, api_key="schlüssel", timeout_s=TIMEOUT_S) as client:
+            assert client.retrieve(member_id="m").post_ids == ("a",)
+        with make(service.grpc, api_key="schlussel", timeout_s=TIMEOUT_S) as client, pytest.raises(NotAllowed):
+            client.retrieve(member_id="m")
+
+
 def test_ready_follows_the_retriever(client: Client, served: tuple[Served, Path]) -> None:
     served[0].retriever.feed_problem = Reason(Code.HOT_CATCHING_UP, "5 records to go")
     try:
