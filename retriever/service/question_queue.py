@@ -72,9 +72,9 @@ class QuestionQueue:
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda done: _call_in(loop, self._leave, done))
         result = asyncio.wrap_future(future)
+        result.add_done_callback(_look_at_error)  # the client may go before its work fails
         done, _ = await asyncio.wait((result,), timeout=deadline - self._clock())
         if not done:
-            result.add_done_callback(_look_at_error)
             raise DeadlineExceeded("there is no answer within timeout_ms", code=ProblemCode.DEADLINE_EXCEEDED)
         return result.result()
 

@@ -2,6 +2,7 @@
 where the usual time of an answer matters."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever.errors import DeadlineExceeded, RetrieverBusy
+from retriever.errors import DeadlineExceeded, RetrieverBusy, RetrieverUnavailable
 from retriever.service.question_queue import QuestionQueue
 
 LONG_S = 30.0
@@ -215,6 +216,38 @@ def test_no_time_is_no_answer() -> None:
                     await queue.run(lambda left_s: left_s, within_s)
 
     run(scenario)
+
+
+def test_work_that_fails_when_its_client_is_gone_is_no_unseen_error() -> None:
+    """asyncio would log it with a traceback, one for each client that gave up."""
+    unseen: list[dict[str, object]] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        gate, ended = Event(), Event()
+
+        def work(_: float) -> int:
+            try:
+                assert gate.wait(LONG_S)
+                raise RetrieverUnavailable("no tier answers")
+            finally:
+                ended.set()
+
+        with closing(QuestionQueue(1, 1)) as queue:
+            task = asyncio.create_task(queue.run(work, LONG_S))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            gate.set()
+            await until(ended.is_set)
+            # It waits until the place is free, and by then the loop has seen the end of the work.
+            assert await queue.run(lambda _: 1, LONG_S) == 1
+        del task
+        gc.collect()
+
+    run(scenario)
+    assert unseen == []
 
 
 @given(
