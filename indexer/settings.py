@@ -44,9 +44,17 @@ class ColdSettings(_Settings):
 
 class HotSettings(_Settings):
     window_s: float = Field(48 * 3600.0, gt=0)
+    """The hot tier holds the posts that changed within this time. inf: all posts. Then the cold tier is not asked, as
+    long as they fit."""
     capacity: int = Field(200_000, ge=1)
     """How many posts fit. 200,000 posts of 128 dimensions take 100 MB."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N. auto: a GPU if there is one."""
     threads: int = Field(1, ge=1)
     """How many threads one search uses on a CPU."""
+    stale_after_s: float = Field(10.0, ge=2)
+    """If the hot feed has not reached the end of the topic for so long, answers are partial. The end is asked for about
+    each second."""
+    snapshot_every_s: float | None = Field(300.0, ge=1)
+    """The hot tier is written to disk this often, so that a restart takes seconds. Written more often if
+    `kafka.erase_within_s` demands it. None: never; the next start reads the topic."""

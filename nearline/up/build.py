@@ -21,7 +21,7 @@ import structlog
 from encoders.package.model_package import ModelPackage
 from indexer.devices import check_presence
 from indexer.errors import TierUnavailable
-from indexer.tiers import ColdReader, ColdTier, HotTier
+from indexer.tiers import ColdReader, ColdTier, Offsets
 from nearline.errors import BadSettings
 from nearline.settings.settings import Settings
 from nearline.up.cold_socket import cold_socket
@@ -32,8 +32,6 @@ from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
     from indexer.cold.edge_tier import EdgeColdTier
-    from retriever.feed.hot_feed import HotFeed
-    from retriever.feed.trending_lists import TrendingLists
     from streams.index.loop import IndexLoop
 
 log = structlog.get_logger(__name__)
@@ -216,10 +214,10 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     from indexer.id_table import IdTable
     from nearline.ask.status import read_status
     from nearline.ask.status_sources import sources_of_serve
+    from nearline.up.feeds import new_feeds
     from nearline.up.metrics import withdraw
     from retriever.answer.retriever import Retriever
     from retriever.answer.warming_encoder import WarmingEncoder
-    from retriever.feed.member_store import MemberStore
     from retriever.feed.trending_lists import TrendingLists
     from retriever.serving import Addresses, serve
     from streams.kafka.periodic import repeating
@@ -229,24 +227,27 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     package = ModelPackage.read(settings.package_folder)
     ids, trending = IdTable(), TrendingLists()
     hot = MatrixHotTier(package.dimension, settings.hot, ids)
-    feed = _hot_feed(settings, package, hot, trending)
-    members = MemberStore(100_000, package.dimension, indexed=dict, feed_problem=lambda: feed.problem)
+    feeds = new_feeds(settings, package, hot, trending)
     encoder = WarmingEncoder(lambda: _query_encoder(settings, package))
-    cold = GuardedColdReader(_cold_reader(settings, package))
+
+    def new_cold() -> ColdReader:
+        return _cold_reader(settings, package, feeds.index_position.posts)
+
+    cold = GuardedColdReader(new_cold())
     retriever = Retriever(
         package.generation,
         package.dimension,
         cold,
         hot,
         ids=ids,
-        members=members,
+        members=feeds.members,
         encoder=encoder,
         trending=trending,
-        feed_problem=lambda: feed.problem,
+        feed_problem=lambda: feeds.hot.problem,
         cold_refuses=cold.refuses,
         kept_bytes=settings.serve.kept_mb * 1024 * 1024,
     )
-    sources = sources_of_serve(settings, retriever, feed, lambda: closing(_cold_reader(settings, package)))
+    sources = sources_of_serve(settings, retriever, feeds.hot, lambda: closing(new_cold()))
 
     def on_listening(addresses: Addresses) -> None:
         log.info("listening", url=addresses.url, grpc=addresses.grpc)
@@ -256,14 +257,10 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     def run(stop: Event) -> None:
         with closing(cold), closing(retriever):
             encoder.start()
-            feed.start()
-            with (
-                closing(feed),
-                repeating("tidying", _TIDY_EVERY_S, retriever.tidy),
-            ):
+            with feeds.running(), repeating("tidying", _TIDY_EVERY_S, retriever.tidy):
                 serve(
                     retriever,
-                    feed,
+                    feeds.hot,
                     lambda: read_status(sources),
                     settings.serve,
                     on_listening=on_listening,
@@ -282,17 +279,6 @@ def _announce_serve(settings: Settings, url: str) -> None:
     announce(SERVE, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
 
 
-def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending: "TrendingLists") -> "HotFeed":
-    from confluent_kafka import Consumer
-
-    from retriever.feed.hot_feed import CONSUMER_OVERRIDES, HotFeed
-    from streams.kafka.clients import consumer_config
-
-    # The client demands the name of a group, but this consumer never joins the group and commits nothing.
-    config = consumer_config(settings.kafka, "hot-feed", **CONSUMER_OVERRIDES)
-    return HotFeed(lambda: Consumer(config), package.generation, hot, trending, window_s=settings.hot.window_s)
-
-
 def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
     from encoders.encoder import Encoder
 
@@ -303,13 +289,14 @@ def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
     return encoder
 
 
-def _cold_reader(settings: Settings, package: ModelPackage) -> ColdReader:
-    """The cold tier for every process except `cold`, which owns it."""
+def _cold_reader(settings: Settings, package: ModelPackage, position: Callable[[], Offsets]) -> ColdReader:
+    """The cold tier for every process except `cold`, which owns it. `position` says how far the index stage is: a
+    server does not know that itself."""
     if settings.cold.url is not None:
         from indexer.cold.qdrant_tier import QdrantColdTier
 
         # Without a dimension it makes no collections, so that no call takes longer than its deadline.
-        return QdrantColdTier(settings.cold, package.generation)
+        return QdrantColdTier(settings.cold, package.generation, position=position)
     from indexer.cold.socket_client import RemoteColdTier
 
     return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)

@@ -1,8 +1,10 @@
 """The hot feed on a real broker: what it takes, when it says that it has caught up, and what it survives."""
 
+import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from threading import Event, Thread
 from typing import Any
 
 import msgspec
@@ -12,8 +14,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from structlog.testing import capture_logs
 
-from retriever.feed.hot_feed import CONSUMER_OVERRIDES, HotFeed
+from indexer.id_table import IdTable
+from indexer.settings import HotSettings
+from indexer.tiers import HotRecord
+from retriever.feed import offsets as feed_offsets
+from retriever.feed.follower import CONSUMER_OVERRIDES
+from retriever.feed.hot_feed import HotFeed
+from retriever.feed.offsets import Place, PlaceOffsets
 from retriever.feed.trending_lists import TrendingLists
+from retriever.reasons import Code, Reason
 from schemas import topics
 from schemas.embeddings import PostEmbedding, encode_embedding, pack_vector
 from schemas.ids import Generation, Micros, PostId
@@ -22,8 +31,10 @@ from schemas.trending import TrendingEntry, TrendingList, encode_trending
 from streams.kafka.clients import admin, consumer_config, producer_config
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
+from tests.kit.brute_hot_tier import BruteHotTier
+from tests.kit.data.embeddings import DIMENSION
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.retrievers import NOW_S, WINDOW_S, FallibleTier, new_hot_tier, scored_post, vector_with
+from tests.kit.retrievers import NOW_S, WINDOW_S, FallibleTier, scored_post, vector_with
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -39,7 +50,9 @@ class Feeding:
         self.generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
         self.topic = topics.post_embeddings(self.generation)
         self.now_s = float(NOW_S)
-        self.hot = FallibleTier(new_hot_tier(lambda: self.now_s))
+        self.window_s = WINDOW_S
+        self.stale_after_s = 30.0
+        self.hot = FallibleTier(BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S), IdTable()))
         self.trending = TrendingLists()
         self.producer = Producer(producer_config(self.kafka))
         self._feeds = ExitStack()
@@ -56,7 +69,8 @@ class Feeding:
             self.generation,
             self.hot,
             self.trending,
-            window_s=WINDOW_S,
+            window_s=self.window_s,
+            stale_after_s=self.stale_after_s,
             clock=lambda: self.now_s,
         )
         feed.start()
@@ -75,6 +89,9 @@ class Feeding:
                 self.topic, encode_embedding(embedding), embedding.post_id, timestamp=timestamp, **over
             )
         assert self.producer.flush(30) == 0
+
+    def floor(self) -> dict[int, int]:
+        return dict(self.hot.floor())
 
     def live(self) -> list[str]:
         return sorted(stored.post_id for stored in self.hot.scroll_posts())
@@ -95,6 +112,12 @@ class Feeding:
 @pytest.fixture
 def feeding(clean_topics: RunningBroker) -> Iterator[Feeding]:
     yield from _feeding(clean_topics)
+
+
+@pytest.fixture
+def stoppable(fresh_broker: RunningBroker) -> Iterator[Feeding]:
+    """On a broker that the test may stop."""
+    yield from _feeding(fresh_broker)
 
 
 def _feeding(running: RunningBroker) -> Iterator[Feeding]:
@@ -135,25 +158,67 @@ def test_only_committed_records_count_and_control_records_are_passed(feeding: Fe
     feeding.producer = plain
 
 
-def test_it_begins_where_the_window_begins(feeding: Feeding) -> None:
-    day_s = 24 * 3600.0
-    feeding.send(scored_post("old", age_s=WINDOW_S + 2 * day_s), age_s=WINDOW_S + 2 * day_s, partition=0)
-    feeding.send(scored_post("dated-ahead", age_s=WINDOW_S - 10), age_s=WINDOW_S + day_s - 20, partition=0)
-    feeding.send(scored_post("old-but-sent-late", age_s=WINDOW_S + 60), age_s=0, partition=0)
-    read: list[Sequence[PostEmbedding]] = []
-    upsert = feeding.hot.tier.upsert
-    feeding.hot.tier.upsert = lambda embeddings: (read.append(embeddings), upsert(embeddings))
+def test_it_begins_where_the_window_begins_and_says_so(feeding: Feeding) -> None:
+    """By the time of the record, however old the post is."""
+    feeding.send(scored_post("a"), scored_post("b"), age_s=WINDOW_S + 10, partition=0)
+    feeding.send(scored_post("c", age_s=3 * WINDOW_S), age_s=WINDOW_S - 10, partition=0)
+    feeding.send(scored_post("d"), age_s=WINDOW_S + 10, partition=1)
     feeding.caught_up()
-    assert feeding.live() == ["dated-ahead"]
-    assert {embedding.post_id for batch in read for embedding in batch} == {"dated-ahead", "old-but-sent-late"}
+    assert feeding.live() == ["c"]
+    assert feeding.floor() == {0: 2, 1: 1}
 
 
-def test_posts_older_than_the_window_are_expired(feeding: Feeding) -> None:
-    feeding.send(scored_post("a", age_s=WINDOW_S - 10), scored_post("b", age_s=0))
+def test_the_floor_of_a_topic_that_is_younger_than_the_window_is_its_start(feeding: Feeding) -> None:
+    feeding.send(scored_post("a"), age_s=WINDOW_S - 10, partition=0)
+    feeding.caught_up()
+    assert feeding.floor() == {0: 0, 1: 0}
+
+
+def test_an_endless_window_begins_at_the_start(feeding: Feeding) -> None:
+    feeding.window_s = math.inf
+    feeding.hot.tier = BruteHotTier(DIMENSION, HotSettings(window_s=math.inf), IdTable())
+    feeding.send(scored_post("a"), age_s=30 * WINDOW_S, partition=0)
+    feeding.caught_up()
+    assert feeding.live() == ["a"]
+    assert feeding.floor() == {0: 0, 1: 0}
+
+
+def test_the_floor_is_the_start_also_where_the_first_records_are_gone(feeding: Feeding) -> None:
+    _allow_deletes(feeding.kafka, feeding.topic)
+    feeding.send(scored_post("a"), scored_post("b"), partition=0)
+    _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 1))
+    feeding.caught_up()
+    assert feeding.live() == ["b"]
+    assert feeding.floor() == {0: 0, 1: 0}
+
+
+def test_records_carry_their_place_and_time(feeding: Feeding) -> None:
+    records: list[HotRecord] = []
+    apply = feeding.hot.tier.apply
+
+    def recorded(batch: Sequence[HotRecord]) -> int:
+        records.extend(batch)
+        return int(apply(batch))
+
+    feeding.hot.tier.apply = recorded
+    feeding.send(scored_post("a"), scored_post("b"), age_s=20, partition=1)
+    feeding.send(scored_post("c"), age_s=-3600, partition=1)
+    feeding.caught_up()
+    assert [record[1:] for record in records] == [
+        (1, 0, (NOW_S - 20) * 1_000_000),
+        (1, 1, (NOW_S - 20) * 1_000_000),
+        (1, 2, NOW_S * 1_000_000),
+    ], "a time that lies ahead counts as now"
+
+
+def test_records_older_than_the_window_are_expired(feeding: Feeding) -> None:
+    feeding.send(scored_post("a"), age_s=WINDOW_S - 10, partition=0)
+    feeding.send(scored_post("b"), partition=0)
     feeding.caught_up()
     assert feeding.live() == ["a", "b"]
     feeding.now_s += 11
     feeding.until_live("b")
+    assert feeding.floor() == {0: 1, 1: 0}
 
 
 def test_records_that_become_dead_letters_are_counted_and_left_out(feeding: Feeding) -> None:
@@ -168,7 +233,7 @@ def test_records_that_become_dead_letters_are_counted_and_left_out(feeding: Feed
     feeding.send(msgspec.structs.replace(scored_post("b", revision=2, deleted=True), vector=pack_vector(2 * whole)))
     feed = feeding.caught_up()
     assert feeding.live() == ["a"]
-    assert feeding.hot.revisions([PostId("a")]) == [1]
+    assert [post.revision for post in feeding.hot.posts([PostId("a")])] == [1]
     assert feed.skipped_records == 2 * PARTITIONS + 5
     assert feed.progress().positions == feeding.ends()
 
@@ -213,7 +278,9 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(clean_topics: RunningBroker
             feed = feeding.start()
             until(lambda: bool(logs), "the feed to log what is missing")
         assert "Unknown topic" in logs[0]["error"]
-        assert feed.problem == "the hot feed has not begun to read; the log of the retriever says why"
+        assert feed.problem == Reason(
+            Code.HOT_CATCHING_UP, "the hot feed has not begun to read; the log of the retriever says why"
+        )
         assert feed.progress().positions == {}
         feeding.create_topics()
         until(lambda: feed.problem is None, "the feed to catch up")
@@ -223,7 +290,7 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(clean_topics: RunningBroker
 
 def test_a_tier_that_fails_costs_no_record(feeding: Feeding) -> None:
     feed = feeding.caught_up()
-    feeding.hot.fails = "upsert"
+    feeding.hot.fails = "apply"
     feeding.send(scored_post("a"), scored_post("b"), scored_post("c"))
     until(lambda: feeding.hot.failures > 1, "the feed to meet the failure, and once more")
     assert set(feed.progress().positions.values()) == {0}
@@ -231,17 +298,51 @@ def test_a_tier_that_fails_costs_no_record(feeding: Feeding) -> None:
     feeding.until_live("a", "b", "c")
 
 
-def test_records_deleted_under_it_make_it_start_again(feeding: Feeding) -> None:
+def test_records_deleted_under_it_make_it_begin_that_partition_anew(feeding: Feeding) -> None:
+    """What it holds of that partition may be outdated: the record that deleted it may be gone."""
     _allow_deletes(feeding.kafka, feeding.topic)
     feeding.send(scored_post("a"), partition=0)
-    feeding.caught_up()
-    feeding.hot.fails = "upsert"
+    feeding.send(scored_post("z"), partition=1)
+    feed = feeding.caught_up()
+    feeding.hot.fails = "apply"
     feeding.send(scored_post("b"), partition=0)
     feeding.send(scored_post("c"), partition=1)
     _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 2))
     feeding.send(scored_post("d"), partition=0)
+    problems = _collected(lambda: feed.problem)
     feeding.hot.fails = False
-    feeding.until_live("a", "c", "d")
+    feeding.until_live("c", "d", "z")
+    assert feeding.floor() == {0: 0, 1: 0}, "all that is left of the topic is held"
+    until(lambda: feed.problem is None, "the feed to catch up again")
+    assert Code.HOT_CATCHING_UP in {problem.code for problem in problems() if problem is not None}
+
+
+def assert_behind(feed: HotFeed, sentence_ends: str) -> None:
+    problem = feed.problem
+    assert problem is not None
+    assert problem.code == Code.HOT_BEHIND
+    assert problem.detail.startswith("the hot feed has been behind the topic for ")
+    assert problem.detail.endswith(sentence_ends)
+
+
+def _collected(ask: Callable[[], Reason | None]) -> Callable[[], list[Reason | None]]:
+    """Asks again and again in a thread, until the result is called: that returns all answers."""
+    answers: list[Reason | None] = []
+    stop = Event()
+
+    def run() -> None:
+        while not stop.wait(0.01):
+            answers.append(ask())
+
+    thread = Thread(target=run)
+    thread.start()
+
+    def end() -> list[Reason | None]:
+        stop.set()
+        thread.join()
+        return answers
+
+    return end
 
 
 def _allow_deletes(kafka: KafkaSettings, topic: str) -> None:
@@ -260,14 +361,58 @@ def _delete_before(kafka: KafkaSettings, place: TopicPartition) -> None:
     client.delete_records([place])[place].result(20)
 
 
-def test_it_outlives_the_broker(fresh_broker: RunningBroker) -> None:
-    for feeding in _feeding(fresh_broker):
-        feeding.send(scored_post("a"), scored_post("old", age_s=WINDOW_S - 10))
-        feed = feeding.caught_up()
-        fresh_broker.kill()
-        feeding.now_s += 11
-        feeding.until_live("a")
-        fresh_broker.start()
-        feeding.send(scored_post("b"))
-        feeding.until_live("a", "b")
-        assert feed.problem is None
+def test_it_outlives_the_broker(stoppable: Feeding, fresh_broker: RunningBroker) -> None:
+    stoppable.send(scored_post("old"), age_s=WINDOW_S - 10, partition=0)
+    stoppable.send(scored_post("a"), partition=0)
+    feed = stoppable.caught_up()
+    fresh_broker.kill()
+    stoppable.now_s += 11
+    stoppable.until_live("a")
+    fresh_broker.start()
+    stoppable.send(scored_post("b"))
+    stoppable.until_live("a", "b")
+    until(lambda: feed.problem is None, "the feed to follow again")
+
+
+def test_a_broker_that_answers_no_more_is_noticed_by_the_clock(stoppable: Feeding, fresh_broker: RunningBroker) -> None:
+    stoppable.stale_after_s = 2.5
+    feed = stoppable.caught_up()
+    process = fresh_broker.embedded.running()
+    assert process is not None
+    process.suspend()
+    try:
+        until(lambda: feed.problem is not None, "the feed to notice")
+        assert_behind(feed, "the broker does not answer")
+    finally:
+        process.resume()
+    until(lambda: feed.problem is None, "the feed to follow again")
+
+
+def test_a_tier_that_hangs_is_noticed_by_the_clock(feeding: Feeding) -> None:
+    """The feed's thread is stuck in a call meanwhile."""
+    feeding.stale_after_s = 2.5
+    feed = feeding.caught_up()
+    apply, goes_on = feeding.hot.tier.apply, Event()
+    feeding.hot.tier.apply = lambda batch: (goes_on.wait(), apply(batch))
+    feeding.send(scored_post("a"))
+    until(lambda: feed.problem is not None, "the feed to notice")
+    assert_behind(feed, "records to go")
+    goes_on.set()
+    until(lambda: feed.problem is None, "the feed to follow again")
+
+
+def test_an_idle_topic_is_not_behind(feeding: Feeding, monkeypatch: pytest.MonkeyPatch) -> None:
+    feeding.stale_after_s = 2.5
+    feeding.send(scored_post("a"))
+    feed = feeding.caught_up()
+    problems = _collected(lambda: feed.problem)
+    asked: list[None] = []
+    ends = feed_offsets.ends
+
+    def counted(consumer: Consumer, places: Iterable[Place]) -> PlaceOffsets:
+        asked.append(None)
+        return ends(consumer, places)
+
+    monkeypatch.setattr(feed_offsets, "ends", counted)
+    until(lambda: len(asked) > 2 * feeding.stale_after_s, "twice the time after which it would be behind")
+    assert set(problems()) == {None}

@@ -66,13 +66,13 @@ def stored(
 
 def test_a_member_is_given_back_whole(setup: Setup) -> None:
     vector = vectors(1, seed=7)[0]
-    setup.apply(member_embedding("a", 3, vector=vector, acted=["p1", "ü"], hidden=["p2"]), first=100)
+    setup.apply(member_embedding("a", 3, vector=vector, acted=["p1", "ü"], hidden=["p2"], seen=["p3"]), first=100)
     lookup = setup.store.find(A)
     assert lookup.is_sure
     assert lookup.member is not None
     member = lookup.member
     assert (member.member_id, member.revision, member.deleted) == ("a", 3, False)
-    assert (member.acted, member.hidden) == (["p1", "ü"], ["p2"])
+    assert (member.acted, member.hidden, member.seen) == (["p1", "ü"], ["p2"], ["p3"])
     np.testing.assert_array_equal(member.vector, vector)
 
 

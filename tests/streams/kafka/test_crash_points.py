@@ -64,8 +64,8 @@ NEEDLESS = {
         "streams.trending.stage._write_lists: send",
     },
     "nothing of it outlives the process": {
-        "retriever.feed.hot_feed._apply: put",
-        "retriever.feed.hot_feed._upsert: upsert",
+        "retriever.feed.hot_feed._take_trending: put",
+        "retriever.feed.member_store._put: put",
         "indexer.hot.tier._apply_step: write",
         "indexer.hot.tier.apply: remove",
         "indexer.hot.change_order._pop: remove",
