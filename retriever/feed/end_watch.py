@@ -99,7 +99,7 @@ class EndWatch:
 
     def _left(self) -> str:
         if self._newest is None or self._clock() - self._newest.asked_at_s > self._stale_after_s:
-            return "the broker does not answer"
+            return "it cannot read now"
         records = sum(max(end - self._offset(place), 0) for place, end in self._newest.ends.items())
         return f"{records} records to go"
 

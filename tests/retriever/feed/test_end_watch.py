@@ -79,7 +79,7 @@ def test_without_answers_it_falls_behind_by_the_clock(watched: Watched) -> None:
     assert watched.code() is None
     watched.now_s += 1
     assert watched.code() == Code.HOT_BEHIND
-    assert watched.sentence() == "the hot feed has been behind the topic for 11 s, the broker does not answer"
+    assert watched.sentence() == "the hot feed has been behind the topic for 11 s, it cannot read now"
 
 
 def test_an_idle_topic_stays_whole_while_the_broker_answers(watched: Watched) -> None:
