@@ -1,5 +1,6 @@
 """A client in another language, made from the committed proto alone by stock tools, gets what HTTP gives."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ K = 2000
 
 
 @pytest.mark.broker  # Java and Maven, as the broker
+@pytest.mark.skipif(shutil.which("javac") is None, reason="needs a JDK; the broker is content with a JRE")
 def test_a_client_in_java_gets_the_same_candidates_as_http(tmp_path: Path) -> None:
     stranger = Stranger(tmp_path)
     retriever = RetrieverSetup()
