@@ -7,9 +7,10 @@ whoever got it a moment ago can still ask for its id.
 
 import threading
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ _SHARD_MASK: Final = _NUM_SHARDS - 1
 _STEP: Final = 256
 """Ids that are looked up before other threads may go on: about 0.1 ms."""
 _FIRST_SIZE: Final = 1024
+_BLOCK_BITS: Final = 20
+_BLOCK: Final = 1 << _BLOCK_BITS
 _FREE: Final = -1
 """The time of release of a number that is free."""
 
@@ -38,19 +41,22 @@ class IdTable:
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._shards: list[dict[str, int]] = [{} for _ in range(_NUM_SHARDS)]
-        self._ids: list[PostId] = []
-        """By number. The id of a number that is free is empty."""
+        self._num_numbers = 0
+        """How many numbers were ever given out, the free ones included."""
+        self._blocks: list[npt.NDArray[np.object_]] = []
+        """The ids by number, None for a number that is free. Arrays, because Python's garbage collector looks at every
+        element of a list: 100 ms for ten million."""
         self._references: npt.NDArray[np.int32] = np.zeros(_FIRST_SIZE, np.int32)
         """By number."""
         self._released: deque[tuple[int, Numbers]] = deque()
         """Numbers that had no references left, after the time when that was. Some may have new ones, or may be in here
         once more, later."""
         self._released_at_s: npt.NDArray[np.int32] = np.zeros(_FIRST_SIZE, np.int32)
-        self._free: list[int] = []
+        self._free = array("i")
 
     def __len__(self) -> int:
         """How many ids have a number."""
-        return len(self._ids) - len(self._free)
+        return self._num_numbers - len(self._free)
 
     def intern(self, ids: Sequence[str]) -> Numbers:
         """The numbers of the ids, with one more reference for each. An id without a number gets one."""
@@ -70,7 +76,13 @@ class IdTable:
 
     def ids(self, numbers: Numbers) -> list[PostId]:
         """The ids of the numbers. Waits for no other thread."""
-        return list(map(self._ids.__getitem__, numbers.tolist()))
+        if len(self._blocks) == 1:
+            return cast(list[PostId], self._blocks[0][numbers].tolist())
+        ids = np.empty(len(numbers), np.object_)
+        for block in np.unique(numbers >> _BLOCK_BITS).tolist():
+            own = np.flatnonzero(numbers >> _BLOCK_BITS == block)
+            ids[own] = self._blocks[block][numbers[own] & (_BLOCK - 1)]
+        return cast(list[PostId], ids.tolist())
 
     def _intern_step(self, ids: Sequence[str]) -> Numbers:
         with self._lock:
@@ -87,16 +99,18 @@ class IdTable:
             return number
         if self._free:
             number = self._free.pop()
-            self._ids[number] = PostId(post_id)
         else:
-            number = len(self._ids)
-            self._ids.append(PostId(post_id))
+            number = self._num_numbers
+            self._num_numbers += 1
+            if number >> _BLOCK_BITS == len(self._blocks):
+                self._blocks.append(np.empty(_BLOCK, np.object_))
+        self._blocks[number >> _BLOCK_BITS][number & (_BLOCK - 1)] = post_id
         shard[post_id] = number
         return number
 
     def _make_room(self) -> None:
         size = len(self._references)
-        if len(self._ids) > size:
+        if self._num_numbers > size:
             self._references = np.concatenate([self._references, np.zeros(size, np.int32)])
             self._released_at_s = np.concatenate([self._released_at_s, np.zeros(size, np.int32)])
 
@@ -122,8 +136,9 @@ class IdTable:
             released_at_s, numbers = self._released.popleft()
             since_then = (self._references[numbers] == 0) & (self._released_at_s[numbers] == released_at_s)
             for number in numbers[since_then].tolist():
-                post_id = self._ids[number]
+                block, row = self._blocks[number >> _BLOCK_BITS], number & (_BLOCK - 1)
+                post_id = block[row]
                 del self._shards[hash(post_id) & _SHARD_MASK][post_id]
-                self._ids[number] = PostId("")
+                block[row] = None
                 self._released_at_s[number] = _FREE
                 self._free.append(number)

@@ -24,7 +24,8 @@ from indexer.id_table import IdTable
 from indexer.string_codes import StringCodes
 from indexer.tiers import Numbers, Offsets
 
-_CLEARED_AT_ONCE: Final = 512
+_RECLAIMED_STEPS: Final = 2
+"""Before each step so many earlier ones are cleared: more than come, and not all at once if very many wait."""
 
 
 class Moment(NamedTuple):
@@ -81,7 +82,8 @@ class Contents:
     def write(self, batch: Batch) -> Slots:
         """Puts the posts into free slots and returns these. Nobody sees the posts before `show`. Waits for readers if
         they still look at all spare slots."""
-        self.reclaim()
+        for _ in range(_RECLAIMED_STEPS):
+            self._reclaim_step()
         slots = self._take(len(batch.ids))
         numbers = self.ids.intern(batch.ids)
         self._slot_of.reserve(numbers)
@@ -113,16 +115,20 @@ class Contents:
             self._num_slots, self._num_live, self._floor = self._pool.num_used, num_live, floor
 
     def reclaim(self) -> None:
-        """Clears the slots that went out of sight and that no reader looks at any more."""
+        """Clears all slots that went out of sight and that no reader looks at any more."""
+        while self._reclaim_step():
+            time.sleep(0)
+
+    def _reclaim_step(self) -> bool:
+        """Clears those that went out of sight in one step. False if there are none."""
         with self._changed:
             slots = self._pool.clearable()
-        for first in range(0, len(slots), _CLEARED_AT_ONCE):
-            part = slots[first : first + _CLEARED_AT_ONCE]
-            self._matrix.clear(part)
-            self.ids.release(self._columns.number[part])
-            self.authors.release(self._matrix.fields(part).author)
-            self._pool.give_back(part)
-            time.sleep(0)
+        if len(slots):
+            self._matrix.clear(slots)
+            self.ids.release(self._columns.number[slots])
+            self.authors.release(self._matrix.fields(slots).author)
+            self._pool.give_back(slots)
+        return len(slots) > 0
 
     def discard(self) -> None:
         """Releases the numbers of all posts. The contents are of no use any more."""
@@ -183,7 +189,7 @@ class Contents:
         while not self._pool.has(count):
             with self._changed:
                 self._changed.wait_for(self._pool.is_clearable)
-            self.reclaim()
+            self._reclaim_step()
         slots = self._pool.take(count)
         self._matrix.reserve(self._pool.num_used)
         self._columns = self._columns.grown(self._pool.num_used)

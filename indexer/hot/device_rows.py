@@ -27,7 +27,8 @@ class DeviceRows:
         self._dimension = dimension
         self._device = device
         self._block_rows = min(_MAX_BLOCK, 1 << (with_spare(capacity) - 1).bit_length())
-        self._stream = torch.cuda.Stream(device) if device.startswith("cuda") else None
+        is_gpu = device.startswith("cuda")
+        self._stream = torch.cuda.Stream(device) if is_gpu else None  # type: ignore[no-untyped-call]
         self._blocks: list[Block] = []
         with self.in_stream():
             self._live = self._zeros(torch.bool)
@@ -50,8 +51,10 @@ class DeviceRows:
     def put(self, slots: Slots, vectors_KD: Vector, fields: Fields) -> None:
         with self.in_stream():
             on_device = self.moved(slots)
-            for column, values in zip(self._fields, fields, strict=True):
-                column.index_copy_(0, on_device, self.moved(values))
+            created_at_us, author, language = self._fields
+            created_at_us.index_copy_(0, on_device, self.moved(fields.created_at_us))
+            author.index_copy_(0, on_device, self.moved(fields.author))
+            language.index_copy_(0, on_device, self.moved(fields.language))
             for block, rows, own in self._by_block(slots):
                 block.put(rows, self.moved(vectors_KD[own]))
 

@@ -137,7 +137,7 @@ class _Scan:
 
 def _best_rows(scores_BR: torch.Tensor, count: int) -> torch.Tensor:
     """(B, C): rows of the highest scores, in any order."""
-    scores_BGR = scores_BR.unflatten(1, (-1, GROUP))
+    scores_BGR = scores_BR.view(len(scores_BR), -1, GROUP)
     num_groups = scores_BGR.shape[1]
     groups_BG = torch.topk(scores_BGR.amax(-1), min(count, num_groups), sorted=False).indices
     candidates = scores_BGR.gather(1, groups_BG[..., None].expand(-1, -1, GROUP)).flatten(1)

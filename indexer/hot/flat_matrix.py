@@ -25,7 +25,7 @@ class FlatMatrix(HostRows):
         self._scanner = Scanner(threads)
 
     def view(self, num_slots: int) -> "FlatView":
-        fields = Fields(*(column[:num_slots] for column in self.columns))
+        fields = self.columns.at(slice(num_slots))
         return FlatView(self.blocks, self.live[:num_slots].copy(), fields, self._scanner)
 
     def repair(self) -> None: ...
@@ -58,13 +58,12 @@ class FlatView:
         mask_of: dict[int, int] = {}
         jobs: dict[tuple[int, ...], Job] = {}
         for scan_filter, numbers in by_filter.items():
-            selected = self._selected(scan_filter)
-            if selected.dtype == np.bool_:
+            mask, rows = self._selected(scan_filter)
+            if rows is None:
                 mask_of |= dict.fromkeys(numbers, len(masks))
-                masks.append(selected)
+                masks.append(mask)
             else:
-                everything = [np.ones(len(selected), np.bool_)]
-                jobs[tuple(numbers)] = self._job(queries, dict.fromkeys(numbers, 0), everything, selected)
+                jobs[tuple(numbers)] = self._job(queries, dict.fromkeys(numbers, 0), [mask], rows)
         if masks:
             jobs[tuple(mask_of)] = self._job(queries, mask_of, masks, None)
         return jobs
@@ -81,11 +80,14 @@ class FlatView:
             rows=rows,
         )
 
-    def _selected(self, scan_filter: ScanFilter) -> Mask | Slots:
-        """The slots that pass, as a mask if they are many, else sorted."""
-        if scan_filter.only_slots is not None:
-            rows = scan_filter.only_slots
-            fields = Fields(*(column[rows] for column in self._fields))
-            return rows[passing(scan_filter, self._live_S[rows], fields, np.asarray)]
-        mask: Mask = passing(scan_filter, self._live_S, self._fields, np.asarray)
-        return mask if np.count_nonzero(mask) * _SPARSE > len(mask) else np.flatnonzero(mask)
+    def _selected(self, scan_filter: ScanFilter) -> tuple[Mask, Slots | None]:
+        """The slots to read, sorted, None for all; and which of them pass."""
+        only = scan_filter.only_slots
+        if only is None:
+            mask: Mask = passing(scan_filter, self._live_S, self._fields, np.asarray)
+            if np.count_nonzero(mask) * _SPARSE > len(mask):
+                return mask, None
+            rows = np.flatnonzero(mask)
+        else:
+            rows = only[passing(scan_filter, self._live_S[only], self._fields.at(only), np.asarray)]
+        return np.ones(len(rows), np.bool_), rows

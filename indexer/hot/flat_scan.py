@@ -62,8 +62,9 @@ class Job:
             return slots[slots < self._num_positions]
         if not len(self._rows):
             return self._rows
-        at = np.minimum(np.searchsorted(self._rows, slots), len(self._rows) - 1)
-        return at[self._rows[at] == slots]
+        at: Slots = np.minimum(np.searchsorted(self._rows, slots), len(self._rows) - 1)
+        found: Slots = at[self._rows[at] == slots]
+        return found
 
     def slots(self, positions: Slots) -> Slots:
         return positions if self._rows is None else self._rows[positions]

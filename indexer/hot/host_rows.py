@@ -21,11 +21,13 @@ class HostRows:
     def reserve(self, num_slots: int) -> None:
         self.blocks.reserve(num_slots)
         self.live = grown(self.live, num_slots)
-        self.columns = Fields(*(grown(column, num_slots) for column in self.columns))
+        created_at_us, author, language = self.columns
+        self.columns = Fields(grown(created_at_us, num_slots), grown(author, num_slots), grown(language, num_slots))
 
     def put(self, slots: Slots, vectors_KD: Vector, fields: Fields) -> None:
-        for column, values in zip(self.columns, fields, strict=True):
-            column[slots] = values
+        self.columns.created_at_us[slots] = fields.created_at_us
+        self.columns.author[slots] = fields.author
+        self.columns.language[slots] = fields.language
         self.blocks.put(slots, vectors_KD)
 
     def clear(self, slots: Slots) -> None:
@@ -35,7 +37,7 @@ class HostRows:
         return self.blocks.gather(slots)
 
     def fields(self, slots: Slots) -> Fields:
-        return Fields(*(column[slots] for column in self.columns))
+        return self.columns.at(slots)
 
     def flip(self, live: Slots, dead: Slots) -> None:
         self.live[live] = True

@@ -9,7 +9,7 @@ Shapes: S slots, D dimensions, K slots of one call, R rows of a tile, B queries.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,10 @@ class Fields(NamedTuple):
     created_at_us: npt.NDArray[np.int64]
     author: Numbers
     language: npt.NDArray[np.int32]
+
+    def at(self, rows: Any) -> "Fields":
+        """`rows`: anything that an array takes as an index."""
+        return Fields(self.created_at_us[rows], self.author[rows], self.language[rows])
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -75,12 +75,9 @@ class SlotPool:
         return bool(self._blanked) and self._blanked[0][0] < self._oldest_reader()
 
     def clearable(self) -> Slots:
-        """Locked. Blanked slots that no reader looks at any more; each is returned once."""
-        slots: list[Slots] = [np.empty(0, np.int64)]
-        oldest = self._oldest_reader()
-        while self._blanked and self._blanked[0][0] < oldest:
-            slots.append(self._blanked.popleft()[1])
-        return np.concatenate(slots)
+        """Locked. Slots that were blanked together and that no reader looks at any more; none if there are none. Each
+        is returned once."""
+        return self._blanked.popleft()[1] if self.is_clearable() else np.empty(0, np.int64)
 
     def begin_reading(self) -> int:
         """Locked. Returns the number of the reader."""

@@ -162,8 +162,8 @@ def _from_store(stored: _Stored, dimension: int) -> Chunk:
         np.frombuffer(stored.vectors_KD, "<f4").reshape(-1, dimension),
     )
     places = Places(np.frombuffer(stored.partitions, "<i2"), _numbers(stored.offsets), _numbers(stored.at_us))
-    columns = [*batch, places.partition, places.offset, places.at_us]
-    if len({len(column) for column in columns}) != 1:
+    lengths = {len(stored.ids), len(stored.authors), len(stored.languages), *map(len, batch[3:]), len(places.partition)}
+    if lengths | {len(places.offset), len(places.at_us)} != {len(stored.ids)}:
         raise ValueError("its columns are not of the same length")
     return Chunk(batch, places)
 

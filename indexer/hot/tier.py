@@ -187,7 +187,7 @@ class _Step:
         columns = self._contents.columns
         numbers = columns.number[slots]
         held_in = dict(zip(numbers.tolist(), self._contents.slots_of(numbers).tolist(), strict=True))
-        revision_at, number_at = memoryview(columns.revision), memoryview(columns.number)
+        revision_at, number_at = columns.revision.data, columns.number.data
         for record, number, slot in zip(records, numbers.tolist(), slots.tolist(), strict=True):
             partition, offset, at_us = record.partition, record.offset, record.at_us
             before = held_in[number]

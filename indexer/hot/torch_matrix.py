@@ -4,6 +4,7 @@ it can be lost.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,8 @@ import structlog
 
 from indexer.errors import TierUnavailable
 from indexer.hot.blocks import BLOCK
-from indexer.hot.device_rows import DeviceRows, DeviceView
+from indexer.hot.device_rows import DeviceRows
+from indexer.hot.device_scan import DeviceView
 from indexer.hot.host_rows import HostRows
 from indexer.hot.matrix import Fields, ScannedSlots, ScanQuery, View
 from indexer.hot.slots import Slots
@@ -28,7 +30,7 @@ class TorchMatrix(HostRows):
 
     def __init__(self, dimension: int, capacity: int, device: str) -> None:
         super().__init__(dimension)
-        self._new_device_rows = lambda: DeviceRows(dimension, capacity, device)
+        self._new_device_rows = partial(DeviceRows, dimension, capacity, device)
         self._device_rows: DeviceRows | None = self._new_device_rows()
 
     def reserve(self, num_slots: int) -> None:
