@@ -16,7 +16,7 @@ from indexer.errors import IndexerError, TierLate, TierUnavailable
 from indexer.tiers import HotAnswer, HotQuery, HotTier
 
 MAX_BATCH: Final = 64
-STUCK_S: Final = 1.0
+STUCK_S: Final = 0.5
 """A search that has run for so long hangs. Further questions do not wait for it."""
 _WEIGHT: Final = 0.1
 """Of the newest search in the typical time."""

@@ -32,8 +32,6 @@ HOT_MARGIN: Final = 32
 MAX_LIMIT: Final = 4096
 _HOT_SEARCHES: Final = 3
 """So many typical searches a question waits for at most: one that runs, its own, and one more for safety."""
-_REST_S: Final = 0.02
-"""For the merge, and for whoever sends the answer."""
 
 _TOO_MANY_CHANGED: Final = Reason(
     Code.COLD_BEHIND, "so many posts have changed lately that the cold tier may have better ones than it was asked for"
@@ -135,8 +133,10 @@ class NearestSearch:
     def _wait_for_cold(self, search: _Search, job: ColdJob) -> None:
         """Leaves the hot search enough time. If a second question to the cold tier fails, its first answer stays."""
         inquiry = search.inquiry
-        hot_s = 0.0 if search.hot_failed else _HOT_SEARCHES * self._hot.typical_s
-        hot_s = min(hot_s + _REST_S, inquiry.question.timeout_s / 2)
+        timeout_s = inquiry.question.timeout_s
+        hot_s = min(max(_HOT_SEARCHES * self._hot.typical_s, timeout_s / 10), timeout_s / 2)
+        if search.hot_failed:
+            hot_s = 0.0
         try:
             with inquiry.builder.step("cold"):
                 search.cold = self._cold.wait(job, inquiry.deadline_s - hot_s)

@@ -19,7 +19,7 @@ from retriever.answer.cold_answers import ColdAnswerMaker
 from retriever.answer.cold_searches import ColdSearches
 from retriever.answer.columns import Columns
 from retriever.answer.hot_batches import HotBatches
-from retriever.answer.inquiry import Inquiry
+from retriever.answer.inquiry import Inquiry, deadline_s
 from retriever.answer.kept_answers import KeptAnswers
 from retriever.answer.made_ahead import MadeAhead
 from retriever.answer.members import Members
@@ -123,7 +123,7 @@ class Retriever:
 
     def vectors(self, ids: Sequence[PostId], timeout_s: float = DEFAULT_TIMEOUT_S) -> PostVectors:
         """Raises RetrieverUnavailable if a post that the hot tier does not hold cannot be looked up in time."""
-        found = self._posts.find(ids, self._clock() + timeout_s, with_vectors=True)
+        found = self._posts.find(ids, deadline_s(self._clock(), timeout_s), with_vectors=True)
         if found.problems:
             raise RetrieverUnavailable(f"{found.problems[0].detail}; try again", code=found.problems[0].code)
         vectors_CD = np.zeros((len(ids), self._dimension), np.float32)
@@ -181,7 +181,7 @@ class Retriever:
     def _inquiry(self, question: Question, now_s: float) -> Inquiry:
         if question.generation not in (None, self.generation):
             raise RequestRefused(f"generation: {question.generation} is not served here; {self.generation} is")
-        return Inquiry(question, now_s + question.timeout_s, AnswerBuilder(self.generation))
+        return Inquiry(question, deadline_s(now_s, question.timeout_s), AnswerBuilder(self.generation))
 
     def _finish(self, inquiry: Inquiry) -> Answer:
         query = inquiry.query

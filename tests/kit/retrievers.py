@@ -8,6 +8,7 @@ import numpy as np
 from encoders.errors import BadText
 from indexer.brute_force import BruteColdTier
 from indexer.errors import TierUnavailable
+from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import Filters, HotRecord, IndexRecord
@@ -97,10 +98,12 @@ class RetrieverSetup:
     """A retriever (`under_test`) over plain tiers, whose parts a test may change. The log has one partition. The cold
     tier says that it has written all of it, and the hot tier holds it from offset 1 on, so answers are whole."""
 
-    def __init__(self, *, warm: bool = True, **settings: Any) -> None:
+    def __init__(self, *, warm: bool = True, real_hot_tier: bool = False, **settings: Any) -> None:
         self.ids = IdTable()
         self.cold = FallibleTier(BruteColdTier(DIMENSION))
-        self.hot = FallibleTier(BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S), self.ids))
+        hot_settings = HotSettings(window_s=WINDOW_S, device="cpu")
+        new_hot_tier = MatrixHotTier if real_hot_tier else BruteHotTier
+        self.hot = FallibleTier(new_hot_tier(DIMENSION, hot_settings, self.ids))
         self.hot.tier.begin({PARTITION: Offset(1)})
         self.cold.tier.reached({PARTITION: FAR})
         self.trending = TrendingLists()

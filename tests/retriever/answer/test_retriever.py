@@ -29,9 +29,10 @@ from tests.kit.retrievers import (
 )
 
 
-@pytest.fixture
-def retriever() -> Iterator[RetrieverSetup]:
-    retriever = RetrieverSetup()
+@pytest.fixture(params=[False, True], ids=["plain", "real"])
+def retriever(request: pytest.FixtureRequest) -> Iterator[RetrieverSetup]:
+    """Over the plain hot tier, and over the real one."""
+    retriever = RetrieverSetup(real_hot_tier=request.param)
     yield retriever
     retriever.close()
 
