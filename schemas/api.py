@@ -52,6 +52,11 @@ def _check_language(language: str) -> str:
     return language
 
 
+def _whole(value: object) -> object:
+    """For JSON 5 and 5.0 are the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _Language = Annotated[
     str,
@@ -85,8 +90,8 @@ _Vector = Annotated[
     # A number other than zero: else it has no direction. `retriever/service/questions.py` checks that.
     Field(min_length=1, max_length=MAX_DIMENSIONS, json_schema_extra={"contains": {"not": {"const": 0}}}),
 ]
-_K = Annotated[int, Field(ge=1, le=MAX_K, strict=True)]
-_TimeoutMs = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS, strict=True)]
+_K = Annotated[int, Field(ge=1, le=MAX_K, strict=True), BeforeValidator(_whole)]
+_TimeoutMs = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS, strict=True), BeforeValidator(_whole)]
 _Generation = _Id | None
 _Ids = Annotated[list[_Id], Field(max_length=MAX_FILTER_IDS)]
 _PostIds = Annotated[list[_Id], Field(min_length=1, max_length=MAX_VECTOR_IDS)]
