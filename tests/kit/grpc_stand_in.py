@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, Final, NamedTuple, NoReturn, Self
 
 import grpc
 
 from retriever import nearline_pb2 as pb
 from tests.kit.certificates import Certificate
 
-_REQUESTS = {
+ANSWER: Final = pb.RetrieveResponse(generation="g", post_ids=["a"], scores=[0.5], tiers=[pb.TIER_HOT])
+"""Some answer."""
+
+_REQUESTS: Final = {
     "/nearline.v1.Retriever/Retrieve": pb.RetrieveRequest.FromString,
     "/nearline.v1.Retriever/RetrieveBatch": pb.RetrieveBatchRequest.FromString,
     "/nearline.v1.Retriever/Similar": pb.SimilarRequest.FromString,

@@ -73,3 +73,10 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StandIn, 
     files = certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
     with StandIn(files) as stand_in:
         yield stand_in, files.ca_file
+
+
+@pytest.fixture
+def unused_url() -> str:
+    with StandIn() as gone:
+        pass
+    return gone.url
