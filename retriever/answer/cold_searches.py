@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 import structlog
 
 from indexer.errors import IndexerError, TierLate, TierUnavailable
-from indexer.tiers import ColdReader, Filters, Offsets
+from indexer.tiers import ColdReader, Filters
 from retriever.answer.cold_answers import ColdAnswer, ColdAnswerMaker
+from retriever.answer.hot_state import HotState
 from retriever.answer.kept_answers import Asked, KeptAnswers
 from retriever.answer.wholeness import covers, holds_everything
 from schemas.embeddings import Vector
@@ -70,19 +71,19 @@ class ColdSearches:
         cold: ColdReader,
         kept: KeptAnswers,
         maker: ColdAnswerMaker,
-        floor: Callable[[], Offsets],
+        hot_state: HotState,
         *,
         refuses: Callable[[], bool] = lambda: False,
         num_threads: int = NUM_THREADS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`floor` is that of the hot tier. An answer that would be outdated at once is not kept. `refuses` says whether
-        the cold tier is left alone now: then a search fails at once, although all threads may still wait for earlier
+        """An answer that would be outdated at once, by the hot tier's floor, is not kept. `refuses` says whether the
+        cold tier is left alone now: then a search fails at once, although all threads may still wait for earlier
         ones."""
         self._cold = cold
         self._kept = kept
         self._maker = maker
-        self._floor = floor
+        self._hot_state = hot_state
         self._refuses = refuses
         self._num_threads = num_threads
         self._clock = clock
@@ -195,7 +196,7 @@ class ColdSearches:
         return partial(self._run_ahead, self._ahead.popitem(last=False)[1])
 
     def _run_ahead(self, build: Callable[[], ColdSearch]) -> None:
-        search, floor = build(), self._floor()
+        search, floor = build(), self._hot_state.floor()
         kept = self._kept.peek(search.asked, search.revision, search.limit, floor)
         if kept is not None or not floor or holds_everything(floor):
             return
@@ -219,7 +220,7 @@ class ColdSearches:
             job.future.set_exception(TierUnavailable(f"the cold tier failed: {error}"))
         else:
             # Kept before the job is closed, so that an equal question finds one of the two.
-            if covers(self._floor(), answer.position):
+            if covers(self._hot_state.floor(), answer.position):
                 self._kept.keep(job.search.asked, job.search.revision, answer)
             self._close_job(job)
             job.future.set_result(answer)

@@ -17,10 +17,11 @@ from retriever.answer.answer_builder import HOT_PROBLEM, NEITHER, Candidates, co
 from retriever.answer.cold_answers import ColdAnswer, ColdAnswerMaker
 from retriever.answer.cold_searches import ColdJob, ColdSearch, ColdSearches
 from retriever.answer.hot_batches import HotBatches, PendingHotSearch
+from retriever.answer.hot_state import HotState
 from retriever.answer.inquiry import Inquiry, Query
 from retriever.answer.kept_answers import KeptAnswers
 from retriever.answer.merge import NO_COLD_COLUMNS, ColdColumns, Merged, merge, without_hot
-from retriever.answer.wholeness import covers, holds_everything, reasons
+from retriever.answer.wholeness import covers, reasons
 from retriever.errors import RetrieverUnavailable
 from retriever.reasons import Code, Reason
 from schemas.embeddings import Vector
@@ -72,12 +73,11 @@ class NearestSearch:
         self,
         cold_searches: ColdSearches,
         hot_batches: HotBatches,
+        hot_state: HotState,
+        *,
         kept: KeptAnswers,
         maker: ColdAnswerMaker,
         ids: IdTable,
-        *,
-        floor: Callable[[], Offsets],
-        feed_problem: Callable[[], Reason | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cold = cold_searches
@@ -85,8 +85,7 @@ class NearestSearch:
         self._kept = kept
         self._maker = maker
         self._ids = ids
-        self._floor = floor
-        self._feed_problem = feed_problem
+        self._hot_state = hot_state
         self._clock = clock
 
     def search(self, inquiries: Sequence[Inquiry]) -> None:
@@ -104,8 +103,7 @@ class NearestSearch:
     def _ask_cold(self, searches: Sequence[_Search]) -> None:
         if not searches:
             return
-        floor = self._floor()
-        hot_is_all = holds_everything(floor) and self._feed_problem() is None
+        floor, hot_is_all = self._hot_state.floor(), self._hot_state.holds_everything()
         jobs = []
         for search in searches:
             search.wants_cold = False
@@ -146,7 +144,7 @@ class NearestSearch:
 
     def _ask_hot(self, searches: Sequence[_Search]) -> None:
         began = time.perf_counter()
-        feed_problem = self._feed_problem()
+        feed_problem = self._hot_state.feed_problem()
         pending = []
         for search in searches:
             search.feed_problem, search.hot = feed_problem, None

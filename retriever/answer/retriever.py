@@ -19,6 +19,7 @@ from retriever.answer.cold_answers import ColdAnswerMaker
 from retriever.answer.cold_searches import ColdSearches
 from retriever.answer.columns import Columns
 from retriever.answer.hot_batches import HotBatches
+from retriever.answer.hot_state import HotState
 from retriever.answer.inquiry import Inquiry, deadline_s
 from retriever.answer.kept_answers import KeptAnswers
 from retriever.answer.made_ahead import MadeAhead
@@ -66,43 +67,21 @@ class Retriever:
         moment ago, else the reason why the hot tier may not hold the newest records. `cold_refuses` says whether the
         cold tier is left alone now because it failed; then no question waits for its turn there."""
         self.generation = generation
-        self._dimension = dimension
-        self._cold = cold
-        self._hot = hot
-        self._ids = ids
-        self._encoder = encoder
-        self._feed_problem = feed_problem
-        self._clock = clock
-        self._position: Offsets | None = None
         self.kept = KeptAnswers(kept_bytes)
-        self._maker = ColdAnswerMaker(ids)
-        self._hot_batches = HotBatches(hot, clock)
-        self._cold_searches = ColdSearches(cold, self.kept, self._maker, self._floor, refuses=cold_refuses, clock=clock)
-        self._ahead = MadeAhead(self._cold_searches)
+        self._dimension, self._cold, self._hot, self._ids = dimension, cold, hot, ids
+        self._encoder, self._clock = encoder, clock
+        self._position: Offsets | None = None
+        self._hot_state = state = HotState(hot, feed_problem)
+        self._maker = maker = ColdAnswerMaker(ids)
+        self._hot_batches = batches = HotBatches(hot, clock)
+        self._cold_searches = searches = ColdSearches(cold, self.kept, maker, state, refuses=cold_refuses, clock=clock)
+        self._ahead = MadeAhead(searches)
         members.watch(self._ahead.member_changed)
-        self._posts = StoredPosts(hot, cold, feed_problem, clock)
+        self._posts = StoredPosts(hot, cold, state, clock)
         self._columns = Columns(self._posts)
         self._queries = Queries(Members(members, cold, clock), self._posts, encoder, dimension, clock)
-        self._nearest = NearestSearch(
-            self._cold_searches,
-            self._hot_batches,
-            self.kept,
-            self._maker,
-            ids,
-            floor=self._floor,
-            feed_problem=feed_problem,
-            clock=clock,
-        )
-        self._trending = TrendingPosts(
-            trending,
-            cold,
-            self._hot_batches,
-            self._maker,
-            dimension=dimension,
-            floor=self._floor,
-            feed_problem=feed_problem,
-            clock=clock,
-        )
+        self._nearest = NearestSearch(searches, batches, state, kept=self.kept, maker=maker, ids=ids, clock=clock)
+        self._trending = TrendingPosts(trending, cold, batches, state, maker=maker, dimension=dimension, clock=clock)
 
     def close(self) -> None:
         self._hot_batches.close()
@@ -158,7 +137,7 @@ class Retriever:
     def problems(self) -> list[str]:
         """A sentence for each part without which answers are incomplete. Does not block: the cold tier's position is
         the one that `tidy` read last. Positions only grow, so an older one never makes an answer seem whole."""
-        floor, feed_problem = self._floor(), self._feed_problem()
+        floor, feed_problem = self._hot_state.floor(), self._hot_state.feed_problem()
         position = self._position
         if position is None and not wholeness.holds_everything(floor):
             found = [_NOTHING_SAID] if feed_problem is None else [feed_problem]
@@ -173,7 +152,7 @@ class Retriever:
         with suppress(IndexerError):
             # If it fails, the older position stays.
             self._position = self._cold.position(timeout_s=_LOOK_S)
-        if floor := self._floor():
+        if floor := self._hot_state.floor():
             self.kept.forget_outdated(floor)
         self._maker.release_dropped()
         self.kept.weigh_ids(len(self._ids) - self._hot.count())
@@ -192,13 +171,6 @@ class Retriever:
         candidates = inquiry.candidates or Candidates()
         self._columns.add(inquiry, candidates)
         return inquiry.builder.finish(candidates)
-
-    def _floor(self) -> Offsets:
-        """Empty while the hot tier fails: then nothing that was kept can be used."""
-        try:
-            return self._hot.floor()
-        except IndexerError:
-            return {}
 
 
 def _tier_post(post: StoredPost | None) -> TierPost:

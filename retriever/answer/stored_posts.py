@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from indexer.errors import IndexerError
 from indexer.tiers import ColdReader, HotTier, StoredPost
 from retriever.answer.answer_builder import HOT_PROBLEM, NEITHER, cold_problem
-from retriever.answer.wholeness import holds_everything
+from retriever.answer.hot_state import HotState
 from retriever.errors import RetrieverUnavailable
 from retriever.reasons import Reason
 from schemas.ids import PostId
@@ -32,12 +32,12 @@ class StoredPosts:
         self,
         hot: HotTier,
         cold: ColdReader,
-        feed_problem: Callable[[], Reason | None],
+        hot_state: HotState,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hot = hot
         self._cold = cold
-        self._feed_problem = feed_problem
+        self._hot_state = hot_state
         self._clock = clock
 
     def find(self, ids: Sequence[PostId], deadline_s: float, *, with_vectors: bool = False) -> Found:
@@ -46,7 +46,7 @@ class StoredPosts:
         posts: list[StoredPost | None] = [None] * len(ids) if hot is None else hot
         problems = [HOT_PROBLEM] if hot is None else []
         unknown = [row for row, post in enumerate(posts) if post is None]
-        if not unknown or (hot is not None and self._hot_holds_everything()):
+        if not unknown or (hot is not None and self._hot_state.holds_everything()):
             return Found(posts, problems)
         try:
             timeout_s = max(deadline_s - self._clock(), _MIN_TIMEOUT_S)
@@ -64,6 +64,3 @@ class StoredPosts:
             return self._hot.posts(ids, with_vectors=with_vectors)
         except IndexerError:
             return None
-
-    def _hot_holds_everything(self) -> bool:
-        return self._feed_problem() is None and holds_everything(self._hot.floor())

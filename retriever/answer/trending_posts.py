@@ -18,10 +18,11 @@ from indexer.tiers import ColdHits, ColdReader, Filters, HotAnswer, HotQuery, Of
 from retriever.answer.answer_builder import HOT_PROBLEM, NEITHER, Candidates, cold_problem
 from retriever.answer.cold_answers import ColdAnswer, ColdAnswerMaker
 from retriever.answer.hot_batches import HotBatches
+from retriever.answer.hot_state import HotState
 from retriever.answer.inquiry import Inquiry, Query
 from retriever.answer.merge import NOT_HELD, without_hot
 from retriever.answer.question import TIERS
-from retriever.answer.wholeness import covers, holds_everything, reasons
+from retriever.answer.wholeness import covers, reasons
 from retriever.errors import RetrieverUnavailable
 from retriever.feed.trending_lists import TrendingLists, TrendingPost
 from retriever.reasons import Code, Reason
@@ -57,11 +58,10 @@ class TrendingPosts:
         lists: TrendingLists,
         cold: ColdReader,
         hot_batches: HotBatches,
-        maker: ColdAnswerMaker,
+        hot_state: HotState,
         *,
+        maker: ColdAnswerMaker,
         dimension: int,
-        floor: Callable[[], Offsets],
-        feed_problem: Callable[[], Reason | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lists = lists
@@ -69,8 +69,7 @@ class TrendingPosts:
         self._hot = hot_batches
         self._maker = maker
         self._no_vector_D = np.zeros(dimension, np.float32)
-        self._floor = floor
-        self._feed_problem = feed_problem
+        self._hot_state = hot_state
         self._clock = clock
         self._lock = Lock()
         # All of the following is read and changed under the lock.
@@ -109,7 +108,7 @@ class TrendingPosts:
     def _look(self, ranked: Sequence[TrendingPost], first: int, filters: Filters, inquiry: Inquiry) -> _Looked:
         """Asks the cold tier anew if what was kept is outdated."""
         page, problem = self._page(ranked, first, inquiry, new=False)
-        feed_problem = self._feed_problem()
+        feed_problem = self._hot_state.feed_problem()
         hot = self._ask_hot(page, filters, inquiry)
         if problem is None and (hot is None or not covers(hot.floor, page.answer.position)):
             page, problem = self._page(ranked, first, inquiry, new=True)
@@ -161,7 +160,7 @@ class TrendingPosts:
         return self._pages[first]
 
     def _ask_cold(self, ids: list[PostId], inquiry: Inquiry) -> None:
-        if self._feed_problem() is None and holds_everything(self._floor()):
+        if self._hot_state.holds_everything():
             # The hot tier knows all posts. That is right for as long as its floor does not move.
             self._position = {}
             self._known.update(dict.fromkeys(ids))

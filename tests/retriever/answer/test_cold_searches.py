@@ -14,6 +14,7 @@ from indexer.tiers import NO_FILTERS, ColdHits, Offsets
 from retriever.answer import cold_searches
 from retriever.answer.cold_answers import ColdAnswer, ColdAnswerMaker
 from retriever.answer.cold_searches import GIVE_UP_S, ColdSearch, ColdSearches
+from retriever.answer.hot_state import HotState
 from retriever.answer.kept_answers import Asked, KeptAnswers
 from schemas.ids import Offset, Partition, PostId, Revision
 from tests.kit.waiting import until
@@ -45,16 +46,20 @@ class Setup:
         self.tier = StoppedTier()
         self.ids = IdTable()
         self.kept = KeptAnswers(1_000_000)
-        self.floor: Offsets = {Partition(0): Offset(10)}
+        self.floor_now: Offsets = {Partition(0): Offset(10)}
         self.tier_is_left_alone = False
         self.searches = ColdSearches(
             self.tier,  # type: ignore[arg-type]
             self.kept,
             ColdAnswerMaker(self.ids),
-            lambda: self.floor,
+            HotState(self, lambda: None),  # type: ignore[arg-type]
             refuses=lambda: self.tier_is_left_alone,
             num_threads=num_threads,
         )
+
+    def floor(self) -> Offsets:
+        """Of the hot tier."""
+        return self.floor_now
 
     def close(self) -> None:
         self.tier.may_go_on.set()
@@ -65,7 +70,7 @@ class Setup:
 
     def holds(self, number: int, revision: int = 1) -> bool:
         search = cold_search(number, revision)
-        return self.kept.peek(search.asked, search.revision, 1, self.floor) is not None
+        return self.kept.peek(search.asked, search.revision, 1, self.floor_now) is not None
 
 
 def cold_search(number: int, revision: int = 1) -> ColdSearch:
@@ -133,7 +138,7 @@ def test_a_long_deadline_counts(setup: Setup) -> None:
 
 
 def test_an_answer_that_is_outdated_already_is_not_kept(setup: Setup) -> None:
-    setup.floor = {Partition(0): Offset(11)}
+    setup.floor_now = {Partition(0): Offset(11)}
     setup.tier.may_go_on.set()
     setup.searches.wait(setup.searches.ask(cold_search(7), 1.0), soon())
     assert len(setup.kept) == 0
@@ -204,7 +209,7 @@ def test_ahead_makes_nothing_that_is_there_already_or_not_needed(setup: Setup) -
     setup.searches.make_ahead(cold_search(8).asked, lambda: cold_search(8))
     until(lambda: setup.holds(8), "the second one")
     assert setup.tier.asked == [7, 8]
-    setup.floor = {Partition(0): Offset(0)}
+    setup.floor_now = {Partition(0): Offset(0)}
     built = Event()
     setup.searches.make_ahead(cold_search(9).asked, lambda: [built.set(), cold_search(9)][1])  # type: ignore[return-value, func-returns-value]
     until(built.is_set, "its turn")

@@ -15,6 +15,8 @@ from tests.kit.waiting import until
 
 TIMEOUT_S = 1.0
 """Long enough for a machine that does other things too."""
+ON_A_BUSY_MACHINE_S = TIMEOUT_S + 0.5
+"""There a thread may wake up late. What hangs, hangs for 30 s."""
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def retriever() -> Iterator[RetrieverSetup]:
 def asked_in_time(retriever: RetrieverSetup, member_id: str = "m") -> Answer:
     began_s = time.monotonic()
     answer = retriever.ask(member_id=member_id, timeout_s=TIMEOUT_S)
-    assert time.monotonic() - began_s < TIMEOUT_S
+    assert time.monotonic() - began_s < ON_A_BUSY_MACHINE_S
     return answer
 
 
@@ -71,6 +73,6 @@ def test_when_both_hang_it_is_said_in_time(retriever: RetrieverSetup) -> None:
     began_s = time.monotonic()
     with pytest.raises(RetrieverUnavailable, match="neither tier"):
         retriever.ask(member_id="m", timeout_s=TIMEOUT_S)
-    assert time.monotonic() - began_s < TIMEOUT_S
+    assert time.monotonic() - began_s < ON_A_BUSY_MACHINE_S
     for gate in gates:
         gate.open()
