@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, TopicCollection
+from confluent_kafka import Consumer
 
 from encoders.package.model_package import ModelPackage
 from indexer.tiers import HotTier
@@ -19,10 +19,8 @@ from retriever.feed.snapshots import Snapshots, remove_snapshots
 from retriever.feed.trending_lists import TrendingLists
 from schemas import topics
 from schemas.stages import index_reads
-from streams.kafka.clients import admin, new_consumer
-from streams.settings import KafkaSettings
-
-_ASK_S: Final = 5.0
+from streams.kafka.clients import new_consumer
+from streams.kafka.topics import topic_id
 
 
 class Feeds(NamedTuple):
@@ -82,16 +80,10 @@ def _snapshots(settings: Settings, package: ModelPackage, hot: HotTier) -> Snaps
     return Snapshots(
         folder,
         hot,
-        lambda: _topic_id(settings.kafka, topic),
+        lambda: topic_id(settings.kafka, topic),
         every_s=settings.hot.snapshot_every_s,
         erase_within_s=settings.kafka.erase_within_s,
     )
-
-
-def _topic_id(kafka: KafkaSettings, topic: str) -> str:
-    """Raises KafkaException."""
-    described = admin(kafka).describe_topics(TopicCollection([topic]), request_timeout=_ASK_S)
-    return str(described[topic].result().topic_id)
 
 
 def _reader(settings: Settings, name: str) -> Callable[[], Consumer]:

@@ -4,6 +4,7 @@ import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -14,6 +15,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from structlog.testing import capture_logs
 
+from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import HotRecord
@@ -21,6 +23,7 @@ from retriever.feed import offsets as feed_offsets
 from retriever.feed.follower import CONSUMER_OVERRIDES
 from retriever.feed.hot_feed import HotFeed
 from retriever.feed.offsets import Place, PlaceOffsets
+from retriever.feed.snapshots import Snapshots
 from retriever.feed.trending_lists import TrendingLists
 from retriever.reasons import Code, Reason
 from schemas import topics
@@ -29,7 +32,7 @@ from schemas.ids import Generation, Micros, PostId
 from schemas.topics import TopicSpec
 from schemas.trending import TrendingEntry, TrendingList, encode_trending
 from streams.kafka.clients import admin, consumer_config, producer_config
-from streams.kafka.topics import ensure_topics
+from streams.kafka.topics import ensure_topics, topic_id
 from streams.settings import KafkaSettings
 from tests.kit.brute_hot_tier import BruteHotTier
 from tests.kit.data.embeddings import DIMENSION
@@ -55,9 +58,12 @@ class Feeding:
         self.hot = FallibleTier(BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S), IdTable()))
         self.trending = TrendingLists()
         self.producer = Producer(producer_config(self.kafka))
+        self.snapshots: Path | None = None
+        """None: no snapshots."""
         self._feeds = ExitStack()
 
     def close(self) -> None:
+        """Stops all feeds."""
         self._feeds.close()
 
     def create_topics(self) -> None:
@@ -71,11 +77,27 @@ class Feeding:
             self.trending,
             window_s=self.window_s,
             stale_after_s=self.stale_after_s,
+            snapshots=None if self.snapshots is None else self._new_snapshots(self.snapshots),
             clock=lambda: self.now_s,
         )
         feed.start()
         self._feeds.callback(feed.close)
         return feed
+
+    def _new_snapshots(self, folder: Path) -> Snapshots:
+        return Snapshots(
+            folder,
+            self.hot,
+            lambda: topic_id(self.kafka, self.topic),
+            every_s=300,
+            erase_within_s=3600,
+            clock=lambda: self.now_s,
+        )
+
+    def next_process(self) -> None:
+        """Its hot tier is empty."""
+        self.close()
+        self.hot = FallibleTier(MatrixHotTier(DIMENSION, HotSettings(window_s=self.window_s, device="cpu"), IdTable()))
 
     def caught_up(self) -> HotFeed:
         feed = self.start()
@@ -325,6 +347,60 @@ def assert_behind(feed: HotFeed, sentence_ends: str) -> None:
     assert problem.detail.endswith(sentence_ends)
 
 
+def test_after_a_restart_it_goes_on_from_the_snapshot(feeding: Feeding, tmp_path: Path) -> None:
+    feeding.snapshots = tmp_path
+    feeding.next_process()
+    feeding.send(scored_post("old"), age_s=WINDOW_S - 10, partition=0)
+    feeding.send(scored_post("a"), scored_post("b"), partition=0)
+    feeding.caught_up()
+    feeding.next_process()
+    feeding.send(scored_post("a", revision=2, deleted=True), scored_post("c"), partition=0)
+    applied: list[str] = []
+    apply = feeding.hot.tier.apply
+
+    def recorded(batch: Sequence[HotRecord]) -> int:
+        applied.extend(record.embedding.post_id for record in batch)
+        return int(apply(batch))
+
+    feeding.hot.tier.apply = recorded
+    feeding.caught_up()
+    feeding.now_s += 11
+    feeding.until_live("b", "c")
+    assert applied == ["a", "c"], "the topic was read on, not from the start"
+    assert feeding.floor() == {0: 1, 1: 0}
+
+
+def test_a_snapshot_whose_next_records_are_gone_is_not_trusted(feeding: Feeding, tmp_path: Path) -> None:
+    """The record that deleted a post may be among them."""
+    feeding.snapshots = tmp_path
+    feeding.next_process()
+    feeding.send(scored_post("a"), partition=0)
+    feeding.send(scored_post("z"), partition=1)
+    feeding.caught_up()
+    feeding.next_process()
+    feeding.send(scored_post("a", revision=2, deleted=True), scored_post("b"), partition=0)
+    _allow_deletes(feeding.kafka, feeding.topic)
+    _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 2))
+    feeding.caught_up()
+    assert feeding.live() == ["b", "z"]
+    assert feeding.floor() == {0: 0, 1: 0}
+
+
+def test_a_topic_that_was_made_again_is_read_from_its_start(feeding: Feeding, tmp_path: Path) -> None:
+    feeding.snapshots = tmp_path
+    feeding.next_process()
+    feeding.send(scored_post("a"), partition=0)
+    feeding.caught_up()
+    feeding.next_process()
+    client = admin(feeding.kafka)
+    client.delete_topics([feeding.topic])[feeding.topic].result(20)
+    until(lambda: feeding.topic not in client.list_topics(timeout=20).topics, "the topic to be gone")
+    feeding.create_topics()
+    feeding.send(scored_post("b"), scored_post("c"), partition=0)
+    feeding.caught_up()
+    assert feeding.live() == ["b", "c"]
+
+
 def _collected(ask: Callable[[], Reason | None]) -> Callable[[], list[Reason | None]]:
     """Asks again and again in a thread, until the result is called: that returns all answers."""
     answers: list[Reason | None] = []
@@ -334,7 +410,7 @@ def _collected(ask: Callable[[], Reason | None]) -> Callable[[], list[Reason | N
         while not stop.wait(0.01):
             answers.append(ask())
 
-    thread = Thread(target=run)
+    thread = Thread(target=run, daemon=True)
     thread.start()
 
     def end() -> list[Reason | None]:
