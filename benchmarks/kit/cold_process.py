@@ -19,6 +19,7 @@ from indexer.cold.edge_tier import EdgeColdTier
 from indexer.cold.socket_server import ColdServer
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
+from nearline import log
 from schemas.ids import Generation, Offset, Partition
 
 _BATCH: Final = 5_000
@@ -29,6 +30,7 @@ SPACING_US: Final = 1_000_000
 
 
 def main() -> None:
+    log.configure("cold", "warning")
     folder, socket = Path(sys.argv[1]), Path(sys.argv[2])
     num_posts, dimension, num_members, newest_us = map(int, sys.argv[3:])
     live = LiveRecords(num_posts, dimension, newest_us)

@@ -17,6 +17,7 @@ from nearline.up.feeds import new_feeds
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
+from nearline import log
 from nearline.settings.settings import Settings
 from nearline.up.process import collect_rarely, share_quickly
 from retriever.feed.trending_lists import TrendingLists
@@ -29,6 +30,7 @@ _SNAPSHOT: Final = "hot.snapshot"
 
 
 def main() -> None:
+    log.configure("serve", "warning")
     brokers, data_dir = sys.argv[1], Path(sys.argv[2])
     capacity, dimension = map(int, sys.argv[3:])
     settings = Settings(

@@ -19,6 +19,7 @@ from benchmarks.kit.vectors import draw
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.id_table import IdTable
 from indexer.tiers import HotRecord, HotTier, IndexRecord
+from nearline import log
 from nearline.up.process import collect_rarely, share_quickly
 from retriever.feed.hot_feed import HotFeed
 from retriever.feed.member_store import MemberStore
@@ -34,6 +35,7 @@ _EXPIRE_EVERY_US: Final = 1_000_000
 
 
 def main() -> None:
+    log.configure("serve", "warning")
     num_posts, num_hot, dimension, num_members, newest_us = map(int, sys.argv[2:])
     ids = IdTable()
     hot = filled_hot_tier(draw(num_posts, dimension)[-num_hot:], num_posts - num_hot, Micros(newest_us), ids)

@@ -17,6 +17,7 @@ from indexer.cold.edge_tier import EdgeColdTier
 from indexer.cold.socket_server import ColdServer
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
+from nearline import log
 from schemas.ids import Generation, Offset, Partition
 
 _BATCH = 5_000
@@ -26,6 +27,7 @@ _LINGER_S = 0.1
 
 
 def main() -> None:
+    log.configure("cold", "warning")
     folder, socket = Path(sys.argv[1]), Path(sys.argv[2])
     num_posts, dimension, num_members, newest_us = map(int, sys.argv[3:])
     live = LiveRecords(num_posts, dimension, newest_us)

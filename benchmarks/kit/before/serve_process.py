@@ -15,6 +15,7 @@ from benchmarks.kit.vectors import draw
 from benchmarks.retrieval import hot_tier, new_retriever
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.hot.tier import MatrixHotTier
+from nearline import log
 from nearline.up.process import collect_rarely, share_quickly
 from retriever.feed.hot_feed import HotFeed
 from retriever.feed.trending_lists import TrendingLists
@@ -25,6 +26,7 @@ from schemas.ids import Micros
 
 
 def main() -> None:
+    log.configure("serve", "warning")
     num_posts, num_hot, dimension, _, newest_us = map(int, sys.argv[2:])
     hot = hot_tier(draw(num_posts, dimension)[-num_hot:], num_posts - num_hot, Micros(newest_us))
     live = LiveRecords(num_posts, dimension, newest_us)

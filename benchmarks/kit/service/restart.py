@@ -105,7 +105,7 @@ class _Records:
 @contextmanager
 def _broker(folder: Path) -> Iterator[KafkaSettings]:
     broker = EmbeddedBroker(folder)
-    broker.start()
+    broker.start(dies_with_parent=True)
     try:
         yield KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
     finally:
