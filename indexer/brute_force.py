@@ -55,6 +55,9 @@ class BruteColdTier:
     def reached(self, offsets: Offsets) -> None:
         self._position = {**self._position, **offsets}
 
+    def is_empty(self) -> bool:
+        return not (self._posts or self._members)
+
     def search(
         self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
     ) -> ColdHits:

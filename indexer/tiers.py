@@ -216,6 +216,10 @@ class ColdTier(ColdReader, Protocol):
         memory only, so that no crash leaves a position above what is durable. Does not block."""
         ...
 
+    def is_empty(self) -> bool:
+        """Whether it holds nothing at all, not even a tombstone. If records were indexed before, they are lost."""
+        ...
+
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         """Removes the tombstones that were written before that time, and returns how many.
 

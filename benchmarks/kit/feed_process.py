@@ -12,13 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
-from nearline.up.feeds import new_feeds
-
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from nearline import log
 from nearline.settings.settings import Settings
+from nearline.up.feeds import new_feeds
 from nearline.up.process import collect_rarely, share_quickly
 from retriever.feed.trending_lists import TrendingLists
 from schemas.ids import Generation

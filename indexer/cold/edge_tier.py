@@ -114,6 +114,9 @@ class EdgeColdTier:
     def reached(self, offsets: Offsets) -> None:
         self._position = {**self._position, **offsets}
 
+    def is_empty(self) -> bool:
+        return self._posts.table.is_empty and self._members.table.is_empty
+
     def search(
         self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
     ) -> ColdHits:

@@ -65,6 +65,10 @@ class PointTable:
         """The highest number that was ever assigned, plus one."""
         return len(self._ids)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._numbers
+
     def number(self, entity_id: str) -> int | None:
         return self._numbers.get(entity_id)
 

@@ -107,7 +107,7 @@ class QdrantReads:
         points = [GrpcToRest.convert_retrieved_point(point) for point in page.result]
         return points, page.next_page_offset if page.HasField("next_page_offset") else None
 
-    def count(self, collection: str, matching: models.Filter, deadline: Deadline) -> int:
+    def count(self, collection: str, matching: models.Filter | None, deadline: Deadline) -> int:
         left_s = deadline.left_s()
         request = wire.CountPoints(
             collection_name=collection, filter=_to_wire(matching), exact=True, timeout=_whole_seconds(left_s)

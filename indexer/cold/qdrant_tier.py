@@ -115,6 +115,10 @@ class QdrantColdTier:
     def reached(self, offsets: Offsets) -> None:
         self._reached = {**self._reached, **offsets}
 
+    def is_empty(self) -> bool:
+        with self._server():
+            return not any(self._reads.count(name, None, self._deadline(None)) for name in self._names.values())
+
     def search(
         self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
     ) -> ColdHits:

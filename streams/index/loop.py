@@ -27,7 +27,7 @@ from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.kafka.records import Place
-from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
+from streams.kafka.resume_points import NO_RESET, find_resume_points, from_the_start, rewinds
 from streams.kafka.sending import DeadLetterDelivery
 from streams.settings import IndexSettings, KafkaSettings
 
@@ -207,6 +207,11 @@ class IndexLoop:
         self._forget_stored(partitions)
         committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
         resume_points = find_resume_points(self._kafka, self._group, committed, CALL_S)
+        if any(resume.committed for resume in resume_points.values()) and self._tier_is_empty():
+            log.error(
+                "the cold tier has lost everything that was indexed; all records are read again", group=self._group
+            )
+            resume_points = from_the_start(self._kafka, resume_points, CALL_S)
         consumer.incremental_assign(
             [TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()]
         )
@@ -219,6 +224,15 @@ class IndexLoop:
                     raise translate(result.error)
         self._owned.update(map(_place, partitions))
         self._heartbeat.owns(self._owned)
+
+    def _tier_is_empty(self) -> bool:
+        """If it is, the records that the group has committed are lost: somebody removed its folder or its collections.
+        A tier that cannot tell now counts as one that holds something."""
+        try:
+            return self._tier.is_empty()
+        except TierUnavailable as error:
+            log.warning("the cold tier cannot say whether it holds anything", error=str(error))
+            return False
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Commits before the partitions go, so that their next owner does not repeat what is done."""

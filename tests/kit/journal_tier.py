@@ -48,6 +48,9 @@ class JournalTier:
         assert self._lines == [], "everything before the position is durable"
         self.position = {**self.position, **offsets}
 
+    def is_empty(self) -> bool:
+        return not self.revisions
+
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         self.swept += 1
         beat()

@@ -67,6 +67,7 @@ class WrittenByItsOwner(RemoteColdTier):
         self.flush = owner.flush
         self.sweep = owner.sweep
         self.reached = owner.reached
+        self.is_empty = owner.is_empty
 
 
 @contextmanager

@@ -229,6 +229,16 @@ def test_the_position_is_what_the_owner_has_reached(tier: ColdTier) -> None:
     assert tier.position() == {0: 3, 1: 7}
 
 
+def test_a_tier_with_a_tombstone_or_a_member_alone_is_not_empty(tier: ColdTier) -> None:
+    assert tier.is_empty()
+    tier.write("post", index_records(post_embedding("p1", deleted=True)))
+    assert not tier.is_empty()
+    assert tier.sweep(Micros(NOW + 1)) == 1
+    assert tier.is_empty()
+    tier.write("member", index_records(member_embedding("m1")))
+    assert not tier.is_empty()
+
+
 def test_a_batch_is_answered_as_its_queries_are_singly(tier: ColdTier) -> None:
     tier.write("post", index_records(*(post_embedding(f"p{n}", author=f"m{n % 3}") for n in range(40))))
     tier.reached({Partition(0): Offset(40)})

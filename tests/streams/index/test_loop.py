@@ -58,6 +58,23 @@ def test_the_tier_is_told_how_far_the_posts_are_durable(index: IndexLoopSetup) -
     assert tier.received == [], "the position of the second loop is what the first had committed"
 
 
+def test_a_tier_that_has_lost_everything_is_filled_again_and_its_position_says_so(index: IndexLoopSetup) -> None:
+    """Also if the loop is stopped before it has written the first record again."""
+    index.send_posts(range(100))
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    index.journal.unlink()
+    fails = JournalTier(index.journal, fail_every=1)
+    with in_thread(index.loop(fails).run):
+        until(lambda: fails.calls >= 2, "two tries against a tier that is away")
+        assert set(fails.position.values()) == {0}
+    # Something is in the tier again, so only what the loop has committed can tell where to go on.
+    index.journal.write_text("other 1 False\n")
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    assert set(index.durable()) == {"other", *(f"p{n}" for n in range(100))}
+
+
 def test_a_position_waits_for_what_the_tier_does_not_take(index: IndexLoopSetup) -> None:
     index.send_posts(range(100))
     tier = JournalTier(index.journal, fail_every=1)
