@@ -70,7 +70,8 @@ def read_pipeline_state(connections: Connections) -> PipelineState:
         embedded = log.embedded()
         dead_letters = _count_dead_letters(connections, reader)
     member_ids = sorted(member_contexts.keys() | {member_id for member_id, _ in embedded["member"]})
-    with ThreadPoolExecutor(1) as pool, closing(connections.cold()) as cold, connections.retriever() as client:
+    # The pool ends first: if the cold tier fails, the thread may still ask with the client.
+    with closing(connections.cold()) as cold, connections.retriever() as client, ThreadPoolExecutor(1) as pool:
         answers = pool.submit(lambda: [_answer(client, question) for question in QUESTIONS])
         cold_posts = _cold_posts(cold)
         stored_members = _read_in_chunks(cold.members, [MemberId(member_id) for member_id in member_ids])
