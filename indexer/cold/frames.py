@@ -26,7 +26,9 @@ def connect(path: Path, deadline: Deadline) -> socket.socket:
     try:
         # Python's own timeout makes the socket non-blocking, and such a socket is refused at once while the queue is
         # full. With this timeout the kernel waits for a place in it.
-        left_us = int((deadline.left_s() or 0) * 1_000_000)
+        left_s = deadline.left_s()
+        # For the kernel 0 means to wait without end.
+        left_us = 0 if left_s is None else max(1, int(left_s * 1_000_000))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(*divmod(left_us, 1_000_000)))
         connection.connect(str(path))
     except BlockingIOError as error:

@@ -87,7 +87,14 @@ def test_a_process_that_accepts_no_connection_makes_calls_late(owner: Owner, col
                 waiting.enter_context(connect(owner.path, Deadline(0.5)))
         with late_in_time():
             cold.count("post", timeout_s=TIMEOUT_S)
+        with pytest.raises(TierLate):
+            connect(owner.path, NearlyOver(TIMEOUT_S))
     assert cold.count("post") == NUM_POSTS
+
+
+class NearlyOver(Deadline):
+    def left_s(self) -> float:
+        return 1e-7
 
 
 def test_connections_are_bounded_and_waiting_for_one_is_waiting(
