@@ -93,15 +93,15 @@ def _measure(process: psutil.Process, url: str, seconds: float) -> Measured:
     accepted = ServeSettings().in_flight
     rounds: list[Round] = []
     requests = itertools.cycle(_requests())
-    with Load(connecting(url)) as load:
-        load.run(requests, 2.0, accepted)
-        before = process.memory_info().rss
-        for _ in range(_ROUNDS):
-            full = load.run(requests, seconds / 2, accepted)
-            rate = 1.05 * _OVERLOAD * _num_answered(full) / (seconds / 2)
-            over = load.run(requests, seconds, _CONNECTIONS, rate)
-            rounds.append(Round(full, over, load.run(requests, seconds, 1)))
-        return Measured(rounds, seconds, before, process.memory_info().rss)
+    load = Load(connecting(url))
+    load.run(requests, 2.0, accepted)
+    before = process.memory_info().rss
+    for _ in range(_ROUNDS):
+        full = load.run(requests, seconds / 2, accepted)
+        rate = 1.05 * _OVERLOAD * _num_answered(full) / (seconds / 2)
+        over = load.run(requests, seconds, _CONNECTIONS, rate)
+        rounds.append(Round(full, over, load.run(requests, seconds, 1)))
+    return Measured(rounds, seconds, before, process.memory_info().rss)
 
 
 def _requests() -> list[bytes]:

@@ -27,7 +27,7 @@ from typing import Final
 
 from benchmarks.kit.service.agreement import agreement
 from benchmarks.kit.service.hard_times import at_half, frozen, overload
-from benchmarks.kit.service.rate import K, best_at_once, contest, measure_rates, whole
+from benchmarks.kit.service.rate import K, best_at_once, rate, small_k, whole
 from benchmarks.kit.service.restart import restart
 from benchmarks.kit.service.setup import Now, Sizes, now
 from benchmarks.kit.table import Figure, read_json, report
@@ -76,7 +76,7 @@ def _figures(arguments: Namespace, folder: Path) -> Iterator[Figure]:
     if "hot" in only:
         yield from _of("hot_tier", folder, "--posts", arguments.large)
     if "restart" in only:
-        yield from restart(folder / "restart", arguments.restarted, arguments.dimension, arguments.rounds)
+        yield from restart(folder / "restart", arguments.restarted, arguments.dimension, rounds=2)
 
 
 def _live(arguments: Namespace, folder: Path) -> Iterator[Figure]:
@@ -85,16 +85,17 @@ def _live(arguments: Namespace, folder: Path) -> Iterator[Figure]:
     with now(sizes, folder / "now") as service:
         _warm(service)
         at_once = best_at_once(service, min(_CALIBRATION_S, seconds))
-        rate = len(whole(service.run(seconds, at_once, k=K))) / seconds
+        most = len(whole(service.run(seconds, at_once, k=K))) / seconds
         if "rate" in only:
-            with contest(service, sizes, folder, at_once, seconds) as these:
-                yield from measure_rates(these, arguments.rounds)
+            yield from rate(service, sizes, folder, at_once, seconds, arguments.rounds)
         if "half" in only:
-            yield from at_half(service, rate, 2 * seconds)
+            yield from at_half(service, most, 2 * seconds)
         if "frozen" in only:
-            yield from frozen(service, rate, arguments.frozen)
+            yield from frozen(service, most, arguments.frozen)
         if "overload" in only:
-            yield from overload(service, rate, seconds)
+            yield from overload(service, most, seconds)
+        if "rate" in only:
+            yield from small_k(service, sizes, at_once, seconds, arguments.rounds)
 
 
 def _warm(service: Now) -> None:

@@ -46,7 +46,41 @@ class Connection(Protocol):
 
 
 class Load:
-    """Connections to one server. Each is opened when it is first needed, because a server closes silent ones."""
+    """What is sent to one server."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+
+    def run(self, requests: Iterator[bytes], seconds: float, at_once: int, rate: float | None = None) -> list[Answer]:
+        """At most `at_once` requests at the same time. Without a rate the next one is sent when one is answered. Ends
+        before the time is over when there is no further request. Waits for the last answers."""
+        with _Connections(self._connect) as connections:
+            answers: list[Answer] = []
+            start, num_sent, sending = time.perf_counter(), 0, True
+            while True:
+                now = time.perf_counter()
+                sending = sending and now < start + seconds
+                while (
+                    sending and num_sent - len(answers) < at_once and (rate is None or num_sent < (now - start) * rate)
+                ):
+                    request = next(requests, None)
+                    if request is None:
+                        sending = False
+                        break
+                    connections.send(request)
+                    num_sent += 1
+                if not sending and num_sent == len(answers):
+                    return answers
+                if now > start + seconds + _END_S:
+                    raise RuntimeError(f"{num_sent - len(answers)} requests were never answered")
+                is_full = num_sent - len(answers) == at_once
+                wait_s = 1.0 if is_full or not sending else _pause_s(start, num_sent, rate)
+                answers += connections.receive(wait_s)
+
+
+class _Connections:
+    """Those of one run. Each is opened when it is first needed. None outlives the run: a server closes connections that
+    are silent for long."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
@@ -62,36 +96,7 @@ class Load:
         for connection in self._opened:
             connection.socket.close()
 
-    def run(self, requests: Iterator[bytes], seconds: float, at_once: int, rate: float | None = None) -> list[Answer]:
-        """At most `at_once` requests at the same time. Without a rate the next one is sent when one is answered. Ends
-        before the time is over when there is no further request. Waits for the last answers."""
-        answers: list[Answer] = []
-        start, num_sent, sending = time.perf_counter(), 0, True
-        while True:
-            now = time.perf_counter()
-            sending = sending and now < start + seconds
-            while sending and num_sent - len(answers) < at_once and (rate is None or num_sent < (now - start) * rate):
-                request = next(requests, None)
-                if request is None:
-                    sending = False
-                    break
-                self._send(request)
-                num_sent += 1
-            if not sending and num_sent == len(answers):
-                return answers
-            if now > start + seconds + _END_S:
-                raise RuntimeError(f"{num_sent - len(answers)} requests were never answered")
-            is_full = num_sent - len(answers) == at_once
-            self._receive(answers, 1.0 if is_full or not sending else _pause_s(start, num_sent, rate))
-
-    def _receive(self, answers: list[Answer], wait_s: float) -> None:
-        for key, _ in self._selector.select(wait_s):
-            had_room = key.data.has_room
-            answers += key.data.receive()
-            if key.data.has_room and not had_room:
-                self._with_room.append(key.data)
-
-    def _send(self, request: bytes) -> None:
+    def send(self, request: bytes) -> None:
         if not self._with_room:
             connection = self._connect()
             self._opened.append(connection)
@@ -101,6 +106,16 @@ class Load:
         connection.send(request)
         if not connection.has_room:
             self._with_room.pop()
+
+    def receive(self, wait_s: float) -> list[Answer]:
+        """The answers that are complete within that time, as soon as anything comes."""
+        answers: list[Answer] = []
+        for key, _ in self._selector.select(wait_s):
+            had_room = key.data.has_room
+            answers += key.data.receive()
+            if key.data.has_room and not had_room:
+                self._with_room.append(key.data)
+        return answers
 
 
 def _pause_s(start: float, num_sent: int, rate: float | None) -> float:

@@ -101,8 +101,7 @@ def before(sizes: Sizes, folder: Path, k: int, at_once: int) -> Iterator[Before]
     with ExitStack() as stack:
         code = stack.enter_context(checked_out(COMMIT, _BEFORE_FILES))
         service, url = stack.enter_context(_running("benchmarks.kit.before", sizes, folder, code))
-        load = stack.enter_context(Load(http_load.connecting(url)))
-        yield Before(service, load, sizes.members, k, at_once)
+        yield Before(service, Load(http_load.connecting(url)), sizes.members, k, at_once)
 
 
 @contextmanager
@@ -110,8 +109,8 @@ def now(sizes: Sizes, folder: Path) -> Iterator[Now]:
     samples: list[bytes] = []
     with _running("benchmarks.kit", sizes, folder, None) as (service, addresses):
         host, _, port = addresses.split()[1].rpartition(":")
-        with Load(grpc_load.connecting(host, int(port), _CALLS_A_CONNECTION, samples)) as load:
-            yield Now(service, load, sizes.members, samples)
+        load = Load(grpc_load.connecting(host, int(port), _CALLS_A_CONNECTION, samples))
+        yield Now(service, load, sizes.members, samples)
 
 
 @contextmanager
