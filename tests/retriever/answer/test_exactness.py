@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from indexer.brute_force import BruteColdTier
 from indexer.hot.tier import MatrixHotTier
@@ -137,6 +137,7 @@ class RetrieverOverALog(RuleBasedStateMachine):
         self.hot = self.new_hot_tier(self.ids)
         self.begin_in_the_middle()
         self.members: dict[str, MemberEmbedding] = {}
+        self.asked: list[dict[str, Any]] = []
         self.member_offset = 0
         self.store = self.new_member_store()
         self.keeping, self.asking = (self.new_retriever(kept_bytes) for kept_bytes in (1_000_000, 0))
@@ -242,20 +243,19 @@ class RetrieverOverALog(RuleBasedStateMachine):
 
     @rule(question=QUESTIONS, fed=LIKELY, indexed=LIKELY)
     def ask(self, question: dict[str, Any], fed: bool, indexed: bool) -> None:
-        if fed:
-            self.feed_all()
-        if indexed:
-            for partition, offset in self.hot.floor().items():
-                self.index(partition, max(offset - self.log.indexed[partition], 0), True)
-        question = dict(question)
-        who = question.pop("who")
-        member = self.members.get(who)
-        if isinstance(who, int):
-            asked = Question(vector_D=vectors(1, seed=who)[0], **self.common(question))
-        elif member is None or not member.vector:
-            return  # then the answer is what is trending
-        else:
-            asked = Question(member_id=MemberId(who), **self.common(question))
+        self.asked.append(question)
+        self.compare(question, fed, indexed)
+
+    @precondition(lambda self: self.asked)
+    @rule(which=st.integers(1, 4), fed=LIKELY, indexed=LIKELY)
+    def ask_again(self, which: int, fed: bool, indexed: bool) -> None:
+        self.compare(self.asked[-min(which, len(self.asked))], fed, indexed)
+
+    def compare(self, question: dict[str, Any], fed: bool, indexed: bool) -> None:
+        self.catch_up(fed, indexed)
+        asked, member = self.question_of(question)
+        if asked is None:
+            return
         is_whole = self.log.is_fed() and covers(self.hot.floor(), self.cold.position())
         for retriever in (self.keeping, self.asking):
             answer = retriever.answer(asked)
@@ -263,8 +263,24 @@ class RetrieverOverALog(RuleBasedStateMachine):
             if is_whole:
                 self.is_best(answer, asked, member)
 
-    def common(self, question: dict[str, Any]) -> dict[str, Any]:
-        return {**question, "timeout_s": LONG_S, "columns": frozenset({"revision"})}
+    def catch_up(self, fed: bool, indexed: bool) -> None:
+        """As far as a whole answer needs it."""
+        if fed:
+            self.feed_all()
+        if indexed:
+            for partition, offset in self.hot.floor().items():
+                self.index(partition, max(offset - self.log.indexed[partition], 0), True)
+
+    def question_of(self, question: dict[str, Any]) -> tuple[Question | None, MemberEmbedding | None]:
+        """None for a member without a vector: the answer is then what is trending."""
+        common = {**question, "timeout_s": LONG_S, "columns": frozenset({"revision"})}
+        who = common.pop("who")
+        if isinstance(who, int):
+            return Question(vector_D=vectors(1, seed=who)[0], **common), None
+        member = self.members.get(who)
+        if member is None or not member.vector:
+            return None, member
+        return Question(member_id=MemberId(who), **common), member
 
     def is_best(self, answer: Answer, question: Question, member: MemberEmbedding | None) -> None:
         filters, vector_D = question.filters, question.vector_D
