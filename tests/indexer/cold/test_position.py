@@ -2,6 +2,7 @@
 owner's and the reader's steps come."""
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from random import Random
@@ -201,7 +202,13 @@ def test_the_position_is_asked_before_the_server_is() -> None:
     with (
         QdrantServer() as server,
         closing(
-            QdrantColdTier(server.settings(), Generation("test"), DIMENSION, SetClock(), position=lambda: committed)
+            QdrantColdTier(
+                server.settings(),
+                Generation(f"test-{uuid.uuid4().hex[:8]}"),
+                DIMENSION,
+                SetClock(),
+                position=lambda: committed,
+            )
         ) as tier,
     ):
         tier.count("post")

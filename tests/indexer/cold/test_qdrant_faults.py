@@ -68,11 +68,14 @@ def server() -> Iterator[QdrantServer]:
 
 @contextmanager
 def connected(server: QdrantServer, **over: Any) -> Iterator[QdrantColdTier]:
-    """To a generation that nobody has used before."""
-    generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
     settings = server.settings(**{"timeout_s": TIMEOUT_S, **over})
-    with closing(QdrantColdTier(settings, generation, DIMENSION, SetClock())) as tier:
+    with closing(QdrantColdTier(settings, _new_generation(), DIMENSION, SetClock())) as tier:
         yield tier
+
+
+def _new_generation() -> Generation:
+    """One that nobody has used before, in case the server is a real one."""
+    return Generation(f"test-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.mark.parametrize("call", ["Points/Get", "Points/Upsert"])
@@ -109,7 +112,7 @@ def test_a_frozen_server_makes_every_read_late_and_answers_again() -> None:
         settings = ColdSettings(
             url=f"http://{HOST}:1", grpc_port=int(process.stdout.readline()), api_key=SecretStr(KEY), timeout_s=60
         )
-        with closing(QdrantColdTier(settings, Generation("frozen"), DIMENSION, SetClock())) as tier:
+        with closing(QdrantColdTier(settings, _new_generation(), DIMENSION, SetClock())) as tier:
             tier.write("post", index_records(post_embedding("p1")))
             process.send_signal(signal.SIGSTOP)
             for read in READS.values():
