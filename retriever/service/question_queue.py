@@ -10,7 +10,10 @@ import contextvars
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Final, NamedTuple, TypeVar
 
 from retriever.errors import DeadlineExceeded, RetrieverBusy
@@ -48,11 +51,15 @@ class QuestionQueue:
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._usual_s = 0.0
-        self._pool = ThreadPoolExecutor(places, thread_name_prefix="question")
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        for number in range(places):
+            # Daemons, because a tier may hang: no thread holds up the end of the process.
+            Thread(target=self._do_work, name=f"question-{number}", daemon=True).start()
 
     def close(self) -> None:
-        """Does not wait for work that is still running: a tier may hang."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Does not wait for work that is still running."""
+        for _ in range(self._places):
+            self._work.put(None)
 
     @property
     def num_waiting(self) -> int:
@@ -67,25 +74,40 @@ class QuestionQueue:
         if within_s <= 0:
             raise DeadlineExceeded("the time for the answer is over already", code=ProblemCode.DEADLINE_EXCEEDED)
         await self._enter(deadline)
-        context = contextvars.copy_context()  # the request's id, for the lines that the work logs
-        future = self._pool.submit(lambda: context.run(self._timed, work, deadline))
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda done: _call_in(loop, self._leave, done))
-        result = asyncio.wrap_future(future)
-        result.add_done_callback(_look_at_error)  # the client may go before its work fails
-        done, _ = await asyncio.wait((result,), timeout=deadline - self._clock())
-        if not done:
-            raise DeadlineExceeded("there is no answer within timeout_ms", code=ProblemCode.DEADLINE_EXCEEDED)
-        return result.result()
-
-    def _timed(self, work: Callable[[float], T], deadline: float) -> T:
-        """Runs in a thread of the pool."""
-        began = self._clock()
+        answer: asyncio.Future[T] = loop.create_future()
+        # The context has the request's id, for the lines that the work logs.
+        self._work.put(partial(contextvars.copy_context().run, self._answer, loop, answer, work, deadline))
+        late = loop.call_later(deadline - self._clock(), _end_late, answer)
         try:
-            return work(deadline - began)
+            return await answer
         finally:
-            # One thread may overwrite the other's time here. Then one of many answers does not count.
-            self._usual_s += _NEWEST_WEIGHT * (self._clock() - began - self._usual_s)
+            late.cancel()
+
+    def _do_work(self) -> None:
+        """Runs in each thread."""
+        while work := self._work.get():
+            work()
+            del work  # it holds a request, and the next one may come late
+
+    def _answer(
+        self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[T]", work: Callable[[float], T], deadline: float
+    ) -> None:
+        """Runs in a thread. One call to the loop gives the answer and the place back."""
+        began = self._clock()
+        deliver: Callable[[], None]
+        try:
+            deliver = partial(answer.set_result, work(deadline - began))
+        except Exception as error:
+            deliver = partial(answer.set_exception, error)
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            loop.call_soon_threadsafe(self._leave, self._clock() - began, answer, deliver)
+
+    def _leave(self, took_s: float, answer: "asyncio.Future[T]", deliver: Callable[[], None]) -> None:
+        self._usual_s += _NEWEST_WEIGHT * (took_s - self._usual_s)
+        self._give_place_away()
+        if not answer.done():  # else it was late, or the client is gone
+            deliver()
 
     async def _enter(self, deadline: float) -> None:
         """Takes a place. Raises RetrieverBusy."""
@@ -114,9 +136,6 @@ class QuestionQueue:
         elif waiting.place.done() and not waiting.place.cancelled() and waiting.place.exception() is None:
             self._give_place_away()
 
-    def _leave(self, _: Future[T]) -> None:
-        self._give_place_away()
-
     def _give_place_away(self) -> None:
         """To the question that has waited longest and can still be answered in time."""
         while self._waiting:
@@ -143,13 +162,7 @@ class QuestionQueue:
         )
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[Future[T]], None], done: Future[T]) -> None:
-    """From a thread of the pool. The loop may be closed by now: then nobody waits for a place any more."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(function, done)
-
-
-def _look_at_error(result: asyncio.Future[T]) -> None:
-    """asyncio would log an error that nobody looks at."""
-    if not result.cancelled():
-        result.exception()
+def _end_late(answer: "asyncio.Future[T]") -> None:
+    if not answer.done():
+        late = DeadlineExceeded("there is no answer within timeout_ms", code=ProblemCode.DEADLINE_EXCEEDED)
+        answer.set_exception(late)
