@@ -121,7 +121,10 @@ class KeptAnswers:
         """Drops the answers that no question can use any more. Returns how many."""
         with self._lock:
             entries = list(self._kept.items())
-        outdated = [(asked, kept) for asked, kept in entries if not covers(floor, kept.answer.position)]
+        # Answers that were made one after the other share their position, so few are compared with the floor.
+        positions = {id(kept.answer.position): kept.answer.position for _, kept in entries}
+        outdated_positions = {key for key, position in positions.items() if not covers(floor, position)}
+        outdated = [(asked, kept) for asked, kept in entries if id(kept.answer.position) in outdated_positions]
         for asked, kept in outdated:
             with self._lock:
                 if self._kept.get(asked) is kept:

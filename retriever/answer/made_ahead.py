@@ -3,6 +3,7 @@ one. Knows how each of them asked last.
 """
 
 from collections import OrderedDict
+from dataclasses import replace
 from threading import Lock
 from typing import Final
 
@@ -33,6 +34,10 @@ class MadeAhead:
         if question.member_id is None or _num_ids(question) > _MAX_IDS:
             return
         with self._lock:
+            before = self._asked.get(question.member_id)
+            if before is not None and before.k > question.k:
+                # A longer answer serves the shorter question too.
+                question = replace(question, k=before.k)
             self._asked[question.member_id] = question
             self._asked.move_to_end(question.member_id)
             if len(self._asked) > self._max_remembered:

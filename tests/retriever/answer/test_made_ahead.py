@@ -41,6 +41,16 @@ def test_nothing_is_made_for_who_did_not_ask_or_is_gone(retriever: RetrieverSetu
     assert [entry.revision for entry in retriever.under_test.kept._kept.values()] == [1]
 
 
+def test_what_is_made_is_as_long_as_the_longest_answer_that_was_asked_for(retriever: RetrieverSetup) -> None:
+    for k in (2, 250, 5):
+        retriever.ask(member_id="m", k=k)
+    retriever.in_member_feed(asking_member("m", revision=2))
+    kept = retriever.under_test.kept
+    until(lambda: {entry.revision for entry in kept._kept.values()} == {2}, "the answer to be made")
+    retriever.cold.fails = True
+    assert len(retriever.ask(member_id="m", k=250).post_ids) == 250
+
+
 def test_the_memory_of_questions_is_bounded(retriever: RetrieverSetup) -> None:
     ahead = MadeAhead(retriever.under_test._cold_searches, max_remembered=2)
     for name in ("a", "b", "a", "c"):
