@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from indexer.errors import SnapshotRefused
+from indexer.errors import IndexerError, SnapshotRefused
 from indexer.tiers import HotTier, Offsets, SnapshotMoment
 from schemas.ids import Micros
 
@@ -111,7 +111,7 @@ class Snapshots:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             future = self._hot.save(self._folder, SnapshotMoment(dict(next_offsets), Micros(int(now_s * 1e6))))
-        except OSError as error:
+        except (OSError, IndexerError) as error:
             _failed(error)
         else:
             self._writing = now_s, future
@@ -123,7 +123,7 @@ class Snapshots:
         self._writing = None
         try:
             future.result()
-        except OSError as error:
+        except (OSError, IndexerError) as error:
             _failed(error)
         else:
             self._taken_at_s = taken_at_s
@@ -138,5 +138,5 @@ def remove_snapshots(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _failed(error: OSError) -> None:
+def _failed(error: Exception) -> None:
     _log.warning("the snapshot of the hot tier cannot be written", error=str(error))

@@ -1,152 +1,30 @@
-"""The hot feed on a real broker: what it takes, when it says that it has caught up, and what it survives."""
+"""The hot feed on a real broker: where it begins, what it takes, and what it tells the tier."""
 
 import math
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from threading import Event, Thread
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from structlog.testing import capture_logs
+from confluent_kafka import Producer
 
-from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import HotRecord
-from retriever.feed import offsets as feed_offsets
-from retriever.feed.follower import CONSUMER_OVERRIDES
-from retriever.feed.hot_feed import HotFeed
-from retriever.feed.offsets import Place, PlaceOffsets
-from retriever.feed.snapshots import Snapshots
-from retriever.feed.trending_lists import TrendingLists
-from retriever.reasons import Code, Reason
 from schemas import topics
-from schemas.embeddings import PostEmbedding, encode_embedding, pack_vector
-from schemas.ids import Generation, Micros, PostId
-from schemas.topics import TopicSpec
+from schemas.embeddings import pack_vector
+from schemas.ids import Micros, PostId
 from schemas.trending import TrendingEntry, TrendingList, encode_trending
-from streams.kafka.clients import admin, consumer_config, producer_config
-from streams.kafka.topics import ensure_topics, topic_id
-from streams.settings import KafkaSettings
+from streams.kafka.clients import producer_config
 from tests.kit.brute_hot_tier import BruteHotTier
 from tests.kit.data.embeddings import DIMENSION
-from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.retrievers import NOW_S, WINDOW_S, FallibleTier, scored_post, vector_with
+from tests.kit.hot_feeding import Feeding
+from tests.kit.retrievers import NOW_S, WINDOW_S, scored_post, vector_with
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
 PARTITIONS = 2
-
-
-class Feeding:
-    """A feed of a generation of its own on a broker, and a producer for its topic."""
-
-    def __init__(self, running: RunningBroker) -> None:
-        self.kafka = KafkaSettings(bootstrap_servers=running.bootstrap_servers, partitions=PARTITIONS)
-        self.generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
-        self.topic = topics.post_embeddings(self.generation)
-        self.now_s = float(NOW_S)
-        self.window_s = WINDOW_S
-        self.stale_after_s = 30.0
-        self.hot = FallibleTier(BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S), IdTable()))
-        self.trending = TrendingLists()
-        self.producer = Producer(producer_config(self.kafka))
-        self.snapshots: Path | None = None
-        """None: no snapshots."""
-        self._feeds = ExitStack()
-
-    def close(self) -> None:
-        """Stops all feeds."""
-        self._feeds.close()
-
-    def create_topics(self) -> None:
-        ensure_topics(self.kafka, [TopicSpec(self.topic, "state"), TopicSpec(topics.TRENDING, "state")], 30)
-
-    def start(self) -> HotFeed:
-        feed = HotFeed(
-            lambda: Consumer(consumer_config(self.kafka, "hot-feed", **CONSUMER_OVERRIDES)),
-            self.generation,
-            self.hot,
-            self.trending,
-            window_s=self.window_s,
-            stale_after_s=self.stale_after_s,
-            snapshots=None if self.snapshots is None else self._new_snapshots(self.snapshots),
-            clock=lambda: self.now_s,
-        )
-        feed.start()
-        self._feeds.callback(feed.close)
-        return feed
-
-    def _new_snapshots(self, folder: Path) -> Snapshots:
-        return Snapshots(
-            folder,
-            self.hot,
-            lambda: topic_id(self.kafka, self.topic),
-            every_s=300,
-            erase_within_s=3600,
-            clock=lambda: self.now_s,
-        )
-
-    def next_process(self) -> None:
-        """Its hot tier is empty."""
-        self.close()
-        self.hot = FallibleTier(MatrixHotTier(DIMENSION, HotSettings(window_s=self.window_s, device="cpu"), IdTable()))
-
-    def caught_up(self) -> HotFeed:
-        feed = self.start()
-        until(lambda: feed.problem is None, "the feed to catch up")
-        return feed
-
-    def send(self, *embeddings: PostEmbedding, age_s: float = 0.0, **over: Any) -> None:
-        for embedding in embeddings:
-            timestamp = int((NOW_S - age_s) * 1000)
-            self.producer.produce(
-                self.topic, encode_embedding(embedding), embedding.post_id, timestamp=timestamp, **over
-            )
-        assert self.producer.flush(30) == 0
-
-    def floor(self) -> dict[int, int]:
-        return dict(self.hot.floor())
-
-    def live(self) -> list[str]:
-        return sorted(stored.post_id for stored in self.hot.scroll_posts())
-
-    def until_live(self, *post_ids: str) -> None:
-        until(lambda: self.live() == list(post_ids), f"{post_ids} to be live")
-
-    def ends(self) -> dict[int, int]:
-        """High watermarks, control records and open transactions included."""
-        over = {"isolation.level": "read_uncommitted"}
-        consumer = Consumer(consumer_config(self.kafka, "ends", **over))
-        places = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
-        ends = {place.partition: consumer.get_watermark_offsets(place, timeout=20)[1] for place in places}
-        consumer.close()
-        return ends
-
-
-@pytest.fixture
-def feeding(clean_topics: RunningBroker) -> Iterator[Feeding]:
-    yield from _feeding(clean_topics)
-
-
-@pytest.fixture
-def stoppable(fresh_broker: RunningBroker) -> Iterator[Feeding]:
-    """On a broker that the test may stop."""
-    yield from _feeding(fresh_broker)
-
-
-def _feeding(running: RunningBroker) -> Iterator[Feeding]:
-    feeding = Feeding(running)
-    feeding.create_topics()
-    yield feeding
-    feeding.close()
 
 
 def test_it_reads_old_records_and_follows_new_ones(feeding: Feeding) -> None:
@@ -206,9 +84,8 @@ def test_an_endless_window_begins_at_the_start(feeding: Feeding) -> None:
 
 
 def test_the_floor_is_the_start_also_where_the_first_records_are_gone(feeding: Feeding) -> None:
-    _allow_deletes(feeding.kafka, feeding.topic)
     feeding.send(scored_post("a"), scored_post("b"), partition=0)
-    _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 1))
+    feeding.delete_before(0, 1)
     feeding.caught_up()
     assert feeding.live() == ["b"]
     assert feeding.floor() == {0: 0, 1: 0}
@@ -291,206 +168,3 @@ def test_the_trending_lists_are_read_whole_and_followed(feeding: Feeding) -> Non
     assert score() == 3.0
     send(901, 5.0)
     until(lambda: score() == 7.0, "the new list")
-
-
-def test_a_topic_that_is_not_there_yet_is_waited_for(clean_topics: RunningBroker) -> None:
-    feeding = Feeding(clean_topics)
-    try:
-        with capture_logs() as logs:
-            feed = feeding.start()
-            until(lambda: bool(logs), "the feed to log what is missing")
-        assert "Unknown topic" in logs[0]["error"]
-        assert feed.problem == Reason(
-            Code.HOT_CATCHING_UP, "the hot feed has not begun to read; the log of the retriever says why"
-        )
-        assert feed.progress().positions == {}
-        feeding.create_topics()
-        until(lambda: feed.problem is None, "the feed to catch up")
-    finally:
-        feeding.close()
-
-
-def test_a_tier_that_fails_costs_no_record(feeding: Feeding) -> None:
-    feed = feeding.caught_up()
-    feeding.hot.fails = "apply"
-    feeding.send(scored_post("a"), scored_post("b"), scored_post("c"))
-    until(lambda: feeding.hot.failures > 1, "the feed to meet the failure, and once more")
-    assert set(feed.progress().positions.values()) == {0}
-    feeding.hot.fails = False
-    feeding.until_live("a", "b", "c")
-
-
-def test_records_deleted_under_it_make_it_begin_that_partition_anew(feeding: Feeding) -> None:
-    """What it holds of that partition may be outdated: the record that deleted it may be gone."""
-    _allow_deletes(feeding.kafka, feeding.topic)
-    feeding.send(scored_post("a"), partition=0)
-    feeding.send(scored_post("z"), partition=1)
-    feed = feeding.caught_up()
-    feeding.hot.fails = "apply"
-    feeding.send(scored_post("b"), partition=0)
-    feeding.send(scored_post("c"), partition=1)
-    _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 2))
-    feeding.send(scored_post("d"), partition=0)
-    problems = _collected(lambda: feed.problem)
-    feeding.hot.fails = False
-    feeding.until_live("c", "d", "z")
-    assert feeding.floor() == {0: 0, 1: 0}, "all that is left of the topic is held"
-    until(lambda: feed.problem is None, "the feed to catch up again")
-    assert Code.HOT_CATCHING_UP in {problem.code for problem in problems() if problem is not None}
-
-
-def assert_behind(feed: HotFeed, sentence_ends: str) -> None:
-    problem = feed.problem
-    assert problem is not None
-    assert problem.code == Code.HOT_BEHIND
-    assert problem.detail.startswith("the hot feed has been behind the topic for ")
-    assert problem.detail.endswith(sentence_ends)
-
-
-def test_after_a_restart_it_goes_on_from_the_snapshot(feeding: Feeding, tmp_path: Path) -> None:
-    feeding.snapshots = tmp_path
-    feeding.next_process()
-    feeding.send(scored_post("old"), age_s=WINDOW_S - 10, partition=0)
-    feeding.send(scored_post("a"), scored_post("b"), partition=0)
-    feeding.caught_up()
-    feeding.next_process()
-    feeding.send(scored_post("a", revision=2, deleted=True), scored_post("c"), partition=0)
-    applied: list[str] = []
-    apply = feeding.hot.tier.apply
-
-    def recorded(batch: Sequence[HotRecord]) -> int:
-        applied.extend(record.embedding.post_id for record in batch)
-        return int(apply(batch))
-
-    feeding.hot.tier.apply = recorded
-    feeding.caught_up()
-    feeding.now_s += 11
-    feeding.until_live("b", "c")
-    assert applied == ["a", "c"], "the topic was read on, not from the start"
-    assert feeding.floor() == {0: 1, 1: 0}
-
-
-def test_a_snapshot_whose_next_records_are_gone_is_not_trusted(feeding: Feeding, tmp_path: Path) -> None:
-    """The record that deleted a post may be among them."""
-    feeding.snapshots = tmp_path
-    feeding.next_process()
-    feeding.send(scored_post("a"), partition=0)
-    feeding.send(scored_post("z"), partition=1)
-    feeding.caught_up()
-    feeding.next_process()
-    feeding.send(scored_post("a", revision=2, deleted=True), scored_post("b"), partition=0)
-    _allow_deletes(feeding.kafka, feeding.topic)
-    _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 2))
-    feeding.caught_up()
-    assert feeding.live() == ["b", "z"]
-    assert feeding.floor() == {0: 0, 1: 0}
-
-
-def test_a_topic_that_was_made_again_is_read_from_its_start(feeding: Feeding, tmp_path: Path) -> None:
-    feeding.snapshots = tmp_path
-    feeding.next_process()
-    feeding.send(scored_post("a"), partition=0)
-    feeding.caught_up()
-    feeding.next_process()
-    client = admin(feeding.kafka)
-    client.delete_topics([feeding.topic])[feeding.topic].result(20)
-    until(lambda: feeding.topic not in client.list_topics(timeout=20).topics, "the topic to be gone")
-    feeding.create_topics()
-    feeding.send(scored_post("b"), scored_post("c"), partition=0)
-    feeding.caught_up()
-    assert feeding.live() == ["b", "c"]
-
-
-def _collected(ask: Callable[[], Reason | None]) -> Callable[[], list[Reason | None]]:
-    """Asks again and again in a thread, until the result is called: that returns all answers."""
-    answers: list[Reason | None] = []
-    stop = Event()
-
-    def run() -> None:
-        while not stop.wait(0.01):
-            answers.append(ask())
-
-    thread = Thread(target=run, daemon=True)
-    thread.start()
-
-    def end() -> list[Reason | None]:
-        stop.set()
-        thread.join()
-        return answers
-
-    return end
-
-
-def _allow_deletes(kafka: KafkaSettings, topic: str) -> None:
-    """A compacted topic refuses them."""
-    entries = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        for name, value in (("cleanup.policy", "delete"), ("retention.ms", "-1"))
-    ]
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-    client = admin(kafka)
-    client.incremental_alter_configs([resource])[resource].result(20)
-
-
-def _delete_before(kafka: KafkaSettings, place: TopicPartition) -> None:
-    client = admin(kafka)
-    client.delete_records([place])[place].result(20)
-
-
-def test_it_outlives_the_broker(stoppable: Feeding, fresh_broker: RunningBroker) -> None:
-    stoppable.send(scored_post("old"), age_s=WINDOW_S - 10, partition=0)
-    stoppable.send(scored_post("a"), partition=0)
-    feed = stoppable.caught_up()
-    fresh_broker.kill()
-    stoppable.now_s += 11
-    stoppable.until_live("a")
-    fresh_broker.start()
-    stoppable.send(scored_post("b"))
-    stoppable.until_live("a", "b")
-    until(lambda: feed.problem is None, "the feed to follow again")
-
-
-def test_a_broker_that_answers_no_more_is_noticed_by_the_clock(stoppable: Feeding, fresh_broker: RunningBroker) -> None:
-    stoppable.stale_after_s = 2.5
-    feed = stoppable.caught_up()
-    process = fresh_broker.embedded.running()
-    assert process is not None
-    process.suspend()
-    try:
-        until(lambda: feed.problem is not None, "the feed to notice")
-        assert_behind(feed, "it cannot read now")
-    finally:
-        process.resume()
-    until(lambda: feed.problem is None, "the feed to follow again")
-
-
-def test_a_tier_that_hangs_is_noticed_by_the_clock(feeding: Feeding) -> None:
-    """The feed's thread is stuck in a call meanwhile."""
-    feeding.stale_after_s = 2.5
-    feed = feeding.caught_up()
-    apply, goes_on = feeding.hot.tier.apply, Event()
-    feeding.hot.tier.apply = lambda batch: (goes_on.wait(), apply(batch))
-    try:
-        feeding.send(scored_post("a"))
-        until(lambda: feed.problem is not None, "the feed to notice")
-        assert_behind(feed, "it cannot read now")
-    finally:
-        goes_on.set()
-    until(lambda: feed.problem is None, "the feed to follow again")
-
-
-def test_an_idle_topic_is_not_behind(feeding: Feeding, monkeypatch: pytest.MonkeyPatch) -> None:
-    feeding.stale_after_s = 2.5
-    feeding.send(scored_post("a"))
-    feed = feeding.caught_up()
-    problems = _collected(lambda: feed.problem)
-    asked: list[None] = []
-    ends = feed_offsets.ends
-
-    def counted(consumer: Consumer, places: Iterable[Place]) -> PlaceOffsets:
-        asked.append(None)
-        return ends(consumer, places)
-
-    monkeypatch.setattr(feed_offsets, "ends", counted)
-    until(lambda: len(asked) > 2 * feeding.stale_after_s, "twice the time after which it would be behind")
-    assert set(problems()) == {None}
