@@ -76,6 +76,7 @@ class Retriever:
         self._hot_batches = batches = HotBatches(hot, clock)
         self._cold_searches = searches = ColdSearches(cold, self.kept, maker, state, refuses=cold_refuses, clock=clock)
         self._ahead = MadeAhead(searches)
+        self._members = members
         members.watch(self._ahead.member_changed)
         self._posts = StoredPosts(hot, cold, state, clock)
         self._columns = Columns(self._posts)
@@ -143,8 +144,10 @@ class Retriever:
             found = [_NOTHING_SAID] if feed_problem is None else [feed_problem]
         else:
             found = wholeness.reasons(floor, position or {}, feed_problem)
+        if (members_problem := self._members.problem()) is not None:
+            found.append(members_problem)
         sentences = [self._encoder.problem, *(reason.detail for reason in found)]
-        return [sentence for sentence in sentences if sentence is not None]
+        return list(dict.fromkeys(sentence for sentence in sentences if sentence is not None))
 
     def tidy(self) -> None:
         """Call it about each second, from one thread. Reads how far the cold tier has written, and frees the memory of

@@ -27,9 +27,7 @@ ASKED_LATELY_S: Final = 600.0
 
 _LIST_BYTES_A_MEMBER: Final = 4096
 """Of the lists of all members together, on average: some 250 ids each. The longest lists take 60 kB."""
-_NOT_INDEXED: Final = Reason(
-    Code.COLD_BEHIND, "the index is behind, so there may be a newer vector and newer lists of this member"
-)
+_NOT_INDEXED: Final = Reason(Code.COLD_BEHIND, "the index is behind, so a member's vector and lists may be outdated")
 
 
 class Lookup(NamedTuple):
@@ -132,6 +130,13 @@ class MemberStore:
         if said is not None and (held is None or held.revision < said.revision):
             return Refilled(said.member(), doubt)
         return Refilled(held, doubt)
+
+    def problem(self) -> Reason | None:
+        """Why there may be newer records of members than those that are given. None if there are none."""
+        indexed = self._indexed()
+        with self._lock:
+            knew_all = self._knew_all_dropped(indexed)
+        return self._feed_problem() or (None if knew_all else _NOT_INDEXED)
 
     def count(self) -> int:
         """How many members it holds, the deleted ones included."""

@@ -213,6 +213,16 @@ def test_an_index_that_is_behind_the_window_is_said(setup: Setup) -> None:
     assert doubt.code == Code.COLD_BEHIND
 
 
+def test_it_says_what_keeps_it_from_being_sure(setup: Setup) -> None:
+    problem = setup.store.problem()
+    assert problem is not None
+    assert problem.code == Code.COLD_BEHIND
+    setup.indexed = {Partition(0): Offset(100)}
+    assert setup.store.problem() is None
+    setup.feed_problem = BEHIND
+    assert setup.store.problem() == BEHIND
+
+
 def test_a_feed_that_is_behind_makes_nothing_sure(setup: Setup) -> None:
     setup.indexed = {Partition(0): Offset(100)}
     setup.apply(member_embedding("a", 1), first=100)
