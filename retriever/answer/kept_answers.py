@@ -51,6 +51,16 @@ def _digest(filters: Filters) -> bytes:
     return blake2b(msgspec.msgpack.encode(fields), digest_size=_DIGEST_BYTES).digest()
 
 
+class KeptCounts(NamedTuple):
+    answers: int
+    num_bytes: int
+    """Without the ids."""
+    found: int
+    """How many questions found their cold answer here, since the start."""
+    missed: int
+    """How many had to ask the cold tier."""
+
+
 class _Kept(NamedTuple):
     answer: ColdAnswer
     revision: Revision
@@ -70,7 +80,6 @@ class KeptAnswers:
         self._kept: OrderedDict[Asked, _Kept] = OrderedDict()
         self._num_bytes = 0
         self.found = 0
-        """How many questions found their answer here, since the start."""
         self.missed = 0
 
     def __len__(self) -> int:
@@ -79,6 +88,9 @@ class KeptAnswers:
     @property
     def num_bytes(self) -> int:
         return self._num_bytes
+
+    def counts(self) -> KeptCounts:
+        return KeptCounts(len(self._kept), self._num_bytes, self.found, self.missed)
 
     def find(self, asked: Asked, revision: Revision, num_hits: int, floor: Offsets) -> ColdAnswer | None:
         """An answer for this revision of the member that has `num_hits` hits, or all there are, and that is exact

@@ -31,15 +31,16 @@ class MadeAhead:
 
     def remember(self, question: Question) -> None:
         """Of a member whose vector answered it."""
-        if question.member_id is None or _num_ids(question) > _MAX_IDS:
+        member_id = question.member_id
+        if member_id is None or _num_ids(question) > _MAX_IDS:
             return
         with self._lock:
-            before = self._asked.get(question.member_id)
+            before = self._asked.get(member_id)
             if before is not None and before.k > question.k:
                 # A longer answer serves the shorter question too.
                 question = replace(question, k=before.k)
-            self._asked[question.member_id] = question
-            self._asked.move_to_end(question.member_id)
+            self._asked[member_id] = question
+            self._asked.move_to_end(member_id)
             if len(self._asked) > self._max_remembered:
                 self._asked.popitem(last=False)
 

@@ -21,7 +21,7 @@ from retriever.answer.columns import Columns
 from retriever.answer.hot_batches import HotBatches
 from retriever.answer.hot_state import HotState
 from retriever.answer.inquiry import Inquiry, deadline_s
-from retriever.answer.kept_answers import KeptAnswers
+from retriever.answer.kept_answers import KeptAnswers, KeptCounts
 from retriever.answer.made_ahead import MadeAhead
 from retriever.answer.members import Members
 from retriever.answer.nearest_search import NearestSearch
@@ -134,6 +134,9 @@ class Retriever:
 
     def hot_count(self) -> int:
         return self._hot.count()
+
+    def kept_counts(self) -> KeptCounts:
+        return self.kept.counts()
 
     def problems(self) -> list[str]:
         """A sentence for each part without which answers are incomplete. Does not block: the cold tier's position is

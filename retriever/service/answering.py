@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from retriever.answer.kept_answers import KeptCounts
 from retriever.answer.question import Answer, PostVectors, Question
 from schemas.api import HotPost, PostResponse
 from schemas.ids import Generation, PostId
@@ -31,6 +32,8 @@ class Answering(Protocol):
     def hot_posts(self) -> Iterator[HotPost]: ...
 
     def hot_count(self) -> int: ...
+
+    def kept_counts(self) -> KeptCounts: ...
 
     def problems(self) -> list[str]:
         """Why no whole answer can be given now, in sentences. Empty if it can. Does not block."""

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from retriever.answer.kept_answers import KeptCounts
 from retriever.answer.question import Answer
 from retriever.feed.hot_feed import HotFeed
 from retriever.service.answering import Answering
@@ -78,6 +79,7 @@ class _Gauges(Collector):
             "Records that the hot tier cannot take; the index stage makes dead letters of them",
             value=self._feed.skipped_records,
         )
+        yield from _of_kept_answers(self._retriever.kept_counts())
         fresh = self._feed.freshness.summary()
         freshness = GaugeMetricFamily(
             "nearline_hot_freshness_seconds", "From an event's record to the hot tier", labels=["quantile"]
@@ -86,6 +88,17 @@ class _Gauges(Collector):
             if value is not None:
                 freshness.add_metric([quantile], value)
         yield freshness
+
+
+def _of_kept_answers(kept: KeptCounts) -> Iterable[Metric]:
+    yield _gauge("nearline_kept_answers", "Answers of the cold tier that are kept", kept.answers)
+    yield _gauge("nearline_kept_answers_bytes", "Their size, without the ids", kept.num_bytes)
+    questions = CounterMetricFamily(
+        "nearline_cold_answers", "Questions that found their cold answer kept, and that had to ask", labels=["from"]
+    )
+    questions.add_metric(["kept"], kept.found)
+    questions.add_metric(["asked"], kept.missed)
+    yield questions
 
 
 def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:

@@ -211,6 +211,11 @@ def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served) ->
     assert number("nearline_retrieve_seconds_count", step="cold") >= 1
     assert number("nearline_candidates_total", tier="hot") >= 1
     assert number("nearline_hot_posts") == 1
+    kept = number("nearline_cold_answers_total", **{"from": "kept"})
+    assert ask(http, member_id="m").status_code == 200
+    assert number("nearline_cold_answers_total", **{"from": "kept"}) == kept + 1
+    assert number("nearline_kept_answers") >= 1
+    assert number("nearline_kept_answers_bytes") > 0
     assert number("nearline_ready") == 1
     unavailable = number("nearline_retrieve_answers_total", outcome="unavailable")
     served.retriever.cold.fails = served.retriever.hot.fails = True
