@@ -20,15 +20,24 @@ _NOWHERE: Final = -1
 _NEVER_S: Final = float("-inf")
 
 
-class _Lists(msgspec.Struct, array_like=True):
-    acted: list[PostId]
-    hidden: list[PostId]
-    seen: list[PostId]
+class _PackedLists(msgspec.Struct, array_like=True):
+    """Each list is packed by itself: mostly only one of them is asked for, and each may have thousands of ids."""
+
+    acted: msgspec.Raw
+    hidden: msgspec.Raw
+    seen: msgspec.Raw
 
 
-_encode_lists = msgspec.msgpack.Encoder().encode
-_decode_lists = msgspec.msgpack.Decoder(_Lists).decode
-_NO_LISTS: Final = _encode_lists(_Lists([], [], []))
+_encode = msgspec.msgpack.Encoder().encode
+_decode_lists = msgspec.msgpack.Decoder(_PackedLists).decode
+_decode_list = msgspec.msgpack.Decoder(list[PostId]).decode
+
+
+def _pack(*lists: list[PostId]) -> bytes:
+    return _encode([msgspec.Raw(_encode(ids)) for ids in lists])
+
+
+_NO_LISTS: Final = _pack([], [], [])
 
 
 class HeldMember:
@@ -45,20 +54,20 @@ class HeldMember:
         """(D,). None if the member is deleted, or has neither a profile nor a history."""
         self._packed_lists = packed_lists
 
-    @property
+    @cached_property
     def acted(self) -> list[PostId]:
-        return self._lists.acted
-
-    @property
-    def hidden(self) -> list[PostId]:
-        return self._lists.hidden
-
-    @property
-    def seen(self) -> list[PostId]:
-        return self._lists.seen
+        return _decode_list(self._lists.acted)
 
     @cached_property
-    def _lists(self) -> _Lists:
+    def hidden(self) -> list[PostId]:
+        return _decode_list(self._lists.hidden)
+
+    @cached_property
+    def seen(self) -> list[PostId]:
+        return _decode_list(self._lists.seen)
+
+    @cached_property
+    def _lists(self) -> _PackedLists:
         return _decode_lists(self._packed_lists)
 
 
@@ -85,12 +94,12 @@ def row_of_record(record: IndexRecord) -> Row:
     place = record.partition, record.offset
     if embedding.deleted:
         return Row(embedding.member_id, embedding.revision, True, None, _NO_LISTS, place)
-    lists = _encode_lists(_Lists(embedding.acted, embedding.hidden, embedding.seen))
+    lists = _pack(embedding.acted, embedding.hidden, embedding.seen)
     return Row(embedding.member_id, embedding.revision, False, unpack_vector(embedding.vector), lists, place)
 
 
 def row_of_cold_member(member: StoredMember) -> Row:
-    lists = _NO_LISTS if member.deleted else _encode_lists(_Lists(member.acted, member.hidden, member.seen))
+    lists = _NO_LISTS if member.deleted else _pack(member.acted, member.hidden, member.seen)
     return Row(member.member_id, member.revision, member.deleted, member.vector, lists, None)
 
 
@@ -140,12 +149,10 @@ class MemberRows:
         self.asked_at_s[slot] = _NEVER_S
 
     def erase_all(self) -> None:
-        used = len(self._lists)
-        self._vectors_SD[:used] = 0
-        self.asked_at_s[:used] = _NEVER_S
-        for slot in range(used):
-            self._put_lists(slot, b"")
-        self._free = list(range(used))
+        """Overwrites all of it. The rows are of no use any more."""
+        self._vectors_SD[: len(self._lists)] = 0
+        for packed in self._lists:
+            packed[:] = bytes(len(packed))
 
     def revision(self, slot: int) -> int:
         return int(self._revision_S[slot])

@@ -66,6 +66,7 @@ class MemberStore:
     ) -> None:
         """`indexed` gives for each partition of the members' topic an offset before which everything is in the cold
         tier. `feed_problem` gives None while the feed follows the topic closely. Both must not block."""
+        self._capacity = capacity
         self._dimension = dimension
         self._indexed = indexed
         self._feed_problem = feed_problem
@@ -73,7 +74,7 @@ class MemberStore:
         self._on_changed: Callable[[HeldMember], None] = _ignore
         self._lock = Lock()
         # All of the following is read and changed under the lock.
-        self._rows = MemberRows(capacity, dimension, max_list_bytes=capacity * _LIST_BYTES_A_MEMBER)
+        self._rows = self._new_rows()
         self._slots: OrderedDict[MemberId, int] = OrderedDict()
         """The least recently used member first."""
         self._floor: dict[Partition, Offset] | None = None
@@ -88,9 +89,10 @@ class MemberStore:
         """The feed reads on from these offsets, 0 where it reads from the topic's start. Drops everything: records
         between the last ones and these may be missing."""
         with self._lock:
-            self._slots.clear()
-            self._rows.erase_all()
+            dropped, self._rows = self._rows, self._new_rows()
+            self._slots = OrderedDict()
             self._floor = dict(floor)
+        dropped.erase_all()
 
     def apply(self, records: Sequence[IndexRecord]) -> int:
         """Applies member embeddings in their order. An older or equal revision changes nothing. Returns how many
@@ -99,6 +101,9 @@ class MemberStore:
             check_vector(record.embedding, self._dimension)
         # The lock is taken for each record, so that nobody who asks waits for a whole batch.
         return sum(self._apply(row_of_record(record)) for record in records)
+
+    def _new_rows(self) -> MemberRows:
+        return MemberRows(self._capacity, self._dimension, max_list_bytes=self._capacity * _LIST_BYTES_A_MEMBER)
 
     def _apply(self, row: Row) -> bool:
         with self._lock:

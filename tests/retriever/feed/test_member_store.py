@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from indexer.brute_force import BruteColdTier
 from indexer.errors import TierRefused
 from indexer.tiers import StoredMember
-from retriever.feed.member_rows import HeldMember
+from retriever.feed.member_rows import HeldMember, MemberRows
 from retriever.feed.member_store import ASKED_LATELY_S, Lookup, MemberStore
 from retriever.reasons import Code, Reason
 from schemas.embeddings import MemberEmbedding
@@ -109,11 +109,10 @@ def test_a_deleted_member_is_known_as_deleted_and_nothing_else_is_left_of_it(set
     assert lookup.member is not None
     assert lookup.member.deleted
     assert (lookup.member.vector, lookup.member.hidden) == (None, [])
-    assert_erased(setup.store)
+    assert_erased(setup.store._rows)
 
 
-def assert_erased(store: MemberStore) -> None:
-    rows = store._rows
+def assert_erased(rows: MemberRows) -> None:
     assert not rows._vectors_SD.any()
     assert not any(b"secret" in lists for lists in rows._lists)
 
@@ -124,7 +123,7 @@ def test_an_evicted_member_is_overwritten() -> None:
     setup.apply(member_embedding("a", 1, hidden=["secret"]), first=0)
     lists = setup.store._rows._lists[0]
     setup.apply(member_embedding("b", 1, deleted=True), first=1)
-    assert_erased(setup.store)
+    assert_erased(setup.store._rows)
     assert b"secret" not in lists
 
 
@@ -246,10 +245,11 @@ def test_who_was_never_written_is_known_where_all_is_held() -> None:
 
 def test_after_a_hole_nothing_from_before_is_left(setup: Setup) -> None:
     setup.apply(member_embedding("a", hidden=["secret"]), first=100)
+    rows = setup.store._rows
     setup.store.begin({Partition(0): Offset(205)})
+    assert_erased(rows)
     assert setup.store.find(A).member is None
     assert setup.store.floor() == {0: 205}
-    assert_erased(setup.store)
     setup.apply(member_embedding("b"), first=205)
     assert setup.revision(B) == 1
 
