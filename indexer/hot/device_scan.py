@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from indexer.hot.filtering import Move, passing
+from indexer.hot.filtering import Move, passing, without_authors
 from indexer.hot.matrix import Fields, ScanFilter, ScannedSlots, ScanQuery
 
 GROUP: Final = 32
@@ -73,6 +73,7 @@ class DeviceView:
             by_filter.setdefault(query.filter, []).append(number)
         order = list(chain.from_iterable(by_filter.values()))
         with self._in_stream():
+            queries = without_authors(queries, self._fields, self._move)
             masks = [(self._mask(scan_filter), len(numbers)) for scan_filter, numbers in by_filter.items()]
             scan = _Scan([queries[number] for number in order], self._move)
             first = 0

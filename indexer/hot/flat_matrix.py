@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from indexer.hot.blocks import Blocks
-from indexer.hot.filtering import passing
+from indexer.hot.filtering import passing, without_authors
 from indexer.hot.flat_scan import Job, Scanner
 from indexer.hot.host_rows import HostRows
 from indexer.hot.matrix import Fields, ScanFilter, ScannedSlots, ScanQuery
@@ -41,7 +41,7 @@ class FlatView:
         self._scanner = scanner
 
     def scan(self, queries: Sequence[ScanQuery]) -> list[ScannedSlots]:
-        jobs = self._jobs(queries)
+        jobs = self._jobs(without_authors(queries, self._fields, np.asarray))
         scanned: list[ScannedSlots | None] = [None] * len(queries)
         for numbers, job, found in zip(jobs, jobs.values(), self._scanner.scan(list(jobs.values())), strict=True):
             for number, best in zip(numbers, found, strict=True):

@@ -52,6 +52,8 @@ class ScanQuery(NamedTuple):
     filter: ScanFilter
     excluded: Slots
     """Sorted, each slot once."""
+    excluded_authors: Numbers
+    """Few. Nearly every member leaves out the own posts; a mask for each of them would take longer than the scan."""
 
 
 class ScannedSlots(NamedTuple):

@@ -3,6 +3,7 @@ within the lock there is one look-up of an array.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from indexer.hot.contents import Contents
 from indexer.hot.matrix import ScanFilter, ScanQuery
 from indexer.hot.slots import Slots
 from indexer.tiers import Filters, HotQuery, Numbers
+
+_FEW_AUTHORS: Final = 8
 
 
 class Questions:
@@ -22,7 +25,7 @@ class Questions:
         self._parts: list[Numbers] = []
         """Of posts: the cold hits of each query, then each set of ids that a filter names."""
         self._part_of: dict[frozenset[str], int] = {}
-        self._filters = [query.filters._replace(exclude_posts=frozenset()) for query in queries]
+        self._filters = [_shared(query.filters) for query in queries]
         self._parts += [query.cold_numbers for query in queries]
         for query in queries:
             self._add(query.filters.exclude_posts)
@@ -43,7 +46,13 @@ class Questions:
         sets = {ids: _held(parts[part]) for ids, part in self._part_of.items()}
         scan_filters = {filters: self._scan_filter(filters, sets) for filters in dict.fromkeys(self._filters)}
         return [
-            ScanQuery(query.vector_D, query.k, scan_filters[filters], sets[query.filters.exclude_posts])
+            ScanQuery(
+                query.vector_D,
+                query.k,
+                scan_filters[filters],
+                excluded=sets[query.filters.exclude_posts],
+                excluded_authors=self._contents.authors.find(query.filters.exclude_authors - filters.exclude_authors),
+            )
             for query, filters in zip(self._queries, self._filters, strict=True)
         ]
 
@@ -69,6 +78,13 @@ class Questions:
     def _language_codes(self, languages: frozenset[str]) -> npt.NDArray[np.int32]:
         codes = [self._contents.languages.find(language) for language in languages]
         return np.array([code for code in codes if code is not None], np.int32)
+
+
+def _shared(filters: Filters) -> Filters:
+    """What of the filters becomes a mask. Posts and a few authors are left out of single queries, so that queries that
+    differ only in these share a mask."""
+    shared = filters._replace(exclude_posts=frozenset())
+    return shared._replace(exclude_authors=frozenset()) if len(filters.exclude_authors) <= _FEW_AUTHORS else shared
 
 
 def _held(slots: Slots) -> Slots:

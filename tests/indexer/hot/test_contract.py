@@ -349,6 +349,7 @@ def test_many_posts_as_plain_as_brute_force(subject: Subject) -> None:
             Filters(exclude_authors=frozenset({"m3", "m4"}), exclude_posts=frozenset({"p1", "p2"})),
             Filters(created_before_us=Micros(NOW + 300), only_authors=frozenset({"m5", "m6", "m3"})),
             Filters(languages=frozenset({"en"}), only_posts=frozenset(f"p{n}" for n in range(0, 400, 5))),
+            Filters(exclude_authors=frozenset(f"m{n}" for n in range(3, 15))),
             Filters(languages=frozenset({"xx"})),
         ):
             for k in (1, 20, 4096):
