@@ -22,13 +22,19 @@ QUERY = vectors(1)[0]
 
 
 class Written(NamedTuple):
-    """The next record of a partition is written and read."""
+    """The next record of a partition."""
 
     name: PostId
     revision: int
-    deleted: bool
+    """Every third is a delete, because records of one revision are equal."""
     hours: int
     """Its time. Times do not grow with the offsets."""
+
+
+class Read(NamedTuple):
+    """Records are written, and read together."""
+
+    written: list[Written]
 
 
 class ReadAgain(NamedTuple):
@@ -57,15 +63,16 @@ class Restarted(NamedTuple):
 
 
 PARTITIONS = st.integers(0, NUM_PARTITIONS - 1)
+WRITTEN = st.builds(Written, st.sampled_from(NAMES), st.integers(1, 6), st.integers(-3, 6))
 STEPS = st.lists(
     st.one_of(
-        st.builds(Written, st.sampled_from(NAMES), st.integers(1, 6), st.booleans(), st.integers(-3, 6)),
+        st.builds(Read, st.lists(WRITTEN, min_size=1, max_size=8)),
         st.builds(ReadAgain, PARTITIONS, st.integers(1, 5)),
         st.builds(Expired, st.integers(0, 9)),
         st.builds(Gap, PARTITIONS, st.integers(0, 3)),
         st.builds(Restarted, PARTITIONS, st.integers(0, 6)),
     ),
-    max_size=60,
+    max_size=40,
 )
 
 
@@ -78,9 +85,8 @@ class Log:
 
     def take(self, step: NamedTuple) -> None:
         match step:
-            case Written():
-                record = self._write(step)
-                self._apply([record])
+            case Read(written):
+                self._apply([self._write(record) for record in written])
             case ReadAgain(partition, count):
                 self._apply(self.records[partition][-count:])
             case Expired(hours):
@@ -88,7 +94,7 @@ class Log:
                 same(tier.expire(now) for tier in self.tiers)
             case Gap(partition, count):
                 for number in range(count):
-                    self._write(Written(NAMES[partition], 7 + number, False, 0))
+                    self._write(Written(NAMES[partition], 7 + number, 0))
                 self._begin(partition, len(self.records[partition]))
             case Restarted(partition, count):
                 start = max(0, len(self.records[partition]) - count)
@@ -99,7 +105,7 @@ class Log:
         partition = NAMES.index(written.name) % NUM_PARTITIONS
         records = self.records[partition]
         at_us = Micros(NOW + written.hours * HOUR_US)
-        post = post_embedding(written.name, written.revision, deleted=written.deleted)
+        post = post_embedding(written.name, written.revision, deleted=written.revision % 3 == 0)
         records.append(HotRecord(post, Partition(partition), Offset(len(records)), at_us))
         return records[-1]
 
