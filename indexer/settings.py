@@ -47,11 +47,12 @@ class HotSettings(_Settings):
     """The hot tier holds the posts that changed within this time. inf: all posts. Then the cold tier is not asked, as
     long as they fit."""
     capacity: int = Field(200_000, ge=1)
-    """How many posts fit. 200,000 posts of 128 dimensions take 100 MB."""
+    """How many posts fit, deleted ones included. 200,000 posts of 128 dimensions take 150 MB. When it is full, the post
+    whose change is the oldest goes."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N. auto: a GPU if there is one."""
     threads: int = Field(1, ge=1)
-    """How many threads one search uses on a CPU."""
+    """How many threads one search uses on a CPU; never more than there are cores."""
     stale_after_s: float = Field(10.0, ge=2)
     """If the hot feed has not reached the end of the topic for so long, answers are partial. The end is asked for about
     each second."""

@@ -6,6 +6,7 @@ torch's product is as fast as numpy's. Rows of a filter that few rows pass are g
 Shapes: S slots, D dimensions, R rows of a tile, B queries, P positions: the rows that a job scans, in their order.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -133,7 +134,7 @@ class Scanner:
     """Any thread may scan, also several at the same time."""
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        self._threads = threads = min(threads, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads - 1, "hot-scan") if threads > 1 else None
         self._buffers: list[Scores] = []
         self._sample = np.sort(np.random.default_rng(0).random(_SAMPLED_ROWS))
