@@ -55,7 +55,7 @@ def serve(
             serving = asyncio.create_task(http_server.serve(sockets=[listening]))
             await asyncio.wait((serving, asyncio.create_task(stopped.wait())), return_when=asyncio.FIRST_COMPLETED)
             http_server.should_exit = True
-            await asyncio.gather(serving, grpc_server.stop(http.DRAIN_S))
+            await asyncio.gather(serving, grpc_server.stop())
 
     uvloop.run(run())
 

@@ -29,6 +29,9 @@ HANDSHAKE_S: Final = 10.0
 """Time for the TLS handshake and the greeting of HTTP/2. A slow line takes one second."""
 IDLE_S: Final = 300.0
 """A connection without calls is closed after this time. Clients open it again when they need it."""
+GRACE_S: Final = 2.0
+"""Running calls may take this long after a stop. Almost all questions take less; and whoever watches the health has a
+call open all the time."""
 _HEALTH_EVERY_S: Final = 0.2
 _KEYS: Final = ("x-api-key", "x-api-key-bin")
 """Metadata is ASCII, except where its name ends in -bin."""
@@ -75,14 +78,14 @@ class GrpcServer:
         await self._server.start()
         self._health_task = asyncio.create_task(self._watch_health())
 
-    async def stop(self, grace_s: float) -> None:
-        """Running calls may take so long. New ones are refused, and health says that none are taken."""
+    async def stop(self) -> None:
+        """New calls are refused, and health says that none are taken."""
         await self._health.enter_graceful_shutdown()
         if self._health_task is not None:
             self._health_task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._health_task
-        await self._server.stop(grace_s)
+        await self._server.stop(GRACE_S)
 
     async def _watch_health(self) -> None:
         while True:

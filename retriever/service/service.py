@@ -6,8 +6,10 @@ A request waits for its turn, is answered in a thread within its deadline, and i
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+import structlog
+
 from retriever.answer.question import Answer, PostVectors, Question
-from retriever.errors import DeadlineExceeded, RequestRefused, RetrieverUnavailable
+from retriever.errors import DeadlineExceeded, RequestRefused, RetrieverBusy, RetrieverError, RetrieverUnavailable
 from retriever.service.answering import Answering
 from retriever.service.metrics import ServeMetrics
 from retriever.service.question_queue import QuestionQueue
@@ -28,6 +30,8 @@ _POST_WITHIN_S: Final = 10.0
 _WRITING_SHARE: Final = 0.1
 """Of the time of a request. What is left of it after the retriever's answer: for writing the answer and sending it."""
 _MAX_WRITING_S: Final = 0.05
+
+_log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Within = float | None
@@ -65,7 +69,7 @@ class Service:
         def work(left_s: float) -> T:
             answers = self._retriever.answer_batch(self._questions(request, left_s))
             for answer in answers:
-                self._metrics.count(answer)
+                self._count(answer)
             return write(answers)
 
         return await self._run(work, request.timeout_ms, within_s)
@@ -88,18 +92,23 @@ class Service:
                 lambda left_s: work(left_s - min(left_s * _WRITING_SHARE, _MAX_WRITING_S)),
                 timeout_s if within_s is None else min(timeout_s, within_s),
             )
-        except DeadlineExceeded:
-            self._metrics.count_late()
+        except RetrieverError as error:
+            _log.debug("not answered", error=str(error))
+            if isinstance(error, DeadlineExceeded):
+                self._metrics.count_late()
+            elif isinstance(error, RetrieverUnavailable) and not isinstance(error, RetrieverBusy):
+                self._metrics.count_unavailable()
             raise
 
     def _answer(self, question: Question) -> Answer:
-        try:
-            answer = self._retriever.answer(self._checked(question))
-        except RetrieverUnavailable:
-            self._metrics.count_unavailable()
-            raise
-        self._metrics.count(answer)
+        answer = self._retriever.answer(self._checked(question))
+        self._count(answer)
         return answer
+
+    def _count(self, answer: Answer) -> None:
+        """The line has the request's id too. An info line for each answer would be most of the log."""
+        self._metrics.count(answer)
+        _log.debug("answered", partial=answer.partial, reasons=[reason.code for reason in answer.reasons])
 
     def _questions(self, request: RetrieveBatchRequest, timeout_s: float) -> list[Question]:
         questions: list[Question] = []

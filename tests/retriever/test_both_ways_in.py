@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from retriever.answer.question import Question
 from schemas.times import to_micros
@@ -189,6 +191,20 @@ def test_an_id_and_a_place_in_a_trace_are_given_back(way: WayIn) -> None:
     for fields in ({"member_id": "m", "timeout_ms": LONG_MS}, {"member_id": "m", "k": 0}):
         headers = way.ask("Retrieve", sent, **fields).headers
         assert {name: headers[name] for name in sent} == sent
+
+
+def test_the_log_has_them(way: WayIn, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = {"x-request-id": "abc-2", "traceparent": TRACEPARENT}
+    with capture_logs([merge_contextvars]) as lines:
+        way.ask("Retrieve", sent, member_id="m", timeout_ms=LONG_MS)
+        way.ask("Retrieve", sent, member_id="m", generation="other")
+        monkeypatch.setattr(served.retriever.under_test, "answer", lambda _: 1 / 0)
+        way.ask("Retrieve", sent, member_id="m", timeout_ms=LONG_MS)
+    events = [line["event"] for line in lines if line.get("request_id") == "abc-2"]
+    assert events[:2] == ["answered", "not answered"]
+    # uvicorn logs the third one over HTTP, by Python's own logging.
+    assert events[2:] == ([] if isinstance(way, HttpWay) else ["a request failed"])
+    assert {line["traceparent"] for line in lines} == {TRACEPARENT}
 
 
 @pytest.mark.parametrize("strange", ["a b", "x" * 129])

@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -135,6 +136,17 @@ def test_health_follows_readiness(served: Served) -> None:
         with pytest.raises(grpc.RpcError) as unknown:
             status("another.Service")
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_who_watches_the_health_does_not_hold_up_a_stop() -> None:
+    with Served(new_retriever()) as served:
+        channel = grpc.insecure_channel(served.grpc)
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == SERVING
+        began = time.monotonic()
+    assert time.monotonic() - began < server.GRACE_S + 5
+    assert next(watched).status == NOT_SERVING
+    channel.close()
 
 
 def _services(channel: grpc.Channel, metadata: list[tuple[str, Any]] | None = None) -> list[str]:
