@@ -55,6 +55,7 @@ class _Search:
     cold: ColdAnswer | None = None
     cold_is_new: bool = False
     cold_problem: Reason | None = None
+    pending: PendingHotSearch | None = None
     hot: HotAnswer | None = None
     hot_failed: bool = False
     feed_problem: Reason | None = None
@@ -91,14 +92,12 @@ class NearestSearch:
     def search(self, inquiries: Sequence[Inquiry]) -> None:
         """Sets the candidates of questions whose query has a vector. Raises RetrieverUnavailable if neither tier
         answers."""
-        searches = [search for inquiry in inquiries if (search := _begin(inquiry)) is not None]
-        unfinished = searches
+        unfinished = [search for inquiry in inquiries if (search := _begin(inquiry)) is not None]
         while unfinished:
             self._ask_cold([search for search in unfinished if search.wants_cold])
             self._ask_hot(unfinished)
-            unfinished = [search for search in unfinished if self._needs_another_round(search)]
-        for search in searches:
-            self._finish(search)
+            # Each is finished as soon as it can be: the numbers of hits keep their ids only for some seconds.
+            unfinished = [search for search in unfinished if not self._is_finished(search)]
 
     def _ask_cold(self, searches: Sequence[_Search]) -> None:
         if not searches:
@@ -143,24 +142,33 @@ class NearestSearch:
             search.cold_problem = cold_problem(error)
 
     def _ask_hot(self, searches: Sequence[_Search]) -> None:
-        began = time.perf_counter()
+        """All at once, so that they are one batch. Does not wait."""
         feed_problem = self._hot_state.feed_problem()
-        pending = []
         for search in searches:
-            search.feed_problem, search.hot = feed_problem, None
-            if not search.hot_failed and (submitted := self._submit(search)) is not None:
-                pending.append((search, submitted))
-        for search, submitted in pending:
-            try:
-                search.hot = submitted.wait(search.inquiry.deadline_s)
-            except IndexerError:
-                search.hot_failed = True
-            search.inquiry.builder.add_time("hot", time.perf_counter() - began)
+            search.feed_problem, search.pending = feed_problem, None
+            if not search.hot_failed:
+                self._submit(search)
 
-    def _submit(self, search: _Search) -> PendingHotSearch | None:
+    def _submit(self, search: _Search) -> None:
         query = HotQuery(search.vector_D, search.hot_limit, search.query.filters, search.columns.numbers_C)
         try:
-            return self._hot.submit(query)
+            search.pending = self._hot.submit(query)
+        except IndexerError:
+            search.hot_failed = True
+
+    def _is_finished(self, search: _Search) -> bool:
+        search.hot = self._wait_for_hot(search)
+        if self._needs_another_round(search):
+            return False
+        self._finish(search)
+        return True
+
+    def _wait_for_hot(self, search: _Search) -> HotAnswer | None:
+        if search.pending is None:
+            return None
+        try:
+            with search.inquiry.builder.step("hot"):
+                return search.pending.wait(search.inquiry.deadline_s)
         except IndexerError:
             search.hot_failed = True
             return None

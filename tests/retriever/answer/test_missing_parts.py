@@ -1,9 +1,11 @@
 """What is answered, and what is said, when a tier, the feed, the index, the member or the model is missing."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
+from indexer.tiers import HotAnswer, HotQuery
 from retriever.answer import nearest_search
 from retriever.answer.question import Answer
 from retriever.errors import RetrieverUnavailable
@@ -175,6 +177,28 @@ def test_a_kept_answer_is_asked_anew_when_the_hot_tier_has_forgotten_what_came_a
     retriever.hot.tier.begin({PARTITION: Offset(2)})
     answer = retriever.ask(member_id="m")
     assert (answer.post_ids, tiers_of(answer), answer.partial) == (["b", "a"], ["cold", "cold"], False)
+
+
+@pytest.mark.parametrize("member_id", ["m", "nobody"])
+def test_what_the_hot_tier_forgets_after_a_kept_answer_was_found_is_asked_anew(
+    retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch, member_id: str
+) -> None:
+    retriever.cold.tier.reached({PARTITION: Offset(1)})
+    retriever.in_cold(asking_member("m"), scored_post("a", 0.9), scored_post("b", 0.5))
+    retriever.trends(a=2, b=1)
+    assert retriever.ask(member_id=member_id).post_ids == ["a", "b"]
+    retriever.in_both(scored_post("a", revision=2, deleted=True))
+    search = retriever.hot.tier.search
+
+    def it_forgets_first(queries: Sequence[HotQuery]) -> list[HotAnswer]:
+        retriever.cold.tier.reached({PARTITION: Offset(2)})
+        retriever.hot.tier.begin({PARTITION: Offset(2)})
+        answers: list[HotAnswer] = search(queries)
+        return answers
+
+    monkeypatch.setattr(retriever.hot.tier, "search", it_forgets_first)
+    answer = retriever.ask(member_id=member_id)
+    assert (answer.post_ids, answer.partial) == (["b"], False)
 
 
 @pytest.mark.parametrize("member_id", ["m", "nobody"])
