@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final, NamedTuple, TypeVar
 
-from retriever.errors import DeadlineExceeded, RetrieverBusy
+from retriever.errors import DeadlineExceeded, RequestRefused, RetrieverBusy
 from schemas.api import ProblemCode
 
 _NEWEST_WEIGHT: Final = 0.1
@@ -96,15 +96,20 @@ class QuestionQueue:
         """Runs in a thread. One call to the loop gives the answer and the place back."""
         began = self._clock()
         deliver: Callable[[], None]
+        is_usual = True
         try:
             deliver = partial(answer.set_result, work(deadline - began))
         except Exception as error:
             deliver = partial(answer.set_exception, error)
+            # It takes no time, and would make it seem that answers take none.
+            is_usual = not isinstance(error, RequestRefused)
+        took_s = self._clock() - began if is_usual else None
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
-            loop.call_soon_threadsafe(self._leave, self._clock() - began, answer, deliver)
+            loop.call_soon_threadsafe(self._leave, took_s, answer, deliver)
 
-    def _leave(self, took_s: float, answer: "asyncio.Future[T]", deliver: Callable[[], None]) -> None:
-        self._usual_s += _NEWEST_WEIGHT * (took_s - self._usual_s)
+    def _leave(self, took_s: float | None, answer: "asyncio.Future[T]", deliver: Callable[[], None]) -> None:
+        if took_s is not None:
+            self._usual_s += _NEWEST_WEIGHT * (took_s - self._usual_s)
         self._give_place_away()
         if not answer.done():  # else it was late, or the client is gone
             deliver()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever.errors import DeadlineExceeded, RetrieverBusy, RetrieverUnavailable
+from retriever.errors import DeadlineExceeded, RequestRefused, RetrieverBusy, RetrieverUnavailable
 from retriever.service.question_queue import QuestionQueue
 
 LONG_S = 30.0
@@ -127,6 +127,27 @@ def test_one_who_would_be_late_is_told_when_to_come_again() -> None:
             for number in (0, 1, 2, 3, 5):
                 work.end(number)
             assert [await answer for answer in asked] == [0, 1, 2, 3, 5]
+
+    run(scenario)
+
+
+def test_refused_questions_do_not_make_answers_seem_quick() -> None:
+    def refuse(_: float) -> None:
+        raise RequestRefused("text: there is nothing to encode")
+
+    async def scenario() -> None:
+        work, clock = Work(), Clock()
+        with closing(QuestionQueue(1, 1, clock=clock)) as queue:
+            await _learn(queue, clock, 0.1)
+            for _ in range(100):
+                with pytest.raises(RequestRefused):
+                    await queue.run(refuse, 1e9)
+            first = asyncio.create_task(queue.run(work.of(0), 1e6))
+            await until(lambda: len(work.running) == 1)
+            with pytest.raises(RetrieverBusy):
+                await queue.run(work.of(1), 0.15)
+            work.end(0)
+            await first
 
     run(scenario)
 
