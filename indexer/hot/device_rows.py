@@ -16,8 +16,9 @@ from indexer.hot.matrix import Fields
 from indexer.hot.slots import Slots, with_spare
 from schemas.embeddings import Vector
 
-_MAX_BLOCK: Final = 1 << 22
-"""Rows that are allocated at once, at most: 2 GB of 128 dimensions. A search costs some calls for each block."""
+_BLOCKS: Final = 8
+"""A full tier has about so many blocks. A search costs some thirty calls for each of them."""
+_MIN_BLOCK: Final = 1 << 16
 
 
 class DeviceRows:
@@ -26,7 +27,7 @@ class DeviceRows:
     def __init__(self, dimension: int, capacity: int, device: str) -> None:
         self._dimension = dimension
         self._device = device
-        self._block_rows = min(_MAX_BLOCK, 1 << (with_spare(capacity) - 1).bit_length())
+        self._block_rows = max(_MIN_BLOCK, 1 << (with_spare(capacity) // _BLOCKS).bit_length())
         is_gpu = device.startswith("cuda")
         self._stream = torch.cuda.Stream(device) if is_gpu else None  # type: ignore[no-untyped-call]
         self._blocks: list[Block] = []

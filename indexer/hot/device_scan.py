@@ -99,6 +99,7 @@ class _Scan:
         self._ks = [query.k for query in queries]
         self._num_candidates = max(self._ks) + _EXTRA_HITS
         self._queries_BD: torch.Tensor = move(np.stack([query.vector_D for query in queries]).astype(np.float32))
+        self._half_BD = self._queries_BD.half()
         slots = np.concatenate([query.excluded for query in queries])
         of_query = np.repeat(np.arange(len(queries)), [len(query.excluded) for query in queries])
         by_slot = np.argsort(slots, kind="stable")
@@ -112,7 +113,7 @@ class _Scan:
         """`first`: the slot of the block's first row. `masks`: each (R,), and for how many queries it stands, in the
         order of the queries."""
         num_rows = len(masks[0][0])
-        scores_BR = self._queries_BD.half() @ block.high_RD[:num_rows].T
+        scores_BR = self._half_BD @ block.high_RD[:num_rows].T
         query = 0
         for mask, count in masks:
             scores_BR[query : query + count].masked_fill_(~mask, -torch.inf)

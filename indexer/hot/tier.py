@@ -31,6 +31,8 @@ from indexer.settings import HotSettings
 from indexer.tiers import HotAnswer, HotQuery, HotRecord, Offsets, SnapshotMoment, StoredPost
 from schemas.ids import MemberId, Micros, PostId, Revision
 
+MAX_QUERIES: Final = 64
+"""Of one batch."""
 _STEP: Final = 128
 """Records that are applied, and posts that are dropped, before other threads may go on: about a millisecond."""
 _SCROLL_PAGE: Final = 1000
@@ -78,6 +80,8 @@ class MatrixHotTier:
     def search(self, queries: Sequence[HotQuery]) -> list[HotAnswer]:
         if not queries:
             return []
+        if len(queries) > MAX_QUERIES:
+            raise ValueError(f"{len(queries)} queries; give at most {MAX_QUERIES}")
         questions = Questions(queries, self._contents)
         with self._contents.scanning(questions.numbers()) as (moment, view):
             scanned = view.scan(questions.scans(moment.slots))

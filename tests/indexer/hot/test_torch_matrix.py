@@ -94,11 +94,11 @@ def test_a_device_that_still_fails_is_tried_again_later(tier: MatrixHotTier, mon
 
 
 def test_blocks_of_a_device_are_searched_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 64 rows, so that 1,000 posts are in 16 of them."""
-    monkeypatch.setattr("indexer.hot.device_rows._MAX_BLOCK", 64)
-    monkeypatch.setattr("indexer.hot.tier.new_matrix", lambda dimension, *_: TorchMatrix(dimension, 1000, "cpu"))
-    tier = MatrixHotTier(DIMENSION, HotSettings(capacity=1000), IdTable())
-    rows = vectors(1000, seed=3)
+    """Blocks of 1,024 rows, so that 3,000 posts are in three of them."""
+    monkeypatch.setattr("indexer.hot.device_rows._MIN_BLOCK", 1024)
+    monkeypatch.setattr("indexer.hot.tier.new_matrix", lambda dimension, *_: TorchMatrix(dimension, 3000, "cpu"))
+    tier = MatrixHotTier(DIMENSION, HotSettings(capacity=3000), IdTable())
+    rows = vectors(3000, seed=3)
     tier.apply(hot_records(*(post_embedding(f"p{n}", vector=vector) for n, vector in enumerate(rows))))
     expected = [f"p{n}" for n in np.argsort(-(rows @ QUERY))[:300]]
     (answer,) = tier.search([HotQuery(QUERY, 300, NO_FILTERS, np.empty(0, np.int32))])
