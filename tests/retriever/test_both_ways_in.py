@@ -1,5 +1,6 @@
 """HTTP and gRPC give the same answers to the same questions, and refuse the same ones with the same sentences."""
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
@@ -193,18 +195,26 @@ def test_an_id_and_a_place_in_a_trace_are_given_back(way: WayIn) -> None:
         assert {name: headers[name] for name in sent} == sent
 
 
-def test_the_log_has_them(way: WayIn, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = {"x-request-id": "abc-2", "traceparent": TRACEPARENT}
+@pytest.fixture
+def debug_lines() -> Iterator[list[Any]]:
     with capture_logs([merge_contextvars]) as lines:
-        way.ask("Retrieve", sent, member_id="m", timeout_ms=LONG_MS)
-        way.ask("Retrieve", sent, member_id="m", generation="other")
-        monkeypatch.setattr(served.retriever.under_test, "answer", lambda _: 1 / 0)
-        way.ask("Retrieve", sent, member_id="m", timeout_ms=LONG_MS)
-    events = [line["event"] for line in lines if line.get("request_id") == "abc-2"]
+        before = structlog.get_config()["wrapper_class"]
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
+        yield lines
+        structlog.configure(wrapper_class=before)
+
+
+def test_the_log_has_them(way: WayIn, served: Served, monkeypatch: pytest.MonkeyPatch, debug_lines: list[Any]) -> None:
+    sent = {"x-request-id": "abc-2", "traceparent": TRACEPARENT}
+    way.ask("Retrieve", sent, member_id="m", timeout_ms=LONG_MS)
+    way.ask("Retrieve", sent, member_id="m", generation="other")
+    monkeypatch.setattr(served.retriever.under_test, "answer", lambda _: 1 / 0)
+    way.ask("Retrieve", sent, member_id="m", timeout_ms=LONG_MS)
+    events = [line["event"] for line in debug_lines if line.get("request_id") == "abc-2"]
     assert events[:2] == ["answered", "not answered"]
     # uvicorn logs the third one over HTTP, by Python's own logging.
     assert events[2:] == ([] if isinstance(way, HttpWay) else ["a request failed"])
-    assert {line["traceparent"] for line in lines} == {TRACEPARENT}
+    assert {line["traceparent"] for line in debug_lines} == {TRACEPARENT}
 
 
 @pytest.mark.parametrize("strange", ["a b", "x" * 129])
