@@ -12,7 +12,7 @@ NAME is one of:
   overload   ten times as many questions as can be answered
   agreement  kept cold answers against fresh ones
   one        one question, nothing else running (benchmarks/retrieval.py)
-  hot        the hot tier alone: batches, and writes beside searches (benchmarks/hot_tier.py)
+  hot        the hot tier alone, of usual size and large: batches, writes beside searches (benchmarks/hot_tier.py)
   restart    ready again with and without a snapshot of the hot tier
 """
 
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +61,7 @@ def _arguments() -> Namespace:
     parser.add_argument("--compared", type=int, default=100_000, help="kept answers")
     parser.add_argument("--restarted", type=int, default=1_000_000, help="posts in the hot tier that starts again")
     parser.add_argument("--large", type=int, default=5_000_000, help="posts in the hot tier alone")
+    parser.add_argument("--searches", type=int, default=600, help="in that tier")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -74,7 +75,9 @@ def _figures(arguments: Namespace, folder: Path) -> Iterator[Figure]:
     if "one" in only:
         yield from _of("retrieval", folder, "--posts", arguments.posts, "--hot", arguments.hot)
     if "hot" in only:
-        yield from _of("hot_tier", folder, "--posts", arguments.large)
+        yield from _named("hot tier of usual size", _of("hot_tier", folder, "--posts", arguments.hot))
+        large = _of("hot_tier", folder, "--posts", arguments.large, "--searches", arguments.searches)
+        yield from _named(f"hot tier of {arguments.large:,} posts", large)
     if "restart" in only:
         yield from restart(folder / "restart", arguments.restarted, arguments.dimension, rounds=2)
 
@@ -107,6 +110,10 @@ def _warm(service: Now) -> None:
         if len(whole(answers)) == len(answers):
             return
     raise RuntimeError(f"{len(answers) - len(whole(answers))} of {len(answers)} answers without load were not whole")
+
+
+def _named(part: str, figures: Sequence[Figure]) -> list[Figure]:
+    return [figure._replace(name=f"{part}: {figure.name}") for figure in figures]
 
 
 def _of(benchmark: str, folder: Path, *flags: object) -> list[Figure]:
