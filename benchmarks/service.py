@@ -43,7 +43,11 @@ _CALIBRATION_S: Final = 3.0
 def main() -> int:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder:
-        return report(list(_figures(arguments, Path(folder))), arguments.json)
+        figures: list[Figure] = []
+        for figure in _figures(arguments, Path(folder)):
+            print(f"{figure.name}: {figure.value:.4g}", flush=True)
+            figures.append(figure)
+    return report(figures, arguments.json)
 
 
 def _arguments() -> Namespace:
@@ -120,8 +124,11 @@ def _of(benchmark: str, folder: Path, *flags: object) -> list[Figure]:
     """The figures of another benchmark, which has the machine for itself."""
     json_path = folder / f"{benchmark}.json"
     command = [sys.executable, "-m", f"benchmarks.{benchmark}", *map(str, flags), "--json", str(json_path)]
+    json_path.unlink(missing_ok=True)
     # Its status says whether its bounds hold, which this table says too.
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    if not json_path.exists():
+        raise RuntimeError(f"this benchmark failed; its error is above: {' '.join(command)}")
     return read_json(json_path)
 
 
