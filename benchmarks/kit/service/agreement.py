@@ -92,7 +92,7 @@ class World:
 
 
 class Compared(NamedTuple):
-    count: int
+    num_compared: int
     num_different: int
     num_partial: int
     share_found: float
@@ -103,7 +103,7 @@ def agreement(folder: Path, count: int) -> list[Figure]:
     with _world(folder) as (world, keeping, fresh):
         compared = _compare(world, keeping, fresh, count)
     return [
-        Figure("kept and fresh answers compared under writes", compared.count, count),
+        Figure("kept and fresh answers compared under writes", compared.num_compared, count),
         Figure("of these different", compared.num_different, 0, "at_most"),
         Figure("of these partial", compared.num_partial, 0, "at_most"),
         Figure("share of questions whose cold answer was kept", compared.share_found, 0.5),
