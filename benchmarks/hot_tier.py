@@ -37,6 +37,9 @@ _WRITING_S: Final = 45
 """Posts for so many seconds are made before anything is timed, because making them is not the tier's work."""
 _GROWTH: Final = 100_000
 """The last posts of the filling, which come at the steady rate: once or twice more memory is needed for them."""
+_IDLE_S: Final = 10.0
+_MANY: Final = 1_000_000
+"""With fewer posts the figure of memory is mostly that of the process."""
 _EXPIRED: Final = 100_000
 """Posts that expire at once."""
 _WINDOW_S: Final = 1e6
@@ -65,11 +68,14 @@ class Bench:
             self.tier.apply(batch)
             seconds += time.perf_counter() - start
         a_post = (_memory() - before) / count - 4 * self._arguments.dimension
+        bound = 250 if count >= _MANY else None
         last = list(self._records.new_posts(_GROWTH))
+        idle = self._longest_pause(lambda: time.sleep(_IDLE_S))
         longest = self._longest_pause(Writer(self.tier, iter(last), self._arguments.rate).finish)
         return [
             Figure("upserts/s without searches", count / seconds),
-            Figure("bytes a post beyond the vectors", a_post, 250, "at_most"),
+            Figure("bytes a post beyond the vectors", a_post, bound, "at_most"),
+            Figure("longest pause while nothing happens, ms", idle * 1e3),
             Figure("longest pause while it grows, ms", longest * 1e3, 20, "at_most"),
         ]
 

@@ -87,18 +87,22 @@ class IdTable:
         return cast(list[PostId], ids.tolist())
 
     def _intern_step(self, ids: Sequence[str]) -> Numbers:
+        found: list[int] = []
+        shards = self._shards
         with self._lock:
             self._recycle()
-            numbers = np.array([self._number(post_id) for post_id in ids], np.int32)
+            for post_id in ids:
+                shard = shards[hash(post_id) & _SHARD_MASK]
+                number = shard.get(post_id)
+                if number is None:
+                    number = shard[post_id] = self._new_number(post_id)
+                found.append(number)
             self._make_room()
+            numbers = np.array(found, np.int32)
             np.add.at(self._references, numbers, 1)
-            return numbers
+        return numbers
 
-    def _number(self, post_id: str) -> int:
-        shard = self._shards[hash(post_id) & _SHARD_MASK]
-        number = shard.get(post_id)
-        if number is not None:
-            return number
+    def _new_number(self, post_id: str) -> int:
         if self._free:
             number = self._free.pop()
         else:
@@ -107,7 +111,6 @@ class IdTable:
             if number >> _BLOCK_BITS == len(self._blocks):
                 self._blocks.append(np.empty(_BLOCK, np.object_))
         self._blocks[number >> _BLOCK_BITS][number & (_BLOCK - 1)] = post_id
-        shard[post_id] = number
         return number
 
     def _make_room(self) -> None:

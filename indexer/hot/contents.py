@@ -90,8 +90,8 @@ class Contents:
         self._columns.number[slots] = numbers
         self._columns.revision[slots] = batch.revisions
         self._columns.deleted[slots] = batch.deleted
-        languages = np.array([self.languages.code(language) for language in batch.languages], np.int32)
-        fields = Fields(batch.created_at_us, self.authors.intern(batch.authors), languages)
+        authors, languages = self.authors.intern(batch.authors), self.languages.codes(batch.languages)
+        fields = Fields(batch.created_at_us, authors, languages)
         self._matrix.put(slots, batch.vectors_KD, fields)
         return slots
 
