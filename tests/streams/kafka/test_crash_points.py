@@ -78,6 +78,17 @@ NEEDLESS = {
         "indexer.hot.snapshot._fill: write",
         "indexer.cold.point_table.load: put",
         "indexer.cold.point_table.load: remove",
+        "retriever.service.question_queue._forget: remove",
+        "retriever.service.question_queue._leave: deliver",
+        "retriever.service.question_queue.close: put",
+        "retriever.service.question_queue.run: put",
+    },
+    "a question or its answer, which the client asks again": {
+        "indexer.cold.socket_client._ask: send",
+        "indexer.cold.socket_client.scroll_posts: send",
+        "indexer.cold.socket_server._serve: send",
+        "retriever.http.tracing.send_traced: send",
+        "retriever.service.service.work: write",
     },
     "removes what nobody sees; nothing follows that stands on it": {
         "streams.index.loop._sweep_if_due: sweep",
@@ -123,6 +134,9 @@ NEEDLESS = {
         "streams.operate.dead_letter_replay._commit: begin_transaction",
         "streams.operate.dead_letter_replay._commit: commit_transaction",
         "streams.operate.dead_letter_replay._commit: produce",
+    },
+    "collections as they should be, made sure of at every start": {
+        "nearline.up.build._make_collections: write",
     },
     "topics as they should be, made sure of at every start": {
         "streams.kafka.topics._create: create_topics",
