@@ -8,7 +8,7 @@
     serve         the retriever, with the hot tier and the hot feed that fills it
 
 Knows no stage's work. The imports are inside the functions, so that each process loads only the libraries it uses:
-torch in encode and serve, FAISS in serve.
+torch in encode and serve, the embedded Qdrant engine in cold.
 """
 
 from collections.abc import Callable, Iterator
