@@ -7,19 +7,21 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV := uv==0.13.9
-BENCHMARKS := encode context_stage index hot_tier retrieval overload pipeline freshness poison
+BENCHMARKS := encode context_stage index hot_tier retrieval overload service pipeline freshness poison
 
-# Python packages into .venv; the broker's jars, and an archive that makes its starts quick, into the cache folder.
+# Python packages into .venv; the broker's jars, an archive that makes its starts quick, and what a test needs to build a
+# client in Java, into the cache folder.
 # Nothing happens when all of it is there. Bytecode is compiled once here: six processes start at the same time, and
 # where Python may not write it, each start would compile torch and transformers anew.
 setup: .venv/installed
 	@$(BIN)/python -m nearline.broker.class_archive
+	@$(BIN)/python -m tests.kit.stranger.build
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or give PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --group dev --editable '.[server]'
 	@touch $@
 
 test: setup

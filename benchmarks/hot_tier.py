@@ -1,136 +1,216 @@
-"""How much slower the hot tier's searches are while posts come in than when nothing comes in. The tier is full, and
-every search asks for the best 2,000 posts. Half of what comes in are new posts, each of which pushes out the oldest
-post; half are new revisions of posts that are there.
+"""The hot tier, full, while posts come in: how much slower its searches are than when nothing comes in, how long
+anything holds a search up, how much memory a post takes, and what a batch of eight searches costs. Every search asks
+for the best 2,000 posts. Half of what comes in are new posts, each of which pushes out the oldest change; half are new
+revisions of posts that are there.
 
-`python -m benchmarks.hot_tier [--posts N] [--rate N] [--searches N] [--device D] [--json F]`
+On a GPU also: searches a second in batches of 64, and FAISS's search of a matrix beside ours.
+
+`python -m benchmarks.hot_tier [--posts N] [--rate N] [--searches N] [--threads N] [--device D] [--json F]`
 """
 
 import argparse
-import threading
+import ctypes
+import gc
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import psutil
 
+from benchmarks.kit.hot_load import SPACING_US, Probes, Records, Writer
 from benchmarks.kit.table import Figure, report
-from benchmarks.kit.vectors import draw, post, posts
+from benchmarks.kit.vectors import draw
 from indexer.hot.tier import MatrixHotTier
+from indexer.id_table import IdTable
 from indexer.settings import HotSettings
+from indexer.tiers import NO_FILTERS, HotQuery, SnapshotMoment
 from nearline.up.process import collect_rarely, share_quickly
-from schemas.embeddings import PostEmbedding, Vector
 from schemas.ids import Micros
-from schemas.times import now_us
 
-_BATCH: Final = 200
-"""The hot feed applies so many posts at once when it polls every 20 ms and 10,000 posts come in a second."""
 _K: Final = 2_000
 _ROUNDS: Final = 6
 _WRITING_S: Final = 45
 """Posts for so many seconds are made before anything is timed, because making them is not the tier's work."""
+_GROWTH: Final = 100_000
+"""The last posts of the filling, which come at the steady rate: once or twice more memory is needed for them."""
+_IDLE_S: Final = 10.0
+_MANY: Final = 1_000_000
+"""With fewer posts the figure of memory is mostly that of the process."""
+_EXPIRED: Final = 100_000
+"""Posts that expire at once."""
+_WINDOW_S: Final = 1e6
+
+
+class Bench:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._records = Records(arguments.dimension)
+        settings = HotSettings(
+            capacity=arguments.posts, window_s=_WINDOW_S, device=arguments.device, threads=arguments.threads
+        )
+        self._ids = IdTable()
+        self.tier = MatrixHotTier(arguments.dimension, settings, self._ids)
+        self._queries = [
+            HotQuery(vector, _K, NO_FILTERS, np.empty(0, np.int32)) for vector in draw(64, arguments.dimension, seed=1)
+        ]
+
+    def filling(self) -> list[Figure]:
+        """Fills the tier, the last posts at the steady rate with probes beside them."""
+        before = _memory()
+        count = self._arguments.posts - _GROWTH
+        seconds = 0.0
+        for batch in self._records.new_posts(count):
+            start = time.perf_counter()
+            self.tier.apply(batch)
+            seconds += time.perf_counter() - start
+        a_post = (_memory() - before) / count - 4 * self._arguments.dimension
+        bound = 250 if count >= _MANY else None
+        last = list(self._records.new_posts(_GROWTH))
+        idle = self._longest_pause(lambda: time.sleep(_IDLE_S))
+        longest = self._longest_pause(Writer(self.tier, iter(last), self._arguments.rate).finish)
+        return [
+            Figure("upserts/s without searches", count / seconds),
+            Figure("bytes a post beyond the vectors", a_post, bound, "at_most"),
+            Figure("longest pause while nothing happens, ms", idle * 1e3),
+            Figure("longest pause while it grows, ms", longest * 1e3, 20, "at_most"),
+        ]
+
+    def batches(self) -> list[Figure]:
+        one: list[float] = []
+        eight: list[float] = []
+        for number in range(max(5, self._arguments.searches // 20)):
+            one.append(self._seconds(self._queries[number % 64 :][:1]))
+            eight.append(self._seconds(self._queries[number % 56 :][:8]))
+        ratio = float(np.median(eight) / np.median(one))
+        return [
+            Figure("one search, ms", float(np.median(one)) * 1e3),
+            Figure("a batch of 8 searches, ms", float(np.median(eight)) * 1e3),
+            Figure("a batch of 8 / one", ratio, 2.5, "at_most"),
+        ]
+
+    def writing(self) -> list[Figure]:
+        """Searches with and without changes, in alternation, so that a slower or faster machine meanwhile affects
+        both."""
+        rate, searches = self._arguments.rate, max(1, self._arguments.searches // _ROUNDS)
+        changes = self._records.changes(_WRITING_S * rate, self._arguments.posts // 2)
+        writer = Writer(self.tier, iter(changes), rate)
+        idle: list[float] = []
+        busy: list[float] = []
+        for _ in range(_ROUNDS):
+            idle += [self._seconds(self._queries[number % 64 :][:1]) for number in range(searches)]
+            with writer.writing():
+                busy += [self._seconds(self._queries[number % 64 :][:1]) for number in range(searches)]
+        longest = self._longest_pause(writer.finish)
+        p99_idle, p99_busy = float(np.percentile(idle, 99)), float(np.percentile(busy, 99))
+        return [
+            Figure("upserts/s during searches", writer.per_second, 0.95 * rate),
+            Figure("search p50 without upserts, ms", float(np.median(idle)) * 1e3),
+            Figure("search p99 without upserts, ms", p99_idle * 1e3),
+            Figure("search p50 during upserts, ms", float(np.median(busy)) * 1e3),
+            Figure("search p99 during upserts, ms", p99_busy * 1e3),
+            Figure("p99 during upserts / p99 without", p99_busy / p99_idle, 1.5, "at_most"),
+            Figure("longest pause during upserts, ms", longest * 1e3, 20, "at_most"),
+        ]
+
+    def snapshot(self) -> list[Figure]:
+        with tempfile.TemporaryDirectory() as name:
+            moment = SnapshotMoment({}, Micros(0))
+            start = time.perf_counter()
+            longest = self._longest_pause(lambda: self.tier.save(Path(name), moment).result())
+            saving_s = time.perf_counter() - start
+            loaded = MatrixHotTier(self._arguments.dimension, HotSettings(capacity=self._arguments.posts), IdTable())
+            start = time.perf_counter()
+            loaded.load(Path(name))
+            loading_s = time.perf_counter() - start
+        return [
+            Figure("longest pause during a snapshot, ms", longest * 1e3, 20, "at_most"),
+            Figure("seconds to write a snapshot", saving_s),
+            Figure("posts/s read from a snapshot", self.tier.count() / loading_s),
+        ]
+
+    def expiry(self) -> list[Figure]:
+        oldest = self._records.num_records - self._arguments.posts + _EXPIRED
+        now = Micros(int(_WINDOW_S * 1e6) + oldest * SPACING_US)
+        longest = self._longest_pause(lambda: self.tier.expire(now))
+        return [Figure("longest pause while many posts expire, ms", longest * 1e3, 20, "at_most")]
+
+    def throughput(self) -> list[Figure]:
+        """Of a GPU: one query, and batches of 64."""
+        one = [self._seconds(self._queries[number % 64 :][:1]) for number in range(100)]
+        batch = [self._seconds(self._queries) for _ in range(30)]
+        return [
+            Figure("one query on the device, p50, ms", float(np.median(one)) * 1e3, 5, "at_most"),
+            Figure("queries/s in batches of 64", 64 / float(np.median(batch)), 2_000),
+        ]
+
+    def _longest_pause(self, action: Callable[[], object]) -> float:
+        gc.collect()
+        probes = Probes(self.tier, self._arguments.dimension)
+        with probes.probing():
+            action()
+        return probes.longest_s
+
+    def _seconds(self, queries: list[HotQuery]) -> float:
+        start = time.perf_counter()
+        self.tier.search(queries)
+        return time.perf_counter() - start
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--posts", type=int, default=200_000)
+    parser.add_argument("--posts", type=int, default=500_000, help="at least 200,000")
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--rate", type=int, default=10_000, help="upserts a second")
     parser.add_argument("--searches", type=int, default=1_500)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     collect_rarely()
     share_quickly()
-    vectors = draw(arguments.posts, arguments.dimension)
-    tier = MatrixHotTier(arguments.dimension, HotSettings(capacity=arguments.posts, device=arguments.device))
-    filling_s = _fill(tier, vectors)
-    queries = draw(64, arguments.dimension, seed=1)
-    writer = Writer(tier, vectors, arguments.rate)
-    idle: list[float] = []
-    busy: list[float] = []
-    # In alternation, so that a slower or faster machine meanwhile affects both.
-    for _ in range(_ROUNDS):
-        idle += _search_times(tier, queries, arguments.searches // _ROUNDS)
-        with writer.writing():
-            busy += _search_times(tier, queries, arguments.searches // _ROUNDS)
-    p99_idle, p99_busy = float(np.percentile(idle, 99)), float(np.percentile(busy, 99))
-    figures = [
-        Figure("upserts/s without searches", arguments.posts / filling_s),
-        Figure("upserts/s during searches", writer.per_second, 0.95 * arguments.rate),
-        Figure("search p50 without upserts, ms", float(np.median(idle)) * 1e3),
-        Figure("search p99 without upserts, ms", p99_idle * 1e3),
-        Figure("search p50 during upserts, ms", float(np.median(busy)) * 1e3),
-        Figure("search p99 during upserts, ms", p99_busy * 1e3),
-        Figure("p99 during upserts / p99 without", p99_busy / p99_idle, 1.5, "at_most"),
-    ]
+    bench = Bench(arguments)
+    figures = [*bench.filling(), *bench.batches(), *bench.writing()]
+    if arguments.device == "cpu":
+        figures += [*bench.snapshot(), *bench.expiry()]
+    else:
+        figures += [*bench.throughput(), *bench.expiry(), *_faiss(arguments)]
     return report(figures, arguments.json)
 
 
-def _fill(tier: MatrixHotTier, vectors: Vector) -> float:
-    made = list(posts(vectors, newest_us=now_us(), spacing_us=1000))
-    start = time.perf_counter()
-    for first in range(0, len(made), _BATCH):
-        tier.upsert(made[first : first + _BATCH])
-    return time.perf_counter() - start
+def _faiss(arguments: argparse.Namespace) -> list[Figure]:
+    """The same search by FAISS, without masks: at most 2,048 hits, of a matrix of the same size in half precision."""
+    import faiss
+    import faiss.contrib.torch_utils
+    import torch
+
+    device = arguments.device
+    rows = torch.randn(1 << 20, arguments.dimension, device=device).half()
+    matrix = rows.repeat(-(-arguments.posts // len(rows)), 1)[: arguments.posts]
+    queries = torch.randn(64, arguments.dimension, device=device).half()
+    resources = faiss.StandardGpuResources()
+    figures: list[Figure] = []
+    for count in (1, 8, 64):
+        times: list[float] = []
+        for _ in range(20):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            faiss.knn_gpu(resources, queries[:count], matrix, _K, metric=faiss.METRIC_INNER_PRODUCT)
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        figures.append(Figure(f"FAISS, {count} queries at once, p50, ms", float(np.median(times)) * 1e3))
+    return figures
 
 
-def _search_times(tier: MatrixHotTier, queries: Vector, count: int) -> list[float]:
-    times: list[float] = []
-    for number in range(count):
-        start = time.perf_counter()
-        tier.search(queries[number % len(queries)], _K)
-        times.append(time.perf_counter() - start)
-    return times
-
-
-class Writer:
-    """Upserts posts at a steady rate, in its own thread."""
-
-    def __init__(self, tier: MatrixHotTier, vectors: Vector, rate: int) -> None:
-        self._tier = tier
-        self._rate = rate
-        self._batches = iter(self._make(vectors, max(1, _WRITING_S * rate // _BATCH)))
-        self._sent = 0
-        self._seconds = 0.0
-
-    @property
-    def per_second(self) -> float:
-        return self._sent / self._seconds
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def _make(self, vectors: Vector, count: int) -> list[list[PostEmbedding]]:
-        now = now_us()
-        num_old = len(vectors)
-        batches: list[list[PostEmbedding]] = []
-        for number in range(count):
-            rows = np.random.default_rng(number).integers(0, len(vectors), _BATCH)
-            # Every second post of a batch is a new one.
-            ids = [row if at % 2 else num_old + number * _BATCH + at for at, row in enumerate(rows.tolist())]
-            pairs = zip(ids, rows.tolist(), strict=True)
-            batches.append([post(p, vectors[row], created_at_us=Micros(now), revision=number + 2) for p, row in pairs])
-        return batches
-
-    def _run(self, stop: threading.Event) -> None:
-        start = time.perf_counter()
-        sent = 0
-        while not stop.wait(max(0.0, start + sent / self._rate - time.perf_counter())):
-            batch = next(self._batches)
-            self._tier.upsert(batch)
-            sent += len(batch)
-        self._sent += sent
-        self._seconds += time.perf_counter() - start
+def _memory() -> int:
+    """Bytes of this process in main memory, without what was freed and not given back yet."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+    return int(psutil.Process().memory_info().rss)
 
 
 if __name__ == "__main__":

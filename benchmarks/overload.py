@@ -7,20 +7,18 @@ the best 2,000 posts. The process that sends the requests shares the machine's c
 """
 
 import argparse
-import json
-import subprocess
-import sys
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
-import numpy as np
 import psutil
 
-from benchmarks.kit.http_load import Answer, Load
+from benchmarks.kit.children import child
+from benchmarks.kit.http_load import connecting, post
+from benchmarks.kit.load import Answer, Load, percentile_s
 from benchmarks.kit.table import Figure, report
 from benchmarks.retrieval import QUERIES, cold_tier
 from retriever.settings import ServeSettings
@@ -76,7 +74,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-benchmark-")))
         stack.enter_context(cold_tier(folder, arguments.posts, arguments.dimension, newest))
-        numbers = (arguments.posts, arguments.hot, arguments.dimension, newest)
+        numbers = (arguments.posts, arguments.hot, arguments.dimension, QUERIES, newest)
         process, url = stack.enter_context(_serve_process(folder / "cold.sock", numbers))
         measured = _measure(process, url, arguments.seconds)
     return report(_figures(measured), arguments.json)
@@ -84,33 +82,31 @@ def main() -> int:
 
 @contextmanager
 def _serve_process(socket: Path, numbers: Sequence[int]) -> Iterator[tuple[psutil.Process, str]]:
-    command = [sys.executable, "-m", "benchmarks.kit.serve_process", str(socket), *map(str, numbers)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serve:
-        assert serve.stdin is not None
-        assert serve.stdout is not None
-        yield psutil.Process(serve.pid), serve.stdout.readline().strip()
-        serve.stdin.close()
+    """The process, and its URL."""
+    with child("benchmarks.kit.serve_process", socket, *numbers) as serve:
+        url, _ = serve.hear().split()
+        yield serve.process, url
 
 
 def _measure(process: psutil.Process, url: str, seconds: float) -> Measured:
     """The parts alternate, so that a slower or faster machine meanwhile affects all of them."""
-    address, accepted = urlsplit(url), ServeSettings().in_flight
+    accepted = ServeSettings().in_flight
     rounds: list[Round] = []
-    with Load(str(address.hostname), address.port or 0, _requests()) as load:
-        load.run(2.0, accepted)
-        before = process.memory_info().rss
-        for _ in range(_ROUNDS):
-            full = load.run(seconds / 2, accepted)
-            over = load.run(seconds, _CONNECTIONS, 1.05 * _OVERLOAD * _num_answered(full) / (seconds / 2))
-            rounds.append(Round(full, over, load.run(seconds, 1)))
-        return Measured(rounds, seconds, before, process.memory_info().rss)
+    requests = itertools.cycle(_requests())
+    load = Load(connecting(url))
+    load.run(requests, 2.0, accepted)
+    before = process.memory_info().rss
+    for _ in range(_ROUNDS):
+        full = load.run(requests, seconds / 2, accepted)
+        rate = 1.05 * _OVERLOAD * _num_answered(full) / (seconds / 2)
+        over = load.run(requests, seconds, _CONNECTIONS, rate)
+        rounds.append(Round(full, over, load.run(requests, seconds, 1)))
+    return Measured(rounds, seconds, before, process.memory_info().rss)
 
 
 def _requests() -> list[bytes]:
     """Requests that name a member, whose own and hidden posts are left out."""
-    bodies = [json.dumps({"member_id": f"author-{number}", "k": _K}).encode() for number in range(QUERIES)]
-    head = b"POST /v1/retrieve HTTP/1.1\r\nHost: benchmark\r\nContent-Type: application/json\r\nContent-Length: "
-    return [head + b"%d\r\n\r\n%b" % (len(body), body) for body in bodies]
+    return [post("/v1/retrieve", {"member_id": f"author-{number}", "k": _K}) for number in range(QUERIES)]
 
 
 def _num_answered(answers: list[Answer]) -> int:
@@ -122,18 +118,18 @@ def _figures(measured: Measured) -> list[Figure]:
     accepted = [answer for answer in over if answer.status == 200]
     refused = [answer for answer in over if answer.status == 429]
     alone, capacity, took_s = measured.alone(), measured.capacity(), measured.seconds * len(measured.rounds)
-    ratio = _percentile(accepted, 99) / _percentile(alone, 99)
+    ratio = percentile_s(accepted, 99) / percentile_s(alone, 99)
     return [
         Figure("capacity: answers/s with as many requests at once as it accepts", capacity),
         Figure("overload: requests/s sent / capacity", len(over) / took_s / capacity, _OVERLOAD),
         Figure("overload: answers/s / capacity", len(accepted) / took_s / capacity),
         Figure("overload: answers other than 200 and 429", len(over) - len(accepted) - len(refused), 0, "at_most"),
-        Figure("overload: refusal (429) p50, ms", _percentile(refused, 50) * 1e3),
-        Figure("overload: refusal (429) p99, ms", _percentile(refused, 99) * 1e3),
-        Figure("one request after the other: answer p50, ms", _percentile(alone, 50) * 1e3),
-        Figure("one request after the other: answer p99, ms", _percentile(alone, 99) * 1e3),
-        Figure("overload: answer p50, ms", _percentile(accepted, 50) * 1e3),
-        Figure("overload: answer p99, ms", _percentile(accepted, 99) * 1e3),
+        Figure("overload: refusal (429) p50, ms", percentile_s(refused, 50) * 1e3),
+        Figure("overload: refusal (429) p99, ms", percentile_s(refused, 99) * 1e3),
+        Figure("one request after the other: answer p50, ms", percentile_s(alone, 50) * 1e3),
+        Figure("one request after the other: answer p99, ms", percentile_s(alone, 99) * 1e3),
+        Figure("overload: answer p50, ms", percentile_s(accepted, 50) * 1e3),
+        Figure("overload: answer p99, ms", percentile_s(accepted, 99) * 1e3),
         Figure("answer p99: overload / one after the other", ratio, 3.0, "at_most"),
         Figure("memory of the retriever: after / before", measured.bytes_after / measured.bytes_before, 1.1, "at_most"),
         Figure(
@@ -145,17 +141,13 @@ def _figures(measured: Measured) -> list[Figure]:
     ]
 
 
-def _percentile(answers: list[Answer], percent: float) -> float:
-    return float(np.percentile([answer.took_s for answer in answers], percent)) if answers else float("inf")
-
-
 def _recovery_s(round_: Round) -> float:
     """Seconds from the last answer of the overload until the first of `_IN_A_ROW` requests in a row that are answered,
     half of them in the usual time; infinity if that never happens."""
-    ended_s, usual_s = round_.over[-1].at_s, _AS_QUICK * _percentile(round_.alone, 50)
+    ended_s, usual_s = round_.over[-1].at_s, _AS_QUICK * percentile_s(round_.alone, 50)
     for first in range(len(round_.alone) - _IN_A_ROW):
         row = round_.alone[first : first + _IN_A_ROW]
-        if all(answer.status == 200 for answer in row) and _percentile(row, 50) <= usual_s:
+        if all(answer.status == 200 for answer in row) and percentile_s(row, 50) <= usual_s:
             return row[0].at_s - ended_s
     return float("inf")
 

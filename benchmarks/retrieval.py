@@ -1,14 +1,12 @@
 """How long the retriever takes to answer with the best 2,000 posts, compared with an exhaustive FAISS search
 (IndexFlatIP) over the same posts in one process, one query at a time. All posts are in the cold tier, which has its own
-process as in `nearline up`; the newest are also in the hot tier. A request names a member: the retriever reads the
-member's vector and leaves out the member's own and hidden posts. Times are medians, without HTTP.
+process as in `nearline up`; the newest are also in the hot tier. A question names a member, whose own and hidden posts
+are left out. Its cold answer is kept from an earlier question, or nothing is kept. Times are medians, without gRPC.
 
 `python -m benchmarks.retrieval [--posts N] [--hot N] [--rounds N] [--json F]`
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,18 +16,17 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.kit.cold_process import SPACING_US
+from benchmarks.kit.children import child
 from benchmarks.kit.table import Figure, report
-from benchmarks.kit.vectors import NUM_AUTHORS, draw, posts
+from benchmarks.kit.tiers import filled_hot_tier, filled_member_store, new_retriever
+from benchmarks.kit.vectors import NUM_AUTHORS, draw
 from indexer.cold.socket_client import RemoteColdTier
-from indexer.hot.tier import MatrixHotTier
-from indexer.settings import HotSettings
+from indexer.id_table import IdTable
+from indexer.tiers import NO_FILTERS, HotQuery
+from retriever.answer.question import Question
 from retriever.answer.retriever import Retriever
-from retriever.answer.warming_encoder import WarmingEncoder
-from retriever.feed.trending_lists import TrendingLists
-from schemas.api import RetrieveRequest
 from schemas.embeddings import Vector
-from schemas.ids import Generation, Micros
+from schemas.ids import MemberId, Micros
 from schemas.times import now_us
 
 _K: Final = 2_000
@@ -37,6 +34,7 @@ _COLD_K: Final = _K + 96
 """The retriever asks the cold tier for so many: a margin beyond k."""
 QUERIES: Final = 16
 _THREADS: Final = 2
+_NO_NUMBERS: Final = np.empty(0, np.int32)
 
 
 def main() -> int:
@@ -47,23 +45,25 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    newest = now_us()
+    newest, dimension = now_us(), arguments.dimension
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearline-benchmark-")))
-        cold = stack.enter_context(cold_tier(folder, arguments.posts, arguments.dimension, newest))
-        vectors = draw(arguments.posts, arguments.dimension)
-        hot = hot_tier(vectors[-arguments.hot :], arguments.posts - arguments.hot, newest)
-        retriever = stack.enter_context(closing(new_retriever(cold, hot)))
+        cold = stack.enter_context(cold_tier(folder, arguments.posts, dimension, newest))
+        vectors, ids, members = draw(arguments.posts, dimension), IdTable(), filled_member_store(QUERIES, dimension)
+        hot = filled_hot_tier(vectors[-arguments.hot :], arguments.posts - arguments.hot, newest, ids)
+        keeping = stack.enter_context(closing(new_retriever(dimension, cold, hot, ids, members)))
+        fresh = stack.enter_context(closing(new_retriever(dimension, cold, hot, ids, members, kept_bytes=0)))
         flat = _flat(vectors)
-        queries = draw(QUERIES, arguments.dimension, seed=1)
+        queries = draw(QUERIES, dimension, seed=1)
         calls: list[Callable[[int], object]] = [
             lambda number: _exact(flat, queries[number], _K),
-            lambda number: _ask(retriever, number),
+            lambda number: _ask(keeping, number),
+            lambda number: _ask(fresh, number),
             lambda number: cold.search(queries[number], _COLD_K),
-            lambda number: hot.search(queries[number], _K),
+            lambda number: hot.search([HotQuery(queries[number], _K, NO_FILTERS, _NO_NUMBERS)]),
         ]
         times = _measure(calls, arguments.rounds)
-        recall = float(np.mean([_recall(retriever, flat, queries, number) for number in range(QUERIES)]))
+        recall = float(np.mean([_recall(keeping, flat, queries, number) for number in range(QUERIES)]))
     return report(_figures(times, recall), arguments.json)
 
 
@@ -71,20 +71,23 @@ class Times(NamedTuple):
     """Medians in seconds."""
 
     flat: float
-    retrieve: float
+    kept: float
+    fresh: float
     cold: float
     hot: float
 
 
 def _figures(times: Times, recall: float) -> list[Figure]:
     return [
-        Figure("exhaustive FAISS search, ms", times.flat * 1e3),
-        Figure("retriever, whole answer, ms", times.retrieve * 1e3),
-        Figure("cold tier alone, over its socket, ms", times.cold * 1e3),
-        Figure("hot tier alone, ms", times.hot * 1e3),
-        Figure("cold tier alone / exhaustive FAISS search", times.cold / times.flat),
-        Figure("retriever / exhaustive FAISS search", times.retrieve / times.flat, 0.8, "at_most"),
-        Figure("recall of the retriever against the exhaustive search", recall, 0.995),
+        Figure("one question: exhaustive FAISS search, ms", times.flat * 1e3),
+        Figure("one question: whole answer, cold answer kept, ms", times.kept * 1e3),
+        Figure("one question: whole answer, nothing kept, ms", times.fresh * 1e3),
+        Figure("one question: cold tier alone, over its socket, ms", times.cold * 1e3),
+        Figure("one question: hot tier alone, ms", times.hot * 1e3),
+        Figure("one question: cold tier alone / exhaustive FAISS search", times.cold / times.flat),
+        Figure("one question: cold answer kept / exhaustive FAISS search", times.kept / times.flat, 0.45, "at_most"),
+        Figure("one question: nothing kept / exhaustive FAISS search", times.fresh / times.flat, 1.0, "at_most"),
+        Figure("one question: recall against the exhaustive search", recall, 0.995),
     ]
 
 
@@ -96,15 +99,15 @@ def _measure(calls: list[Callable[[int], object]], rounds: int) -> Times:
             start = time.perf_counter()
             call(number % QUERIES)
             times.append(time.perf_counter() - start)
-    # Without the first round, which touches memory for the first time.
+    # Without the first round, which touches memory for the first time, and in which nothing is kept yet.
     return Times(*(float(np.median(times[QUERIES:] or times)) for times in times_of_calls))
 
 
 def _ask(retriever: Retriever, number: int) -> list[str]:
-    answer = retriever.retrieve(RetrieveRequest(member_id=f"author-{number}", k=_K))
+    answer = retriever.answer(Question(member_id=MemberId(f"author-{number}"), k=_K, timeout_s=30.0))
     if answer.partial:
         raise RuntimeError(f"the answer is partial: {answer.reasons}")
-    return answer.post_ids
+    return list(answer.post_ids)
 
 
 def _recall(retriever: Retriever, flat: Any, queries: Vector, number: int) -> float:
@@ -126,24 +129,11 @@ def _exact(flat: Any, query_D: Vector, k: int) -> list[int]:
 @contextmanager
 def cold_tier(folder: Path, count: int, dimension: int, newest: Micros) -> Iterator[RemoteColdTier]:
     socket = folder / "cold.sock"
-    numbers = map(str, (count, dimension, QUERIES, newest))
-    command = [sys.executable, "-m", "benchmarks.kit.cold_process", str(folder / "cold"), str(socket), *numbers]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with child("benchmarks.kit.cold_process", folder / "cold", socket, count, dimension, QUERIES, newest) as process:
         print(f"writing {count:,} posts into the cold tier", flush=True)
-        if process.stdout.readline() != "ready\n":
-            raise RuntimeError("the cold process did not start")
+        process.hear()
         with closing(RemoteColdTier(socket, timeout_s=30)) as cold:
             yield cold
-        process.stdin.close()
-
-
-def hot_tier(vectors: Vector, first: int, newest: Micros) -> MatrixHotTier:
-    window_s = 2 * len(vectors) * SPACING_US / 1e6
-    tier = MatrixHotTier(vectors.shape[1], HotSettings(capacity=len(vectors), window_s=window_s, device="cpu"))
-    tier.upsert(list(posts(vectors, newest_us=newest, spacing_us=SPACING_US, first=first)))
-    return tier
 
 
 def _flat(vectors: Vector) -> Any:
@@ -152,20 +142,6 @@ def _flat(vectors: Vector) -> Any:
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)
     return flat
-
-
-def new_retriever(cold: RemoteColdTier, hot: MatrixHotTier) -> Retriever:
-    def no_model() -> Any:
-        raise RuntimeError("members need no model")
-
-    return Retriever(
-        Generation("benchmark"),
-        cold,
-        hot,
-        encoder=WarmingEncoder(no_model),
-        trending=TrendingLists(),
-        hot_problem=lambda: None,
-    )
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ _ACTED: Final = b"a"
 """Of a member: sealed chunks of the list of posts that the member acted on."""
 _HIDDEN: Final = b"x"
 """Of a member: sealed chunks of the list of posts that the member has hidden."""
+_SEEN: Final = b"i"
+"""Of a member: sealed chunks of the list of posts that the member was shown."""
 _WAITING_POSTS: Final = b"v"
 """Of a member: sealed chunks of the list of posts in whose rows an action of the member may wait."""
 
@@ -94,6 +96,8 @@ class MemberHead(Struct, frozen=True, array_like=True, gc=False):
     acted: StoredIdLog
     hidden: StoredIdLog
     waiting_posts: StoredIdLog
+    seen: StoredIdLog = StoredIdLog()
+    """Rows from before this field have none."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -174,6 +178,7 @@ def member_cells(before: MemberRow, after: MemberRow) -> Cells:
     _put_sealed_chunks(cells, _ACTED, id_bytes, before.acted, after.acted)
     _put_sealed_chunks(cells, _HIDDEN, id_bytes, before.hidden, after.hidden)
     _put_sealed_chunks(cells, _WAITING_POSTS, id_bytes, before.waiting_posts, after.waiting_posts)
+    _put_sealed_chunks(cells, _SEEN, id_bytes, before.seen, after.seen)
     return cells
 
 
@@ -229,6 +234,7 @@ def _load_member(member_id: MemberId, get: GetCell) -> MemberRow:
         _load_history(get, id_bytes, head.history),
         _load_ids(get, _ACTED, id_bytes, head.acted),
         _load_ids(get, _HIDDEN, id_bytes, head.hidden),
+        _load_ids(get, _SEEN, id_bytes, head.seen),
         _load_ids(get, _WAITING_POSTS, id_bytes, head.waiting_posts),
     )
 
@@ -243,7 +249,8 @@ def _post_head_of(row: PostRow) -> tuple[Any, ...]:
 
 def _member_head_of(row: MemberRow) -> tuple[Any, ...]:
     history = _stored_history(row.history)
-    return row.state, history, _stored_ids(row.acted), _stored_ids(row.hidden), _stored_ids(row.waiting_posts)
+    id_logs = (row.acted, row.hidden, row.waiting_posts, row.seen)
+    return row.state, history, *map(_stored_ids, id_logs)
 
 
 def _stored_history(history: History) -> tuple[Any, ...]:

@@ -24,6 +24,8 @@ def apply_member_action(row: MemberRow, action: MemberAction, now_us: Micros, ru
         return _skip(row, action)
     if action.action == "waits":
         return _remember_waiting_post(row, action, rules)
+    if action.action == "impression":
+        return _remember_seen_post(row, action.post_id, now_us, rules)
     changed = _apply_action(row, action, rules)
     if changed is row:
         return MemberChange(
@@ -66,6 +68,7 @@ def _context(row: MemberRow, state: MemberState, rules: ContextRules) -> MemberC
         history=row.history.entries(),
         acted=[PostId(post_id) for post_id in row.acted.newest(rules.acted_ids)],
         hidden=[PostId(post_id) for post_id in row.hidden.newest(rules.hidden_ids)],
+        seen=[PostId(post_id) for post_id in row.seen.newest(rules.seen)],
     )
 
 
@@ -95,6 +98,18 @@ def _remember_waiting_post(row: MemberRow, action: MemberAction, rules: ContextR
     forgotten = row.waiting_posts.dropped_until(waiting_posts)
     refusals = tuple(Hop(post_id, PostActivity(row.member_id, "refuse", action.at_us)) for post_id in forgotten)
     return MemberChange(replace(row, waiting_posts=waiting_posts), refusals)
+
+
+def _remember_seen_post(row: MemberRow, post_id: PostId, now_us: Micros, rules: ContextRules) -> MemberChange:
+    """Impressions come in numbers, so they are never published at once but together, at the end of a window. They do
+    not open the history's window, which would delay the next like, and they leave `as_of` alone: the prompt stays the
+    same, and so does the vector."""
+    seen = row.seen.append(post_id, rules.seen)
+    if seen is row.seen:
+        return MemberChange(row, skipped_because="repeated-action")
+    window_us = int(rules.history_window_s * 1_000_000)
+    state = replace(row.state, publish_due_us=row.state.publish_due_us or Micros(now_us + window_us))
+    return MemberChange(replace(row, seen=seen, state=state))
 
 
 def _skip(row: MemberRow, action: MemberAction) -> MemberChange:

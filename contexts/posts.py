@@ -48,8 +48,8 @@ def apply_activity(row: PostRow, activity: PostActivity, now_us: Micros, rules: 
         return _let_wait(row, activity, now_us, rules)
     row = _count(row, activity)
     hops: tuple[Hop, ...] = ()
-    if activity.action == "hide":
-        hops = (Hop(activity.member_id, MemberAction(row.post_id, "hide", activity.at_us)),)
+    if activity.action == "hide" or (activity.action == "impression" and rules.seen):
+        hops = (Hop(activity.member_id, MemberAction(row.post_id, activity.action, activity.at_us)),)
     elif positive and row.body is not None:
         row, hops = _send_to_history(row, activity.member_id, activity.action, activity.at_us, rules)
     state, publish = _counts_due(row, activity.action, now_us, rules)

@@ -89,6 +89,7 @@ class MemberRow(Struct, frozen=True, gc=False):
     history: History = History()
     acted: IdLog = IdLog()
     hidden: IdLog = IdLog()
+    seen: IdLog = IdLog()
     waiting_posts: IdLog = IdLog()
     """Posts in whose rows an action of this member may wait. When the member is deleted, they are told to erase it."""
 

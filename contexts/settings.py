@@ -12,6 +12,9 @@ class ContextRules(BaseModel):
     history_text_chars: int = Field(200, ge=1)
     acted_ids: int = Field(2_000, ge=0)
     hidden_ids: int = Field(2_000, ge=0)
+    seen: int = Field(0, ge=0, le=10_000)
+    """So many of the posts that a member was shown last (impressions) are kept and travel with the member's vector, for
+    questions with `hide_seen`. 0: none are kept. Each takes a record of the topic `actions-by-member`."""
     waiting_actions: int = Field(100, ge=0)
     """At most this many actions wait in a post's row for the post to be created."""
     waiting_posts: int = Field(2_000, ge=1)

@@ -1,25 +1,27 @@
-"""Both tiers as plain dictionaries: obviously right, but slow and not durable. The contract tests compare with them."""
+"""The cold tier as a plain dictionary: obviously right, but slow and not durable. The contract tests compare with
+it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from indexer.errors import TierRefused
 from indexer.records import check_vector, stored_member, stored_post
-from indexer.settings import HotSettings
 from indexer.tiers import (
     NO_FILTERS,
     Beat,
     Clock,
+    ColdHits,
+    ColdQuery,
     Filters,
     Hits,
     IndexRecord,
+    Offsets,
     StoredMember,
     StoredPost,
     no_beat,
 )
-from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector
-from schemas.ids import Kind, MemberId, Micros, PostId, Revision
+from schemas.embeddings import Embedding, PostEmbedding, Vector
+from schemas.ids import Kind, MemberId, Micros, PostId
 from schemas.times import now_us
 
 
@@ -30,6 +32,7 @@ class BruteColdTier:
         self._posts: dict[str, StoredPost] = {}
         self._members: dict[str, StoredMember] = {}
         self._written_at: dict[tuple[Kind, str], Micros] = {}
+        self._position: Offsets = {}
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         for record in records:
@@ -49,19 +52,37 @@ class BruteColdTier:
 
     def flush(self) -> None: ...
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        return _search(self._posts.values(), query_D, k, filters)
+    def reached(self, offsets: Offsets) -> None:
+        self._position = {**self._position, **offsets}
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+    def is_empty(self) -> bool:
+        return not (self._posts or self._members)
+
+    def search(
+        self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
+    ) -> ColdHits:
+        position = self._position
+        hits = _search(list(self._posts.values()), query_D, k, filters)
+        return ColdHits(hits.post_ids, hits.scores, np.array(hits.revisions, np.int64), position)
+
+    def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
+        return [self.search(*query) for query in queries]
+
+    def position(self, *, timeout_s: float | None = None) -> Offsets:
+        return self._position
+
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
         return [_shown(self._posts.get(post_id), with_vectors) for post_id in ids]
 
-    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
+    def members(self, ids: Sequence[MemberId], *, timeout_s: float | None = None) -> list[StoredMember | None]:
         return [self._members.get(member_id) for member_id in ids]
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         return (post._replace(vector=None) for post in list(self._posts.values()) if not post.deleted)
 
-    def count(self, kind: Kind) -> int:
+    def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
         return sum(not entity.deleted for entity in self._entities(kind).values())
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
@@ -86,69 +107,16 @@ class BruteColdTier:
         return self._posts if kind == "post" else self._members
 
 
-class BruteHotTier:
-    def __init__(self, dimension: int, settings: HotSettings, clock: Clock = now_us) -> None:
-        self._dimension = dimension
-        self._window_us = int(settings.window_s * 1_000_000)
-        self._capacity = settings.capacity
-        self._clock = clock
-        self._posts: dict[PostId, StoredPost] = {}
-        """Live and deleted ones."""
-
-    def upsert(self, embeddings: Sequence[Embedding]) -> int:
-        for embedding in embeddings:
-            check_vector(embedding, self._dimension)
-        return sum(self._apply(embedding) for embedding in embeddings)
-
-    def _apply(self, embedding: Embedding) -> bool:
-        if isinstance(embedding, MemberEmbedding):
-            raise TierRefused(f"{embedding.entity_id} is a member; the hot tier holds posts")
-        stored = self._posts.get(embedding.post_id)
-        if stored is not None and stored.revision >= embedding.revision:
-            return False
-        self._posts.pop(embedding.post_id, None)
-        if embedding.created_at_us < self._clock() - self._window_us:
-            return stored is not None
-        live = [post for post in self._posts.values() if not post.deleted]
-        if not embedding.deleted and len(live) >= self._capacity:
-            oldest = min(live, key=_age)
-            if _age(stored_post(embedding)) < _age(oldest):
-                return stored is not None
-            del self._posts[oldest.post_id]
-        self._posts[embedding.post_id] = stored_post(embedding)
-        return True
-
-    def expire(self, now_us: Micros) -> int:
-        start = now_us - self._window_us
-        old = [post.post_id for post in self._posts.values() if post.created_at_us < start]
-        for post_id in old:
-            del self._posts[post_id]
-        return len(old)
-
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        return _search(self._posts.values(), query_D, k, filters)
-
-    def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
-        posts = (self._posts.get(post_id) for post_id in ids)
-        return [None if post is None else post.revision for post in posts]
-
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        return [_shown(self._posts.get(post_id), with_vectors) for post_id in ids]
-
-    def scroll_posts(self) -> Iterator[StoredPost]:
-        return (post._replace(vector=None) for post in list(self._posts.values()) if not post.deleted)
-
-    def count(self) -> int:
-        return sum(not post.deleted for post in self._posts.values())
-
-
 def _passes(post: StoredPost, filters: Filters) -> bool:
     return (
         not post.deleted
         and (not filters.languages or post.language in filters.languages)
         and (filters.created_after_us is None or post.created_at_us > filters.created_after_us)
+        and (filters.created_before_us is None or post.created_at_us < filters.created_before_us)
         and post.author_id not in filters.exclude_authors
+        and (filters.only_authors is None or post.author_id in filters.only_authors)
         and post.post_id not in filters.exclude_posts
+        and (filters.only_posts is None or post.post_id in filters.only_posts)
     )
 
 
@@ -165,7 +133,3 @@ def _search(posts: Iterable[StoredPost], query_D: Vector, k: int, filters: Filte
 
 def _shown(post: StoredPost | None, with_vectors: bool) -> StoredPost | None:
     return post if post is None or with_vectors else post._replace(vector=None)
-
-
-def _age(post: StoredPost) -> tuple[int, str]:
-    return post.created_at_us, post.post_id

@@ -1,7 +1,9 @@
 """
 IndexerError
 ├── TierUnavailable   infrastructure: the tier cannot answer now; wait and try again, never a dead letter
+│   └── TierLate      it did not answer within the time that the caller gave it; it may be well and only slow
 ├── TierRefused       the request can never succeed, such as a vector of a wrong dimension
+├── SnapshotRefused   a snapshot on disk is damaged or of another form; delete it and read the topic
 └── NoSuchDevice      the settings name a GPU that this machine does not have
 """
 
@@ -14,8 +16,16 @@ class TierUnavailable(IndexerError):
     """The tier cannot answer now. Try again."""
 
 
+class TierLate(TierUnavailable):
+    """The tier did not answer within `timeout_s`."""
+
+
 class TierRefused(IndexerError):
     """The tier will never accept this. Its one sentence says what is wrong and what to do."""
+
+
+class SnapshotRefused(IndexerError):
+    """The snapshot cannot be used. Its sentence says why."""
 
 
 class NoSuchDevice(IndexerError):

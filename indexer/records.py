@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.best import best_k
 from indexer.errors import TierRefused
-from indexer.tiers import Hits, Scores, StoredMember, StoredPost
+from indexer.tiers import ColdHits, Hits, Offsets, Scores, StoredMember, StoredPost
 from schemas.embeddings import (
     Embedding,
     MemberEmbedding,
@@ -59,6 +60,15 @@ def check_vector(embedding: Embedding, dimension: int) -> None:
         raise TierRefused(f"{embedding.entity_id}: a post that is not deleted has a vector; this one has none")
 
 
+def cold_hits(ids: list[PostId], scores: Scores, revisions: npt.NDArray[np.int64], position: Offsets) -> ColdHits:
+    """Hits in the order of (-score, post id)."""
+    rows = best_k(scores, len(scores), ids)
+    if (rows[1:] > rows[:-1]).all():
+        # They came in this order, as nearly always.
+        return ColdHits(ids, scores, revisions, position)
+    return ColdHits([ids[row] for row in rows.tolist()], scores[rows], revisions[rows], position)
+
+
 def sorted_hits(ids: Sequence[str], scores: Scores, revisions: Sequence[Revision]) -> Hits:
     """Hits in the order of (-score, post id)."""
     rows = best_k(scores, len(scores), ids)
@@ -79,6 +89,8 @@ def stored_post(embedding: PostEmbedding) -> StoredPost:
 
 def stored_member(embedding: MemberEmbedding) -> StoredMember:
     if embedding.deleted:
-        return StoredMember(embedding.member_id, embedding.revision, True, [], [], None)
+        return StoredMember(embedding.member_id, embedding.revision, True, [], [], None, [])
     vector = unpack_vector(embedding.vector)
-    return StoredMember(embedding.member_id, embedding.revision, False, embedding.acted, embedding.hidden, vector)
+    return StoredMember(
+        embedding.member_id, embedding.revision, False, embedding.acted, embedding.hidden, vector, embedding.seen
+    )

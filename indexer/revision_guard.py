@@ -2,7 +2,7 @@
 
 `cold/edge_tier.py` and `cold/qdrant_tier.py` ask it before each write which records to store. On a Qdrant server an
 earlier owner may still be writing, so `qdrant_tier.py` also sends the server a condition. The hot tier checks
-revisions on its own (`_apply_post` in `hot/tier.py`), because it also refuses posts older than its window. Pure
+revisions on its own (`_Step` in `hot/tier.py`), because a post also counts as changed by an older revision there. Pure
 functions. Knows no tier.
 """
 

@@ -31,13 +31,31 @@ class ColdSettings(_Settings):
     quantize: bool = True
     """Scan in int8 and score the hits again with the full vectors."""
     tombstones_kept_s: int = Field(24 * 3600, ge=1)
+    replication: int = Field(1, ge=1)
+    """How many nodes of a Qdrant cluster hold each point. This and the next two settings count when a generation's
+    collections are made; later changes have no effect on them."""
+    shards: int | None = Field(None, ge=1)
+    """Into how many shards a Qdrant cluster cuts each collection. None: one for each node."""
+    graph_m: int = Field(0, ge=0, le=512)
+    """Edges per point of the graph (HNSW) on a Qdrant server. 0: none; searches look at every point and are exact. With
+    a graph they are quicker beyond some ten million points a node, miss some of the best posts, and building it costs
+    several times the work."""
 
 
 class HotSettings(_Settings):
     window_s: float = Field(48 * 3600.0, gt=0)
+    """The hot tier holds the posts that changed within this time. inf: all posts. Then the cold tier is not asked, as
+    long as they fit."""
     capacity: int = Field(200_000, ge=1)
-    """How many posts fit. 200,000 posts of 128 dimensions take 100 MB."""
+    """How many posts fit, deleted ones included. 200,000 posts of 128 dimensions take 150 MB. When it is full, the post
+    whose change is the oldest goes."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N. auto: a GPU if there is one."""
     threads: int = Field(1, ge=1)
-    """How many threads one search uses on a CPU."""
+    """How many threads one search uses on a CPU; never more than there are cores."""
+    stale_after_s: float = Field(10.0, ge=2)
+    """If the hot feed has not reached the end of the topic for so long, answers are partial. The end is asked for about
+    each second."""
+    snapshot_every_s: float | None = Field(300.0, ge=1)
+    """The hot tier is written to disk this often, so that a restart takes seconds. Written more often if
+    `kafka.erase_within_s` demands it. None: never; the next start reads the topic."""

@@ -1,6 +1,6 @@
 """Strings as small numbers, so that a filter on them is a comparison of arrays."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -23,6 +23,17 @@ class StringCodes:
             code = self._codes[string] = len(self._strings)
             self._strings.append(string)
         return code
+
+    def codes(self, strings: Sequence[str | None]) -> npt.NDArray[np.int32]:
+        """The code of each string. Those without a code get the next ones."""
+        found = list(map(self._codes.get, strings))
+        if None in found:
+            found = [self.code(string) for string in strings]
+        return np.array(found, np.int32)
+
+    def find(self, string: str | None) -> int | None:
+        """The string's code; None if it has none."""
+        return self._codes.get(string)
 
     def string(self, code: int) -> str | None:
         return self._strings[code]

@@ -3,16 +3,20 @@
 Shapes: D dimensions. Vectors are float32, C-contiguous, of length one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.embeddings import Embedding, Vector
+from schemas.embeddings import Embedding, PostEmbedding, Vector
 from schemas.ids import Kind, MemberId, Micros, Offset, Partition, PostId, Revision
 
 Scores = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int32]
+"""Post ids as numbers of one `IdTable` (`id_table.py`)."""
 Clock = Callable[[], Micros]
 """Now, in microseconds since 1970."""
 
@@ -33,6 +37,11 @@ class Filters(NamedTuple):
     """A post of exactly this time does not pass."""
     exclude_authors: frozenset[str] = frozenset()
     exclude_posts: frozenset[str] = frozenset()
+    created_before_us: Micros | None = None
+    """A post of exactly this time does not pass."""
+    only_authors: frozenset[str] | None = None
+    """None: any author. An empty set: no post passes."""
+    only_posts: frozenset[str] | None = None
 
 
 NO_FILTERS = Filters()
@@ -54,6 +63,66 @@ class IndexRecord(NamedTuple):
     offset: Offset
 
 
+Offsets = Mapping[Partition, Offset]
+"""Of the topic of post embeddings, for each partition: the first offset that is not included, or from which on all is
+included. Which of the two is said where it is used."""
+
+
+class ColdHits(NamedTuple):
+    """One query's hits in the cold tier, sorted by (-score, post id)."""
+
+    post_ids: list[PostId]
+    scores: Scores
+    revisions: npt.NDArray[np.int64]
+    position: Offsets
+    """For each partition of the topic of post embeddings: every record before this offset was written before the search
+    began, so that the hits take it into account. A later one may be in the hits too. A partition that is missing here
+    counts as 0."""
+
+
+class ColdQuery(NamedTuple):
+    """One query of a batch to the cold tier."""
+
+    vector_D: Vector
+    k: int
+    """1 <= k <= 4096."""
+    filters: Filters = NO_FILTERS
+
+
+class HotRecord(NamedTuple):
+    """A post embedding, which record of its topic it came from, and that record's timestamp."""
+
+    embedding: PostEmbedding
+    partition: Partition
+    offset: Offset
+    at_us: Micros
+
+
+class HotQuery(NamedTuple):
+    """One query of a batch to the hot tier."""
+
+    vector_D: Vector
+    k: int
+    """1 <= k <= 4096."""
+    filters: Filters
+    cold_numbers: Numbers
+    """Hits of the cold tier, as numbers of the id table: the answer tells which of them the hot tier hides."""
+
+
+class HotAnswer(NamedTuple):
+    """All of it as of one moment: a record that is applied during the search is seen in all parts or in none."""
+
+    numbers: Numbers
+    """(H,): the hits as numbers of the id table, sorted by (-score, post id)."""
+    scores: Scores
+    revisions: npt.NDArray[np.int64]
+    cold_revisions: npt.NDArray[np.int64]
+    """(len(cold_numbers),): the revision of the live or deleted post that the hot tier holds; -1 for a post that it
+    does not hold. With them the merge hides outdated hits of the cold tier."""
+    floor: Offsets
+    """From this offset on the hot tier holds the newest record of every post."""
+
+
 class StoredPost(NamedTuple):
     """A post as a tier holds it. A tombstone has `deleted` set and no vector."""
 
@@ -73,31 +142,49 @@ class StoredMember(NamedTuple):
     acted: list[PostId]
     hidden: list[PostId]
     vector: Vector | None
+    seen: list[PostId]
 
 
 class ColdReader(Protocol):
-    """Reads the whole corpus of one generation, posts and members. Called from many threads. Every method may block. If
-    the engine or the server fails it raises TierUnavailable, and the caller tries again with the same arguments."""
+    """Reads the whole corpus of one generation, posts and members. Called from many threads. Every method may block.
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
+    If the engine or the server fails, a method raises TierUnavailable, and the caller tries again with the same
+    arguments. Every method that asks takes `timeout_s`, the seconds within which it returns or raises TierLate. None:
+    as long as the tier's own timeout allows, if it has one. Inside the tier's own process only the wait for other
+    calls is bounded, not the work itself."""
+
+    def search(
+        self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
+    ) -> ColdHits:
         """The k live posts with the highest dot product; fewer if fewer pass the filters. 1 <= k <= 4096. Scores are
         those of the full vectors. If several posts share the k-th score, any of them may be among the hits."""
         ...
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+    def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
+        """`search` for each of these queries, in their order; all of them succeed, or the call raises."""
+        ...
+
+    def position(self, *, timeout_s: float | None = None) -> Offsets:
+        """The position that a search would have if it began now; see `ColdHits`."""
+        ...
+
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
         """In the order of `ids`, None for a post that was never written. Tombstones are returned too."""
         ...
 
-    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
+    def members(self, ids: Sequence[MemberId], *, timeout_s: float | None = None) -> list[StoredMember | None]:
         """In the order of `ids` and with vectors, None for a member that was never written. Tombstones are returned
         too."""
         ...
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
-        """All live posts without vectors, in any order. A post that is live all the time comes at least once."""
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
+        """All live posts without vectors, in any order. A post that is live all the time comes at least once.
+        `timeout_s` is for each step, not for the whole scroll."""
         ...
 
-    def count(self, kind: Kind) -> int:
+    def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
         """How many entities are live."""
         ...
 
@@ -121,6 +208,18 @@ class ColdTier(ColdReader, Protocol):
         """Returns when everything that was written before survives a kill -9 and, on one machine, a power cut."""
         ...
 
+    def reached(self, offsets: Offsets) -> None:
+        """From now on these offsets of the topic of post embeddings are the tier's position in these partitions.
+
+        Call it when every record before them is durable here, or is one that no tier will ever hold: a dead letter, or
+        a record that the broker has no longer. When the owner starts, the committed offsets are the position. Kept in
+        memory only, so that no crash leaves a position above what is durable. Does not block."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether it holds nothing at all, not even a tombstone. If records were indexed before, they are lost."""
+        ...
+
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         """Removes the tombstones that were written before that time, and returns how many.
 
@@ -129,39 +228,89 @@ class ColdTier(ColdReader, Protocol):
         ...
 
 
-class HotTier(Protocol):
-    """The newest posts, in the memory of the process that answers queries.
+class SnapshotMoment(NamedTuple):
+    """What a snapshot of the hot tier stands for."""
 
-    Only the hot feed's thread calls `upsert` and `expire`. Many threads call the other methods, also at the same time.
-    Nothing here does I/O. A post is live, deleted (its revision is remembered for the window) or unknown.
+    next_offsets: Offsets
+    """For each partition the offset of the first record that the snapshot does not contain."""
+    taken_at_us: Micros
+    """Posts that were deleted later are still in the snapshot's files, so they must be gone in time after this."""
+
+
+class HotTier(Protocol):
+    """The tail of the log of post embeddings, in the memory of the process that answers queries.
+
+    It holds one record of each post: the newest one, live or deleted, if it lies at or after its partition's *floor*.
+    So whoever has all records before the floor from elsewhere misses nothing. A post leaves when its record is the
+    oldest of its partition and older than the window, or when the tier is full; then the floor moves behind it.
+
+    One thread, the hot feed's, calls `begin`, `apply`, `expire`, `save` and `load`. Many threads call the other
+    methods, also at the same time. Nothing here does I/O, except `save` and `load`.
+
+    Post ids in queries and answers are numbers of the `IdTable` that the tier was made with. The tier holds a reference
+    to the number of each of its posts.
     """
 
-    def upsert(self, embeddings: Sequence[Embedding]) -> int:
-        """Applies post embeddings in their order. Returns how many changed something.
+    def begin(self, floor: Offsets) -> None:
+        """The records of these partitions will be applied from these offsets on. Call it before the first `apply`, and
+        again for a partition that has lost records unread.
 
-        An older or equal revision changes nothing. A post that was created before the window's start, or before all
-        other posts of a full tier, is not added. If the tier holds an older revision of such a post, it is dropped."""
+        Give 0 for a partition that is read from its very start, also if its first record has a higher offset. Records
+        before the floor are forgotten; if the floor moves back, all records of the partition are, because they come
+        again. Other partitions stay as they are. A partition that was never begun begins at its first record."""
+        ...
+
+    def apply(self, records: Sequence[HotRecord]) -> int:
+        """Applies records in their order. Returns how many changed a post.
+
+        Those of one partition come in the order of their offsets; records that come again change nothing. An older or
+        equal revision does not change the post either, but the post counts as changed by this newest record: it is
+        held for as long as that one. Raises TierRefused, which names the post, if a vector does not fit; then nothing
+        of the call is applied."""
         ...
 
     def expire(self, now_us: Micros) -> int:
-        """Drops posts, live and deleted, that were created before `now_us` minus the window. Returns how many."""
+        """Drops posts, live and deleted, whose newest record is older than the window. Returns how many.
+
+        A partition is emptied in the order of its offsets. If timestamps do not grow with the offsets, a record stays
+        for as long as one before it. Also erases the vectors of posts that are gone; call it every second or so."""
         ...
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        """The k live posts with the highest dot product; fewer if fewer pass the filters. 1 <= k <= 4096. A change
-        during the search is seen completely or not at all: a hit's score belongs to its revision."""
+    def floor(self) -> Offsets:
+        """For each partition the offset from which on the tier holds the newest record of every post. Says nothing
+        about records that were not applied yet."""
         ...
 
-    def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
-        """The revisions of live and of deleted posts, None for unknown posts. With them the merge hides outdated hits
-        of the cold tier."""
+    def search(self, queries: Sequence[HotQuery]) -> list[HotAnswer]:
+        """For each query the k live posts with the highest dot product, of those that pass its filters; fewer if fewer
+        pass. At most 64 queries. Scores are those of the full vectors. If several posts share the k-th score, any of
+        them may be among the hits.
+
+        All answers are of one moment, which lies between the call and the return. An answer's numbers can be turned
+        into ids for at least some seconds. Raises TierUnavailable if the device failed; the tier repairs itself."""
         ...
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]: ...
+    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+        """In the order of `ids`, None for a post that the tier does not hold. Tombstones are returned too."""
+        ...
 
     def scroll_posts(self) -> Iterator[StoredPost]:
         """The posts that are live at the moment of the call, without vectors. If a post changes before the iterator
         reaches it, the iterator yields the changed post, or skips it if it is gone."""
         ...
 
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many posts are live."""
+        ...
+
+    def save(self, folder: Path, moment: SnapshotMoment) -> Future[None]:
+        """Writes all that the tier holds now into the folder, in a thread of its own; searches and `apply` go on
+        meanwhile. The folder's older snapshot stays until the new one is whole. Call it again only after the future is
+        done. The future raises OSError. `moment` is stored as it is."""
+        ...
+
+    def load(self, folder: Path) -> SnapshotMoment | None:
+        """Takes over the posts and the floor of the snapshot in the folder; None if there is none. Only for a tier that
+        holds nothing. Raises SnapshotRefused if it is damaged or was written with another dimension or format: delete
+        it and read the topic instead. The tier is then still empty. May take seconds."""
+        ...

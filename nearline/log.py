@@ -26,7 +26,6 @@ _QUIETED: Final = (
     "httpcore",
     "uvicorn",
     "asyncio",
-    "faiss",
     "sentence_transformers",
 )
 

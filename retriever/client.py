@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from retriever.errors import NotAllowed, RequestRefused, RetrieverUnavailable
 from schemas.api import (
+    MAX_TIMEOUT_MS,
     HotPositions,
     HotPost,
     PostResponse,
@@ -67,6 +68,11 @@ class RetrieverClient:
         self._connection.close()
 
     def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
+        """If the request names no `timeout_ms`, it is the time for which this client waits: people rather wait than get
+        an answer in which a tier is missing."""
+        if "timeout_ms" not in request.model_fields_set:
+            timeout_ms = min(round(self._timeout_s * 1000), MAX_TIMEOUT_MS)
+            request = request.model_copy(update={"timeout_ms": timeout_ms})
         body = request.model_dump_json(exclude_defaults=True)
         return self._ask(RetrieveResponse, "POST", "/v1/retrieve", body)
 

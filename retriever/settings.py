@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_core import PydanticCustomError
 
 MAX_IN_FLIGHT: Final = 64
+_MAX_PORT: Final = 65_535
 
 
-def _cores() -> int:
-    """One search keeps two cores busy, one in each tier. So with as many searches as cores no core is idle, and each
-    search takes about twice as long as alone. With one search more each took more than three times as long
-    (`benchmarks/overload.py`)."""
-    return min(len(os.sched_getaffinity(0)), MAX_IN_FLIGHT)
+def _four_for_each_core() -> int:
+    """What is asked at the same time is searched together in one pass over the vectors, and eight in a pass take little
+    more than twice the time of one. With more of them, each waits longer than the others gain."""
+    return min(4 * len(os.sched_getaffinity(0)), MAX_IN_FLIGHT)
 
 
 class ServeSettings(BaseModel):
@@ -22,20 +22,40 @@ class ServeSettings(BaseModel):
 
     host: str = "127.0.0.1"
     """The default is loopback: only this machine can connect."""
-    port: int = Field(8080, ge=0, le=65535)
-    """0 takes a free port."""
+    port: int = Field(8080, ge=0, le=_MAX_PORT)
+    """Of HTTP. 0 takes a free port."""
+    grpc_port: int | None = Field(None, ge=0, le=_MAX_PORT)
+    """None: the one after `port`, or a free one if that is 0."""
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
     """A file that holds the key, so that it stands neither in the settings file nor in the environment."""
     certificate_file: Path | None = None
     """PEM, followed by its chain. With it and its key the retriever speaks HTTPS. Both are read at its start."""
     private_key_file: Path | None = None
-    in_flight: int = Field(default_factory=_cores, ge=1, le=MAX_IN_FLIGHT)
-    """Questions answered at the same time. Further ones are refused at once, with a request to try again."""
+    in_flight: int = Field(default_factory=_four_for_each_core, ge=1, le=MAX_IN_FLIGHT)
+    """Questions answered at the same time."""
+    queue: int = Field(16, ge=0, le=1024)
+    """Questions that may wait beside them. They wait for as long as their deadlines allow. Further ones are told at
+    once when to try again: in a longer queue each would wait longer, and no more would be answered."""
+    members: int = Field(100_000, ge=1, le=2_000_000)
+    """Members whose vectors and lists this process keeps; others are asked of the cold tier. 100,000 members of 128
+    dimensions take 60 MB, and their lists 400 MB at most."""
+    kept_mb: int = Field(512, ge=0)
+    """Room for answers of the cold tier, so that the next equal question needs only the hot tier. 2,000 candidates take
+    34 kB, and their ids as much again if few members share them. 0: none are kept."""
     url: str | None = None
     """The retriever that the commands ask. None: the one of this data folder."""
+    grpc_url: str | None = None
+    """Where the retriever at `url` listens for gRPC. None: at the port after that of `url`."""
     ca_file: Path | None = None
     """PEM of the authority that signed the certificate of the retriever at `url`. None: those this machine trusts."""
+
+    @property
+    def port_of_grpc(self) -> int:
+        if self.grpc_port is not None:
+            return self.grpc_port
+        # The last port has no next one.
+        return 0 if self.port in (0, _MAX_PORT) else self.port + 1
 
     @property
     def scheme(self) -> str:

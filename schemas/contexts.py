@@ -33,7 +33,8 @@ class PostContext(Struct, frozen=True):
 
 
 class MemberContext(Struct, frozen=True):
-    """`history` is newest last. `acted` and `hidden` are post ids, newest last; filters use them, prompts do not."""
+    """`history` is newest last. `acted`, `hidden` and `seen` are post ids, newest last; filters use them, prompts do
+    not."""
 
     member_id: MemberId
     revision: Revision
@@ -46,6 +47,7 @@ class MemberContext(Struct, frozen=True):
     history: list[HistoryEntry] = []
     acted: list[PostId] = []
     hidden: list[PostId] = []
+    seen: list[PostId] = []
 
 
 Context = PostContext | MemberContext

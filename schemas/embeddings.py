@@ -40,6 +40,7 @@ class MemberEmbedding(Struct, frozen=True):
     hidden: list[PostId]
     language: str | None
     vector: bytes
+    seen: list[PostId] = []
 
     @property
     def entity_id(self) -> str:

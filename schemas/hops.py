@@ -32,8 +32,9 @@ class PostActivity(Struct, frozen=True, array_like=True, gc=False):
 class MemberAction(Struct, frozen=True, array_like=True, gc=False):
     """One action on its way to the member's row, with the text of the post as it was then.
 
-    `hide` and the positive actions come from activity. `wrote` stands for a post of the member's own. `forget` takes a
-    deleted post out of the history. `waits` says that an activity of the member waits in this post's row."""
+    `hide`, `impression` and the positive actions come from activity. `wrote` stands for a post of the member's own.
+    `forget` takes a deleted post out of the history. `waits` says that an activity of the member waits in this post's
+    row."""
 
     post_id: PostId
     action: str

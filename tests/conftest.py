@@ -7,6 +7,7 @@ Which fixture to take:
 - `broker`: the session's broker as the last test left it, for tests with topic and group names of their own.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from nearline.broker.embedded import EmbeddedBroker
@@ -25,6 +27,9 @@ from tests.order import ModulesTogether, ordered
 
 settings.register_profile("nearline", deadline=None)  # a busy machine is no failure
 settings.load_profile("nearline")
+
+# As in a real process. Debug lines of a service in a thread of the test would stand in what a command prints.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
 # Each worker has a range of ports, so that no two workers pick the same free port.
 _PORTS_OF_WORKER: Final = 3_000

@@ -103,6 +103,17 @@ def test_what_the_architecture_page_names_is_there() -> None:
     assert missing == []
 
 
+def test_the_client_imports_nothing_that_a_stranger_does_not_have() -> None:
+    """`tests/test_wheel.py` sees what it imports when it asks; this sees imports inside functions too."""
+    files = [ROOT / "nearline" / "__init__.py", *(ROOT / "nearline" / "client").rglob("*.py")]
+    imported = {name for file in files for name in _imported(file)}
+    ours = {name for name in imported if name.partition(".")[0] in MAY_IMPORT}
+    allowed = ("nearline.client", "retriever.errors", "retriever.nearline_pb2")
+    assert [name for name in ours if not name.startswith(allowed)] == []
+    others = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - MAY_IMPORT.keys()
+    assert others == {"grpc"}
+
+
 def test_a_benchmark_can_be_called_as_a_file() -> None:
     """Its folder is then searched first: it must hide none of our folders and no module of Python."""
     names = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}

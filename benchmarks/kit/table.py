@@ -34,7 +34,9 @@ def report(figures: Sequence[Figure], json_path: Path | None = None) -> int:
         print(f"{figure.name:<{width}}  {_number(figure.value):>12}  {_bound(figure):>14}  {holds}")
     sys.stdout.flush()
     if json_path is not None:
-        rows = [{"figure": f.name, "value": f.value, "bound": f.bound, "holds": f.holds} for f in figures]
+        rows = [
+            {"figure": f.name, "value": f.value, "bound": f.bound, "sense": f.sense, "holds": f.holds} for f in figures
+        ]
         json_path.write_text(json.dumps(rows, indent=2) + "\n")
     return 0 if all(figure.holds for figure in figures) else 1
 
@@ -47,3 +49,9 @@ def _bound(figure: Figure) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def read_json(json_path: Path) -> list[Figure]:
+    """The figures that another benchmark has written."""
+    rows = json.loads(json_path.read_text())
+    return [Figure(row["figure"], row["value"], row["bound"], row["sense"]) for row in rows]

@@ -1,7 +1,7 @@
 """Records as points of the embedded engine and back. Pure functions; asks no engine.
 
-A point has a head, the fields of `Head` as a JSON array. A member's point also has a body: the posts acted on and the
-posts hidden.
+A point has a head, the fields of `Head` as a JSON array. A member's point also has a body: the posts acted on, the
+posts hidden and the posts seen.
 """
 
 import msgspec
@@ -13,7 +13,8 @@ from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, unpack_ve
 from schemas.ids import MemberId, Micros, PostId, Revision
 
 _heads = msgspec.json.Decoder(Head)
-_bodies = msgspec.json.Decoder(tuple[list[str], list[str]])
+_bodies = msgspec.json.Decoder(list[list[PostId]])
+"""Bodies from before `seen` have two lists."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -34,7 +35,7 @@ def to_point(number: int, record: IndexRecord, head: Head) -> Point:
     vector = None if embedding.deleted else unpack_vector(embedding.vector)
     body = None
     if isinstance(embedding, MemberEmbedding) and not embedding.deleted:
-        body = _encoder.encode((embedding.acted, embedding.hidden)).decode()
+        body = _encoder.encode((embedding.acted, embedding.hidden, embedding.seen)).decode()
     return Point(number, vector, _encoder.encode(head).decode(), body)
 
 
@@ -52,12 +53,14 @@ def to_post(head: Head, vector: Vector | None) -> StoredPost:
 
 def to_member(point: Point) -> StoredMember:
     head = decode_head(point.head)
-    acted, hidden = ([], []) if point.body is None else _bodies.decode(point.body)
+    lists = [] if point.body is None else _bodies.decode(point.body)
+    acted, hidden, seen = [*lists, [], [], []][:3]
     return StoredMember(
         MemberId(head.entity_id),
         Revision(head.revision),
         head.deleted,
-        [PostId(post_id) for post_id in acted],
-        [PostId(post_id) for post_id in hidden],
+        acted,
+        hidden,
         point.vector,
+        seen,
     )

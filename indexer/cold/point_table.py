@@ -65,6 +65,10 @@ class PointTable:
         """The highest number that was ever assigned, plus one."""
         return len(self._ids)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._numbers
+
     def number(self, entity_id: str) -> int | None:
         return self._numbers.get(entity_id)
 
@@ -174,20 +178,29 @@ class PointTable:
             mask &= self._languages.among(self._language[:size], filters.languages)
         if filters.created_after_us is not None:
             mask &= self._created_at[:size] > filters.created_after_us
+        if filters.created_before_us is not None:
+            mask &= self._created_at[:size] < filters.created_before_us
         if filters.exclude_authors:
             mask &= ~self._authors.among(self._author[:size], filters.exclude_authors)
-        for post_id in filters.exclude_posts:
-            number = self._numbers.get(post_id)
-            if number is not None:
-                mask[number] = False
+        if filters.only_authors is not None:
+            mask &= self._authors.among(self._author[:size], filters.only_authors)
+        if filters.exclude_posts:
+            mask[self._known_numbers(filters.exclude_posts)] = False
+        if filters.only_posts is not None:
+            passing = np.zeros(size, np.bool_)
+            passing[self._known_numbers(filters.only_posts)] = True
+            mask &= passing
         return mask
 
-    def ids(self, numbers: Numbers) -> list[str]:
-        return [self._ids[number] for number in numbers.tolist()]
+    def _known_numbers(self, ids: Iterable[str]) -> list[int]:
+        """The numbers of those entities that have one."""
+        return [number for number in map(self._numbers.get, ids) if number is not None]
 
-    def revisions(self, numbers: Numbers) -> list[Revision]:
-        revisions: list[Revision] = self._revision[numbers].tolist()
-        return revisions
+    def ids(self, numbers: Numbers) -> list[str]:
+        return list(map(self._ids.__getitem__, numbers.tolist()))
+
+    def revisions(self, numbers: Numbers) -> npt.NDArray[np.int64]:
+        return self._revision[numbers]
 
     def heads(self, numbers: Sequence[int]) -> list[Head]:
         """The heads of the numbers that are not free. Their partition and offset are -1: only the stored head has the

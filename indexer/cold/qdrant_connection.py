@@ -11,7 +11,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
-from indexer.errors import TierRefused, TierUnavailable
+from indexer.errors import TierLate, TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 
 _NO_ANSWER: Final = "the Qdrant server does not answer as it should"
@@ -48,11 +48,13 @@ def connect(settings: ColdSettings) -> QdrantClient:
 
 @contextmanager
 def server_errors() -> Iterator[None]:
-    """Raises TierUnavailable for every error of the server or the connection, and for every refusal."""
+    """Raises TierLate if the server did not answer in time, and TierUnavailable for every other error of the server or
+    the connection, and for every refusal."""
     try:
         yield
     except (ApiException, QdrantException, grpc.RpcError, OSError, ValueError) as error:
-        raise TierUnavailable(_sentence(error)) from error
+        late = isinstance(error, grpc.RpcError) and _code(error) is grpc.StatusCode.DEADLINE_EXCEEDED
+        raise (TierLate if late else TierUnavailable)(_sentence(error)) from error
 
 
 def _read_ca(file: Path) -> bytes:
@@ -66,7 +68,7 @@ def _sentence(error: Exception) -> str:
     """One line about the error, without the request."""
     if not isinstance(error, grpc.RpcError):
         return f"{_NO_ANSWER}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
-    code = getattr(error, "code", lambda: None)()
+    code = _code(error)
     details = getattr(error, "details", lambda: None)()
     reason = f"{code.name if code is not None else 'gRPC'}: {details}"
     if code in _KEY_REFUSED:
@@ -74,3 +76,8 @@ def _sentence(error: Exception) -> str:
     if code in _REQUEST_REFUSED:
         return f"the Qdrant server refuses the request ({reason})"
     return f"{_NO_ANSWER}: {reason}"
+
+
+def _code(error: grpc.RpcError) -> grpc.StatusCode | None:
+    code: grpc.StatusCode | None = getattr(error, "code", lambda: None)()
+    return code

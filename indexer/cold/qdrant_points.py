@@ -1,6 +1,7 @@
 """Records as points of a Qdrant server and back, and filters as its filters. Pure functions; asks no server."""
 
 import uuid
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -38,7 +39,8 @@ def to_point(record: IndexRecord, now: Micros) -> models.PointStruct:
 
 def _fields_of_kind(embedding: Embedding) -> dict[str, Any]:
     if isinstance(embedding, MemberEmbedding):
-        lists = {} if embedding.deleted else {"acted": embedding.acted, "hidden": embedding.hidden}
+        lists = {"acted": embedding.acted, "hidden": embedding.hidden, "seen": embedding.seen}
+        lists = {} if embedding.deleted else lists
         return {"member_id": embedding.member_id, **lists}
     assert isinstance(embedding, PostEmbedding)
     return {
@@ -54,16 +56,26 @@ def to_filter(filters: Filters) -> models.Filter | None:
     must_not: list[models.Condition] = []
     if filters.languages:
         must.append(models.FieldCondition(key="language", match=models.MatchAny(any=sorted(filters.languages))))
-    if filters.created_after_us is not None:
-        must.append(models.FieldCondition(key="created_at_us", range=models.Range(gt=filters.created_after_us)))
+    if filters.created_after_us is not None or filters.created_before_us is not None:
+        between = models.Range(gt=filters.created_after_us, lt=filters.created_before_us)
+        must.append(models.FieldCondition(key="created_at_us", range=between))
+    if filters.only_authors is not None:
+        must.append(_by_authors(filters.only_authors))
+    if filters.only_posts is not None:
+        must.append(_with_ids(filters.only_posts))
     if filters.exclude_authors:
-        must_not.append(
-            models.FieldCondition(key="author_id", match=models.MatchAny(any=sorted(filters.exclude_authors)))
-        )
+        must_not.append(_by_authors(filters.exclude_authors))
     if filters.exclude_posts:
-        excluded = [point_id(post_id) for post_id in sorted(filters.exclude_posts)]
-        must_not.append(models.HasIdCondition(has_id=excluded))
+        must_not.append(_with_ids(filters.exclude_posts))
     return models.Filter(must=must, must_not=must_not) if must or must_not else None
+
+
+def _by_authors(authors: Iterable[str]) -> models.FieldCondition:
+    return models.FieldCondition(key="author_id", match=models.MatchAny(any=sorted(authors)))
+
+
+def _with_ids(post_ids: Iterable[str]) -> models.HasIdCondition:
+    return models.HasIdCondition(has_id=[point_id(post_id) for post_id in sorted(post_ids)])
 
 
 def payload_of(point: models.Record | models.ScoredPoint) -> dict[str, Any]:
@@ -92,6 +104,7 @@ def to_member(point: models.Record) -> StoredMember:
         payload.get("acted", []),
         payload.get("hidden", []),
         _vector(point),
+        payload.get("seen", []),
     )
 
 

@@ -5,26 +5,31 @@ error of the server becomes TierUnavailable, never TierRefused, because no recor
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from qdrant_client import QdrantClient, models
 
+from indexer.cold.deadline import Deadline
+from indexer.cold.qdrant_collections import check_collection, create_collection
 from indexer.cold.qdrant_connection import connect, server_errors
 from indexer.cold.qdrant_points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
+from indexer.cold.qdrant_reads import PointHits, PointQuery, QdrantReads
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.records import check_vector, sorted_hits
+from indexer.records import check_vector, cold_hits
 from indexer.revision_guard import newest_records
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,
     Beat,
     Clock,
+    ColdHits,
+    ColdQuery,
     Filters,
-    Hits,
     IndexRecord,
+    Offsets,
     StoredMember,
     StoredPost,
     no_beat,
@@ -34,9 +39,6 @@ from schemas.ids import Generation, Kind, MemberId, Micros, Offset, Partition, P
 from schemas.times import now_us
 
 _READ_POINTS: Final = 1_000
-_OVERSAMPLING: Final = 1.25
-"""The server reads this many times k points by their int8 scores, and then computes the exact scores. The int8 scores
-order close neighbours wrongly, so some of the k best may be just behind the first k."""
 _INDEXES: Final[dict[Kind, dict[str, models.PayloadSchemaType]]] = {
     "post": {
         "author_id": models.PayloadSchemaType.KEYWORD,
@@ -50,9 +52,6 @@ _INDEXES: Final[dict[Kind, dict[str, models.PayloadSchemaType]]] = {
         "written_at_us": models.PayloadSchemaType.INTEGER,
     },
 }
-_EXACT_SCORES: Final = models.SearchParams(
-    quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
-)
 _NEVER_WRITTEN: Final = Revision(0)
 
 
@@ -75,19 +74,27 @@ class QdrantColdTier:
         dimension: int | None = None,
         clock: Clock = now_us,
         client: QdrantClient | None = None,
+        *,
+        position: Callable[[], Offsets] | None = None,
     ) -> None:
         """Asks the server nothing yet. With a dimension, the first call of a method creates missing collections.
-        Without a dimension the tier can only be read."""
+        Without a dimension the tier can only be read.
+
+        `position` gives the offsets that the index group has committed, for a process that does not own the tier. It is
+        called before each search and must not block. None: what this tier was told by `reached`."""
         self._settings = settings
         self._dimension = dimension
         self._clock = clock
         self._client = client or connect(settings)
+        self._reads = QdrantReads(self._client)
         self._names: dict[Kind, str] = {
             "post": f"nearline-posts-{generation}",
             "member": f"nearline-members-{generation}",
         }
         self._collections_exist = dimension is None
         self._creating = threading.Lock()
+        self._reached: Offsets = {}
+        self._ask_position = position or (lambda: self._reached)
 
     def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
         for record in records:
@@ -105,44 +112,53 @@ class QdrantColdTier:
 
     def flush(self) -> None: ...
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        with self._server():
-            points = self._client.query_points(
-                self._names["post"],
-                query=query_D.tolist(),
-                limit=k,
-                query_filter=to_filter(filters),
-                search_params=_EXACT_SCORES,
-                with_payload=["post_id", "revision"],
-            ).points
-        scores = np.array([point.score for point in points], np.float32)
-        payloads = [payload_of(point) for point in points]
-        return sorted_hits(
-            [payload["post_id"] for payload in payloads], scores, [payload["revision"] for payload in payloads]
-        )
+    def reached(self, offsets: Offsets) -> None:
+        self._reached = {**self._reached, **offsets}
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        points = self._read("post", ids, True, with_vectors)
+    def is_empty(self) -> bool:
+        with self._server():
+            return not any(self._reads.count(name, None, self._deadline(None)) for name in self._names.values())
+
+    def search(
+        self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
+    ) -> ColdHits:
+        return self.search_batch([ColdQuery(query_D, k, filters)], timeout_s=timeout_s)[0]
+
+    def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
+        # Before the server is asked, because it may only hold more than the position says.
+        position = self.position()
+        asked = [PointQuery(query.vector_D, query.k, to_filter(query.filters)) for query in queries]
+        with self._server():
+            answers = self._reads.search(self._names["post"], asked, ("post_id", "revision"), self._deadline(timeout_s))
+        return [_to_hits(hits, position) for hits in answers]
+
+    def position(self, *, timeout_s: float | None = None) -> Offsets:
+        return self._ask_position()
+
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
+        points = self._read("post", ids, None, self._deadline(timeout_s), vectors=with_vectors)
         return [None if (point := points.get(point_id(post_id))) is None else to_post(point) for post_id in ids]
 
-    def members(self, ids: Sequence[MemberId]) -> list[StoredMember | None]:
-        points = self._read("member", ids, True, True)
+    def members(self, ids: Sequence[MemberId], *, timeout_s: float | None = None) -> list[StoredMember | None]:
+        points = self._read("member", ids, None, self._deadline(timeout_s), vectors=True)
         return [None if (point := points.get(point_id(member_id))) is None else to_member(point) for member_id in ids]
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         offset: Any = None
         while True:
             with self._server():
-                points, offset = self._client.scroll(
-                    self._names["post"], scroll_filter=LIVE, limit=_READ_POINTS, offset=offset, with_payload=True
+                points, offset = self._reads.scroll(
+                    self._names["post"], LIVE, _READ_POINTS, offset, self._deadline(timeout_s)
                 )
             yield from map(to_post, points)
             if offset is None:
                 return
 
-    def count(self, kind: Kind) -> int:
+    def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
         with self._server():
-            return self._client.count(self._names[kind], count_filter=LIVE).count
+            return self._reads.count(self._names[kind], LIVE, self._deadline(timeout_s))
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         old_tombstones = models.Filter(
@@ -191,25 +207,33 @@ class QdrantColdTier:
 
     def _upsert(self, kind: Kind, records: list[IndexRecord], condition: models.Filter, now: Micros) -> None:
         points = [to_point(record, now) for record in records]
-        self._client.upsert(self._names[kind], points, wait=True, update_filter=condition)
+        # With `wait` the server answers when every active replica has applied the write. So a search at any of them
+        # finds it, and the position may move.
+        result = self._client.upsert(self._names[kind], points, wait=True, update_filter=condition)
+        if result.status is not models.UpdateStatus.COMPLETED:
+            raise TierUnavailable(f"the Qdrant server has not applied a write yet: {result.status}")
 
     def _last_writes(self, kind: Kind, entity_ids: set[str]) -> dict[str, _LastWrite]:
         """By entity id. Entities that are not stored are left out."""
         ids = sorted(entity_ids)
-        points = self._read(kind, ids, ["revision", "partition", "offset"], False)
+        deadline = self._deadline(None)
+        points = self._read(kind, ids, ("revision", "partition", "offset"), deadline, vectors=False)
         stored = {entity_id: points[point_id(entity_id)] for entity_id in ids if point_id(entity_id) in points}
         return {entity_id: _LastWrite(**payload_of(point)) for entity_id, point in stored.items()}
 
     def _read(
-        self, kind: Kind, ids: Sequence[str], payload: bool | list[str], vectors: bool
+        self, kind: Kind, ids: Sequence[str], fields: Sequence[str] | None, deadline: Deadline, *, vectors: bool
     ) -> dict[str, models.Record]:
         """By point id."""
         points: list[models.Record] = []
         with self._server():
             for first in range(0, len(ids), _READ_POINTS):
                 page = [point_id(entity_id) for entity_id in ids[first : first + _READ_POINTS]]
-                points += self._client.retrieve(self._names[kind], page, with_payload=payload, with_vectors=vectors)
+                points += self._reads.get(self._names[kind], page, fields, deadline, vectors=vectors)
         return {str(point.id): point for point in points}
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        return Deadline(self._settings.timeout_s if timeout_s is None else timeout_s, "the Qdrant server")
 
     @contextmanager
     def _server(self) -> Iterator[None]:
@@ -227,27 +251,20 @@ class QdrantColdTier:
                 self._collections_exist = True
 
     def _ensure_collection(self, kind: Kind) -> None:
-        name, dimension = self._names[kind], self._writer_dimension()
+        name = self._names[kind]
         if not self._client.collection_exists(name):
-            quantize = kind == "post" and self._settings.quantize
-            int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-            self._client.create_collection(
-                name,
-                vectors_config=models.VectorParams(size=dimension, distance=models.Distance.DOT),
-                # m=0, no graph: scans are exact, and building a segment costs a seventh of what it costs with a graph.
-                hnsw_config=models.HnswConfigDiff(m=0),
-                quantization_config=models.ScalarQuantization(scalar=int8) if quantize else None,
-            )
+            create_collection(self._client, name, self._writer_dimension(), self._settings, quantize=kind == "post")
         for field, schema in _INDEXES[kind].items():
             self._client.create_payload_index(name, field, schema, wait=True)
-        vectors = self._client.get_collection(name).config.params.vectors
-        if not isinstance(vectors, models.VectorParams) or vectors.size != dimension:
-            # Not TierRefused: that would blame a record and make it a dead letter.
-            raise TierUnavailable(
-                f"the collection {name} does not hold vectors of {dimension}; remove it or use another server"
-            )
+        check_collection(self._client, name, self._writer_dimension(), self._settings)
 
     def _writer_dimension(self) -> int:
         if self._dimension is None:
             raise TierRefused("this connection to the cold tier only reads")
         return self._dimension
+
+
+def _to_hits(hits: PointHits, position: Offsets) -> ColdHits:
+    ids = [PostId(payload["post_id"].string_value) for payload in hits.payloads]
+    revisions = (payload["revision"].integer_value for payload in hits.payloads)
+    return cold_hits(ids, hits.scores, np.fromiter(revisions, np.int64, len(ids)), position)

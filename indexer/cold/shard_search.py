@@ -8,6 +8,7 @@ neither posts nor filters.
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -68,12 +69,14 @@ class ShardScan:
             score_threshold=None if min_score == -math.inf else min_score,
         )
         hits = self._shard.search(request)
-        scores = np.fromiter((hit.score for hit in hits), np.float32, len(hits))
-        numbers = np.fromiter((hit.id for hit in hits), np.int64, len(hits))
+        scores = np.fromiter(map(_SCORE, hits), np.float32, len(hits))
+        numbers = np.fromiter(map(_NUMBER, hits), np.int64, len(hits))
         self._may_have_more = len(hits) == asked
         self._lowest_score = float(scores[-1]) if len(hits) else -math.inf
-        passing = self._passing[numbers - self._first_number]
-        self.hits = NumberedHits(numbers[passing], scores[passing])
+        if self.num_passing < self._num_live:
+            passing = self._passing[numbers - self._first_number]
+            numbers, scores = numbers[passing], scores[passing]
+        self.hits = NumberedHits(numbers, scores)
 
     def may_hold_above(self, score: float) -> bool:
         """True if the shard may have more hits above this score: it returned as many as it was asked for, and even the
@@ -121,4 +124,6 @@ def _with_slack(hits: float) -> int:
     return math.ceil(_SLACK * hits) + _SLACK_HITS
 
 
+_SCORE: Final = attrgetter("score")
+_NUMBER: Final = attrgetter("id")
 _RESCORED: Final = engine.SearchParams(quantization=engine.QuantizationSearchParams(rescore=True))

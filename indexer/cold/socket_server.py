@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
-from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from indexer.cold import socket_messages as messages
+from indexer.cold.deadline import NEVER, Deadline
+from indexer.cold.frames import connect, peek, receive, send
 from indexer.errors import IndexerError, TierRefused, TierUnavailable
 from indexer.freshness import FreshnessWindow
 from indexer.tiers import ColdReader
@@ -25,6 +26,9 @@ from indexer.tiers import ColdReader
 log = structlog.get_logger(__name__)
 
 _SCROLL_PAGE: Final = 2_000
+_BACKLOG: Final = 64
+_SEND_TIMEOUT_S: Final = 10.0
+"""A client that takes no answer for so long is hung up on, so that it cannot hold up the end of this process."""
 
 
 class ColdServer:
@@ -34,9 +38,9 @@ class ColdServer:
         self._tier = tier
         self._path = socket_path
         self._freshness = freshness or FreshnessWindow()
-        self._listener: Listener | None = None
+        self._listener: socket.socket | None = None
         self._lock = threading.Lock()
-        self._connections: dict[Connection, threading.Thread] = {}
+        self._connections: dict[socket.socket, threading.Thread] = {}
         self._acceptor = threading.Thread(target=self._accept, name="cold-server", daemon=True)
         self._closing = threading.Event()
 
@@ -45,11 +49,13 @@ class ColdServer:
         process holds the lock of the tier's folder."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         previous_umask = os.umask(0o177)
         try:
-            self._listener = Listener(str(self._path), "AF_UNIX", backlog=64)
+            self._listener.bind(str(self._path))
         finally:
             os.umask(previous_umask)
+        self._listener.listen(_BACKLOG)
         self._acceptor.start()
 
     def close(self) -> None:
@@ -57,11 +63,12 @@ class ColdServer:
         self._closing.set()
         if self._listener is None:
             return
-        with suppress(OSError, EOFError):
+        with suppress(TierUnavailable):
             # Wakes the acceptor.
-            Client(str(self._path), "AF_UNIX").close()
+            connect(self._path, Deadline(_SEND_TIMEOUT_S)).close()
         self._acceptor.join()
         self._listener.close()
+        self._path.unlink(missing_ok=True)
         with self._lock:
             threads = list(self._connections.items())
         for connection, _ in threads:
@@ -73,7 +80,7 @@ class ColdServer:
         assert self._listener is not None
         while not self._closing.is_set():
             try:
-                connection = self._listener.accept()
+                connection, _ = self._listener.accept()
             except OSError as error:
                 log.warning("a connection to the cold tier failed", error=str(error))
                 continue
@@ -82,20 +89,24 @@ class ColdServer:
                 self._connections[connection] = thread
             thread.start()
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, connection: socket.socket) -> None:
         try:
             while not self._closing.is_set():
-                for answer in self._answers(connection.recv_bytes()):
-                    connection.send_bytes(answer)
-        except (OSError, EOFError):
-            # The client is gone, or this server is closing.
+                frame = receive(connection, NEVER)
+                if peek(connection) == b"":
+                    # The client did not wait. After this process stood still there may be many such requests.
+                    break
+                for answer in self._answers(frame):
+                    send(connection, answer, Deadline(_SEND_TIMEOUT_S))
+        except TierUnavailable:
+            # The client is gone or takes no answers, or this server is closing.
             pass
         finally:
             with self._lock:
                 self._connections.pop(connection, None)
             connection.close()
 
-    def _answers(self, frame: bytes) -> Iterator[bytes]:
+    def _answers(self, frame: bytearray) -> Iterator[bytes]:
         try:
             request = messages.decode_request(frame)
             if isinstance(request, messages.Scroll):
@@ -115,26 +126,28 @@ class ColdServer:
         yield messages.encode_answer([])
 
     def _answer(self, request: messages.Request) -> Any:
-        tier = self._tier
+        tier, timeout_s = self._tier, request.timeout_s
         match request:
             case messages.Search():
-                query = messages.unpack_query(request)
-                return messages.pack_hits(tier.search(query, request.k, messages.filters_of(request)))
+                found = tier.search_batch(messages.queries_of(request), timeout_s=timeout_s)
+                return [messages.pack_hits(hits) for hits in found]
+            case messages.AskPosition():
+                return dict(tier.position(timeout_s=timeout_s))
             case messages.Posts():
-                posts = tier.posts(request.ids, with_vectors=request.with_vectors)
+                posts = tier.posts(request.ids, with_vectors=request.with_vectors, timeout_s=timeout_s)
                 return [None if post is None else messages.pack_post(post) for post in posts]
             case messages.Members():
-                members = tier.members(request.ids)
+                members = tier.members(request.ids, timeout_s=timeout_s)
                 return [None if member is None else messages.pack_member(member) for member in members]
             case messages.Count():
-                return tier.count(request.kind)
+                return tier.count(request.kind, timeout_s=timeout_s)
             case messages.AskFreshness():
                 return self._freshness.summary()
             case _:
                 raise TierRefused("not a request to the cold tier")
 
 
-def _shut_down_reading(connection: Connection) -> None:
+def _shut_down_reading(connection: socket.socket) -> None:
     """Wakes the thread that waits for the next request. An answer that is being sent still reaches the client."""
-    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
-        duplicate.shutdown(socket.SHUT_RD)
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)

@@ -1,169 +1,215 @@
-"""The hot tier: the newest posts, in the slots of a preallocated matrix.
+"""The hot tier: the tail of the log in memory. Owns the rule which record is a post's newest one, and how a batch of
+queries is answered.
 
-Owns the rules: which revision wins, which post is new enough, and which one leaves a full tier. `slot_table.py` knows
-which post is in which slot, `matrix.py` holds the vectors and scans them. Knows neither Kafka nor the device.
+Beside it: `change_order.py` knows which post leaves next, `contents.py` what is in the slots and who sees it,
+`flat_matrix.py` and `torch_matrix.py` scan, `snapshot.py` writes files. Knows neither Kafka nor the device.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from indexer.errors import TierRefused
-from indexer.hot.matrix import new_matrix
-from indexer.hot.oldest_first import Age, OldestFirst
-from indexer.hot.slot_table import SlotTable
-from indexer.records import check_vector, sorted_hits, stored_post
+from indexer.best import best_k
+from indexer.errors import SnapshotRefused
+from indexer.hot import snapshot
+from indexer.hot.batch import as_batch
+from indexer.hot.change_order import ChangeOrder
+from indexer.hot.columns import NO_SLOT, Columns
+from indexer.hot.contents import Contents, Moment
+from indexer.hot.devices import new_matrix
+from indexer.hot.matrix import ScannedSlots
+from indexer.hot.questions import Questions
+from indexer.hot.slots import Slots
+from indexer.id_table import UNKNOWN, IdTable
+from indexer.records import check_vector
 from indexer.settings import HotSettings
-from indexer.tiers import NO_FILTERS, Clock, Filters, Hits, StoredPost
-from schemas.embeddings import Embedding, PostEmbedding, Vector
-from schemas.ids import Micros, PostId, Revision
-from schemas.times import now_us
+from indexer.tiers import HotAnswer, HotQuery, HotRecord, Offsets, SnapshotMoment, StoredPost
+from schemas.ids import MemberId, Micros, PostId, Revision
 
-_STEP_POSTS: Final = 64
-"""Applied at once, before searches may go on: about half a millisecond."""
-_SPARE_SHARE: Final = 0.1
-"""Slots beyond the capacity, as a share of it. They hold posts that are removed while searches still look at them: at
-10,000 upserts/s there are 200 of them during a search of 20 ms."""
-_MIN_SPARE: Final = 256
-_SCROLL_PAGE: Final = 1_000
+MAX_QUERIES: Final = 64
+"""Of one batch."""
+_STEP: Final = 128
+"""Records that are applied, and posts that are dropped, before other threads may go on: about a millisecond."""
+_SCROLL_PAGE: Final = 1000
 
 
 class MatrixHotTier:
-    """Implements `HotTier`. A search sees the posts as they were when it began. `upsert` waits for searches only if
-    they still look at all spare slots."""
+    """Implements `HotTier`."""
 
-    def __init__(self, dimension: int, settings: HotSettings, clock: Clock = now_us) -> None:
+    def __init__(self, dimension: int, settings: HotSettings, ids: IdTable) -> None:
+        """`ids`: the table of the generation, which the tier shares with whoever asks it."""
         self._dimension = dimension
-        self._window_us = int(settings.window_s * 1_000_000)
         self._capacity = settings.capacity
-        self._clock = clock
-        num_slots = self._capacity + max(_MIN_SPARE, int(_SPARE_SHARE * self._capacity))
-        self._matrix = new_matrix(num_slots, dimension, settings.device, settings.threads)
-        self._slots = SlotTable(num_slots)
-        self._deleted: dict[PostId, StoredPost] = {}
-        self._oldest_live = OldestFirst(self._live_created_at, self._slots.__len__)
-        self._oldest_deleted = OldestFirst(self._deleted_created_at, self._deleted.__len__)
+        self._window_us = settings.window_s * 1e6
+        self._ids = ids
+        self._settings = settings
+        self._contents, self._order = self._nothing()
+        self._num_held = 0
 
-    def upsert(self, embeddings: Sequence[Embedding]) -> int:
-        posts = [self._checked(embedding) for embedding in embeddings]
+    def begin(self, floor: Offsets) -> None:
+        for partition, offset in floor.items():
+            if offset < self._order.floor(partition, offset):
+                self._drop(self._order.pop_before(partition, float("inf")))
+            self._order.set_floor(partition, offset)
+            self._drop(self._order.pop_before(partition, offset))
+
+    def apply(self, records: Sequence[HotRecord]) -> int:
+        for record in records:
+            check_vector(record.embedding, self._dimension)
         changed = 0
-        for first in range(0, len(posts), _STEP_POSTS):
-            changed += self._apply(posts[first : first + _STEP_POSTS])
+        for first in range(0, len(records), _STEP):
+            changed += self._apply_step(records[first : first + _STEP])
             # Hands Python's lock to a waiting search, which would otherwise wait 5 ms for it.
             time.sleep(0)
         return changed
 
     def expire(self, now_us: Micros) -> int:
-        window_start = now_us - self._window_us
-        dropped = 0
-        with self._slots.exclusive():
-            for oldest_first in (self._oldest_live, self._oldest_deleted):
-                while (oldest := oldest_first.oldest()) is not None and oldest.created_at_us < window_start:
-                    self._forget(oldest.post_id)
-                    dropped += 1
-            uncleared = self._slots.pop_uncleared()
-        self._erase(uncleared)
+        dropped = self._drop(self._order.pop_older(now_us - self._window_us))
+        self._contents.reclaim()
+        self._contents.repair()
         return dropped
 
-    def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
-        with self._slots.reading(filters) as mask:
-            hits = self._matrix.scan(query_D, k, mask)
-            posts = [self._slots.post(slot) for slot in hits.slots.tolist()]
-        return sorted_hits([post.post_id for post in posts], hits.scores, [post.revision for post in posts])
+    def floor(self) -> Offsets:
+        return self._contents.floor()
 
-    def revisions(self, ids: Sequence[PostId]) -> list[Revision | None]:
-        return [None if post is None else post.revision for post in self.posts(ids)]
+    def search(self, queries: Sequence[HotQuery]) -> list[HotAnswer]:
+        if not queries:
+            return []
+        if len(queries) > MAX_QUERIES:
+            raise ValueError(f"{len(queries)} queries; give at most {MAX_QUERIES}")
+        questions = Questions(queries, self._contents)
+        with self._contents.scanning(questions.numbers()) as (moment, view):
+            scanned = view.scan(questions.scans(moment.slots))
+            cold_slots = questions.cold_slots(moment.slots)
+            return [self._answer(moment, hits, cold) for hits, cold in zip(scanned, cold_slots, strict=True)]
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        with self._slots.exclusive():
-            posts = [self._stored(post_id) for post_id in ids]
-            if not with_vectors:
-                return posts
-            return [None if post is None else self._with_vector(post) for post in posts]
+        posts: list[StoredPost | None] = [None] * len(ids)
+        with self._contents.reading(self._ids.find(ids)) as moment:
+            held = np.flatnonzero(moment.slots != NO_SLOT)
+            stored = self._stored(moment.columns, moment.slots[held], with_vectors=with_vectors)
+            for row, post in zip(held.tolist(), stored, strict=True):
+                posts[row] = post
+        return posts
 
     def scroll_posts(self) -> Iterator[StoredPost]:
-        ids = self._slots.post_ids()
-        pages = (ids[first : first + _SCROLL_PAGE] for first in range(0, len(ids), _SCROLL_PAGE))
-        return (post for page in pages for post in self.posts(page) if post is not None and not post.deleted)
+        ids: list[list[PostId]] = []
+        with self._contents.holding() as (moment, slots):
+            live = slots[~moment.columns.deleted[slots]]
+            for first in range(0, len(live), _SCROLL_PAGE):
+                ids.append(self._ids.ids(moment.columns.number[live[first : first + _SCROLL_PAGE]]))
+        return (post for page in ids for post in self.posts(page) if post is not None and not post.deleted)
 
     def count(self) -> int:
-        return len(self._slots)
+        return self._contents.count()
 
-    def _erase(self, slots: Sequence[int]) -> None:
-        """Overwrites the vectors of free slots, because the vector of a deleted post must not stay."""
-        for first in range(0, len(slots), _STEP_POSTS):
-            part = np.array(slots[first : first + _STEP_POSTS], np.int64)
-            self._matrix.put(part, np.zeros((len(part), self._dimension), np.float32))
+    def save(self, folder: Path, moment: SnapshotMoment) -> Future[None]:
+        return snapshot.save(folder, moment, self._dimension, self._contents, self._order.places)
+
+    def load(self, folder: Path) -> SnapshotMoment | None:
+        contents, order = self._nothing()
+        try:
+            moment = snapshot.load(folder, self._dimension, self._capacity, contents, order)
+        except SnapshotRefused:
+            contents.discard()
+            raise
+        if moment is not None:
+            self._contents, self._order, self._num_held = contents, order, contents.count_held()
+        return moment
+
+    def _nothing(self) -> tuple[Contents, ChangeOrder]:
+        settings = self._settings
+        matrix = new_matrix(self._dimension, settings.capacity, settings.device, settings.threads)
+        return Contents(settings.capacity, self._ids, matrix), ChangeOrder()
+
+    def _apply_step(self, records: Sequence[HotRecord]) -> int:
+        slots = self._contents.write(as_batch([record.embedding for record in records], self._dimension))
+        self._order.reserve(int(slots.max()) + 1)
+        step = _Step(self._contents, self._order, self._capacity - self._num_held)
+        step.apply(records, slots)
+        self._num_held = self._capacity - step.room
+        self._contents.show(step.came, step.gone, step.unused, self._order.floors())
+        return len(step.came)
+
+    def _drop(self, slots: Iterator[int]) -> int:
+        """Takes the slots out of sight as the order gives them."""
+        dropped = 0
+        while gone := list(islice(slots, _STEP)):
+            self._contents.show([], gone, [], self._order.floors())
+            dropped += len(gone)
             time.sleep(0)
+        self._num_held -= dropped
+        if not dropped:
+            self._contents.show([], [], [], self._order.floors())
+        return dropped
 
-    def _checked(self, embedding: Embedding) -> PostEmbedding:
-        if not isinstance(embedding, PostEmbedding):
-            raise TierRefused(f"{embedding.entity_id} is a member; the hot tier holds posts")
-        check_vector(embedding, self._dimension)
-        return embedding
+    def _answer(self, moment: Moment, hits: ScannedSlots, cold_slots: Slots) -> HotAnswer:
+        columns = moment.columns
+        slots, scores = hits
+        numbers = columns.number[slots]
+        if (np.diff(scores) == 0).any():
+            rows = best_k(scores, len(scores), self._ids.ids(numbers))
+            slots, scores, numbers = slots[rows], scores[rows], numbers[rows]
+        held = cold_slots != NO_SLOT
+        cold_revisions = np.full(len(cold_slots), UNKNOWN, np.int64)
+        cold_revisions[held] = columns.revision[cold_slots[held]]
+        return HotAnswer(numbers, scores, columns.revision[slots], cold_revisions, moment.floor)
 
-    def _apply(self, posts: Sequence[PostEmbedding]) -> int:
-        with self._slots.exclusive(num_free=len(posts)):
-            window_start = Micros(self._clock() - self._window_us)
-            new_vectors: dict[int, bytes] = {}
-            changed = sum(self._apply_post(post, window_start, new_vectors) for post in posts)
-            if new_vectors:
-                vectors_KD = np.frombuffer(b"".join(new_vectors.values()), "<f4").reshape(-1, self._dimension)
-                self._matrix.put(np.fromiter(new_vectors, np.int64, len(new_vectors)), vectors_KD)
-        return changed
-
-    def _apply_post(self, post: PostEmbedding, window_start: Micros, new_vectors: dict[int, bytes]) -> bool:
-        """Returns whether the post changed something. The vector of a live post is only added to `new_vectors`, by
-        slot; the caller puts these vectors into the matrix."""
-        stored = self._stored(post.post_id)
-        if stored is not None and stored.revision >= post.revision:
-            return False
-        self._forget(post.post_id)
-        if post.created_at_us < window_start or not (post.deleted or self._make_room_for(post)):
-            return stored is not None
-        if post.deleted:
-            self._deleted[post.post_id] = stored_post(post)
-            self._oldest_deleted.push(_age(post))
-        else:
-            new_vectors[self._slots.take(post)] = post.vector
-            self._oldest_live.push(_age(post))
-        return True
-
-    def _make_room_for(self, post: PostEmbedding) -> bool:
-        """Drops the oldest post if the tier is full. False if the new post would itself be the oldest."""
-        if len(self._slots) < self._capacity:
-            return True
-        oldest = self._oldest_live.oldest()
-        if oldest is None or _age(post) < oldest:
-            return False
-        self._forget(oldest.post_id)
-        return True
-
-    def _stored(self, post_id: PostId) -> StoredPost | None:
-        """The post, live or deleted, without its vector."""
-        slot = self._slots.slot_of(post_id)
-        return self._deleted.get(post_id) if slot is None else self._slots.post(slot)
-
-    def _forget(self, post_id: PostId) -> None:
-        slot = self._slots.slot_of(post_id)
-        if slot is not None:
-            self._slots.blank(slot)
-        self._deleted.pop(post_id, None)
-
-    def _with_vector(self, post: StoredPost) -> StoredPost:
-        slot = self._slots.slot_of(post.post_id)
-        return post if slot is None else post._replace(vector=self._matrix.get(np.array([slot]))[0])
-
-    def _live_created_at(self, post_id: PostId) -> Micros | None:
-        slot = self._slots.slot_of(post_id)
-        return None if slot is None else self._slots.post(slot).created_at_us
-
-    def _deleted_created_at(self, post_id: PostId) -> Micros | None:
-        post = self._deleted.get(post_id)
-        return None if post is None else post.created_at_us
+    def _stored(self, columns: Columns, slots: Slots, *, with_vectors: bool) -> Iterable[StoredPost]:
+        batch = self._contents.batch(columns, slots, with_vectors=with_vectors)
+        for row, (post_id, deleted) in enumerate(zip(batch.ids, batch.deleted.tolist(), strict=True)):
+            yield StoredPost(
+                PostId(post_id),
+                Revision(int(batch.revisions[row])),
+                deleted,
+                MemberId(batch.authors[row]),
+                batch.languages[row],
+                Micros(int(batch.created_at_us[row])),
+                batch.vectors_KD[row] if with_vectors and not deleted else None,
+            )
 
 
-def _age(post: PostEmbedding) -> Age:
-    return Age(post.created_at_us, post.post_id)
+class _Step:
+    """What a step of records changes. Decides for one record after the other."""
+
+    def __init__(self, contents: Contents, order: ChangeOrder, room: int) -> None:
+        self.came: list[int] = []
+        self.gone: list[int] = []
+        """Slots of posts that were replaced, or dropped because the tier is full."""
+        self.unused: list[int] = []
+        """Slots of records that change nothing."""
+        self.room = room
+        self._contents = contents
+        self._order = order
+
+    def apply(self, records: Sequence[HotRecord], slots: Slots) -> None:
+        columns = self._contents.columns
+        numbers = columns.number[slots]
+        held_in = dict(zip(numbers.tolist(), self._contents.slots_of(numbers).tolist(), strict=True))
+        revision_at, number_at = columns.revision.data, columns.number.data
+        for record, number, slot in zip(records, numbers.tolist(), slots.tolist(), strict=True):
+            partition, offset, at_us = record.partition, record.offset, record.at_us
+            before = held_in[number]
+            if offset < self._order.floor(partition, offset):
+                self.unused.append(slot)
+            elif before != NO_SLOT and revision_at[before] >= revision_at[slot]:
+                self._order.renew(before, partition, offset, at_us)
+                self.unused.append(slot)
+            else:
+                if before != NO_SLOT:
+                    self._order.remove(before)
+                    self.gone.append(before)
+                elif self.room == 0:
+                    oldest = self._order.pop_oldest()
+                    held_in[number_at[oldest]] = NO_SLOT
+                    self.gone.append(oldest)
+                else:
+                    self.room -= 1
+                self._order.append(slot, partition, offset, at_us)
+                held_in[number] = slot
+                self.came.append(slot)

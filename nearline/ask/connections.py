@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nearline.errors import NotReady
+from nearline.errors import BadSettings, NotReady
 from nearline.settings.instance import Instance
 from nearline.settings.settings import Settings
 from schemas.ids import Generation
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import ssl
 
     from indexer.tiers import ColdReader
+    from nearline.client.client import Client
     from retriever.client import RetrieverClient
 
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -46,6 +47,32 @@ class Connections:
             return Generation(self.instance().generation)
         with self.retriever() as client:
             return Generation(client.hot_positions().generation)
+
+    def candidates(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "Client":
+        """Asks for candidates, over gRPC. The caller closes it. Raises NotRunning, NotReady, BadCertificate,
+        RetrieverError."""
+        from nearline.client.client import Client
+
+        serve = self.settings.serve
+        key = None if serve.api_key is None else serve.api_key.get_secret_value()
+        if serve.url is not None:
+            url, ca_file, tls_name = serve.grpc_url or _next_port(serve.url), serve.ca_file, None
+        else:
+            url, ca_file, tls_name = self._own_retriever()
+        return Client(url, api_key=key, ca_file=ca_file, tls_name=tls_name, timeout_s=timeout_s, connections=1)
+
+    def _own_retriever(self) -> tuple[str, Path | None, str | None]:
+        """The URL for gRPC of this data folder's retriever, its certificate, and the name in the certificate, which is
+        that by which others reach the retriever."""
+        from retriever.http import tls
+
+        http_url, address = self.instance().url, self.instance().grpc
+        if http_url is None or address is None:
+            raise NotReady("the retriever does not listen yet; wait for nearline up to print: ready")
+        certificate_file = self.settings.serve.certificate_file
+        if certificate_file is None:
+            return f"http://{address}", None, None
+        return f"https://{address}", certificate_file, tls.name_in_certificate(http_url, certificate_file)
 
     def retriever(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "RetrieverClient":
         """The caller closes it. Raises NotRunning, NotReady, BadCertificate."""
@@ -79,3 +106,12 @@ class Connections:
         if socket is None:
             raise NotReady("the cold tier is a Qdrant server; name it in the configuration as cold.url")
         return RemoteColdTier(Path(socket), timeout_s)
+
+
+def _next_port(url: str) -> str:
+    """Raises BadSettings."""
+    scheme, separator, address = url.rpartition("://")
+    host, _, port = address.partition("/")[0].rpartition(":")
+    if not port.isdecimal():
+        raise BadSettings("serve.grpc_url: name where the retriever listens for gRPC; serve.url does not say a port")
+    return f"{scheme}{separator}{host}:{int(port) + 1}"

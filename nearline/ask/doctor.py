@@ -55,7 +55,6 @@ def run_checks(settings: Settings) -> list[Check]:
         _maven(needed=is_embedded),
         _jars(),
         *(_library(name) for name in _LIBRARIES),
-        _faiss(),
         _gpu(),
         _data_folder(settings.data_dir),
         *_answers(settings),
@@ -111,12 +110,6 @@ def _library(name: str) -> Check:
         return Check(FINE, name, metadata.version(name))
     except metadata.PackageNotFoundError:
         return Check(MISSING, name, "not installed", "run: make setup")
-
-
-def _faiss() -> Check:
-    builds = (_library("faiss-gpu"), _library("faiss-cpu"))
-    missing = Check(MISSING, "faiss", "not installed", "run: make setup")
-    return next((build for build in builds if build.state == FINE), missing)
 
 
 def _gpu() -> Check:

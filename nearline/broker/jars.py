@@ -26,10 +26,10 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("nearline")
 
 
-def jars_folder() -> Path:
+def jars_folder(pom: Path = POM) -> Path:
     """Where the jars of the current `pom.xml` are, or will be."""
-    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
-    return cache_folder() / f"kafka-{digest}"
+    digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:16]
+    return cache_folder() / f"{pom.parent.name}-{digest}"
 
 
 def archive_file(java: Path) -> Path:
@@ -39,10 +39,10 @@ def archive_file(java: Path) -> Path:
     return jars_folder().with_name(f"{jars_folder().name}-java-{digest}.jsa")
 
 
-def ensure_jars() -> Path:
+def ensure_jars(pom: Path = POM) -> Path:
     """The folder of jars. Maven copies them if they are not there; two processes that need them at the same time take
     turns. Raises StartFailed."""
-    folder = jars_folder()
+    folder = jars_folder(pom)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def ensure_jars() -> Path:
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _copy_jars(partial)
+            _copy_jars(pom, partial)
             partial.rename(folder)
     return folder
 
@@ -63,14 +63,16 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _copy_jars(folder: Path) -> None:
+def _copy_jars(pom: Path, folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
-        raise StartFailed("the embedded broker needs Maven to get its jars, and there is no mvn; install Maven 3.6+")
-    command = [maven, "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+        raise StartFailed(f"the jars of {pom.parent.name} come by Maven, and there is no mvn; install Maven 3.6+")
+    command = [maven, "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
     done = subprocess.run([*command, "-DincludeScope=runtime"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise StartFailed(f"Maven could not get the broker's jars: {_first_error(done.stdout + done.stderr)}")
+        raise StartFailed(
+            f"Maven could not get the jars of {pom.parent.name}: {_first_error(done.stdout + done.stderr)}"
+        )
 
 
 def _first_error(output: str) -> str:

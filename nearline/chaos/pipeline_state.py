@@ -142,7 +142,7 @@ def _answer(client: RetrieverClient, question: str) -> Scores:
     while len(scores) <= MAX_FILTER_IDS:
         answer = client.retrieve(RetrieveRequest(text=question, k=MAX_K, exclude_posts=list(scores)))
         if answer.reasons:
-            raise RetrieverUnavailable(f"an answer is not whole: {', '.join(answer.reasons)}")
+            raise RetrieverUnavailable(f"an answer is not whole: {', '.join(map(str, answer.reasons))}")
         scores |= zip(answer.post_ids, answer.scores, strict=True)
         if len(answer.post_ids) < MAX_K:
             return scores

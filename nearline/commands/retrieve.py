@@ -1,5 +1,6 @@
 """`nearline retrieve`: prints the candidates of a member or a text."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -8,11 +9,12 @@ import click
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json, print_table
 from nearline.settings.settings import Settings
-from schemas.api import DEFAULT_K, MAX_K, RetrieveRequest, RetrieveResponse
+from schemas.api import DEFAULT_K, MAX_K
 from schemas.printable import printable
 
 if TYPE_CHECKING:
     from nearline.ask.connections import Connections
+    from nearline.client.answer import Answer
 
 Texts = dict[str, str]
 """By post id."""
@@ -83,9 +85,10 @@ def retrieve(
 
     if (query["member_id"] is None) == (query["text"] is None):
         raise click.UsageError("give exactly one of --member and --text")
+    _check(query)
     connections = Connections(settings, instance)
-    with connections.retriever() as client:
-        answer = client.retrieve(_request(query))
+    with connections.candidates() as client:
+        answer = client.retrieve(**query)
     with_texts = not as_json if show_text is None else show_text
     texts = _texts(connections, answer.post_ids) if with_texts and answer.post_ids else None
     if as_json:
@@ -94,8 +97,8 @@ def retrieve(
         _print(answer, texts)
 
 
-def as_objects(answer: RetrieveResponse, texts: Texts | None = None) -> dict[str, Any]:
-    """The answer with one object for each candidate, instead of the columns that the HTTP answer has."""
+def as_objects(answer: "Answer", texts: Texts | None = None) -> dict[str, Any]:
+    """The answer with one object for each candidate, instead of columns."""
     columns = zip(answer.post_ids, answer.scores, answer.tiers, strict=True)
     candidates: list[dict[str, Any]] = [
         {"post_id": post_id, "score": score, "tier": tier} for post_id, score, tier in columns
@@ -105,26 +108,29 @@ def as_objects(answer: RetrieveResponse, texts: Texts | None = None) -> dict[str
     return {
         "generation": answer.generation,
         "partial": answer.partial,
-        "reasons": answer.reasons,
+        "reasons": [reason._asdict() for reason in answer.reasons],
         "candidates": candidates,
-        "counts": {"hot": 0, "cold": 0, **answer.counts},
-        "timings_ms": answer.timings_ms,
+        "counts": answer.counts,
+        "timings_ms": dict(answer.timings_ms),
     }
 
 
-def _request(query: dict[str, Any]) -> RetrieveRequest:
+def _check(query: dict[str, Any]) -> None:
+    """The retriever would refuse the same values, but cannot point to the command's help. Raises UsageError."""
     from pydantic import ValidationError
+
+    from schemas.api import RetrieveRequest
 
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in query.items()}
     try:
-        return RetrieveRequest.model_validate(fields)
+        RetrieveRequest.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         sentence = first["msg"].removeprefix("Value error, ")
         raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {sentence}") from None
 
 
-def _texts(connections: "Connections", post_ids: list[str]) -> Texts:
+def _texts(connections: "Connections", post_ids: Sequence[str]) -> Texts:
     """The texts that can be found. A note on stderr says how many posts have none, or why no text can be read."""
     from nearline.errors import NearlineError
     from schemas import topics
@@ -154,7 +160,7 @@ def _start(text: str | None) -> str | None:
     return printable(" ".join((text or "").split()), _START_CHARS) or None
 
 
-def _print(answer: RetrieveResponse, texts: Texts | None) -> None:
+def _print(answer: "Answer", texts: Texts | None) -> None:
     columns = zip(answer.post_ids, answer.scores, answer.tiers, strict=True)
     rows: list[tuple[object, ...]] = [(rank, score, tier, post) for rank, (post, score, tier) in enumerate(columns, 1)]
     header = ("rank", "score", "tier", "post")
@@ -168,4 +174,4 @@ def _print(answer: RetrieveResponse, texts: Texts | None) -> None:
     took = "" if total_ms is None else f" in {total_ms:.1f} ms"
     click.echo(f"generation {answer.generation}: {counts}{took}")
     if answer.reasons:
-        click.echo(f"{'partial: ' if answer.partial else ''}{', '.join(answer.reasons)}")
+        click.echo(f"{'partial: ' if answer.partial else ''}{', '.join(map(str, answer.reasons))}")

@@ -1,6 +1,5 @@
 """What the demo has to know of a file of events before it sends it. Reads the file; knows nothing of the pipeline."""
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from schemas.events import (
     PostCreated,
     PostDeleted,
     PostUpdated,
-    event_time_us,
     parse_event,
 )
 from schemas.ids import Micros
@@ -23,9 +21,7 @@ from schemas.times import to_micros
 from streams.operate.event_files import open_events
 
 HOT_POSTS: Final = 3_000
-"""How many posts the hot window should hold; with fewer than 6,000 posts, half of them."""
-_SHORTEST_WINDOW_S: Final = 600.0
-"""Longer than it takes to send and index a file, for a file whose events are all from one minute."""
+"""How many posts the hot tier should hold; with fewer than 6,000 posts, half of them."""
 _RECENT_ACTIONS: Final = 5_000
 _POSITIVE: Final = frozenset({"click", "like", "comment", "share", "follow"})
 
@@ -35,7 +31,6 @@ class Facts:
     """What is in one file. Bad lines are left out; `nearline ingest` reports them."""
 
     num_events: int = 0
-    newest_us: int = 0
     created_us: dict[str, Micros] = field(default_factory=dict)
     """The creation times of the posts that are live at the end."""
     members_gone: set[str] = field(default_factory=set)
@@ -44,7 +39,6 @@ class Facts:
 
     def add(self, event: Event) -> None:
         self.num_events += 1
-        self.newest_us = max(self.newest_us, event_time_us(event))
         if isinstance(event, PostCreated):
             self.created_us[event.post_id] = to_micros(event.created_at)
         elif isinstance(event, PostDeleted):
@@ -55,11 +49,9 @@ class Facts:
             self._recent.append(event.member_id)
 
     @property
-    def hot_window_s(self) -> float:
-        """How far back from the newest event the hot window reaches, so that it holds the newest HOT_POSTS posts."""
-        num_posts = min(HOT_POSTS, (len(self.created_us) + 1) // 2)
-        newest = heapq.nlargest(num_posts, self.created_us.values())
-        return max(_SHORTEST_WINDOW_S, (self.newest_us - newest[-1]) / 1e6) if newest else 48 * 3600.0
+    def hot_posts(self) -> int:
+        """How many posts the hot tier should hold, so that the demo shows both tiers."""
+        return max(1, min(HOT_POSTS, (len(self.created_us) + 1) // 2))
 
     def newest_post(self) -> str | None:
         return max(self.created_us, key=lambda post_id: (self.created_us[post_id], post_id), default=None)

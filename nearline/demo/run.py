@@ -53,7 +53,7 @@ def demo(events: Path | None, package: Path | None, data_dir: Path | None) -> No
     with _folder(data_dir) as folder:
         input_ = made_up(folder) if events is None else Input(events, read_facts(events), None)
         _introduce(input_, events)
-        environment = {"NEARLINE_HOT__WINDOW_S": str(input_.facts.hot_window_s)}
+        environment = {"NEARLINE_HOT__CAPACITY": str(input_.facts.hot_posts)}
         pipeline = Pipeline(folder, package=package, environment=environment)
         click.echo(f"Starting a broker and the pipeline on {pipeline.data_dir} …")
         start = time.monotonic()
@@ -69,7 +69,7 @@ def _introduce(input_: Input, events: Path | None) -> None:
     facts = input_.facts
     name = events.name if events is not None else f"A made-up world of {DEMO_SIZE.members} members"
     click.echo(f"{name}: {facts.num_events:,} events, {len(facts.created_us):,} posts, moved so that the last is now.")
-    click.echo(f"The hot tier holds the newest {facts.hot_window_s / 3600:,.0f} hours.")
+    click.echo(f"The hot tier holds the {facts.hot_posts:,} posts that changed last.")
 
 
 @click.command()

@@ -42,6 +42,8 @@ class Instance(Struct, frozen=True):
     ready: bool
     processes: list[ProcessInfo]
     started_at: str
+    grpc: str | None = None
+    """Host and port of the retriever's gRPC service. None until it listens."""
 
 
 def instance_file(data_dir: Path) -> Path:

@@ -8,7 +8,7 @@
     serve         the retriever, with the hot tier and the hot feed that fills it
 
 Knows no stage's work. The imports are inside the functions, so that each process loads only the libraries it uses:
-torch in encode and serve, FAISS in serve.
+torch in encode and serve, the embedded Qdrant engine in cold.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,8 @@ import structlog
 
 from encoders.package.model_package import ModelPackage
 from indexer.devices import check_presence
-from indexer.tiers import ColdReader, ColdTier, HotTier
+from indexer.errors import TierUnavailable
+from indexer.tiers import ColdReader, ColdTier, Offsets
 from nearline.errors import BadSettings
 from nearline.settings.settings import Settings
 from nearline.up.cold_socket import cold_socket
@@ -31,8 +32,6 @@ from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
     from indexer.cold.edge_tier import EdgeColdTier
-    from retriever.feed.hot_feed import HotFeed
-    from retriever.feed.trending_lists import TrendingLists
     from streams.index.loop import IndexLoop
 
 log = structlog.get_logger(__name__)
@@ -50,7 +49,7 @@ ReportFailure = Callable[[Exception], None]
 EdgeTierFactory = Callable[..., "EdgeColdTier"]
 """Makes the embedded cold tier. Takes the parameters of `EdgeColdTier`."""
 
-_FORGET_MEMBERS_EVERY_S: Final = 60.0
+_TIDY_EVERY_S: Final = 1.0
 
 
 def process_names(settings: Settings) -> list[str]:
@@ -175,9 +174,19 @@ def build_cold(settings: Settings, heartbeat: Heartbeat, make_edge_tier: EdgeTie
     def run(stop: Event) -> None:
         served = nullcontext() if edge_tier is None else _served_edge_tier(settings, edge_tier, loop)
         with closing(tier), served:
+            if edge_tier is None:
+                _make_collections(tier)
             loop.run(stop)
 
     return run
+
+
+def _make_collections(tier: ColdTier) -> None:
+    """So that readers find them before the first record comes. If the server is away, the first write makes them."""
+    try:
+        tier.write("post", [])
+    except TierUnavailable as error:
+        log.warning("the collections could not be made yet", error=str(error))
 
 
 @contextmanager
@@ -200,45 +209,63 @@ def _served_edge_tier(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop
 
 
 def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
+    from indexer.cold.guarded_reader import GuardedColdReader
     from indexer.hot.tier import MatrixHotTier
+    from indexer.id_table import IdTable
     from nearline.ask.status import read_status
     from nearline.ask.status_sources import sources_of_serve
+    from nearline.up.feeds import new_feeds
     from nearline.up.metrics import withdraw
     from retriever.answer.retriever import Retriever
     from retriever.answer.warming_encoder import WarmingEncoder
     from retriever.feed.trending_lists import TrendingLists
-    from retriever.http.app import create_app
-    from retriever.http.server import serve
-    from retriever.http.tls import server_context
+    from retriever.serving import Addresses, serve
     from streams.kafka.periodic import repeating
 
     check_presence("hot.device", settings.hot.device)
     check_presence("encode.device", settings.encode.device)
     package = ModelPackage.read(settings.package_folder)
-    hot, trending = MatrixHotTier(package.dimension, settings.hot), TrendingLists()
-    feed = _hot_feed(settings, package, hot, trending)
+    ids, trending = IdTable(), TrendingLists()
+    hot = MatrixHotTier(package.dimension, settings.hot, ids)
+    feeds = new_feeds(settings, package, hot, trending)
     encoder = WarmingEncoder(lambda: _query_encoder(settings, package))
-    cold = _cold_reader(settings, package)
-    retriever = Retriever(
-        package.generation, cold, hot, encoder=encoder, trending=trending, hot_problem=lambda: feed.problem
-    )
-    sources = sources_of_serve(settings, retriever, feed, lambda: closing(_cold_reader(settings, package)))
-    app = create_app(retriever, feed, lambda: read_status(sources), settings.serve)
-    tls = server_context(settings.serve)
 
-    def on_listening(url: str) -> None:
-        _announce_serve(settings, url)
+    def new_cold() -> ColdReader:
+        return _cold_reader(settings, package, feeds.index_position.posts)
+
+    cold = GuardedColdReader(new_cold())
+    retriever = Retriever(
+        package.generation,
+        package.dimension,
+        cold,
+        hot,
+        ids=ids,
+        members=feeds.members,
+        encoder=encoder,
+        trending=trending,
+        feed_problem=lambda: feeds.hot.problem,
+        cold_refuses=cold.refuses,
+        kept_bytes=settings.serve.kept_mb * 1024 * 1024,
+    )
+    sources = sources_of_serve(settings, retriever, feeds.hot, lambda: closing(new_cold()))
+
+    def on_listening(addresses: Addresses) -> None:
+        log.info("listening", url=addresses.url, grpc=addresses.grpc)
+        _announce_serve(settings, addresses.url)
         report_started()
 
     def run(stop: Event) -> None:
         with closing(cold), closing(retriever):
             encoder.start()
-            feed.start()
-            with (
-                closing(feed),
-                repeating("forgetting members", _FORGET_MEMBERS_EVERY_S, retriever.forget_expired_members),
-            ):
-                serve(app, settings.serve.host, settings.serve.port, on_listening, stop, tls)
+            with feeds.running(), repeating("tidying", _TIDY_EVERY_S, retriever.tidy):
+                serve(
+                    retriever,
+                    feeds.hot,
+                    lambda: read_status(sources),
+                    settings.serve,
+                    on_listening=on_listening,
+                    stop=stop,
+                )
             withdraw(SERVE, settings.data_dir)
 
     return run
@@ -248,20 +275,8 @@ def _announce_serve(settings: Settings, url: str) -> None:
     """Tells Prometheus where this process serves its metrics: at the same port as its answers."""
     from nearline.up.metrics import announce
 
-    log.info("listening", url=url)
     port = int(url.rpartition(":")[2])
     announce(SERVE, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
-
-
-def _hot_feed(settings: Settings, package: ModelPackage, hot: HotTier, trending: "TrendingLists") -> "HotFeed":
-    from confluent_kafka import Consumer
-
-    from retriever.feed.hot_feed import CONSUMER_OVERRIDES, HotFeed
-    from streams.kafka.clients import consumer_config
-
-    # The client demands the name of a group, but this consumer never joins the group and commits nothing.
-    config = consumer_config(settings.kafka, "hot-feed", **CONSUMER_OVERRIDES)
-    return HotFeed(lambda: Consumer(config), package.generation, hot, trending, window_s=settings.hot.window_s)
 
 
 def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
@@ -274,10 +289,14 @@ def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
     return encoder
 
 
-def _cold_reader(settings: Settings, package: ModelPackage) -> ColdReader:
-    """The cold tier for every process except `cold`, which owns it."""
+def _cold_reader(settings: Settings, package: ModelPackage, position: Callable[[], Offsets]) -> ColdReader:
+    """The cold tier for every process except `cold`, which owns it. `position` says how far the index stage is: a
+    server does not know that itself."""
     if settings.cold.url is not None:
-        return _server_tier(settings, package)
+        from indexer.cold.qdrant_tier import QdrantColdTier
+
+        # Without a dimension it makes no collections, so that no call takes longer than its deadline.
+        return QdrantColdTier(settings.cold, package.generation, position=position)
     from indexer.cold.socket_client import RemoteColdTier
 
     return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)

@@ -11,9 +11,9 @@ from typing import Final
 from nearline.settings.settings import Settings
 
 _THREAD_COUNTS: Final = (
-    "OMP_NUM_THREADS",  # torch and FAISS
+    "OMP_NUM_THREADS",  # torch
     "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",  # NumPy, with which the hot tier is searched
     "RAYON_NUM_THREADS",  # tokenizers
 )
 

@@ -38,8 +38,12 @@ class RetrieverProbe:
     @property
     def url(self) -> str:
         scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{self.address(self._port)}"
+
+    def address(self, port: int) -> str:
+        """Host and port, at which this machine reaches the retriever."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{scheme}://{host}:{self._port}"
+        return f"{host}:{port}"
 
     def look(self) -> None:
         """Call this often; the retriever is asked every half second."""

@@ -22,7 +22,7 @@ from encoders.package.model_package import ModelPackage
 from nearline import children
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import NotRunning
-from nearline.ports import listening_port
+from nearline.ports import free_ports, listening_port
 from nearline.settings.data_folder import make_data_folder
 from nearline.settings.instance import Instance, instance_file, locked, read_last_instance, write_instance
 from nearline.settings.loading import remove_instance_settings, write_instance_settings
@@ -36,6 +36,7 @@ from nearline.up.retriever_probe import RetrieverProbe
 from nearline.up.stall_detector import StallDetector
 from nearline.up.supervisor import Part, Supervisor
 from retriever.http import tls
+from retriever.settings import ServeSettings
 from schemas.topics import core_topics, generation_topics
 from streams.errors import KafkaUnavailable
 from streams.kafka.closing_segments import close_segments
@@ -80,16 +81,24 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
         package = ModelPackage.load(settings.package_folder.absolute())
         # Called only for its errors: bad certificate files end the start here, before any process is started.
         tls.server_context(settings.serve)
-        serve = settings.serve.model_copy(update={"port": listening_port(settings.serve.host, settings.serve.port)})
-        settings = settings.model_copy(update={"serve": serve, "package": package.folder})
+        settings = settings.model_copy(update={"serve": with_ports(settings.serve), "package": package.folder})
         Runtime(settings, package, process_module).run()
+
+
+def with_ports(serve: ServeSettings) -> ServeSettings:
+    """Names both ports, so that a restarted retriever listens where it did before. Raises StartFailed."""
+    if serve.port == serve.port_of_grpc == 0:
+        port, grpc_port = free_ports(2)
+    else:
+        port, grpc_port = (listening_port(serve.host, wanted) for wanted in (serve.port, serve.port_of_grpc))
+    return serve.model_copy(update={"port": port, "grpc_port": grpc_port})
 
 
 class Runtime:
     """One `nearline up`. The caller holds the lock on the data folder."""
 
     def __init__(self, settings: Settings, package: ModelPackage, process_module: str) -> None:
-        """`settings` must name the package's folder, and the port at which the retriever will listen."""
+        """`settings` must name the package's folder, and both ports at which the retriever will listen."""
         self._package = package
         self._settings = settings
         self._process_module = process_module
@@ -97,6 +106,7 @@ class Runtime:
         self._topics = (*core_topics(), *generation_topics(package.generation))
         self._supervisor = Supervisor()
         self._probe = RetrieverProbe(settings.serve.host, settings.serve.port, settings.serve.certificate_file)
+        self._grpc = self._probe.address(settings.serve.port_of_grpc)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._written_instance: Instance | None = None
         self._starting = True
@@ -176,7 +186,7 @@ class Runtime:
             self._write_instance()
             if self._probe.ready and not announced:
                 announced = True
-                log.info("ready", url=self._probe.url)
+                log.info("ready", url=self._probe.url, grpc=self._grpc)
                 print("ready", flush=True)
             time.sleep(_LOOK_EVERY_S)
         detector.close()
@@ -198,6 +208,7 @@ class Runtime:
             ready=self._probe.ready,
             processes=self._supervisor.processes,
             started_at=self._started_at,
+            grpc=self._grpc if self._probe.listens else None,
         )
         if instance != self._written_instance:
             write_instance(self._settings.data_dir, instance)

@@ -1,22 +1,45 @@
-"""Builds one answer: collects what is missing and how long each step took, and makes the response of it."""
+"""Builds one answer: collects what is missing and how long each step took, and makes the answer of it."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
 
-from retriever.answer.merge import Merged
-from schemas.api import RetrieveResponse
-from schemas.ids import Generation
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import IndexerError, TierLate
+from indexer.tiers import Scores
+from retriever.answer.question import Answer
+from retriever.reasons import Code, Reason
+from schemas.ids import Generation, MemberId, Micros, PostId, Revision
+
+NEITHER: Final = "neither tier can answer now; try again"
+HOT_PROBLEM: Final = Reason(Code.HOT_UNAVAILABLE, "the hot tier cannot answer now")
+
+
+@dataclass(slots=True)
+class Candidates:
+    """As columns, best first."""
+
+    post_ids: list[PostId] = field(default_factory=list)
+    scores_C: Scores = field(default_factory=lambda: np.empty(0, np.float32))
+    tiers_C: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    revisions: list[Revision] | None = None
+    authors: list[MemberId] | None = None
+    created_at_us: list[Micros] | None = None
+    languages: list[str | None] | None = None
 
 
 class AnswerBuilder:
-    """Belongs to one request. The two searches record their times from two threads, each under another name."""
+    """Belongs to one question, and to the thread that answers it."""
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
         self._began = time.perf_counter()
         self._timings_ms: dict[str, float] = {}
-        self._reasons: list[str] = []
+        self._reasons: list[Reason] = []
         self._partial = False
 
     @contextmanager
@@ -26,30 +49,44 @@ class AnswerBuilder:
         try:
             yield
         finally:
-            self._timings_ms[name] = self._timings_ms.get(name, 0.0) + _ms_since(began)
+            self.add_time(name, time.perf_counter() - began)
 
-    def note(self, reason: str) -> None:
+    def add_time(self, name: str, seconds: float) -> None:
+        self._timings_ms[name] = self._timings_ms.get(name, 0.0) + round(seconds * 1000, 3)
+
+    def note(self, code: Code, sentence: str) -> None:
         """Adds a reason why the answer is as it is. The answer stays whole."""
-        if reason not in self._reasons:
-            self._reasons.append(reason)
+        self._add(Reason(code, sentence))
 
-    def missing(self, part: str, cause: object) -> None:
-        """Makes the answer partial: `part` of it is missing."""
+    def missing(self, reason: Reason) -> None:
+        """Makes the answer partial."""
         self._partial = True
-        self.note(f"{part}: {cause}")
+        self._add(reason)
 
-    def finish(self, merged: Merged) -> RetrieveResponse:
-        return RetrieveResponse(
+    def finish(self, candidates: Candidates) -> Answer:
+        self.add_time("total", time.perf_counter() - self._began)
+        return Answer(
             generation=self._generation,
             partial=self._partial,
             reasons=self._reasons,
-            post_ids=list(merged.post_ids),
-            scores=merged.scores,
-            tiers=merged.tiers,
-            counts={tier: merged.tiers.count(tier) for tier in ("hot", "cold", "trending")},
-            timings_ms={**self._timings_ms, "total": _ms_since(self._began)},
+            post_ids=candidates.post_ids,
+            scores_C=candidates.scores_C,
+            tiers_C=candidates.tiers_C,
+            timings_ms=self._timings_ms,
+            authors=candidates.authors,
+            created_at_us=candidates.created_at_us,
+            revisions=candidates.revisions,
+            languages=candidates.languages,
         )
 
+    def _add(self, reason: Reason) -> None:
+        """Each code once: its first sentence."""
+        if all(reason.code != other.code for other in self._reasons):
+            self._reasons.append(reason)
 
-def _ms_since(began: float) -> float:
-    return round((time.perf_counter() - began) * 1000, 3)
+
+def cold_problem(error: IndexerError) -> Reason:
+    """Without the error's own words, which may hold a path or an address."""
+    if isinstance(error, TierLate):
+        return Reason(Code.COLD_LATE, "the cold tier did not answer within the deadline")
+    return Reason(Code.COLD_UNAVAILABLE, "the cold tier cannot answer now")

@@ -1,54 +1,66 @@
-"""Looks up the member who asks: the vector, and the posts acted on and hidden, from the cold tier.
+"""Looks up the members who ask: their vectors, and the posts they acted on, hid and saw. In the member store first, and
+those that it does not know for sure in the cold tier.
 
-Members seen lately are cached for a while. While the cold tier cannot answer, they still get posts from the hot tier,
-without the ones that they hid.
+While the cold tier cannot answer, a member in the store still gets posts, without the ones that are known to be hidden.
 """
 
 import time
-from collections.abc import Callable
-from threading import Lock
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from cachetools import TTLCache
-
 from indexer.errors import IndexerError
-from indexer.tiers import ColdReader, StoredMember
+from indexer.tiers import ColdReader
+from retriever.answer.answer_builder import cold_problem
+from retriever.feed.member_rows import HeldMember
+from retriever.feed.member_store import Lookup, MemberStore
+from retriever.reasons import Reason
 from schemas.ids import MemberId
 
-CACHED_MEMBERS: Final = 500
-"""A member with full lists of acted and hidden posts takes some 300 kB, so the cache takes 150 MB at most."""
-CACHED_S: Final = 600.0
-"""A deleted member who does not ask again is forgotten after this time."""
+_MIN_TIMEOUT_S: Final = 0.001
 
 
-class MemberLookup(NamedTuple):
-    """`member` is None if it was never written, or if it cannot be read now. Then `failure` says why it cannot."""
+class FoundMember(NamedTuple):
+    """
+    a member, sure        the newest one, perhaps deleted
+    a member, not sure    there may be a newer one
+    None, sure            never written
+    None, not sure        not written as far as the cold tier knows, but the index or the feed is behind
+    None, unreadable      nothing is known about the member now
+    """
 
-    member: StoredMember | None
-    failure: str | None = None
+    member: HeldMember | None
+    problem: Reason | None = None
+    """Why that is not sure."""
+    unreadable: bool = False
 
 
 class Members:
     """Any thread may ask."""
 
-    def __init__(self, cold: ColdReader, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: MemberStore, cold: ColdReader, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
         self._cold = cold
-        self._lock = Lock()
-        self._cache: TTLCache[MemberId, StoredMember] = TTLCache(CACHED_MEMBERS, CACHED_S, clock)
+        self._clock = clock
 
-    def find(self, member_id: MemberId) -> MemberLookup:
+    def find(self, ids: Sequence[MemberId], deadline_s: float) -> list[FoundMember]:
+        """In the order of the ids. Asks the cold tier at most once."""
+        lookups = [self._store.find(member_id) for member_id in ids]
+        unsure = {lookup.member_id: lookup for lookup in lookups if not lookup.is_sure}
+        found = self._ask_cold(list(unsure.values()), deadline_s) if unsure else {}
+        return [FoundMember(lookup.member) if lookup.is_sure else found[lookup.member_id] for lookup in lookups]
+
+    def _ask_cold(self, lookups: Sequence[Lookup], deadline_s: float) -> dict[MemberId, FoundMember]:
+        timeout_s = max(deadline_s - self._clock(), _MIN_TIMEOUT_S)
         try:
-            member = self._cold.members([member_id])[0]
+            members = self._cold.members([lookup.member_id for lookup in lookups], timeout_s=timeout_s)
         except IndexerError as error:
-            with self._lock:
-                return MemberLookup(self._cache.get(member_id), str(error))
-        with self._lock:
-            self._cache.pop(member_id, None)
-            if member is not None and not member.deleted:
-                self._cache[member_id] = member
-        return MemberLookup(member)
-
-    def forget_expired(self) -> None:
-        """Frees the memory of cached members that are too old to be used."""
-        with self._lock:
-            self._cache.expire()
+            problem = cold_problem(error)
+            return {
+                lookup.member_id: FoundMember(lookup.member, problem, unreadable=lookup.member is None)
+                for lookup in lookups
+            }
+        refilled = {
+            lookup.member_id: self._store.refill(lookup, member)
+            for lookup, member in zip(lookups, members, strict=True)
+        }
+        return {member_id: FoundMember(*refill) for member_id, refill in refilled.items()}

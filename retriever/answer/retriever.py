@@ -1,25 +1,47 @@
-"""The retriever: answers one request with a query, a search in both tiers and a merge. Knows neither HTTP nor Kafka.
+"""The retriever: makes queries of questions, searches both tiers, and answers. Knows neither HTTP nor gRPC nor Kafka.
 
 One retriever serves one generation. Its query encoder and its tiers belong together and never change.
 """
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
+import numpy as np
+
 from indexer.errors import IndexerError
-from indexer.tiers import ColdReader, HotTier, StoredPost
-from retriever.answer.answer_builder import AnswerBuilder
+from indexer.id_table import IdTable
+from indexer.tiers import ColdReader, HotTier, Offsets, StoredPost
+from retriever.answer import wholeness
+from retriever.answer.answer_builder import AnswerBuilder, Candidates
+from retriever.answer.cold_answers import ColdAnswerMaker
+from retriever.answer.cold_searches import ColdSearches
+from retriever.answer.columns import Columns
+from retriever.answer.hot_batches import HotBatches
+from retriever.answer.hot_state import HotState
+from retriever.answer.inquiry import Inquiry, deadline_s
+from retriever.answer.kept_answers import KeptAnswers, KeptCounts
+from retriever.answer.made_ahead import MadeAhead
 from retriever.answer.members import Members
-from retriever.answer.merge import NO_CANDIDATES, Merged
-from retriever.answer.query import Query, member_query, text_query
-from retriever.answer.tier_search import TierSearch
+from retriever.answer.nearest_search import NearestSearch
+from retriever.answer.queries import Queries
+from retriever.answer.question import DEFAULT_TIMEOUT_S, Answer, PostVectors, Question
+from retriever.answer.stored_posts import StoredPosts
+from retriever.answer.trending_posts import TrendingPosts
 from retriever.answer.warming_encoder import WarmingEncoder
-from retriever.errors import RetrieverUnavailable
+from retriever.errors import RequestRefused, RetrieverUnavailable
+from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
-from retriever.settings import MAX_IN_FLIGHT
-from schemas.api import HotPost, PostResponse, RetrieveRequest, RetrieveResponse, TierPost
-from schemas.ids import Generation, MemberId, PostId
+from retriever.reasons import Code, Reason
+from schemas.api import HotPost, PostResponse, TierPost
+from schemas.ids import Generation, PostId, Revision
 from schemas.times import EPOCH
+
+_KEPT_BYTES = 512 * 1024 * 1024
+_LOOK_S = 5.0
+"""For people who look at one post: longer than a question waits."""
+_NOTHING_SAID = Reason(Code.COLD_UNAVAILABLE, "the cold tier has not said yet how far it has written")
 
 
 class Retriever:
@@ -28,49 +50,76 @@ class Retriever:
     def __init__(
         self,
         generation: Generation,
+        dimension: int,
         cold: ColdReader,
         hot: HotTier,
         *,
+        ids: IdTable,
+        members: MemberStore,
         encoder: WarmingEncoder,
         trending: TrendingLists,
-        hot_problem: Callable[[], str | None],
+        feed_problem: Callable[[], Reason | None],
+        cold_refuses: Callable[[], bool] = lambda: False,
+        kept_bytes: int = _KEPT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`hot_problem` returns a sentence until the hot tier has caught up, and None from then on."""
+        """`ids` is the table of the hot tier. `feed_problem` gives None if the feed has reached the end of the topic a
+        moment ago, else the reason why the hot tier may not hold the newest records. `cold_refuses` says whether the
+        cold tier is left alone now because it failed; then no question waits for its turn there."""
         self.generation = generation
-        self._cold = cold
-        self._hot = hot
-        self._encoder = encoder
-        self._trending = trending
-        self._hot_problem = hot_problem
-        self._members = Members(cold)
-        self._tiers = TierSearch(cold, hot, MAX_IN_FLIGHT)
+        self.kept = KeptAnswers(kept_bytes)
+        self._dimension, self._cold, self._hot, self._ids = dimension, cold, hot, ids
+        self._encoder, self._clock = encoder, clock
+        self._position: Offsets | None = None
+        self._hot_state = state = HotState(hot, feed_problem)
+        self._maker = maker = ColdAnswerMaker(ids)
+        self._hot_batches = batches = HotBatches(hot, clock)
+        self._cold_searches = searches = ColdSearches(cold, self.kept, maker, state, refuses=cold_refuses, clock=clock)
+        self._ahead = MadeAhead(searches)
+        self._members = members
+        members.watch(self._ahead.member_changed)
+        self._posts = StoredPosts(hot, cold, state, clock)
+        self._columns = Columns(self._posts)
+        self._queries = Queries(Members(members, cold, clock), self._posts, encoder, dimension, clock)
+        self._nearest = NearestSearch(searches, batches, state, kept=self.kept, maker=maker, ids=ids, clock=clock)
+        self._trending = TrendingPosts(trending, cold, batches, state, maker=maker, dimension=dimension, clock=clock)
 
     def close(self) -> None:
-        self._tiers.close()
+        self._hot_batches.close()
+        self._cold_searches.close()
 
-    def forget_expired_members(self) -> None:
-        """Frees the memory of members that were cached for an outage and are too old by now."""
-        self._members.forget_expired()
+    def answer(self, question: Question) -> Answer:
+        """Raises RequestRefused, which names the field, and RetrieverUnavailable if neither tier answers."""
+        return self.answer_batch([question])[0]
 
-    def problems(self) -> list[str]:
-        """A sentence for each part that is not ready yet and without which answers are incomplete."""
-        return [problem for problem in (self._encoder.problem, self._hot_problem()) if problem is not None]
+    def answer_batch(self, questions: Sequence[Question]) -> list[Answer]:
+        """In the order of the questions, of which there are at most 64. The hot tier is searched once for all of them.
+        If one of them is refused, all are."""
+        now_s = self._clock()
+        inquiries = [self._inquiry(question, now_s) for question in questions]
+        self._queries.make(inquiries)
+        self._nearest.search(inquiries)
+        return [self._finish(inquiry) for inquiry in inquiries]
 
-    def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
-        """Raises RetrieverUnavailable if neither tier answers."""
-        answer = AnswerBuilder(self.generation)
-        query = self._query(request, answer)
-        problem = self._hot_problem()
-        if problem is not None:
-            answer.missing("hot_incomplete", problem)
-        return answer.finish(NO_CANDIDATES if query is None else self._candidates(query, request.k, answer))
+    def vectors(self, ids: Sequence[PostId], timeout_s: float = DEFAULT_TIMEOUT_S) -> PostVectors:
+        """Raises RetrieverUnavailable if a post that the hot tier does not hold cannot be looked up in time."""
+        found = self._posts.find(ids, deadline_s(self._clock(), timeout_s), with_vectors=True)
+        if found.problems:
+            raise RetrieverUnavailable(f"{found.problems[0].detail}; try again", code=found.problems[0].code)
+        vectors_CD = np.zeros((len(ids), self._dimension), np.float32)
+        revisions = [Revision(0)] * len(ids)
+        for row, post in enumerate(found.posts):
+            if post is not None and post.vector is not None:
+                vectors_CD[row], revisions[row] = post.vector, post.revision
+        return PostVectors(self.generation, list(ids), revisions, vectors_CD)
 
     def post(self, post_id: PostId) -> PostResponse:
         """One post as each tier holds it. Raises RetrieverUnavailable."""
         try:
-            cold, hot = self._cold.posts([post_id])[0], self._hot.posts([post_id])[0]
+            cold = self._cold.posts([post_id], timeout_s=_LOOK_S)[0]
+            hot = self._hot.posts([post_id])[0]
         except IndexerError as error:
-            raise RetrieverUnavailable(str(error)) from error
+            raise RetrieverUnavailable("a tier cannot answer now; try again") from error
         return PostResponse(post_id=post_id, generation=self.generation, cold=_tier_post(cold), hot=_tier_post(hot))
 
     def hot_posts(self) -> Iterator[HotPost]:
@@ -86,20 +135,48 @@ class Retriever:
     def hot_count(self) -> int:
         return self._hot.count()
 
-    def _query(self, request: RetrieveRequest, answer: AnswerBuilder) -> Query | None:
-        """None if no candidates may be given."""
-        if request.text is not None:
-            return text_query(request, request.text, self._encoder, answer)
-        return member_query(request, MemberId(request.member_id or ""), self._members, answer)
+    def kept_counts(self) -> KeptCounts:
+        return self.kept.counts()
 
-    def _candidates(self, query: Query, k: int, answer: AnswerBuilder) -> Merged:
-        if query.vector_D is not None:
-            return self._tiers.nearest(query.vector_D, query, k, answer)
-        answer.note("trending")
-        trending = self._trending.ranked()
-        if not trending:
-            answer.note("nothing_trending")
-        return self._tiers.trending(trending, query, k, answer)
+    def problems(self) -> list[str]:
+        """A sentence for each part without which answers are incomplete. Does not block: the cold tier's position is
+        the one that `tidy` read last. Positions only grow, so an older one never makes an answer seem whole."""
+        floor, feed_problem = self._hot_state.floor(), self._hot_state.feed_problem()
+        position = self._position
+        if position is None and not wholeness.holds_everything(floor):
+            found = [_NOTHING_SAID] if feed_problem is None else [feed_problem]
+        else:
+            found = wholeness.reasons(floor, position or {}, feed_problem)
+        if (members_problem := self._members.problem()) is not None:
+            found.append(members_problem)
+        sentences = [self._encoder.problem, *(reason.detail for reason in found)]
+        return list(dict.fromkeys(sentence for sentence in sentences if sentence is not None))
+
+    def tidy(self) -> None:
+        """Call it about each second, from one thread. Reads how far the cold tier has written, and frees the memory of
+        kept answers that no question can use any more."""
+        with suppress(IndexerError):
+            # If it fails, the older position stays.
+            self._position = self._cold.position(timeout_s=_LOOK_S)
+        if floor := self._hot_state.floor():
+            self.kept.forget_outdated(floor)
+        self._maker.release_dropped()
+        self.kept.weigh_ids(len(self._ids) - self._hot.count())
+
+    def _inquiry(self, question: Question, now_s: float) -> Inquiry:
+        if question.generation not in (None, self.generation):
+            raise RequestRefused(f"generation: {question.generation} is not served here; {self.generation} is")
+        return Inquiry(question, deadline_s(now_s, question.timeout_s), AnswerBuilder(self.generation))
+
+    def _finish(self, inquiry: Inquiry) -> Answer:
+        query = inquiry.query
+        if query is not None and query.vector_D is None:
+            self._trending.search(inquiry, query)
+        elif query is not None:
+            self._ahead.remember(inquiry.question)
+        candidates = inquiry.candidates or Candidates()
+        self._columns.add(inquiry, candidates)
+        return inquiry.builder.finish(candidates)
 
 
 def _tier_post(post: StoredPost | None) -> TierPost:

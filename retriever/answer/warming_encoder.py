@@ -53,18 +53,22 @@ class WarmingEncoder:
             return None
         return self._failure or _WARMING
 
-    def encode_text(self, text: str) -> Vector:
-        """Raises RequestRefused if the text cannot be encoded, RetrieverUnavailable while there is no model."""
+    def encode_text(self, text: str, timeout_s: float) -> Vector:
+        """Raises RequestRefused if the text cannot be encoded, RetrieverUnavailable while there is no model or if other
+        texts keep it busy for `timeout_s`."""
         encoder = self._encoder
         if encoder is None:
             raise RetrieverUnavailable(self.problem or _WARMING)
+        if not self._lock.acquire(timeout=max(timeout_s, 0.0)):
+            raise RetrieverUnavailable("the model is busy with other texts; try again")
         try:
-            with self._lock:
-                return encoder.encode_text(text)
+            return encoder.encode_text(text)
         except BadText as error:
             raise RequestRefused(f"text: {error}") from error
         except EncodingFailed as error:
             raise RetrieverUnavailable(str(error)) from error
+        finally:
+            self._lock.release()
 
     def _run(self) -> None:
         try:

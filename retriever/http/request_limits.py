@@ -4,14 +4,16 @@ ASGI middleware. It runs in the event loop only, so counting needs no lock.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from schemas.api import Failure
+from retriever.http.problems import problem
+from retriever.service.problems import Trouble
+from schemas.api import ProblemCode
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """The largest useful request excludes 10,000 posts and 10,000 authors. With ids of 256 bytes that is 5 MB."""
@@ -23,14 +25,10 @@ OPERATIONS_IN_FLIGHT: Final = 4
 """Operations wait up to seconds for the broker and for other processes, so they do not share the places of
 questions."""
 
-_RETRY: Final = {"Retry-After": "1"}
-"""One second is the smallest value of this header. A place becomes free in a few hundredths of a second."""
-_QUESTIONS: Final = ("/v1/retrieve", "/v1/posts/")
-"""Requests that ask the tiers. All others under /v1/ are operations."""
-
-
-def refusal(status: int, sentence: str, headers: Mapping[str, str]) -> JSONResponse:
-    return JSONResponse(Failure(detail=sentence).model_dump(), status, headers)
+_RETRY_AFTER_S: Final = 1.0
+"""Nobody knows how long an operation or a slow client takes."""
+_QUESTIONS: Final = ("/v1/retrieve", "/v1/similar", "/v1/vectors", "/v1/posts/")
+"""These wait for their turn in the queue that they share with gRPC. All others under /v1/ are operations."""
 
 
 class BodyLimit:
@@ -61,7 +59,7 @@ class BodyLimit:
         finally:
             self._held_bytes -= len(body)
 
-    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> JSONResponse | None:
+    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> Response | None:
         """Fills `body`. Returns a refusal if it is too large or too slow, else None. If the client is gone, the body is
         incomplete, and the app refuses it."""
         declared = Headers(scope=scope).get("content-length", "")
@@ -78,48 +76,47 @@ class BodyLimit:
                     if len(body) > self._max_bytes:
                         return self._too_large()
                     if self._held_bytes > MAX_BODIES_BYTES:
-                        return _hang_up(429, "too many large requests arrive at the same time; try again later")
+                        return _hang_up(ProblemCode.BUSY, "too many large requests arrive at the same time; try again")
                     more = message.get("more_body", False)
         except TimeoutError:
-            return _hang_up(408, f"the request did not arrive within {BODY_S:g} s")
+            return _hang_up(ProblemCode.TOO_SLOW, f"the request did not arrive within {BODY_S:g} s")
         return None
 
-    def _too_large(self) -> JSONResponse:
-        return _hang_up(413, f"the request is larger than {self._max_bytes:,} bytes; send fewer ids or a shorter text")
+    def _too_large(self) -> Response:
+        sentence = f"the request is larger than {self._max_bytes:,} bytes; send fewer ids or a shorter text"
+        return _hang_up(ProblemCode.TOO_LARGE, sentence)
 
 
-class InFlight:
-    """Lets in as many requests as can be answered soon, and refuses all others at once: waiting requests would only
-    slow down the running ones. Runs after BodyLimit, so that a client that sends slowly takes no place."""
+class OperationLimit:
+    """Lets in as many operations as have threads, and refuses all others at once. Runs after BodyLimit, so that a
+    client that sends slowly takes no place."""
 
-    def __init__(self, app: ASGIApp, questions: int, count_refused: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, count_refused: Callable[[], None]) -> None:
         self._app = app
-        self._free = {"questions": questions, "operations": OPERATIONS_IN_FLIGHT}
+        self._free = OPERATIONS_IN_FLIGHT
         self._count_refused = count_refused
-        self._busy = refusal(429, "the retriever already answers as many requests as it can; try again", _RETRY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = _kind(scope)
-        if kind is None:
+        if not _is_operation(scope):
             await self._app(scope, receive, send)
-        elif self._free[kind] == 0:
+        elif self._free == 0:
             self._count_refused()
-            await self._busy(scope, receive, send)
+            sentence = "the retriever already answers as many operations as it can; try again"
+            await problem(Trouble(ProblemCode.BUSY, sentence, _RETRY_AFTER_S))(scope, receive, send)
         else:
-            self._free[kind] -= 1
+            self._free -= 1
             try:
                 await self._app(scope, receive, send)
             finally:
-                self._free[kind] += 1
+                self._free += 1
 
 
-def _kind(scope: Scope) -> str | None:
-    """None for requests that are answered without a thread: health, metrics, the OpenAPI description."""
-    if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-        return None
-    return "questions" if scope["path"].startswith(_QUESTIONS) else "operations"
+def _is_operation(scope: Scope) -> bool:
+    """Health, metrics and the OpenAPI description are answered without a thread."""
+    return scope["type"] == "http" and scope["path"].startswith("/v1/") and not scope["path"].startswith(_QUESTIONS)
 
 
-def _hang_up(status: int, sentence: str) -> JSONResponse:
+def _hang_up(code: ProblemCode, sentence: str) -> Response:
     """Closes the connection, because the rest of the body stays unread in it."""
-    return refusal(status, sentence, {"Connection": "close", **(_RETRY if status == 429 else {})})
+    retry_after_s = _RETRY_AFTER_S if code is ProblemCode.BUSY else None
+    return problem(Trouble(code, sentence, retry_after_s), {"Connection": "close"})

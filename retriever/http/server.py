@@ -1,4 +1,4 @@
-"""Serves the app. Binds the socket first, so that a port that the system has chosen is known before it is announced.
+"""The HTTP server. Binds the socket first, so that a port that the system has chosen is known before it is announced.
 
 Also bounds what the app cannot see: connections, TLS handshakes, slow headers and clients that do not read.
 """
@@ -8,20 +8,16 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from asyncio.sslproto import SSLProtocol
 from contextlib import nullcontext
-from threading import Event, Thread
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
-import structlog
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retriever.errors import CannotListen
-
-log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 10
 """Running requests may take this long after a stop."""
@@ -75,81 +71,59 @@ class _HeaderDeadline(H11Protocol):
             self._deadline = None
 
 
-class _TlsHandshake(asyncio.Protocol):
-    """A connection during its TLS handshake. Then it is handed over to HTTP.
+class _Tls(SSLProtocol):
+    """A connection that speaks TLS. After the handshake HTTP takes over.
 
     asyncio's own TLS servers wait 60 s for a handshake, and uvicorn learns of a connection only after it. So a client
     that opens many connections and sends nothing would use up all file descriptors of the process.
     """
 
-    def __init__(self, context: ssl.SSLContext, under_way: set["_TlsHandshake"], http: _HeaderDeadline) -> None:
-        self._context = context
-        self._under_way = under_way
+    def __init__(self, context: ssl.SSLContext, handshakes: set[asyncio.Future[None]], http: _HeaderDeadline) -> None:
+        """`handshakes`: those that are under way."""
+        self._handshakes = handshakes
+        self._handshake: asyncio.Future[None] = http.loop.create_future()
         self._http = http
-        self._early_data: list[bytes] = []
-        self._task: asyncio.Task[None] | None = None
+        super().__init__(
+            http.loop,
+            http,
+            context,
+            self._handshake,
+            server_side=True,
+            ssl_handshake_timeout=HEAD_S,  # type: ignore[arg-type]  # a float will do
+            ssl_shutdown_timeout=UNREAD_S,
+        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self._under_way) + len(self._http.connections) >= _max_connections():
+        if len(self._handshakes) + len(self._http.connections) >= _max_connections():
             transport.abort()
             return
-        self._under_way.add(self)
-        transport.pause_reading()  # until `start_tls` reads
-        self._task = self._http.loop.create_task(self._start_tls(transport))
+        self._handshakes.add(self._handshake)
+        self._handshake.add_done_callback(self._ended)
+        super().connection_made(transport)
 
-    def data_received(self, data: bytes) -> None:
-        """Keeps a request that arrives together with the end of the handshake."""
-        self._early_data.append(data)
-
-    async def _start_tls(self, transport: asyncio.Transport) -> None:
-        try:
-            async with asyncio.timeout(HEAD_S):
-                secured = await self._http.loop.start_tls(
-                    transport, self, self._context, server_side=True, ssl_shutdown_timeout=UNREAD_S
-                )
-        except Exception as error:
-            # A timeout, a network error or a TLS error: there is no client to send an answer to.
-            transport.abort()
-            if not isinstance(error, OSError):
-                log.warning("a TLS handshake failed in an unusual way", exc_info=error)
-            return
-        finally:
-            self._under_way.discard(self)
-        if secured is not None and not secured.is_closing():
-            self._hand_over(secured)
-
-    def _hand_over(self, secured: asyncio.Transport) -> None:
-        secured.set_protocol(self._http)
-        self._http.connection_made(secured)
-        for data in self._early_data:
-            self._http.data_received(data)
+    def _ended(self, handshake: asyncio.Future[None]) -> None:
+        self._handshakes.discard(handshake)
+        if not handshake.cancelled():
+            # A timeout, a network error or a TLS error: there is no client to send an answer to. asyncio would log an
+            # error that nobody looks at.
+            handshake.exception()
 
 
 def _tls_protocol(context: ssl.SSLContext) -> type[asyncio.Protocol]:
     """The class of which uvicorn makes an instance for each new connection."""
-    under_way: set[_TlsHandshake] = set()
+    handshakes: set[asyncio.Future[None]] = set()
 
-    class Secured(_TlsHandshake):
+    class Secured(_Tls):
         def __init__(self, **http: Any) -> None:
-            super().__init__(context, under_way, _HeaderDeadline(**http))
+            super().__init__(context, handshakes, _HeaderDeadline(**http))
 
-    return Secured
+    return cast(type[asyncio.Protocol], Secured)
 
 
-def serve(  # noqa: PLR0917
-    app: FastAPI,
-    host: str,
-    port: int,
-    on_listening: Callable[[str], None],
-    stop: Event,
-    tls: ssl.SSLContext | None = None,
-) -> None:
-    """Returns when `stop` is set and all running requests are answered. Port 0 takes a free port. `on_listening` gets
-    the URL. Raises CannotListen.
-    """
-    listening = _listen(host, port)
+def make_server(app: FastAPI, tls: ssl.SSLContext | None) -> uvicorn.Server:
+    """Call its `serve` with the socket. It ends when its `should_exit` is set and all running requests are answered."""
     # No access log: a request may carry a key, and its lines would be most of the log.
-    server = _Server(
+    return _Server(
         uvicorn.Config(
             app,
             http=_HeaderDeadline if tls is None else _tls_protocol(tls),
@@ -160,14 +134,6 @@ def serve(  # noqa: PLR0917
             timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
-    Thread(target=_stop_when_set, args=(server, stop), name="stop-server", daemon=True).start()
-    on_listening(_url(listening, "http" if tls is None else "https"))
-    server.run(sockets=[listening])
-
-
-def _stop_when_set(server: uvicorn.Server, stop: Event) -> None:
-    stop.wait()
-    server.should_exit = True
 
 
 def _max_connections() -> int:
@@ -176,7 +142,8 @@ def _max_connections() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Port 0 takes a free port. Raises CannotListen."""
     try:
         (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         listening = socket.create_server(address[:2], family=family, backlog=2048)
@@ -191,6 +158,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _url(listening: socket.socket, scheme: str) -> str:
+def url_of(listening: socket.socket, scheme: str) -> str:
     host, port = listening.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

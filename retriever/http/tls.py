@@ -1,14 +1,18 @@
 """TLS contexts: of the retriever as a server, and of its clients. Imports little, because the commands import it."""
 
 import re
+import socket
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-from retriever.errors import BadCertificate
+from retriever.errors import BadCertificate, RetrieverUnavailable
 from retriever.settings import ServeSettings
 
 _PEM: Final = rb"(?s)-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----"
+
+_CONNECT_S: Final = 3.0
 
 
 def server_context(settings: ServeSettings) -> ssl.SSLContext | None:
@@ -55,6 +59,23 @@ def trusting_only(certificate: Path) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError) as error:
         raise _no_pem("certificate_file", certificate, error) from None
     return context
+
+
+def name_in_certificate(url: str, certificate: Path) -> str:
+    """A host name or address for which the certificate of the retriever at this URL is valid, if it is the one in the
+    file. Raises RetrieverUnavailable, BadCertificate."""
+    parts = urlsplit(url)
+    context = trusting_only(certificate)
+    try:
+        with (
+            socket.create_connection((parts.hostname, parts.port), _CONNECT_S) as connection,
+            context.wrap_socket(connection, server_hostname=parts.hostname) as secured,
+        ):
+            content: dict[str, Any] = secured.getpeercert() or {}
+    except OSError as error:
+        raise RetrieverUnavailable(f"the retriever at {url} cannot be asked for its certificate: {error}") from error
+    names = (name for kind, name in content.get("subjectAltName", ()) if kind in ("DNS", "IP Address"))
+    return str(next(names, parts.hostname)).replace("*", "any")
 
 
 def _read(field: str, path: Path) -> bytes:

@@ -218,7 +218,14 @@ def _embedding(context: Context, vector: bytes) -> Embedding:
             vector,
         )
     return MemberEmbedding(
-        context.member_id, context.revision, context.deleted, context.acted, context.hidden, context.language, vector
+        context.member_id,
+        context.revision,
+        context.deleted,
+        context.acted,
+        context.hidden,
+        context.language,
+        vector,
+        context.seen,
     )
 
 

@@ -4,7 +4,7 @@ Owns the consumer, the retries and the order of effects. What a record does to t
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from threading import Event
 from typing import Final
 
@@ -27,7 +27,7 @@ from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.kafka.records import Place
-from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
+from streams.kafka.resume_points import NO_RESET, find_resume_points, from_the_start, rewinds
 from streams.kafka.sending import DeadLetterDelivery
 from streams.settings import IndexSettings, KafkaSettings
 
@@ -100,7 +100,8 @@ class IndexLoop:
             return
         if batch:
             crash_point("index.dead-lettered")
-        # 4. Only now store the offsets. A background thread of the client commits what is stored.
+        # 4. Only now store the offsets, and tell the tier its position. A background thread of the client commits what
+        # is stored.
         if not self._carried_over:
             self._store_offsets(consumer)
         if batch:
@@ -172,6 +173,15 @@ class IndexLoop:
         if changed:
             consumer.store_offsets(offsets=[self._with_num_deleted(position) for position in changed])
             self._stored.update({_place(position): position.offset for position in changed})
+            self._tell_position({_place(position): position.offset for position in changed})
+
+    def _tell_position(self, offsets: Mapping[Place, int]) -> None:
+        """Tells the tier up to which offsets of the posts' topic everything is durable in it. The special offset of a
+        group that never committed, the start of the log, counts as 0."""
+        of_posts = self._records.posts_topic
+        self._tier.reached(
+            {place.partition: Offset(max(0, offset)) for place, offset in offsets.items() if place.topic == of_posts}
+        )
 
     def _with_num_deleted(self, position: TopicPartition) -> TopicPartition:
         """This offset, together with the number of records that were deleted unread."""
@@ -197,9 +207,15 @@ class IndexLoop:
         self._forget_stored(partitions)
         committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
         resume_points = find_resume_points(self._kafka, self._group, committed, CALL_S)
+        if any(resume.committed for resume in resume_points.values()) and self._tier_is_empty():
+            log.error(
+                "the cold tier has lost everything that was indexed; all records are read again", group=self._group
+            )
+            resume_points = from_the_start(self._kafka, resume_points, CALL_S)
         consumer.incremental_assign(
             [TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()]
         )
+        self._tell_position({place: resume.read_from for place, resume in resume_points.items()})
         self._num_deleted_unread.update({place: resume.deleted for place, resume in resume_points.items()})
         if rewound := rewinds(resume_points):
             offsets = [to_commit(place, offset, self._num_deleted_unread[place]) for place, offset in rewound.items()]
@@ -208,6 +224,15 @@ class IndexLoop:
                     raise translate(result.error)
         self._owned.update(map(_place, partitions))
         self._heartbeat.owns(self._owned)
+
+    def _tier_is_empty(self) -> bool:
+        """If it is, the records that the group has committed are lost: somebody removed its folder or its collections.
+        A tier that cannot tell now counts as one that holds something."""
+        try:
+            return self._tier.is_empty()
+        except TierUnavailable as error:
+            log.warning("the cold tier cannot say whether it holds anything", error=str(error))
+            return False
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Commits before the partitions go, so that their next owner does not repeat what is done."""

@@ -39,8 +39,9 @@ _Entry = tuple[int, IndexRecord]
 class IndexRecords:
     def __init__(self, tier: ColdTier, generation: Generation) -> None:
         self._tier = tier
+        self.posts_topic = topics.post_embeddings(generation)
         self._kinds: dict[str, Kind] = {
-            topics.post_embeddings(generation): "post",
+            self.posts_topic: "post",
             topics.member_embeddings(generation): "member",
         }
 

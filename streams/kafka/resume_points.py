@@ -35,7 +35,8 @@ class ResumePoint(NamedTuple):
 
     @property
     def rewind_to(self) -> Offset | None:
-        """The offset to go back to because the broker has lost its newest records; None if it has lost none.
+        """The offset to go back to: the broker has lost its newest records, or all are read again. None if the group
+        goes on where it was.
 
         Commit it before anything else. New records will get the offsets of the lost ones, and a group that still had
         the old committed offset would skip them."""
@@ -45,6 +46,18 @@ class ResumePoint(NamedTuple):
 def rewinds(points: Mapping[Place, ResumePoint]) -> dict[Place, Offset]:
     """The partitions that must be rewound, with the offset to go back to."""
     return {place: point.rewind_to for place, point in points.items() if point.rewind_to is not None}
+
+
+def from_the_start(
+    kafka: KafkaSettings, points: Mapping[Place, ResumePoint], timeout_s: float
+) -> dict[Place, ResumePoint]:
+    """The same partitions, read again from the first record that the broker still has. Raises StreamsError."""
+    with closing(OffsetReader(kafka, timeout_s)) as reader:
+        log_starts = reader.starts(points)
+    return {
+        place: point if point.committed is None else point._replace(read_from=log_starts[place])
+        for place, point in points.items()
+    }
 
 
 def find_resume_points(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from schemas.topics import TopicSpec
@@ -74,6 +74,15 @@ def ensure_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], timeout_s: f
         _update(client, {name: config for name, config in configs.items() if name in existing})
         _wait_for_leaders(client, configs, deadline)
         _check_partitions(kafka, _count_partitions(client, configs, _CALL_TIMEOUT_S))
+
+
+def topic_id(kafka: KafkaSettings, name: str) -> str:
+    """The id that the broker gave to the topic. One of the same name that is made later has another. Raises
+    StreamsError."""
+    client = admin(kafka)  # it must live until the answer is there
+    with kafka_errors():
+        described = client.describe_topics(TopicCollection([name]), request_timeout=_CALL_TIMEOUT_S)
+        return str(described[name].result().topic_id)
 
 
 def _count_partitions(client: AdminClient, names: Iterable[str], timeout_s: float) -> dict[str, int]:

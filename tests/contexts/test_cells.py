@@ -44,7 +44,7 @@ from tests.kit.data.rows import (
     us,
 )
 
-TIGHT = ContextRules(history_entries=5, acted_ids=3, hidden_ids=3, waiting_actions=3, recipients=3)
+TIGHT = ContextRules(history_entries=5, acted_ids=3, hidden_ids=3, seen=3, waiting_actions=3, recipients=3)
 
 post_steps = st.one_of(
     st.builds(post_created, st.integers(0, 9)),
@@ -52,7 +52,7 @@ post_steps = st.one_of(
     st.builds(post_deleted, st.integers(0, 9)),
     st.builds(
         post_activity,
-        st.sampled_from(["like", "view", "hide", "erase"]),
+        st.sampled_from(["like", "view", "hide", "impression", "erase"]),
         st.integers(0, 9),
         st.sampled_from(["m1", "m2", "Ünï"]),
     ),
@@ -62,7 +62,7 @@ member_steps = st.one_of(
     st.builds(member_deleted, st.integers(0, 5)),
     st.builds(
         member_action,
-        st.sampled_from(["like", "share", "wrote", "hide", "forget", "waits"]),
+        st.sampled_from(["like", "share", "wrote", "hide", "impression", "forget", "waits"]),
         st.sampled_from([f"p{n}" for n in range(12)]),
         st.integers(0, 30),
     ),

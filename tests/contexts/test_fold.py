@@ -106,7 +106,7 @@ ACTIVITY = st.lists(
         Activity,
         member_id=st.sampled_from(["m0", "m1"]),
         post_id=st.sampled_from(["p0", "p1", "p2"]),
-        action=st.sampled_from([*HISTORY_ACTIONS, "view", "hide"]),
+        action=st.sampled_from([*HISTORY_ACTIONS, "view", "hide", "impression"]),
         at=st.integers(6, 800).map(moment),
     ),
     max_size=8,

@@ -113,6 +113,37 @@ def test_a_member_keeps_the_last_ids_acted_on_and_hidden() -> None:
     assert context.hidden == [f"p{n}" for n in range(297, 300)]
 
 
+def test_the_posts_seen_last_are_published_together_at_the_end_of_a_window() -> None:
+    rules = ContextRules(seen=3, history_window_s=10)
+    row = member_after(member_action("like", "p1", 4), rules=rules)
+    row, before = publish_member(row, us(90), rules)
+    for n in range(300):
+        change = member_step(row, member_action("impression", f"p{n}", 20 + n), now_s=100, rules=rules)
+        assert not change.publish
+        row = change.row
+    assert row.state.publish_due_us == us(110)
+    row, context = publish_member(row, us(110), rules)
+    assert context.seen == [f"p{n}" for n in range(297, 300)]
+    assert row.state.publish_due_us is None
+    # The prompt is made of all the other fields but the lists of ids, so the vector stays the same.
+    assert (context.as_of_us, context.history) == (before.as_of_us, before.history)
+
+
+def test_a_like_is_not_delayed_by_what_the_member_was_shown() -> None:
+    rules = ContextRules(seen=3, history_window_s=10)
+    row = member_after(member_action("impression", "p1", 1), rules=rules)
+    row, _ = publish_member(row, us(110), rules)
+    assert member_step(row, member_action("like", "p1", 111), now_s=111, rules=rules).publish
+
+
+def test_the_same_impression_again_changes_nothing() -> None:
+    rules = ContextRules(seen=3)
+    row = member_after(member_action("impression", "p1", 1), rules=rules)
+    change = member_step(row, member_action("impression", "p1", 2), rules=rules)
+    assert change.row is row
+    assert change.skipped_because == "repeated-action"
+
+
 def test_a_deleted_post_leaves_the_history() -> None:
     row = member_after(member_action("like", "p1", 1), member_action("like", "p2", 2), member_action("share", "p1", 3))
     change = member_step(row, member_action("forget", "p1", 9))
@@ -159,6 +190,8 @@ def test_a_deleted_member_leaves_only_a_tombstone() -> None:
         member_action("like", "p1", 2),
         member_action("hide", "p2", 3),
         member_action("waits", "p3", 4),
+        member_action("impression", "p4", 4),
+        rules=ContextRules(seen=3),
     )
     row, _ = publish_member(row, us(100), RULES)
     change = member_step(row, member_deleted(9))

@@ -131,6 +131,13 @@ def test_a_hide_goes_to_the_member_also_when_the_post_is_unknown() -> None:
         assert change.hops == (Hop("m", MemberAction(PostId("p"), "hide", us(3))),)
 
 
+def test_an_impression_goes_to_the_member_where_the_rules_keep_seen_posts() -> None:
+    for row in (POST, post_after(post_created(0)), post_after(post_deleted(0))):
+        change = post_step(row, post_activity("impression", 3), rules=ContextRules(seen=5))
+        assert change.hops == (Hop("m", MemberAction(PostId("p"), "impression", us(3))),)
+        assert post_step(row, post_activity("impression", 3)).hops == ()
+
+
 def test_activity_for_a_deleted_post_is_counted_and_makes_no_history() -> None:
     change = post_step(post_after(post_created(0), post_deleted(2)), post_activity("like"))
     assert (change.row.state.counts, change.hops, change.publish) == ({"like": 1}, (), False)

@@ -20,7 +20,9 @@ from retriever.client import RetrieverClient
 from tests.kit.commands import QuickPipeline
 
 SIZE = WorldSize(posts=1_200, members=100, activity=6_000)
-ENVIRONMENT = {"NEARLINE_TRENDING__INTERVAL_S": "0.5"}
+HOT_POSTS = 600
+"""Fewer than there are posts, so that answers come from both tiers."""
+ENVIRONMENT = {"NEARLINE_TRENDING__INTERVAL_S": "0.5", "NEARLINE_HOT__CAPACITY": str(HOT_POSTS)}
 
 
 class Running(NamedTuple):

@@ -32,15 +32,14 @@ def test_a_fresh_post_is_searchable_within_seconds(
     until(lambda: client.retrieve(request).post_ids == [post_id], f"{post_id} to be searchable", SEARCHABLE_S)
 
 
-def test_a_post_from_before_the_window_is_in_the_cold_tier_alone(
-    pipeline: Pipeline, unique: Callable[[str], str]
-) -> None:
+def test_an_old_post_that_comes_in_now_is_in_both_tiers(pipeline: Pipeline, unique: Callable[[str], str]) -> None:
+    """What counts for the hot tier is when a post changed."""
     post_id = unique("old")
     pipeline.ingest([post_created(post_id, "an old story", at=ago(days=30))])
     pipeline.wait()
     answer = pipeline.ask("get", "post", post_id)
     assert answer["cold"]["present"] is True
-    assert answer["hot"]["present"] is False
+    assert answer["hot"]["present"] is True
 
 
 def test_status_says_everything(running: Running) -> None:
@@ -116,7 +115,7 @@ def _seen(pipeline: Pipeline, member_id: str) -> object:
     with pipeline.client() as client:
         tiers = client.status().tiers
         answer = client.retrieve(RetrieveRequest(member_id=member_id))
-    return tiers.cold, answer.post_ids, answer.scores, set(answer.reasons)
+    return tiers.cold, answer.post_ids, answer.scores, {reason.code for reason in answer.reasons}
 
 
 def _json(event: object) -> str:

@@ -1,5 +1,5 @@
-"""Changes inputs as JSON or msgpack. Bytes that are changed at random are hardly ever valid, and would only test that
-the parsers refuse them."""
+"""Changes inputs as JSON, msgpack or protobuf. Bytes that are changed at random are hardly ever valid, and would only
+test that the parsers refuse them."""
 
 import json
 import random
@@ -8,11 +8,15 @@ from typing import Any, Final
 
 import atheris
 import msgspec
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
 
-from tests.fuzz.parts import NAMES, WORDS, seeds
+from retriever import nearline_pb2 as pb
+from tests.fuzz.parts import GRPC_CALLS, NAMES, WORDS, seeds
 
 JSON: Final = frozenset(("events", "contexts", "retrieve"))
 MSGPACK: Final = frozenset(("hops", "embeddings", "wires"))
+PROTOBUF: Final = "grpc"
 _AS_BYTES: Final = 0.2
 """This share of inputs is changed as bytes all the same."""
 _OTHER_KIND: Final = 0.2
@@ -29,6 +33,8 @@ def mutator_for(target: str) -> Mutator | None:
     """None: libFuzzer's own."""
     if target in JSON:
         return _Mutator(target, json.loads, _to_json)
+    if target == PROTOBUF:
+        return _Mutator(target, _of_grpc, _to_grpc)
     return _Mutator(target, msgspec.msgpack.decode, msgspec.msgpack.encode) if target in MSGPACK else None
 
 
@@ -103,3 +109,19 @@ def _changed_list(value: list[Any], dice: random.Random) -> list[Any]:
 
 def _to_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _of_grpc(data: bytes) -> Any:
+    message = _request(data[0])
+    message.ParseFromString(data[1:])
+    return {"call": data[0], "message": MessageToDict(message, preserving_proto_field_name=True)}
+
+
+def _to_grpc(value: Any) -> bytes:
+    message = ParseDict(value["message"], _request(value["call"]), ignore_unknown_fields=True)
+    return bytes([value["call"]]) + bytes(message.SerializeToString())
+
+
+def _request(call: int) -> Message:
+    kind: type[Message] = getattr(pb, f"{GRPC_CALLS[call % len(GRPC_CALLS)]}Request")
+    return kind()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from google.protobuf.message import Message
 from tokenizers import Tokenizer
 
 from encoders.package.manifest import (
@@ -24,11 +25,12 @@ from encoders.package.manifest import (
 from encoders.prompt.prompts import Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer
 from indexer.cold import socket_messages as messages
-from indexer.tiers import NO_FILTERS, Hits
+from indexer.tiers import ColdHits, ColdQuery
+from retriever import nearline_pb2 as pb
 from schemas.contexts import HistoryEntry, MemberContext, PostContext, encode_context
 from schemas.embeddings import MemberEmbedding, PostEmbedding, encode_embedding, pack_vector
 from schemas.hops import MemberAction, PostActivity, encode_hop
-from schemas.ids import MemberId, Micros, PostId, Revision
+from schemas.ids import MemberId, Micros, Offset, Partition, PostId, Revision
 from schemas.trending import TrendingEntry, TrendingList, encode_trending
 
 _DEMO: Final = Path(__file__).parents[2] / "nearline" / "demo" / "package" / "tokenizer.json"
@@ -60,9 +62,18 @@ def fuzzed_prompts() -> Prompts:
         return Prompts(manifest, SafeTokenizer(file, special))
 
 
+GRPC_CALLS: Final = ("Retrieve", "RetrieveBatch", "Similar", "Vectors")
+
+
+def grpc_input(call: str, message: Message) -> bytes:
+    """The first byte says which call the rest goes to."""
+    return bytes([GRPC_CALLS.index(call)]) + bytes(message.SerializeToString())
+
+
 _TIME: Final = "2026-01-05T10:00:00Z"
 _POST: Final = {"post_id": "p", "author_id": "m", "text": "text", "language": "en", "created_at": _TIME}
 _VECTOR: Final = pack_vector(np.eye(8, dtype=np.float32)[0])
+_HITS: Final = ColdHits([PostId("p")], np.ones(1, np.float32), np.ones(1, np.int64), {Partition(0): Offset(5)})
 _ENTRY: Final = HistoryEntry(PostId("p"), "like", Micros(5), "text")
 
 
@@ -98,13 +109,14 @@ def seeds(target: str) -> list[bytes]:
             encode_embedding(MemberEmbedding(MemberId("m"), Revision(1), False, [PostId("p")], [], None, _VECTOR)),
         ],
         "wires": [
-            messages.encode_request(messages.search_request(np.eye(8, dtype=np.float32)[0], 5, NO_FILTERS)),
-            messages.encode_request(messages.Posts([PostId("p")], True)),
-            messages.encode_request(messages.Count("post")),
+            messages.encode_request(messages.search_request([ColdQuery(np.eye(8, dtype=np.float32)[0], 5)])),
+            messages.encode_request(messages.Posts(ids=[PostId("p")], with_vectors=True, timeout_s=1.5)),
+            messages.encode_request(messages.Count(kind="post")),
             messages.encode_request(messages.Scroll()),
-            messages.encode_answer(messages.pack_hits(Hits([PostId("p")], np.ones(1, np.float32), [Revision(1)]))),
+            messages.encode_request(messages.AskPosition()),
+            messages.encode_answer(messages.pack_hits(_HITS)),
             messages.encode_answer([(PostId("p"), Revision(1), False, MemberId("m"), None, Micros(5), _VECTOR), None]),
-            messages.encode_answer([(MemberId("m"), Revision(1), False, [], [], _VECTOR)]),
+            messages.encode_answer([(MemberId("m"), Revision(1), False, [], [], _VECTOR, [])]),
             messages.encode_answer(7),
         ],
         "prompts": [bytes(range(200)), b"\x01" * 100],
@@ -112,6 +124,18 @@ def seeds(target: str) -> list[bytes]:
             b'{"member_id": "m1", "k": 10, "hide_acted": true, "own_posts": false}',
             b'{"text": "words", "languages": ["en"], "created_after": "2026-01-05T10:00:00Z"}',
             b'{"text": "words", "exclude_authors": ["m"], "exclude_posts": ["p1"], "k": 2048}',
+            b'{"vector": [1.0, 0, 0, 0, 0, 0, 0, 0.5], "columns": ["author", "created_at", "revision", "language"]}',
+            b'{"post_ids": ["p1"], "only_authors": ["author"], "only_posts": ["p2"], "generation": "test-0"}',
+            b'{"text": "words", "created_before": "2026-01-05T10:00:00Z", "hide_seen": true, "timeout_ms": 200}',
+        ],
+        "grpc": [
+            grpc_input("Retrieve", pb.RetrieveRequest(member_id="m1", k=10, hide_acted=True, hide_seen=True)),
+            grpc_input("Retrieve", pb.RetrieveRequest(text="words", languages=["en"], created_after_us=5)),
+            grpc_input("Retrieve", pb.RetrieveRequest(vector=np.eye(8)[0], columns=[1, 2, 3, 4], timeout_ms=200)),
+            grpc_input("Retrieve", pb.RetrieveRequest(post_ids=["p1"], only_posts=pb.Ids(ids=["p2"]))),
+            grpc_input("RetrieveBatch", pb.RetrieveBatchRequest(queries=[pb.RetrieveRequest(text="words")] * 2)),
+            grpc_input("Similar", pb.SimilarRequest(post_ids=["p1", "p2"], k=1, generation="test-0")),
+            grpc_input("Vectors", pb.VectorsRequest(post_ids=["p1", "p3"])),
         ],
     }
     return inputs[target]
@@ -121,6 +145,8 @@ NAMES: Final = (
     *(*_POST, "type", "member_id", "action", "at", "dwell_ms", "headline", "skills", "industry", "revision"),
     *("as_of_us", "at_us", "counts", "history", "acted", "hidden", "deleted", "vector"),
     *("k", "languages", "created_after", "exclude_authors", "exclude_posts", "hide_acted", "own_posts"),
+    *("post_ids", "columns", "generation", "timeout_ms", "created_before", "only_authors", "only_posts", "hide_seen"),
+    *("queries", "created_after_us", "created_before_us", "ids"),
 )
 WORDS: Final = (
     *(f'"{name}":' for name in NAMES),

@@ -23,8 +23,9 @@ SHARES: Final = {
     "contexts": 0.15,
     "embeddings": 0.10,
     "wires": 0.15,
-    "prompts": 0.10,
-    "retrieve": 0.10,
+    "prompts": 0.07,
+    "retrieve": 0.07,
+    "grpc": 0.06,
 }
 """Each target's share of the inputs. What strangers send gets most."""
 TIMEOUT_S: Final = 5

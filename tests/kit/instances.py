@@ -178,6 +178,7 @@ def instance_without_stages(bootstrap_servers: str = NO_BROKER) -> Iterator[Inst
             ready=True,
             processes=[ProcessInfo("broker", 1, 0), ProcessInfo("serve", 2, 3)],
             started_at="2026-01-05T10:00:00Z",
+            grpc=served.grpc,
         )
         stack.enter_context(locked(data_dir))
         write_instance(data_dir, instance)

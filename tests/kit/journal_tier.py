@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from indexer.errors import TierRefused, TierUnavailable
-from indexer.tiers import Beat, IndexRecord, no_beat
+from indexer.tiers import Beat, IndexRecord, Offsets, no_beat
 from schemas.ids import Kind, Micros
 
 
@@ -17,6 +17,7 @@ class JournalTier:
         self.path = path
         self.revisions: dict[str, tuple[int, bool]] = {}
         self.received: list[str] = []
+        self.position: Offsets = {}
         self.calls = self.swept = self.flushes = 0
         self._fail_every = fail_every
         self._refused = refused
@@ -42,6 +43,13 @@ class JournalTier:
             file.flush()
             os.fsync(file.fileno())
         self._lines.clear()
+
+    def reached(self, offsets: Offsets) -> None:
+        assert self._lines == [], "everything before the position is durable"
+        self.position = {**self.position, **offsets}
+
+    def is_empty(self) -> bool:
+        return not self.revisions
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         self.swept += 1

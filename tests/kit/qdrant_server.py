@@ -127,6 +127,8 @@ class _Memory:
 
     def __init__(self) -> None:
         self._local = QdrantLocal(":memory:")
+        self._made: dict[str, Any] = {}
+        """The requests that made the collections, by name."""
         self._lock = Lock()
 
     def close(self) -> None:
@@ -147,13 +149,15 @@ class _Memory:
                 request = wire.CreateCollection.FromString(body)
                 vectors = GrpcToRest.convert_vectors_config(request.vectors_config)
                 self._local.create_collection(request.collection_name, vectors)
+                self._made[request.collection_name] = request
                 return wire.CollectionOperationResponse(result=True)
             case "Delete":
                 self._local.delete_collection(wire.DeleteCollection.FromString(body).collection_name)
                 return wire.CollectionOperationResponse(result=True)
             case "Get":
-                held = self._local.get_collection(wire.GetCollectionInfoRequest.FromString(body).collection_name)
-                return _collection(held.config.params.vectors.size)
+                name = wire.GetCollectionInfoRequest.FromString(body).collection_name
+                self._local.get_collection(name)
+                return _collection(self._made[name])
         raise AssertionError(f"{call} is not implemented")
 
     def _of_points(self, call: str, body: bytes) -> Any:
@@ -170,8 +174,9 @@ class _Memory:
                 return self._count(wire.CountPoints.FromString(body))
             case "Scroll":
                 return self._scroll(wire.ScrollPoints.FromString(body))
-            case "Query":
-                return self._query(wire.QueryPoints.FromString(body))
+            case "QueryBatch":
+                queries = wire.QueryBatchPoints.FromString(body).query_points
+                return wire.QueryBatchResponse(result=[self._query(query) for query in queries])
             case "CreateFieldIndex":
                 return _updated()
         raise AssertionError(f"{call} is not implemented")
@@ -203,7 +208,7 @@ class _Memory:
         query = GrpcToRest.convert_query(request.query)
         options = {"query_filter": _filter(request, "filter"), "limit": request.limit}
         answer = self._local.query_points(request.collection_name, query, **options, **_selectors(request))
-        return wire.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in answer.points])
+        return wire.BatchResult(result=[RestToGrpc.convert_scored_point(point) for point in answer.points])
 
 
 class _Every(grpc.GenericRpcHandler):
@@ -232,12 +237,16 @@ def _updated() -> Any:
     return wire.PointsOperationResponse(result=wire.UpdateResult(operation_id=1, status=wire.UpdateStatus.Completed))
 
 
-def _collection(dimension: int) -> Any:
-    vectors = wire.VectorsConfig(params=wire.VectorParams(size=dimension, distance=wire.Distance.Dot))
-    params = wire.CollectionParams(shard_number=1, vectors_config=vectors)
+def _collection(made: Any) -> Any:
+    """What a server tells of a collection that this request has made."""
+    params = wire.CollectionParams(
+        shard_number=made.shard_number or 1,
+        replication_factor=made.replication_factor or 1,
+        vectors_config=made.vectors_config,
+    )
     config = wire.CollectionConfig(
         params=params,
-        hnsw_config=wire.HnswConfigDiff(m=0, ef_construct=100, full_scan_threshold=10_000),
+        hnsw_config=wire.HnswConfigDiff(m=made.hnsw_config.m, ef_construct=100, full_scan_threshold=10_000),
         optimizer_config=wire.OptimizersConfigDiff(
             deleted_threshold=0.2, vacuum_min_vector_number=1000, default_segment_number=0, flush_interval_sec=5
         ),

@@ -37,7 +37,10 @@ class Gate:
 
 def ask(served: Served, path: str = "/v1/retrieve") -> httpx.Response:
     with httpx.Client(base_url=served.url, trust_env=False, timeout=30) as http:
-        return http.post(path, json={"member_id": "m"}) if path == "/v1/retrieve" else http.get(path)
+        # So long that no question is late by itself, however slow the machine is.
+        return (
+            http.post(path, json={"member_id": "m", "timeout_ms": 30_000}) if path == "/v1/retrieve" else http.get(path)
+        )
 
 
 class Talk:

@@ -1,41 +1,46 @@
 """A retriever over plain tiers that can be made to fail, posts with a known score, and members that ask."""
 
-from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any, Final, Never, Self
 
 import numpy as np
 
 from encoders.errors import BadText
-from indexer.brute_force import BruteColdTier, BruteHotTier
+from indexer.brute_force import BruteColdTier
 from indexer.errors import TierUnavailable
+from indexer.hot.tier import MatrixHotTier
+from indexer.id_table import IdTable
 from indexer.settings import HotSettings
-from indexer.tiers import IndexRecord
+from indexer.tiers import Filters, HotRecord, IndexRecord
+from retriever.answer.question import TIERS, Answer, Question
 from retriever.answer.retriever import Retriever
 from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.feed.hot_feed import HotFeed
+from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
-from retriever.http.app import create_app
-from retriever.http.server import serve
-from retriever.http.tls import server_context
+from retriever.reasons import Reason
+from retriever.serving import Addresses, serve
 from retriever.settings import ServeSettings
 from schemas.api import (
     ColdStatus,
     FreshnessStatus,
     HotStatus,
-    RetrieveRequest,
-    RetrieveResponse,
     StatusResponse,
     TiersStatus,
 )
 from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector
 from schemas.ids import Micros, Offset, Partition, PostId
 from schemas.trending import TrendingEntry, TrendingList
+from tests.kit.brute_hot_tier import BruteHotTier
 from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW, member_embedding, post_embedding
 from tests.kit.waiting import until
 
 NOW_S: Final = NOW // 1_000_000
 WINDOW_S: Final = 48 * 3600.0
+LONG_S: Final = 30.0
+"""A deadline that no test reaches."""
+PARTITION: Final = Partition(0)
+FAR: Final = Offset(1_000_000)
 QUERY: Final = np.eye(DIMENSION, dtype=np.float32)[0]
 
 
@@ -55,6 +60,14 @@ def scored_post(post_id: str, score: float = 0.5, *, age_s: float = 60.0, **fiel
 def asking_member(member_id: str, **fields: Any) -> MemberEmbedding:
     """A member whose vector is QUERY."""
     return member_embedding(member_id, vector=QUERY, **fields)
+
+
+def tiers_of(answer: Answer) -> list[str]:
+    return [TIERS[tier] for tier in answer.tiers_C.tolist()]
+
+
+def codes_of(answer: Answer) -> list[str]:
+    return [str(reason.code) for reason in answer.reasons]
 
 
 class FallibleTier:
@@ -81,31 +94,42 @@ class QueryModel:
         return QUERY
 
 
-def new_hot_tier(clock: Callable[[], float]) -> BruteHotTier:
-    """`clock` gives seconds since 1970."""
-    return BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S), clock=lambda: Micros(int(clock() * 1e6)))
-
-
 class RetrieverSetup:
-    """A retriever (`under_test`) over plain tiers, whose parts a test may change."""
+    """A retriever (`under_test`) over plain tiers, whose parts a test may change. The log has one partition. The cold
+    tier says that it has written all of it, and the hot tier holds it from offset 1 on, so answers are whole."""
 
-    def __init__(self, *, warm: bool = True) -> None:
+    def __init__(self, *, warm: bool = True, real_hot_tier: bool = False, **settings: Any) -> None:
+        self.ids = IdTable()
         self.cold = FallibleTier(BruteColdTier(DIMENSION))
-        self.hot = FallibleTier(new_hot_tier(lambda: NOW_S))
+        hot_settings = HotSettings(window_s=WINDOW_S, device="cpu")
+        new_hot_tier = MatrixHotTier if real_hot_tier else BruteHotTier
+        self.hot = FallibleTier(new_hot_tier(DIMENSION, hot_settings, self.ids))
+        self.hot.tier.begin({PARTITION: Offset(1)})
+        self.cold.tier.reached({PARTITION: FAR})
         self.trending = TrendingLists()
-        self.hot_problem: str | None = None
+        self.feed_problem: Reason | None = None
+        self.members = MemberStore(
+            1000, DIMENSION, indexed=lambda: {PARTITION: FAR}, feed_problem=lambda: self.feed_problem
+        )
+        self.members.begin({PARTITION: Offset(1)})
         self.broken_status = False
         self.encoder = WarmingEncoder(QueryModel)
         if warm:
             self.warm_up()
+        self._next_offset = 1
         self.under_test = Retriever(
             GENERATION,
+            DIMENSION,
             self.cold,
             self.hot,
+            ids=self.ids,
+            members=self.members,
             encoder=self.encoder,
             trending=self.trending,
-            hot_problem=lambda: self.hot_problem,
+            feed_problem=lambda: self.feed_problem,
+            **settings,
         )
+        self.under_test.tidy()
 
     def close(self) -> None:
         self.under_test.close()
@@ -117,15 +141,22 @@ class RetrieverSetup:
     def in_cold(self, *embeddings: PostEmbedding | MemberEmbedding) -> None:
         for embedding in embeddings:
             kind = "post" if isinstance(embedding, PostEmbedding) else "member"
-            self.cold.tier.write(kind, [IndexRecord(embedding, Partition(0), Offset(0))])
+            self.cold.tier.write(kind, [IndexRecord(embedding, PARTITION, Offset(0))])
         self.cold.tier.flush()
 
     def in_hot(self, *embeddings: PostEmbedding) -> None:
-        self.hot.tier.upsert(embeddings)
+        self.hot.tier.apply([HotRecord(post, PARTITION, self._offset(), NOW) for post in embeddings])
 
     def in_both(self, *embeddings: PostEmbedding) -> None:
         self.in_cold(*embeddings)
         self.in_hot(*embeddings)
+
+    def in_member_feed(self, *embeddings: MemberEmbedding) -> None:
+        self.members.apply([IndexRecord(member, PARTITION, self._offset()) for member in embeddings])
+
+    def _offset(self) -> Offset:
+        self._next_offset += 1
+        return Offset(self._next_offset - 1)
 
     def status(self) -> StatusResponse:
         if self.broken_status:
@@ -144,23 +175,25 @@ class RetrieverSetup:
         entries = [TrendingEntry(PostId(post_id), score) for post_id, score in scores.items()]
         self.trending.put(TrendingList(0, Micros(NOW_S * 1_000_000), 3600.0, entries))
 
-    def ask(self, **request: Any) -> RetrieveResponse:
-        return self.under_test.retrieve(RetrieveRequest.model_validate(request))
+    def ask(self, **request: Any) -> Answer:
+        """The fields of a question and those of its filters; lists instead of sets will do."""
+        filters = {name: request.pop(name) for name in Filters._fields if name in request}
+        filters = {name: frozenset(value) if isinstance(value, list) else value for name, value in filters.items()}
+        return self.under_test.answer(Question(filters=Filters(**filters), **{"timeout_s": LONG_S, **request}))
 
 
 class Served:
-    """The HTTP service of a retriever on a real socket, in a thread. Closes the retriever at the end."""
+    """A retriever on real sockets, over HTTP and gRPC, in a thread. Closes the retriever at the end."""
 
     def __init__(self, retriever: RetrieverSetup, port: int = 0, **settings: Any) -> None:
-        serve_settings = ServeSettings(port=port, **settings)
+        self.settings = ServeSettings(port=port, **settings)
         self.retriever = retriever
         self.url = ""
-        feed = HotFeed(_no_consumer, GENERATION, retriever.hot, retriever.trending, window_s=WINDOW_S)
-        self.app = create_app(retriever.under_test, feed, retriever.status, serve_settings)
+        self.grpc = ""
+        """Host and port."""
+        self.feed = HotFeed(_no_consumer, GENERATION, retriever.hot, retriever.trending, window_s=WINDOW_S)
         self._stop = Event()
-        self._thread = Thread(
-            target=serve, args=(self.app, "127.0.0.1", port, self._listens, self._stop, server_context(serve_settings))
-        )
+        self._thread = Thread(target=self._serve)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -172,8 +205,18 @@ class Served:
         self._thread.join()
         self.retriever.close()
 
-    def _listens(self, url: str) -> None:
-        self.url = url
+    def _serve(self) -> None:
+        serve(
+            self.retriever.under_test,
+            self.feed,
+            self.retriever.status,
+            self.settings,
+            on_listening=self._listens,
+            stop=self._stop,
+        )
+
+    def _listens(self, addresses: Addresses) -> None:
+        self.url, self.grpc = addresses
 
 
 def _no_consumer() -> Never:

@@ -13,7 +13,7 @@ from indexer.cold.edge_tier import EdgeColdTier
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.cold.socket_server import ColdServer
 from indexer.settings import ColdSettings
-from indexer.tiers import Clock, ColdTier, Hits
+from indexer.tiers import Clock, ColdHits, ColdTier, Hits
 from schemas.ids import Generation, Micros
 from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW, index_records, post_embedding, vectors
 
@@ -32,9 +32,9 @@ class SetClock:
         return self.now
 
 
-def same_hits(left: Hits, right: Hits) -> None:
+def same_hits(left: ColdHits | Hits, right: ColdHits | Hits) -> None:
     assert left.post_ids == right.post_ids
-    assert left.revisions == right.revisions
+    assert list(left.revisions) == list(right.revisions)
     np.testing.assert_allclose(left.scores, right.scores, atol=2e-6)
     assert left.scores.dtype == np.float32
 
@@ -66,6 +66,8 @@ class WrittenByItsOwner(RemoteColdTier):
         self.write = owner.write
         self.flush = owner.flush
         self.sweep = owner.sweep
+        self.reached = owner.reached
+        self.is_empty = owner.is_empty
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from retriever.client import RetrieverClient
 from retriever.errors import NotAllowed, RequestRefused, RetrieverUnavailable
+from retriever.reasons import Code, Reason
 from schemas.api import RetrieveRequest
 from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 
@@ -52,18 +53,18 @@ def test_a_request_that_is_refused_says_why(client: RetrieverClient) -> None:
 def test_an_outage_is_an_outage(client: RetrieverClient, served: Served) -> None:
     served.retriever.cold.fails = True
     try:
-        with pytest.raises(RetrieverUnavailable, match="the tier is down"):
+        with pytest.raises(RetrieverUnavailable, match="a tier cannot answer now"):
             client.post("a")
     finally:
         served.retriever.cold.fails = False
 
 
 def test_ready_says_what_is_missing(client: RetrieverClient, served: Served) -> None:
-    served.retriever.hot_problem = "5 records to go"
+    served.retriever.feed_problem = Reason(Code.HOT_CATCHING_UP, "5 records to go")
     try:
         assert client.ready().problems == ["5 records to go"]
     finally:
-        served.retriever.hot_problem = None
+        served.retriever.feed_problem = None
 
 
 def test_the_wrong_key_is_not_allowed(served: Served) -> None:

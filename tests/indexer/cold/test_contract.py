@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from indexer.brute_force import BruteColdTier
 from indexer.errors import TierRefused
-from indexer.tiers import ColdTier, Filters
+from indexer.tiers import ColdQuery, ColdTier, Filters
 from schemas.embeddings import PostEmbedding, unpack_vector
-from schemas.ids import MemberId, Micros, PostId, Revision
+from schemas.ids import MemberId, Micros, Offset, Partition, PostId, Revision
 from tests.kit.data.embeddings import DIMENSION, NOW, index_records, member_embedding, post_embedding, vectors
 from tests.kit.tiers import SetClock, cold_tier, same_hits
 
@@ -43,7 +43,7 @@ def test_a_written_post_is_found_with_its_score_and_revision(tier: ColdTier) -> 
     assert vector is not None
     hits = tier.search(vector, 10)
     assert hits.post_ids == ["p1"]
-    assert hits.revisions == [3]
+    assert hits.revisions.tolist() == [3]
     assert hits.scores[0] == pytest.approx(1.0, abs=1e-5)
 
 
@@ -128,7 +128,8 @@ def test_members_keep_their_lists_and_may_have_no_vector(tier: ColdTier) -> None
     tier.write(
         "member",
         index_records(
-            member_embedding("m1", 2, acted=("p1", "p2"), hidden=("p3",)), member_embedding("m2", empty=True)
+            member_embedding("m1", 2, acted=("p1", "p2"), hidden=("p3",), seen=("p4",)),
+            member_embedding("m2", empty=True),
         ),
     )
     tier.flush()
@@ -137,6 +138,7 @@ def test_members_keep_their_lists_and_may_have_no_vector(tier: ColdTier) -> None
     assert first is not None
     assert second is not None
     assert (first.revision, first.acted, first.hidden, first.deleted) == (2, ["p1", "p2"], ["p3"], False)
+    assert first.seen == ["p4"]
     assert first.vector is not None
     np.testing.assert_array_equal(first.vector, vectors(1, seed=2)[0])
     assert second.vector is None
@@ -187,12 +189,14 @@ def test_filters_are_applied_before_scoring(tier: ColdTier) -> None:
         Filters(languages=frozenset({"en", "fr"})),
         Filters(exclude_authors=frozenset({"m7", "unknown"})),
         Filters(exclude_posts=frozenset([*(f"near{number:03}" for number in range(60)), "unknown"])),
+        Filters(only_authors=frozenset({"m1", "unknown"})),
+        Filters(only_posts=frozenset([*(f"far{number:03}" for number in range(5)), "unknown"])),
     ):
         assert {name[:3] for name in tier.search(query, 5, filters).post_ids} == {"far"}
         assert len(tier.search(query, 3, filters).post_ids) == 3
 
 
-def test_created_after_is_strict_and_no_language_is_no_language(tier: ColdTier) -> None:
+def test_the_times_are_strict_and_no_language_is_no_language(tier: ColdTier) -> None:
     tier.write(
         "post",
         index_records(
@@ -201,7 +205,53 @@ def test_created_after_is_strict_and_no_language_is_no_language(tier: ColdTier) 
     )
     query = vectors(1)[0]
     assert tier.search(query, 5, Filters(created_after_us=NOW)).post_ids == ["p2"]
+    assert tier.search(query, 5, Filters(created_before_us=Micros(NOW + 1))).post_ids == ["p1"]
+    assert tier.search(query, 5, Filters(created_after_us=NOW, created_before_us=Micros(NOW + 1))).post_ids == []
     assert tier.search(query, 5, Filters(languages=frozenset({"en"}))).post_ids == ["p1"]
+
+
+def test_an_empty_set_of_what_may_come_lets_nothing_come(tier: ColdTier) -> None:
+    tier.write("post", index_records(post_embedding("p1")))
+    tier.reached({Partition(0): Offset(1)})
+    for filters in (Filters(only_authors=frozenset()), Filters(only_posts=frozenset())):
+        hits = tier.search(vectors(1)[0], 5, filters)
+        assert (hits.post_ids, hits.position) == ([], {0: 1})
+
+
+def test_the_position_is_what_the_owner_has_reached(tier: ColdTier) -> None:
+    """Each partition for itself, also where it goes back because the broker has lost its newest records."""
+    assert tier.position() == {}
+    assert tier.search(vectors(1)[0], 5).position == {}
+    tier.reached({Partition(0): Offset(5), Partition(1): Offset(2)})
+    tier.reached({Partition(1): Offset(7)})
+    assert tier.position() == tier.search(vectors(1)[0], 5).position == {0: 5, 1: 7}
+    tier.reached({Partition(0): Offset(3)})
+    assert tier.position() == {0: 3, 1: 7}
+
+
+def test_a_tier_with_a_tombstone_or_a_member_alone_is_not_empty(tier: ColdTier) -> None:
+    assert tier.is_empty()
+    tier.write("post", index_records(post_embedding("p1", deleted=True)))
+    assert not tier.is_empty()
+    assert tier.sweep(Micros(NOW + 1)) == 1
+    assert tier.is_empty()
+    tier.write("member", index_records(member_embedding("m1")))
+    assert not tier.is_empty()
+
+
+def test_a_batch_is_answered_as_its_queries_are_singly(tier: ColdTier) -> None:
+    tier.write("post", index_records(*(post_embedding(f"p{n}", author=f"m{n % 3}") for n in range(40))))
+    tier.reached({Partition(0): Offset(40)})
+    many = [
+        ColdQuery(query, k, filters)
+        for query in vectors(2, seed=4)
+        for k, filters in ((1, Filters()), (10, Filters(exclude_authors=frozenset({"m1"}))), (64, Filters()))
+    ]
+    answers = tier.search_batch(many, timeout_s=20)
+    for query, hits in zip(many, answers, strict=True):
+        same_hits(hits, tier.search(*query))
+        assert hits.position == {0: 40}
+    assert tier.search_batch([]) == []
 
 
 def test_a_wrong_dimension_is_refused_and_nothing_of_the_batch_is_written(tier: ColdTier) -> None:
@@ -233,6 +283,10 @@ def test_many_posts_as_plain_as_brute_force(tier: ColdTier) -> None:
             Filters(languages=frozenset({"en"}), created_after_us=Micros(NOW + 360)),
             Filters(exclude_authors=frozenset({"m3", "m4"}), exclude_posts=frozenset({"p1", "p2"})),
             Filters(languages=frozenset({"xx"})),
+            Filters(created_after_us=Micros(NOW + 50), created_before_us=Micros(NOW + 300)),
+            Filters(only_authors=frozenset({"m3", "m4", "m5"}), exclude_authors=frozenset({"m4"})),
+            Filters(only_authors=frozenset({f"m{n}" for n in range(15)}), languages=frozenset({"de"})),
+            Filters(only_posts=frozenset(f"p{n}" for n in range(0, 800, 2)), exclude_posts=frozenset({"p4"})),
         ):
             for k in (1, 20, 1000):
                 same_hits(tier.search(query, k, filters), plain.search(query, k, filters))

@@ -1,9 +1,13 @@
 """A Qdrant server whose answers are late, cut off or errors: each is an outage, and afterwards all goes on. Who it is
 talked to, and with which key, is settings."""
 
+import signal
+import subprocess
+import sys
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,16 +16,18 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from indexer.cold.qdrant_tier import QdrantColdTier
-from indexer.errors import TierRefused, TierUnavailable
+from indexer.errors import TierLate, TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
-from schemas.ids import Generation, PostId
+from indexer.tiers import ColdQuery
+from schemas.ids import Generation, MemberId, PostId
 from tests.kit.certificates import certificate
-from tests.kit.data.embeddings import DIMENSION, index_records, post_embedding
+from tests.kit.data.embeddings import DIMENSION, index_records, post_embedding, vectors
 from tests.kit.qdrant_server import HOST, KEY, Fault, QdrantServer
 from tests.kit.tiers import SetClock
 from tests.kit.waiting import until
 
 TIMEOUT_S: Final = 1
+SHORT_S: Final = 0.2
 
 
 def _late(server: QdrantServer, _: grpc.ServicerContext) -> None:
@@ -62,11 +68,14 @@ def server() -> Iterator[QdrantServer]:
 
 @contextmanager
 def connected(server: QdrantServer, **over: Any) -> Iterator[QdrantColdTier]:
-    """To a generation that nobody has used before."""
-    generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
     settings = server.settings(**{"timeout_s": TIMEOUT_S, **over})
-    with closing(QdrantColdTier(settings, generation, DIMENSION, SetClock())) as tier:
+    with closing(QdrantColdTier(settings, _new_generation(), DIMENSION, SetClock())) as tier:
         yield tier
+
+
+def _new_generation() -> Generation:
+    """One that nobody has used before, in case the server is a real one."""
+    return Generation(f"test-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.mark.parametrize("call", ["Points/Get", "Points/Upsert"])
@@ -83,6 +92,52 @@ def test_an_outage_is_waited_out_and_nothing_is_lost(server: QdrantServer, fault
             server.stop()
             server.start()
         _written(tier, batch)
+
+
+READS: Final[dict[str, Callable[[QdrantColdTier], object]]] = {
+    "search": lambda tier: tier.search(vectors(1)[0], 10, timeout_s=SHORT_S),
+    "search_batch": lambda tier: tier.search_batch([ColdQuery(vectors(1)[0], 10)], timeout_s=SHORT_S),
+    "posts": lambda tier: tier.posts([PostId("p1")], timeout_s=SHORT_S),
+    "members": lambda tier: tier.members([MemberId("m1")], timeout_s=SHORT_S),
+    "scroll_posts": lambda tier: next(tier.scroll_posts(timeout_s=SHORT_S)),
+    "count": lambda tier: tier.count("post", timeout_s=SHORT_S),
+}
+
+
+def test_a_frozen_server_makes_every_read_late_and_answers_again() -> None:
+    """The whole process stands still, so that even its connection does."""
+    command = [sys.executable, "-m", "tests.kit.qdrant_server"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        settings = ColdSettings(
+            url=f"http://{HOST}:1", grpc_port=int(process.stdout.readline()), api_key=SecretStr(KEY), timeout_s=60
+        )
+        with closing(QdrantColdTier(settings, _new_generation(), DIMENSION, SetClock())) as tier:
+            tier.write("post", index_records(post_embedding("p1")))
+            process.send_signal(signal.SIGSTOP)
+            for read in READS.values():
+                start = time.monotonic()
+                with pytest.raises(TierLate, match="does not answer as it should"):
+                    read(tier)
+                assert SHORT_S <= time.monotonic() - start < 10
+            process.send_signal(signal.SIGCONT)
+            until(lambda: _hits(tier) == ["p1"], "the server to be back")
+        process.communicate("")
+
+
+def _hits(tier: QdrantColdTier) -> list[PostId]:
+    with suppress(TierUnavailable):
+        return tier.search(vectors(1)[0], 10, timeout_s=5).post_ids
+    return []
+
+
+def test_a_read_that_takes_long_is_only_late_for_those_who_do_not_wait(server: QdrantServer) -> None:
+    with connected(server) as tier:
+        tier.write("post", index_records(post_embedding("p1")))
+        for timeout_s, is_late in ((SHORT_S, True), (30, False)):
+            server.faults = [("Points/QueryBatch", lambda server, _: server.wait(4 * SHORT_S))]
+            with pytest.raises(TierLate) if is_late else nullcontext():
+                assert tier.search(vectors(1)[0], 10, timeout_s=timeout_s).post_ids == ["p1"]
 
 
 @pytest.mark.parametrize("code", REFUSALS)

@@ -7,7 +7,9 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from qdrant_client import QdrantClient
+import structlog.testing
+from pydantic import ValidationError
+from qdrant_client import QdrantClient, models
 
 from indexer.cold.qdrant_connection import connect
 from indexer.cold.qdrant_tier import QdrantColdTier
@@ -117,6 +119,53 @@ def test_a_server_that_is_away_makes_the_tier_unavailable() -> None:
             ):
                 with pytest.raises(TierUnavailable, match="the Qdrant server does not answer"):
                     ask()
+
+
+def test_collections_are_made_as_the_settings_say() -> None:
+    with QdrantServer() as server:
+        settings = server.settings(replication=2, shards=3, graph_m=8)
+        with closing(connect(settings)) as client:
+            tier = QdrantColdTier(settings, GENERATION, DIMENSION, SetClock(), client)
+            tier.write("post", index_records(post_embedding("p1")))
+            assert tier.search(vectors(1)[0], 5).post_ids == ["p1"]
+            for kind in ("posts", "members"):
+                config = client.get_collection(f"nearline-{kind}-{GENERATION}").config
+                assert (config.params.replication_factor, config.params.shard_number) == (2, 3)
+                assert config.hnsw_config.m == 8
+            # By default there is no graph, so that searches are exact.
+            plain = Generation(f"{GENERATION}-plain")
+            QdrantColdTier(server.settings(), plain, DIMENSION, SetClock(), client).write("post", [])
+            config = client.get_collection(f"nearline-posts-{plain}").config
+            assert (config.params.replication_factor, config.hnsw_config.m) == (1, 0)
+
+
+def test_settings_that_come_too_late_for_a_collection_are_named(client: QdrantClient) -> None:
+    make(client)
+    late = ColdSettings(replication=2, shards=1, graph_m=16)
+    with structlog.testing.capture_logs() as logs:
+        QdrantColdTier(late, GENERATION, DIMENSION, SetClock(), client).write("post", [])
+    assert [log["found"] for log in logs] == [{"cold.replication": 1, "cold.shards": 1, "cold.graph_m": 0}] * 2
+    with structlog.testing.capture_logs() as logs:
+        make(client)
+    assert logs == []
+
+
+@pytest.mark.parametrize("wrong", [{"replication": 0}, {"shards": 0}, {"graph_m": -1}])
+def test_impossible_numbers_of_replicas_and_shards_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        ColdSettings.model_validate(wrong)
+
+
+def test_a_write_that_is_not_applied_yet_is_not_taken_for_done(
+    client: QdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = make(client)
+    waiting = models.UpdateResult(operation_id=1, status=models.UpdateStatus.ACKNOWLEDGED)
+    with monkeypatch.context() as slow:
+        slow.setattr(client, "upsert", lambda *_, **__: waiting)
+        with pytest.raises(TierUnavailable, match="has not applied a write yet"):
+            tier.write("post", index_records(post_embedding("p1")))
+    assert tier.write("post", index_records(post_embedding("p1"))) == 1
 
 
 def test_a_collection_of_another_dimension_is_refused(client: QdrantClient) -> None:

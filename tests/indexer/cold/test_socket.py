@@ -5,23 +5,27 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
-from multiprocessing.connection import Client
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import pytest
 
 from indexer.brute_force import BruteColdTier
 from indexer.cold import socket_messages as messages
+from indexer.cold.deadline import Deadline
+from indexer.cold.frames import connect, receive, send
 from indexer.cold.socket_client import RemoteColdTier
 from indexer.cold.socket_server import ColdServer
-from indexer.errors import TierRefused, TierUnavailable
+from indexer.errors import TierLate, TierRefused, TierUnavailable
 from indexer.freshness import Freshness, FreshnessWindow
-from indexer.tiers import NO_FILTERS, Filters, Hits
-from schemas.embeddings import Vector
+from indexer.tiers import ColdHits, ColdQuery, Filters
 from schemas.ids import MemberId, PostId
 from tests.kit.data.embeddings import DIMENSION, index_records, member_embedding, post_embedding, vectors
+
+SOON: Final = Deadline(600)
+"""For tests of something else than time."""
 
 
 @pytest.fixture
@@ -105,16 +109,16 @@ def test_filters_and_floats_travel_unchanged(owned: BruteColdTier, path: Path, r
         there, here = remote.search(vectors(1)[0], 2048, filters), owned.search(vectors(1)[0], 2048, filters)
         assert there.post_ids == here.post_ids
         assert there.scores.tobytes() == here.scores.tobytes()
-        assert there.revisions == here.revisions
+        assert there.revisions.tolist() == here.revisions.tolist()
 
 
 def test_a_fault_of_the_owner_is_unavailable_not_a_hang(
     owned: BruteColdTier, path: Path, remote: RemoteColdTier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> Hits:
+    def broken(*_: object, **__: object) -> list[ColdHits]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(owned, "search", broken)
+    monkeypatch.setattr(owned, "search_batch", broken)
     with serving(owned, path):
         with pytest.raises(TierUnavailable, match="a bug"):
             remote.search(vectors(1)[0], 5)
@@ -125,13 +129,13 @@ def test_an_owner_that_is_silent_is_unavailable_after_the_time_out(owned: BruteC
     called, answer = threading.Event(), threading.Event()
 
     class Slow(BruteColdTier):
-        def search(self, query_D: Vector, k: int, filters: Filters = NO_FILTERS) -> Hits:
+        def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
             called.set()
             answer.wait()
-            return owned.search(query_D, k, filters)
+            return owned.search_batch(queries)
 
     with serving(Slow(DIMENSION), path), contextlib.closing(RemoteColdTier(path, timeout_s=0.05)) as hasty:
-        with pytest.raises(TierUnavailable, match=r"within 0\.05 s"):
+        with pytest.raises(TierLate, match=r"within 0\.05 s"):
             hasty.search(vectors(1)[0], 1)
         assert called.wait(10)
         answer.set()
@@ -171,9 +175,9 @@ def test_what_is_no_request_is_answered_and_the_server_lives(
     owned: BruteColdTier, path: Path, remote: RemoteColdTier
 ) -> None:
     with serving(owned, path):
-        with Client(str(path), "AF_UNIX") as stranger:
-            stranger.send_bytes(b"hello")
-            assert b"not a request" in stranger.recv_bytes()
+        with connect(path, SOON) as stranger:
+            send(stranger, b"hello", SOON)
+            assert b"not a request" in receive(stranger, SOON)
         assert remote.count("post") == 5000
 
 
@@ -193,7 +197,17 @@ def test_nobody_writes_over_the_socket(
     """A second writer would break the order of revisions."""
     for name in ("write", "flush", "sweep"):
         monkeypatch.setattr(owned, name, lambda *_: pytest.fail("a client wrote"))
-    with serving(owned, path), Client(str(path), "AF_UNIX") as stranger:
-        stranger.send_bytes(msgspec.msgpack.encode(request_of_old))
+    with serving(owned, path), connect(path, SOON) as stranger:
+        send(stranger, msgspec.msgpack.encode(request_of_old), SOON)
         with pytest.raises(TierRefused, match="not a request to the cold tier"):
-            messages.decode_answer(stranger.recv_bytes(), int)
+            messages.decode_answer(receive(stranger, SOON), int)
+
+
+def test_a_length_that_is_none_ends_that_connection_alone(
+    owned: BruteColdTier, path: Path, remote: RemoteColdTier
+) -> None:
+    with serving(owned, path):
+        with connect(path, SOON) as stranger:
+            stranger.sendall(b"\xff\xff\xff\xff")
+            assert stranger.recv(1) == b""
+        assert remote.count("post") == 5000

@@ -1,105 +1,125 @@
-"""What a search of the hot tier sees while the tier changes."""
+"""What a search of the hot tier sees while the tier changes, and what stays in memory."""
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from indexer.hot.matrix import ScannedSlots
-from indexer.hot.slot_table import Mask
+from indexer.hot.flat_matrix import FlatView
 from indexer.hot.tier import MatrixHotTier
+from indexer.id_table import IdTable
 from indexer.settings import HotSettings
-from indexer.tiers import Filters
+from indexer.tiers import NO_FILTERS, Filters, HotAnswer, HotQuery
 from schemas.embeddings import Vector
-from schemas.ids import PostId
-from tests.kit.data.embeddings import DIMENSION, NOW, post_embedding, vectors
-from tests.kit.tiers import SetClock
+from schemas.ids import Offset, Partition, PostId
+from tests.kit.data.embeddings import DIMENSION, NOW, hot_records, post_embedding, vectors
+
+QUERY = vectors(1)[0]
+NOTHING = np.empty(0, np.int32)
 
 
 def make(capacity: int = 100) -> MatrixHotTier:
-    return MatrixHotTier(DIMENSION, HotSettings(capacity=capacity, device="cpu"), SetClock())
+    return MatrixHotTier(DIMENSION, HotSettings(capacity=capacity, device="cpu"), IdTable())
+
+
+def search(tier: MatrixHotTier, vector: Vector, k: int = 10, filters: Filters = NO_FILTERS) -> HotAnswer:
+    return tier.search([HotQuery(vector, k, filters, tier._ids.find(["p0", "p4", "p5"]))])[0]
+
+
+def while_it_scans(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
+    """Calls `meanwhile` in the middle of the next search, between its moment and its scan."""
+    scan = FlatView.scan
+
+    def scan_later(view: FlatView, *arguments: object) -> object:
+        monkeypatch.setattr(FlatView, "scan", scan)
+        meanwhile()
+        return scan(view, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FlatView, "scan", scan_later)
 
 
 def test_a_search_sees_the_posts_as_they_were_when_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
     """All posts change and one goes while it scans: it gives the old ones, with their own scores and revisions."""
     tier = make()
-    query = vectors(1)[0]
-    tier.upsert([post_embedding(f"p{n}", 1, vector=query) for n in range(5)])
-    scan = tier._matrix.scan
+    tier.apply(hot_records(*(post_embedding(f"p{n}", 1, vector=QUERY) for n in range(5))))
 
-    def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
-        monkeypatch.setattr(tier._matrix, "scan", scan)
-        tier.upsert([post_embedding(f"p{n}", 2, vector=-query) for n in range(4)])
-        tier.upsert([post_embedding("p4", 2, deleted=True), post_embedding("p5", 1, vector=query)])
-        return scan(query_D, k, mask_S)
+    def meanwhile() -> None:
+        changed = [post_embedding(f"p{n}", 2, vector=-QUERY) for n in range(4)]
+        gone, new = post_embedding("p4", 2, deleted=True), post_embedding("p5", 1, vector=QUERY)
+        tier.apply(hot_records(*changed, gone, new, first=5))
+        tier.begin({Partition(1): Offset(7)})
 
-    monkeypatch.setattr(tier._matrix, "scan", meanwhile)
-    before = tier.search(query, 10)
-    assert before.post_ids == ["p0", "p1", "p2", "p3", "p4"]
-    assert before.revisions == [1] * 5
+    tier._ids.intern([PostId("p5")])
+    while_it_scans(monkeypatch, meanwhile)
+    before = search(tier, QUERY)
+    assert tier._ids.ids(before.numbers) == ["p0", "p1", "p2", "p3", "p4"]
+    assert before.revisions.tolist() == [1] * 5
+    assert before.cold_revisions.tolist() == [1, 1, -1]
+    assert before.floor == {0: 0}
     np.testing.assert_allclose(before.scores, 1.0, atol=1e-5)
-    after = tier.search(query, 10)
-    assert after.post_ids == ["p5", "p0", "p1", "p2", "p3"]
-    assert after.revisions == [1, 2, 2, 2, 2]
+    after = search(tier, QUERY)
+    assert tier._ids.ids(after.numbers) == ["p5", "p0", "p1", "p2", "p3"]
+    assert after.revisions.tolist() == [1, 2, 2, 2, 2]
+    assert after.cold_revisions.tolist() == [2, 2, 1]
+    assert after.floor == {0: 0, 1: 7}
 
 
-def test_writes_wait_for_searches_only_when_all_spare_slots_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_wait_for_a_search_only_when_it_looks_at_all_spare_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     tier = make(capacity=10)
     scanning, go_on = threading.Event(), threading.Event()
-    scan = tier._matrix.scan
 
-    def slow(query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
+    def wait() -> None:
         scanning.set()
         go_on.wait()
-        return scan(query_D, k, mask_S)
 
-    monkeypatch.setattr(tier._matrix, "scan", slow)
-    tier.upsert([post_embedding("p0", 1)])
-    reader = threading.Thread(target=tier.search, args=(vectors(1)[0], 5))
+    while_it_scans(monkeypatch, wait)
+    tier.apply(hot_records(post_embedding("p0", 1)))
+    reader = threading.Thread(target=search, args=(tier, QUERY))
     reader.start()
     assert scanning.wait(10)
-    for revision in range(2, 200):
-        tier.upsert([post_embedding("p0", revision)])
-    writer = threading.Thread(
-        target=lambda: [tier.upsert([post_embedding("p0", revision)]) for revision in range(200, 500)]
-    )
+    revisions = [post_embedding("p0", revision) for revision in range(2, 8000)]
+    tier.apply(hot_records(*revisions[:3000], first=1))
+    writer = threading.Thread(target=tier.apply, args=(hot_records(*revisions[3000:], first=3001),))
     writer.start()
     writer.join(0.2)
     assert writer.is_alive(), "a slot was reused while a search looked at it"
     go_on.set()
     for thread in (reader, writer):
-        thread.join(10)
-    assert tier.revisions([PostId("p0")]) == [499]
+        thread.join(20)
+        assert not thread.is_alive()
+    assert search(tier, QUERY).revisions.tolist() == [7999]
 
 
 def test_searches_during_many_changes_are_whole() -> None:
     """Every hit has the score of the revision that it names, and live posts are always found, once."""
-    tier = make(capacity=300)
+    tier = make(capacity=10_000)
     axes = np.eye(DIMENSION, dtype=np.float32)
-    steady = [post_embedding(f"s{n:02}", 1, vector=axes[n]) for n in range(DIMENSION)]
-    tier.upsert(steady)
+    tier.apply(hot_records(*(post_embedding(f"s{n:02}", 1, vector=axes[n]) for n in range(DIMENSION))))
     failures: list[str] = []
     stop = threading.Event()
 
-    def search() -> None:
+    def look() -> None:
         while not stop.is_set():
-            hits = tier.search(axes[0], 400, Filters(exclude_authors=frozenset({"nobody"})))
-            if len(set(hits.post_ids)) != len(hits.post_ids):
+            answer = search(tier, axes[0], 400, Filters(exclude_authors=frozenset({"nobody"})))
+            names = tier._ids.ids(answer.numbers)
+            if len(set(names)) != len(names):
                 failures.append("a post came twice")
-            if sum(name.startswith("s") for name in hits.post_ids) != DIMENSION:
+            if sum(name.startswith("s") for name in names) != DIMENSION:
                 failures.append("a steady post was missing")
-            for name, score, revision in zip(hits.post_ids, hits.scores, hits.revisions, strict=True):
+            for name, score, revision in zip(names, answer.scores, answer.revisions.tolist(), strict=True):
                 if name.startswith("c") and round(float(score)) != (1 if revision % 2 else -1):
                     failures.append(f"{name} revision {revision} has the score {score} of another")
 
-    readers = [threading.Thread(target=search) for _ in range(2)]
+    readers = [threading.Thread(target=look) for _ in range(2)]
     for reader in readers:
         reader.start()
     for revision in range(1, 60):
         sign = 1 if revision % 2 else -1
-        tier.upsert([post_embedding(f"c{n}", revision, vector=sign * axes[0]) for n in range(100)])
-        tier.upsert([post_embedding(f"d{revision - 1}-{n}", 2, deleted=True) for n in range(50)])
-        tier.upsert([post_embedding(f"d{revision}-{n}", 1, vector=axes[1]) for n in range(50)])
+        changes = [post_embedding(f"c{n}", revision, vector=sign * axes[0]) for n in range(100)]
+        gone = [post_embedding(f"d{revision - 1}-{n}", 2, deleted=True) for n in range(50)]
+        new = [post_embedding(f"d{revision}-{n}", 1, vector=axes[1]) for n in range(50)]
+        tier.apply(hot_records(*changes, *gone, *new, first=1000 * revision, partition=1))
     stop.set()
     for reader in readers:
         reader.join()
@@ -107,33 +127,42 @@ def test_searches_during_many_changes_are_whole() -> None:
 
 
 def test_few_posts_are_scanned_quickly_in_a_large_tier() -> None:
-    """The mask ends with the highest slot in use."""
+    """Only slots that were ever used are looked at."""
     tier = make(capacity=50_000)
-    tier.upsert([post_embedding(f"p{n}", created_at_us=NOW + n) for n in range(10)])
-    with tier._slots.reading(Filters()) as mask:
-        assert len(mask) == 10
+    tier.apply(hot_records(*(post_embedding(f"p{n}") for n in range(10))))
+    with tier._contents.scanning(NOTHING) as (moment, _):
+        assert moment.num_slots == 10
 
 
-def test_a_free_slot_holds_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once no search looks at it any more, and unless another post has it by then."""
+def test_what_is_gone_leaves_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once no search looks at it any more."""
     tier = make()
-    tier.upsert([post_embedding("gone"), post_embedding("updated"), post_embedding("kept")])
-    scan = tier._matrix.scan
+    tier.apply(hot_records(post_embedding("gone"), post_embedding("updated"), post_embedding("kept")))
 
-    def meanwhile(query_D: Vector, k: int, mask_S: Mask) -> ScannedSlots:
-        tier.upsert([post_embedding("gone", 2, deleted=True), post_embedding("updated", 2)])
+    def meanwhile() -> None:
+        tier.apply(hot_records(post_embedding("gone", 2, deleted=True), post_embedding("updated", 2), first=3))
         tier.expire(NOW)
-        return scan(query_D, k, mask_S)
 
-    monkeypatch.setattr(tier._matrix, "scan", meanwhile)
-    assert len(tier.search(vectors(1)[0], 5).post_ids) == 3
+    while_it_scans(monkeypatch, meanwhile)
+    assert len(search(tier, QUERY).numbers) == 3
     assert _num_vectors(tier) == 4
     tier.expire(NOW)
     assert _num_vectors(tier) == 2
-    tier.upsert([post_embedding("new")])
+    tier.apply(hot_records(post_embedding("new"), first=5))
+    tier.begin({Partition(0): Offset(5)})
     tier.expire(NOW)
-    assert _num_vectors(tier) == 3
+    assert _num_vectors(tier) == 1
+
+
+def test_what_is_gone_leaves_no_number_and_no_author() -> None:
+    tier = make(capacity=5)
+    for first in range(0, 5000, 100):
+        posts = [post_embedding(f"p{n}", author=f"m{n}") for n in range(first, first + 100)]
+        tier.apply(hot_records(*posts, first=first))
+    tier.expire(NOW)
+    for table in (tier._ids, tier._contents.authors):
+        assert np.count_nonzero(table._references) == 5
 
 
 def _num_vectors(tier: MatrixHotTier) -> int:
-    return int(np.count_nonzero(tier._matrix.get(np.arange(10)).any(axis=1)))
+    return int(np.count_nonzero(tier._contents._matrix.vectors(np.arange(10)).any(axis=1)))

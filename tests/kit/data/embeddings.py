@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from indexer.tiers import IndexRecord
+from indexer.tiers import HotRecord, IndexRecord
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector, pack_vector
 from schemas.ids import Generation, MemberId, Micros, Offset, Partition, PostId, Revision
 
@@ -53,6 +53,7 @@ def member_embedding(
     vector: Vector | None = None,
     acted: Sequence[str] = (),
     hidden: Sequence[str] = (),
+    seen: Sequence[str] = (),
     deleted: bool = False,
     empty: bool = False,
 ) -> MemberEmbedding:
@@ -67,6 +68,7 @@ def member_embedding(
         [PostId(post_id) for post_id in hidden],
         None if deleted else "en",
         b"" if deleted or empty else pack_vector(vector),
+        [PostId(post_id) for post_id in seen],
     )
 
 
@@ -74,3 +76,9 @@ def index_records(*embeddings: Embedding, first: int = 0, partition: int = 0) ->
     """The embeddings with consecutive offsets from `first` on."""
     numbered = enumerate(embeddings, first)
     return [IndexRecord(embedding, Partition(partition), Offset(offset)) for offset, embedding in numbered]
+
+
+def hot_records(*posts: PostEmbedding, first: int = 0, partition: int = 0, at_us: int = NOW) -> list[HotRecord]:
+    """The posts with consecutive offsets from `first` on, all of the same time."""
+    numbered = enumerate(posts, first)
+    return [HotRecord(post, Partition(partition), Offset(offset), Micros(at_us)) for offset, post in numbered]

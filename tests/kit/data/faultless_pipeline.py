@@ -131,7 +131,9 @@ def _stored_post(context: PostContext, vectors: dict[PostId, Vector | None]) -> 
 
 
 def _stored_member(context: MemberContext, vector: Vector | None) -> StoredMember:
-    return StoredMember(context.member_id, context.revision, context.deleted, context.acted, context.hidden, vector)
+    return StoredMember(
+        context.member_id, context.revision, context.deleted, context.acted, context.hidden, vector, context.seen
+    )
 
 
 def _scores(question: Vector, posts: dict[str, StoredPost]) -> dict[str, float]:

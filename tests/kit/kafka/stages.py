@@ -3,7 +3,7 @@ it, and what comes out. `in_thread` runs them beside the test; `worker` and `chi
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,13 +21,14 @@ from schemas.contexts import (
 )
 from schemas.dead_letters import from_headers
 from schemas.embeddings import encode_embedding
-from schemas.ids import Generation, Partition
+from schemas.ids import Generation, Offset, Partition
 from schemas.topics import TopicSpec
 from streams.contexts.stage import ContextStage
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.stage import EncodeStage
 from streams.index.loop import IndexLoop
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.sending import send_all
 from streams.kafka.topics import ensure_topics
 from streams.operate.republish import flush_record, republish_record
@@ -40,7 +41,7 @@ from tests.kit.encoders import HashEncoder
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import until_no_lag
-from tests.kit.kafka.topics import Headers, Sender, new_generation, read_topic
+from tests.kit.kafka.topics import Headers, Sender, all_places, new_generation, read_topic
 from tests.kit.running import child
 
 SOURCES = (topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
@@ -195,6 +196,10 @@ class IndexLoopSetup:
 
     def until_no_lag(self) -> None:
         until_no_lag(self.kafka, topics.index_group(self.generation), (self.posts, self.members))
+
+    def ends_of_posts(self) -> dict[Partition, Offset]:
+        with closing(OffsetReader(self.kafka, 30)) as reader:
+            return {place.partition: end for place, end in reader.ends(all_places(self.kafka, self.posts)).items()}
 
     def own_dead_letters(self) -> list[tuple[bytes | None, str]]:
         letters = [

@@ -237,7 +237,8 @@ def test_a_retriever_elsewhere_needs_no_data_folder(
     run: Commands, place: InstanceWithoutStages, tmp_path: Path
 ) -> None:
     config = tmp_path / "nearline.toml"
-    config.write_text(f'[serve]\nurl = "{place.instance.url}"\n[kafka]\nbootstrap_servers = "127.0.0.1:1"\n')
+    serve = f'url = "{place.instance.url}"\ngrpc_url = "http://{place.instance.grpc}"'
+    config.write_text(f'[serve]\n{serve}\n[kafka]\nbootstrap_servers = "127.0.0.1:1"\n')
     elsewhere = ("--data-dir", tmp_path / "none", "--config", config)
     assert run("retrieve", "--member", "m", "--json", *elsewhere).json["generation"] == "test-0"
     answer = run("status", "--json", *elsewhere).json
@@ -265,7 +266,7 @@ def test_no_command_that_only_asks_loads_a_model_or_a_search_library() -> None:
     imports = "; ".join(f"import nearline.commands.{name}" for name in LIGHT)
     # What they import when they are called.
     parts = "import nearline.ask.connections, nearline.ask.status_sources, nearline.ask.doctor, streams.operate.wait"
-    parts += ", streams.operate.ingest, indexer.cold.socket_client, retriever.client"
+    parts += ", streams.operate.ingest, indexer.cold.socket_client, retriever.client, nearline.client.client"
     parts += ", streams.operate.dead_letter_replay"
     code = f"import sys; {imports}; {parts}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -48,10 +48,11 @@ def test_the_plain_form_makes_a_world_and_knows_its_truth(tmp_path: Path) -> Non
     assert set(world.facts.busiest_members(2)) <= world.truth.interests.keys()
 
 
-def test_a_file_whose_events_are_all_of_one_minute_stays_in_the_hot_tier(tmp_path: Path) -> None:
-    file = tmp_path / "minute.jsonl"
-    file.write_text("".join(json_lines(make_world(3, NOW, WorldSize(60, 6, 60, days=1 / 1440)).events)))
-    assert read_facts(file).hot_window_s == 600.0
+def test_both_tiers_have_posts_to_show(tmp_path: Path) -> None:
+    file = tmp_path / "world.jsonl"
+    file.write_text("".join(json_lines(make_world(3, NOW, WorldSize(60, 6, 60)).events)))
+    facts = read_facts(file)
+    assert facts.hot_posts == (len(facts.created_us) + 1) // 2
 
 
 @pytest.fixture

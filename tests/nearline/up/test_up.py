@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.kit.certificates import certificate
+from tests.kit.certificates import Certificate, certificate
 from tests.kit.instances import START_S, Up, data_folder, processes_of, up
 from tests.kit.packages import make_tiny_package
 from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 
+SERVING = health_pb2.HealthCheckResponse.SERVING
 KEY = "a-key-that-nobody-may-see"
 
 
@@ -43,7 +46,7 @@ def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
     with up(data_dir, package, environment) as running:
         running.wait_ready()
         _says_what_runs(running)
-        _answers_its_commands(running)
+        _answers_its_commands(running, certified)
         _keeps_the_key_to_itself(running)
         _listens_on_loopback_alone(running)
         _second_one_is_refused(running, package)
@@ -72,9 +75,16 @@ def _says_what_runs(running: Up) -> None:
     assert instance.generation.startswith("tiny-")
 
 
-def _answers_its_commands(running: Up) -> None:
+def _answers_its_commands(running: Up, certified: Certificate) -> None:
     """They need no setting: the data folder tells them the key, and which certificate to believe."""
     assert str(running.instance.url).startswith("https://127.0.0.1:")
+    assert running.instance.grpc is not None
+    trusted = grpc.ssl_channel_credentials(certified.ca_file.read_bytes())
+    name = (("grpc.ssl_target_name_override", "retriever.example"),)
+    with grpc.secure_channel(running.instance.grpc, trusted, name) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        asked = health_pb2.HealthCheckRequest()
+        until(lambda: health.Check(asked, timeout=20).status == SERVING, "gRPC to say that it serves", 30)
     (group,) = json.loads((running.data_dir / "metrics" / "serve.json").read_bytes())
     assert group["labels"]["__scheme__"] == "https"
     for command in (["status", "--json"], ["retrieve", "--member", "m", "--json"]):
@@ -133,4 +143,5 @@ def _all_restarted(running: Up) -> bool:
 def _left_nothing_behind(running: Up) -> None:
     assert processes_of(running.data_dir) == []
     left = {path.name for path in running.data_dir.iterdir()}
-    assert left <= {"kafka", "rows", "cold", "trending", "node-id", "lock"}, "only what the next start goes on with"
+    kept = {"kafka", "rows", "cold", "hot", "trending", "node-id", "lock"}
+    assert left <= kept, "only what the next start goes on with"

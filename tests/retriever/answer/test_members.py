@@ -1,61 +1,60 @@
-"""A member who was seen lately is cached for a while, and not for longer."""
+"""Who asks: the member store first, then the cold tier, once for all of them."""
+
+from collections.abc import Iterator
 
 import pytest
 
-from retriever.answer import members
-from retriever.answer.members import MemberLookup, Members
+from retriever.answer.members import Members
+from retriever.reasons import Code
 from schemas.ids import MemberId
-from tests.kit.retrievers import RetrieverSetup, asking_member
+from tests.kit.retrievers import LONG_S, RetrieverSetup, asking_member
 
 
 @pytest.fixture
-def retriever() -> RetrieverSetup:
-    return RetrieverSetup(warm=False)
-
-
-def test_a_member_who_was_not_seen_for_long_is_forgotten(retriever: RetrieverSetup) -> None:
-    now = [0.0]
-    cached = Members(retriever.cold, clock=lambda: now[0])
-    retriever.in_cold(asking_member("m"))
-    cached.find(MemberId("m"))
-    retriever.cold.fails = True
-    now[0] = members.CACHED_S - 1
-    assert cached.find(MemberId("m")).member is not None
-    now[0] = members.CACHED_S
-    assert cached.find(MemberId("m")) == MemberLookup(None, "the tier is down for this test")
-
-
-def test_the_number_of_cached_members_is_bounded(retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "CACHED_MEMBERS", 2)
-    cached = Members(retriever.cold)
-    names = [MemberId(name) for name in ("a", "b", "c")]
-    for name in names:
-        retriever.in_cold(asking_member(name))
-        cached.find(name)
-    retriever.cold.fails = True
-    assert [cached.find(name).member is not None for name in names] == [False, True, True]
-
-
-def test_the_memory_of_expired_members_is_freed(retriever: RetrieverSetup) -> None:
-    now = [0.0]
-    cached = Members(retriever.cold, clock=lambda: now[0])
-    for name, seen_s in (("early", 0.0), ("late", 1.0)):
-        now[0] = seen_s
-        retriever.in_cold(asking_member(name))
-        cached.find(MemberId(name))
-    now[0] = members.CACHED_S
-    cached.forget_expired()
-    assert list(cached._cache) == ["late"]
-    assert cached._cache.expire() == [], "nothing that has expired is left"
-
-
-def test_the_retriever_frees_it_when_it_is_told(retriever: RetrieverSetup) -> None:
-    now = [0.0]
-    retriever.under_test._members = cached = Members(retriever.cold, clock=lambda: now[0])
-    retriever.in_cold(asking_member("m"))
-    retriever.ask(member_id="m")
-    assert list(cached._cache) == ["m"]
-    now[0] = members.CACHED_S
-    retriever.under_test.forget_expired_members()
-    assert cached._cache.expire() == []
+def retriever() -> Iterator[RetrieverSetup]:
+    retriever = RetrieverSetup(warm=False)
+    yield retriever
     retriever.close()
+
+
+def find(retriever: RetrieverSetup, *names: str) -> list[int | str | None]:
+    """Of each member the revision, or why there is none."""
+    members = Members(retriever.members, retriever.cold)
+    found = members.find([MemberId(name) for name in names], LONG_S * 1e6)
+    return [
+        "unreadable" if one.unreadable else (None if one.member is None else int(one.member.revision)) for one in found
+    ]
+
+
+def test_the_cold_tier_is_asked_once_for_all_that_the_store_does_not_hold(
+    retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever.in_member_feed(asking_member("stored", revision=2))
+    retriever.in_cold(asking_member("cold", revision=3), asking_member("gone", revision=4, deleted=True))
+    asked = []
+    members = retriever.cold.tier.members
+    monkeypatch.setattr(
+        retriever.cold.tier, "members", lambda ids, **timeout: asked.append(ids) or members(ids, **timeout)
+    )
+    names = ("cold", "stored", "never", "gone", "cold")
+    assert find(retriever, *names) == [3, 2, None, 4, 3]
+    assert asked == [["cold", "never", "gone"]]
+    assert find(retriever, "cold", "gone") == [3, 4]
+    assert len(asked) == 1, "they are in the store now"
+
+
+def test_what_the_store_holds_is_found_while_the_cold_tier_is_down(retriever: RetrieverSetup) -> None:
+    retriever.in_member_feed(asking_member("stored", revision=2))
+    retriever.cold.fails = True
+    assert find(retriever, "stored", "other") == [2, "unreadable"]
+
+
+def test_a_member_that_is_not_sure_comes_with_the_reason(retriever: RetrieverSetup) -> None:
+    retriever.in_cold(asking_member("m"))
+    members = Members(retriever.members, retriever.cold)
+    (found,) = members.find([MemberId("m")], LONG_S * 1e6)
+    assert (found.problem, found.unreadable) == (None, False)
+    retriever.cold.fails = True
+    (found,) = members.find([MemberId("n")], LONG_S * 1e6)
+    assert found.problem is not None
+    assert (found.problem.code, found.unreadable) == (Code.COLD_UNAVAILABLE, True)

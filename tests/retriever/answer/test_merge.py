@@ -1,15 +1,16 @@
-"""The merge of both tiers, compared with a slow and obvious one."""
+"""Which copy of a post counts, and when a tier has to be asked for more."""
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.tiers import Hits
-from retriever.answer.merge import NO_HITS, UNCHANGED, HotNow, Merged, changed_meanwhile, may_miss_posts, merge
-from schemas.ids import PostId, Revision
+from indexer.tiers import HotAnswer, Numbers
+from retriever.answer.merge import COLD, HOT, NOT_HELD, ColdColumns, Merged, merge, without_hot
+from schemas.ids import PostId
+
+POSTS = "abcdefghij"
 
 
 class Copy(NamedTuple):
@@ -18,225 +19,121 @@ class Copy(NamedTuple):
     revision: int = 1
 
 
-def hits(*copies: Copy) -> Hits:
-    ranked = sorted(copies, key=lambda copy: (-copy.score, copy.post_id))
-    return Hits(
-        [PostId(copy.post_id) for copy in ranked],
-        np.array([copy.score for copy in ranked], np.float32),
-        [Revision(copy.revision) for copy in ranked],
+def ids_of(numbers: Numbers) -> list[PostId]:
+    return [PostId(POSTS[number]) for number in numbers]
+
+
+def ranked(copies: tuple[Copy, ...]) -> tuple[Numbers, np.ndarray, np.ndarray]:
+    copies = tuple(sorted(copies, key=lambda copy: (-copy.score, copy.post_id)))
+    return (
+        np.array([POSTS.index(copy.post_id) for copy in copies], np.int32),
+        np.array([copy.score for copy in copies], np.float32),
+        np.array([copy.revision for copy in copies], np.int64),
     )
 
 
-def hot_now(hot: Hits, cold: Hits, *changed: Copy, **revisions: int) -> HotNow:
-    """`changed` are live and pass the filters; `revisions` are of all posts that the hot tier knows."""
-    known = [Revision(revisions[post_id]) if post_id in revisions else None for post_id in cold.post_ids]
-    return HotNow(changed_meanwhile(hot, cold, known), hits(*changed))
+def cold_hits(*copies: Copy, limit: int = 100) -> ColdColumns:
+    return ColdColumns(*ranked(copies), limit)
+
+
+def hot_answer(cold: ColdColumns, *hits: Copy, **held: int) -> HotAnswer:
+    """`held` are revisions of posts that the hot tier holds beside its hits, such as deleted ones."""
+    revisions = held | {copy.post_id: copy.revision for copy in hits}
+    cold_revisions = np.array([revisions.get(post_id, NOT_HELD) for post_id in ids_of(cold.numbers_C)], np.int64)
+    return HotAnswer(*ranked(hits), cold_revisions, {})
+
+
+def merged(hot: HotAnswer, cold: ColdColumns, k: int = 10, hot_limit: int = 100) -> Merged:
+    return merge(hot, hot_limit, cold, k, ids_of)
+
+
+def posts(result: Merged) -> str:
+    return "".join(ids_of(result.numbers_K))
 
 
 def test_the_best_of_both_come_first() -> None:
-    hot, cold = hits(Copy("a", 0.9), Copy("b", 0.5)), hits(Copy("c", 0.7), Copy("d", 0.1))
-    assert merge(hot, cold, hot_now(hot, cold), 3) == Merged(
-        [PostId("a"), PostId("c"), PostId("b")],
-        [float(np.float32(score)) for score in (0.9, 0.7, 0.5)],
-        ["hot", "cold", "hot"],
-    )
+    cold = cold_hits(Copy("c", 0.7), Copy("d", 0.1))
+    result = merged(hot_answer(cold, Copy("a", 0.9, 4), Copy("b", 0.5)), cold, k=3)
+    assert posts(result) == "acb"
+    assert result.scores_K.tolist() == [np.float32(score) for score in (0.9, 0.7, 0.5)]
+    assert result.tiers_K.tolist() == [HOT, COLD, HOT]
+    assert result.revisions_K.tolist() == [4, 1, 1]
 
 
-def test_a_hot_copy_hides_its_cold_one() -> None:
-    hot, cold = hits(Copy("a", 0.2, 2)), hits(Copy("a", 0.9, 1))
-    assert merge(hot, cold, hot_now(hot, cold, a=2), 10).tiers == ["hot"]
-    assert merge(hot, hits(Copy("a", 0.9, 2)), UNCHANGED, 10).tiers == ["hot"]
-
-
-def test_a_newer_cold_copy_takes_the_place_of_the_hot_one() -> None:
-    hot, cold = hits(Copy("a", 0.2, 2)), hits(Copy("a", 0.9, 3))
-    merged = merge(hot, cold, hot_now(hot, cold, a=2), 10)
-    assert (merged.post_ids, merged.tiers) == (["a"], ["cold"])
+def test_a_hot_copy_hides_its_cold_one_also_of_the_same_revision() -> None:
+    for revision in (1, 2):
+        cold = cold_hits(Copy("a", 0.9, revision))
+        result = merged(hot_answer(cold, Copy("a", 0.2, 2)), cold)
+        assert (posts(result), result.tiers_K.tolist()) == ("a", [HOT])
 
 
 def test_what_the_hot_tier_deleted_hides_its_cold_copy() -> None:
-    cold = hits(Copy("a", 0.9, 1), Copy("b", 0.8, 5))
-    merged = merge(NO_HITS, cold, hot_now(NO_HITS, cold, a=2, b=4), 10)
-    assert merged.post_ids == ["b"], "a was deleted with revision 2; b came back after its delete"
+    cold = cold_hits(Copy("a", 0.9, 1), Copy("b", 0.8, 5))
+    assert posts(merged(hot_answer(cold, a=2, b=4), cold)) == "b", "b came back after its delete"
 
 
-def test_a_post_that_left_the_hot_tier_after_its_search_is_there_once() -> None:
-    hot, cold = hits(Copy("a", 0.5)), hits(Copy("a", 0.5))
-    assert merge(hot, cold, hot_now(hot, cold), 10).post_ids == ["a"]
+def test_a_newer_cold_copy_takes_the_place_of_the_hot_one() -> None:
+    cold = cold_hits(Copy("a", 0.9, 3))
+    result = merged(hot_answer(cold, Copy("a", 0.2, 2)), cold)
+    assert (posts(result), result.tiers_K.tolist(), result.revisions_K.tolist()) == ("a", [COLD], [3])
 
 
-def test_a_post_that_came_into_the_hot_tier_after_its_search_keeps_its_cold_copy() -> None:
-    cold = hits(Copy("a", 0.9, 2))
-    assert merge(NO_HITS, cold, hot_now(NO_HITS, cold, a=2), 10) == Merged(
-        [PostId("a")], [float(np.float32(0.9))], ["cold"]
-    )
+def test_without_the_hot_tier_the_cold_hits_stay() -> None:
+    cold = cold_hits(Copy("a", 0.9), Copy("b", 0.8))
+    assert posts(merged(without_hot(cold), cold, k=1)) == "a"
 
 
-def test_of_a_post_that_changed_after_both_searches_the_new_score_counts() -> None:
-    hot, cold = hits(Copy("a", 0.9, 1), Copy("h", 0.75)), hits(Copy("a", 0.5, 2), Copy("b", 0.375))
-    now = hot_now(hot, cold, Copy("a", 0.25, 3), a=3, h=1)
-    assert merge(hot, cold, now, 10) == Merged(
-        [PostId("h"), PostId("b"), PostId("a")], [0.75, 0.375, 0.25], ["hot", "cold", "hot"]
-    )
+def test_equal_scores_are_in_the_order_of_ids_also_at_the_cut() -> None:
+    cold = cold_hits(Copy("d", 0.5), Copy("b", 0.5), Copy("g", 0.25), Copy("e", 0.25))
+    hot = hot_answer(cold, Copy("j", 0.75), Copy("c", 0.5), Copy("a", 0.5), Copy("f", 0.25))
+    assert posts(merged(hot, cold)) == "jabcdefg"
+    assert posts(merged(hot, cold, k=2)) == "ja"
+    assert posts(merged(hot, cold, k=6)) == "jabcde"
 
 
-def test_a_hot_post_below_the_last_hit_does_not_come_up_as_its_old_cold_copy() -> None:
-    hot, cold = hits(Copy("h", 0.5)), hits(Copy("a", 0.9, 1))
-    now = hot_now(hot, cold, Copy("a", 0.25, 2), a=2)
-    assert merge(hot, cold, now, 1).post_ids == ["h"]
+def test_the_cold_tier_is_asked_for_more_when_a_post_below_its_last_hit_could_belong() -> None:
+    cold = cold_hits(Copy("a", 0.9), Copy("b", 0.8), Copy("c", 0.7), limit=3)
+    assert not merged(hot_answer(cold, a=2), cold, k=2).cold_may_miss, "b and c"
+    assert merged(hot_answer(cold, a=2, b=2), cold, k=2).cold_may_miss, "only c is left"
+    assert merged(hot_answer(cold, Copy("h", 0.5), a=2, b=2), cold, k=2).cold_may_miss, "h may be worse than the next"
+    assert not merged(hot_answer(cold, Copy("h", 0.7), a=2, b=2), cold, k=2).cold_may_miss
+    assert not merged(hot_answer(cold, a=2, b=2), cold._replace(limit=4), k=2).cold_may_miss, "there are no more"
 
 
-def test_equal_scores_are_in_the_order_of_ids_across_tiers() -> None:
-    hot, cold = hits(Copy("d", 0.5), Copy("b", 0.5), Copy("x", 0.9)), hits(Copy("c", 0.5), Copy("a", 0.5))
-    assert merge(hot, cold, hot_now(hot, cold), 4).post_ids == ["x", "a", "b", "c"]
+def test_the_hot_tier_is_asked_for_more_when_a_newer_cold_copy_took_a_hit_away() -> None:
+    cold = cold_hits(Copy("a", 0.1, 2))
+    hot = hot_answer(cold, Copy("a", 0.9), Copy("b", 0.8))
+    assert merged(hot, cold, k=2, hot_limit=2).hot_may_miss, "the third hot post may be better than a is now"
+    assert not merged(hot, cold, k=2, hot_limit=3).hot_may_miss, "there is no third one"
+    assert not merged(hot, cold, k=1, hot_limit=2).hot_may_miss
+    assert not merged(hot_answer(cold, Copy("b", 0.8)), cold_hits(), k=2, hot_limit=1).hot_may_miss
 
 
-def test_nothing_and_nothing_is_nothing() -> None:
-    assert merge(NO_HITS, NO_HITS, UNCHANGED, 5) == Merged([], [], [])
+SCORES = st.integers(0, 8).map(lambda number: number / 8)
+TIER = st.dictionaries(st.sampled_from(POSTS), st.tuples(SCORES, st.integers(1, 3)))
 
 
-def test_too_many_hidden_copies_are_noticed() -> None:
-    cold = hits(Copy("a", 0.9), Copy("b", 0.8), Copy("c", 0.7))
-    short = merge(NO_HITS, cold, hot_now(NO_HITS, cold, a=2, b=2), 2)
-    assert may_miss_posts(short, cold, limit=3, k=2), "d, the fourth of the cold tier, may belong into the answer"
-    assert not may_miss_posts(short, cold, limit=4, k=2), "the cold tier had no more"
-    filled = merge(hits(Copy("h", 0.75)), cold, hot_now(hits(Copy("h", 0.75)), cold, a=2, b=2), 2)
-    assert not may_miss_posts(filled, cold, limit=3, k=2)
-    low = merge(hits(Copy("h", 0.1)), cold, hot_now(hits(Copy("h", 0.1)), cold, a=2, b=2), 2)
-    assert may_miss_posts(low, cold, limit=3, k=2), "d may be better than h"
-
-
-def test_too_many_replaced_hot_hits_are_noticed() -> None:
-    hot, cold = hits(Copy("a", 0.9), Copy("b", 0.8)), hits(Copy("a", 0.9), Copy("c", 0.7))
-    merged = merge(hot, cold, hot_now(hot, cold, a=2), 1)
-    assert not may_miss_posts(merged, hot, limit=2, k=1), "b takes the place of a"
-    merged = merge(hot, cold, hot_now(hot, cold, a=2), 2)
-    assert may_miss_posts(merged, hot, limit=2, k=2), "the third of the hot tier may be better than c"
-    assert not may_miss_posts(merged, hot, limit=3, k=2), "the hot tier had no more"
-
-
-class Version(NamedTuple):
-    """What one revision of a post is: a score that the filters let through, or None (they do not, or it is deleted)."""
-
-    revision: int
-    score: float | None
-
-
-NO_VERSION: Final = Version(-1, None)
-
-
-class History(NamedTuple):
-    """One post: its revisions, and the newest that each place holds when it is looked at (0: none)."""
-
-    scores: list[float | None]
-    hot_search: int
-    cold_search: int
-    hot_later: int
-
-    def at(self, revision: int) -> Version:
-        return Version(revision, self.scores[revision - 1]) if revision else NO_VERSION
-
-
-_places = st.integers(0, 3)
-_histories = st.dictionaries(
-    st.sampled_from("abcdefghij"),
-    st.builds(
-        History, st.lists(st.sampled_from([None, 0.125, 0.25, 0.5]), min_size=3, max_size=3), _places, _places, _places
-    ),
-    max_size=10,
-)
-
-_changed_meanwhile = st.builds(
-    History,
-    st.tuples(*[st.integers(1, 7).map(lambda eighths: eighths / 8)] * 2, st.none()).map(list),
-    st.just(1),
-    st.integers(0, 2),
-    st.integers(1, 3),
-)
-_full_histories = st.fixed_dictionaries(dict.fromkeys("abcdef", _changed_meanwhile))
-"""Most posts are in both tiers, and many are deleted before the hot tier is looked at again."""
-
-
-class Looks(NamedTuple):
-    """The hits of both searches, as far down as they were asked for."""
-
-    hot: Hits
-    cold: Hits
-
-
-def searched(histories: dict[str, History], hot_limit: int, cold_limit: int) -> Looks:
-    def best(revision_of: Callable[[History], int], limit: int) -> Hits:
-        looks = {post_id: history.at(revision_of(history)) for post_id, history in histories.items()}
-        best_hits = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in looks.items() if look.score))
-        return Hits(best_hits.post_ids[:limit], best_hits.scores[:limit], best_hits.revisions[:limit])
-
-    return Looks(
-        best(lambda history: history.hot_search, hot_limit), best(lambda history: history.cold_search, cold_limit)
-    )
-
-
-def obvious(histories: dict[str, History], looks: Looks) -> list[tuple[float, str, str]]:
-    """(-score, post id, tier), for every post that a search shows, or would if it were asked for more. Later looks at
-    the hot tier reach only what the cold search shows."""
-    answer = []
-    for post_id, history in histories.items():
-        unseen = post_id not in {*looks.hot.post_ids, *looks.cold.post_ids}
-        hot = history.at(history.hot_search) if unseen or post_id in looks.hot.post_ids else NO_VERSION
-        cold = history.at(history.cold_search) if unseen or post_id in looks.cold.post_ids else NO_VERSION
-        shown_hot, shown_cold = (version if version.score is not None else NO_VERSION for version in (hot, cold))
-        later = history.at(history.hot_later) if post_id in looks.cold.post_ids else NO_VERSION
-        newest, tier = max(
-            (later, 0, "hot"),
-            (shown_cold, 1, "cold"),
-            (shown_hot, 2, "hot"),
-            key=lambda look: (look[0].revision, look[1]),
-        )[::2]
-        if newest.score is not None:
-            answer.append((-newest.score, post_id, tier))
-    return sorted(answer)
-
-
-def merged_of(histories: dict[str, History], looks: Looks, k: int) -> Merged:
-    hot, cold = looks
-    revisions = {post_id: history.hot_later for post_id, history in histories.items() if history.hot_later}
-    now = hot_now(hot, cold, **revisions)
-    later = ((cold.post_ids[row], histories[cold.post_ids[row]]) for row in now.changed_rows)
-    newest = ((post_id, history.at(history.hot_later)) for post_id, history in later)
-    changed = hits(*(Copy(post_id, look.score, look.revision) for post_id, look in newest if look.score))
-    return merge(hot, cold, now._replace(changed=changed), k)
-
-
-def ranked(merged: Merged) -> list[tuple[float, str, str]]:
-    return list(zip([-score for score in merged.scores], merged.post_ids, merged.tiers, strict=True))
-
-
-@settings(deadline=None)
-@given(_histories, st.integers(1, 12))
-def test_of_every_post_the_newest_revision_counts(histories: dict[str, History], k: int) -> None:
-    looks = searched(histories, len(histories), len(histories))
-    assert ranked(merged_of(histories, looks, k)) == obvious(histories, looks)[:k]
-
-
-DELETED_MEANWHILE: Final = {
-    "a": History([0.875, None, None], hot_search=1, cold_search=1, hot_later=2),
-    "h": History([0.75, None, None], hot_search=1, cold_search=0, hot_later=1),
-    "b": History([0.5, None, None], hot_search=0, cold_search=1, hot_later=0),
-}
-
-
-@settings(deadline=None)
-@example(histories=DELETED_MEANWHILE, k=1, hot_margin=0, cold_margin=4)
-@given(histories=_full_histories, k=st.integers(1, 3), hot_margin=st.integers(0, 4), cold_margin=st.integers(0, 4))
-def test_no_hit_that_was_not_asked_for_is_better_than_the_answer(
-    histories: dict[str, History], k: int, hot_margin: int, cold_margin: int
+@given(TIER, TIER, st.sets(st.sampled_from(POSTS)), st.integers(1, 12))
+def test_it_is_the_best_of_the_newest_revisions(
+    hot_posts: dict[str, tuple[float, int]], cold_posts: dict[str, tuple[float, int]], deleted: set[str], k: int
 ) -> None:
-    """Unless `may_miss_posts` says so, and then both tiers are asked again. Of equal scores at the cut any may come."""
-    limits = k + hot_margin, k + cold_margin
-    looks = searched(histories, *limits)
-    merged = merged_of(histories, looks, k)
-    if any(may_miss_posts(merged, part, part_limit, k) for part, part_limit in zip(looks, limits, strict=True)):
-        looks = searched(histories, len(histories), len(histories))
-        merged = merged_of(histories, looks, k)
-    expected = obvious(histories, looks)
-    assert set(ranked(merged)) <= set(expected)
-    assert [-score for score in merged.scores] == [score for score, _, _ in expected[:k]]
+    # One revision of a post has one score.
+    cold_posts |= {
+        post: hot_posts[post]
+        for post, (_, revision) in cold_posts.items()
+        if post in hot_posts and hot_posts[post][1] == revision
+    }
+    cold = cold_hits(*(Copy(post, *copy) for post, copy in cold_posts.items()))
+    live = [Copy(post, *copy) for post, copy in hot_posts.items() if post not in deleted]
+    held = {post: copy[1] for post, copy in hot_posts.items()}
+    newest = {copy.post_id: copy for copy in live}
+    for post, copy in cold_posts.items():
+        if copy[1] > held.get(post, NOT_HELD):
+            newest[post] = Copy(post, *copy)
+    best = sorted(newest.values(), key=lambda copy: (-copy.score, copy.post_id))[:k]
+    result = merged(hot_answer(cold, *live, **held), cold, k)
+    assert posts(result) == "".join(copy.post_id for copy in best)
+    assert result.scores_K.tolist() == [copy.score for copy in best]
+    assert result.revisions_K.tolist() == [copy.revision for copy in best]
+    assert not result.hot_may_miss
+    assert not result.cold_may_miss

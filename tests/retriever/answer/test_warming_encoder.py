@@ -1,7 +1,10 @@
 """The query encoder says why it cannot be asked."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Never
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -31,7 +34,7 @@ def test_why_a_package_cannot_be_loaded_is_for_the_log_alone() -> None:
         encoder = warmed(WarmingEncoder(_no_package))
     assert encoder.problem == "the model cannot be loaded; the log of the retriever says why"
     with pytest.raises(RetrieverUnavailable, match=encoder.problem):
-        encoder.encode_text("a")
+        encoder.encode_text("a", timeout_s=30)
     assert [(entry["event"], entry["error"]) for entry in logs] == [("model not loaded", "no such folder")]
 
 
@@ -42,4 +45,24 @@ def test_a_device_that_fails_is_an_outage() -> None:
     encoder = warmed(WarmingEncoder(load))
     assert encoder.problem is None
     with pytest.raises(RetrieverUnavailable, match="the device is gone"):
-        encoder.encode_text("a")
+        encoder.encode_text("a", timeout_s=30)
+
+
+def test_a_text_waits_for_a_busy_model_no_longer_than_it_may() -> None:
+    begun, may_go_on = Event(), Event()
+
+    class Slow:
+        def encode_text(self, text: str) -> Vector:
+            begun.set()
+            may_go_on.wait(30)
+            return np.ones(1, np.float32)
+
+    encoder = warmed(WarmingEncoder(Slow))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(encoder.encode_text, "a", 30)
+        begun.wait(30)
+        with pytest.raises(RetrieverUnavailable, match="busy"):
+            encoder.encode_text("b", timeout_s=0.01)
+        may_go_on.set()
+        assert first.result(30) == [1.0]
+    assert encoder.encode_text("b", timeout_s=0.01) == [1.0]

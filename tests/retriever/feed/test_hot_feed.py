@@ -1,107 +1,30 @@
-"""The hot feed on a real broker: what it takes, when it says that it has caught up, and what it survives."""
+"""The hot feed on a real broker: where it begins, what it takes, and what it tells the tier."""
 
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from structlog.testing import capture_logs
+from confluent_kafka import Producer
 
-from retriever.feed.hot_feed import CONSUMER_OVERRIDES, HotFeed
-from retriever.feed.trending_lists import TrendingLists
+from indexer.id_table import IdTable
+from indexer.settings import HotSettings
+from indexer.tiers import HotRecord
 from schemas import topics
-from schemas.embeddings import PostEmbedding, encode_embedding, pack_vector
-from schemas.ids import Generation, Micros, PostId
-from schemas.topics import TopicSpec
+from schemas.embeddings import pack_vector
+from schemas.ids import Micros, PostId
 from schemas.trending import TrendingEntry, TrendingList, encode_trending
-from streams.kafka.clients import admin, consumer_config, producer_config
-from streams.kafka.topics import ensure_topics
-from streams.settings import KafkaSettings
-from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.retrievers import NOW_S, WINDOW_S, FallibleTier, new_hot_tier, scored_post, vector_with
+from streams.kafka.clients import producer_config
+from tests.kit.brute_hot_tier import BruteHotTier
+from tests.kit.data.embeddings import DIMENSION
+from tests.kit.hot_feeding import Feeding
+from tests.kit.retrievers import NOW_S, WINDOW_S, scored_post, vector_with
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
 PARTITIONS = 2
-
-
-class Feeding:
-    """A feed of a generation of its own on a broker, and a producer for its topic."""
-
-    def __init__(self, running: RunningBroker) -> None:
-        self.kafka = KafkaSettings(bootstrap_servers=running.bootstrap_servers, partitions=PARTITIONS)
-        self.generation = Generation(f"test-{uuid.uuid4().hex[:8]}")
-        self.topic = topics.post_embeddings(self.generation)
-        self.now_s = float(NOW_S)
-        self.hot = FallibleTier(new_hot_tier(lambda: self.now_s))
-        self.trending = TrendingLists()
-        self.producer = Producer(producer_config(self.kafka))
-        self._feeds = ExitStack()
-
-    def close(self) -> None:
-        self._feeds.close()
-
-    def create_topics(self) -> None:
-        ensure_topics(self.kafka, [TopicSpec(self.topic, "state"), TopicSpec(topics.TRENDING, "state")], 30)
-
-    def start(self) -> HotFeed:
-        feed = HotFeed(
-            lambda: Consumer(consumer_config(self.kafka, "hot-feed", **CONSUMER_OVERRIDES)),
-            self.generation,
-            self.hot,
-            self.trending,
-            window_s=WINDOW_S,
-            clock=lambda: self.now_s,
-        )
-        feed.start()
-        self._feeds.callback(feed.close)
-        return feed
-
-    def caught_up(self) -> HotFeed:
-        feed = self.start()
-        until(lambda: feed.problem is None, "the feed to catch up")
-        return feed
-
-    def send(self, *embeddings: PostEmbedding, age_s: float = 0.0, **over: Any) -> None:
-        for embedding in embeddings:
-            timestamp = int((NOW_S - age_s) * 1000)
-            self.producer.produce(
-                self.topic, encode_embedding(embedding), embedding.post_id, timestamp=timestamp, **over
-            )
-        assert self.producer.flush(30) == 0
-
-    def live(self) -> list[str]:
-        return sorted(stored.post_id for stored in self.hot.scroll_posts())
-
-    def until_live(self, *post_ids: str) -> None:
-        until(lambda: self.live() == list(post_ids), f"{post_ids} to be live")
-
-    def ends(self) -> dict[int, int]:
-        """High watermarks, control records and open transactions included."""
-        over = {"isolation.level": "read_uncommitted"}
-        consumer = Consumer(consumer_config(self.kafka, "ends", **over))
-        places = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
-        ends = {place.partition: consumer.get_watermark_offsets(place, timeout=20)[1] for place in places}
-        consumer.close()
-        return ends
-
-
-@pytest.fixture
-def feeding(clean_topics: RunningBroker) -> Iterator[Feeding]:
-    yield from _feeding(clean_topics)
-
-
-def _feeding(running: RunningBroker) -> Iterator[Feeding]:
-    feeding = Feeding(running)
-    feeding.create_topics()
-    yield feeding
-    feeding.close()
 
 
 def test_it_reads_old_records_and_follows_new_ones(feeding: Feeding) -> None:
@@ -135,25 +58,66 @@ def test_only_committed_records_count_and_control_records_are_passed(feeding: Fe
     feeding.producer = plain
 
 
-def test_it_begins_where_the_window_begins(feeding: Feeding) -> None:
-    day_s = 24 * 3600.0
-    feeding.send(scored_post("old", age_s=WINDOW_S + 2 * day_s), age_s=WINDOW_S + 2 * day_s, partition=0)
-    feeding.send(scored_post("dated-ahead", age_s=WINDOW_S - 10), age_s=WINDOW_S + day_s - 20, partition=0)
-    feeding.send(scored_post("old-but-sent-late", age_s=WINDOW_S + 60), age_s=0, partition=0)
-    read: list[Sequence[PostEmbedding]] = []
-    upsert = feeding.hot.tier.upsert
-    feeding.hot.tier.upsert = lambda embeddings: (read.append(embeddings), upsert(embeddings))
+def test_it_begins_where_the_window_begins_and_says_so(feeding: Feeding) -> None:
+    """By the time of the record, however old the post is."""
+    feeding.send(scored_post("a"), scored_post("b"), age_s=WINDOW_S + 10, partition=0)
+    feeding.send(scored_post("c", age_s=3 * WINDOW_S), age_s=WINDOW_S - 10, partition=0)
+    feeding.send(scored_post("d"), age_s=WINDOW_S + 10, partition=1)
     feeding.caught_up()
-    assert feeding.live() == ["dated-ahead"]
-    assert {embedding.post_id for batch in read for embedding in batch} == {"dated-ahead", "old-but-sent-late"}
+    assert feeding.live() == ["c"]
+    assert feeding.floor() == {0: 2, 1: 1}
 
 
-def test_posts_older_than_the_window_are_expired(feeding: Feeding) -> None:
-    feeding.send(scored_post("a", age_s=WINDOW_S - 10), scored_post("b", age_s=0))
+def test_the_floor_of_a_topic_that_is_younger_than_the_window_is_its_start(feeding: Feeding) -> None:
+    feeding.send(scored_post("a"), age_s=WINDOW_S - 10, partition=0)
+    feeding.caught_up()
+    assert feeding.floor() == {0: 0, 1: 0}
+
+
+def test_an_endless_window_begins_at_the_start(feeding: Feeding) -> None:
+    feeding.window_s = math.inf
+    feeding.hot.tier = BruteHotTier(DIMENSION, HotSettings(window_s=math.inf), IdTable())
+    feeding.send(scored_post("a"), age_s=30 * WINDOW_S, partition=0)
+    feeding.caught_up()
+    assert feeding.live() == ["a"]
+    assert feeding.floor() == {0: 0, 1: 0}
+
+
+def test_the_floor_is_the_start_also_where_the_first_records_are_gone(feeding: Feeding) -> None:
+    feeding.send(scored_post("a"), scored_post("b"), partition=0)
+    feeding.delete_before(0, 1)
+    feeding.caught_up()
+    assert feeding.live() == ["b"]
+    assert feeding.floor() == {0: 0, 1: 0}
+
+
+def test_records_carry_their_place_and_time(feeding: Feeding) -> None:
+    records: list[HotRecord] = []
+    apply = feeding.hot.tier.apply
+
+    def recorded(batch: Sequence[HotRecord]) -> int:
+        records.extend(batch)
+        return int(apply(batch))
+
+    feeding.hot.tier.apply = recorded
+    feeding.send(scored_post("a"), scored_post("b"), age_s=20, partition=1)
+    feeding.send(scored_post("c"), age_s=-3600, partition=1)
+    feeding.caught_up()
+    assert [record[1:] for record in records] == [
+        (1, 0, (NOW_S - 20) * 1_000_000),
+        (1, 1, (NOW_S - 20) * 1_000_000),
+        (1, 2, NOW_S * 1_000_000),
+    ], "a time that lies ahead counts as now"
+
+
+def test_records_older_than_the_window_are_expired(feeding: Feeding) -> None:
+    feeding.send(scored_post("a"), age_s=WINDOW_S - 10, partition=0)
+    feeding.send(scored_post("b"), partition=0)
     feeding.caught_up()
     assert feeding.live() == ["a", "b"]
     feeding.now_s += 11
     feeding.until_live("b")
+    assert feeding.floor() == {0: 1, 1: 0}
 
 
 def test_records_that_become_dead_letters_are_counted_and_left_out(feeding: Feeding) -> None:
@@ -168,7 +132,7 @@ def test_records_that_become_dead_letters_are_counted_and_left_out(feeding: Feed
     feeding.send(msgspec.structs.replace(scored_post("b", revision=2, deleted=True), vector=pack_vector(2 * whole)))
     feed = feeding.caught_up()
     assert feeding.live() == ["a"]
-    assert feeding.hot.revisions([PostId("a")]) == [1]
+    assert [post.revision for post in feeding.hot.posts([PostId("a")])] == [1]
     assert feed.skipped_records == 2 * PARTITIONS + 5
     assert feed.progress().positions == feeding.ends()
 
@@ -204,70 +168,3 @@ def test_the_trending_lists_are_read_whole_and_followed(feeding: Feeding) -> Non
     assert score() == 3.0
     send(901, 5.0)
     until(lambda: score() == 7.0, "the new list")
-
-
-def test_a_topic_that_is_not_there_yet_is_waited_for(clean_topics: RunningBroker) -> None:
-    feeding = Feeding(clean_topics)
-    try:
-        with capture_logs() as logs:
-            feed = feeding.start()
-            until(lambda: bool(logs), "the feed to log what is missing")
-        assert "Unknown topic" in logs[0]["error"]
-        assert feed.problem == "the hot feed has not begun to read; the log of the retriever says why"
-        assert feed.progress().positions == {}
-        feeding.create_topics()
-        until(lambda: feed.problem is None, "the feed to catch up")
-    finally:
-        feeding.close()
-
-
-def test_a_tier_that_fails_costs_no_record(feeding: Feeding) -> None:
-    feed = feeding.caught_up()
-    feeding.hot.fails = "upsert"
-    feeding.send(scored_post("a"), scored_post("b"), scored_post("c"))
-    until(lambda: feeding.hot.failures > 1, "the feed to meet the failure, and once more")
-    assert set(feed.progress().positions.values()) == {0}
-    feeding.hot.fails = False
-    feeding.until_live("a", "b", "c")
-
-
-def test_records_deleted_under_it_make_it_start_again(feeding: Feeding) -> None:
-    _allow_deletes(feeding.kafka, feeding.topic)
-    feeding.send(scored_post("a"), partition=0)
-    feeding.caught_up()
-    feeding.hot.fails = "upsert"
-    feeding.send(scored_post("b"), partition=0)
-    feeding.send(scored_post("c"), partition=1)
-    _delete_before(feeding.kafka, TopicPartition(feeding.topic, 0, 2))
-    feeding.send(scored_post("d"), partition=0)
-    feeding.hot.fails = False
-    feeding.until_live("a", "c", "d")
-
-
-def _allow_deletes(kafka: KafkaSettings, topic: str) -> None:
-    """A compacted topic refuses them."""
-    entries = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        for name, value in (("cleanup.policy", "delete"), ("retention.ms", "-1"))
-    ]
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-    client = admin(kafka)
-    client.incremental_alter_configs([resource])[resource].result(20)
-
-
-def _delete_before(kafka: KafkaSettings, place: TopicPartition) -> None:
-    client = admin(kafka)
-    client.delete_records([place])[place].result(20)
-
-
-def test_it_outlives_the_broker(fresh_broker: RunningBroker) -> None:
-    for feeding in _feeding(fresh_broker):
-        feeding.send(scored_post("a"), scored_post("old", age_s=WINDOW_S - 10))
-        feed = feeding.caught_up()
-        fresh_broker.kill()
-        feeding.now_s += 11
-        feeding.until_live("a")
-        fresh_broker.start()
-        feeding.send(scored_post("b"))
-        feeding.until_live("a", "b")
-        assert feed.problem is None

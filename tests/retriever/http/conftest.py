@@ -1,4 +1,4 @@
-"""A retriever with few places, served over HTTP, whose time limits are short on demand."""
+"""A retriever with two places and room for one who waits, served over HTTP, whose time limits are short on demand."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def retriever() -> RetrieverSetup:
 
 @pytest.fixture
 def served(retriever: RetrieverSetup) -> Iterator[Served]:
-    with Served(retriever, in_flight=2) as served:
+    with Served(retriever, in_flight=2, queue=1) as served:
         yield served
 
 

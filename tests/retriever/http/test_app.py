@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from retriever.http import app
 from retriever.http.openapi import OPENAPI
+from retriever.reasons import Code, Reason
 from tests.kit.retrievers import NOW_S, RetrieverSetup, Served, asking_member, scored_post
 
 KEY = SecretStr("a-secret-\N{SNOWMAN}")
@@ -41,7 +42,8 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 
 def ask(http: httpx.Client, **request: Any) -> httpx.Response:
-    return http.post("/v1/retrieve", json=request)
+    """With so much time that no answer is late, however slow the machine is."""
+    return http.post("/v1/retrieve", json={"timeout_ms": 30_000, **request})
 
 
 def test_an_answer_is_columnar(http: httpx.Client) -> None:
@@ -58,8 +60,19 @@ def test_an_answer_is_columnar(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        ({}, "give exactly one of member_id and text"),
-        ({"member_id": "m", "text": "t"}, "give exactly one of member_id and text"),
+        ({}, "give exactly one of member_id, text, vector and post_ids"),
+        ({"member_id": "m", "text": "t"}, "give exactly one of member_id, text, vector and post_ids"),
+        ({"vector": [1.0], "post_ids": ["p"]}, "give exactly one of member_id, text, vector and post_ids"),
+        ({"member_id": "m", "k": 3000}, "k: Input should be less than or equal to 2048"),
+        ({"vector": [0.0, -0.0]}, "vector: all its numbers are zero"),
+        ({"vector": []}, "vector: List should have at least 1 item"),
+        ({"vector": [1.0, "1"]}, "vector.1: Input should be a valid number"),
+        ({"post_ids": []}, "post_ids: List should have at least 1 item"),
+        ({"post_ids": ["p"] * 1001}, "post_ids: List should have at most 1000 items"),
+        ({"member_id": "m", "timeout_ms": 0}, "timeout_ms: Input should be greater than or equal to 1"),
+        ({"member_id": "m", "timeout_ms": 60_001}, "timeout_ms: Input should be less than or equal to 60000"),
+        ({"member_id": "m", "columns": ["colour"]}, "columns.0: Input should be 'author', 'created_at', 'rev"),
+        ({"member_id": "m", "only_posts": ["p"] * 10_001}, "only_posts: List should have at most 10000 items"),
         ({"member_id": "m", "k": 2049}, "k: Input should be less than or equal to 2048"),
         ({"member_id": "m", "k": 0}, "k: Input should be greater than or equal to 1"),
         ({"member_id": "m", "k": "many"}, "k: Input should be a valid integer"),
@@ -102,8 +115,18 @@ def test_an_answer_is_columnar(http: httpx.Client) -> None:
 def test_a_wrong_request_names_the_field(http: httpx.Client, request_: dict[str, Any], sentence: str) -> None:
     answer = ask(http, **request_)
     assert answer.status_code == 422
-    assert answer.json()["detail"].startswith(sentence)
-    assert set(answer.json()) == {"detail"}
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem.pop("detail").startswith(sentence)
+    assert problem == {"title": "bad field", "status": 422, "code": "bad_field"}
+
+
+def test_an_unknown_generation_is_not_found(http: httpx.Client) -> None:
+    answer = ask(http, member_id="m", generation="other")
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "generation: other is not served; test-0 is"
+    assert answer.json()["code"] == "unknown_generation"
+    assert ask(http, member_id="m", generation="test-0").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -131,13 +154,14 @@ def test_a_body_that_does_not_say_that_it_is_json_is_told_how(http: httpx.Client
     """curl says that it sends a form."""
     answer = http.post("/v1/retrieve", content=b'{"member_id": "m"}', headers=headers)
     assert answer.status_code == 415
-    assert answer.json() == {"detail": "the body must be JSON; send it with the header Content-Type: application/json"}
+    sentence = "the body must be JSON; send it with the header Content-Type: application/json"
+    assert (answer.json()["code"], answer.json()["detail"]) == ("not_json", sentence)
 
 
 @pytest.mark.parametrize("media", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])
 def test_all_names_of_json_are_taken(http: httpx.Client, media: str) -> None:
-    answer = http.post("/v1/retrieve", content=b'{"member_id": "m"}', headers={"Content-Type": media})
-    assert answer.status_code == 200
+    body = b'{"member_id": "m", "timeout_ms": 30000}'
+    assert http.post("/v1/retrieve", content=body, headers={"Content-Type": media}).status_code == 200
     assert http.post("/v1/retrieve", content=b"[]", headers={"Content-Type": media}).status_code == 422
 
 
@@ -187,6 +211,11 @@ def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served) ->
     assert number("nearline_retrieve_seconds_count", step="cold") >= 1
     assert number("nearline_candidates_total", tier="hot") >= 1
     assert number("nearline_hot_posts") == 1
+    kept = number("nearline_cold_answers_total", **{"from": "kept"})
+    assert ask(http, member_id="m").status_code == 200
+    assert number("nearline_cold_answers_total", **{"from": "kept"}) == kept + 1
+    assert number("nearline_kept_answers") >= 1
+    assert number("nearline_kept_answers_bytes") > 0
     assert number("nearline_ready") == 1
     unavailable = number("nearline_retrieve_answers_total", outcome="unavailable")
     served.retriever.cold.fails = served.retriever.hot.fails = True
@@ -215,19 +244,20 @@ def test_a_mistake_of_ours_is_a_500_without_details(served: Served, http: httpx.
     finally:
         served.retriever.broken_status = False
     assert answer.status_code == 500
-    assert answer.json() == {"detail": "the retriever failed on this request; its log says why"}
+    sentence = "the retriever failed on this request; its log says why"
+    assert (answer.json()["code"], answer.json()["detail"]) == ("internal", sentence)
 
 
 def test_ready_says_what_is_missing() -> None:
     retriever = RetrieverSetup(warm=False)
-    retriever.hot_problem = "5 records to go"
+    retriever.feed_problem = Reason(Code.HOT_CATCHING_UP, "5 records to go")
     with Served(retriever) as served, httpx.Client(base_url=served.url, trust_env=False) as http:
         assert http.get("/livez").status_code == 200
         answer = http.get("/readyz")
         assert answer.status_code == 503
         assert answer.json() == {"ready": False, "problems": ["the model is still warming up", "5 records to go"]}
         retriever.warm_up()
-        retriever.hot_problem = None
+        retriever.feed_problem = None
         assert (http.get("/readyz").status_code, http.get("/readyz").json()["ready"]) == (200, True)
 
 
@@ -264,7 +294,8 @@ def test_without_the_key_nothing_is_told(guarded: httpx.Client, path: str, heade
 def test_the_key_opens_in_either_header(guarded: httpx.Client, name: str) -> None:
     value = KEY.get_secret_value()
     headers = {name: (f"bearer {value}" if name == "Authorization" else value).encode()}
-    assert guarded.post("/v1/retrieve", json={"member_id": "m"}, headers=headers).json()["post_ids"] == ["a"]
+    request = {"member_id": "m", "timeout_ms": 30_000}
+    assert guarded.post("/v1/retrieve", json=request, headers=headers).json()["post_ids"] == ["a"]
     assert guarded.get("/openapi.json", headers=headers).status_code == 200
 
 

@@ -14,22 +14,28 @@ from tests.kit.retrievers import RetrieverSetup, Served
 from tests.kit.waiting import until
 
 
-def test_a_full_house_says_come_again_and_health_still_answers(served: Served, retriever: RetrieverSetup) -> None:
-    search = Gate(retriever.cold.tier.search)
-    retriever.cold.tier.search = search
-    with ThreadPoolExecutor(2) as pool:
+def test_a_full_house_says_when_to_come_again_and_health_still_answers(
+    served: Served, retriever: RetrieverSetup
+) -> None:
+    lookup = Gate(retriever.members.find)
+    retriever.members.find = lookup  # type: ignore[method-assign]
+    with ThreadPoolExecutor(3) as pool:
         inside: list[Future[httpx.Response]] = [pool.submit(ask, served) for _ in range(2)]
-        search.wait_for(2)
+        lookup.wait_for(2)
+        waiting = pool.submit(ask, served)
+        until(lambda: "nearline_waiting_requests 1.0" in ask(served, "/metrics").text, "a question to wait")
         refused = ask(served)
-        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-        assert "try again" in refused.json()["detail"]
+        assert refused.status_code == 429
+        problem = refused.json()
+        assert (problem["code"], refused.headers["retry-after"]) == ("busy", "1"), "a fraction of a second, rounded up"
+        assert 1 <= problem["retry_after_ms"] < 1000
         assert ask(served, "/v1/posts/a").status_code == 429, "the tiers are asked for it too"
         with RetrieverClient(served.url) as client, pytest.raises(RetrieverUnavailable, match="try again"):
             client.retrieve(RetrieveRequest(member_id="m"))
         assert [ask(served, path).status_code for path in ("/livez", "/metrics", "/v1/status")] == [200] * 3
         assert "nearline_refused_requests_total 3.0" in ask(served, "/metrics").text
-        search.open()
-        assert [request.result().status_code for request in inside] == [200, 200]
+        lookup.open()
+        assert [request.result().status_code for request in (*inside, waiting)] == [200] * 3
     assert [ask(served).status_code for _ in range(3)] == [200] * 3, "their places are free again"
 
 

@@ -68,7 +68,7 @@ class TestSlowClients:
         monkeypatch.setattr(request_limits, "BODY_S", 60.0)
         search = Gate(retriever.cold.tier.search)
         retriever.cold.tier.search = search
-        body = '{"member_id": "m"}'
+        body = '{"member_id": "m", "timeout_ms": 60000}'
         with Talk(served) as talk:
             for piece in (HEAD.replace("1000", str(len(body))), body[:5], body[5:]):
                 talk.say(piece)

@@ -28,7 +28,9 @@ def test_contexts_become_embeddings(encode: EncodeStageSetup) -> None:
         post_context(post_id="p2", revision=4, deleted=True),
     )
     encode.send(
-        member_context(member_id="m1", headline="baker", acted=[PostId("p1")], hidden=[PostId("p2")]),
+        member_context(
+            member_id="m1", headline="baker", acted=[PostId("p1")], hidden=[PostId("p2")], seen=[PostId("p3")]
+        ),
         member_context(member_id="m2", headline=None),
     )
     heartbeats = defaultdict[str, RecordedHeartbeat](RecordedHeartbeat)
@@ -44,7 +46,7 @@ def test_contexts_become_embeddings(encode: EncodeStageSetup) -> None:
     assert (posts[b"p1"].revision, posts[b"p1"].author_id, posts[b"p1"].created_at_us) == (3, "m", 7)
     assert (posts[b"p2"].revision, posts[b"p2"].deleted, posts[b"p2"].vector) == (4, True, b"")
     assert members[b"m1"].vector == pack_vector(vector_of("baker"))
-    assert (members[b"m1"].acted, members[b"m1"].hidden) == (["p1"], ["p2"])
+    assert (members[b"m1"].acted, members[b"m1"].hidden, members[b"m1"].seen) == (["p1"], ["p2"], ["p3"])
     assert (members[b"m2"].deleted, members[b"m2"].vector) == (False, b"")
 
 

@@ -41,6 +41,50 @@ def test_posts_and_members_become_durable_and_lag_reaches_zero(index: IndexLoopS
     assert index.own_dead_letters() == []
 
 
+def test_the_tier_is_told_how_far_the_posts_are_durable(index: IndexLoopSetup) -> None:
+    """Transactions' control records and dead letters included, members not. A loop that is started again knows it from
+    the committed offsets, before it has read anything."""
+    index.send_posts(range(120), f"sender-{index.generation}")
+    Sender(index.kafka).send(
+        index.posts, [("garbage", b"\xc1"), ("refused", encode_embedding(post_embedding("refused")))]
+    )
+    Sender(index.kafka).send(index.members, [("m1", encode_embedding(member_embedding("m1")))] * 300)
+    ends = index.ends_of_posts()
+    for _ in range(2):
+        tier = JournalTier(index.journal, refused=frozenset({"refused"}))
+        with in_thread(index.loop(tier).run):
+            until(lambda: tier.position == ends, "the position to reach the end")  # noqa: B023
+            index.until_no_lag()
+    assert tier.received == [], "the position of the second loop is what the first had committed"
+
+
+def test_a_tier_that_has_lost_everything_is_filled_again_and_its_position_says_so(index: IndexLoopSetup) -> None:
+    """Also if the loop is stopped before it has written the first record again."""
+    index.send_posts(range(100))
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    index.journal.unlink()
+    fails = JournalTier(index.journal, fail_every=1)
+    with in_thread(index.loop(fails).run):
+        until(lambda: fails.calls >= 2, "two tries against a tier that is away")
+        assert set(fails.position.values()) == {0}
+    # Something is in the tier again, so only what the loop has committed can tell where to go on.
+    index.journal.write_text("other 1 False\n")
+    with in_thread(index.loop(JournalTier(index.journal)).run):
+        index.until_no_lag()
+    assert set(index.durable()) == {"other", *(f"p{n}" for n in range(100))}
+
+
+def test_a_position_waits_for_what_the_tier_does_not_take(index: IndexLoopSetup) -> None:
+    index.send_posts(range(100))
+    tier = JournalTier(index.journal, fail_every=1)
+    with in_thread(index.loop(tier).run):
+        until(lambda: tier.calls >= 3, "three tries against a tier that is away")
+        assert set(tier.position.values()) == {0}, "nothing is durable, and all partitions are known"
+        tier._fail_every = 0
+        until(lambda: tier.position == index.ends_of_posts(), "the position to reach the end")
+
+
 def test_an_older_revision_after_a_newer_one_changes_nothing(index: IndexLoopSetup) -> None:
     sent = [post_embedding("p", 3), post_embedding("p", 5, deleted=True), post_embedding("p", 4)]
     Sender(index.kafka).send(index.posts, [("p", encode_embedding(embedding)) for embedding in sent])

@@ -1,0 +1,1 @@
+"""What `benchmarks/service.py` measures, one file for each set-up."""

@@ -1,0 +1,118 @@
+"""`nearline.AsyncClient`: asks the retriever from an event loop."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self, TypeVar, Unpack
+
+import grpc
+
+from nearline.client import calls
+from nearline.client.answer import Answer, Status, Vectors
+from nearline.client.connections import Connections
+from nearline.client.failures import failure_of, request_id_of
+from nearline.client.question import NO_TRACE, Question, QuestionFields, SimilarFields, Trace
+from nearline.client.retries import Attempts, RetryBudget
+from retriever.errors import RetrieverUnavailable
+
+R = TypeVar("R")
+
+
+class AsyncClient:
+    """As `nearline.Client`, for one event loop: make it inside a coroutine of that loop. A call that is cancelled is
+    cancelled in the retriever too. Call `close` at the end, or use `async with`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        ca_file: Path | str | None = None,
+        tls_name: str | None = None,
+        timeout_s: float = calls.TIMEOUT_S,
+        connections: int = 2,
+    ) -> None:
+        """As `nearline.Client`."""
+        self._timeout_s = calls.checked_timeout_s(timeout_s, calls.TIMEOUT_S)
+        self._budget = RetryBudget()
+        self._connections = Connections(
+            url,
+            calls.METHODS,
+            api_key=api_key,
+            ca_file=ca_file,
+            tls_name=tls_name,
+            number=connections,
+            library=grpc.aio,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        for channel in self._connections.channels:
+            await channel.close()
+
+    async def retrieve(
+        self, *, timeout_s: float | None = None, trace: Trace = NO_TRACE, **question: Unpack[QuestionFields]
+    ) -> Answer:
+        """The candidates of a member, a text, a vector or posts: `retrieve(member_id="m7", k=100)`. The arguments are
+        the fields of `Question`."""
+        return await self._run(calls.retrieve(Question(**question)), timeout_s, trace)
+
+    async def retrieve_batch(
+        self, questions: Sequence[Question], *, timeout_s: float | None = None, trace: Trace = NO_TRACE
+    ) -> list[Answer]:
+        """The answers to 1 to 64 questions, in their order. If one of them is refused, all are."""
+        return await self._run(calls.retrieve_batch(questions), timeout_s, trace)
+
+    async def similar(
+        self,
+        post_ids: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        trace: Trace = NO_TRACE,
+        **question: Unpack[SimilarFields],
+    ) -> Answer:
+        """The posts whose vectors are nearest to the mean of these posts' vectors."""
+        return await self._run(calls.similar(Question(post_ids=post_ids, **question)), timeout_s, trace)
+
+    async def vectors(
+        self,
+        post_ids: Sequence[str],
+        *,
+        generation: str | None = None,
+        timeout_s: float | None = None,
+        trace: Trace = NO_TRACE,
+    ) -> Vectors:
+        """The vectors of 1 to 1,000 posts."""
+        return await self._run(calls.vectors(post_ids, generation), timeout_s, trace)
+
+    async def status(self, *, timeout_s: float = calls.STATUS_TIMEOUT_S) -> Status:
+        """Processes, lag, tiers, freshness: for people who look after the instance."""
+        return await self._run(calls.status(), timeout_s, NO_TRACE)
+
+    async def ready(self, *, timeout_s: float = calls.READY_TIMEOUT_S) -> bool:
+        """True if the retriever can give whole answers now. False also if it does not answer."""
+        try:
+            return await self._run(calls.ready(), timeout_s, NO_TRACE)
+        except RetrieverUnavailable:
+            return False
+
+    async def _run(self, call: calls.Call[R], timeout_s: float | None, trace: Trace) -> R:
+        metadata = self._connections.metadata(trace)
+        attempts = Attempts(self._budget, calls.checked_timeout_s(timeout_s, self._timeout_s))
+        while True:
+            left_s = attempts.left_s()
+            call.tell_deadline(left_s)
+            try:
+                method = self._connections.method(call.method)
+                answered = method(call.message, timeout=left_s, metadata=metadata)
+                message = await answered
+            except grpc.RpcError as error:
+                await asyncio.sleep(attempts.pause_s(failure_of(error, self._connections.target)))
+            else:
+                sent = await answered.initial_metadata(), await answered.trailing_metadata()
+                return call.read(message, request_id_of(*sent))

@@ -1,0 +1,121 @@
+"""Searches the hot tier for all questions that wait, in one batch: the scan over all posts then happens once.
+
+The searches run in a thread of their own, so that no question waits for a device that hangs longer than its deadline
+allows. Whoever is alone does not wait for others: the thread takes what is there.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, Lock, Thread
+from typing import Final
+
+import structlog
+
+from indexer.errors import IndexerError, TierLate, TierUnavailable
+from indexer.tiers import HotAnswer, HotQuery, HotTier
+
+MAX_BATCH: Final = 64
+STUCK_S: Final = 0.5
+"""A search that has run for so long hangs. Further questions do not wait for it."""
+_WEIGHT: Final = 0.1
+"""Of the newest search in the typical time."""
+
+_log = structlog.get_logger(__name__)
+
+
+class PendingHotSearch:
+    """One query that waits for its answer. Belongs to the thread that submitted it."""
+
+    __slots__ = ("_clock", "_done", "abandoned", "answer", "failure", "query")
+
+    def __init__(self, query: HotQuery, clock: Callable[[], float]) -> None:
+        self.query = query
+        self.answer: HotAnswer | None = None
+        self.failure: IndexerError | None = None
+        self.abandoned = False
+        self._clock = clock
+        self._done = Lock()
+        self._done.acquire()  # a lock that is released once costs a tenth of an Event
+
+    def finish(self, answer: HotAnswer | None, failure: IndexerError | None) -> None:
+        self.answer, self.failure = answer, failure
+        self._done.release()
+
+    def wait(self, deadline_s: float) -> HotAnswer:
+        """Raises TierLate at the deadline, TierUnavailable if the search failed."""
+        if not self._done.acquire(timeout=max(deadline_s - self._clock(), 0.0)):
+            self.abandoned = True
+            raise TierLate("the hot tier did not answer in time")
+        if self.failure is not None:
+            raise self.failure
+        assert self.answer is not None
+        return self.answer
+
+
+class HotBatches:
+    """Any thread may call the methods."""
+
+    def __init__(self, hot: HotTier, clock: Callable[[], float] = time.monotonic) -> None:
+        self._hot = hot
+        self._clock = clock
+        self._changed = Condition(Lock())
+        self._waiting: deque[PendingHotSearch] = deque()
+        self._closed = False
+        self._thread: Thread | None = None
+        self._began_s: float | None = None
+        """When the search that runs now began; None between two searches."""
+        self.typical_s = 0.0
+        """How long a search takes lately."""
+
+    def submit(self, query: HotQuery) -> PendingHotSearch:
+        """Raises TierUnavailable if the hot tier hangs."""
+        began_s = self._began_s
+        if began_s is not None and self._clock() - began_s > STUCK_S:
+            raise TierUnavailable("the hot tier hangs")
+        pending = PendingHotSearch(query, self._clock)
+        with self._changed:
+            if self._thread is None:
+                self._thread = Thread(target=self._run, name="hot-search", daemon=True)
+                self._thread.start()
+            self._waiting.append(pending)
+            self._changed.notify()
+        return pending
+
+    def close(self) -> None:
+        """Does not wait for a search that still runs: a device may hang."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            self._began_s = began_s = self._clock()
+            self._answer(batch)
+            self.typical_s += _WEIGHT * (self._clock() - began_s - self.typical_s)
+            self._began_s = None
+
+    def _next_batch(self) -> list[PendingHotSearch] | None:
+        """Waits for a query, and takes all that wait. None at the end."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
+                if self._closed:
+                    return None
+                number = min(len(self._waiting), MAX_BATCH)
+                batch = [self._waiting.popleft() for _ in range(number)]
+                batch = [pending for pending in batch if not pending.abandoned]
+                if batch:
+                    return batch
+
+    def _answer(self, batch: list[PendingHotSearch]) -> None:
+        try:
+            answers = self._hot.search([pending.query for pending in batch])
+        except Exception as error:
+            failure = error if isinstance(error, IndexerError) else TierUnavailable(f"the hot tier failed: {error}")
+            _log.warning("hot search failed", error=str(error), exc_info=not isinstance(error, IndexerError))
+            for pending in batch:
+                pending.finish(None, failure)
+            return
+        for pending, answer in zip(batch, answers, strict=True):
+            pending.finish(answer, None)

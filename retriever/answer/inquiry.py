@@ -1,0 +1,42 @@
+"""One question on its way to its answer."""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from indexer.tiers import Filters
+from retriever.answer.answer_builder import AnswerBuilder, Candidates
+from retriever.answer.kept_answers import Asked
+from retriever.answer.question import Question
+from schemas.embeddings import Vector
+from schemas.ids import Revision
+
+REST_S: Final = 0.02
+"""Of a question's time, for the merge and for whoever sends the answer."""
+
+
+def deadline_s(now_s: float, timeout_s: float) -> float:
+    """Until when a question that came now may wait for a tier."""
+    return now_s + timeout_s - min(REST_S, timeout_s / 4)
+
+
+class Query(NamedTuple):
+    vector_D: Vector | None
+    """Without a vector, the trending lists answer."""
+    filters: Filters
+    """Those of the request and those of the member. Both tiers apply them before scoring."""
+    asked: Asked
+    revision: Revision
+    """Of the member; 0 if no member asks."""
+
+
+@dataclass(slots=True, eq=False)
+class Inquiry:
+    """Belongs to one thread."""
+
+    question: Question
+    deadline_s: float
+    """Until then a tier may be waited for, by the clock of the retriever."""
+    builder: AnswerBuilder
+    query: Query | None = None
+    """None if no candidates may be given. The builder knows why."""
+    candidates: Candidates | None = None

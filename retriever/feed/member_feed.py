@@ -1,0 +1,108 @@
+"""The member feed: reads the newest records of members into the member store.
+
+It has a thread of its own, so that members and posts do not wait for each other. Knows neither tiers nor requests.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import Consumer, Message
+
+from indexer.records import read_embedding
+from indexer.tiers import IndexRecord, Offsets
+from retriever.errors import RetrieverUnavailable
+from retriever.feed import offsets as feed_offsets
+from retriever.feed.end_watch import EndWatch
+from retriever.feed.follower import Follower
+from retriever.feed.member_store import MemberStore
+from retriever.feed.offsets import Place, PlaceOffsets
+from retriever.feed.records import SkippingRecords, place_of
+from schemas import topics
+from schemas.embeddings import MemberEmbedding
+from schemas.ids import Generation, Offset, Partition
+
+
+class MemberFeed:
+    """Call `start` and `close` once each."""
+
+    def __init__(
+        self,
+        new_consumer: Callable[[], Consumer],
+        generation: Generation,
+        store: MemberStore,
+        watch: EndWatch,
+        indexed: Callable[[], Offsets | None],
+        *,
+        window_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`new_consumer` makes a consumer with the options CONSUMER_OVERRIDES. `indexed` says how far the index stage
+        is, None until that is known. `clock` gives seconds since 1970. The store must have been made with
+        `watch.problem`."""
+        self._store = store
+        self._topic = topics.member_embeddings(generation)
+        self._indexed = indexed
+        self._window_s = window_s
+        self._clock = clock
+        self._records = SkippingRecords()
+        self._follower = Follower("member-feed", new_consumer, [self._topic], self, watch)
+
+    def start(self) -> None:
+        self._follower.start()
+
+    def stop(self) -> None:
+        """Tells the thread to end. `close` also waits for it."""
+        self._follower.stop()
+
+    def close(self) -> None:
+        self._follower.close()
+
+    @property
+    def skipped_records(self) -> int:
+        """How many records were skipped since the start, because they are damaged or the store refuses them."""
+        return self._records.skipped
+
+    # The follower's thread calls all of the following.
+
+    def find_starts(self, consumer: Consumer, places: list[Place]) -> PlaceOffsets:
+        """Where the index stage is: the cold tier has everything before. But not before the window, which holds for
+        posts too, and from the very start if that has no end."""
+        starts = feed_offsets.window_starts(consumer, places, self._window_s, self._clock())
+        if math.isinf(self._window_s):
+            return starts
+        indexed = self._indexed()
+        if indexed is None:
+            raise RetrieverUnavailable("the broker has not said yet how far the index stage is")
+        ends = feed_offsets.ends(consumer, places)
+        return {
+            place: min(max(start, indexed.get(Partition(place[1]), Offset(0))), ends[place])
+            for place, start in starts.items()
+        }
+
+    def resume(self) -> PlaceOffsets:
+        return {}
+
+    def begin(self, floor: PlaceOffsets) -> None:
+        """The store drops all members, also those of other partitions: it holds those from the next record on."""
+        going_on = {Partition(number): Offset(offset) for (_, number), offset in self._follower.offsets.items()}
+        self._store.begin({**going_on, **{Partition(number): Offset(offset) for (_, number), offset in floor.items()}})
+
+    def receive(self, records: Sequence[Message]) -> None:
+        members = [
+            IndexRecord(embedding, *place_of(message))
+            for message in records
+            if (embedding := self._records.decode(message, _decode_member)) is not None
+        ]
+        self._records.apply(members, self._store.apply)
+
+    def tick(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def _decode_member(value: bytes | None) -> MemberEmbedding:
+    """Raises BadRecord."""
+    embedding = read_embedding("member", value)
+    assert isinstance(embedding, MemberEmbedding)
+    return embedding

@@ -1,0 +1,1 @@
+"""The gRPC service: what its messages mean, and the server."""

@@ -1,0 +1,119 @@
+"""The calls of `nearline.v1.Retriever`: each reads its message, asks the service, and writes the answer or an error."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn
+
+import grpc
+
+from retriever import nearline_pb2 as pb
+from retriever.errors import RetrieverBusy
+from retriever.grpc.messages import read, write_answer, write_answers, write_status, write_vectors
+from retriever.service.problems import Trouble, trouble_of
+from retriever.service.service import Service
+from retriever.service.trace import Trace, trace_of
+from schemas.api import (
+    ProblemCode,
+    RetrieveBatchRequest,
+    RetrieveRequest,
+    SimilarRequest,
+    StatusResponse,
+    VectorsRequest,
+)
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["Retriever"].full_name
+CODE: Final = "nearline-code"
+RETRY_AFTER: Final = "retry-after-ms"
+STATUSES: Final[dict[ProblemCode, grpc.StatusCode]] = {
+    ProblemCode.BAD_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
+    ProblemCode.BAD_BODY: grpc.StatusCode.INVALID_ARGUMENT,
+    ProblemCode.UNKNOWN_GENERATION: grpc.StatusCode.NOT_FOUND,
+    ProblemCode.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    ProblemCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    ProblemCode.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ProblemCode.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    ProblemCode.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ProblemCode.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+_STATUS_CALLS: Final = 4
+"""Status waits up to seconds for the broker and for other processes, in a thread of its own."""
+
+Context = Any
+"""A grpc.aio.ServicerContext. grpcio has no types."""
+Call = Callable[[bytes, float | None], Awaitable[bytes]]
+"""Takes the body, and the seconds within which the caller wants the answer."""
+
+
+class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Bodies come and go as bytes: they are read and written here, not by grpcio in the event loop."""
+
+    def __init__(self, service: Service, status: Callable[[], StatusResponse]) -> None:
+        self._service = service
+        self._status = status
+        self._num_status_calls = 0
+        calls = {
+            "Retrieve": self._retrieve,
+            "RetrieveBatch": self._retrieve_batch,
+            "Similar": self._similar,
+            "Vectors": self._vectors,
+            "Status": self._whole_status,
+        }
+        self._handlers = {
+            f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(_handler(call)) for name, call in calls.items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """None: there is no such call."""
+        return self._handlers.get(handler_call_details.method)
+
+    async def _retrieve(self, body: bytes, within_s: float | None) -> bytes:
+        request = read(pb.RetrieveRequest, RetrieveRequest, body)
+        return await self._service.retrieve(request, write_answer, within_s)
+
+    async def _retrieve_batch(self, body: bytes, within_s: float | None) -> bytes:
+        request = read(pb.RetrieveBatchRequest, RetrieveBatchRequest, body)
+        return await self._service.retrieve_batch(request, write_answers, within_s)
+
+    async def _similar(self, body: bytes, within_s: float | None) -> bytes:
+        request = read(pb.SimilarRequest, SimilarRequest, body)
+        return await self._service.similar(request, write_answer, within_s)
+
+    async def _vectors(self, body: bytes, within_s: float | None) -> bytes:
+        request = read(pb.VectorsRequest, VectorsRequest, body)
+        return await self._service.vectors(request, write_vectors, within_s)
+
+    async def _whole_status(self, _: bytes, __: float | None) -> bytes:
+        if self._num_status_calls == _STATUS_CALLS:
+            raise RetrieverBusy("others ask for the status already; try again", code=ProblemCode.BUSY, retry_after_s=1)
+        self._num_status_calls += 1
+        try:
+            return write_status(await asyncio.to_thread(self._status))
+        finally:
+            self._num_status_calls -= 1
+
+
+def _handler(call: Call) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def handle(body: bytes, context: Context) -> bytes:
+        trace = trace_of_call(context)
+        trace.bind()
+        context.set_trailing_metadata(trace.pairs())
+        try:
+            return await call(body, context.time_remaining())
+        except Exception as error:
+            trouble = trouble_of(error)
+        await refuse(context, trouble, trace)
+
+    return handle
+
+
+async def refuse(context: Context, trouble: Trouble, trace: Trace) -> NoReturn:
+    trailing = [*trace.pairs(), (CODE, trouble.code)]
+    if trouble.retry_after_s is not None:
+        trailing.append((RETRY_AFTER, str(math.ceil(trouble.retry_after_s * 1000))))
+    await context.abort(STATUSES[trouble.code], trouble.sentence, tuple(trailing))
+    raise AssertionError("abort raises")
+
+
+def trace_of_call(context: Context) -> Trace:
+    return trace_of(dict(context.invocation_metadata() or ()).get)

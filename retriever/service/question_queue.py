@@ -1,0 +1,173 @@
+"""Decides which questions are answered, and when: so many at the same time, a few more wait, and the rest is told at
+once when to come again.
+
+A question waits for as long as its deadline allows. It is refused when it would be late: by the recent time of an
+answer, and by how many wait before it. Refusing is quick, so that an overload hardly slows down who was let in.
+"""
+
+import asyncio
+import contextvars
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Final, NamedTuple, TypeVar
+
+from retriever.errors import DeadlineExceeded, RequestRefused, RetrieverBusy
+from schemas.api import ProblemCode
+
+_NEWEST_WEIGHT: Final = 0.1
+"""Of the newest answer in the recent time of an answer: so the last ten or twenty answers decide."""
+_SHORTEST_RETRY_S: Final = 0.001
+
+T = TypeVar("T")
+
+
+class _Waiting(NamedTuple):
+    place: asyncio.Future[None]
+    """Set when the question may begin."""
+    deadline: float
+
+
+class QuestionQueue:
+    """Belongs to one event loop: every method but the work itself runs there, so that nothing needs a lock."""
+
+    def __init__(
+        self,
+        places: int,
+        length: int,
+        *,
+        count_refused: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`places` questions are answered at the same time, each in a thread of its own, and `length` more may wait."""
+        self._places = places
+        self._free = places
+        self._length = length
+        self._count_refused = count_refused
+        self._clock = clock
+        self._waiting: deque[_Waiting] = deque()
+        self._usual_s = 0.0
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        for number in range(places):
+            # Daemons, because a tier may hang: no thread holds up the end of the process.
+            Thread(target=self._do_work, name=f"question-{number}", daemon=True).start()
+
+    def close(self) -> None:
+        """Does not wait for work that is still running."""
+        for _ in range(self._places):
+            self._work.put(None)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    async def run(self, work: Callable[[float], T], within_s: float) -> T:
+        """Calls `work` in a thread, with the seconds that are left then, and returns what it returns.
+
+        Raises RetrieverBusy if the work would not end in time, DeadlineExceeded if it has begun and does not end in
+        time, and what `work` raises. Work that is late goes on, and keeps its place until it ends."""
+        deadline = self._clock() + within_s
+        if within_s <= 0:
+            raise DeadlineExceeded("the time for the answer is over already", code=ProblemCode.DEADLINE_EXCEEDED)
+        await self._enter(deadline)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        # The context has the request's id, for the lines that the work logs.
+        self._work.put(partial(contextvars.copy_context().run, self._answer, loop, answer, work, deadline))
+        late = loop.call_later(deadline - self._clock(), _end_late, answer)
+        try:
+            return await answer
+        finally:
+            late.cancel()
+
+    def _do_work(self) -> None:
+        """Runs in each thread."""
+        while work := self._work.get():
+            work()
+            del work  # it holds a request, and the next one may come late
+
+    def _answer(
+        self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[T]", work: Callable[[float], T], deadline: float
+    ) -> None:
+        """Runs in a thread. One call to the loop gives the answer and the place back."""
+        began = self._clock()
+        deliver: Callable[[], None]
+        is_usual = True
+        try:
+            deliver = partial(answer.set_result, work(deadline - began))
+        except Exception as error:
+            deliver = partial(answer.set_exception, error)
+            # It takes no time, and would make it seem that answers take none.
+            is_usual = not isinstance(error, RequestRefused)
+        took_s = self._clock() - began if is_usual else None
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            loop.call_soon_threadsafe(self._leave, took_s, answer, deliver)
+
+    def _leave(self, took_s: float | None, answer: "asyncio.Future[T]", deliver: Callable[[], None]) -> None:
+        if took_s is not None:
+            self._usual_s += _NEWEST_WEIGHT * (took_s - self._usual_s)
+        self._give_place_away()
+        if not answer.done():  # else it was late, or the client is gone
+            deliver()
+
+    async def _enter(self, deadline: float) -> None:
+        """Takes a place. Raises RetrieverBusy."""
+        if self._free:
+            self._free -= 1
+            return
+        wait_s = self._expected_wait_s()
+        if len(self._waiting) >= self._length or self._clock() + wait_s + self._usual_s > deadline:
+            raise self._busy()
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), deadline)
+        self._waiting.append(waiting)
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                await waiting.place
+        except TimeoutError:
+            self._forget(waiting)
+            raise self._busy() from None
+        except asyncio.CancelledError:
+            self._forget(waiting)
+            raise
+
+    def _forget(self, waiting: _Waiting) -> None:
+        """Of a client that waits no longer. It may have got a place at the same moment."""
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+        elif waiting.place.done() and not waiting.place.cancelled() and waiting.place.exception() is None:
+            self._give_place_away()
+
+    def _give_place_away(self) -> None:
+        """To the question that has waited longest and can still be answered in time."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if waiting.place.cancelled():
+                continue
+            if self._clock() + self._usual_s <= waiting.deadline:
+                waiting.place.set_result(None)
+                return
+            waiting.place.set_exception(self._busy())
+        self._free += 1
+
+    def _expected_wait_s(self) -> float:
+        """How long the next question would wait. With n places, one becomes free in every n-th part of an answer's
+        time."""
+        return (len(self._waiting) + 1) * self._usual_s / self._places
+
+    def _busy(self) -> RetrieverBusy:
+        self._count_refused()
+        return RetrieverBusy(
+            "more questions came than can be answered in time; try again",
+            code=ProblemCode.BUSY,
+            retry_after_s=max(self._expected_wait_s(), _SHORTEST_RETRY_S),
+        )
+
+
+def _end_late(answer: "asyncio.Future[T]") -> None:
+    if not answer.done():
+        late = DeadlineExceeded("there is no answer within timeout_ms", code=ProblemCode.DEADLINE_EXCEEDED)
+        answer.set_exception(late)

@@ -1,0 +1,292 @@
+"""What only gRPC has: messages as bytes, health, reflection, keys as metadata, TLS, and clients that cost too much."""
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from pydantic import SecretStr
+
+from retriever import nearline_pb2 as pb
+from retriever.grpc import server
+from retriever.reasons import Code, Reason
+from schemas.api import ProcessStatus, StageStatus
+from tests.kit.certificates import certificate
+from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
+from tests.kit.waiting import until
+from tests.kit.ways_in import GrpcWay, grpc_message
+
+KEY = SecretStr("a-secret")
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+LONG_MS = 30_000
+
+
+def new_retriever() -> RetrieverSetup:
+    retriever = RetrieverSetup()
+    retriever.in_cold(asking_member("m"), scored_post("a"))
+    return retriever
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with Served(new_retriever()) as served:
+        yield served
+
+
+@pytest.fixture
+def way(served: Served) -> Iterator[GrpcWay]:
+    way = GrpcWay(served)
+    yield way
+    way.close()
+
+
+def is_answered(way: GrpcWay) -> bool:
+    return way.ask("Retrieve", member_id="m", timeout_ms=LONG_MS).body.get("post_ids") == ["a"]
+
+
+class TestBodies:
+    @pytest.mark.parametrize("body", [b"\xff", b"\x0a\x05abc", b"\x0a\x01\xff"])
+    def test_rubbish(self, way: GrpcWay, body: bytes) -> None:
+        outcome = way.send("Retrieve", body)
+        assert (outcome.code, outcome.detail) == ("bad_body", "the body is no RetrieveRequest")
+        assert is_answered(way)
+
+    @pytest.mark.parametrize(
+        ("call", "body", "sentence"),
+        [
+            ("Retrieve", b"\xa2\x06\x01x", "field number 100: is not known to this server"),
+            ("Retrieve", b"\x72\x03\x9a\x06\x00", "only_authors.field number 99: is not known to this server"),
+            ("RetrieveBatch", b"\x0a\x04\xa2\x06\x01x", "queries.0.field number 100: is not known to this server"),
+            ("Similar", b"\xa2\x06\x01x", "field number 100: is not known to this server"),
+            ("Vectors", b"\xa2\x06\x01x", "field number 100: is not known to this server"),
+        ],
+    )
+    def test_an_unknown_field(self, way: GrpcWay, call: str, body: bytes, sentence: str) -> None:
+        """A newer client asks for something that this server cannot do."""
+        fields: dict[str, Any] = {"member_id": "m"} if call == "Retrieve" else {}
+        outcome = way.send(call, grpc_message(call, fields).SerializeToString() + body)
+        assert (outcome.code, outcome.detail) == ("bad_field", sentence)
+
+    @pytest.mark.parametrize("micros", [2**62, -(2**62)])
+    def test_a_time_that_is_none(self, way: GrpcWay, micros: int) -> None:
+        body = pb.RetrieveRequest(text="t", created_before_us=micros).SerializeToString()
+        outcome = way.send("Retrieve", body)
+        assert (outcome.code, outcome.detail) == ("bad_field", "created_before_us: is not between the years 1 and 9999")
+
+    def test_a_hundred_megabytes(self, way: GrpcWay) -> None:
+        body = pb.RetrieveRequest(text="x" * 100 * 1024 * 1024).SerializeToString()
+        outcome = way.send("Retrieve", body)
+        assert outcome.body["status"] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in outcome.detail
+        assert is_answered(way)
+
+    def test_the_largest_useful_request(self, way: GrpcWay) -> None:
+        ids = [f"{number:0256}" for number in range(10_000)]
+        lists = {"exclude_posts": ids, "exclude_authors": ids, "only_posts": [*ids[1:], "a"]}
+        outcome = way.ask("Retrieve", text="t", timeout_ms=LONG_MS, **lists)
+        assert (outcome.code, outcome.body["post_ids"]) == ("ok", ["a"])
+
+    def test_a_call_that_there_is_not(self, served: Served) -> None:
+        with grpc.insecure_channel(served.grpc) as channel, pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary("/nearline.v1.Retriever/Nothing")(b"", timeout=20)
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_the_status(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = served.retriever.status().model_copy(
+        update={
+            "processes": [ProcessStatus(name="serve", pid=None, restarts=2)],
+            "stages": [
+                StageStatus(stage="index", group="g", topic="t", lag=3, oldest_age_s=0.5, deleted_unread={1: 2})
+            ],
+            "dead_letters": 0,
+        }
+    )
+    monkeypatch.setattr(served.retriever, "status", lambda: status)
+    with Served(new_retriever()) as other, grpc.insecure_channel(other.grpc) as channel:
+        monkeypatch.setattr(other.retriever, "broken_status", True)
+        with pytest.raises(grpc.RpcError) as failed:
+            channel.unary_unary("/nearline.v1.Retriever/Status")(b"", timeout=20)
+        assert failed.value.code() is grpc.StatusCode.INTERNAL
+        other.retriever.broken_status = False
+        answer = pb.StatusResponse.FromString(channel.unary_unary("/nearline.v1.Retriever/Status")(b"", timeout=20))
+    assert (answer.ready, answer.generation, answer.HasField("dead_letters")) == (True, "test-0", False)
+
+
+def test_health_follows_readiness(served: Served) -> None:
+    with grpc.insecure_channel(served.grpc) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+
+        def status(name: str = "nearline.v1.Retriever") -> int:
+            return int(health.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status)
+
+        assert [status(), status("")] == [SERVING, SERVING]
+        served.retriever.feed_problem = Reason(Code.HOT_BEHIND, "behind")
+        until(lambda: [status(), status("")] == [NOT_SERVING, NOT_SERVING], "health to say so")
+        served.retriever.feed_problem = None
+        until(lambda: status() == SERVING, "health to be good again")
+        with pytest.raises(grpc.RpcError) as unknown:
+            status("another.Service")
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_who_watches_the_health_does_not_hold_up_a_stop() -> None:
+    with Served(new_retriever()) as served:
+        channel = grpc.insecure_channel(served.grpc)
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == SERVING
+        began = time.monotonic()
+    assert time.monotonic() - began < server.GRACE_S + 5
+    assert next(watched).status == NOT_SERVING
+    channel.close()
+
+
+def _services(channel: grpc.Channel, metadata: list[tuple[str, Any]] | None = None) -> list[str]:
+    asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+        asked, timeout=20, metadata=metadata
+    )
+    return [service.name for service in next(answers).list_services_response.service]
+
+
+def test_reflection_names_the_services(served: Served) -> None:
+    with grpc.insecure_channel(served.grpc) as channel:
+        assert "nearline.v1.Retriever" in _services(channel)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Served]:
+    with Served(new_retriever(), api_key=KEY) as served:
+        yield served
+
+
+class TestApiKey:
+    @pytest.mark.parametrize("name", ["x-api-key", "authorization"])
+    def test_the_key_opens_in_either_way(self, guarded: Served, name: str) -> None:
+        key = KEY.get_secret_value()
+        way = GrpcWay(guarded)
+        sent = {name: f"bearer {key}" if name == "authorization" else key}
+        assert way.ask("Retrieve", sent, member_id="m", timeout_ms=LONG_MS).code == "ok"
+        way.close()
+
+    def test_a_key_that_is_not_ascii_comes_as_bytes(self) -> None:
+        """As metadata of gRPC may not hold it otherwise."""
+        body = grpc_message("Retrieve", {"member_id": "m", "timeout_ms": LONG_MS}).SerializeToString()
+        with Served(new_retriever(), api_key="\N{SNOWMAN}") as served, grpc.insecure_channel(served.grpc) as channel:
+            call = channel.unary_unary("/nearline.v1.Retriever/Retrieve")
+            assert call(body, timeout=20, metadata=[("x-api-key-bin", "\N{SNOWMAN}".encode())])
+            with pytest.raises(grpc.RpcError):
+                call(body, timeout=20, metadata=[("x-api-key-bin", b"wrong")])
+
+    @pytest.mark.parametrize(
+        "sent", [{}, {"x-api-key": "wrong"}, {"authorization": "Bearer wrong"}, {"authorization": "Basic x"}]
+    )
+    @pytest.mark.parametrize("call", ["Retrieve", "Status", "Nothing"])
+    def test_without_it_nothing_is_told(self, guarded: Served, call: str, sent: dict[str, str]) -> None:
+        way = GrpcWay(guarded)
+        outcome = way.send(call, b"", sent)
+        assert (outcome.code, outcome.body["status"]) == ("unauthenticated", grpc.StatusCode.UNAUTHENTICATED)
+        assert "API key" in outcome.detail
+        way.close()
+
+    def test_reflection_needs_it_and_health_does_not(self, guarded: Served) -> None:
+        with grpc.insecure_channel(guarded.grpc) as channel:
+            with pytest.raises(grpc.RpcError) as refused:
+                _services(channel)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert _services(channel, [("x-api-key", KEY.get_secret_value())])
+            health = health_pb2_grpc.HealthStub(channel)
+            assert health.Check(health_pb2.HealthCheckRequest(), timeout=20).status == SERVING
+
+
+class TestTls:
+    def test_it_has_the_certificate_of_https(self, tmp_path: Path) -> None:
+        files = certificate(tmp_path, "127.0.0.1")
+        trusted = grpc.ssl_channel_credentials(files.ca_file.read_bytes())
+        with Served(new_retriever(), **files.settings()) as served:
+            body = grpc_message("Retrieve", {"member_id": "m", "timeout_ms": LONG_MS}).SerializeToString()
+            with grpc.secure_channel(served.grpc, trusted) as channel:
+                answer = channel.unary_unary("/nearline.v1.Retriever/Retrieve")(body, timeout=20)
+            assert pb.RetrieveResponse.FromString(answer).post_ids == ["a"]
+            with grpc.insecure_channel(served.grpc) as channel, pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary("/nearline.v1.Retriever/Retrieve")(body, timeout=20)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01"])
+    def test_a_handshake_that_does_not_end(self, tmp_path: Path, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "HANDSHAKE_S", 0.5)
+        with Served(new_retriever(), **certificate(tmp_path, "127.0.0.1").settings()) as served:
+            _is_hung_up_on(served, said)
+
+
+def _is_hung_up_on(served: Served, said: bytes) -> None:
+    host, _, port = served.grpc.rpartition(":")
+    with socket.create_connection((host, int(port)), 20) as silent:
+        silent.sendall(said)
+        while silent.recv(1000):
+            pass
+
+
+def test_one_who_does_not_greet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server greets at once, as HTTP/2 has it, and then waits for the client's greeting."""
+    monkeypatch.setattr(server, "HANDSHAKE_S", 0.5)
+    with Served(new_retriever()) as served:
+        _is_hung_up_on(served, b"")
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """This process has both ends of each connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_two_thousand_idle_connections_to_each_port() -> None:
+    with Served(new_retriever()) as served, ExitStack() as idle:
+        for address in (served.grpc, served.url.removeprefix("http://")):
+            host, _, port = address.rpartition(":")
+            for _ in range(2000):
+                idle.enter_context(socket.create_connection((host, int(port)), 20))
+        way = GrpcWay(served)
+        assert is_answered(way)
+        way.close()
+
+
+def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those above the bound are closed, and the others go on."""
+    monkeypatch.setattr(server, "max_connections", lambda: 3)
+    with Served(new_retriever()) as served, ExitStack() as stack:
+        way = GrpcWay(served)
+        assert is_answered(way)
+        host, _, port = served.grpc.rpartition(":")
+        idle = [stack.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(6)]
+        for connection in idle:
+            connection.settimeout(0.5)
+
+        def closed() -> int:
+            number = 0
+            for connection in idle:
+                try:
+                    while connection.recv(1000):
+                        pass
+                    number += 1
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    number += 1
+            return number
+
+        until(lambda: closed() >= 3, "those above the bound to be closed")
+        assert is_answered(way)
+        way.close()
