@@ -108,10 +108,15 @@ def _handler(call: Call) -> Callable[[bytes, Context], Awaitable[bytes]]:
 
 
 async def refuse(context: Context, trouble: Trouble, trace: Trace) -> NoReturn:
+    """Raises AbortError when the refusal is sent, and CancelledError if the client has gone: grpc ends a call that was
+    cancelled without a word, but would log its own error with a traceback."""
     trailing = [*trace.pairs(), (CODE, trouble.code)]
     if trouble.retry_after_s is not None:
         trailing.append((RETRY_AFTER, str(math.ceil(trouble.retry_after_s * 1000))))
-    await context.abort(STATUSES[trouble.code], trouble.sentence, tuple(trailing))
+    try:
+        await context.abort(STATUSES[trouble.code], trouble.sentence, tuple(trailing))
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
     raise AssertionError("abort raises")
 
 

@@ -186,7 +186,8 @@ class Served:
     """A retriever on real sockets, over HTTP and gRPC, in a thread. Closes the retriever at the end."""
 
     def __init__(self, retriever: RetrieverSetup, port: int = 0, **settings: Any) -> None:
-        self.settings = ServeSettings(port=port, **settings)
+        # The default, the port after `port`, may be taken by another test.
+        self.settings = ServeSettings(**{"port": port, "grpc_port": 0, **settings})
         self.retriever = retriever
         self.url = ""
         self.grpc = ""

@@ -1,5 +1,6 @@
 """What only gRPC has: messages as bytes, health, reflection, keys as metadata, TLS, and clients that cost too much."""
 
+import asyncio
 import resource
 import socket
 import time
@@ -16,8 +17,11 @@ from pydantic import SecretStr
 
 from retriever import nearline_pb2 as pb
 from retriever.grpc import server
+from retriever.grpc.calls import refuse
 from retriever.reasons import Code, Reason
-from schemas.api import ProcessStatus, StageStatus
+from retriever.service.problems import Trouble
+from retriever.service.trace import Trace
+from schemas.api import ProblemCode, ProcessStatus, StageStatus
 from tests.kit.certificates import certificate
 from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 from tests.kit.waiting import until
@@ -290,3 +294,14 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         until(lambda: closed() >= 3, "those above the bound to be closed")
         assert is_answered(way)
         way.close()
+
+
+def test_a_refusal_of_a_client_that_has_gone_is_a_cancelled_call() -> None:
+    """grpc fails to send it and would log that with a traceback, once for each such client of an overload."""
+
+    class Gone:
+        async def abort(self, *_: object) -> None:
+            raise grpc.aio.InternalError("Failed execute_batch")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(refuse(Gone(), Trouble(ProblemCode.BUSY, "come again"), Trace("1", None)))
