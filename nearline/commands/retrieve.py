@@ -63,6 +63,7 @@ def _moment(_: click.Context, parameter: click.Parameter, text: str | None) -> d
 @click.option("--exclude-author", "exclude_authors", multiple=True, metavar="ID...", help="No posts of these members.")
 @click.option("--exclude-post", "exclude_posts", multiple=True, metavar="ID...", help="Not these posts.")
 @click.option("--hide-acted", is_flag=True, help="Leave out what the member acted on.")
+@click.option("--hide-seen", is_flag=True, help="Leave out what the member was shown last (kept if rules.seen is set).")
 @click.option("--own-posts", is_flag=True, help="Keep the member's own posts in.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option(

@@ -21,7 +21,7 @@ LIGHT = ("ingest", "wait", "retrieve", "status", "get", "dump", "vectors", "dead
 def place() -> Iterator[InstanceWithoutStages]:
     with instance_without_stages() as place:
         retriever = place.retriever
-        retriever.in_cold(asking_member("m", acted=["a"]), asking_member("gone", deleted=True, revision=4))
+        retriever.in_cold(asking_member("m", acted=["a"], seen=["b"]), asking_member("gone", deleted=True, revision=4))
         retriever.in_both(
             scored_post("a", 0.9, author="x"),
             scored_post("b", 0.8, language="de"),
@@ -60,6 +60,7 @@ def test_every_filter_reaches_the_retriever(ask: Asker) -> None:
     assert ask.ids("--member", "m") == ["a", "b", "old"]
     assert ask.ids("--member", "m", "--own-posts") == ["a", "b", "mine", "old"]
     assert ask.ids("--member", "m", "--hide-acted") == ["b", "old"]
+    assert ask.ids("--member", "m", "--hide-seen") == ["a", "old"]
     assert ask.ids("--text", "x", "--language", "de") == ["b"]
     assert ask.ids("--text", "x", "--language", "de", "en", "-k", "1") == ["a"]
     assert ask.ids("--text", "x", "--language", "de", "--language", "en", "-k", "1") == ["a"]
