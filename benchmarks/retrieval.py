@@ -120,7 +120,7 @@ def _recall(retriever: Retriever, flat: Any, queries: Vector, number: int) -> fl
 def _exact(flat: Any, query_D: Vector, k: int) -> list[int]:
     import faiss
 
-    # The hot tier's scan leaves its own number of threads behind.
+    # Whatever number of threads the environment asks for.
     faiss.omp_set_num_threads(_THREADS)
     rows: list[int] = flat.search(query_D.reshape(1, -1), k)[1][0].tolist()
     return rows
