@@ -6,7 +6,7 @@ before it read them, it begins that partition anew and says so. Knows nothing of
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from threading import Event, Thread
 from typing import Any, Final, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from retriever.errors import RetrieverUnavailable
 from retriever.feed import offsets as feed_offsets
 from retriever.feed.end_watch import EndWatch
 from retriever.feed.offsets import Place, PlaceOffsets, sentence
@@ -46,10 +47,15 @@ class Receiver(Protocol):
         """Where to begin with these partitions. May ask the broker."""
         ...
 
+    def lost(self) -> None:
+        """Records were lost before they were read. What was kept for `resume` is void; `begin` follows a moment later,
+        perhaps in another process."""
+        ...
+
     def begin(self, floor: PlaceOffsets) -> None:
         """Of these partitions the records come from these offsets on; what came of them before is void. The offset is 0
-        where the partition is read from its very start. Called for each partition before its first record, and again
-        when records were lost unread."""
+        where nothing was ever written before, apart from what was compacted away. Called for each partition before its
+        first record, and again when records were lost unread."""
         ...
 
     def receive(self, records: Sequence[Message]) -> None:
@@ -118,16 +124,19 @@ class Follower:
         with closing(self._new_consumer()) as consumer:
             self._assign(consumer)
             while not self._stop.is_set():
-                # The order of effects:
-                # 1. Read.
-                messages = _read(consumer)
-                self._raise_errors(messages)
-                # 2. Apply. If this fails, the same records are read again. Their revisions make that harmless.
-                self._receiver.receive([message for message in messages if message.error() is None])
-                # 3. Publish how far the feed has read.
-                self._advance(feed_offsets.next_to_read(consumer, self.offsets), _partition_ends(messages))
-                self._ask_if_due(consumer)
-                self._receiver.tick()
+                self._step(consumer)
+
+    def _step(self, consumer: Consumer) -> None:
+        # The order of effects:
+        # 1. Read.
+        messages = _read(consumer)
+        self._raise_errors(messages)
+        # 2. Apply. If this fails, the same records are read again. Their revisions make that harmless.
+        self._receiver.receive([message for message in messages if message.error() is None])
+        # 3. Publish how far the feed has read.
+        self._advance(feed_offsets.next_to_read(consumer, self.offsets), _partition_ends(messages))
+        self._ask_if_due(consumer)
+        self._receiver.tick()
 
     def _assign(self, consumer: Consumer) -> None:
         """Assigns all partitions. After an interruption each is read from its next offset."""
@@ -138,7 +147,7 @@ class Follower:
         ranges = feed_offsets.ranges(consumer, places)
         lost = [place for place, offset in self.offsets.items() if offset not in ranges.get(place, range(0))]
         self._forget(lost)
-        self._begin(consumer, [place for place in places if place not in self.offsets])
+        self._begin(consumer, [place for place in places if place not in self.offsets], ranges)
         consumer.assign([TopicPartition(*place, offset) for place, offset in self.offsets.items()])
         self._ask_at_s = 0.0
 
@@ -149,16 +158,18 @@ class Follower:
         _log.warning("records are gone that were not read yet", feed=self._name, partitions=sorted(lost))
         # Before anything is forgotten, so that nobody takes what is left for whole.
         self._watch.restart()
+        self._receiver.lost()
         self.offsets = {place: offset for place, offset in self.offsets.items() if place not in lost}
         self._stop.wait(_RETRY_S)
 
-    def _begin(self, consumer: Consumer, places: list[Place]) -> None:
+    def _begin(self, consumer: Consumer, places: list[Place], ranges: Mapping[Place, range]) -> None:
         if not places:
             return
         starts = self._receiver.find_starts(consumer, places)
-        # The first records of a partition may have been compacted away, so that the offsets of others are higher.
+        # The first records may have been compacted away. If they were deleted, though, others may still know them.
         firsts = feed_offsets.since(consumer, places, 0)
-        self._receiver.begin({place: 0 if starts[place] <= firsts[place] else starts[place] for place in places})
+        all_there = [place for place in places if starts[place] <= firsts[place] and ranges[place].start == 0]
+        self._receiver.begin({**starts, **dict.fromkeys(all_there, 0)})
         self.offsets = {**self.offsets, **starts}
 
     def _raise_errors(self, messages: Iterable[Message]) -> None:
@@ -169,8 +180,9 @@ class Follower:
             if error is None or error.code() == KafkaError._PARTITION_EOF:
                 continue
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
-                place = (str(message.topic()), int(message.partition() or 0))
-                self._forget([place] if place in self.offsets else list(self.offsets))
+                # One partition has lost records that were not read yet, or a broker its newest ones. Then others may
+                # have, too, and a new consumer would not notice where new records have taken their offsets.
+                self._forget(list(self.offsets))
             raise KafkaException(error)
 
     def _advance(self, *reached: PlaceOffsets) -> None:
@@ -184,8 +196,15 @@ class Follower:
     def _ask_if_due(self, consumer: Consumer) -> None:
         now_s = time.monotonic()
         if now_s >= self._ask_at_s:
-            self._watch.ask(lambda: feed_offsets.ends(consumer, self.offsets))
+            self._watch.ask(lambda: self._ends(consumer))
             self._ask_at_s = now_s + _ASK_EVERY_S
+
+    def _ends(self, consumer: Consumer) -> PlaceOffsets:
+        ends = feed_offsets.ends(consumer, self.offsets)
+        if any(end < self.offsets[place] for place, end in ends.items()):
+            self._forget(list(self.offsets))
+            raise RetrieverUnavailable("the broker has lost its newest records")
+        return ends
 
 
 def _read(consumer: Consumer) -> list[Message]:

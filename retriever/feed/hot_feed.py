@@ -123,6 +123,10 @@ class HotFeed:
         offsets = {} if self._snapshots is None else self._snapshots.load()
         return {(self._posts_topic, int(partition)): int(offset) for partition, offset in offsets.items()}
 
+    def lost(self) -> None:
+        if self._snapshots is not None:
+            self._snapshots.discard()
+
     def begin(self, floor: PlaceOffsets) -> None:
         floor_of_posts = self._of_posts(floor)
         # The first call makes the tier forget what it holds of these partitions, also if the floor does not move back.

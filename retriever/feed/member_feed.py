@@ -83,6 +83,8 @@ class MemberFeed:
     def resume(self) -> PlaceOffsets:
         return {}
 
+    def lost(self) -> None: ...
+
     def begin(self, floor: PlaceOffsets) -> None:
         """The store drops all members, also those of other partitions: it holds those from the next record on."""
         going_on = {Partition(number): Offset(offset) for (_, number), offset in self._follower.offsets.items()}

@@ -19,7 +19,8 @@ from indexer.tiers import HotTier, Offsets, SnapshotMoment
 from schemas.ids import Micros
 
 _FINISH_S: Final = 6.0
-"""A process has 9 s to stop. A snapshot that is not whole by then is void, and the one before is still there."""
+"""How long to wait for one that is being written. A process has 9 s to stop; what is not whole by then is of no use,
+and the snapshot before is still there."""
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +53,8 @@ class Snapshots:
         self._next_at_s = 0.0
         self._writing: tuple[float, Future[None]] | None = None
         """When it was taken, and its end."""
+        self._is_void = False
+        """The one that is being written is of no use."""
 
     def load(self) -> Offsets:
         """Fills the empty tier with the snapshot, and returns the offsets to go on at; none if there is no snapshot of
@@ -79,6 +82,13 @@ class Snapshots:
             self._remove(self._root)
         if caught_up and self._writing is None and now_s >= self._next_at_s:
             self._start_writing(next_offsets)
+
+    def discard(self) -> None:
+        """What is on disk, and what is being written, stands for records that may be lost."""
+        self._wait_for_writing(time.monotonic() + _FINISH_S)
+        self._is_void = self._writing is not None
+        self._remove(self._root)
+        self._next_at_s = 0.0
 
     def finish(self, next_offsets: Offsets) -> None:
         """Writes a last one, if that is possible in a few seconds."""
@@ -127,6 +137,9 @@ class Snapshots:
             _failed(error)
         else:
             self._taken_at_s = taken_at_s
+        if self._is_void:
+            self._is_void = False
+            self._remove(self._root)
 
     def _remove(self, folder: Path) -> None:
         remove_snapshots(folder)

@@ -112,9 +112,10 @@ def transaction(kafka: KafkaSettings, topic: str, partition: int, *, commit: boo
 
 def delete_before(broker: RunningBroker, topic: str, partition: int, offset: int) -> None:
     """Shortens the log as retention would, so that it begins at `offset`. Kafka never shortens a topic that is only
-    compacted, so the topic's policy becomes `delete`."""
-    delete = [ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)]
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=delete)
+    compacted, so the topic's policy becomes `delete`, without deleting old records by itself."""
+    configs = {"cleanup.policy": "delete", "retention.ms": "-1"}
+    entries = [ConfigEntry(*config, incremental_operation=AlterConfigOpType.SET) for config in configs.items()]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     broker.admin.incremental_alter_configs([resource])[resource].result(20)
     place = TopicPartition(topic, partition, offset)
 

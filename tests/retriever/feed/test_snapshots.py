@@ -158,6 +158,28 @@ def test_one_that_is_too_old_is_removed_also_while_the_broker_does_not_answer(se
     assert not setup.on_disk()
 
 
+def test_one_that_stands_for_lost_records_is_removed_and_written_anew(setup: Setup) -> None:
+    setup.tick()
+    setup.snapshots.discard()
+    assert not setup.on_disk()
+    setup.tick(1)
+    assert setup.on_disk()
+
+
+def test_one_that_is_being_written_while_records_are_lost_is_removed_when_it_is_done(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retriever.feed.snapshots._FINISH_S", 0.1)
+    setup.tier.ends_at_once = False
+    setup.tick()
+    setup.snapshots.discard()
+    (setup.root / "a_topic-id").mkdir(parents=True)
+    (setup.root / "a_topic-id" / "hot.snapshot").touch()
+    setup.tier.unfinished[0].set_result(None)
+    setup.tick(caught_up=False)
+    assert not setup.on_disk()
+
+
 def test_a_damaged_one_is_removed_and_the_topic_is_read(setup: Setup) -> None:
     setup.tick()
     for file in setup.root.rglob("brute"):
