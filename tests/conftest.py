@@ -31,6 +31,16 @@ settings.load_profile("nearline")
 # As in a real process. Debug lines of a service in a thread of the test would stand in what a command prints.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
+
+@pytest.fixture(autouse=True)
+def log_settings_stay() -> Iterator[None]:
+    """A command that a test runs in process sets up the log of its own: loggers that are used first after it would keep
+    that for good."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
 # Each worker has a range of ports, so that no two workers pick the same free port.
 _PORTS_OF_WORKER: Final = 3_000
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):

@@ -1,7 +1,7 @@
 """What the demo has to know of a file of events before it sends it. Reads the file; knows nothing of the pipeline."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -53,8 +53,10 @@ class Facts:
         """How many posts the hot tier should hold, so that the demo shows both tiers."""
         return max(1, min(HOT_POSTS, (len(self.created_us) + 1) // 2))
 
-    def newest_post(self) -> str | None:
-        return max(self.created_us, key=lambda post_id: (self.created_us[post_id], post_id), default=None)
+    def newest_post(self, among: Collection[str] | None = None) -> str | None:
+        """The live post that was created last, or of the live posts among these the one that was."""
+        post_ids = self.created_us.keys() if among is None else self.created_us.keys() & set(among)
+        return max(post_ids, key=lambda post_id: (self.created_us[post_id], post_id), default=None)
 
     def busiest_members(self, num: int) -> list[str]:
         """The members with the most actions among the newest positive ones."""

@@ -13,6 +13,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from retriever.answer.question import Question
+from retriever.service.question_queue import QuestionQueue
 from schemas.times import to_micros
 from tests.kit.data.embeddings import DIMENSION, GENERATION
 from tests.kit.raw_clients import Gate
@@ -249,11 +250,19 @@ def test_both_share_one_queue(ways: tuple[HttpWay, GrpcWay], served: Served, mon
     """Two places and one who waits."""
     gate = Gate(served.retriever.under_test.answer)
     monkeypatch.setattr(served.retriever.under_test, "answer", gate)
+    queues: list[QuestionQueue] = []
+    enter = QuestionQueue._enter
+
+    async def noted(queue: QuestionQueue, deadline: float) -> None:
+        queues.append(queue)
+        await enter(queue, deadline)
+
+    monkeypatch.setattr(QuestionQueue, "_enter", noted)
     with ThreadPoolExecutor(3) as pool:
         inside = [pool.submit(way.ask, "Retrieve", text="words", timeout_ms=LONG_MS) for way in ways]
         gate.wait_for(2)
         waiting = pool.submit(ways[0].ask, "Retrieve", text="words", timeout_ms=LONG_MS)
-        until(lambda: ways[1].ask("Retrieve", text="w", timeout_ms=1).code == "busy", "the queue to be full")
+        until(lambda: queues[0].num_waiting == 1, "the queue to be full")
         for way in ways:
             outcome = way.ask("Retrieve", text="words", timeout_ms=LONG_MS)
             assert outcome.code == "busy"

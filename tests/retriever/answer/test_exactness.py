@@ -153,7 +153,8 @@ class RetrieverOverALog(RuleBasedStateMachine):
 
     def new_member_store(self) -> MemberStore:
         """With room for two of the three members. The cold tier knows all."""
-        offset = lambda: {Partition(0): Offset(self.member_offset)}  # noqa: E731
+        # Behind the newest record, which the cold tier has as soon as the store has it.
+        offset = lambda: {Partition(0): Offset(self.member_offset + 1)}  # noqa: E731
         store = MemberStore(2, DIMENSION, indexed=offset, feed_problem=self.feed_problem)
         store.begin({Partition(0): Offset(1)})
         return store
