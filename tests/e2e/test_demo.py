@@ -60,8 +60,8 @@ def test_the_demos_job_shows_what_it_promises(pipeline: Pipeline, made_up: Input
 
 
 def test_what_is_not_there_ends_the_demo(pipeline: Pipeline, made_up: Input) -> None:
-    """The checks of the demo can fail: here the newest post was never sent."""
-    with pytest.raises(DemoFailed, match="is not in both tiers"), pipeline.client() as client:
+    """The checks of the demo can fail: here none of the posts is there."""
+    with pytest.raises(DemoFailed, match="the hot tier holds no post of the file"), pipeline.client() as client:
         Job(pipeline, made_up)._deletion(client)
 
 
