@@ -1,12 +1,11 @@
 """A cold process with a small tier, which a test can freeze."""
 
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kit.running import child
+from tests.kit.running import child, frozen
 
 
 class Owner:
@@ -17,11 +16,8 @@ class Owner:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        self._process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(self._process.pid):
             yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Runs a stage beside the test, in a thread or in a process of its own, and hears what its heartbeat says."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -69,3 +71,15 @@ def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
         process.wait(10)
         process.stdout.close()
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A child of this process stands still. A signal alone is not enough: its threads run on for a moment, and may
+    still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

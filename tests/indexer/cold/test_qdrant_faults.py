@@ -1,7 +1,6 @@
 """A Qdrant server whose answers are late, cut off or errors: each is an outage, and afterwards all goes on. Who it is
 talked to, and with which key, is settings."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from schemas.ids import Generation, MemberId, PostId
 from tests.kit.certificates import certificate
 from tests.kit.data.embeddings import DIMENSION, index_records, post_embedding, vectors
 from tests.kit.qdrant_server import HOST, KEY, Fault, QdrantServer
+from tests.kit.running import frozen
 from tests.kit.tiers import SetClock
 from tests.kit.waiting import until
 
@@ -114,13 +114,12 @@ def test_a_frozen_server_makes_every_read_late_and_answers_again() -> None:
         )
         with closing(QdrantColdTier(settings, _new_generation(), DIMENSION, SetClock())) as tier:
             tier.write("post", index_records(post_embedding("p1")))
-            process.send_signal(signal.SIGSTOP)
-            for read in READS.values():
-                start = time.monotonic()
-                with pytest.raises(TierLate, match="does not answer as it should"):
-                    read(tier)
-                assert SHORT_S <= time.monotonic() - start < 10
-            process.send_signal(signal.SIGCONT)
+            with frozen(process.pid):
+                for read in READS.values():
+                    start = time.monotonic()
+                    with pytest.raises(TierLate, match="does not answer as it should"):
+                        read(tier)
+                    assert SHORT_S <= time.monotonic() - start < 10
             until(lambda: _hits(tier) == ["p1"], "the server to be back")
         process.communicate("")
 

@@ -7,7 +7,6 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import pytest
@@ -24,7 +23,6 @@ from indexer.tiers import ColdHits, ColdQuery, Filters
 from schemas.ids import MemberId, PostId
 from tests.kit.data.embeddings import DIMENSION, index_records, member_embedding, post_embedding, vectors
 
-SOON: Final = Deadline(600)
 """For tests of something else than time."""
 
 
@@ -175,9 +173,9 @@ def test_what_is_no_request_is_answered_and_the_server_lives(
     owned: BruteColdTier, path: Path, remote: RemoteColdTier
 ) -> None:
     with serving(owned, path):
-        with connect(path, SOON) as stranger:
-            send(stranger, b"hello", SOON)
-            assert b"not a request" in receive(stranger, SOON)
+        with connect(path, Deadline(60)) as stranger:
+            send(stranger, b"hello", Deadline(60))
+            assert b"not a request" in receive(stranger, Deadline(60))
         assert remote.count("post") == 5000
 
 
@@ -197,17 +195,17 @@ def test_nobody_writes_over_the_socket(
     """A second writer would break the order of revisions."""
     for name in ("write", "flush", "sweep"):
         monkeypatch.setattr(owned, name, lambda *_: pytest.fail("a client wrote"))
-    with serving(owned, path), connect(path, SOON) as stranger:
-        send(stranger, msgspec.msgpack.encode(request_of_old), SOON)
+    with serving(owned, path), connect(path, Deadline(60)) as stranger:
+        send(stranger, msgspec.msgpack.encode(request_of_old), Deadline(60))
         with pytest.raises(TierRefused, match="not a request to the cold tier"):
-            messages.decode_answer(receive(stranger, SOON), int)
+            messages.decode_answer(receive(stranger, Deadline(60)), int)
 
 
 def test_a_length_that_is_none_ends_that_connection_alone(
     owned: BruteColdTier, path: Path, remote: RemoteColdTier
 ) -> None:
     with serving(owned, path):
-        with connect(path, SOON) as stranger:
+        with connect(path, Deadline(60)) as stranger:
             stranger.sendall(b"\xff\xff\xff\xff")
             assert stranger.recv(1) == b""
         assert remote.count("post") == 5000

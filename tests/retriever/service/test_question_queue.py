@@ -298,7 +298,10 @@ def test_no_place_is_lost_or_given_twice(places: int, length: int, steps: list[t
                 work.end(number)
             outcomes = await asyncio.gather(*asked.values(), return_exceptions=True)
             assert all(isinstance(outcome, int | RetrieverBusy | asyncio.CancelledError) for outcome in outcomes)
-            await until(lambda: not work.running and queue.num_waiting == 0)
+            # A place is back a moment after its work has ended.
+            await until(lambda: queue._free == places)
+            assert not work.running
+            assert queue.num_waiting == 0
             assert work.most <= places
             last = [asyncio.create_task(queue.run(work.of(1000 + number), LONG_S)) for number in range(places)]
             await until(lambda: len(work.running) == places)

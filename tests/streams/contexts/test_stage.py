@@ -1,6 +1,5 @@
 """The context stage on the real broker: what comes out, and that it comes out exactly once whatever dies."""
 
-import os
 import shutil
 import signal
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from tests.kit.data.shuffled_events import ShuffledEvents, slices
 from tests.kit.kafka.groups import until_workers_share
 from tests.kit.kafka.stages import ContextStageSetup
 from tests.kit.kafka.topics import Sender, all_places, read_topic
-from tests.kit.running import RecordedHeartbeat, in_thread
+from tests.kit.running import RecordedHeartbeat, frozen, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -186,13 +185,12 @@ def test_workers_that_join_leave_freeze_and_die_lose_and_repeat_nothing(contexts
             contexts.send_all(next(parts))
             first.kill()
             contexts.send_all(next(parts))
-            with contexts.worker("a") as frozen:
+            with contexts.worker("a") as worker:
                 _until_members(contexts, 2)
-                os.kill(frozen.pid, signal.SIGSTOP)
-                contexts.send_all(next(parts))
-                # Its partitions have moved once all is done without it.
-                contexts.until_done()
-                os.kill(frozen.pid, signal.SIGCONT)
+                with frozen(worker.pid):
+                    contexts.send_all(next(parts))
+                    # Its partitions have moved once all is done without it.
+                    contexts.until_done()
                 contexts.send_all(next(parts))
                 contexts.check(events)
 
