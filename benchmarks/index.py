@@ -16,7 +16,7 @@ import qdrant_edge as engine
 
 from benchmarks.kit.table import Figure, report
 from benchmarks.kit.vectors import draw, posts
-from indexer.cold.edge_tier import EdgeColdTier
+from indexer.cold.edge.tier import EdgeColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from nearline.up.process import collect_rarely

@@ -20,7 +20,7 @@ from benchmarks.kit.children import child
 from benchmarks.kit.table import Figure, report
 from benchmarks.kit.tiers import filled_hot_tier, filled_member_store, new_retriever
 from benchmarks.kit.vectors import NUM_AUTHORS, draw
-from indexer.cold.socket_client import RemoteColdTier
+from indexer.cold.socket.client import RemoteColdTier
 from indexer.id_table import IdTable
 from indexer.tiers import NO_FILTERS, HotQuery
 from retriever.answer.question import Question

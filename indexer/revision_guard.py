@@ -1,7 +1,7 @@
 """The revision guard of both cold tiers: an older record never overwrites a newer one, a delete included.
 
-`cold/edge_tier.py` and `cold/qdrant_tier.py` ask it before each write which records to store. On a Qdrant server an
-earlier owner may still be writing, so `qdrant_tier.py` also sends the server a condition. The hot tier checks
+`cold/edge/tier.py` and `cold/qdrant/tier.py` ask it before each write which records to store. On a Qdrant server an
+earlier owner may still be writing, so `qdrant/tier.py` also sends the server a condition. The hot tier checks
 revisions on its own (`_Step` in `hot/tier.py`), because a post also counts as changed by an older revision there. Pure
 functions. Knows no tier.
 """

@@ -15,8 +15,8 @@ from typing import Final
 
 from benchmarks.kit.live_records import PARTITIONS, LiveRecords, place
 from benchmarks.kit.vectors import draw, member, posts
-from indexer.cold.edge_tier import EdgeColdTier
-from indexer.cold.socket_server import ColdServer
+from indexer.cold.edge.tier import EdgeColdTier
+from indexer.cold.socket.server import ColdServer
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from nearline import log

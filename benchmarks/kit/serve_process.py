@@ -16,7 +16,7 @@ from typing import Final, Never
 from benchmarks.kit.live_records import LiveRecords, place
 from benchmarks.kit.tiers import filled_hot_tier, filled_member_store, new_retriever
 from benchmarks.kit.vectors import draw
-from indexer.cold.socket_client import RemoteColdTier
+from indexer.cold.socket.client import RemoteColdTier
 from indexer.id_table import IdTable
 from indexer.tiers import HotRecord, HotTier, IndexRecord
 from nearline import log

@@ -1,5 +1,5 @@
-"""What the hot tier knows of the post in each slot, beside what a search looks at (`matrix.py`) and its place in the
-log (`change_order.py`). And in which slot a post is.
+"""What the hot tier knows of the post in each slot, beside what a search looks at (`matrix/matrix.py`) and its place in
+the log (`change_order.py`). And in which slot a post is.
 
 A slot's columns do not change as long as anybody may look at it.
 
@@ -9,7 +9,7 @@ Shapes: K slots or numbers of one call.
 import numpy as np
 import numpy.typing as npt
 
-from indexer.hot.arrays import grown
+from indexer.hot.matrix.matrix.arrays import grown
 from indexer.hot.slots import Slots
 from indexer.tiers import Numbers
 

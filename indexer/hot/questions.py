@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.hot.contents import Contents
-from indexer.hot.matrix import ScanFilter, ScanQuery
+from indexer.hot.matrix.matrix import ScanFilter, ScanQuery
 from indexer.hot.slots import Slots
 from indexer.tiers import Filters, HotQuery, Numbers
 

@@ -2,7 +2,7 @@
 queries is answered.
 
 Beside it: `change_order.py` knows which post leaves next, `contents.py` what is in the slots and who sees it,
-`flat_matrix.py` and `torch_matrix.py` scan, `snapshot.py` writes files. Knows neither Kafka nor the device.
+`matrix/` scans, `snapshot.py` writes files. Knows neither Kafka nor the device.
 """
 
 import time
@@ -21,8 +21,8 @@ from indexer.hot.batch import as_batch
 from indexer.hot.change_order import ChangeOrder
 from indexer.hot.columns import NO_SLOT, Columns
 from indexer.hot.contents import Contents, Moment
-from indexer.hot.devices import new_matrix
-from indexer.hot.matrix import ScannedSlots
+from indexer.hot.matrix.devices import new_matrix
+from indexer.hot.matrix.matrix import ScannedSlots
 from indexer.hot.questions import Questions
 from indexer.hot.slots import Slots
 from indexer.id_table import UNKNOWN, IdTable

@@ -97,10 +97,10 @@ class Connections:
     def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdReader":
         """The caller closes it. Raises NotRunning, NotReady, IndexerError."""
         if self.settings.cold.url is not None:
-            from indexer.cold.qdrant_tier import QdrantColdTier
+            from indexer.cold.qdrant.tier import QdrantColdTier
 
             return QdrantColdTier(self.settings.cold, self.generation)
-        from indexer.cold.socket_client import RemoteColdTier
+        from indexer.cold.socket.client import RemoteColdTier
 
         socket = self.instance().cold_socket
         if socket is None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from indexer.cold.edge_tier import EdgeColdTier
+from indexer.cold.edge.tier import EdgeColdTier
 from indexer.errors import TierUnavailable
 from indexer.tiers import IndexRecord
 from schemas.files import write_whole

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from indexer.cold.edge_tier import EdgeColdTier
+from indexer.cold.edge.tier import EdgeColdTier
 from nearline.chaos.crash_file import arm_from_file
 from nearline.chaos.flaky_cold_tier import FlakyColdTier
 from nearline.up.build import build

@@ -31,7 +31,7 @@ from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
-    from indexer.cold.edge_tier import EdgeColdTier
+    from indexer.cold.edge.tier import EdgeColdTier
     from streams.index.loop import IndexLoop
 
 log = structlog.get_logger(__name__)
@@ -194,8 +194,8 @@ def _served_edge_tier(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop
     """Serves the embedded cold tier to the other processes, and its metrics to Prometheus."""
     from prometheus_client import CollectorRegistry
 
-    from indexer.cold.metrics import ColdMetrics
-    from indexer.cold.socket_server import ColdServer
+    from indexer.cold.edge.metrics import ColdMetrics
+    from indexer.cold.socket.server import ColdServer
     from nearline.up.metrics import served_metrics
 
     registry = CollectorRegistry()
@@ -293,17 +293,17 @@ def _cold_reader(settings: Settings, package: ModelPackage, position: Callable[[
     """The cold tier for every process except `cold`, which owns it. `position` says how far the index stage is: a
     server does not know that itself."""
     if settings.cold.url is not None:
-        from indexer.cold.qdrant_tier import QdrantColdTier
+        from indexer.cold.qdrant.tier import QdrantColdTier
 
         # Without a dimension it makes no collections, so that no call takes longer than its deadline.
         return QdrantColdTier(settings.cold, package.generation, position=position)
-    from indexer.cold.socket_client import RemoteColdTier
+    from indexer.cold.socket.client import RemoteColdTier
 
     return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)
 
 
 def _edge_tier(settings: Settings, package: ModelPackage, make_edge_tier: EdgeTierFactory | None) -> "EdgeColdTier":
-    from indexer.cold.edge_tier import EdgeColdTier
+    from indexer.cold.edge.tier import EdgeColdTier
 
     return (make_edge_tier or EdgeColdTier)(
         settings.data_dir / "cold" / package.generation,
@@ -315,6 +315,6 @@ def _edge_tier(settings: Settings, package: ModelPackage, make_edge_tier: EdgeTi
 
 
 def _server_tier(settings: Settings, package: ModelPackage) -> ColdTier:
-    from indexer.cold.qdrant_tier import QdrantColdTier
+    from indexer.cold.qdrant.tier import QdrantColdTier
 
     return QdrantColdTier(settings.cold, package.generation, package.dimension)

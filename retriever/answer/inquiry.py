@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from indexer.tiers import Filters
 from retriever.answer.answer_builder import AnswerBuilder, Candidates
-from retriever.answer.kept_answers import Asked
+from retriever.answer.cold.kept_answers import Asked
 from retriever.answer.question import Question
 from schemas.embeddings import Vector
 from schemas.ids import Revision

@@ -14,12 +14,12 @@ from indexer.errors import IndexerError
 from indexer.id_table import IdTable
 from indexer.tiers import HotAnswer, HotQuery, Offsets
 from retriever.answer.answer_builder import HOT_PROBLEM, NEITHER, Candidates, cold_problem
-from retriever.answer.cold_answers import ColdAnswer, ColdAnswerMaker
-from retriever.answer.cold_searches import ColdJob, ColdSearch, ColdSearches
+from retriever.answer.cold.cold_answers import ColdAnswer, ColdAnswerMaker
+from retriever.answer.cold.cold_searches import ColdJob, ColdSearch, ColdSearches
+from retriever.answer.cold.kept_answers import KeptAnswers
 from retriever.answer.hot_batches import HotBatches, PendingHotSearch
 from retriever.answer.hot_state import HotState
 from retriever.answer.inquiry import Inquiry, Query
-from retriever.answer.kept_answers import KeptAnswers
 from retriever.answer.merge import NO_COLD_COLUMNS, ColdColumns, Merged, merge, without_hot
 from retriever.answer.wholeness import covers, reasons
 from retriever.errors import RetrieverUnavailable

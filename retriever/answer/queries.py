@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from indexer.tiers import Filters
+from retriever.answer.cold.kept_answers import Asked, asked_by_member, asked_by_vector
 from retriever.answer.inquiry import Inquiry, Query
-from retriever.answer.kept_answers import Asked, asked_by_member, asked_by_vector
 from retriever.answer.members import FoundMember, Members
 from retriever.answer.question import Question
 from retriever.answer.stored_posts import StoredPosts

@@ -15,14 +15,14 @@ from indexer.id_table import IdTable
 from indexer.tiers import ColdReader, HotTier, Offsets, StoredPost
 from retriever.answer import wholeness
 from retriever.answer.answer_builder import AnswerBuilder, Candidates
-from retriever.answer.cold_answers import ColdAnswerMaker
-from retriever.answer.cold_searches import ColdSearches
+from retriever.answer.cold.cold_answers import ColdAnswerMaker
+from retriever.answer.cold.cold_searches import ColdSearches
+from retriever.answer.cold.kept_answers import KeptAnswers, KeptCounts
+from retriever.answer.cold.made_ahead import MadeAhead
 from retriever.answer.columns import Columns
 from retriever.answer.hot_batches import HotBatches
 from retriever.answer.hot_state import HotState
 from retriever.answer.inquiry import Inquiry, deadline_s
-from retriever.answer.kept_answers import KeptAnswers, KeptCounts
-from retriever.answer.made_ahead import MadeAhead
 from retriever.answer.members import Members
 from retriever.answer.nearest_search import NearestSearch
 from retriever.answer.queries import Queries

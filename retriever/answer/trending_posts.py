@@ -16,7 +16,7 @@ import numpy as np
 from indexer.errors import IndexerError, TierLate
 from indexer.tiers import ColdHits, ColdReader, Filters, HotAnswer, HotQuery, Offsets, StoredPost
 from retriever.answer.answer_builder import HOT_PROBLEM, NEITHER, Candidates, cold_problem
-from retriever.answer.cold_answers import ColdAnswer, ColdAnswerMaker
+from retriever.answer.cold.cold_answers import ColdAnswer, ColdAnswerMaker
 from retriever.answer.hot_batches import HotBatches
 from retriever.answer.hot_state import HotState
 from retriever.answer.inquiry import Inquiry, Query

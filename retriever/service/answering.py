@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from retriever.answer.kept_answers import KeptCounts
+from retriever.answer.cold.kept_answers import KeptCounts
 from retriever.answer.question import Answer, PostVectors, Question
 from schemas.api import HotPost, PostResponse
 from schemas.ids import Generation, PostId

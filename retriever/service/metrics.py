@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from retriever.answer.kept_answers import KeptCounts
+from retriever.answer.cold.kept_answers import KeptCounts
 from retriever.answer.question import Answer
 from retriever.feed.hot_feed import HotFeed
 from retriever.service.answering import Answering

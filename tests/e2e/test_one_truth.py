@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.cold.socket_client import RemoteColdTier
+from indexer.cold.socket.client import RemoteColdTier
 from indexer.tiers import StoredMember, StoredPost
 from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient

@@ -24,7 +24,7 @@ from encoders.package.manifest import (
 )
 from encoders.prompt.prompts import Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer
-from indexer.cold import socket_messages as messages
+from indexer.cold.socket import messages
 from indexer.tiers import ColdHits, ColdQuery
 from retriever import nearline_pb2 as pb
 from schemas.contexts import HistoryEntry, MemberContext, PostContext, encode_context

@@ -17,7 +17,7 @@ from contexts.rows import Hop, MemberRow, PostRow
 from contexts.settings import ContextRules
 from encoders.errors import Unencodable
 from encoders.prompt.prompts import Prompts, is_encodable
-from indexer.cold import socket_messages as messages
+from indexer.cold.socket import messages
 from indexer.errors import IndexerError
 from indexer.freshness import Freshness
 from indexer.hot.tier import MatrixHotTier

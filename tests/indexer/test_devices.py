@@ -4,7 +4,7 @@ import pytest
 
 from indexer.devices import check_name, check_presence
 from indexer.errors import NoSuchDevice
-from indexer.hot.devices import new_matrix
+from indexer.hot.matrix.devices import new_matrix
 from indexer.settings import HotSettings
 
 
@@ -34,7 +34,7 @@ def test_the_cpu_is_always_there() -> None:
 def test_a_device_by_number_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[str] = []
     monkeypatch.setattr(
-        "indexer.hot.torch_matrix.TorchMatrix", lambda _dimension, _capacity, device: devices.append(device)
+        "indexer.hot.matrix.torch_matrix.TorchMatrix", lambda _dimension, _capacity, device: devices.append(device)
     )
     for name in ("cuda", "cuda:1"):
         new_matrix(8, 4, name, threads=1)

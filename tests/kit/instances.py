@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import psutil
 
-from indexer.cold.socket_server import ColdServer
+from indexer.cold.socket.server import ColdServer
 from indexer.freshness import FreshnessWindow
 from nearline.errors import NotRunning
 from nearline.settings.instance import Instance, ProcessInfo, locked, read_instance, write_instance

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.brute_force import BruteColdTier
-from indexer.cold.edge_tier import EdgeColdTier
-from indexer.cold.socket_client import RemoteColdTier
-from indexer.cold.socket_server import ColdServer
+from indexer.cold.edge.tier import EdgeColdTier
+from indexer.cold.socket.client import RemoteColdTier
+from indexer.cold.socket.server import ColdServer
 from indexer.settings import ColdSettings
 from indexer.tiers import Clock, ColdHits, ColdTier, Hits
 from schemas.ids import Generation, Micros
 from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW, index_records, post_embedding, vectors
 
 if TYPE_CHECKING:
-    from indexer.cold.qdrant_tier import QdrantColdTier
+    from indexer.cold.qdrant.tier import QdrantColdTier
 
 
 ColdMaker = Callable[[Path, Clock], Iterator[ColdTier]]
@@ -73,7 +73,7 @@ class WrittenByItsOwner(RemoteColdTier):
 @contextmanager
 def qdrant(clock: Clock, dimension: int) -> Iterator["QdrantColdTier"]:
     """Of a generation that nobody has used before."""
-    from indexer.cold.qdrant_tier import QdrantColdTier
+    from indexer.cold.qdrant.tier import QdrantColdTier
     from tests.kit.qdrant_server import QdrantServer
 
     generation = Generation(f"test-{uuid.uuid4().hex[:8]}")

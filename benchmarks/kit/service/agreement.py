@@ -23,7 +23,7 @@ from benchmarks.kit.questions import Questions
 from benchmarks.kit.table import Figure
 from benchmarks.kit.tiers import filled_hot_tier, filled_member_store, new_retriever
 from benchmarks.kit.vectors import draw, member, posts
-from indexer.cold.edge_tier import EdgeColdTier
+from indexer.cold.edge.tier import EdgeColdTier
 from indexer.id_table import IdTable
 from indexer.settings import ColdSettings
 from indexer.tiers import Filters, HotRecord, HotTier, IndexRecord

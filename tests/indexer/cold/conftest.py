@@ -1,6 +1,6 @@
 import pytest
 
-from indexer.cold import shards
+from indexer.cold.edge import shards
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from indexer.brute_force import BruteColdTier
 from indexer.cold.breaker import FAILURES_IN_A_ROW, MAX_SILENT_S, PROBE_EVERY_S, SILENT_S, Breaker
 from indexer.cold.guarded_reader import GuardedColdReader
-from indexer.cold.socket_client import RemoteColdTier
+from indexer.cold.socket.client import RemoteColdTier
 from indexer.errors import TierLate, TierRefused, TierUnavailable
 from indexer.tiers import ColdQuery
 from schemas.ids import MemberId, PostId

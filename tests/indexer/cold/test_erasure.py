@@ -17,10 +17,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from indexer.brute_force import BruteColdTier
-from indexer.cold import edge_tier, shards
-from indexer.cold.edge_tier import EdgeColdTier
-from indexer.cold.metrics import ColdMetrics
-from indexer.cold.shards import Point, Shards
+from indexer.cold.edge import shards
+from indexer.cold.edge import tier as edge_tier
+from indexer.cold.edge.metrics import ColdMetrics
+from indexer.cold.edge.shards import Point, Shards
+from indexer.cold.edge.tier import EdgeColdTier
 from indexer.errors import TierUnavailable
 from indexer.settings import ColdSettings
 from schemas.embeddings import Vector

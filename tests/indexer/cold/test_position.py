@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.cold import edge_tier
-from indexer.cold.edge_tier import EdgeColdTier
-from indexer.cold.qdrant_tier import QdrantColdTier
+from indexer.cold.edge import tier as edge_tier
+from indexer.cold.edge.tier import EdgeColdTier
+from indexer.cold.qdrant.tier import QdrantColdTier
 from indexer.tiers import ColdHits, IndexRecord, Offsets
 from schemas.embeddings import PostEmbedding
 from schemas.ids import Generation, Offset, Partition

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from indexer.errors import SnapshotRefused, TierRefused
+from indexer.hot.matrix.torch_matrix import TorchMatrix
 from indexer.hot.tier import MatrixHotTier
-from indexer.hot.torch_matrix import TorchMatrix
 from indexer.id_table import UNKNOWN, IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import NO_FILTERS, Filters, HotAnswer, HotQuery, HotTier, SnapshotMoment

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from indexer.cold.socket_server import ColdServer
+from indexer.cold.socket.server import ColdServer
 from schemas.ids import Offset, Partition
 from tests.kit.data.embeddings import index_records, member_embedding, post_embedding
 from tests.kit.tiers import open_edge_tier

@@ -9,8 +9,8 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from indexer.cold import shards
-from indexer.cold.edge_tier import EdgeColdTier
+from indexer.cold.edge import shards
+from indexer.cold.edge.tier import EdgeColdTier
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from schemas.embeddings import Embedding

@@ -267,7 +267,7 @@ def test_no_command_that_only_asks_loads_a_model_or_a_search_library() -> None:
     imports = "; ".join(f"import nearline.commands.{name}" for name in LIGHT)
     # What they import when they are called.
     parts = "import nearline.ask.connections, nearline.ask.status_sources, nearline.ask.doctor, streams.operate.wait"
-    parts += ", streams.operate.ingest, indexer.cold.socket_client, retriever.client, nearline.client.client"
+    parts += ", streams.operate.ingest, indexer.cold.socket.client, retriever.client, nearline.client.client"
     parts += ", streams.operate.dead_letter_replay"
     code = f"import sys; {imports}; {parts}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,1 @@
+"""The embedded Qdrant engine, in the process of its one owner."""

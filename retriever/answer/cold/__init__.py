@@ -1,0 +1,1 @@
+"""Answers of the cold tier: asked for, kept, and made ahead."""

@@ -1,0 +1,61 @@
+"""Who asked lately and has changed finds a cold answer that was made meanwhile."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from retriever.answer.cold.made_ahead import MadeAhead
+from retriever.answer.question import Question
+from schemas.ids import MemberId
+from tests.kit.retrievers import RetrieverSetup, asking_member, codes_of, scored_post
+from tests.kit.waiting import until
+
+
+@pytest.fixture
+def retriever() -> Iterator[RetrieverSetup]:
+    retriever = RetrieverSetup(warm=False)
+    retriever.in_cold(asking_member("m"), *(scored_post(f"p{number:03}", number / 1000) for number in range(300)))
+    yield retriever
+    retriever.close()
+
+
+def test_the_next_question_needs_no_cold_tier(retriever: RetrieverSetup) -> None:
+    asked = {"member_id": "m", "k": 2, "hide_acted": True, "languages": ["en"]}
+    retriever.ask(**asked)
+    retriever.in_member_feed(asking_member("m", revision=2, hidden=["p299"], acted=["p298"]))
+    kept = retriever.under_test.kept
+    until(lambda: {entry.revision for entry in kept._kept.values()} == {2}, "the answer to be made")
+    retriever.cold.fails = True
+    answer = retriever.ask(**asked)
+    assert (answer.post_ids, answer.partial) == (["p297", "p296"], False)
+    assert codes_of(retriever.ask(**asked | {"own_posts": True})) == ["cold_unavailable"], "another question"
+
+
+def test_nothing_is_made_for_who_did_not_ask_or_is_gone(retriever: RetrieverSetup) -> None:
+    retriever.in_member_feed(asking_member("other"), asking_member("other", revision=2))
+    retriever.ask(member_id="m", k=2)
+    retriever.in_member_feed(asking_member("m", revision=2, empty=True))
+    retriever.in_member_feed(asking_member("m", revision=3, deleted=True))
+    retriever.in_member_feed(asking_member("m", revision=4))
+    assert not retriever.under_test._cold_searches._ahead
+    assert [entry.revision for entry in retriever.under_test.kept._kept.values()] == [1]
+
+
+def test_what_is_made_is_as_long_as_the_longest_answer_that_was_asked_for(retriever: RetrieverSetup) -> None:
+    for k in (2, 250, 5):
+        retriever.ask(member_id="m", k=k)
+    retriever.in_member_feed(asking_member("m", revision=2))
+    kept = retriever.under_test.kept
+    until(lambda: {entry.revision for entry in kept._kept.values()} == {2}, "the answer to be made")
+    retriever.cold.fails = True
+    assert len(retriever.ask(member_id="m", k=250).post_ids) == 250
+
+
+def test_the_memory_of_questions_is_bounded(retriever: RetrieverSetup) -> None:
+    ahead = MadeAhead(retriever.under_test._cold_searches, max_remembered=2)
+    for name in ("a", "b", "a", "c"):
+        ahead.remember(Question(member_id=MemberId(name)))
+    long_filters = Question().filters._replace(exclude_posts=frozenset(str(number) for number in range(101)))
+    ahead.remember(Question(member_id=MemberId("d"), filters=long_filters))
+    ahead.remember(Question(text="a text"))
+    assert list(ahead._asked) == ["a", "c"]
