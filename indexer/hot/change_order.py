@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from indexer.hot.matrix.matrix.arrays import grown
+from indexer.hot.matrix.arrays import grown
 from indexer.hot.slots import Slots
 from indexer.tiers import Offsets
 from schemas.ids import Micros, Offset, Partition

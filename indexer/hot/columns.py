@@ -9,7 +9,7 @@ Shapes: K slots or numbers of one call.
 import numpy as np
 import numpy.typing as npt
 
-from indexer.hot.matrix.matrix.arrays import grown
+from indexer.hot.matrix.arrays import grown
 from indexer.hot.slots import Slots
 from indexer.tiers import Numbers
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from indexer.hot.batch import Batch
 from indexer.hot.columns import Columns, SlotOfNumber
+from indexer.hot.matrix.arrays import grown
 from indexer.hot.matrix.matrix import Fields, Matrix, View
-from indexer.hot.matrix.matrix.arrays import grown
 from indexer.hot.slots import SlotPool, Slots, with_spare
 from indexer.id_table import IdTable
 from indexer.string_codes import StringCodes

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from indexer.hot.matrix.device_scan import GROUP, Block, DeviceView
 from indexer.hot.matrix.matrix import Fields
-from indexer.hot.matrix.matrix.device_scan import GROUP, Block, DeviceView
 from indexer.hot.slots import Slots, with_spare
 from schemas.embeddings import Vector
 

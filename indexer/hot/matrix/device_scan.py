@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import torch
 
+from indexer.hot.matrix.filtering import Move, passing, without_authors
 from indexer.hot.matrix.matrix import Fields, ScanFilter, ScannedSlots, ScanQuery
-from indexer.hot.matrix.matrix.filtering import Move, passing, without_authors
 
 GROUP: Final = 32
 """The k best rows are in the k groups with the best maxima. To look for these first is less work by this factor."""

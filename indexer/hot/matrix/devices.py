@@ -8,7 +8,7 @@ def new_matrix(dimension: int, capacity: int, device: str, threads: int) -> Matr
     if device == "auto":
         device = "cuda" if _has_gpu() else "cpu"
     if device == "cpu":
-        from indexer.hot.matrix.matrix.flat_matrix import FlatMatrix
+        from indexer.hot.matrix.flat_matrix import FlatMatrix
 
         return FlatMatrix(dimension, threads)
     from indexer.hot.matrix.torch_matrix import TorchMatrix

@@ -5,11 +5,11 @@ from typing import Final
 
 import numpy as np
 
+from indexer.hot.matrix.blocks import Blocks
+from indexer.hot.matrix.filtering import passing, without_authors
+from indexer.hot.matrix.flat_scan import Job, Scanner
+from indexer.hot.matrix.host_rows import HostRows
 from indexer.hot.matrix.matrix import Fields, ScanFilter, ScannedSlots, ScanQuery
-from indexer.hot.matrix.matrix.blocks import Blocks
-from indexer.hot.matrix.matrix.filtering import passing, without_authors
-from indexer.hot.matrix.matrix.flat_scan import Job, Scanner
-from indexer.hot.matrix.matrix.host_rows import HostRows
 from indexer.hot.matrix.top_k import Mask
 from indexer.hot.slots import Slots
 

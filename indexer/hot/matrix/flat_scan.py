@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
-from indexer.hot.matrix.matrix.blocks import BLOCK, Blocks
+from indexer.hot.matrix.blocks import BLOCK, Blocks
 from indexer.hot.matrix.top_k import Best, Candidates, Mask, Tile, guess_bounds
 from indexer.hot.slots import Slots
 from indexer.tiers import Scores

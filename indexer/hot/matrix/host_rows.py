@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from indexer.hot.matrix.arrays import grown
+from indexer.hot.matrix.blocks import Blocks
 from indexer.hot.matrix.matrix import Fields
-from indexer.hot.matrix.matrix.arrays import grown
-from indexer.hot.matrix.matrix.blocks import Blocks
 from indexer.hot.matrix.top_k import Mask
 from indexer.hot.slots import Slots
 from schemas.embeddings import Vector

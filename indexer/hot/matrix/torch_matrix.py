@@ -11,11 +11,11 @@ import numpy as np
 import structlog
 
 from indexer.errors import TierUnavailable
+from indexer.hot.matrix.blocks import BLOCK
+from indexer.hot.matrix.device_rows import DeviceRows
+from indexer.hot.matrix.device_scan import DeviceView
+from indexer.hot.matrix.host_rows import HostRows
 from indexer.hot.matrix.matrix import Fields, ScannedSlots, ScanQuery, View
-from indexer.hot.matrix.matrix.blocks import BLOCK
-from indexer.hot.matrix.matrix.device_rows import DeviceRows
-from indexer.hot.matrix.matrix.device_scan import DeviceView
-from indexer.hot.matrix.matrix.host_rows import HostRows
 from indexer.hot.slots import Slots
 from schemas.embeddings import Vector
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from indexer.hot.matrix.matrix.flat_matrix import FlatView
 
+from indexer.hot.matrix.flat_matrix import FlatView
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings

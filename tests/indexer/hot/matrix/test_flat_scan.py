@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from indexer.hot.matrix.matrix.blocks import BLOCK, Blocks
-from indexer.hot.matrix.matrix.flat_scan import Job, Scanner
 
 from indexer.hot.matrix import flat_scan
+from indexer.hot.matrix.blocks import BLOCK, Blocks
+from indexer.hot.matrix.flat_scan import Job, Scanner
 from indexer.hot.matrix.top_k import Best, Mask
 from indexer.hot.slots import Slots
 from indexer.tiers import Scores

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from indexer.hot.matrix.matrix.device_rows import DeviceRows
 
 from indexer.errors import TierUnavailable
 from indexer.hot.matrix import device_scan
+from indexer.hot.matrix.device_rows import DeviceRows
 from indexer.hot.matrix.torch_matrix import TorchMatrix
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
@@ -95,7 +95,7 @@ def test_a_device_that_still_fails_is_tried_again_later(tier: MatrixHotTier, mon
 
 def test_blocks_of_a_device_are_searched_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 1,024 rows, so that 3,000 posts are in three of them."""
-    monkeypatch.setattr("indexer.hot.matrix.matrix.device_rows._MIN_BLOCK", 1024)
+    monkeypatch.setattr("indexer.hot.matrix.device_rows._MIN_BLOCK", 1024)
     monkeypatch.setattr("indexer.hot.tier.new_matrix", lambda dimension, *_: TorchMatrix(dimension, 3000, "cpu"))
     tier = MatrixHotTier(DIMENSION, HotSettings(capacity=3000), IdTable())
     rows = vectors(3000, seed=3)
