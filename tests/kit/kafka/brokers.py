@@ -61,9 +61,11 @@ class RunningBroker:
 
 
 def cleaned(broker: RunningBroker) -> RunningBroker:
-    """The same broker without any topic or consumer group."""
+    """The same broker without any topic or consumer group, and without what an instance left in its data folder."""
     _delete_groups(broker.admin)
     _delete_topics(broker.admin)
+    for path in set(broker.data_dir.iterdir()) - {broker.folder}:
+        path.unlink()
     return broker
 
 
