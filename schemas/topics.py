@@ -16,6 +16,7 @@ POST_CHANGELOG: Final = "contexts-post-changelog"
 MEMBER_CHANGELOG: Final = "contexts-member-changelog"
 TRENDING: Final = "trending"
 DEAD_LETTERS: Final = "dead-letters"
+GENERATIONS: Final = "generations"
 
 INPUTS: Final = (POSTS, MEMBERS, ACTIVITY)
 HOPS: Final = (ACTIVITY_BY_POST, ACTIONS_BY_MEMBER)
@@ -58,15 +59,19 @@ class TopicSpec(NamedTuple):
 
     name: str
     carries: Literal["events", "hops", "state", "lists"]
+    partitions: int | None = None
+    """None: as many as `kafka.partitions` says."""
 
 
 def core_topics() -> tuple[TopicSpec, ...]:
-    """The topics that all generations share. All have the same number of partitions."""
+    """The topics that all generations share. All have the same number of partitions, but for that of the generations:
+    its records follow on one another."""
     return (
         *(TopicSpec(name, "events") for name in (*INPUTS, REPUBLISH, DEAD_LETTERS)),
         *(TopicSpec(name, "hops") for name in HOPS),
         *(TopicSpec(name, "state") for name in (POST_CONTEXTS, MEMBER_CONTEXTS, POST_CHANGELOG, MEMBER_CHANGELOG)),
         TopicSpec(TRENDING, "lists"),
+        TopicSpec(GENERATIONS, "state", partitions=1),
     )
 
 

@@ -3,6 +3,7 @@ StreamsError
 ├── KafkaUnavailable   infrastructure: the broker cannot do it now; wait, or end the process and be started again
 ├── KafkaRefused       the request can never succeed as it is: a missing topic, a missing right, a wrong setting
 │   ├── TopicMismatch  a topic exists with another number of partitions than the settings say
+│   ├── FixedTopicMismatch  a topic exists with another number of partitions than it must always have
 │   └── LoginRefused   the broker refuses the login, or one side does not trust the other's certificate
 ├── Fenced             another worker has taken over; nothing that this one still does may count
 ├── RowsUnavailable    the files of the rows cannot be opened, written or compacted
@@ -15,7 +16,9 @@ StreamsError
 ├── RetrieverSilent    the hot feed cannot be asked how far it is; this can pass
 ├── StillBehind        the time given to `wait` is over, and something is not searchable yet
 ├── Stopped            a stop was requested within a batch; nothing of it is committed, so it will be done again
-└── NoSuchDeadLetter   there is no dead letter with this id
+├── NoSuchDeadLetter   there is no dead letter with this id
+├── GenerationsDamaged the records of the generations cannot be read, or contradict one another
+└── ActRefused         an act on generations does not fit their state
 """
 
 
@@ -42,6 +45,16 @@ class TopicMismatch(KafkaRefused):
         super().__init__(
             f"the topic {topic} has {num_partitions} partitions and kafka.partitions is {setting}; set it to "
             f"{num_partitions}, or use a broker without this topic"
+        )
+
+
+class FixedTopicMismatch(KafkaRefused):
+    """Names the topic and both numbers."""
+
+    def __init__(self, topic: str, num_partitions: int, needed: int) -> None:
+        super().__init__(
+            f"the topic {topic} has {num_partitions} partitions and must have {needed}; another program has made it: "
+            "delete it, or use a broker without this topic"
         )
 
 
@@ -97,3 +110,11 @@ class NoSuchDeadLetter(StreamsError):
 
 class Stopped(StreamsError):
     """Not a failure: the process ends because it was asked to."""
+
+
+class GenerationsDamaged(StreamsError):
+    """Names the record's offset and the mend."""
+
+
+class ActRefused(StreamsError):
+    """Names the generation, why, and what to do instead."""

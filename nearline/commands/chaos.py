@@ -25,9 +25,9 @@ def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file:
     from nearline.chaos.run import STAGES, chaos_on
     from nearline.chaos.table import report
     from nearline.up.runtime import BROKER
-    from streams.kafka.crash_points import NAMES
+    from streams.kafka.crash_points import OF_STAGES
 
-    names = NAMES if crash_points else ()
+    names = OF_STAGES if crash_points else ()
     if not names and not faults:
         raise click.UsageError("nothing is left to do; leave out --no-crash-points, or ask for some --faults")
     # Outages last longer when more faults are asked for: a minute for 300.

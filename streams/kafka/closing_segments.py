@@ -12,6 +12,7 @@ from schemas.topics import TopicSpec
 from streams.errors import KafkaUnavailable
 from streams.kafka.clients import new_producer
 from streams.kafka.kafka_errors import kafka_errors
+from streams.kafka.topics import num_partitions
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 20.0
@@ -28,9 +29,9 @@ def close_segments(kafka: KafkaSettings, specs: Iterable[TopicSpec], transaction
     with kafka_errors():
         producer.init_transactions(_CALL_S)
         producer.begin_transaction()
-        for name in (spec.name for spec in specs if spec.carries == "state"):
-            for partition in range(kafka.partitions):
-                producer.produce(name, None, b"close", partition=partition)
+        for spec in (spec for spec in specs if spec.carries == "state"):
+            for partition in range(num_partitions(kafka, spec)):
+                producer.produce(spec.name, None, b"close", partition=partition)
         num_waiting = producer.flush(_CALL_S)
         producer.abort_transaction(_CALL_S)
     if num_waiting:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-NAMES: Final = (
+OF_STAGES: Final = (
     "transaction.begun",
     "transaction.outputs-sent",
     "transaction.offsets-sent",
@@ -20,6 +20,14 @@ NAMES: Final = (
     "index.stored",
     "index.committed",
 )
+"""Passed by the processes of an instance, again and again."""
+OF_OPERATORS: Final = (
+    "generations.begun",
+    "generations.records-sent",
+    "generations.committed",
+)
+"""Passed by whoever changes the generations."""
+NAMES: Final = OF_STAGES + OF_OPERATORS
 EXIT_STATUS: Final = 86
 
 

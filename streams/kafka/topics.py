@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from schemas.topics import TopicSpec
-from streams.errors import KafkaUnavailable, TopicMismatch
+from streams.errors import FixedTopicMismatch, KafkaUnavailable, TopicMismatch
 from streams.kafka.clients import MAX_RECORD_BYTES, admin
 from streams.kafka.kafka_errors import kafka_errors
 from streams.settings import KafkaSettings
@@ -48,6 +48,10 @@ def topic_config(kafka: KafkaSettings, spec: TopicSpec) -> TopicConfig:
     return {**config, **lags, "cleanup.policy": "compact"}
 
 
+def num_partitions(kafka: KafkaSettings, spec: TopicSpec) -> int:
+    return spec.partitions or kafka.partitions
+
+
 def _deleted_after(retention_ms: int, segment_ms: int) -> TopicConfig:
     """Kafka deletes only whole, closed segments. So a segment must be closed long before its records expire."""
     return {
@@ -60,6 +64,7 @@ def _deleted_after(retention_ms: int, segment_ms: int) -> TopicConfig:
 def ensure_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], timeout_s: float = 30.0) -> None:
     """Returns once all of them exist and every partition has a leader. Raises TopicMismatch, KafkaRefused, or
     KafkaUnavailable when the time is up."""
+    specs = list(specs)
     configs = {spec.name: topic_config(kafka, spec) for spec in specs}
     deadline = time.monotonic() + timeout_s
     client = admin(kafka)
@@ -69,11 +74,11 @@ def ensure_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], timeout_s: f
         finally:
             # Calls the client's error_cb, which logs a refused login.
             client.poll(0)
-        _check_partitions(kafka, existing)
-        _create(client, kafka, {name: config for name, config in configs.items() if name not in existing})
+        _check_partitions(kafka, specs, existing)
+        _create(client, kafka, [spec for spec in specs if spec.name not in existing])
         _update(client, {name: config for name, config in configs.items() if name in existing})
         _wait_for_leaders(client, configs, deadline)
-        _check_partitions(kafka, _count_partitions(client, configs, _CALL_TIMEOUT_S))
+        _check_partitions(kafka, specs, _count_partitions(client, configs, _CALL_TIMEOUT_S))
 
 
 def topic_id(kafka: KafkaSettings, name: str) -> str:
@@ -91,16 +96,23 @@ def _count_partitions(client: AdminClient, names: Iterable[str], timeout_s: floa
     return {name: len(known[name].partitions) for name in names if name in known and known[name].error is None}
 
 
-def _check_partitions(kafka: KafkaSettings, num_partitions: Mapping[str, int]) -> None:
-    for name, number in num_partitions.items():
-        if number != kafka.partitions:
-            raise TopicMismatch(name, number, kafka.partitions)
+def _check_partitions(kafka: KafkaSettings, specs: Iterable[TopicSpec], existing: Mapping[str, int]) -> None:
+    for spec in specs:
+        number = existing.get(spec.name)
+        if number is None or number == num_partitions(kafka, spec):
+            continue
+        if spec.partitions is not None:
+            raise FixedTopicMismatch(spec.name, number, spec.partitions)
+        raise TopicMismatch(spec.name, number, kafka.partitions)
 
 
-def _create(client: AdminClient, kafka: KafkaSettings, missing: Mapping[str, TopicConfig]) -> None:
-    if not missing:
+def _create(client: AdminClient, kafka: KafkaSettings, missing: Iterable[TopicSpec]) -> None:
+    topics = [
+        NewTopic(spec.name, num_partitions(kafka, spec), kafka.replication, config=topic_config(kafka, spec))
+        for spec in missing
+    ]
+    if not topics:
         return
-    topics = [NewTopic(name, kafka.partitions, kafka.replication, config=config) for name, config in missing.items()]
     for future in client.create_topics(topics, operation_timeout=_CALL_TIMEOUT_S).values():
         try:
             future.result()

@@ -50,7 +50,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 def test_it_passes_every_crash_point_and_kills_every_stage(recorder: Recorder) -> None:
     done = CliRunner().invoke(cli, ["chaos", "--faults", "300"], catch_exceptions=False)
     assert done.exit_code == 0
-    assert [name for what, name in recorder.asked if what == "crash_point"] == list(crash_points.NAMES)
+    assert [name for what, name in recorder.asked if what == "crash_point"] == list(crash_points.OF_STAGES)
     assert {stage for what, stage in recorder.asked if what == "kill"} == {*run.STAGES, BROKER}
     assert {stage for what, stage in recorder.asked if what == "freeze_for_good"} == {*run.STAGES, BROKER}
     assert [name for what, name in recorder.asked if what == "outage"] == list(recorder.outages)
@@ -59,7 +59,7 @@ def test_it_passes_every_crash_point_and_kills_every_stage(recorder: Recorder) -
 def test_a_stage_passes_each_crash_point_twice() -> None:
     """That it does is shown on a real pipeline, and is an error where it does not."""
     assert run.CRASHES == 2
-    groups = {name.partition(".")[0] for name in crash_points.NAMES}
+    groups = {name.partition(".")[0] for name in crash_points.OF_STAGES}
     assert groups == run.PASSING.keys(), "somebody passes each of them"
 
 

@@ -27,6 +27,10 @@ NAMED = {
     "streams.index.loop._send_dead_letters: deliver": "index.dead-lettered",
     "streams.index.loop._store_offsets: store_offsets": "index.stored",
     "streams.index.loop._on_revoke: commit": "index.committed",
+    "streams.generations.log._commit: begin_transaction": "generations.begun",
+    "streams.generations.log._commit: produce": "generations.records-sent",
+    "streams.generations.log._commit: flush": "generations.records-sent",
+    "streams.generations.log._commit: commit_transaction": "generations.committed",
 }
 """For each effect the crash point that follows it, in the same file: there chaos tests let the process crash."""
 WITHIN = {
@@ -128,6 +132,9 @@ NEEDLESS = {
         "streams.kafka.sending.send_all: flush",
         "streams.kafka.group_offsets._set_once: alter_consumer_group_offsets",
         "streams.operate.dead_letter_replay.clear: delete_records",
+    },
+    "after an error: nothing of it counts, and the next operator would end it too": {
+        "streams.generations.log._commit: abort_transaction",
     },
     "a command's transaction, of all or nothing: no offsets and no rows stand on it": {
         "streams.operate.dead_letter_replay._commit: abort_transaction",
