@@ -9,7 +9,7 @@ from nearline.commands._options import place_options
 
 @click.command()
 @place_options
-@click.option("--package", type=click.Path(path_type=Path, file_okay=False), help="A model package; else the demo's.")
+@click.option("--package", type=click.Path(path_type=Path, file_okay=False), help="The first package; else the demo's.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Of the retriever; 0: a free one. Usually 8080.")
 def up(
     *,
@@ -22,6 +22,9 @@ def up(
 
     Prints `ready` when it serves. What dies is started again. The retriever asks for a key where
     NEARLINE_SERVE__API_KEY_FILE names a file that holds one.
+
+    On a fresh data folder or broker the package becomes the first generation. After that the log of the generations
+    says which one serves, and another package is refused.
 
     \b
     Example:

@@ -9,12 +9,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -33,12 +33,13 @@ from nearline.up.failure_reports import failure_report_of, failure_reports_folde
 from nearline.up.metrics import targets_folder
 from nearline.up.resources import child_environment
 from nearline.up.retriever_probe import RetrieverProbe
+from nearline.up.serving_package import serving_package
 from nearline.up.stall_detector import StallDetector
 from nearline.up.supervisor import Part, Supervisor
 from retriever.http import tls
 from retriever.settings import ServeSettings
-from schemas.topics import core_topics, generation_topics
-from streams.errors import KafkaUnavailable
+from schemas.topics import TopicSpec, core_topics, generation_topics
+from streams.errors import Fenced, KafkaUnavailable
 from streams.kafka.closing_segments import close_segments
 from streams.kafka.heartbeat import heartbeat_folder
 from streams.kafka.node_id import node_id
@@ -57,6 +58,8 @@ _BROKER_GRACE_S: Final = 5.0
 
 _LOOK_EVERY_S: Final = 0.1
 _LEFTOVER_GRACE_S: Final = 5.0
+
+_T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
@@ -78,10 +81,11 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
     with locked(settings.data_dir):
         # No process of an earlier run may be left: two processes that write into one folder would damage it.
         end_leftovers(settings.data_dir, process_module)
-        package = ModelPackage.load(settings.package_folder.absolute())
+        # Loaded here for its errors too: they end the start before any process is started.
+        package = None if settings.package is None else ModelPackage.load(settings.package.absolute())
         # Called only for its errors: bad certificate files end the start here, before any process is started.
         tls.server_context(settings.serve)
-        settings = settings.model_copy(update={"serve": with_ports(settings.serve), "package": package.folder})
+        settings = settings.model_copy(update={"serve": with_ports(settings.serve)})
         Runtime(settings, package, process_module).run()
 
 
@@ -97,13 +101,14 @@ def with_ports(serve: ServeSettings) -> ServeSettings:
 class Runtime:
     """One `nearline up`. The caller holds the lock on the data folder."""
 
-    def __init__(self, settings: Settings, package: ModelPackage, process_module: str) -> None:
-        """`settings` must name the package's folder, and both ports at which the retriever will listen."""
-        self._package = package
+    def __init__(self, settings: Settings, named_package: ModelPackage | None, process_module: str) -> None:
+        """`settings` must name both ports at which the retriever will listen. `named_package` is the package that they
+        name, if they do; which one is served is found out at the start."""
+        self._named_package = named_package
+        self._package: ModelPackage
         self._settings = settings
         self._process_module = process_module
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
-        self._topics = (*core_topics(), *generation_topics(package.generation))
         self._supervisor = Supervisor()
         self._probe = RetrieverProbe(settings.serve.host, settings.serve.port, settings.serve.certificate_file)
         self._grpc = self._probe.address(settings.serve.port_of_grpc)
@@ -131,9 +136,13 @@ class Runtime:
         # 1. The broker, and the topics, which every stage expects to exist.
         if self._broker is not None:
             self._start_broker(self._broker)
+        self._ensure_topics(core_topics())
+        # 2. The package, by the log of the generations. Every other process takes it from the settings.
+        self._package = self._waiting_for_kafka(lambda: serving_package(self._settings, self._named_package))
+        self._settings = self._settings.model_copy(update={"package": self._package.folder})
         write_instance_settings(self._settings)
-        self._ensure_topics()
-        # 2. All other processes, in any order. A process that needs another one waits for it.
+        self._ensure_topics(generation_topics(self._package.generation))
+        # 3. All other processes, in any order. A process that needs another one waits for it.
         for name in process_names(self._settings):
             self._start_part(Part(name, self._launcher(name), failure_report_of(self._settings.data_dir, name)))
         self._write_instance()
@@ -154,18 +163,22 @@ class Runtime:
         kafka = self._settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         self._settings = self._settings.model_copy(update={"kafka": kafka})
 
-    def _ensure_topics(self) -> None:
-        """Creates the missing topics. Waits as long as it takes for a broker that somebody else starts. Any other error
-        ends the start."""
+    def _ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        """Creates the missing topics."""
+        self._waiting_for_kafka(lambda: ensure_topics(self._settings.kafka, specs))
+
+    def _waiting_for_kafka(self, ask: Callable[[], _T]) -> _T:
+        """Waits as long as it takes for a broker that somebody else starts. Any other error ends the start."""
         while True:
             try:
-                return ensure_topics(self._settings.kafka, self._topics)
-            except KafkaUnavailable as error:
+                return ask()
+            except (KafkaUnavailable, Fenced) as error:
                 log.warning("waiting for Kafka", error=str(error))
                 time.sleep(1)
 
     def _close_segments(self) -> None:
-        close_segments(self._settings.kafka, self._topics, f"segments.{node_id(self._settings.data_dir)}")
+        specs = (*core_topics(), *generation_topics(self._package.generation))
+        close_segments(self._settings.kafka, specs, f"segments.{node_id(self._settings.data_dir)}")
 
     def _launcher(self, name: str) -> Callable[[], children.Child]:
         # The process reads its settings from a file. Everybody can read the command line, so it holds no secrets.

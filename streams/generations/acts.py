@@ -30,6 +30,7 @@ KEPT_FOR: Final = timedelta(days=1)
 """For so long the way back is not retired without force."""
 _MOST_ACTS: Final = 200
 """Older acts of a generation are forgotten: every act writes the whole history again."""
+_TO_SERVING: Final = ("found", "promote", "rollback")
 _REASON_CHARS: Final = 1000
 
 Goal = dict[str, dict[Partition, Offset]]
@@ -169,6 +170,11 @@ def retire(state: Generations, generation: Generation, by: By, *, force: bool = 
         pointer = replace(pointer, kept=None)
         return [_changed(record, by, "retire", "retired"), pointer]
     return [_changed(record, by, "retire", "retired")]
+
+
+def has_served(record: GenerationRecord) -> bool:
+    """True if it answers all members now, or has done so before."""
+    return any(act.what in _TO_SERVING for act in record.history)
 
 
 def _swap(state: Generations, record: GenerationRecord, by: By, what: str, *, rolled_back: bool) -> Sequence[Record]:

@@ -31,7 +31,9 @@ START_S = 300.0
 class Up:
     """A process of `nearline up`."""
 
-    def __init__(self, data_dir: Path, package: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> None:
+    def __init__(
+        self, data_dir: Path, package: Path | None, environment: Mapping[str, str], arguments: Sequence[str]
+    ) -> None:
         self.data_dir = data_dir
         self._log = (data_dir.parent / "up.log").open("ab")
         self._process = subprocess.Popen(
@@ -82,8 +84,9 @@ class Up:
     def log(self) -> str:
         return Path(self._log.name).read_text()
 
-    def _arguments(self, package: Path) -> list[str]:
-        return ["--data-dir", str(self.data_dir), "--package", str(package), "--port", "0"]
+    def _arguments(self, package: Path | None) -> list[str]:
+        named = [] if package is None else ["--package", str(package)]
+        return ["--data-dir", str(self.data_dir), *named, "--port", "0"]
 
     def _serves(self) -> bool:
         try:
@@ -96,7 +99,7 @@ class Up:
 
 @contextmanager
 def up(
-    data_dir: Path, package: Path, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+    data_dir: Path, package: Path | None, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
 ) -> Iterator[Up]:
     running = Up(data_dir, package, environment or {}, arguments)
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,8 +54,11 @@ def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
         _starts_again_whatever_is_killed(running)
         running.kill()
         until(lambda: not processes_of(data_dir), "every process to end with the one that started it", 10)
-    with up(data_dir, package) as running:
+    _another_package_is_refused(running)
+    # Without a package, the log says what serves.
+    with up(data_dir, None) as running:
         running.wait_ready()
+        assert running.instance.package == str(package)
         assert running.stop() == 0
         _left_nothing_behind(running)
 
@@ -123,6 +127,18 @@ def _second_one_is_refused(running: Up, package: Path) -> None:
     assert second.returncode == 1
     assert second.stderr.startswith(f"nearline: another nearline up runs on {running.data_dir}")
     assert running.instance.supervisor_pid == running.pid, "the second one must not touch the first one's file"
+
+
+def _another_package_is_refused(running: Up) -> None:
+    """And what was started to find that out is ended."""
+    another = running.data_dir.parent / "another package"
+    make_tiny_package(another, dimension=32, seed=1)
+    command = [sys.executable, "-m", "nearline", "up", "--data-dir", str(running.data_dir), "--package", str(another)]
+    done = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert re.search(r"nearline: the generation tiny-\w+ serves here, and this package is tiny-", done.stderr)
+    assert done.stderr.endswith(f"nearline generations build '{another}'\n")
+    _left_nothing_behind(running)
 
 
 def _starts_again_whatever_is_killed(running: Up) -> None:

@@ -1,0 +1,113 @@
+"""Decides which package an instance serves: the one that the log of the generations names.
+
+Only the very first package comes from the settings: on a log without any generation it is founded. Knows no process.
+"""
+
+import shlex
+import socket
+from contextlib import closing
+from os import getpid
+from pathlib import Path
+
+import structlog
+
+from encoders.errors import BadPackage
+from encoders.package.model_package import ModelPackage
+from nearline.errors import StartFailed
+from nearline.settings.settings import Settings
+from schemas.generations import GenerationRecord, PackageSource
+from streams.errors import ActRefused
+from streams.generations import acts
+from streams.generations.log import change_generations, read_generations
+from streams.generations.state import Generations
+from streams.kafka.offsets import OffsetReader
+from streams.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+
+def serving_package(settings: Settings, named: ModelPackage | None) -> ModelPackage:
+    """The package of the serving generation, checked. `named`: what the settings name; None if they name none, and then
+    the demo's package is the first one. The topic `generations` must exist.
+
+    Raises StartFailed, BadPackage, StreamsError: Fenced if an operator changes the generations at the same time."""
+    state = read_generations(settings.kafka)
+    for damage in state.damages:
+        log.error("a damaged record; what its key stands for stays as it was", error=str(damage))
+    if state.serving is None:
+        state = _found(settings.kafka, named or ModelPackage.load(settings.package_folder.absolute()))
+    assert state.serving is not None
+    if named is not None:
+        if named.generation == state.serving.id:
+            return named
+        _refuse_unless_it_served(state, named)
+    return _load(state.serving, settings.package_folder.absolute())
+
+
+def _found(kafka: KafkaSettings, package: ModelPackage) -> Generations:
+    """Nothing where another process has founded a generation meanwhile."""
+    _refuse_if_others_served(kafka, package)
+    source = PackageSource(folder=str(package.folder))
+    first = acts.Package(package.generation, source, package.digest)
+    by = acts.acting(f"{socket.gethostname()}:{getpid()}", "the first package")
+    return change_generations(kafka, lambda state: acts.found(state, first, by) if state.serving is None else [])
+
+
+def _refuse_if_others_served(kafka: KafkaSettings, package: ModelPackage) -> None:
+    """A version that did not write the log yet left embedding topics. What it served must be founded: nothing else is
+    complete."""
+    with closing(OffsetReader(kafka)) as reader:
+        served = reader.generations()
+    if served and package.generation not in served:
+        raise StartFailed(
+            f"an earlier version served {' or '.join(served)} here, and this package is {package.generation}; start "
+            "once with the package that was served, as --package, and then build this one beside it: "
+            f"nearline generations build {shlex.quote(str(package.folder))}"
+        )
+
+
+def _refuse_unless_it_served(state: Generations, named: ModelPackage) -> None:
+    """Settings may go on naming a package that was replaced by a promotion. Any other one must be built first."""
+    record = state.records.get(named.generation)
+    if record is not None and acts.has_served(record):
+        log.warning(
+            "the settings name a package that was replaced; the log says what serves",
+            named=named.generation,
+            serving=state.serving and state.serving.id,
+        )
+        return
+    if record is not None and record.state in ("building", "ready"):
+        raise ActRefused(
+            f"the generation {named.generation} is {record.state}, and does not serve yet; start without --package, "
+            f"and then: nearline generations promote {named.generation}"
+        )
+    assert state.serving is not None
+    raise ActRefused(
+        f"the generation {state.serving.id} serves here, and this package is {named.generation}; start without "
+        "--package, and then build it beside the other: "
+        f"nearline generations build {shlex.quote(str(named.folder))}"
+    )
+
+
+def _load(serving: GenerationRecord, default: Path) -> ModelPackage:
+    """From the default folder if that holds it: the demo's package moves with the installation."""
+    try:
+        at_default = ModelPackage.read(default).digest == serving.digest
+    except BadPackage:
+        at_default = False
+    folder = default if at_default else Path(serving.package.folder or "")
+    mend = "bring it back there, or say with --package where it lies now"
+    if serving.package.folder is None and not at_default:
+        raise StartFailed(
+            f"the package of the serving generation {serving.id} lies in the registry {serving.package}; fetch it, and "
+            "say with --package where it lies"
+        )
+    try:
+        package = ModelPackage.load(folder)
+    except BadPackage as error:
+        raise StartFailed(f"the package of the serving generation {serving.id} is gone: {error}; {mend}") from error
+    if package.digest != serving.digest:
+        raise StartFailed(
+            f"{folder} holds {package.generation} now, and the generation {serving.id} serves here; {mend}"
+        )
+    return package
