@@ -155,7 +155,7 @@ def rollback(state: Generations, by: By) -> Sequence[Record]:
 
 def retire(state: Generations, generation: Generation, by: By, *, force: bool = False) -> Sequence[Record]:
     """It is fed no more, and what it has may be deleted. Force retires the way back within its day."""
-    pointer, record = _pointer(state), _known(state, generation)
+    pointer, record = _pointer(state), known(state, generation)
     if record.state == "retired":
         return []
     if record.state == "serving":
@@ -199,7 +199,8 @@ def _pointer(state: Generations) -> Pointer:
     return state.pointer
 
 
-def _known(state: Generations, generation: Generation) -> GenerationRecord:
+def known(state: Generations, generation: Generation) -> GenerationRecord:
+    """Raises ActRefused if there is no such generation."""
     record = state.records.get(generation)
     if record is None:
         raise ActRefused(
@@ -209,7 +210,7 @@ def _known(state: Generations, generation: Generation) -> GenerationRecord:
 
 
 def _live(state: Generations, generation: Generation) -> GenerationRecord:
-    record = _known(state, generation)
+    record = known(state, generation)
     if record.state == "retired":
         raise ActRefused(
             f"the generation {generation} is retired; to have it again: nearline generations build "

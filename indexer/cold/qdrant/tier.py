@@ -15,6 +15,7 @@ from qdrant_client import QdrantClient, models
 from indexer.cold.deadline import Deadline
 from indexer.cold.qdrant.collections import check_collection, create_collection
 from indexer.cold.qdrant.connection import connect, server_errors
+from indexer.cold.qdrant.names import collection_name
 from indexer.cold.qdrant.points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
 from indexer.cold.qdrant.reads import PointHits, PointQuery, QdrantReads
 from indexer.errors import TierRefused, TierUnavailable
@@ -88,8 +89,8 @@ class QdrantColdTier:
         self._client = client or connect(settings)
         self._reads = QdrantReads(self._client)
         self._names: dict[Kind, str] = {
-            "post": f"nearline-posts-{generation}",
-            "member": f"nearline-members-{generation}",
+            "post": collection_name("post", generation),
+            "member": collection_name("member", generation),
         }
         self._collections_exist = dimension is None
         self._creating = threading.Lock()

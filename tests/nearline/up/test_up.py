@@ -59,6 +59,7 @@ def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
     with up(data_dir, None) as running:
         running.wait_ready()
         assert running.instance.package == str(package)
+        _lists_what_serves(running)
         assert running.stop() == 0
         _left_nothing_behind(running)
 
@@ -127,6 +128,13 @@ def _second_one_is_refused(running: Up, package: Path) -> None:
     assert second.returncode == 1
     assert second.stderr.startswith(f"nearline: another nearline up runs on {running.data_dir}")
     assert running.instance.supervisor_pid == running.pid, "the second one must not touch the first one's file"
+
+
+def _lists_what_serves(running: Up) -> None:
+    command = [sys.executable, "-m", "nearline", "generations", "list", "--json", "--data-dir", str(running.data_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["serving"] == running.instance.generation
 
 
 def _another_package_is_refused(running: Up) -> None:
