@@ -54,8 +54,10 @@ bench: setup
 chaos: setup
 	$(BIN)/nearline chaos --faults $(or $(FAULTS),300) $(if $(JSON),--json "$(JSON)")
 
-# A million inputs to all that reads what others send; some minutes. INPUTS=10000 for a look.
+# New examples for every property test, and a million inputs to all that reads what others send; some minutes.
+# INPUTS=10000 for a look.
 fuzz: setup
+	$(BIN)/pytest -n 3 -m hypothesis --hypothesis-profile=explore
 	$(BIN)/python -m tests.fuzz.run --inputs $(or $(INPUTS),1000000) $(if $(JSON),--json "$(JSON)")
 
 clean:

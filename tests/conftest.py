@@ -25,7 +25,9 @@ from tests.kit.kafka.brokers import RunningBroker, cleaned
 from tests.kit.kafka.topics import make_topics
 from tests.order import ModulesTogether, ordered
 
-settings.register_profile("nearline", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure, and each run of the suite takes the same examples. `make fuzz` looks for new ones.
+settings.register_profile("nearline", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("nearline")
 
 # As in a real process. Debug lines of a service in a thread of the test would stand in what a command prints.
