@@ -82,17 +82,19 @@ class RetrieverClient:
     def status(self) -> StatusResponse:
         return self._ask(StatusResponse, "GET", "/v1/status")
 
-    def hot_positions(self) -> HotPositions:
-        return self._ask(HotPositions, "GET", "/v1/hot/positions")
+    def hot_positions(self, generation: str | None = None) -> HotPositions:
+        """None: of the serving generation."""
+        return self._ask(HotPositions, "GET", f"/v1/hot/positions{_of(generation)}")
 
     def ready(self) -> Readiness:
         """Also returns an answer while the retriever is not ready; then its `problems` say what is missing."""
         return self._ask(Readiness, "GET", "/readyz", also=503)
 
-    def hot_posts(self) -> Iterator[HotPost]:
-        """All live posts of the hot tier, as they arrive. Read all of them before the next request."""
+    def hot_posts(self, generation: str | None = None) -> Iterator[HotPost]:
+        """All live posts of the hot tier, as they arrive. Read all of them before the next request. `generation`: None
+        is the serving one."""
         with self._translated_errors():
-            answer = self._send("GET", "/v1/hot/posts")
+            answer = self._send("GET", f"/v1/hot/posts{_of(generation)}")
             _raise_refusal(answer)
             for line in _lines(answer):
                 yield HotPost.model_validate_json(line)
@@ -147,6 +149,10 @@ class RetrieverClient:
         finally:
             if not succeeded:
                 self.close()
+
+
+def _of(generation: str | None) -> str:
+    return "" if generation is None else f"?generation={quote(generation, safe='')}"
 
 
 def _sendable(api_key: SecretStr) -> bytes:

@@ -15,6 +15,9 @@ Clients get them too, as `nearline.RetrieverError` and so on: this module import
 class RetrieverError(Exception):
     """Base of what this package raises. The message is one sentence."""
 
+    generation: str | None = None
+    """The generation that was asked. None if none was, and where nobody needs it."""
+
     def __init__(self, sentence: str, *, code: str | None = None, request_id: str | None = None) -> None:
         """`code` is the cause as a word for programs, and `request_id` finds the request in the retriever's log. Both
         are None if the retriever did not say them."""

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import uvloop
 
-from retriever.feed.hot_feed import HotFeed
 from retriever.grpc.server import GrpcServer
 from retriever.http import server as http
 from retriever.http.app import create_app
 from retriever.http.tls import server_context
-from retriever.service.answering import Answering
+from retriever.service.answering import Answering, HotFeeds
 from retriever.service.metrics import ServeMetrics
 from retriever.service.service import Service
 from retriever.settings import ServeSettings
@@ -29,7 +28,7 @@ class Addresses(NamedTuple):
 
 def serve(
     retriever: Answering,
-    feed: HotFeed,
+    feeds: HotFeeds,
     status: Callable[[], StatusResponse],
     settings: ServeSettings,
     *,
@@ -40,10 +39,10 @@ def serve(
     for it, and may block for seconds. Raises CannotListen, BadCertificate."""
 
     async def run() -> None:
-        metrics = ServeMetrics(retriever, feed)
+        metrics = ServeMetrics(retriever, feeds)
         service = Service(retriever, metrics, settings)
         http_server = http.make_server(
-            create_app(service, retriever, feed, status, metrics, settings), server_context(settings)
+            create_app(service, retriever, feeds, status, metrics, settings), server_context(settings)
         )
         grpc_server = GrpcServer(service, retriever.problems, status, settings)
         with http.listen(settings.host, settings.port) as listening, closing(service):

@@ -294,10 +294,12 @@ class HotPositions(_Answer):
 
 
 class Readiness(_Answer):
-    """`problems` says what is missing."""
+    """`problems` says what is missing. `beside` says the same of other generations that are open or shall be; whether
+    the retriever is ready does not depend on them."""
 
     ready: bool
     problems: list[str]
+    beside: dict[str, list[str]] = {}
 
 
 class ProcessStatus(_Answer):

@@ -4,7 +4,7 @@ One retriever serves one generation. Its query encoder and its tiers belong toge
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -17,9 +17,10 @@ from retriever.answer import wholeness
 from retriever.answer.answer_builder import AnswerBuilder, Candidates
 from retriever.answer.cold.cold_answers import ColdAnswerMaker
 from retriever.answer.cold.cold_searches import ColdSearches
-from retriever.answer.cold.kept_answers import KeptAnswers, KeptCounts
+from retriever.answer.cold.kept_answers import KeptAnswers
 from retriever.answer.cold.made_ahead import MadeAhead
 from retriever.answer.columns import Columns
+from retriever.answer.figures import Figures
 from retriever.answer.hot_batches import HotBatches
 from retriever.answer.hot_state import HotState
 from retriever.answer.inquiry import Inquiry, deadline_s
@@ -34,7 +35,7 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
 from retriever.reasons import Code, Reason
-from schemas.api import HotPost, PostResponse, TierPost
+from schemas.api import HotPost, PostResponse, ProblemCode, TierPost
 from schemas.ids import Generation, PostId, Revision
 from schemas.times import EPOCH
 
@@ -76,7 +77,7 @@ class Retriever:
         self._hot_batches = batches = HotBatches(hot, clock)
         self._cold_searches = searches = ColdSearches(cold, self.kept, maker, state, refuses=cold_refuses, clock=clock)
         self._ahead = MadeAhead(searches)
-        self._members = members
+        self._store = members
         members.watch(self._ahead.member_changed)
         self._posts = StoredPosts(hot, cold, state, clock)
         self._columns = Columns(self._posts)
@@ -87,6 +88,13 @@ class Retriever:
     def close(self) -> None:
         self._hot_batches.close()
         self._cold_searches.close()
+
+    def check_generation(self, generation: str | None) -> None:
+        """Raises RequestRefused if a request names another one."""
+        if generation not in (None, self.generation):
+            raise RequestRefused(
+                f"generation: {generation} is not served; {self.generation} is", code=ProblemCode.UNKNOWN_GENERATION
+            )
 
     def answer(self, question: Question) -> Answer:
         """Raises RequestRefused, which names the field, and RetrieverUnavailable if neither tier answers."""
@@ -101,8 +109,11 @@ class Retriever:
         self._nearest.search(inquiries)
         return [self._finish(inquiry) for inquiry in inquiries]
 
-    def vectors(self, ids: Sequence[PostId], timeout_s: float = DEFAULT_TIMEOUT_S) -> PostVectors:
+    def vectors(
+        self, ids: Sequence[PostId], timeout_s: float = DEFAULT_TIMEOUT_S, generation: Generation | None = None
+    ) -> PostVectors:
         """Raises RetrieverUnavailable if a post that the hot tier does not hold cannot be looked up in time."""
+        self.check_generation(generation)
         found = self._posts.find(ids, deadline_s(self._clock(), timeout_s), with_vectors=True)
         if found.problems:
             raise RetrieverUnavailable(f"{found.problems[0].detail}; try again", code=found.problems[0].code)
@@ -122,8 +133,9 @@ class Retriever:
             raise RetrieverUnavailable("a tier cannot answer now; try again") from error
         return PostResponse(post_id=post_id, generation=self.generation, cold=_tier_post(cold), hot=_tier_post(hot))
 
-    def hot_posts(self) -> Iterator[HotPost]:
+    def hot_posts(self, generation: Generation | None = None) -> Iterator[HotPost]:
         """All live posts of the hot tier, in any order."""
+        self.check_generation(generation)
         for post in self._hot.scroll_posts():
             yield HotPost(
                 post_id=post.post_id,
@@ -132,11 +144,9 @@ class Retriever:
                 created_at=EPOCH + timedelta(microseconds=post.created_at_us),
             )
 
-    def hot_count(self) -> int:
-        return self._hot.count()
-
-    def kept_counts(self) -> KeptCounts:
-        return self.kept.counts()
+    def figures(self) -> list[Figures]:
+        ready = not self.problems()
+        return [Figures(self.generation, ready, self._hot.count(), self._store.count(), self.kept.counts())]
 
     def problems(self) -> list[str]:
         """A sentence for each part without which answers are incomplete. Does not block: the cold tier's position is
@@ -147,10 +157,13 @@ class Retriever:
             found = [_NOTHING_SAID] if feed_problem is None else [feed_problem]
         else:
             found = wholeness.reasons(floor, position or {}, feed_problem)
-        if (members_problem := self._members.problem()) is not None:
+        if (members_problem := self._store.problem()) is not None:
             found.append(members_problem)
         sentences = [self._encoder.problem, *(reason.detail for reason in found)]
         return list(dict.fromkeys(sentence for sentence in sentences if sentence is not None))
+
+    def problems_beside(self) -> Mapping[Generation, list[str]]:
+        return {}
 
     def tidy(self) -> None:
         """Call it about each second, from one thread. Reads how far the cold tier has written, and frees the memory of
@@ -164,8 +177,7 @@ class Retriever:
         self.kept.weigh_ids(len(self._ids) - self._hot.count())
 
     def _inquiry(self, question: Question, now_s: float) -> Inquiry:
-        if question.generation not in (None, self.generation):
-            raise RequestRefused(f"generation: {question.generation} is not served here; {self.generation} is")
+        self.check_generation(question.generation)
         return Inquiry(question, deadline_s(now_s, question.timeout_s), AnswerBuilder(self.generation))
 
     def _finish(self, inquiry: Inquiry) -> Answer:

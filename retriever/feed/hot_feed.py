@@ -6,11 +6,11 @@ What it reads and when is the follower's business (`follower.py`). Knows neither
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, Message
 
-from indexer.freshness import FreshnessWindow
+from indexer.freshness import Freshness, FreshnessWindow
 from indexer.records import read_embedding
 from indexer.tiers import HotRecord, HotTier
 from retriever.feed import offsets as feed_offsets
@@ -31,6 +31,15 @@ STALE_AFTER_S: Final = 10.0
 
 _EXPIRE_EVERY_S: Final = 1.0
 _AFTER_ALL: Final = Offset(2**62)
+
+
+class FeedFigures(NamedTuple):
+    """Of one generation's hot feed."""
+
+    generation: Generation
+    skipped_records: int
+    """Since the start: they are damaged, or the tier refuses them."""
+    freshness: Freshness
 
 
 class HotFeed:
@@ -74,17 +83,16 @@ class HotFeed:
         self._follower.close()
 
     @property
-    def skipped_records(self) -> int:
-        """How many records were skipped since the start, because they are damaged or the tier refuses them."""
-        return self._records.skipped
-
-    @property
     def problem(self) -> Reason | None:
         """None while the hot tier holds everything that was in the topics a moment ago. Ask before a search: what it
         says then holds for that search."""
         return self._watch.problem()
 
-    def progress(self) -> HotPositions:
+    def figures(self) -> list[FeedFigures]:
+        return [FeedFigures(self._generation, self._records.skipped, self.freshness.summary())]
+
+    def progress(self, generation: Generation | None = None) -> HotPositions:
+        """Of this generation, which is the only one that may be named."""
         freshness = self.freshness.summary()
         return HotPositions(
             generation=self._generation,

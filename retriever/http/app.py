@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Annotated, Any, Final
 
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI, Path, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import StreamingResponse
@@ -21,13 +21,12 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from retriever.errors import RetrieverError
-from retriever.feed.hot_feed import HotFeed
 from retriever.http.answers import write_answer, write_answers, write_vectors
 from retriever.http.api_key import NEEDS_NO_KEY, ApiKeyGuard
 from retriever.http.problems import body_unreadable, described, internal_error, request_invalid, retriever_failed
 from retriever.http.request_limits import OPERATIONS_IN_FLIGHT, BodyLimit, OperationLimit
 from retriever.http.tracing import Tracing
-from retriever.service.answering import Answering
+from retriever.service.answering import Answering, HotFeeds
 from retriever.service.metrics import ServeMetrics
 from retriever.service.service import Service
 from retriever.settings import ServeSettings
@@ -47,7 +46,7 @@ from schemas.api import (
     VectorsRequest,
     VectorsResponse,
 )
-from schemas.ids import MAX_ID_BYTES, PostId
+from schemas.ids import MAX_ID_BYTES, Generation, PostId
 
 API_VERSION: Final = "1"
 _JSON: Final = "application/json"
@@ -64,7 +63,11 @@ _NO_ANSWER: Final = (
     ProblemCode.UNAVAILABLE,
     ProblemCode.DEADLINE_EXCEEDED,
 )
+_OF_GENERATION: Final = (ProblemCode.BAD_FIELD, ProblemCode.UNKNOWN_GENERATION, ProblemCode.UNAVAILABLE)
 _BAD_BODY: Final = (ProblemCode.BAD_BODY, ProblemCode.NOT_JSON)
+
+_NamedGeneration = Annotated[Generation | None, Query(min_length=1, max_length=MAX_ID_BYTES)]
+"""None: the serving one."""
 
 
 class _AnyConvertor(PathConvertor):
@@ -79,7 +82,7 @@ register_url_convertor("any", _AnyConvertor())
 def create_app(  # noqa: PLR0917
     service: Service,
     retriever: Answering,
-    feed: HotFeed,
+    feeds: HotFeeds,
     status: Callable[[], StatusResponse],
     metrics: ServeMetrics,
     settings: ServeSettings,
@@ -97,7 +100,7 @@ def create_app(  # noqa: PLR0917
     )
     app.include_router(_health_routes(retriever, metrics))
     app.include_router(_retrieval_routes(service), prefix="/v1")
-    app.include_router(_operations_routes(retriever, feed, status), prefix="/v1")
+    app.include_router(_operations_routes(retriever, feeds, status), prefix="/v1")
     # The middleware that is added last runs first. So no body is read without a valid key, and a request takes a place
     # only when its body is complete.
     app.add_middleware(OperationLimit, count_refused=metrics.count_refused)
@@ -158,7 +161,7 @@ def _health_routes(retriever: Answering, metrics: ServeMetrics) -> APIRouter:
     async def readyz(response: Response) -> Readiness:
         problems = retriever.problems()
         response.status_code = 503 if problems else 200
-        return Readiness(ready=not problems, problems=problems)
+        return Readiness(ready=not problems, problems=problems, beside=dict(retriever.problems_beside()))
 
     @router.get("/metrics", summary="For Prometheus", response_class=Response)
     async def prometheus() -> Response:
@@ -212,25 +215,29 @@ def _retrieval_routes(service: Service) -> APIRouter:
     return router
 
 
-def _operations_routes(retriever: Answering, feed: HotFeed, status: Callable[[], StatusResponse]) -> APIRouter:
+def _operations_routes(retriever: Answering, feeds: HotFeeds, status: Callable[[], StatusResponse]) -> APIRouter:
     router = APIRouter(tags=["operations"], responses=described(*_ANY))
 
     @router.get("/status", name="status", summary="Processes, lag, tiers, freshness")
     def status_() -> StatusResponse:
         return status()
 
-    @router.get("/hot/positions", summary="How far the hot tier has read")
-    def hot_positions() -> HotPositions:
-        return feed.progress()
+    @router.get("/hot/positions", summary="How far the hot tier has read", responses=described(*_OF_GENERATION))
+    def hot_positions(generation: _NamedGeneration = None) -> HotPositions:
+        return feeds.progress(generation)
 
     @router.get(
         "/hot/posts",
         summary="All live posts of the hot tier, one JSON object a line",
         response_class=StreamingResponse,
-        responses={200: {"content": {_NDJSON: {"schema": HotPost.model_json_schema()}}}},
+        responses={
+            200: {"content": {_NDJSON: {"schema": HotPost.model_json_schema()}}},
+            **described(*_OF_GENERATION),
+        },
     )
-    def hot_posts() -> StreamingResponse:
-        return StreamingResponse(_ndjson(retriever.hot_posts()), media_type=_NDJSON)
+    def hot_posts(generation: _NamedGeneration = None) -> StreamingResponse:
+        retriever.check_generation(generation)
+        return StreamingResponse(_ndjson(retriever.hot_posts(generation)), media_type=_NDJSON)
 
     return router
 

@@ -1,11 +1,12 @@
-"""What the service needs of a retriever."""
+"""What the service needs of a retriever, and of the hot feeds that fill it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from retriever.answer.cold.kept_answers import KeptCounts
+from retriever.answer.figures import Figures
 from retriever.answer.question import Answer, PostVectors, Question
-from schemas.api import HotPost, PostResponse
+from retriever.feed.hot_feed import FeedFigures
+from schemas.api import HotPositions, HotPost, PostResponse
 from schemas.ids import Generation, PostId
 
 
@@ -15,7 +16,14 @@ class Answering(Protocol):
     They raise RetrieverUnavailable if there is no answer now, RequestRefused for a value that can never be answered.
     """
 
-    generation: Generation
+    @property
+    def generation(self) -> Generation:
+        """The one that serves: it answers whoever names none. Raises RetrieverUnavailable if none is open yet."""
+        ...
+
+    def check_generation(self, generation: str | None) -> None:
+        """Of a request. Raises RequestRefused if it is not served here, RetrieverUnavailable if it will be soon."""
+        ...
 
     def answer(self, question: Question) -> Answer: ...
 
@@ -23,18 +31,35 @@ class Answering(Protocol):
         """In the order of the questions, 1 to 64 of them."""
         ...
 
-    def vectors(self, ids: Sequence[PostId], timeout_s: float) -> PostVectors: ...
+    def vectors(self, ids: Sequence[PostId], timeout_s: float, generation: Generation | None = None) -> PostVectors: ...
 
     def post(self, post_id: PostId) -> PostResponse:
         """One post as each tier holds it."""
         ...
 
-    def hot_posts(self) -> Iterator[HotPost]: ...
+    def hot_posts(self, generation: Generation | None = None) -> Iterator[HotPost]: ...
 
-    def hot_count(self) -> int: ...
-
-    def kept_counts(self) -> KeptCounts: ...
+    def figures(self) -> Sequence[Figures]:
+        """Of each generation that is open, the serving one first. Does not block."""
+        ...
 
     def problems(self) -> list[str]:
         """Why no whole answer can be given now, in sentences. Empty if it can. Does not block."""
+        ...
+
+    def problems_beside(self) -> Mapping[Generation, list[str]]:
+        """The same of each generation that is open or shall be, and does not serve. Does not block."""
+        ...
+
+
+class HotFeeds(Protocol):
+    """Called from many threads. The methods do not block."""
+
+    def progress(self, generation: Generation | None = None) -> HotPositions:
+        """None: of the serving generation. Raises as `check_generation` does, and RetrieverUnavailable if none is open
+        yet."""
+        ...
+
+    def figures(self) -> Sequence[FeedFigures]:
+        """Of each generation that is open."""
         ...

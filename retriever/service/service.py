@@ -17,13 +17,12 @@ from retriever.service.questions import question_of, similar_question
 from retriever.settings import ServeSettings
 from schemas.api import (
     PostResponse,
-    ProblemCode,
     RetrieveBatchRequest,
     RetrieveRequest,
     SimilarRequest,
     VectorsRequest,
 )
-from schemas.ids import PostId
+from schemas.ids import Generation, PostId
 
 _POST_WITHIN_S: Final = 10.0
 """People look at a single post, and rather wait."""
@@ -76,8 +75,9 @@ class Service:
 
     async def vectors(self, request: VectorsRequest, write: Callable[[PostVectors], T], within_s: Within = None) -> T:
         def work(left_s: float) -> T:
-            self._check_generation(request.generation)
-            return write(self._retriever.vectors([PostId(post_id) for post_id in request.post_ids], left_s))
+            ids = [PostId(post_id) for post_id in request.post_ids]
+            generation = None if request.generation is None else Generation(request.generation)
+            return write(self._retriever.vectors(ids, left_s, generation))
 
         return await self._run(work, request.timeout_ms, within_s)
 
@@ -97,11 +97,11 @@ class Service:
             if isinstance(error, DeadlineExceeded):
                 self._metrics.count_late()
             elif isinstance(error, RetrieverUnavailable) and not isinstance(error, RetrieverBusy):
-                self._metrics.count_unavailable()
+                self._metrics.count_unavailable(error.generation)
             raise
 
     def _answer(self, question: Question) -> Answer:
-        answer = self._retriever.answer(self._checked(question))
+        answer = self._retriever.answer(question)
         self._count(answer)
         return answer
 
@@ -114,18 +114,8 @@ class Service:
         questions: list[Question] = []
         for number, query in enumerate(request.queries):
             try:
-                questions.append(self._checked(question_of(query, timeout_s)))
+                self._retriever.check_generation(query.generation)
+                questions.append(question_of(query, timeout_s))
             except RequestRefused as error:
                 raise RequestRefused(f"queries.{number}.{error}", code=error.code) from None
         return questions
-
-    def _checked(self, question: Question) -> Question:
-        self._check_generation(question.generation)
-        return question
-
-    def _check_generation(self, generation: str | None) -> None:
-        serving = self._retriever.generation
-        if generation not in (None, serving):
-            raise RequestRefused(
-                f"generation: {generation} is not served; {serving} is", code=ProblemCode.UNKNOWN_GENERATION
-            )

@@ -29,7 +29,7 @@ from schemas.api import (
     TiersStatus,
 )
 from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector
-from schemas.ids import Micros, Offset, Partition, PostId
+from schemas.ids import Generation, Micros, Offset, Partition, PostId
 from schemas.trending import TrendingEntry, TrendingList
 from tests.kit.brute_hot_tier import BruteHotTier
 from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW, member_embedding, post_embedding
@@ -98,8 +98,16 @@ class RetrieverSetup:
     """A retriever (`under_test`) over plain tiers, whose parts a test may change. The log has one partition. The cold
     tier says that it has written all of it, and the hot tier holds it from offset 1 on, so answers are whole."""
 
-    def __init__(self, *, warm: bool = True, real_hot_tier: bool = False, **settings: Any) -> None:
-        self.ids = IdTable()
+    def __init__(
+        self,
+        *,
+        warm: bool = True,
+        real_hot_tier: bool = False,
+        generation: Generation = GENERATION,
+        ids: IdTable | None = None,
+        **settings: Any,
+    ) -> None:
+        self.ids = ids or IdTable()
         self.cold = FallibleTier(BruteColdTier(DIMENSION))
         hot_settings = HotSettings(window_s=WINDOW_S, device="cpu")
         new_hot_tier = MatrixHotTier if real_hot_tier else BruteHotTier
@@ -118,7 +126,7 @@ class RetrieverSetup:
             self.warm_up()
         self._next_offset = 1
         self.under_test = Retriever(
-            GENERATION,
+            generation,
             DIMENSION,
             self.cold,
             self.hot,

@@ -109,7 +109,7 @@ def test_a_text_and_a_vector_are_queries_too(retriever: RetrieverSetup) -> None:
 def test_another_generation_is_refused(retriever: RetrieverSetup) -> None:
     retriever.in_both(scored_post("a", 0.9))
     assert retriever.ask(text="anything", generation=GENERATION).post_ids == ["a"]
-    with pytest.raises(RequestRefused, match="generation: other-1 is not served here"):
+    with pytest.raises(RequestRefused, match="generation: other-1 is not served; "):
         retriever.ask(text="anything", generation=Generation("other-1"))
 
 

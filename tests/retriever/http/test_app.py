@@ -255,7 +255,8 @@ def test_ready_says_what_is_missing() -> None:
         assert http.get("/livez").status_code == 200
         answer = http.get("/readyz")
         assert answer.status_code == 503
-        assert answer.json() == {"ready": False, "problems": ["the model is still warming up", "5 records to go"]}
+        warming = "the model is still warming up"
+        assert answer.json() == {"ready": False, "problems": [warming, "5 records to go"], "beside": {}}
         retriever.warm_up()
         retriever.feed_problem = None
         assert (http.get("/readyz").status_code, http.get("/readyz").json()["ready"]) == (200, True)
