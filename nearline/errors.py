@@ -5,7 +5,9 @@ NearlineError     printed as one sentence; exit status 1
 ├── NotRunning    no instance runs on this data folder
 ├── BadRecording  recorded events hold a line that is no event
 ├── NotReady      the instance runs, but this part of it cannot be asked yet
-└── StartFailed   a process of the instance could not be started
+├── StartFailed   a process of the instance could not be started
+│   └── PackageGone    the package of a generation does not lie on this machine
+└── PlaceChanged  another generation, or none, lives where this process works: it ends and is started again
 """
 
 import shlex
@@ -48,6 +50,23 @@ class NotReady(NearlineError):
 
 class StartFailed(NearlineError):
     """Names the process and why."""
+
+
+class PackageGone(StartFailed):
+    """Names the generation, what is wrong and the mend."""
+
+    def __init__(self, generation: str, cause: str) -> None:
+        super().__init__(
+            f"the package of the generation {generation} is gone: {cause}; bring it back there, or, if it serves, say "
+            "with --package where it lies now"
+        )
+
+
+class PlaceChanged(NearlineError):
+    """Not a failure: the process works for a generation that has left its place."""
+
+    def __init__(self, place: str, generation: str) -> None:
+        super().__init__(f"the generation {generation} does not live at {place} any more")
 
 
 class BadRecording(NearlineError):

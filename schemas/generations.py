@@ -84,6 +84,14 @@ class GenerationRecord(Struct, frozen=True):
     gate: Gate | None = None
     history: list[Act] = []
     """Oldest first."""
+    begun: Moment | None = None
+    """When it was founded, or its building began. What was retired and is built again begins anew."""
+
+    @property
+    def life(self) -> tuple[Generation, datetime | None]:
+        """Differs where the same generation was retired and built again meanwhile: then nothing that was made for it
+        before is left."""
+        return self.id, self.begun
 
 
 class Canary(Struct, frozen=True):

@@ -12,7 +12,7 @@ from nearline.chaos.faults import Adversary
 from nearline.chaos.flaky_cold_tier import write_cold_faults
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
-from nearline.up.build import CONTEXTS
+from nearline.up.names import CONTEXTS
 from nearline.up.runtime import BROKER
 from schemas.topics import CONTEXTS_GROUP
 from streams.kafka.clients import admin

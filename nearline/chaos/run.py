@@ -26,7 +26,7 @@ from nearline.chaos.table import KILL, Print, Round, sentence
 from nearline.chaos.up import breakable_pipeline
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
-from nearline.up.build import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
+from nearline.up.names import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
 from nearline.up.runtime import BROKER
 
 STAGES: Final = (ENCODE, CONTEXTS, COLD, SERVE, TRENDING)

@@ -27,16 +27,26 @@ class ProcessInfo(Struct, frozen=True):
     restarts: int
 
 
+class LivingHere(Struct, frozen=True):
+    """A generation that lives at a place."""
+
+    generation: str
+    state: str
+    package: str
+    """The model package's folder on this machine."""
+    cold_socket: str | None
+    """The Unix socket of its cold process. None where a Qdrant server is the cold tier."""
+
+
 class Instance(Struct, frozen=True):
     """Where the parts of a running instance can be reached. Holds no secret."""
 
     supervisor_pid: int
     bootstrap_servers: str
     generation: str
+    """The serving one; so are its package's folder and its cold tier's socket."""
     package: str
-    """The model package's folder."""
     cold_socket: str | None
-    """The Unix socket of the cold process. None where a Qdrant server is the cold tier."""
     url: str | None
     """The retriever's URL. None until it listens."""
     ready: bool
@@ -44,6 +54,8 @@ class Instance(Struct, frozen=True):
     started_at: str
     grpc: str | None = None
     """Host and port of the retriever's gRPC service. None until it listens."""
+    places: dict[str, LivingHere] = {}
+    """Empty places are left out."""
 
 
 def instance_file(data_dir: Path) -> Path:

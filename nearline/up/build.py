@@ -1,18 +1,19 @@
 """Puts each process together: which parts it has, what each part gets, and what runs until the process is stopped.
 
-    process       what it runs
-    contexts-0 …  the context stage
-    trending      the trending stage
-    encode-0 …    the encode stage
-    cold          the index stage, and the embedded cold tier unless the settings name a Qdrant server
-    serve         the retriever, with the hot tier and the hot feed that fills it
+    process          what it runs
+    contexts-0 …     the context stage
+    trending         the trending stage
+    encode-blue-0 …  the encode stage, for the generation that lives at blue
+    cold-blue        the index stage and the embedded cold tier, likewise
+    serve            the retriever, with the hot tier and the hot feed that fills it
 
-Knows no stage's work. The imports are inside the functions, so that each process loads only the libraries it uses:
-torch in encode and serve, the embedded Qdrant engine in cold.
+What works for the generation at a place is put together in `build_place.py`. Knows no stage's work. The imports are
+inside the functions, so that each process loads only the libraries it uses: torch in encode and serve, the embedded
+Qdrant engine in cold.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
@@ -20,44 +21,25 @@ import structlog
 
 from encoders.package.model_package import ModelPackage
 from indexer.devices import check_presence
-from indexer.errors import TierUnavailable
-from indexer.tiers import ColdReader, ColdTier, Offsets
-from nearline.errors import BadSettings
+from indexer.tiers import ColdReader, Offsets
 from nearline.settings.settings import Settings
+from nearline.up.build_place import EdgeTierFactory, build_cold, build_encode
 from nearline.up.cold_socket import cold_socket
 from nearline.up.failure_reports import StartTracker
-from nearline.up.resources import encode_device, encode_threads
+from nearline.up.names import COLD, CONTEXTS, ENCODE, SERVE, TRENDING, check_name
+from nearline.up.residence import Run, at_place
+from streams.generations.state import PLACES
 from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
-    from indexer.cold.edge.tier import EdgeColdTier
-    from streams.index.loop import IndexLoop
 
 log = structlog.get_logger(__name__)
 
-CONTEXTS: Final = "contexts"
-TRENDING: Final = "trending"
-ENCODE: Final = "encode"
-COLD: Final = "cold"
-SERVE: Final = "serve"
-
-Run = Callable[[Event], None]
-"""Runs the process until the event is set."""
 ReportFailure = Callable[[Exception], None]
 """Takes the error because of which the process ends."""
-EdgeTierFactory = Callable[..., "EdgeColdTier"]
-"""Makes the embedded cold tier. Takes the parameters of `EdgeColdTier`."""
 
 _TIDY_EVERY_S: Final = 1.0
-
-
-def process_names(settings: Settings) -> list[str]:
-    """The names of all processes of an instance except the broker, such as `contexts-0`. The number is the slot of a
-    worker."""
-    contexts = [f"{CONTEXTS}-{slot}" for slot in range(settings.contexts.workers)]
-    encode = [f"{ENCODE}-{slot}" for slot in range(settings.encode.workers)]
-    return [*contexts, TRENDING, *encode, COLD, SERVE]
 
 
 def build(
@@ -68,28 +50,36 @@ def build(
     *,
     make_edge_tier: EdgeTierFactory | None = None,
 ) -> Run:
-    """Puts one process together, by its name.
+    """Puts one process together, by its name. What works at a place is put together when a generation lives there.
 
     Each part of the process tells `start_tracker` when it is at work. The trending process does not raise the error
     that ends it, because Faust is in between: it calls `report_failure` with the error instead. `make_edge_tier` makes
     the embedded cold tier in place of `EdgeColdTier`. Raises BadSettings.
     """
-    process, _, slot = name.partition("-")
+    stage, place_name, slot = check_name(name, settings)
+    place = place_name or PLACES[0]
 
     def make_heartbeat(loop: str = "loop") -> Heartbeat:
         return HeartbeatFile(settings.data_dir, name, loop, start_tracker.started_callback(loop))
 
+    def encode() -> Run:
+        check_presence("encode.device", settings.encode.device)
+        return at_place(settings, place, lambda resident: build_encode(settings, name, resident, make_heartbeat))
+
+    def cold() -> Run:
+        heartbeat = make_heartbeat()
+        return at_place(
+            settings, place, lambda resident: build_cold(settings, name, resident, heartbeat, make_edge_tier)
+        )
+
     builders: dict[str, Callable[[], Run]] = {
-        CONTEXTS: lambda: build_contexts(settings, slot, make_heartbeat()),
+        CONTEXTS: lambda: build_contexts(settings, slot or "0", make_heartbeat()),
         TRENDING: lambda: build_trending(settings, make_heartbeat(), report_failure),
-        # The encode stage has several loops and makes a heartbeat for each.
-        ENCODE: lambda: build_encode(settings, slot, make_heartbeat),
-        COLD: lambda: build_cold(settings, make_heartbeat(), make_edge_tier),
+        ENCODE: encode,
+        COLD: cold,
         SERVE: lambda: build_serve(settings, start_tracker.started_callback(SERVE)),
     }
-    if name not in process_names(settings):
-        raise BadSettings(f"{name} is no process; there are: {', '.join(process_names(settings))}")
-    return builders[process]()
+    return builders[stage]()
 
 
 def build_contexts(settings: Settings, slot: str, heartbeat: Heartbeat) -> Run:
@@ -107,105 +97,6 @@ def build_trending(settings: Settings, heartbeat: Heartbeat, report_failure: Rep
     return lambda stop: run_trending(
         settings.kafka, settings.trending, folder, stop, heartbeat=heartbeat, report=report_failure
     )
-
-
-def build_encode(settings: Settings, slot: str, make_heartbeat: Callable[[str], Heartbeat]) -> Run:
-    from prometheus_client import CollectorRegistry
-
-    from encoders.metrics import EncoderMetrics
-    from nearline.up.metrics import served_metrics
-    from streams.encode.metrics import EncodeMetrics
-    from streams.encode.stage import EncodeStage
-    from streams.kafka.node_id import node_id
-    from streams.kafka.periodic import repeating
-
-    encoder = _context_encoder(settings, int(slot))
-    registry = CollectorRegistry()
-    registry.register(EncoderMetrics(encoder))
-    stage = EncodeStage(
-        settings.kafka,
-        settings.encode,
-        encoder,
-        encoder.package.generation,
-        f"{node_id(settings.data_dir)}.{slot}",
-        metrics=EncodeMetrics(registry),
-        make_heartbeat=make_heartbeat,
-    )
-    erase_within_s = settings.kafka.erase_within_s
-
-    def run(stop: Event) -> None:
-        with (
-            served_metrics(f"{ENCODE}-{slot}", settings.data_dir, settings.encode.metrics_host, registry),
-            repeating("forgetting vectors", erase_within_s / 8, lambda: encoder.forget_unused(erase_within_s / 2)),
-        ):
-            stage.run(stop)
-
-    return run
-
-
-def _context_encoder(settings: Settings, slot: int) -> "Encoder":
-    from encoders.encoder import Encoder
-
-    check_presence("encode.device", settings.encode.device)
-    encoder = Encoder.load(
-        settings.package_folder,
-        device=encode_device(settings, slot),
-        threads=encode_threads(settings),
-        budget_tokens=settings.encode.budget_tokens,
-        compiled=settings.encode.compile,
-    )
-    if settings.encode.compile:
-        # Without compilation the encoder is warm already: `load` has encoded the package's check texts (its goldens).
-        encoder.warm_up()
-    return encoder
-
-
-def build_cold(settings: Settings, heartbeat: Heartbeat, make_edge_tier: EdgeTierFactory | None = None) -> Run:
-    """Only this process opens the embedded cold tier. The other processes ask it over its socket."""
-    from streams.index.loop import IndexLoop
-
-    package = ModelPackage.read(settings.package_folder)
-    edge_tier = _edge_tier(settings, package, make_edge_tier) if settings.cold.url is None else None
-    tier = edge_tier or _server_tier(settings, package)
-    loop = IndexLoop(
-        settings.kafka, settings.index, tier, package.generation, settings.cold.tombstones_kept_s, heartbeat=heartbeat
-    )
-
-    def run(stop: Event) -> None:
-        served = nullcontext() if edge_tier is None else _served_edge_tier(settings, edge_tier, loop)
-        with closing(tier), served:
-            if edge_tier is None:
-                _make_collections(tier)
-            loop.run(stop)
-
-    return run
-
-
-def _make_collections(tier: ColdTier) -> None:
-    """So that readers find them before the first record comes. If the server is away, the first write makes them."""
-    try:
-        tier.write("post", [])
-    except TierUnavailable as error:
-        log.warning("the collections could not be made yet", error=str(error))
-
-
-@contextmanager
-def _served_edge_tier(settings: Settings, tier: "EdgeColdTier", loop: "IndexLoop") -> Iterator[None]:
-    """Serves the embedded cold tier to the other processes, and its metrics to Prometheus."""
-    from prometheus_client import CollectorRegistry
-
-    from indexer.cold.edge.metrics import ColdMetrics
-    from indexer.cold.socket.server import ColdServer
-    from nearline.up.metrics import served_metrics
-
-    registry = CollectorRegistry()
-    registry.register(ColdMetrics(tier))
-    with (
-        served_metrics(COLD, settings.data_dir, settings.index.metrics_host, registry),
-        closing(ColdServer(tier, cold_socket(settings.data_dir), loop.freshness)) as server,
-    ):
-        server.start()
-        yield
 
 
 def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
@@ -299,22 +190,4 @@ def _cold_reader(settings: Settings, package: ModelPackage, position: Callable[[
         return QdrantColdTier(settings.cold, package.generation, position=position)
     from indexer.cold.socket.client import RemoteColdTier
 
-    return RemoteColdTier(cold_socket(settings.data_dir), settings.cold.timeout_s)
-
-
-def _edge_tier(settings: Settings, package: ModelPackage, make_edge_tier: EdgeTierFactory | None) -> "EdgeColdTier":
-    from indexer.cold.edge.tier import EdgeColdTier
-
-    return (make_edge_tier or EdgeColdTier)(
-        settings.data_dir / "cold" / package.generation,
-        package.generation,
-        package.dimension,
-        settings.cold,
-        erase_within_s=settings.kafka.erase_within_s,
-    )
-
-
-def _server_tier(settings: Settings, package: ModelPackage) -> ColdTier:
-    from indexer.cold.qdrant.tier import QdrantColdTier
-
-    return QdrantColdTier(settings.cold, package.generation, package.dimension)
+    return RemoteColdTier(cold_socket(settings.data_dir, package.generation), settings.cold.timeout_s)

@@ -1,6 +1,7 @@
 """One process of an instance: `python -m nearline.up.process NAME DATA_DIR`, started by `nearline up`.
 
-Its exit status is 0 when it was told to stop, and 1 when it cannot go on. `nearline up` then starts it again.
+Its exit status is 0 when it was told to stop, 1 when it cannot go on, and START_AGAIN when the generation for which it
+works has left its place. Unless it was told to stop `nearline up` starts it again.
 """
 
 import faulthandler
@@ -16,10 +17,14 @@ from typing import NoReturn
 import structlog
 
 from nearline import log
+from nearline.errors import PlaceChanged
 from nearline.settings.loading import read_instance_settings
 from nearline.settings.settings import Settings
-from nearline.up.build import SERVE, ReportFailure, Run, build
+from nearline.up.build import ReportFailure, build
 from nearline.up.failure_reports import StartTracker, write_failure_report
+from nearline.up.names import SERVE
+from nearline.up.residence import Run
+from nearline.up.supervisor import START_AGAIN
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +53,9 @@ def run_process(name: str, data_dir: Path, build: Build = build) -> int:
         stop = Event()
         _on_signals(stop.set)
         run(stop)
+    except PlaceChanged as change:
+        _log.info("leaving", why=str(change))
+        return START_AGAIN
     except Exception as error:
         report_end(error)
         return 1

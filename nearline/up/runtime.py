@@ -7,10 +7,8 @@ a process: that is in `nearline/up/build.py`.
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -22,39 +20,42 @@ from encoders.package.model_package import ModelPackage
 from nearline import children
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import NotRunning
+from nearline.generations.packages import package_folder
 from nearline.ports import free_ports, listening_port
 from nearline.settings.data_folder import make_data_folder
-from nearline.settings.instance import Instance, instance_file, locked, read_last_instance, write_instance
+from nearline.settings.instance import (
+    Instance,
+    LivingHere,
+    instance_file,
+    locked,
+    read_last_instance,
+    write_instance,
+)
 from nearline.settings.loading import remove_instance_settings, write_instance_settings
 from nearline.settings.settings import Settings
-from nearline.up.build import COLD, process_names
-from nearline.up.cold_socket import cold_socket
-from nearline.up.failure_reports import failure_report_of, failure_reports_folder
+from nearline.up.cold_socket import cold_socket, remove_cold_sockets
+from nearline.up.failure_reports import failure_reports_folder
 from nearline.up.metrics import targets_folder
-from nearline.up.resources import child_environment
 from nearline.up.retriever_probe import RetrieverProbe
 from nearline.up.serving_package import serving_package
-from nearline.up.stall_detector import StallDetector
+from nearline.up.stages import Stages
 from nearline.up.supervisor import Part, Supervisor
 from retriever.http import tls
 from retriever.settings import ServeSettings
+from schemas.generations import GenerationRecord
+from schemas.ids import Generation
 from schemas.topics import TopicSpec, core_topics, generation_topics
 from streams.errors import Fenced, KafkaUnavailable
-from streams.kafka.closing_segments import close_segments
+from streams.generations.state import Generations
 from streams.kafka.heartbeat import heartbeat_folder
-from streams.kafka.node_id import node_id
 from streams.kafka.options import check_for_embedded_broker, check_options
-from streams.kafka.periodic import repeating
 from streams.kafka.topics import ensure_topics
 
 BROKER: Final = "broker"
 PROCESS_MODULE: Final = "nearline.up.process"
 
-# How long processes have to stop before they are killed; together under 20 s. The stages and the retriever stop first,
-# then the process of the cold tier, which the retriever asks, and at last the broker.
-_STAGES_GRACE_S: Final = 9.0
-_COLD_GRACE_S: Final = 4.0
 _BROKER_GRACE_S: Final = 5.0
+"""How long the broker has to stop. It stops after the stages, and all of it takes less than 20 s."""
 
 _LOOK_EVERY_S: Final = 0.1
 _LEFTOVER_GRACE_S: Final = 5.0
@@ -105,11 +106,15 @@ class Runtime:
         """`settings` must name both ports at which the retriever will listen. `named_package` is the package that they
         name, if they do; which one is served is found out at the start."""
         self._named_package = named_package
-        self._package: ModelPackage
+        self._serving = Generation("")
         self._settings = settings
         self._process_module = process_module
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
         self._supervisor = Supervisor()
+        self._stages: Stages | None = None
+        self._state = Generations()
+        self._living_here: dict[str, LivingHere] = {}
+        """Made of `_state`."""
         self._probe = RetrieverProbe(settings.serve.host, settings.serve.port, settings.serve.certificate_file)
         self._grpc = self._probe.address(settings.serve.port_of_grpc)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -122,30 +127,28 @@ class Runtime:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
-            self._start()
+            self._stages = self._start()
             self._starting = False
-            with repeating("closing segments", self._settings.kafka.erase_within_s / 8, self._close_segments):
-                self._supervise()
+            self._supervise(self._stages)
         except _Stopped:
             pass
         finally:
             self._starting = False
             self._drain()
 
-    def _start(self) -> None:
+    def _start(self) -> Stages:
         # 1. The broker, and the topics, which every stage expects to exist.
         if self._broker is not None:
             self._start_broker(self._broker)
         self._ensure_topics(core_topics())
-        # 2. The package, by the log of the generations. Every other process takes it from the settings.
-        self._package = self._waiting_for_kafka(lambda: serving_package(self._settings, self._named_package))
-        self._settings = self._settings.model_copy(update={"package": self._package.folder})
+        # 2. The package, by the log of the generations.
+        package = self._waiting_for_kafka(lambda: serving_package(self._settings, self._named_package))
+        self._serving = package.generation
+        self._settings = self._settings.model_copy(update={"package": package.folder})
+        # 3. What all other processes find when they start, in any order: one that needs another one waits for it.
         write_instance_settings(self._settings)
-        self._ensure_topics(generation_topics(self._package.generation))
-        # 3. All other processes, in any order. A process that needs another one waits for it.
-        for name in process_names(self._settings):
-            self._start_part(Part(name, self._launcher(name), failure_report_of(self._settings.data_dir, name)))
-        self._write_instance()
+        self._ensure_topics(generation_topics(package.generation))
+        return Stages(self._settings, self._supervisor, self._process_module)
 
     def _start_part(self, part: Part) -> None:
         """A signal that comes meanwhile takes effect only when the supervisor knows the part, and so can end it."""
@@ -176,62 +179,67 @@ class Runtime:
                 log.warning("waiting for Kafka", error=str(error))
                 time.sleep(1)
 
-    def _close_segments(self) -> None:
-        specs = (*core_topics(), *generation_topics(self._package.generation))
-        close_segments(self._settings.kafka, specs, f"segments.{node_id(self._settings.data_dir)}")
-
-    def _launcher(self, name: str) -> Callable[[], children.Child]:
-        # The process reads its settings from a file. Everybody can read the command line, so it holds no secrets.
-        command = [sys.executable, "-m", self._process_module, name, str(self._settings.data_dir)]
-        return lambda: children.spawn(command, env=child_environment(name, self._settings), dies_with_parent=True)
-
-    def _supervise(self) -> None:
-        log.info("started", processes=[process.name for process in self._supervisor.processes])
+    def _supervise(self, stages: Stages) -> None:
         announced = False
-        detector = StallDetector(
-            self._settings.kafka, self._package.generation, self._settings.data_dir, self._settings.stalled_after_s
-        )
-        detector.start()
-        while not self._stop:
-            self._supervisor.look()
-            self._probe.look()
-            self._kill_stalled(detector)
-            self._write_instance()
-            if self._probe.ready and not announced:
-                announced = True
-                log.info("ready", url=self._probe.url, grpc=self._grpc)
-                print("ready", flush=True)
-            time.sleep(_LOOK_EVERY_S)
-        detector.close()
+        with stages.followed():
+            while not self._stop:
+                stages.look()
+                self._probe.look()
+                self._follow_serving(stages.state.serving)
+                self._write_instance(stages.state)
+                if self._probe.ready and not announced:
+                    announced = True
+                    log.info("ready", url=self._probe.url, grpc=self._grpc)
+                    print("ready", flush=True)
+                time.sleep(_LOOK_EVERY_S)
 
-    def _kill_stalled(self, detector: StallDetector) -> None:
-        for name in detector.stalled_names(self._supervisor.processes):
-            log.warning("a process stands still and is killed", part=name, after_s=self._settings.stalled_after_s)
-            self._supervisor.kill(name)
+    def _follow_serving(self, serving: GenerationRecord | None) -> None:
+        """Tells commands, and processes that start later, when another generation serves."""
+        if serving is None or serving.id == self._serving:
+            return
+        log.info("another generation serves", generation=serving.id)
+        self._serving = serving.id
+        folder = package_folder(serving, self._settings)
+        self._settings = self._settings.model_copy(update={"package": folder})
+        write_instance_settings(self._settings)
 
-    def _write_instance(self) -> None:
+    def _write_instance(self, state: Generations) -> None:
         """Writes `instance.json` when its content has changed."""
         instance = Instance(
             supervisor_pid=os.getpid(),
             bootstrap_servers=self._settings.kafka.bootstrap_servers or "",
-            generation=self._package.generation,
-            package=str(self._package.folder),
-            cold_socket=None if self._settings.cold.url else str(cold_socket(self._settings.data_dir)),
+            generation=self._serving,
+            package=str(self._settings.package_folder),
+            cold_socket=self._cold_socket(self._serving),
             url=self._probe.url if self._probe.listens else None,
             ready=self._probe.ready,
             processes=self._supervisor.processes,
             started_at=self._started_at,
             grpc=self._grpc if self._probe.listens else None,
+            places=self._places(state),
         )
         if instance != self._written_instance:
             write_instance(self._settings.data_dir, instance)
             self._written_instance = instance
 
+    def _places(self, state: Generations) -> dict[str, LivingHere]:
+        """Reads packages only when something has changed."""
+        if state != self._state:
+            self._state = state
+            self._living_here = {str(record.place): self._living(record) for record in state.live}
+        return self._living_here
+
+    def _living(self, record: GenerationRecord) -> LivingHere:
+        folder = package_folder(record, self._settings)
+        return LivingHere(record.id, record.state, str(folder), self._cold_socket(record.id))
+
+    def _cold_socket(self, generation: Generation) -> str | None:
+        return None if self._settings.cold.url else str(cold_socket(self._settings.data_dir, generation))
+
     def _drain(self) -> None:
         log.info("draining")
-        names = [process.name for process in self._supervisor.processes]
-        self._supervisor.drain([name for name in names if name not in (COLD, BROKER)], _STAGES_GRACE_S)
-        self._supervisor.drain([COLD], _COLD_GRACE_S)
+        if self._stages is not None:
+            self._stages.drain()
         self._supervisor.drain([BROKER], _BROKER_GRACE_S)
         _remove_runtime_files(self._settings.data_dir)
         log.info("stopped")
@@ -268,9 +276,4 @@ def _remove_runtime_files(data_dir: Path) -> None:
     remove_instance_settings(data_dir)
     for folder in (targets_folder(data_dir), heartbeat_folder(data_dir), failure_reports_folder(data_dir)):
         shutil.rmtree(folder, ignore_errors=True)
-    socket_file = cold_socket(data_dir)
-    socket_file.unlink(missing_ok=True)
-    if socket_file.parent != data_dir:
-        # The socket is in a folder among the temporary files. If that holds sockets of other instances, it stays.
-        with suppress(OSError):
-            socket_file.parent.rmdir()
+    remove_cold_sockets(data_dir)

@@ -7,15 +7,14 @@ import shlex
 import socket
 from contextlib import closing
 from os import getpid
-from pathlib import Path
 
 import structlog
 
-from encoders.errors import BadPackage
 from encoders.package.model_package import ModelPackage
 from nearline.errors import StartFailed
+from nearline.generations.packages import package_here
 from nearline.settings.settings import Settings
-from schemas.generations import GenerationRecord, PackageSource
+from schemas.generations import PackageSource
 from streams.errors import ActRefused
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
@@ -41,7 +40,7 @@ def serving_package(settings: Settings, named: ModelPackage | None) -> ModelPack
         if named.generation == state.serving.id:
             return named
         _refuse_unless_it_served(state, named)
-    return _load(state.serving, settings.package_folder.absolute())
+    return ModelPackage.load(package_here(state.serving, settings).folder)
 
 
 def _found(kafka: KafkaSettings, package: ModelPackage) -> Generations:
@@ -87,27 +86,3 @@ def _refuse_unless_it_served(state: Generations, named: ModelPackage) -> None:
         "--package, and then build it beside the other: "
         f"nearline generations build {shlex.quote(str(named.folder))}"
     )
-
-
-def _load(serving: GenerationRecord, default: Path) -> ModelPackage:
-    """From the default folder if that holds it: the demo's package moves with the installation."""
-    try:
-        at_default = ModelPackage.read(default).digest == serving.digest
-    except BadPackage:
-        at_default = False
-    folder = default if at_default else Path(serving.package.folder or "")
-    mend = "bring it back there, or say with --package where it lies now"
-    if serving.package.folder is None and not at_default:
-        raise StartFailed(
-            f"the package of the serving generation {serving.id} lies in the registry {serving.package}; fetch it, and "
-            "say with --package where it lies"
-        )
-    try:
-        package = ModelPackage.load(folder)
-    except BadPackage as error:
-        raise StartFailed(f"the package of the serving generation {serving.id} is gone: {error}; {mend}") from error
-    if package.digest != serving.digest:
-        raise StartFailed(
-            f"{folder} holds {package.generation} now, and the generation {serving.id} serves here; {mend}"
-        )
-    return package

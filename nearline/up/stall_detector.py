@@ -14,7 +14,7 @@ the first case cannot be noticed.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Final, NamedTuple
@@ -23,9 +23,8 @@ import structlog
 
 from nearline import children
 from nearline.settings.instance import ProcessInfo
-from nearline.up.build import COLD
-from schemas.ids import Generation, Offset
-from schemas.stages import NO_GROUP, all_stages
+from nearline.up.names import parse
+from schemas.ids import Offset
 from streams.errors import StreamsError
 from streams.kafka.commit_watch import CommitWatch, Unchanged
 from streams.kafka.heartbeat import LastHeartbeat, read_heartbeats
@@ -36,8 +35,8 @@ _LOOKS: Final = 6
 """A process counts as stalled after this many looks without progress."""
 _OUT_OF_GROUP_S: Final = 300.0
 """Kafka's `max.poll.interval.ms`: a consumer that has not polled for this long is removed from its group."""
-_PROCESSES_OF: Final = {"index": COLD}
-"""The process of each stage whose process is not named like the stage."""
+Groups = Callable[[], Mapping[str, str]]
+"""The consumer groups that are in use now, by the name of their processes without the slot, such as `encode-blue`."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,15 +58,17 @@ class StallDetector:
     def __init__(
         self,
         kafka: KafkaSettings,
-        generation: Generation,
+        groups: Groups,
         data_dir: Path,
         after_s: float,
         out_of_group_s: float = _OUT_OF_GROUP_S,
     ) -> None:
         self._data_dir = data_dir
         self._every_s = after_s / _LOOKS
-        groups = {_PROCESSES_OF.get(read.stage, read.stage): read.group for read in all_stages(generation)}
-        self._stages = [_Stage(kafka, name, group) for name, group in groups.items() if group != NO_GROUP]
+        self._kafka = kafka
+        self._groups = groups
+        # Only the thread uses it.
+        self._stages: dict[tuple[str, str], _Stage] = {}
         # Two threads use the next two fields. Only one thread writes each field, always as a whole, so no lock is
         # needed.
         self._processes: tuple[ProcessInfo, ...] = ()
@@ -91,7 +92,9 @@ class StallDetector:
         silent = self._turns.look(
             {loop: (heartbeat.turned_ns, heartbeat.worked_ns) for loop, heartbeat in heartbeats.items()}
         )
-        self._stalled = frozenset((*silent, *(loop for stage in self._stages for loop in stage.stalled(heartbeats))))
+        self._follow_groups()
+        stages = self._stages.values()
+        self._stalled = frozenset((*silent, *(loop for stage in stages for loop in stage.stalled(heartbeats))))
 
     def stalled_names(self, processes: Sequence[ProcessInfo]) -> list[str]:
         """Names of the processes that stand still. Call this often: it looks `_LOOKS` times within `after_s`, and
@@ -113,6 +116,14 @@ class StallDetector:
                 # Nobody would notice the end of this thread.
                 log.exception("looking for processes that stand still failed; it is tried again")
 
+    def _follow_groups(self) -> None:
+        groups = self._groups().items()
+        for key in self._stages.keys() - groups:
+            self._stages.pop(key).close()
+        for key in groups:
+            if key not in self._stages:
+                self._stages[key] = _Stage(self._kafka, *key)
+
     def _heartbeats(self) -> dict[_Loop, LastHeartbeat]:
         """The last reports of the loops of running processes. A process that still loads its model has reported
         nothing: if there are files of its name, an earlier process with another pid has written them."""
@@ -132,11 +143,14 @@ class _Stage:
         self._watch = CommitWatch(kafka, group, _LOOKS)
         self._unchanged = Unchanged[tuple[_Loop, Place], tuple[int, Offset]](_LOOKS)
 
+    def close(self) -> None:
+        self._watch.close()
+
     def stalled(self, heartbeats: _Heartbeats) -> set[_Loop]:
         """The loops that for more than `_LOOKS` looks in a row owned the same partition, had something to read in it,
         committed nothing there and did not report work. Counting starts again when the broker cannot be asked."""
         loops = {
-            loop: heartbeat for loop, heartbeat in heartbeats.items() if loop.process.partition("-")[0] == self._process
+            loop: heartbeat for loop, heartbeat in heartbeats.items() if parse(loop.process).group == self._process
         }
         try:
             waiting = self._watch.waiting({place for heartbeat in loops.values() for place in heartbeat.owned})

@@ -20,6 +20,8 @@ LONGEST_DELAY_S: Final = 5.0
 broker is back."""
 STEADY_S: Final = 30.0
 """A process that ran for this long is restarted after the first delay again."""
+START_AGAIN: Final = 3
+"""The exit status of a process that wants to be started again at once. That is no failure, and not counted."""
 LOGGED_AFTER: Final = 3
 """An error is logged if a process ends this many times in a row at its start, for the same reason. A reason that comes
 only twice may pass by itself."""
@@ -49,33 +51,61 @@ class _SupervisedPart:
         self._due_at = 0.0
         self._reason: str | None = None
         self._num_same_reason = 0
+        self._kill_at: float | None = None
+        """Set while it is being ended for good."""
 
     @property
     def info(self) -> ProcessInfo:
         return ProcessInfo(self.part.name, self.process.pid if self.process is not None else None, self.restarts)
 
+    @property
+    def is_over(self) -> bool:
+        """It was told to end for good, and has ended."""
+        return self._kill_at is not None and self.process is None
+
     def look(self) -> None:
         """Notices that the process has ended, and restarts it when its delay is over."""
         now = self._clock()
-        if self.process is not None:
+        if self._kill_at is not None:
+            self._look_at_its_end(now, self._kill_at)
+        elif self.process is not None:
             if self.process.poll() is not None:
                 self._on_end(self.process, now)
-        elif now >= self._due_at:
-            self._restart(now)
+        elif now >= self._due_at and self._restart(now):
+            self.restarts += 1
 
-    def _restart(self, now: float) -> None:
-        """Launches the process again. After an error, such as too little memory for a fork, the next try comes later;
-        the other parts are not affected."""
+    def end(self, grace_s: float) -> None:
+        """Tells the process to end, and starts none any more."""
+        if self._kill_at is None:
+            self._kill_at = self._clock() + grace_s
+            if self.process is not None:
+                self.process.terminate()
+
+    def _look_at_its_end(self, now: float, kill_at: float) -> None:
+        if self.process is not None and self.process.poll() is None and now >= kill_at:
+            log.warning("process killed", part=self.part.name)
+            self.process.kill()
+            self.process.wait()
+        if self.process is not None and self.process.poll() is not None:
+            self.process = None
+
+    def _restart(self, now: float) -> bool:
+        """Launches the process again, and returns True. After an error, such as too little memory for a fork, the next
+        try comes later; the other parts are not affected."""
         try:
             self.process = self.part.launch()
         except Exception as error:
             log.warning("process cannot be started", part=self.part.name, error=repr(error), again_in_s=self._delay_s)
             self._schedule_restart(now)
-        else:
-            self.restarts += 1
-            self._started_at = now
+            return False
+        self._started_at = now
+        return True
 
     def _on_end(self, process: children.Child, now: float) -> None:
+        self.process = None
+        if process.returncode == START_AGAIN:
+            self._restart(now)
+            return
         was_steady = now - self._started_at >= STEADY_S
         if was_steady:
             self._delay_s = FIRST_DELAY_S
@@ -85,7 +115,6 @@ class _SupervisedPart:
             self._num_same_reason = 0
         else:
             self._count_reason(failure.sentence if failure else f"it ended with status {process.returncode}")
-        self.process = None
         self._schedule_restart(now)
 
     def _count_reason(self, reason: str) -> None:
@@ -117,6 +146,14 @@ class Supervisor:
         """Call this about ten times a second."""
         for supervised in self._parts:
             supervised.look()
+        self._parts = [supervised for supervised in self._parts if not supervised.is_over]
+
+    def end(self, name: str, grace_s: float) -> None:
+        """Tells this part to end, and does not restart it. Does not wait: it stays among the processes until it has
+        ended. After `grace_s` it is killed."""
+        for supervised in self._parts:
+            if supervised.part.name == name:
+                supervised.end(grace_s)
 
     def kill(self, name: str) -> None:
         """Sends SIGKILL, the only signal that ends a frozen process. The part is then restarted as after any end."""

@@ -61,7 +61,7 @@ def acting(who: str, reason: str | None = None) -> By:
 def found(state: Generations, package: Package, by: By) -> Sequence[Record]:
     """The very first generation serves at once. Refused where another one serves."""
     if state.serving is None:
-        record = GenerationRecord(package.id, "serving", PLACES[0], package.source, package.digest, by.at)
+        record = GenerationRecord(package.id, "serving", PLACES[0], package.source, package.digest, by.at, begun=by.at)
         return [_changed(record, by, "found"), Pointer(package.id)]
     if state.serving.id == package.id:
         return []
@@ -96,7 +96,7 @@ def build(state: Generations, package: Package, goal: Goal, by: By) -> Sequence[
     (place, *_) = (place for place in PLACES if place != (state.serving and state.serving.place))
     history = existing.history if existing is not None else []
     record = GenerationRecord(
-        package.id, "building", place, package.source, package.digest, by.at, goal, history=history
+        package.id, "building", place, package.source, package.digest, by.at, goal, history=history, begun=by.at
     )
     return [_changed(record, by, "build"), *retired]
 

@@ -49,7 +49,7 @@ def test_status_says_everything(running: Running) -> None:
     assert status["ready"] is True, status
     assert status["generation"] == pipeline.instance.generation
     processes = {process["name"]: process for process in status["processes"]}
-    assert set(processes) == {"broker", "contexts-0", "trending", "encode-0", "cold", "serve"}
+    assert set(processes) == {"broker", "contexts-0", "trending", "encode-blue-0", "cold-blue", "serve"}
     assert all(psutil.pid_exists(process["pid"]) and process["restarts"] == 0 for process in processes.values())
     assert {stage["stage"] for stage in status["stages"]} == {"contexts", "trending", "encode", "index", "hot-feed"}
     assert all(set(stage) == STAGE_KEYS for stage in status["stages"])
@@ -65,13 +65,13 @@ def test_status_says_everything(running: Running) -> None:
 
 def test_prometheus_finds_every_process_that_has_metrics(running: Running) -> None:
     folder = running.pipeline.data_dir / "metrics"
-    names = {"encode-0", "cold", "serve"}
+    names = {"encode-blue-0", "cold-blue", "serve"}
     # The instance is ready when the retriever is; the encode process may still be loading its model.
     until(lambda: {file.stem for file in folder.glob("*.json")} == names, "three processes to name their address", 120)
     files = {name: json.loads((folder / f"{name}.json").read_bytes()) for name in names}
     for name, counter in (
-        ("encode-0", "nearline_encode_tokens_total"),
-        ("cold", "nearline_cold_oldest_erasure_seconds"),
+        ("encode-blue-0", "nearline_encode_tokens_total"),
+        ("cold-blue", "nearline_cold_oldest_erasure_seconds"),
         ("serve", "nearline_hot_posts"),
     ):
         (group,) = files[name]

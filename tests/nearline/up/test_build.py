@@ -12,7 +12,7 @@ from nearline.up.runtime import run_up
 from streams.errors import KafkaRefused
 
 
-@pytest.mark.parametrize(("process", "setting"), [("serve", "hot"), ("serve", "encode"), ("encode-0", "encode")])
+@pytest.mark.parametrize(("process", "setting"), [("serve", "hot"), ("serve", "encode"), ("encode-blue-0", "encode")])
 def test_a_gpu_that_is_not_there_is_one_sentence(process: str, setting: str, tmp_path: Path) -> None:
     settings = load_settings(None, tmp_path, **{f"{setting}__device": "cuda:99"})
     with pytest.raises(NoSuchDevice, match=rf"^{setting}\.device is cuda:99, but .* give auto or cpu$"):

@@ -30,13 +30,13 @@ from tests.kit.waiting import until
 
 def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) -> None:
     write_instance_settings(Settings(data_dir=tmp_path))
-    command = [sys.executable, "-m", "nearline.up.process", "encode-7", str(tmp_path)]
+    command = [sys.executable, "-m", "nearline.up.process", "encode-blue-7", str(tmp_path)]
     supervisor = Supervisor()
     with capture_logs() as log, (tmp_path / "output").open("wb") as output:
         part = Part(
-            "encode-7",
+            "encode-blue-7",
             lambda: children.spawn(command, output=output, dies_with_parent=True),
-            failure_report_of(tmp_path, "encode-7"),
+            failure_report_of(tmp_path, "encode-blue-7"),
         )
         supervisor.start(part)
 
@@ -47,10 +47,10 @@ def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) ->
         try:
             until(is_said, "the reason to be said", 120)
         finally:
-            supervisor.drain(["encode-7"], 0)
+            supervisor.drain(["encode-blue-7"], 0)
     (sentence,) = [line["event"] for line in log if line["log_level"] == "error"]
     assert sentence.startswith(
-        "encode-7 has ended 3 times at its start: encode-7 is no process; there are: contexts-0,"
+        "encode-blue-7 has ended 3 times at its start: encode-blue-7 is no process; there are: contexts-0,"
     )
 
 
@@ -112,14 +112,14 @@ def test_the_place_of_an_unknown_error_is_shown_once(tmp_path: Path) -> None:
             BadSettings("c"),
             NodeNotReadyError("d"),
         ):
-            write_failure_report(error, "encode-0", tmp_path, at_start=False)
+            write_failure_report(error, "encode-blue-0", tmp_path, at_start=False)
     assert [line["exc_info"] is not None for line in log] == [True, False, True, False, True]
 
 
 def test_the_failure_of_another_process_is_not_taken_for_its_own(tmp_path: Path) -> None:
-    failure = failure_report_of(tmp_path, "encode-0")
+    failure = failure_report_of(tmp_path, "encode-blue-0")
     assert failure(os.getpid()) is None
-    write_failure_report(RuntimeError("several\nlines"), "encode-0", tmp_path, at_start=True)
+    write_failure_report(RuntimeError("several\nlines"), "encode-blue-0", tmp_path, at_start=True)
     assert failure(os.getpid()) == FailureReport(os.getpid(), "RuntimeError: several lines", at_start=True)
     assert failure(os.getpid() + 1) is None
     assert failure_report_of(tmp_path, "cold")(os.getpid()) is None

@@ -22,6 +22,7 @@ from tests.kit.data.generations import AT
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import Sender, keys_and_values
 from tests.kit.packages import make_tiny_package
+from trainer.publishing.registry import Registry
 
 pytestmark = pytest.mark.broker
 
@@ -116,18 +117,22 @@ def test_a_folder_that_is_gone_or_holds_something_else_is_named(
         serving_package(settings, None)
     shutil.copytree(packages.second.folder, folder)
     with pytest.raises(
-        StartFailed, match=rf"holds {packages.second.generation} now, and .* {packages.first.generation}"
+        StartFailed, match=rf"{packages.first.generation} is gone: .* holds {packages.second.generation} now"
     ):
         serving_package(settings, None)
     assert serving_package(settings, packages.first) == packages.first, "elsewhere, as --package says"
 
 
-def test_a_package_in_a_registry_must_be_fetched(settings: Settings, packages: Packages) -> None:
+def test_a_package_in_a_registry_is_fetched_once(settings: Settings, packages: Packages, tmp_path: Path) -> None:
+    Registry(str(tmp_path / "registry")).publish(packages.first, {})
     serving_package(settings, packages.first)
-    record = replace(serving(settings), package=PackageSource(registry="s3://models"))
+    record = replace(serving(settings), package=PackageSource(registry=str(tmp_path / "registry")))
     change_generations(settings.kafka, lambda _: [record])
-    with pytest.raises(StartFailed, match="lies in the registry s3://models; fetch it"):
-        serving_package(settings, None)
+    here = settings.model_copy(update={"data_dir": tmp_path / "data"})
+    fetched = serving_package(here, None)
+    assert (fetched.digest, fetched.folder.parent) == (packages.first.digest, tmp_path / "data" / "packages")
+    shutil.rmtree(tmp_path / "registry")
+    assert serving_package(here, None) == fetched
 
 
 def test_what_a_version_without_the_log_served_is_founded(settings: Settings, packages: Packages) -> None:

@@ -13,7 +13,7 @@ import pytest
 from nearline.settings.instance import ProcessInfo
 from nearline.up.stall_detector import StallDetector
 from schemas import topics
-from schemas.ids import Offset, Partition
+from schemas.ids import Generation, Offset, Partition
 from streams.errors import KafkaUnavailable
 from streams.kafka.commit_watch import CommitWatch
 from streams.kafka.heartbeat import HeartbeatFile
@@ -27,9 +27,16 @@ from tests.kit.kafka.topics import make_topics, produce
 from tests.kit.waiting import until
 
 ME = os.getpid()
-PROCESSES = [ProcessInfo(name, ME, 0) for name in ("broker", "contexts-0", "contexts-1", "encode-0", "cold", "serve")]
+PROCESSES = [
+    ProcessInfo(name, ME, 0) for name in ("broker", "contexts-0", "contexts-1", "encode-blue-0", "cold-blue", "serve")
+]
 POSTS = [Place(topics.POSTS, Partition(number)) for number in range(2)]
 CONTEXTS = [Place(topics.POST_CONTEXTS, Partition(number)) for number in range(2)]
+GROUPS = {
+    "contexts": topics.CONTEXTS_GROUP,
+    "encode-blue": topics.encode_group(GENERATION),
+    "cold-blue": topics.index_group(GENERATION),
+}
 AFTER_S = 1e-6
 LOOKS = 7
 """One more than what has to be the same."""
@@ -54,9 +61,10 @@ class Watching:
     """Looks when it is told to."""
 
     def __init__(self, folder: Path) -> None:
+        self.groups = GROUPS
         kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
         self._detector = StallDetector(
-            kafka, GENERATION, folder, AFTER_S, out_of_group_s=OUT_OF_GROUP_LOOKS * AFTER_S / 6
+            kafka, lambda: self.groups, folder, AFTER_S, out_of_group_s=OUT_OF_GROUP_LOOKS * AFTER_S / 6
         )
 
     def after(
@@ -94,7 +102,7 @@ def test_who_has_nothing_to_do_is_not_blamed_for_what_others_have_not_done(
     broker_says.backlog = dict.fromkeys((*POSTS, *CONTEXTS), Offset(0))
     begun(tmp_path, "contexts-0")
     slow = begun(tmp_path, "contexts-1", POSTS[0])
-    begun(tmp_path, "encode-0", loop="post")
+    begun(tmp_path, "encode-blue-0", loop="post")
     assert watching.after(2 * LOOKS, slow.still_working) == set()
 
 
@@ -126,9 +134,9 @@ def test_one_loop_of_several_that_stands_still_is_enough(
     broker_says: Broker, watching: Watching, tmp_path: Path
 ) -> None:
     broker_says.backlog = dict.fromkeys(CONTEXTS, Offset(0))
-    at_work = begun(tmp_path, "encode-0", CONTEXTS[0], loop="post")
-    begun(tmp_path, "encode-0", CONTEXTS[1], loop="post-2")
-    assert watching.after(LOOKS, at_work.still_working) == {"encode-0"}
+    at_work = begun(tmp_path, "encode-blue-0", CONTEXTS[0], loop="post")
+    begun(tmp_path, "encode-blue-0", CONTEXTS[1], loop="post-2")
+    assert watching.after(LOOKS, at_work.still_working) == {"encode-blue-0"}
 
 
 def test_who_owns_nothing_and_does_not_come_round_is_seen_too(
@@ -137,7 +145,7 @@ def test_who_owns_nothing_and_does_not_come_round_is_seen_too(
     """It hangs before it has partitions, or its group has put it out: then nobody may own them."""
     broker_says.backlog = dict.fromkeys(POSTS, Offset(0))
     begun(tmp_path, "contexts-0")
-    idle, at_work = begun(tmp_path, "contexts-1"), begun(tmp_path, "encode-0")
+    idle, at_work = begun(tmp_path, "contexts-1"), begun(tmp_path, "encode-blue-0")
 
     def others() -> None:
         idle.loop_turned()
@@ -178,7 +186,7 @@ def test_the_thread_goes_on_after_a_look_that_failed(
         return ask(watch, places)
 
     monkeypatch.setattr(CommitWatch, "waiting", fails_once)
-    detector = StallDetector(make_topics(clean_topics), GENERATION, tmp_path, 0.6)
+    detector = StallDetector(make_topics(clean_topics), lambda: GROUPS, tmp_path, 0.6)
     begun(tmp_path, "contexts-0", POSTS[0])
     begun(tmp_path, "contexts-1")
     produce(make_topics(clean_topics), *POSTS[0])
@@ -192,9 +200,21 @@ def test_the_thread_goes_on_after_a_look_that_failed(
     assert stalls == ["contexts-0"]
 
 
+def test_a_place_is_watched_while_a_generation_lives_there(
+    broker_says: Broker, watching: Watching, tmp_path: Path
+) -> None:
+    begun(tmp_path, "encode-blue-0", CONTEXTS[0], loop="post")
+    begun(tmp_path, "encode-green-0", CONTEXTS[1], loop="post")
+    processes = [ProcessInfo(name, ME, 0) for name in ("encode-blue-0", "encode-green-0")]
+    broker_says.backlog = {place: Offset(3) for place in CONTEXTS}
+    assert watching.after(LOOKS, processes=processes) == {"encode-blue-0"}
+    watching.groups = {"encode-green": topics.encode_group(Generation("another-1"))}
+    assert watching.after(LOOKS, processes=processes) == {"encode-green-0"}
+
+
 def test_who_was_stopped_by_a_signal_stands_still_even_with_nothing_to_read(watching: Watching) -> None:
     sleeper = subprocess.Popen(["sleep", "600"])
-    processes = [ProcessInfo("serve", sleeper.pid, 0), ProcessInfo("cold", ME, 0)]
+    processes = [ProcessInfo("serve", sleeper.pid, 0), ProcessInfo("cold-blue", ME, 0)]
     try:
         sleeper.send_signal(signal.SIGSTOP)
         until(lambda: watching.after(1, processes=processes) == {"serve"}, "the stopped one to be seen")

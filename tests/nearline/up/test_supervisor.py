@@ -15,7 +15,7 @@ import structlog
 from nearline import children
 from nearline.broker import embedded as broker
 from nearline.up.failure_reports import FailureReport
-from nearline.up.supervisor import LONGEST_DELAY_S, STEADY_S, Part, Supervisor
+from nearline.up.supervisor import LONGEST_DELAY_S, START_AGAIN, STEADY_S, Part, Supervisor
 from tests.kit.waiting import until
 
 SLEEPS = "import time; time.sleep(600)"
@@ -178,6 +178,47 @@ def test_drain_leaves_the_others_alone(supervisor: Supervisor) -> None:
     supervisor.drain(["stage"], 5)
     supervisor.look()
     assert [(process.name, process.restarts) for process in supervisor.processes] == [("broker", 0)]
+
+
+def test_what_wants_to_be_started_again_is_at_once_and_that_counts_for_nothing() -> None:
+    launched: list[children.Child] = []
+
+    def launch() -> children.Child:
+        launched.append(children.spawn(_python(f"raise SystemExit({START_AGAIN})"), dies_with_parent=True))
+        launched[-1].wait()
+        return launched[-1]
+
+    supervisor = Supervisor(clock=lambda: 0.0)
+    with structlog.testing.capture_logs() as log:
+        supervisor.start(Part("encode-0", launch))
+        for _ in range(4):
+            supervisor.look()
+    assert (len(launched), supervisor.processes[0].restarts, log) == (5, 0, [])
+
+
+@pytest.mark.parametrize("code", [SLEEPS, STUBBORN, LEAVES])
+def test_a_part_that_is_ended_is_not_started_again_and_holds_up_nobody(code: str, tmp_path: Path) -> None:
+    now = [0.0]
+    output_file = tmp_path / "said"
+    supervisor = Supervisor(clock=lambda: now[0])
+    with output_file.open("wb") as output:
+        supervisor.start(Part("a", lambda: children.spawn(_python(code), output=output, dies_with_parent=True)))
+    process = psutil.Process(_pid(supervisor))
+    if code == STUBBORN:
+        until(lambda: output_file.read_text() == "up\n", "the stubborn process to ignore SIGTERM")
+    supervisor.end("a", 5.0)
+    if code == STUBBORN:
+        now[0] = 4.0
+        supervisor.look()
+        assert process.is_running()
+        now[0] = 5.0
+
+    def is_over() -> bool:
+        supervisor.look()
+        return supervisor.processes == []
+
+    until(is_over, "the part to be forgotten")
+    assert not process.is_running()
 
 
 def test_a_child_dies_with_the_process_that_started_it() -> None:

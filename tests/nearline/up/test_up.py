@@ -74,7 +74,7 @@ def test_a_stop_while_starting_leaves_nothing_behind(data_dir: Path, package: Pa
 def _says_what_runs(running: Up) -> None:
     instance = running.instance
     names = [process.name for process in instance.processes]
-    assert names == ["broker", "contexts-0", "trending", "encode-0", "cold", "serve"]
+    assert names == ["broker", "contexts-0", "trending", "serve", "encode-blue-0", "cold-blue"]
     assert instance.supervisor_pid == running.pid
     assert instance.ready
     assert instance.generation.startswith("tiny-")

@@ -1,0 +1,95 @@
+"""Where a generation's package lies on this machine. One that lies in a registry is fetched into the data folder.
+
+Checks that it is the package that the log of the generations names. Knows no process.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from encoders.errors import BadPackage
+from encoders.package.model_package import ModelPackage
+from nearline.errors import PackageGone
+from nearline.settings.settings import Settings
+from schemas.generations import GenerationRecord
+from schemas.ids import Generation
+
+_FETCHING: Final = ".fetching"
+
+log = structlog.get_logger(__name__)
+
+
+def packages_folder(data_dir: Path) -> Path:
+    """Holds a folder for each package that was fetched, by its generation."""
+    return data_dir / "packages"
+
+
+def package_folder(record: GenerationRecord, settings: Settings) -> Path:
+    """Where the generation's package lies on this machine, or will lie when it was fetched."""
+    # The demo's package moves with the installation, and a package may have moved to where --package says.
+    named = settings.package_folder.absolute()
+    if _digest(named) == record.digest:
+        return named
+    if record.package.registry is not None:
+        return packages_folder(settings.data_dir) / record.id
+    return Path(record.package.folder or "")
+
+
+def package_here(record: GenerationRecord, settings: Settings) -> ModelPackage:
+    """The generation's package on this machine. Fetches it if it lies in a registry and is not here yet.
+
+    Only its nearline.json is checked, which holds the digests of all other files: whoever opens those checks them.
+    Raises PackageGone, BadPackage, BadRegistry."""
+    folder = package_folder(record, settings)
+    if record.package.registry is not None and folder.parent == packages_folder(settings.data_dir):
+        _fetch_unless_here(record.id, record.package.registry, folder)
+    try:
+        package = ModelPackage.read(folder)
+    except BadPackage as error:
+        raise PackageGone(record.id, str(error)) from error
+    if package.digest != record.digest:
+        raise PackageGone(record.id, f"{folder} holds {package.generation} now")
+    return package
+
+
+def remove_fetched(data_dir: Path, generation: Generation) -> None:
+    """Does nothing where it was never fetched."""
+    folder = packages_folder(data_dir)
+    for name in (generation, f"{generation}{_FETCHING}"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _digest(folder: Path) -> str | None:
+    try:
+        return ModelPackage.read(folder).digest
+    except BadPackage:
+        return None
+
+
+def _fetch_unless_here(generation: Generation, registry: str, folder: Path) -> None:
+    """Whole or not at all: it is fetched into a folder beside, by one process at a time."""
+    with _alone(folder.parent):
+        if folder.exists():
+            return
+        # Imported here: most instances have no registry.
+        from trainer.publishing.registry import Registry
+
+        log.info("fetching the package", generation=generation, registry=registry)
+        beside = folder.with_name(f"{folder.name}{_FETCHING}")
+        shutil.rmtree(beside, ignore_errors=True)
+        Registry(registry).fetch(generation, beside)
+        beside.rename(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Other processes of this data folder wait here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,159 @@
+"""Puts together what works for one generation at its place: the encode stage, and the index stage with its cold tier.
+
+As in `build.py`, the imports are inside the functions, so that each process loads only the libraries it uses.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from threading import Event
+from typing import TYPE_CHECKING
+
+import structlog
+
+from encoders.package.model_package import ModelPackage
+from indexer.errors import TierUnavailable
+from indexer.tiers import ColdTier
+from nearline.generations.local_files import cold_folder, empty_if_of_an_earlier_life
+from nearline.settings.settings import Settings
+from nearline.up.cold_socket import cold_socket
+from nearline.up.names import parse
+from nearline.up.residence import Resident, Run
+from nearline.up.resources import encode_device, encode_threads
+from streams.kafka.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from encoders.encoder import Encoder
+    from indexer.cold.edge.tier import EdgeColdTier
+    from streams.index.loop import IndexLoop
+
+log = structlog.get_logger(__name__)
+
+EdgeTierFactory = Callable[..., "EdgeColdTier"]
+"""Makes the embedded cold tier. Takes the parameters of `EdgeColdTier`."""
+
+
+def build_encode(settings: Settings, name: str, resident: Resident, make_heartbeat: Callable[[str], Heartbeat]) -> Run:
+    """The encode stage has several loops, and makes a heartbeat for each."""
+    from prometheus_client import CollectorRegistry
+
+    from encoders.metrics import EncoderMetrics
+    from nearline.up.metrics import served_metrics
+    from streams.encode.metrics import EncodeMetrics
+    from streams.encode.stage import EncodeStage
+    from streams.kafka.node_id import node_id
+    from streams.kafka.periodic import repeating
+
+    slot = parse(name).slot or "0"
+    encoder = _context_encoder(settings, resident.package, int(slot))
+    registry = CollectorRegistry()
+    registry.register(EncoderMetrics(encoder))
+    stage = EncodeStage(
+        settings.kafka,
+        settings.encode,
+        encoder,
+        resident.record.id,
+        f"{node_id(settings.data_dir)}.{slot}",
+        metrics=EncodeMetrics(registry),
+        make_heartbeat=make_heartbeat,
+    )
+    erase_within_s = settings.kafka.erase_within_s
+
+    def run(stop: Event) -> None:
+        with (
+            served_metrics(name, settings.data_dir, settings.encode.metrics_host, registry),
+            repeating("forgetting vectors", erase_within_s / 8, lambda: encoder.forget_unused(erase_within_s / 2)),
+        ):
+            stage.run(stop)
+
+    return run
+
+
+def _context_encoder(settings: Settings, package: ModelPackage, slot: int) -> "Encoder":
+    from encoders.encoder import Encoder
+
+    encoder = Encoder.load(
+        package.folder,
+        device=encode_device(settings, slot),
+        threads=encode_threads(settings),
+        budget_tokens=settings.encode.budget_tokens,
+        compiled=settings.encode.compile,
+    )
+    if settings.encode.compile:
+        # Without compilation the encoder is warm already: `load` has encoded the package's check texts (its goldens).
+        encoder.warm_up()
+    return encoder
+
+
+def build_cold(
+    settings: Settings,
+    name: str,
+    resident: Resident,
+    heartbeat: Heartbeat,
+    make_edge_tier: EdgeTierFactory | None = None,
+) -> Run:
+    """Only this process opens the generation's embedded cold tier. The other processes ask it over its socket."""
+    from streams.index.loop import IndexLoop
+
+    edge_tier = _edge_tier(settings, resident, make_edge_tier) if settings.cold.url is None else None
+    tier = edge_tier or _server_tier(settings, resident.package)
+    loop = IndexLoop(
+        settings.kafka, settings.index, tier, resident.record.id, settings.cold.tombstones_kept_s, heartbeat=heartbeat
+    )
+
+    def run(stop: Event) -> None:
+        served = nullcontext() if edge_tier is None else _served_edge_tier(settings, name, resident, edge_tier, loop)
+        with closing(tier), served:
+            if edge_tier is None:
+                _make_collections(tier)
+            loop.run(stop)
+
+    return run
+
+
+def _make_collections(tier: ColdTier) -> None:
+    """So that readers find them before the first record comes. If the server is away, the first write makes them."""
+    try:
+        tier.write("post", [])
+    except TierUnavailable as error:
+        log.warning("the collections could not be made yet", error=str(error))
+
+
+@contextmanager
+def _served_edge_tier(
+    settings: Settings, name: str, resident: Resident, tier: "EdgeColdTier", loop: "IndexLoop"
+) -> Iterator[None]:
+    """Serves the embedded cold tier to the other processes, and its metrics to Prometheus."""
+    from prometheus_client import CollectorRegistry
+
+    from indexer.cold.edge.metrics import ColdMetrics
+    from indexer.cold.socket.server import ColdServer
+    from nearline.up.metrics import served_metrics
+
+    registry = CollectorRegistry()
+    registry.register(ColdMetrics(tier))
+    with (
+        served_metrics(name, settings.data_dir, settings.index.metrics_host, registry),
+        closing(ColdServer(tier, cold_socket(settings.data_dir, resident.record.id), loop.freshness)) as server,
+    ):
+        server.start()
+        yield
+
+
+def _edge_tier(settings: Settings, resident: Resident, make_edge_tier: EdgeTierFactory | None) -> "EdgeColdTier":
+    from indexer.cold.edge.tier import EdgeColdTier
+
+    folder = cold_folder(settings.data_dir, resident.record.id)
+    empty_if_of_an_earlier_life(folder, resident.record)
+    return (make_edge_tier or EdgeColdTier)(
+        folder,
+        resident.record.id,
+        resident.package.dimension,
+        settings.cold,
+        erase_within_s=settings.kafka.erase_within_s,
+    )
+
+
+def _server_tier(settings: Settings, package: ModelPackage) -> ColdTier:
+    from indexer.cold.qdrant.tier import QdrantColdTier
+
+    return QdrantColdTier(settings.cold, package.generation, package.dimension)
