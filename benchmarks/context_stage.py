@@ -35,9 +35,10 @@ from streams.contexts.processor import CHANGELOGS, ContextProcessor
 from streams.contexts.stage import MAX_DUE_ROWS
 from streams.kafka.clients import admin, producer_config
 from streams.kafka.offsets import OffsetReader
+from streams.kafka.processor import OffsetsToCommit, Processed, Processor
 from streams.kafka.records import Output, Place
 from streams.kafka.topics import ensure_topics
-from streams.kafka.transactional_loop import OffsetsToCommit, Processed, Processor, TransactionalLoop
+from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import ContextsSettings, KafkaSettings
 
 MEMBERS: Final = 1_000

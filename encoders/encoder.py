@@ -101,6 +101,10 @@ class Encoder:
     def stats(self) -> ModelStats:
         return self._model.stats
 
+    def yield_cores(self, yields: bool) -> None:
+        """Whether every other process of the machine comes before this encoder, from the next call on. On a CPU."""
+        self._model.yield_cores(yields)
+
     @property
     def budget_tokens(self) -> int:
         """How many tokens a batch may hold. Smaller than at the start if memory has run out since."""

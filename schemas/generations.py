@@ -24,6 +24,7 @@ PlaceName = Literal["blue", "green"]
 Moment = Annotated[datetime, Meta(tz=True)]
 """Written as RFC 3339."""
 Share = Annotated[float, Meta(gt=0, lt=1)]
+Rate = Annotated[float, Meta(gt=0)]
 
 
 class PackageSource(Struct, frozen=True, omit_defaults=True):
@@ -84,6 +85,8 @@ class GenerationRecord(Struct, frozen=True):
     gate: Gate | None = None
     history: list[Act] = []
     """Oldest first."""
+    rate: Rate | None = None
+    """While it is built, each of its encode processes encodes at most so many contexts a second."""
     begun: Moment | None = None
     """When it was founded, or its building began. What was retired and is built again begins anew."""
 

@@ -18,8 +18,11 @@ StreamsError
 ├── Stopped            a stop was requested within a batch; nothing of it is committed, so it will be done again
 ├── NoSuchDeadLetter   there is no dead letter with this id
 ├── GenerationsDamaged the records of the generations cannot be read, or contradict one another
-└── ActRefused         an act on generations does not fit their state
+├── ActRefused         an act on generations does not fit their state
+└── StillFed           a process works for a generation that was retired, so nothing of it can be removed yet
 """
+
+from collections.abc import Sequence
 
 
 class StreamsError(Exception):
@@ -118,3 +121,14 @@ class GenerationsDamaged(StreamsError):
 
 class ActRefused(StreamsError):
     """Names the generation, why, and what to do instead."""
+
+
+class StillFed(StreamsError):
+    """Names the generation, what is still in use, and the mend."""
+
+    def __init__(self, generation: str, in_use: Sequence[str], after_s: float) -> None:
+        super().__init__(
+            f"a process still works for the retired generation {generation} after {after_s:.0f} s, and uses "
+            f"{' and '.join(in_use)}; stop the process if it is not of this version, and run the command again: "
+            f"nearline generations retire {generation}"
+        )

@@ -79,3 +79,8 @@ class TrendingSettings(_Settings):
     """How often each partition's list is written."""
     size: int = Field(500, ge=1, le=10_000)
     """Posts in one partition's list."""
+
+
+class GenerationsSettings(_Settings):
+    live_bound_s: float = Field(2.0, gt=0)
+    """A generation that is being built stands back while the serving one's oldest record has waited for longer."""

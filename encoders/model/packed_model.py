@@ -29,6 +29,7 @@ from encoders.model.attention import KVCache, Packing, uses_varlen
 from encoders.model.fused_linear import matrix_rows
 from encoders.model.loading import DTYPES
 from encoders.model.packing import pack
+from encoders.model.priority import run_below_all_others
 from encoders.package.manifest import Manifest, PoolingMode
 from encoders.prompt.prompts import Prompt
 from schemas.embeddings import Vector
@@ -113,11 +114,22 @@ class PackedModel:
         self._pooling = manifest.pooling
         self._dimension = manifest.dimension
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="model") if device.type == "cpu" else None
+        self._pool = self._new_pool(yields=False) if device.type == "cpu" else None
         self._device_lock = Lock() if self._pool is None else nullcontext()
         self._state_lock = Lock()
         """Guards the statistics, the budget and the shared prefixes."""
         self._shared_prefixes: dict[tuple[int, ...], SharedPrefix] = {}
+
+    def yield_cores(self, yields: bool) -> None:
+        """Whether every other process of the machine comes before this model, from the next call of `run` on. Does
+        nothing on a GPU."""
+        if self._pool is not None:
+            # A thread may not raise its priority again, so there are new threads. The old ones end with their calls.
+            self._pool = self._new_pool(yields=yields)
+
+    def _new_pool(self, *, yields: bool) -> ThreadPoolExecutor:
+        begin = run_below_all_others if yields else None
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="model", initializer=begin)
 
     def run(self, prompts: Sequence[Prompt], prefix: Prompt | None = None) -> RunResult:
         """For each prompt, in order, its vector, or an Unencodable that says why it has none. All vectors are copied

@@ -94,17 +94,24 @@ class Connections:
             return tls.trusting_only(serve.certificate_file)
         return tls.trusting_authorities(serve.ca_file)
 
-    def cold(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "ColdReader":
-        """The caller closes it. Raises NotRunning, NotReady, IndexerError."""
+    def cold(self, timeout_s: float = ANSWER_TIMEOUT_S, generation: Generation | None = None) -> "ColdReader":
+        """Of the serving generation unless another is named. The caller closes it. Raises NotRunning, NotReady,
+        IndexerError."""
+        generation = generation or self.generation
         if self.settings.cold.url is not None:
             from indexer.cold.qdrant.tier import QdrantColdTier
 
-            return QdrantColdTier(self.settings.cold, self.generation)
+            return QdrantColdTier(self.settings.cold, generation)
         from indexer.cold.socket.client import RemoteColdTier
 
-        socket = self.instance().cold_socket
+        instance = self.instance()
+        sockets = {here.generation: here.cold_socket for here in instance.places.values()}
+        socket = sockets.get(generation) if generation != instance.generation else instance.cold_socket
         if socket is None:
-            raise NotReady("the cold tier is a Qdrant server; name it in the configuration as cold.url")
+            raise NotReady(
+                f"no cold process of {generation} runs on {self.settings.data_dir}; if the cold tier is a Qdrant "
+                "server, name it in the configuration as cold.url"
+            )
         return RemoteColdTier(Path(socket), timeout_s)
 
 

@@ -141,7 +141,7 @@ def _posts_of_other_vectors(post_ids: list[str], actual: PipelineState, vectors:
     return {
         post_id
         for post_id, outcome in zip(post_ids, outcomes, strict=True)
-        if not _is_same(actual.cold_posts[post_id].vector, outcome)
+        if not is_same(actual.cold_posts[post_id].vector, outcome)
         or isinstance(outcome, Unencodable)
         or outcome is None
         or any(
@@ -154,10 +154,10 @@ def _posts_of_other_vectors(post_ids: list[str], actual: PipelineState, vectors:
 def _members_of_other_vectors(member_ids: list[str], actual: PipelineState, vectors: ExpectedVectors) -> set[str]:
     outcomes = vectors.members([actual.member_contexts[member_id] for member_id in member_ids])
     pairs = zip(member_ids, outcomes, strict=True)
-    return {member_id for member_id, outcome in pairs if not _is_same(actual.members[member_id].vector, outcome)}
+    return {member_id for member_id, outcome in pairs if not is_same(actual.members[member_id].vector, outcome)}
 
 
-def _is_same(stored: Vector | None, outcome: Outcome) -> bool:
+def is_same(stored: Vector | None, outcome: Outcome) -> bool:
     """Also true where both are missing."""
     if stored is None or outcome is None or isinstance(outcome, Unencodable):
         return stored is None and outcome is None

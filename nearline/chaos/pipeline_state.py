@@ -73,8 +73,8 @@ def read_pipeline_state(connections: Connections) -> PipelineState:
     # The pool ends first: if the cold tier fails, the thread may still ask with the client.
     with closing(connections.cold()) as cold, connections.retriever() as client, ThreadPoolExecutor(1) as pool:
         answers = pool.submit(lambda: [_answer(client, question) for question in QUESTIONS])
-        cold_posts = _cold_posts(cold)
-        stored_members = _read_in_chunks(cold.members, [MemberId(member_id) for member_id in member_ids])
+        cold_posts = read_cold_posts(cold)
+        stored_members = read_in_chunks(cold.members, [MemberId(member_id) for member_id in member_ids])
         num_members = cold.count("member")
         scores = answers.result()
         hot_posts = {post.post_id: post.revision for post in client.hot_posts()}
@@ -120,14 +120,14 @@ class _Log:
         }
 
 
-def _cold_posts(cold: ColdReader) -> dict[str, StoredPost]:
+def read_cold_posts(cold: ColdReader) -> dict[str, StoredPost]:
     """All live posts, with their vectors."""
     ids = list({post.post_id: None for post in cold.scroll_posts()})
-    stored = _read_in_chunks(lambda chunk: cold.posts(chunk, with_vectors=True), ids)
+    stored = read_in_chunks(lambda chunk: cold.posts(chunk, with_vectors=True), ids)
     return {post_id: post for post_id, post in stored.items() if not post.deleted}
 
 
-def _read_in_chunks(ask: Callable[[Sequence[_Id]], "list[_Stored | None]"], ids: Sequence[_Id]) -> dict[str, _Stored]:
+def read_in_chunks(ask: Callable[[Sequence[_Id]], "list[_Stored | None]"], ids: Sequence[_Id]) -> dict[str, _Stored]:
     """The stored entities among these, by id."""
     stored: dict[str, _Stored] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):

@@ -71,7 +71,7 @@ def print_show(record: GenerationRecord, progress: Progress | None) -> None:
     shown = show_json(record, progress)
     rows = {
         **{name: shown[name] for name in ("id", "state", "place", "since", "package", "digest")},
-        "progress": _progress_words(progress),
+        "progress": progress_words(progress),
         **{name: ", ".join(shown[name]) for name in ("groups", "topics", "collections")},
     }
     for name, value in rows.items():
@@ -99,11 +99,12 @@ def _summary(record: GenerationRecord, progress: Progress | None) -> dict[str, A
 
 def _row(record: GenerationRecord, progress: Progress | None) -> tuple[object, ...]:
     package = printable(str(record.package), 80)
-    words = _progress_words(progress), _gate_words(record.gate)
+    words = progress_words(progress), _gate_words(record.gate)
     return record.id, record.state, record.place, _time(record.since), *words, package
 
 
-def _progress_words(progress: Progress | None) -> str | None:
+def progress_words(progress: Progress | None) -> str | None:
+    """None where nothing is built."""
     if progress is None:
         return None
     left = "" if progress.left_s is None else f", {_duration(progress.left_s)} left"

@@ -1,4 +1,4 @@
-"""`nearline generations`: shows which generation serves, which others there are, and what was done to them."""
+"""`nearline generations`: shows which generations there are, builds another, lets it serve, and goes back."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nearline.commands._generation_acts import build, promote, retire, rollback
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json
 from nearline.settings.settings import Settings
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
 
 @click.group()
 def generations() -> None:
-    """Look at the generations: a model package each, with everything that was made with it.
+    """Look at the generations, each a model package with everything that was made with it; replace the serving one.
 
     \b
     Example:
       nearline generations list
-      nearline generations show demo-0123abcd
+      nearline generations build my-package --wait
+      nearline generations promote my-package-0123abcd
     """
+
+
+for command in (build, promote, rollback, retire):
+    generations.add_command(command)
 
 
 @generations.command("list")

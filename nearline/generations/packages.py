@@ -47,7 +47,7 @@ def package_here(record: GenerationRecord, settings: Settings) -> ModelPackage:
     Raises PackageGone, BadPackage, BadRegistry."""
     folder = package_folder(record, settings)
     if record.package.registry is not None and folder.parent == packages_folder(settings.data_dir):
-        _fetch_unless_here(record.id, record.package.registry, folder)
+        fetch_unless_here(record.id, record.package.registry, settings.data_dir)
     try:
         package = ModelPackage.read(folder)
     except BadPackage as error:
@@ -64,26 +64,28 @@ def remove_fetched(data_dir: Path, generation: Generation) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
+def fetch_unless_here(generation: Generation, registry: str, data_dir: Path) -> Path:
+    """Whole or not at all: it is fetched into a folder beside, by one process at a time. Returns where it lies. Raises
+    BadRegistry, BadPackage."""
+    folder = packages_folder(data_dir) / generation
+    with _alone(folder.parent):
+        if not folder.exists():
+            # Imported here: most instances have no registry.
+            from trainer.publishing.registry import Registry
+
+            log.info("fetching the package", generation=generation, registry=registry)
+            beside = folder.with_name(f"{folder.name}{_FETCHING}")
+            shutil.rmtree(beside, ignore_errors=True)
+            Registry(registry).fetch(generation, beside)
+            beside.rename(folder)
+    return folder
+
+
 def _digest(folder: Path) -> str | None:
     try:
         return ModelPackage.read(folder).digest
     except BadPackage:
         return None
-
-
-def _fetch_unless_here(generation: Generation, registry: str, folder: Path) -> None:
-    """Whole or not at all: it is fetched into a folder beside, by one process at a time."""
-    with _alone(folder.parent):
-        if folder.exists():
-            return
-        # Imported here: most instances have no registry.
-        from trainer.publishing.registry import Registry
-
-        log.info("fetching the package", generation=generation, registry=registry)
-        beside = folder.with_name(f"{folder.name}{_FETCHING}")
-        shutil.rmtree(beside, ignore_errors=True)
-        Registry(registry).fetch(generation, beside)
-        beside.rename(folder)
 
 
 @contextmanager

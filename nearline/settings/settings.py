@@ -13,7 +13,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from contexts.settings import ContextRules
 from indexer.settings import ColdSettings, HotSettings
 from retriever.settings import ServeSettings
-from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings, TrendingSettings
+from streams.settings import (
+    ContextsSettings,
+    EncodeSettings,
+    GenerationsSettings,
+    IndexSettings,
+    KafkaSettings,
+    TrendingSettings,
+)
 
 ENVIRONMENT_PREFIX: Final = "NEARLINE_"
 
@@ -46,6 +53,7 @@ class Settings(BaseModel):
     trending: TrendingSettings = TrendingSettings()
     encode: EncodeSettings = EncodeSettings()
     index: IndexSettings = IndexSettings()
+    generations: GenerationsSettings = GenerationsSettings()
     cold: ColdSettings = ColdSettings()
     hot: HotSettings = HotSettings()
     serve: ServeSettings = ServeSettings()

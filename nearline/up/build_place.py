@@ -3,10 +3,11 @@
 As in `build.py`, the imports are inside the functions, so that each process loads only the libraries it uses.
 """
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -16,10 +17,13 @@ from indexer.tiers import ColdTier
 from nearline.generations.local_files import cold_folder, empty_if_of_an_earlier_life
 from nearline.settings.settings import Settings
 from nearline.up.cold_socket import cold_socket
+from nearline.up.live_first import LiveFirst
 from nearline.up.names import parse
 from nearline.up.residence import Resident, Run
 from nearline.up.resources import encode_device, encode_threads
+from streams.generations.completeness import Completeness, say_ready_if_complete
 from streams.kafka.heartbeat import Heartbeat
+from streams.kafka.periodic import repeating
 
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
@@ -31,6 +35,8 @@ log = structlog.get_logger(__name__)
 EdgeTierFactory = Callable[..., "EdgeColdTier"]
 """Makes the embedded cold tier. Takes the parameters of `EdgeColdTier`."""
 
+_COMPLETE_EVERY_S: Final = 1.0
+
 
 def build_encode(settings: Settings, name: str, resident: Resident, make_heartbeat: Callable[[str], Heartbeat]) -> Run:
     """The encode stage has several loops, and makes a heartbeat for each."""
@@ -41,12 +47,12 @@ def build_encode(settings: Settings, name: str, resident: Resident, make_heartbe
     from streams.encode.metrics import EncodeMetrics
     from streams.encode.stage import EncodeStage
     from streams.kafka.node_id import node_id
-    from streams.kafka.periodic import repeating
 
     slot = parse(name).slot or "0"
     encoder = _context_encoder(settings, resident.package, int(slot))
     registry = CollectorRegistry()
     registry.register(EncoderMetrics(encoder))
+    pace = LiveFirst(settings.kafka, resident, settings.generations.live_bound_s, encoder.yield_cores)
     stage = EncodeStage(
         settings.kafka,
         settings.encode,
@@ -55,6 +61,7 @@ def build_encode(settings: Settings, name: str, resident: Resident, make_heartbe
         f"{node_id(settings.data_dir)}.{slot}",
         metrics=EncodeMetrics(registry),
         make_heartbeat=make_heartbeat,
+        pace=pace,
     )
     erase_within_s = settings.kafka.erase_within_s
 
@@ -62,6 +69,7 @@ def build_encode(settings: Settings, name: str, resident: Resident, make_heartbe
         with (
             served_metrics(name, settings.data_dir, settings.encode.metrics_host, registry),
             repeating("forgetting vectors", erase_within_s / 8, lambda: encoder.forget_unused(erase_within_s / 2)),
+            pace.running(),
         ):
             stage.run(stop)
 
@@ -102,12 +110,31 @@ def build_cold(
 
     def run(stop: Event) -> None:
         served = nullcontext() if edge_tier is None else _served_edge_tier(settings, name, resident, edge_tier, loop)
-        with closing(tier), served:
+        with closing(tier), served, _completeness_watched(settings, name, resident):
             if edge_tier is None:
                 _make_collections(tier)
             loop.run(stop)
 
     return run
+
+
+@contextmanager
+def _completeness_watched(settings: Settings, name: str, resident: Resident) -> Iterator[None]:
+    """Says in the log when the generation is complete. This process does it because every deployment has one for each
+    place, on one machine and on many."""
+    if resident.record.state != "building":
+        yield
+        return
+    # Never closed: at the end of the process the thread may still ask.
+    completeness = Completeness(settings.kafka, resident.record)
+    who = f"{socket.gethostname()}:{name}"
+
+    def look() -> None:
+        if resident.newest.state == "building":
+            say_ready_if_complete(settings.kafka, completeness, resident.record.id, who)
+
+    with repeating("looking whether the generation is complete", _COMPLETE_EVERY_S, look):
+        yield
 
 
 def _make_collections(tier: ColdTier) -> None:

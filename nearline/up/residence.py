@@ -33,6 +33,11 @@ class Resident(NamedTuple):
     state: Callable[[], Generations]
     """The newest state of the log."""
 
+    @property
+    def newest(self) -> GenerationRecord:
+        """What the log says of the generation now."""
+        return self.state().records.get(self.record.id, self.record)
+
 
 def at_place(settings: Settings, place: PlaceName, build: Callable[[Resident], Run]) -> Run:
     """Waits until a generation lives at the place, and puts together what works for it.

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from nearline import children
+from nearline.generations.local_files import remove_local_files
 from nearline.settings.settings import Settings
 from nearline.up.failure_reports import failure_report_of
 from nearline.up.names import (
@@ -43,6 +44,7 @@ STAGES_GRACE_S: Final = 9.0
 COLD_GRACE_S: Final = 4.0
 """How long processes have to stop before they are killed. The cold tier's stop last: the retriever asks them."""
 _FIRST_STATE_S: Final = 10.0
+_REMOVE_EVERY_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +80,11 @@ class Stages:
             self._settings.data_dir,
             self._settings.stalled_after_s,
         )
-        with self._follower.running(), repeating("closing segments", erase_s / 8, self._close_segments):
+        with (
+            self._follower.running(),
+            repeating("closing segments", erase_s / 8, self._close_segments),
+            repeating("removing what retired generations left", _REMOVE_EVERY_S, self._remove_retired),
+        ):
             self._detector.start()
             try:
                 yield
@@ -128,6 +134,12 @@ class Stages:
         live = [] if state is None else state.live
         specs = [*core_topics(), *(spec for record in live for spec in generation_topics(record.id))]
         close_segments(self._settings.kafka, specs, f"segments.{node_id(self._settings.data_dir)}")
+
+    def _remove_retired(self) -> None:
+        """Whoever retired a generation may have done it on another machine."""
+        for record in self.state.records.values():
+            if record.state == "retired":
+                remove_local_files(self._settings.data_dir, record.id)
 
 
 def groups_in_use(state: Generations) -> dict[str, str]:

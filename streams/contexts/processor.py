@@ -31,8 +31,8 @@ from streams.contexts.table_partition import RowCache
 from streams.contexts.wrong_partition import RecordsInWrongPartition
 from streams.kafka.dead_letters import dead_letter_record, given_up_action_record
 from streams.kafka.heartbeat import Beat, no_beat
+from streams.kafka.processor import OffsetsToCommit, Processed
 from streams.kafka.records import Output, Place, offset_of
-from streams.kafka.transactional_loop import OffsetsToCommit, Processed
 from streams.settings import KafkaSettings
 
 STAGE: Final = "contexts"

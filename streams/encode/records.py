@@ -25,8 +25,8 @@ from streams.encode.metrics import EncodeMetrics
 from streams.errors import Stopped
 from streams.kafka.dead_letters import dead_letter_record
 from streams.kafka.heartbeat import Beat, no_beat
+from streams.kafka.processor import OffsetsToCommit, Processed
 from streams.kafka.records import Output, Place
-from streams.kafka.transactional_loop import OffsetsToCommit, Processed
 
 log = structlog.get_logger()
 

@@ -17,6 +17,7 @@ from streams.encode.metrics import EncodeMetrics
 from streams.encode.records import STAGE, EncodeRecords, StageEncoder
 from streams.errors import Stopped
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
+from streams.kafka.pace import FULL_PACE, Pace
 from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import EncodeSettings, KafkaSettings
 
@@ -50,8 +51,9 @@ class EncodeStage:
         *,
         metrics: EncodeMetrics,
         make_heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT,
+        pace: Pace = FULL_PACE,
     ) -> None:
-        """`make_heartbeat` takes the name of a loop."""
+        """`make_heartbeat` takes the name of a loop. The loops share the pace."""
         self._kafka = kafka
         self._settings = settings
         self._encoder = encoder
@@ -59,6 +61,7 @@ class EncodeStage:
         self._slot = slot
         self._metrics = metrics
         self._make_heartbeat = make_heartbeat
+        self._pace = pace
 
     def run(self, stop: Event) -> None:
         """Returns when `stop` is set, after the running turn of the encoder. Raises the error that ended one of the
@@ -100,6 +103,7 @@ class EncodeStage:
             batch_records=lambda: min(self._settings.batch_records, records.turn_contexts),
             interval_s=self._settings.interval_s,
             heartbeat=heartbeat,
+            pace=self._pace,
         )
 
 

@@ -71,13 +71,16 @@ def found(state: Generations, package: Package, by: By) -> Sequence[Record]:
     )
 
 
-def build(state: Generations, package: Package, goal: Goal, by: By) -> Sequence[Record]:
+def build(state: Generations, package: Package, goal: Goal, by: By, *, rate: float | None = None) -> Sequence[Record]:
     """It takes the place that is free. The kept generation is retired for it; one that is being built or ready is not.
-    `goal`: the ends of the context topics now. Building again what was retired begins anew."""
+    `goal`: the ends of the context topics now. Building again what was retired begins anew. `rate`: see
+    GenerationRecord; None leaves that of one that is being built as it is."""
     pointer = _pointer(state)
     existing = state.records.get(package.id)
     if existing is not None and existing.state in ("building", "ready"):
-        return []
+        if existing.state == "ready" or rate in (None, existing.rate):
+            return []
+        return [replace(_changed(existing, by, f"build with at most {rate:g} contexts a second"), rate=rate)]
     if existing is not None and existing.state != "retired":
         raise ActRefused(
             f"the generation {package.id} is {existing.state} and complete, so there is nothing to build"
@@ -94,10 +97,11 @@ def build(state: Generations, package: Package, goal: Goal, by: By) -> Sequence[
         pointer = replace(pointer, kept=None)
         retired = [_changed(other, by, "retire", "retired"), pointer]
     (place, *_) = (place for place in PLACES if place != (state.serving and state.serving.place))
-    history = existing.history if existing is not None else []
     record = GenerationRecord(
-        package.id, "building", place, package.source, package.digest, by.at, goal, history=history, begun=by.at
+        package.id, "building", place, package.source, package.digest, by.at, goal, rate=rate, begun=by.at
     )
+    if existing is not None:
+        record = replace(record, history=existing.history)
     return [_changed(record, by, "build"), *retired]
 
 

@@ -25,8 +25,12 @@ OF_OPERATORS: Final = (
     "generations.begun",
     "generations.records-sent",
     "generations.committed",
+    "generations.topics-made",
+    "generations.groups-deleted",
+    "generations.files-removed",
+    "generations.topics-deleted",
 )
-"""Passed by whoever changes the generations."""
+"""Passed by whoever changes the generations, builds one or retires one."""
 NAMES: Final = OF_STAGES + OF_OPERATORS
 EXIT_STATUS: Final = 86
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -21,6 +21,8 @@ from streams.kafka.crash_points import crash_point
 from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.kafka_errors import kafka_errors, log_refused_login, translate
+from streams.kafka.pace import FULL_PACE, Pace
+from streams.kafka.processor import Processor
 from streams.kafka.records import Output, Place, offset_of, place_of
 from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
 from streams.kafka.sending import produce
@@ -31,6 +33,8 @@ _IDLE_S: Final = 0.1
 _LINGER_S: Final = 0.01
 """How long to wait for more records after the first one of a batch, even if the interval since the previous batch is
 over."""
+_POLL_HELD_BACK_S: Final = 5.0
+"""A loop that is held back for longer than this polls, so that its group can rebalance."""
 _CALL_S: Final = 30.0
 """The time limit of one call to the broker."""
 TRANSACTION_MS: Final = 15_000
@@ -38,60 +42,6 @@ TRANSACTION_MS: Final = 15_000
 check for expired transactions."""
 
 log = structlog.get_logger(__name__)
-
-
-class Processed(NamedTuple):
-    """The outputs of the first `num_records` of the records that were passed to `process`, in the order in which they
-    must be sent. `num_records` is at least 1."""
-
-    outputs: list[Output]
-    num_records: int
-
-
-OffsetsToCommit = Callable[[Sequence[Message]], Mapping[Place, Offset]]
-"""Takes the records of the batch that are not processed yet. Returns the offsets to commit now: those at which the
-group would read these records next."""
-
-
-class Processor(Protocol):
-    """What a stage plugs in. The loop's thread makes every call, one at a time. Any exception ends the process, so a
-    record that can never succeed must become an output to the dead letters instead."""
-
-    def on_assigned(self, committed_offsets: Mapping[Place, Offset | None]) -> None:
-        """This worker owns the partitions in `committed_offsets` from now on, and no others: a rebalance revokes
-        everything first. Each offset is the one that the group has committed; None if it has committed none.
-        May block while state is restored."""
-        ...
-
-    def on_revoked(self, places: Sequence[Place]) -> None:
-        """This worker no longer owns these partitions. No record is being processed, and no transaction is open unless
-        the process is about to end after an error."""
-        ...
-
-    def rewind(self, offsets: Mapping[Place, Offset]) -> list[Output]:
-        """The broker has lost its newest records of these partitions. The partitions are read again from these offsets,
-        even if the processor's own state says that later records were already processed. Returns the outputs of the
-        transaction that commits the offsets. Called before any other work on these partitions."""
-        ...
-
-    def due_outputs(self, records: Sequence[Message]) -> list[Output] | None:
-        """Does work that is due because time has passed, such as delayed publications. Returns the outputs of one
-        transaction, or None if nothing is due. Called again until it returns None, and at least ten times a second when
-        there is nothing else to do.
-
-        `records` are those of the batch that are not processed yet (often none). They are passed because they may hold
-        a request to do delayed work now (a flush record); `process` gets them after this transaction."""
-        ...
-
-    def process(self, records: Sequence[Message], offsets_to_commit: OffsetsToCommit) -> Processed:
-        """Processes all the records, or only the first ones if all would be too much for one transaction. `records` is
-        never empty and holds no error messages."""
-        ...
-
-    def on_committed(self, last_written: Mapping[Place, Offset]) -> None:
-        """The transaction with the outputs that were returned last is committed. `last_written` has the offset of the
-        last output in each partition of the loop's `reported_topics`. Called once for every list of outputs."""
-        ...
 
 
 class TransactionalLoop:
@@ -110,6 +60,7 @@ class TransactionalLoop:
         interval_s: float,
         reported_topics: frozenset[str] = frozenset(),
         heartbeat: Heartbeat = NO_HEARTBEAT,
+        pace: Pace = FULL_PACE,
     ) -> None:
         """`batch_records` is called for each batch and returns how many records the batch may have. Batches that are
         not full begin at least `interval_s` apart, because a transaction costs the broker as much for one record as for
@@ -125,6 +76,8 @@ class TransactionalLoop:
         self._last_batch_at = 0.0
         self._reported_topics = reported_topics
         self._heartbeat = heartbeat
+        self._pace = pace
+        self._held_back_since: float | None = None
         # A field, so that `_on_revoke` can drop records while the batch is being read.
         self._batch: list[Message] = []
         # The keys are the partitions that this worker owns, the values what the group has committed there.
@@ -171,6 +124,9 @@ class TransactionalLoop:
 
     def _run_batch(self) -> None:
         self._heartbeat.loop_turned()
+        if not self._pace.may_read():
+            self._hold_back()
+            return
         records = self._read_batch()
         if self._rewinds:
             self._run_transaction(self._processor.rewind(self._rewinds), self._rewinds)
@@ -185,6 +141,7 @@ class TransactionalLoop:
             self._run_transaction(outputs, self._offsets_to_commit(records))
             if records:
                 self._run_due_work(records)
+        self._batch = []
 
     def _run_due_work(self, records: Sequence[Message]) -> None:
         while (outputs := self._processor.due_outputs(records)) is not None:
@@ -193,15 +150,32 @@ class TransactionalLoop:
     def _read_batch(self) -> list[Message]:
         """Waits at most `_IDLE_S` for the first record, then for more until `interval_s` after the previous batch, but
         at least `_LINGER_S`."""
-        self._batch = []
-        self._consume(1, _IDLE_S)
+        if self._held_back_since is not None:
+            self._held_back_since = None
+            self._consumer.resume(self._consumer.assignment())
+        if not self._batch:
+            self._consume(1, _IDLE_S)
         max_records = self._batch_records()
         if self._batch and max_records > 1:
             rest_of_interval_s = self._last_batch_at + self._interval_s - time.monotonic()
             self._consume(max_records - 1, max(_LINGER_S, rest_of_interval_s))
         if self._batch:
             self._last_batch_at = time.monotonic()
+            self._pace.has_read(len(self._batch))
         return self._batch
+
+    def _hold_back(self) -> None:
+        """Waits a moment, and says that this is no standstill. After a while it polls, because the group drops a
+        consumer that does not. Polling needs a pause, which throws the prefetched records away. What a poll returns
+        nevertheless is the beginning of the next batch."""
+        now = time.monotonic()
+        self._held_back_since = self._held_back_since or now
+        self._heartbeat.still_working()
+        time.sleep(_IDLE_S)
+        if now - self._held_back_since >= _POLL_HELD_BACK_S:
+            # At every poll: partitions that were assigned since the last one are not paused yet.
+            self._consumer.pause(self._consumer.assignment())
+            self._consume(1, 0)
 
     def _consume(self, num_records: int, timeout_s: float) -> None:
         # `consume` may call `_on_revoke`, which replaces `self._batch`. So the batch is extended only after the call.

@@ -26,8 +26,9 @@ from streams.index.loop import IndexLoop
 from streams.kafka.clients import producer_config
 from streams.kafka.deleted_unread import Committed, parse_committed, sentence, to_commit
 from streams.kafka.offsets import OffsetReader, Offsets
+from streams.kafka.processor import Processor
 from streams.kafka.records import Place
-from streams.kafka.transactional_loop import Processor, TransactionalLoop
+from streams.kafka.transactional_loop import TransactionalLoop
 from streams.operate.acknowledge import Acknowledged, acknowledge_deleted
 from streams.operate.lag import Lag, read_lags
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings

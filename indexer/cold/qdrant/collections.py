@@ -1,12 +1,16 @@
 """The collections of a Qdrant server: how they are made, and whether one that is there fits the settings."""
 
-from typing import Any
+from contextlib import closing
+from typing import Any, get_args
 
 import structlog
 from qdrant_client import QdrantClient, models
 
+from indexer.cold.qdrant.connection import connect, server_errors
+from indexer.cold.qdrant.names import collection_name
 from indexer.errors import TierUnavailable
 from indexer.settings import ColdSettings
+from schemas.ids import Generation, Kind
 
 log = structlog.get_logger(__name__)
 
@@ -47,3 +51,10 @@ def check_collection(client: QdrantClient, name: str, dimension: int, settings: 
             found=found,
             wanted=wanted,
         )
+
+
+def delete_collections(settings: ColdSettings, generation: Generation) -> None:
+    """Deletes everything that a generation has on the server. Can be repeated. Raises TierUnavailable."""
+    with server_errors(), closing(connect(settings)) as client:
+        for kind in get_args(Kind):
+            client.delete_collection(collection_name(kind, generation))

@@ -21,9 +21,9 @@ from streams.contexts.row_store import RowStore
 from streams.errors import OffsetsLost, RowsThrownAway
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.partitions import partition_of
+from streams.kafka.processor import OffsetsToCommit, Processed
 from streams.kafka.records import Place
 from streams.kafka.sending import send_all
-from streams.kafka.transactional_loop import OffsetsToCommit, Processed
 from streams.operate.republish import republish_record
 from tests.kit.children.context_stage import REFUSED
 from tests.kit.data.events import activity, ago, line, post_created, post_deleted

@@ -12,6 +12,7 @@ EFFECTS = {
     *("produce", "produce_batch", "begin_transaction", "commit_transaction", "abort_transaction", "commit"),
     *("send_offsets_to_transaction", "store_offsets", "alter_consumer_group_offsets"),
     *("create_topics", "delete_topics", "create_partitions", "delete_records", "delete_consumer_groups"),
+    *("delete_collection",),
     *("deliver", "incremental_alter_configs", "alter_configs", "send", "send_and_wait", "send_soon", "ack"),
     *("write", "put", "delete", "remove", "flush", "upsert", "sweep", "destroy", "upsert_points", "delete_points"),
 }
@@ -31,6 +32,8 @@ NAMED = {
     "streams.generations.log._commit: produce": "generations.records-sent",
     "streams.generations.log._commit: flush": "generations.records-sent",
     "streams.generations.log._commit: commit_transaction": "generations.committed",
+    "streams.generations.removal._delete_group: delete_consumer_groups": "generations.groups-deleted",
+    "streams.generations.removal.delete_topics: delete_topics": "generations.topics-deleted",
 }
 """For each effect the crash point that follows it, in the same file: there chaos tests let the process crash."""
 WITHIN = {
@@ -53,6 +56,9 @@ WITHIN = {
         "streams.kafka.sending.deliver: produce",
         "streams.kafka.sending.deliver: flush",
     },
+    "generations.topics-made": {"streams.kafka.topics._create: create_topics"},
+    "generations.files-removed": {"indexer.cold.qdrant.collections.delete_collections: delete_collection"},
+    "generations.topics-deleted": {"nearline.generations.retiring.remove_retired: delete_topics"},
 }
 """For each crash point the effects in other files that happen before the process passes it."""
 NEEDLESS = {
@@ -143,10 +149,9 @@ NEEDLESS = {
         "streams.operate.dead_letter_replay._commit: produce",
     },
     "collections as they should be, made sure of at every start": {
-        "nearline.up.build._make_collections: write",
+        "nearline.up.build_place._make_collections: write",
     },
     "topics as they should be, made sure of at every start": {
-        "streams.kafka.topics._create: create_topics",
         "streams.kafka.topics._update: incremental_alter_configs",
     },
     "words for people": {

@@ -1,0 +1,60 @@
+"""Removes what retired generations have: groups, collections or folders, and at last topics.
+
+Processes that work for a generation leave by themselves when it is retired. Every step can be repeated, and a command
+that is repeated after a crash between any two of them goes on.
+"""
+
+import time
+from contextlib import closing
+from typing import Final
+
+from nearline.generations.local_files import remove_local_files
+from nearline.settings.settings import Settings
+from schemas.ids import Generation
+from streams.errors import StillFed
+from streams.generations.log import read_generations
+from streams.generations.removal import delete_groups, delete_topics
+from streams.kafka.crash_points import crash_point
+from streams.kafka.offsets import OffsetReader
+from streams.settings import KafkaSettings
+
+LEAVE_S: Final = 90.0
+"""How long its processes may take to leave. A killed one is in its group for some seconds, and one that encodes with a
+large model finishes its batch."""
+_PAUSE_S: Final = 0.2
+
+
+def remove_retired(settings: Settings, kafka: KafkaSettings, generation: Generation, leave_s: float = LEAVE_S) -> None:
+    """Returns when nothing is left of it in Kafka, on the Qdrant server, and in this data folder. Other machines remove
+    their own folders. Raises StillFed, StreamsError, IndexerError."""
+    # 1. The groups, as soon as no process works for it any more.
+    delete_groups(kafka, generation, leave_s)
+    # 2. What it has in the cold tier, and its package.
+    if settings.cold.url is not None:
+        from indexer.cold.qdrant.collections import delete_collections
+
+        delete_collections(settings.cold, generation)
+    _remove_files(settings, generation, leave_s)
+    crash_point("generations.files-removed")
+    # 3. The topics. While they are there, something may be left.
+    delete_topics(kafka, generation)
+
+
+def _remove_files(settings: Settings, generation: Generation, leave_s: float) -> None:
+    deadline = time.monotonic() + leave_s
+    while not remove_local_files(settings.data_dir, generation):
+        if time.monotonic() > deadline:
+            raise StillFed(generation, ["the cold tier's folder"], leave_s)
+        time.sleep(_PAUSE_S)
+
+
+def remove_left_behind(settings: Settings, kafka: KafkaSettings, only: Generation | None = None) -> None:
+    """Removes what retired generations have left: another build retired them, or a command was killed. `only`: what
+    this one has left. Raises what `remove_retired` raises."""
+    state = read_generations(kafka)
+    with closing(OffsetReader(kafka)) as reader:
+        with_topics = reader.generations()
+    for generation in with_topics if only is None else {only}.intersection(with_topics):
+        record = state.records.get(generation)
+        if record is not None and record.state == "retired":
+            remove_retired(settings, kafka, generation)

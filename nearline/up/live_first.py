@@ -1,0 +1,116 @@
+"""The serving generation goes first: holds back the encode stage of one that is being built.
+
+It stands back while the oldest record that the serving generation has not encoded or indexed yet has waited for longer
+than a bound, and it never reads faster than its rate. From the moment when it is complete it is held back no more.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Final
+
+import structlog
+
+from nearline.up.residence import Resident
+from schemas.ids import Generation
+from schemas.stages import encode_reads, index_reads
+from streams.errors import StreamsError
+from streams.kafka.offsets import OffsetReader
+from streams.kafka.periodic import repeating
+from streams.operate.lag import read_lags
+from streams.settings import KafkaSettings
+
+_LOOK_EVERY_S: Final = 0.5
+_PROBE_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class LiveFirst:
+    """Implements `Pace` for the loops of one encode process. Make it when the generation's package is loaded."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        resident: Resident,
+        bound_s: float,
+        yield_cores: Callable[[bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`yield_cores` is called with True while the generation is being built, and with False from then on."""
+        self._kafka = kafka
+        self._resident = resident
+        self._bound_s = bound_s
+        self._yield_cores = yield_cores
+        self._clock = clock
+        self._lock = Lock()
+        # Guarded by the lock.
+        self._allowance = 1.0
+        self._counted_at = clock()
+        # Written by the thread that looks, or before it starts.
+        self._stands_back = False
+        self._yields = False
+        self._follow_state()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Looks again and again, in a thread, unless the generation is complete already."""
+        if not self._is_building:
+            yield
+            return
+        # Never closed: at the end of the process the thread may still ask.
+        reader = OffsetReader(self._kafka)
+        with repeating("looking whether live records wait", _LOOK_EVERY_S, lambda: self._look(reader)):
+            yield
+
+    def may_read(self) -> bool:
+        if not self._is_building:
+            return True
+        rate = self._resident.newest.rate
+        return not self._stands_back and (rate is None or self._has_allowance(rate))
+
+    def has_read(self, num_records: int) -> None:
+        with self._lock:
+            self._allowance -= num_records
+
+    @property
+    def _is_building(self) -> bool:
+        return self._resident.newest.state == "building"
+
+    def _has_allowance(self, rate: float) -> bool:
+        """After a batch that was larger than the allowance it takes its time until there is one again."""
+        with self._lock:
+            now = self._clock()
+            self._allowance = min(max(1.0, rate), self._allowance + (now - self._counted_at) * rate)
+            self._counted_at = now
+            return self._allowance > 0
+
+    def _look(self, reader: OffsetReader) -> None:
+        self._follow_state()
+        if not self._is_building:
+            return
+        serving = self._resident.state().serving
+        try:
+            age_s = 0.0 if serving is None else oldest_age_s(reader, serving.id)
+        except StreamsError as error:
+            # The stage itself waits out an outage of the broker.
+            log.debug("how long live records wait is not known", error=str(error))
+            return
+        stands_back = age_s > self._bound_s
+        if stands_back != self._stands_back:
+            log.info("stands back for live records" if stands_back else "goes on", oldest_age_s=round(age_s, 1))
+        self._stands_back = stands_back
+
+    def _follow_state(self) -> None:
+        if self._is_building != self._yields:
+            self._yields = self._is_building
+            self._yield_cores(self._yields)
+
+
+def oldest_age_s(reader: OffsetReader, generation: Generation) -> float:
+    """For how long the oldest record has waited that this generation has not encoded, or not indexed. 0 if there is
+    none. Raises StreamsError."""
+    lags = read_lags(reader, [encode_reads(generation), index_reads(generation)], _PROBE_S)
+    oldest_ms = min((lag.oldest_ms for lag in lags if lag.oldest_ms is not None), default=None)
+    return 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
