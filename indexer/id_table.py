@@ -21,7 +21,8 @@ from schemas.ids import PostId
 UNKNOWN: Final = -1
 """The number of an id that is not in the table."""
 KEPT_S: Final = 10
-"""A number keeps its id for at least so long after its last reference. A question's deadline is shorter."""
+"""An id is found for at least so long after its last reference, and its number keeps the id for so long again: whoever
+found it just before is done with it by then."""
 _NUM_SHARDS: Final = 128
 """A dict that grows is copied while Python's lock is held. With 10 million ids a shard has 80,000: 3 ms. With more
 shards a look-up takes longer, because they do not stay in the processor's cache."""
@@ -31,8 +32,8 @@ _STEP: Final = 256
 _FIRST_SIZE: Final = 1024
 _BLOCK_BITS: Final = 20
 _BLOCK: Final = 1 << _BLOCK_BITS
-_FREE: Final = -1
-"""The time of release of a number that is free."""
+_FORGOTTEN: Final = -1
+"""The time of release of a number whose id is not found any more."""
 
 
 class IdTable:
@@ -54,6 +55,8 @@ class IdTable:
         """Numbers that had no references left, after the time when that was. Some may have new ones, or may be in here
         once more, later."""
         self._released_at_s: npt.NDArray[np.int32] = np.zeros(_FIRST_SIZE, np.int32)
+        self._forgotten: deque[tuple[int, Numbers]] = deque()
+        """Numbers whose ids are not found any more, after the time from which on that is so."""
         self._free = array("i")
 
     def __len__(self) -> int:
@@ -134,16 +137,27 @@ class IdTable:
                 self._released.append((now_s, unused))
 
     def _recycle(self) -> None:
-        """Frees the numbers of up to two releases that are long enough ago. Two, because each call adds at most one."""
+        """Takes the next step with the numbers of up to two releases each, if they are old enough. Two, because each
+        call adds at most one."""
+        now_s = self._clock_s()
         for _ in range(2):
-            if not self._released or self._clock_s() - self._released[0][0] <= KEPT_S + 1:
-                return
-            released_at_s, numbers = self._released.popleft()
-            since_then = (self._references[numbers] == 0) & (self._released_at_s[numbers] == released_at_s)
-            for number in numbers[since_then].tolist():
-                block, row = self._blocks[number >> _BLOCK_BITS], number & (_BLOCK - 1)
-                post_id = block[row]
-                del self._shards[hash(post_id) & _SHARD_MASK][post_id]
-                block[row] = None
-                self._released_at_s[number] = _FREE
-                self._free.append(number)
+            if self._forgotten and now_s - self._forgotten[0][0] > KEPT_S + 1:
+                self._free_numbers(self._forgotten.popleft()[1])
+            if self._released and now_s - self._released[0][0] > KEPT_S + 1:
+                self._forget(*self._released.popleft(), now_s)
+
+    def _forget(self, released_at_s: int, numbers: Numbers, now_s: float) -> None:
+        """From now on nobody finds the ids of those numbers that were not used since."""
+        since_then = (self._references[numbers] == 0) & (self._released_at_s[numbers] == released_at_s)
+        forgotten = numbers[since_then]
+        for number in forgotten.tolist():
+            post_id = self._blocks[number >> _BLOCK_BITS][number & (_BLOCK - 1)]
+            del self._shards[hash(post_id) & _SHARD_MASK][post_id]
+        self._released_at_s[forgotten] = _FORGOTTEN
+        if len(forgotten):
+            self._forgotten.append((int(now_s), forgotten))
+
+    def _free_numbers(self, numbers: Numbers) -> None:
+        for number in numbers.tolist():
+            self._blocks[number >> _BLOCK_BITS][number & (_BLOCK - 1)] = None
+            self._free.append(number)
