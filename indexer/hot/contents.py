@@ -36,6 +36,8 @@ class Moment(NamedTuple):
     columns: Columns
     num_slots: int
     floor: Offsets
+    step: int
+    """How many steps were shown before."""
 
 
 class Contents:
@@ -55,6 +57,8 @@ class Contents:
         self._floor: Offsets = {}
         self._num_slots = 0
         self._num_live = 0
+        self.step = 0
+        """How many steps were shown. Any thread may read it."""
 
     @property
     def columns(self) -> Columns:
@@ -113,6 +117,7 @@ class Contents:
             self._slot_of.set(number[new], new)
             self._pool.blank(blank)
             self._num_slots, self._num_live, self._floor = self._pool.num_used, num_live, floor
+            self.step += 1
 
     def reclaim(self) -> None:
         """Clears all slots that went out of sight and that no reader looks at any more."""
@@ -178,7 +183,7 @@ class Contents:
         )
 
     def _moment(self, numbers: Numbers) -> Moment:
-        return Moment(self._slot_of.get(numbers), self._columns, self._num_slots, self._floor)
+        return Moment(self._slot_of.get(numbers), self._columns, self._num_slots, self._floor, self.step)
 
     def _end(self, reader: int) -> None:
         with self._changed:

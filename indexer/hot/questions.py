@@ -1,5 +1,6 @@
 """The queries of a batch with their filters as numbers. All ids are looked up before the tier's lock is taken, so that
-within the lock there is one look-up of an array.
+within the lock there is one look-up of an array. Who has looked too early, because such a post came in meanwhile, looks
+again.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from indexer.hot.contents import Contents
+from indexer.hot.contents import Contents, Moment
 from indexer.hot.matrix.matrix import ScanFilter, ScanQuery
 from indexer.hot.slots import Slots
 from indexer.tiers import Filters, HotQuery, Numbers
@@ -25,6 +26,7 @@ class Questions:
         self._parts: list[Numbers] = []
         """Of posts: the cold hits of each query, then each set of ids that a filter names."""
         self._part_of: dict[frozenset[str], int] = {}
+        self._step = contents.step
         self._filters = [_shared(query.filters) for query in queries]
         self._parts += [query.cold_numbers for query in queries]
         for query in queries:
@@ -35,6 +37,14 @@ class Questions:
     def numbers(self) -> Numbers:
         """Of all posts that the batch names."""
         return np.concatenate([np.empty(0, np.int32), *self._parts])
+
+    def looked_too_early(self, moment: Moment) -> bool:
+        """Whether one of the ids has come in between the look-up and the moment, so that a filter would miss its post.
+        Ask within the moment: what it shows cannot leave the table then."""
+        if moment.step == self._step:
+            return False
+        find = self._contents.ids.find
+        return any((find(ids) != self._parts[part]).any() for ids, part in self._part_of.items())
 
     def cold_slots(self, slots: Slots) -> list[Slots]:
         """Of each query's cold hits. `slots`: of `numbers`, -1 for a post that is not held."""

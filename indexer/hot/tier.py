@@ -82,11 +82,15 @@ class MatrixHotTier:
             return []
         if len(queries) > MAX_QUERIES:
             raise ValueError(f"{len(queries)} queries; give at most {MAX_QUERIES}")
-        questions = Questions(queries, self._contents)
-        with self._contents.scanning(questions.numbers()) as (moment, view):
-            scanned = view.scan(questions.scans(moment.slots))
-            cold_slots = questions.cold_slots(moment.slots)
-            return [self._answer(moment, hits, cold) for hits, cold in zip(scanned, cold_slots, strict=True)]
+        contents = self._contents
+        while True:
+            questions = Questions(queries, contents)
+            with contents.scanning(questions.numbers()) as (moment, view):
+                if questions.looked_too_early(moment):
+                    continue
+                scanned = view.scan(questions.scans(moment.slots))
+                cold_slots = questions.cold_slots(moment.slots)
+                return [self._answer(moment, hits, cold) for hits, cold in zip(scanned, cold_slots, strict=True)]
 
     def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
         posts: list[StoredPost | None] = [None] * len(ids)

@@ -1,7 +1,7 @@
 """What a search of the hot tier sees while the tier changes, and what stays in memory."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from indexer.hot.matrix.flat_matrix import FlatView
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
-from indexer.tiers import NO_FILTERS, Filters, HotAnswer, HotQuery
+from indexer.tiers import NO_FILTERS, Filters, HotAnswer, HotQuery, Numbers
 from schemas.embeddings import Vector
 from schemas.ids import Offset, Partition, PostId
 from tests.kit.data.embeddings import DIMENSION, NOW, hot_records, post_embedding, vectors
@@ -63,6 +63,33 @@ def test_a_search_sees_the_posts_as_they_were_when_it_began(monkeypatch: pytest.
     assert after.revisions.tolist() == [1, 2, 2, 2, 2]
     assert after.cold_revisions.tolist() == [2, 2, 1]
     assert after.floor == {0: 0, 1: 7}
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (Filters(exclude_posts=frozenset({"p1"})), ["p0"]),
+        (Filters(only_posts=frozenset({"p1"})), ["p1"]),
+        (Filters(exclude_posts=frozenset({"p1"}), only_posts=frozenset({"p0", "p1"})), ["p0"]),
+    ],
+)
+def test_a_filter_knows_a_post_that_comes_in_while_its_ids_are_looked_up(
+    monkeypatch: pytest.MonkeyPatch, filters: Filters, found: list[str]
+) -> None:
+    """Otherwise a member would be shown a post that the member hid."""
+    tier = make()
+    tier.apply(hot_records(post_embedding("p0", vector=QUERY)))
+    find = tier._ids.find
+
+    def it_comes_after(ids: Collection[str]) -> Numbers:
+        numbers = find(ids)
+        if "p1" in ids:
+            monkeypatch.setattr(tier._ids, "find", find)
+            tier.apply(hot_records(post_embedding("p1", vector=QUERY), first=1))
+        return numbers
+
+    monkeypatch.setattr(tier._ids, "find", it_comes_after)
+    assert tier._ids.ids(search(tier, QUERY, filters=filters).numbers) == found
 
 
 def test_writes_wait_for_a_search_only_when_it_looks_at_all_spare_slots(monkeypatch: pytest.MonkeyPatch) -> None:
