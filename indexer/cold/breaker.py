@@ -4,9 +4,9 @@ Pure decisions on a clock. Knows no tier; `guarded_reader.py` does what is decid
 
 A tier is left alone when it has failed several times in a row, or when calls wait and none was answered for a while.
 Then nothing is asked, except for one call now and then, the probe, if no earlier call still waits for its answer. Any
-answer, also to an earlier call, ends this. A deadline
-that is missed is no failure by itself: a slow tier answers some calls, or at least the probe, and how long it takes
-to do so is how long it may be silent before it counts as frozen.
+answer, also to an earlier call, ends this. A deadline that is missed is no failure by itself: a slow tier answers some
+calls, or at least the probe, and how long it takes to do so is how long it may be silent before it counts as frozen.
+And a call that had less time than an answer takes says nothing.
 """
 
 import time
@@ -22,6 +22,8 @@ FAILURES_IN_A_ROW: Final = 3
 """One or two may be a restart, or calls that were unlucky."""
 SILENT_S: Final = 0.3
 """The embedded tier answers in 30 ms, and a question usually waits for 0.2 s: a longer silence only costs it time."""
+_AMPLE_S: Final = SILENT_S / FAILURES_IN_A_ROW
+"""A call that waited for so long waited long enough, however slow the tier is."""
 _SILENT_ANSWERS: Final = 3
 """A tier may be silent for this many times what its last answer took."""
 MAX_SILENT_S: Final = 5.0
@@ -47,6 +49,8 @@ class Breaker:
         self._silent_since = 0.0
         """When the first of the unanswered calls began, or when the last answer came, if that was later."""
         self._may_be_silent_s = SILENT_S
+        self._short_s = 0.0
+        """A call that waited for less than this says nothing."""
 
     def begin(self) -> Decision:
         """Whether the next call may be made: as usual, as a probe, or not at all. A probe must not end before the tier
@@ -84,10 +88,13 @@ class Breaker:
             self._unanswered = self._in_flight
             self._silent_since = self._clock()
             self._may_be_silent_s = min(MAX_SILENT_S, max(SILENT_S, _SILENT_ANSWERS * took_s))
+            self._short_s = min(took_s, _AMPLE_S)
 
-    def late(self) -> None:
+    def late(self, waited_s: float) -> None:
         with self._lock:
             self._in_flight -= 1
+            if waited_s < self._short_s:
+                self._unanswered = max(0, self._unanswered - 1)
             self._probe_at = self._clock() + PROBE_EVERY_S
 
     def failed(self) -> None:

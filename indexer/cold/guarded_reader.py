@@ -88,7 +88,7 @@ class GuardedColdReader:
         try:
             answer = call(timeout_s)
         except TierLate:
-            self._breaker.late()
+            self._breaker.late(time.monotonic() - began_at)
             raise
         except TierRefused:
             self._breaker.answered(time.monotonic() - began_at)

@@ -25,6 +25,7 @@ from tests.kit.waiting import until
 
 QUERY: Final = vectors(1)[0]
 SHORT_S: Final = 0.05
+LONG_S: Final = 5.0
 
 
 class Seconds:
@@ -88,22 +89,37 @@ def test_deadlines_that_are_missed_are_a_silence_too(breaker: Breaker, clock: Se
     for _ in range(FAILURES_IN_A_ROW):
         assert breaker.begin() == "ask"
         clock.now += 1.1 * SILENT_S / FAILURES_IN_A_ROW
-        breaker.late()
+        breaker.late(1.1 * SILENT_S / FAILURES_IN_A_ROW)
     assert breaker.begin() == "refuse"
     clock.now += 1.1 * PROBE_EVERY_S
     assert breaker.begin() == "probe"
-    breaker.late()
+    breaker.late(LONG_S)
     assert breaker.begin() == "refuse"
 
 
 def test_few_late_calls_with_long_pauses_between_are_none(breaker: Breaker, clock: Seconds) -> None:
     for _ in range(FAILURES_IN_A_ROW - 1):
         assert breaker.begin() == "ask"
-        breaker.late()
+        breaker.late(LONG_S)
         clock.now += 3600
     assert breaker.begin() == "ask"
     breaker.answered(0.03)
     assert breaker.begin() == "ask"
+
+
+def test_calls_without_the_time_for_an_answer_are_no_silence(breaker: Breaker, clock: Seconds) -> None:
+    """Otherwise one client that asks with a deadline of a millisecond would keep the cold tier from all others."""
+    assert breaker.begin() == "ask"
+    breaker.answered(0.02)
+    for _ in range(1000):
+        assert breaker.begin() == "ask"
+        breaker.late(0.001)
+        clock.now += 0.01
+    for _ in range(FAILURES_IN_A_ROW):
+        assert breaker.begin() == "ask"
+        breaker.late(0.02)
+    clock.now += 1.1 * SILENT_S
+    assert breaker.begin() == "refuse"
 
 
 def test_a_tier_that_answers_some_calls_is_never_left_alone(breaker: Breaker, clock: Seconds) -> None:
@@ -112,7 +128,7 @@ def test_a_tier_that_answers_some_calls_is_never_left_alone(breaker: Breaker, cl
             assert breaker.begin() == "ask"
         clock.now += 0.9 * SILENT_S
         for _ in range(19):
-            breaker.late()
+            breaker.late(0.9 * SILENT_S)
         breaker.answered(0.9 * SILENT_S)
 
 
@@ -121,7 +137,7 @@ def test_a_slow_tier_may_be_silent_for_longer(breaker: Breaker, clock: Seconds) 
     breaker.answered(1.0)
     for _ in range(FAILURES_IN_A_ROW):
         assert breaker.begin() == "ask"
-        breaker.late()
+        breaker.late(LONG_S)
     clock.now += 2.9
     assert breaker.begin() == "ask"
     clock.now += 0.2
@@ -131,7 +147,7 @@ def test_a_slow_tier_may_be_silent_for_longer(breaker: Breaker, clock: Seconds) 
 EVENTS = st.lists(
     st.one_of(
         st.just("begin"),
-        st.sampled_from(["answered", "late", "failed"]),
+        st.sampled_from(["answered", "late", "too short", "failed"]),
         st.floats(0.01, 2.0),
     ),
     max_size=80,
@@ -158,13 +174,13 @@ def test_whatever_happens_it_asks_again_soon(events: list[str | float]) -> None:
                 breaker.answered(0.03)
                 assert breaker.begin() == "ask", "a tier that answers is asked"
                 in_flight += 1
-            elif event == "late":
-                breaker.late()
+            elif event in ("late", "too short"):
+                breaker.late(LONG_S if event == "late" else 0.001)
             else:
                 breaker.failed()
     # All that is in flight ends badly.
     for _ in range(in_flight):
-        breaker.late()
+        breaker.late(LONG_S)
     clock.now += MAX_SILENT_S
     if breaker.begin() == "refuse":
         clock.now += 1.1 * PROBE_EVERY_S
