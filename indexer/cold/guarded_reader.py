@@ -24,7 +24,8 @@ _RESTS: Final = "the cold tier has failed or was silent several times in a row; 
 
 class GuardedColdReader:
     """Implements `ColdReader` for callers with short deadlines. Raises TierUnavailable at once while the tier is left
-    alone. `position` and `scroll_posts` are not guarded: no question waits for them."""
+    alone. `position` does that too, but how it ends does not count: a Qdrant server is not asked for it. `scroll_posts`
+    is not guarded: no question waits for it."""
 
     def __init__(self, tier: ColdReader, breaker: Breaker | None = None, probe_s: float = _PROBE_S) -> None:
         self._tier = tier
@@ -44,6 +45,8 @@ class GuardedColdReader:
         return self._ask(lambda left_s: self._tier.search_batch(queries, timeout_s=left_s), timeout_s)
 
     def position(self, *, timeout_s: float | None = None) -> Offsets:
+        if self.refuses():
+            raise TierUnavailable(_RESTS)
         return self._tier.position(timeout_s=timeout_s)
 
     def posts(

@@ -18,6 +18,8 @@ from indexer.tiers import HotAnswer, HotQuery, HotTier
 MAX_BATCH: Final = 64
 STUCK_S: Final = 0.5
 """A search that has run for so long hangs. Further questions do not wait for it."""
+_SEARCHES: Final = 3
+"""So many typical searches a question waits for at most: one that runs, its own, and one more for safety."""
 _WEIGHT: Final = 0.1
 """Of the newest search in the typical time."""
 
@@ -81,6 +83,10 @@ class HotBatches:
             self._waiting.append(pending)
             self._changed.notify()
         return pending
+
+    def time_for(self, timeout_s: float) -> float:
+        """How many seconds a question with this timeout should leave for its search."""
+        return min(max(_SEARCHES * self.typical_s, timeout_s / 10), timeout_s / 2)
 
     def close(self) -> None:
         """Does not wait for a search that still runs: a device may hang."""

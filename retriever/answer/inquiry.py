@@ -36,6 +36,9 @@ class Inquiry:
     question: Question
     deadline_s: float
     """Until then a tier may be waited for, by the clock of the retriever."""
+    before_hot_s: float
+    """Until then all may be waited for that comes before the hot search, so that a cold tier that hangs leaves time for
+    it."""
     builder: AnswerBuilder
     query: Query | None = None
     """None if no candidates may be given. The builder knows why."""

@@ -31,8 +31,6 @@ COLD_MARGIN: Final = 96
 HOT_MARGIN: Final = 32
 """Beyond k. A cold tier that has read a little further than the hot feed takes the place of some hits."""
 MAX_LIMIT: Final = 4096
-_HOT_SEARCHES: Final = 3
-"""So many typical searches a question waits for at most: one that runs, its own, and one more for safety."""
 
 _TOO_MANY_CHANGED: Final = Reason(
     Code.COLD_BEHIND, "so many posts have changed lately that the cold tier may have better ones than it was asked for"
@@ -130,13 +128,10 @@ class NearestSearch:
     def _wait_for_cold(self, search: _Search, job: ColdJob) -> None:
         """Leaves the hot search enough time. If a second question to the cold tier fails, its first answer stays."""
         inquiry = search.inquiry
-        timeout_s = inquiry.question.timeout_s
-        hot_s = min(max(_HOT_SEARCHES * self._hot.typical_s, timeout_s / 10), timeout_s / 2)
-        if search.hot_failed:
-            hot_s = 0.0
         try:
             with inquiry.builder.step("cold"):
-                search.cold = self._cold.wait(job, inquiry.deadline_s - hot_s)
+                until_s = inquiry.deadline_s if search.hot_failed else inquiry.before_hot_s
+                search.cold = self._cold.wait(job, until_s)
                 search.cold_is_new = True
         except IndexerError as error:
             search.cold_problem = cold_problem(error)

@@ -29,7 +29,7 @@ _NO_MODEL: Final = "the text cannot be encoded now"
 
 
 class Queries:
-    """Any thread may call `make`."""
+    """Any thread may call `make`. It leaves each question the time for its hot search."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Queries:
         filters = inquiry.question.filters
         try:
             with inquiry.builder.step("encode"):
-                vector_D = self._encoder.encode_text(text, inquiry.deadline_s - self._clock())
+                vector_D = self._encoder.encode_text(text, inquiry.before_hot_s - self._clock())
         except RetrieverUnavailable:
             inquiry.builder.missing(Reason(Code.MODEL_UNAVAILABLE, self._encoder.problem or _NO_MODEL))
             return Query(None, filters, Asked(b"", b""), _NO_MEMBER)
@@ -82,7 +82,7 @@ class Queries:
         """The mean of the posts' vectors."""
         ids = inquiry.question.post_ids
         with inquiry.builder.step("posts"):
-            found = self._posts.find(ids, inquiry.deadline_s, with_vectors=True)
+            found = self._posts.find(ids, inquiry.before_hot_s, with_vectors=True)
         vectors = [post.vector for post in found.posts if post is not None and post.vector is not None]
         if not vectors and not found.problems:
             raise RequestRefused("post_ids: none of these posts is known", code=ProblemCode.NOT_FOUND)
@@ -99,9 +99,9 @@ class Queries:
 
     def _of_members(self, inquiries: Sequence[Inquiry]) -> None:
         ids = [MemberId(inquiry.question.member_id or "") for inquiry in inquiries]
-        deadline_s = min(inquiry.deadline_s for inquiry in inquiries)
+        until_s = min(inquiry.before_hot_s for inquiry in inquiries)
         with inquiries[0].builder.step("member"):
-            found = self._members.find(ids, deadline_s)
+            found = self._members.find(ids, until_s)
         for inquiry, member in zip(inquiries, found, strict=True):
             inquiry.query = _of_member(inquiry, member)
 

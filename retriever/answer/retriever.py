@@ -178,7 +178,9 @@ class Retriever:
 
     def _inquiry(self, question: Question, now_s: float) -> Inquiry:
         self.check_generation(question.generation)
-        return Inquiry(question, deadline_s(now_s, question.timeout_s), AnswerBuilder(self.generation))
+        until_s = deadline_s(now_s, question.timeout_s)
+        before_hot_s = until_s - self._hot_batches.time_for(question.timeout_s)
+        return Inquiry(question, until_s, before_hot_s, AnswerBuilder(self.generation))
 
     def _finish(self, inquiry: Inquiry) -> Answer:
         query = inquiry.query

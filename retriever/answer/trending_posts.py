@@ -179,7 +179,7 @@ class TrendingPosts:
         return _Page(self._maker.make(hits, len(ids) + 1), frozenset(ids), stored)
 
     def _left_s(self, inquiry: Inquiry) -> float:
-        return max(inquiry.deadline_s - self._clock(), _MIN_TIMEOUT_S)
+        return max(inquiry.before_hot_s - self._clock(), _MIN_TIMEOUT_S)
 
 
 def _passing(looked: _Looked, filters: Filters) -> Iterator[tuple[int, Revision]]:

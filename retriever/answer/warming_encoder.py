@@ -54,12 +54,12 @@ class WarmingEncoder:
         return self._failure or _WARMING
 
     def encode_text(self, text: str, timeout_s: float) -> Vector:
-        """Raises RequestRefused if the text cannot be encoded, RetrieverUnavailable while there is no model or if other
-        texts keep it busy for `timeout_s`."""
+        """Raises RequestRefused if the text cannot be encoded, RetrieverUnavailable while there is no model, if other
+        texts keep it busy for `timeout_s`, or if that is over already."""
         encoder = self._encoder
         if encoder is None:
             raise RetrieverUnavailable(self.problem or _WARMING)
-        if not self._lock.acquire(timeout=max(timeout_s, 0.0)):
+        if timeout_s <= 0 or not self._lock.acquire(timeout=timeout_s):
             raise RetrieverUnavailable("the model is busy with other texts; try again")
         try:
             return encoder.encode_text(text)

@@ -265,6 +265,17 @@ def test_a_refusal_is_an_answer_and_a_bug_is_a_failure(gated: Gated) -> None:
         reader.count("post")
 
 
+def test_nobody_waits_for_the_position_of_a_tier_that_is_left_alone(gated: Gated) -> None:
+    reader = GuardedColdReader(gated)
+    gated.error = TierUnavailable("for this test")
+    until(lambda: ask(reader) == "refused" and reader.refuses(), "the tier to be left alone")
+    with pytest.raises(TierUnavailable, match="several times in a row"):
+        reader.position()
+    gated.error = None
+    until(lambda: ask(reader) == 7, "the tier to be asked again")
+    assert reader.position() == {}
+
+
 def test_all_calls_go_through_and_come_back_unchanged() -> None:
     tier = BruteColdTier(DIMENSION)
     tier.write("post", index_records(post_embedding("p1")))

@@ -2,21 +2,33 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any, Never
 
 import pytest
 
+from indexer.errors import TierLate
 from retriever.answer.hot_batches import STUCK_S
-from retriever.answer.question import Answer
+from retriever.answer.question import Answer, Question
+from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.errors import RetrieverUnavailable
-from retriever.reasons import Code
+from retriever.reasons import Code, Reason
+from schemas.embeddings import Vector
 from tests.kit.raw_clients import Gate
-from tests.kit.retrievers import RetrieverSetup, asking_member, codes_of, scored_post
+from tests.kit.retrievers import LONG_S, QueryModel, RetrieverSetup, asking_member, codes_of, scored_post
 from tests.kit.waiting import until
 
 TIMEOUT_S = 2.0
 """Long enough for a machine that does other things too."""
 ON_A_BUSY_MACHINE_S = 10.0
 """There a thread may wake up late. What hangs, hangs for 30 s."""
+
+
+class SetSeconds:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
@@ -27,6 +39,20 @@ def retriever() -> Iterator[RetrieverSetup]:
     retriever.in_hot(scored_post("b", 0.5))
     yield retriever
     retriever.close()
+
+
+@pytest.fixture
+def clock() -> SetSeconds:
+    return SetSeconds()
+
+
+@pytest.fixture
+def clocked(clock: SetSeconds) -> Iterator[RetrieverSetup]:
+    """Its deadlines are by the clock."""
+    clocked = RetrieverSetup(warm=False, clock=clock)
+    clocked.in_hot(scored_post("b", 0.5))
+    yield clocked
+    clocked.close()
 
 
 def asked_in_time(retriever: RetrieverSetup, member_id: str = "m") -> Answer:
@@ -44,6 +70,56 @@ def test_a_cold_tier_that_hangs_is_left_out_and_said(retriever: RetrieverSetup) 
     until(lambda: len(retriever.under_test.kept) == 1, "the late answer")
     answer = asked_in_time(retriever)
     assert (answer.post_ids, answer.partial) == (["a", "b"], False)
+
+
+@pytest.mark.parametrize(
+    ("question", "post_ids"),
+    [
+        ({"member_id": "m"}, ["c", "b"]),
+        ({"post_ids": ("c", "elsewhere")}, ["b"]),
+        ({"member_id": "bare"}, ["b"]),
+    ],
+    ids=["a member that may have changed", "similar posts", "what is trending"],
+)
+def test_a_look_up_that_hangs_leaves_time_for_the_hot_search(
+    clock: SetSeconds, clocked: RetrieverSetup, question: dict[str, Any], post_ids: list[str]
+) -> None:
+    clocked.in_hot(scored_post("c", 0.7))
+    clocked.in_member_feed(asking_member("m"), asking_member("bare", empty=True))
+    clocked.trends(b=1)
+    clocked.feed_problem = Reason(Code.HOT_BEHIND, "the feed has not reached the end for 20 s")
+
+    def hang(*_: object, timeout_s: float, **__: object) -> Never:
+        clock.now += timeout_s
+        raise TierLate("for this test")
+
+    for name in ("posts", "members", "position"):
+        setattr(clocked.cold.tier, name, hang)
+    gate = clocked.cold.tier.search = Gate(clocked.cold.tier.search)
+    answer = clocked.ask(**question)
+    gate.open()
+    assert (answer.post_ids, answer.partial) == (post_ids, True)
+    assert Code.COLD_LATE in codes_of(answer)
+
+
+def test_texts_that_take_too_long_to_encode_leave_time_for_the_hot_search(
+    clock: SetSeconds, clocked: RetrieverSetup
+) -> None:
+    texts: list[str] = []
+
+    class Slow(QueryModel):
+        def encode_text(self, text: str) -> Vector:
+            clock.now += LONG_S / 20
+            texts.append(text)
+            return super().encode_text(text)
+
+    clocked.encoder = clocked.under_test._queries._encoder = WarmingEncoder(Slow)
+    clocked.warm_up()
+    questions = [Question(text=f"text {number}", timeout_s=LONG_S) for number in range(30)]
+    answers = clocked.under_test.answer_batch(questions)
+    assert 0 < len(texts) < 20
+    assert all(answer.post_ids == ["b"] for answer in answers[: len(texts)])
+    assert all(codes_of(answer)[0] == Code.MODEL_UNAVAILABLE for answer in answers[len(texts) :])
 
 
 def test_a_kept_answer_does_not_notice_a_cold_tier_that_hangs(retriever: RetrieverSetup) -> None:
