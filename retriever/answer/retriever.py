@@ -79,7 +79,7 @@ class Retriever:
         self._ahead = MadeAhead(searches)
         self._store = members
         members.watch(self._ahead.member_changed)
-        self._posts = StoredPosts(hot, cold, state, clock)
+        self._posts = StoredPosts(hot, cold, state, self._unread, clock)
         self._columns = Columns(self._posts)
         self._queries = Queries(Members(members, cold, clock), self._posts, encoder, dimension, clock)
         self._nearest = NearestSearch(searches, batches, state, kept=self.kept, maker=maker, ids=ids, clock=clock)
@@ -112,7 +112,8 @@ class Retriever:
     def vectors(
         self, ids: Sequence[PostId], timeout_s: float = DEFAULT_TIMEOUT_S, generation: Generation | None = None
     ) -> PostVectors:
-        """Raises RetrieverUnavailable if a post that the hot tier does not hold cannot be looked up in time."""
+        """Raises RetrieverUnavailable if a post that the hot tier does not hold cannot be looked up in time, and if
+        neither tier holds it but there may be records that neither has read."""
         self.check_generation(generation)
         found = self._posts.find(ids, deadline_s(self._clock(), timeout_s), with_vectors=True)
         if found.problems:
@@ -151,12 +152,7 @@ class Retriever:
     def problems(self) -> list[str]:
         """A sentence for each part without which answers are incomplete. Does not block: the cold tier's position is
         the one that `tidy` read last. Positions only grow, so an older one never makes an answer seem whole."""
-        floor, feed_problem = self._hot_state.floor(), self._hot_state.feed_problem()
-        position = self._position
-        if position is None and not wholeness.holds_everything(floor):
-            found = [_NOTHING_SAID] if feed_problem is None else [feed_problem]
-        else:
-            found = wholeness.reasons(floor, position or {}, feed_problem)
+        found = self._unread()
         if (members_problem := self._store.problem()) is not None:
             found.append(members_problem)
         sentences = [self._encoder.problem, *(reason.detail for reason in found)]
@@ -164,6 +160,14 @@ class Retriever:
 
     def problems_beside(self) -> Mapping[Generation, list[str]]:
         return {}
+
+    def _unread(self) -> list[Reason]:
+        """Why there may be records of posts that neither tier holds. Empty if there are none."""
+        floor, feed_problem = self._hot_state.floor(), self._hot_state.feed_problem()
+        position = self._position
+        if position is None and not wholeness.holds_everything(floor):
+            return [_NOTHING_SAID] if feed_problem is None else [feed_problem]
+        return wholeness.reasons(floor, position or {}, feed_problem)
 
     def tidy(self) -> None:
         """Call it about each second, from one thread. Reads how far the cold tier has written, and frees the memory of

@@ -22,7 +22,7 @@ class Found(NamedTuple):
     posts: list[StoredPost | None]
     """In the order of the ids. Tombstones too; None for a post that no tier that answered holds."""
     problems: list[Reason]
-    """Which tier did not answer."""
+    """Which tier did not answer, and why a post that none holds may be there all the same."""
 
 
 class StoredPosts:
@@ -33,15 +33,19 @@ class StoredPosts:
         hot: HotTier,
         cold: ColdReader,
         hot_state: HotState,
+        unread: Callable[[], list[Reason]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`unread` says why there may be records that neither tier holds."""
         self._hot = hot
         self._cold = cold
         self._hot_state = hot_state
+        self._unread = unread
         self._clock = clock
 
     def find(self, ids: Sequence[PostId], deadline_s: float, *, with_vectors: bool = False) -> Found:
         """Raises RetrieverUnavailable if neither tier answers."""
+        unread = self._unread()  # before the look-up, so that it holds for that
         hot = self._in_hot(ids, with_vectors)
         posts: list[StoredPost | None] = [None] * len(ids) if hot is None else hot
         problems = [HOT_PROBLEM] if hot is None else []
@@ -57,7 +61,7 @@ class StoredPosts:
             return Found(posts, [*problems, cold_problem(error)])
         for row, post in zip(unknown, cold, strict=True):
             posts[row] = post
-        return Found(posts, problems)
+        return Found(posts, problems + unread if None in cold else problems)
 
     def _in_hot(self, ids: Sequence[PostId], with_vectors: bool) -> list[StoredPost | None] | None:
         try:

@@ -145,6 +145,27 @@ def test_a_feed_that_does_not_follow_makes_an_answer_partial(retriever: Retrieve
     assert retriever.under_test.problems() == [BEHIND.detail]
 
 
+@pytest.mark.parametrize("problem", ["the feed", "the index"])
+def test_a_post_that_is_perhaps_not_read_yet_is_not_called_unknown(retriever: RetrieverSetup, problem: str) -> None:
+    """Whoever asks would not ask again."""
+    retriever.in_cold(scored_post("old"), scored_post("near"))
+    retriever.in_hot(scored_post("a"))
+    if problem == "the feed":
+        retriever.feed_problem = BEHIND
+        sentence = BEHIND.detail
+    else:
+        retriever.cold.tier.reached({PARTITION: Offset(0)})
+        retriever.under_test.tidy()
+        sentence = "in 1 of 1 partitions the hot tier begins after what the cold tier has written"
+    with pytest.raises(RetrieverUnavailable, match="cannot be looked up now"):
+        retriever.ask(post_ids=(PostId("new"),))
+    with pytest.raises(RetrieverUnavailable, match=f"{sentence}; try again"):
+        retriever.under_test.vectors([PostId("a"), PostId("old"), PostId("new")])
+    assert retriever.under_test.vectors([PostId("a"), PostId("old")]).revisions == [1, 1]
+    answer = retriever.ask(post_ids=(PostId("a"), PostId("new")))
+    assert (set(answer.post_ids), answer.partial) == ({"old", "near"}, True)
+
+
 @pytest.mark.parametrize("member_id", ["m", "nobody"])
 def test_a_hot_tier_that_begins_after_the_cold_one_ends_makes_an_answer_partial(
     retriever: RetrieverSetup, member_id: str
