@@ -44,12 +44,12 @@ def serving_package(settings: Settings, named: ModelPackage | None) -> ModelPack
 
 
 def _found(kafka: KafkaSettings, package: ModelPackage) -> Generations:
-    """Nothing where another process has founded a generation meanwhile."""
+    """Raises ActRefused if another process has founded another generation meanwhile."""
     _refuse_if_others_served(kafka, package)
     source = PackageSource(folder=str(package.folder))
     first = acts.Package(package.generation, source, package.digest)
     by = acts.acting(f"{socket.gethostname()}:{getpid()}", "the first package")
-    return change_generations(kafka, lambda state: acts.found(state, first, by) if state.serving is None else [])
+    return change_generations(kafka, lambda state: acts.found(state, first, by))
 
 
 def _refuse_if_others_served(kafka: KafkaSettings, package: ModelPackage) -> None:

@@ -14,15 +14,16 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from schemas.ids import Offset, Partition
 from schemas.topics import GENERATIONS
+from streams.errors import KafkaUnavailable
 from streams.generations.state import Generations
 from streams.kafka.clients import new_consumer
 from streams.kafka.kafka_errors import kafka_errors, translate
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place, offset_of
 from streams.settings import KafkaSettings
 
 _PLACE: Final = Place(GENERATIONS, Partition(0))
 _POLL_S: Final = 0.1
-_ASK_S: Final = 10.0
 _RETRY_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class GenerationsFollower:
         self._closed = False
         # Only the thread uses these. What was read may contradict itself until the end is reached.
         self._read = Generations()
+        # The end that others may have been told of. Nothing older is passed on.
         self._must_reach = Offset(0)
         self._told: Generations | None = None
 
@@ -105,11 +107,13 @@ class GenerationsFollower:
                 self._tell()
 
     def _begin(self, consumer: Consumer) -> None:
-        start, end = consumer.get_watermark_offsets(TopicPartition(*_PLACE), timeout=_ASK_S)
-        self._read = Generations()
-        # The end that other clients may have been told of, also if a transaction is still open.
-        self._must_reach = Offset(end)
-        consumer.assign([TopicPartition(*_PLACE, start)])
+        # Not asked of the consumer: to a reader of committed records the end is where an open transaction begins.
+        with closing(OffsetReader(self._kafka)) as reader:
+            starts, ends = reader.bounds([GENERATIONS])
+        if _PLACE not in ends:
+            raise KafkaUnavailable("there is no topic generations yet")
+        self._read, self._must_reach = Generations(), ends[_PLACE]
+        consumer.assign([TopicPartition(*_PLACE, starts[_PLACE])])
 
     def _take(self, message: Message) -> None:
         error = message.error()
@@ -119,6 +123,8 @@ class GenerationsFollower:
             raise translate(error)
         elif offset_of(message) >= self._must_reach:
             self._publish()
+        else:
+            log.warning("a transaction on the generations is open; the newest state is known when it has ended")
 
     def _publish(self) -> None:
         """Makes what was read the current state, if it is a good one."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from confluent_kafka import KafkaException, Producer
 
-from schemas.generations import POINTER_KEY, Record, encode_record, key_of
+from schemas.generations import Record, encode_record, key_of
 from schemas.topics import GENERATIONS
 from streams.errors import Fenced, GenerationsDamaged, KafkaUnavailable
 from streams.generations.state import Generations
@@ -54,20 +54,20 @@ def read_generations(kafka: KafkaSettings) -> Generations:
 def change_generations(kafka: KafkaSettings, decide: Decide) -> Generations:
     """One act of an operator: all of it or nothing. Returns the state that it leads to.
 
-    Where records were damaged and their last good state is known, they are written again with the act. Raises
-    ActRefused; Fenced if another operator came meanwhile; GenerationsDamaged, StreamsError. After an error that is not
-    a refusal the act may have been done: it is safe to repeat."""
+    Where records were damaged and their last good state is known, they are written again with the act, also if the act
+    itself changes nothing. Raises ActRefused; Fenced if another operator came meanwhile; GenerationsDamaged,
+    StreamsError. After an error that is not a refusal the act may have been done: it is safe to repeat."""
     with kafka_errors():
         # 1. Take the id. This ends the transaction that another operator left open, and fences that operator.
         producer = _producer(kafka)
         # 2. Read to the end. What another operator has committed is there now, and nothing can be added any more.
         state = read_generations(kafka)
         # 3. Check the act against the state.
-        records = decide(state)
-        if not records:
-            return state
+        decided = decide(state)
+        records = [*_mended(state, decided), *decided]
         # 4. Write all records, or none.
-        _commit(producer, [*_mended(state, records), *records])
+        if records:
+            _commit(producer, records)
         return state.with_records(records)
 
 
@@ -90,8 +90,7 @@ def _commit(producer: Producer, records: Iterable[Record]) -> None:
         with kafka_errors():
             producer.begin_transaction()
             crash_point("generations.begun")
-            # The pointer last: with it the records before it come into force.
-            for record in sorted(records, key=lambda record: key_of(record) == POINTER_KEY):
+            for record in records:
                 produce(producer, Output(GENERATIONS, key_of(record), encode_record(record)))
             num_waiting = producer.flush(_CALL_S)
             if num_waiting:

@@ -1,12 +1,14 @@
 """The follower of the generations on a real broker."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping, Sequence
 from threading import Event
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from schemas import topics
-from schemas.generations import Pointer, encode_record
+from schemas.generations import Pointer, encode_record, key_of
 from schemas.ids import Generation
 from streams.generations.follower import GenerationsFollower
 from streams.generations.log import change_generations
@@ -29,6 +31,11 @@ LOG = topics.TopicSpec(topics.GENERATIONS, "state", partitions=1)
 def follower(kafka: KafkaSettings) -> Iterator[GenerationsFollower]:
     with GenerationsFollower(kafka).running() as follower:
         yield follower
+
+
+def causes(logs: Sequence[MutableMapping[str, Any]]) -> str:
+    """Why the last good state stays, as the follower has logged it."""
+    return "; ".join(line["cause"] for line in logs if line["event"].startswith("the last good state"))
 
 
 def until_state(follower: GenerationsFollower, state: Generations) -> None:
@@ -58,6 +65,28 @@ def test_the_first_state_is_the_newest(kafka: KafkaSettings) -> None:
         until(lambda: seen == [two_live("ready")], "the call", WAIT_S)
 
 
+def test_the_first_state_is_not_older_than_what_is_committed_behind_an_open_transaction(kafka: KafkaSettings) -> None:
+    hanging = transaction(kafka, topics.GENERATIONS, 0, commit=None)
+    records = [(key_of(record).decode(), encode_record(record)) for record in next_records(Generations())]
+    Sender(kafka, "beside it").send(topics.GENERATIONS, records)
+    with GenerationsFollower(kafka).running() as follower, capture_logs() as logs:
+        until(lambda: any("is open" in line["event"] for line in logs), "the end of what is committed", WAIT_S)
+        assert follower.current() is None
+        hanging.abort_transaction(20)
+        assert follower.wait_for(lambda _: True, WAIT_S) == founded()
+
+
+def test_a_transaction_that_comes_to_nothing_is_waited_for_too(kafka: KafkaSettings) -> None:
+    """Such as one that closes segments."""
+    change_generations(kafka, next_records)
+    hanging = transaction(kafka, topics.GENERATIONS, 0, commit=None)
+    with GenerationsFollower(kafka).running() as follower, capture_logs() as logs:
+        until(lambda: any("is open" in line["event"] for line in logs), "the end of what is committed", WAIT_S)
+        assert follower.current() is None
+        hanging.abort_transaction(20)
+        assert follower.wait_for(lambda _: True, WAIT_S) == founded()
+
+
 def test_waiting_ends_with_the_time_and_with_the_follower(kafka: KafkaSettings) -> None:
     follower = GenerationsFollower(kafka)
     with follower.running():
@@ -81,9 +110,10 @@ def test_a_damaged_record_leaves_the_last_good_state(kafka: KafkaSettings, follo
     state = follower.wait_for(lambda state: bool(state.damages), WAIT_S)
     assert state is not None
     assert (state.records, state.pointer) == (founded().records, founded().pointer)
-    # A good record that contradicts the others, and behind it one that mends it.
-    sender.send(topics.GENERATIONS, [("pointer", encode_record(Pointer(Generation("never-seen"))))])
-    transaction(kafka, topics.GENERATIONS, 0, commit=False)
+    # A good record that contradicts the others, and then one that mends it.
+    with capture_logs() as logs:
+        sender.send(topics.GENERATIONS, [("pointer", encode_record(Pointer(Generation("never-seen"))))])
+        until(lambda: "never-seen is serving" in causes(logs), "it to be read", WAIT_S)
     assert follower.current() == state
     sender.send(topics.GENERATIONS, [("pointer", encode_record(Pointer(Generation("a-1"))))])
     until_state(follower, founded())
@@ -123,7 +153,9 @@ def test_a_log_that_is_made_anew_is_followed_and_an_empty_one_is_not_believed(fr
         until_state(follower, two_live("ready"))
         fresh_broker.admin.delete_topics([topics.GENERATIONS])[topics.GENERATIONS].result(20)
         until(lambda: topics.GENERATIONS not in fresh_broker.admin.list_topics(timeout=20).topics, "it to be gone")
-        ensure_topics(kafka, [LOG])
+        with capture_logs() as logs:
+            ensure_topics(kafka, [LOG])
+            until(lambda: "the log is empty now" in causes(logs), "the new log to be read", WAIT_S)
         assert follower.current() == two_live("ready")
         change_generations(kafka, next_records)
         until_state(follower, founded())

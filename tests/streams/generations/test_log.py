@@ -1,7 +1,8 @@
 """The log of the generations on a real broker: one operator at a time, all of an act or nothing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.broker
 
 def nothing(_: Generations) -> list[Record]:
     return []
+
+
+def as_sent(records: Iterable[Record]) -> list[tuple[str, bytes | None]]:
+    return [(key_of(record).decode(), encode_record(record)) for record in records]
 
 
 def test_without_the_topic_nothing_was_ever_founded(clean_topics: RunningBroker) -> None:
@@ -101,6 +106,19 @@ def test_it_is_read_past_a_transaction_of_another_topic_cleaner(kafka: KafkaSett
     assert change_generations(kafka, next_records) == two_live("ready")
 
 
+def test_what_lies_behind_an_open_transaction_is_waited_for(kafka: KafkaSettings) -> None:
+    """Somebody may have been told already that it is committed."""
+    hanging = transaction(kafka, topics.GENERATIONS, 0, commit=None)
+    Sender(kafka, "beside it").send(topics.GENERATIONS, as_sent(next_records(Generations())))
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(read_generations, kafka)
+        # Not yet: a reader of committed records gets nothing so far.
+        with pytest.raises(TimeoutError):
+            read.result(1)
+        hanging.abort_transaction(20)
+        assert read.result(60) == founded()
+
+
 def test_a_damaged_record_is_refused_and_the_next_act_mends_it(kafka: KafkaSettings) -> None:
     change_generations(kafka, next_records)
     Sender(kafka).send(topics.GENERATIONS, [("pointer", b"???"), ("a-1", None), ("stray", b"{}")])
@@ -116,6 +134,9 @@ def test_a_damaged_record_is_refused_and_the_next_act_mends_it(kafka: KafkaSetti
     with pytest.raises(BadRecord):
         decode_record(b"stray", compacted[b"stray"])
     assert [damage.key for damage in read_generations(kafka).damages] == [b"stray"]
+    Sender(kafka).send(topics.GENERATIONS, [("a-1", b"")])
+    change_generations(kafka, nothing)
+    assert [damage.key for damage in read_generations(kafka).damages] == [b"stray"], "a repeated act mends too"
 
 
 def test_where_the_last_good_state_is_gone_it_says_what_to_send(kafka: KafkaSettings) -> None:
