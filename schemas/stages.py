@@ -1,5 +1,6 @@
 """What each stage reads, and in which consumer group. The stages take it from here, and so do lag, wait and status."""
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from schemas.ids import Generation
@@ -46,8 +47,11 @@ def hot_feed_reads(generation: Generation) -> StageReads:
     return StageReads("hot-feed", NO_GROUP, (post_embeddings(generation),))
 
 
-def all_stages(generation: Generation | None) -> list[StageReads]:
-    """In the order in which an event passes them. Without a generation, only the stages that all generations share."""
+def all_stages(generation: Generation | None, others: Iterable[Generation] = ()) -> list[StageReads]:
+    """In the order in which an event passes them. `generation`: the serving one; None: only the stages that all
+    generations share. `others`: those that live beside it. How far their hot feeds are is not known here."""
     if generation is None:
         return [CONTEXTS, TRENDING]
-    return [CONTEXTS, TRENDING, encode_reads(generation), index_reads(generation), hot_feed_reads(generation)]
+    serving = [encode_reads(generation), index_reads(generation), hot_feed_reads(generation)]
+    beside = [read for other in others for read in (encode_reads(other), index_reads(other))]
+    return [CONTEXTS, TRENDING, *serving, *beside]

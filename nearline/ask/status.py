@@ -24,7 +24,8 @@ from schemas.api import (
     TiersStatus,
 )
 from schemas.ids import Generation, Offset, Partition
-from schemas.stages import all_stages
+from schemas.stages import StageReads, all_stages
+from streams.generations.log import read_generations
 from streams.kafka import deleted_unread
 from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
@@ -39,6 +40,8 @@ BUDGET_S: Final = 4.0
 _HOT_S: Final = 2.5
 _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 0.3
+_LIVE_S: Final = 1.0
+"""For the log of the generations. Without it only the stages of the serving one are shown."""
 _COUNT_S: Final = 1.0
 """For the dead letters, which are counted one by one."""
 _CLOSE_S: Final = 0.2
@@ -117,15 +120,17 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     asked_hot = _Question("retriever", sources.hot)
     asked_cold = _Question("cold tier", lambda: _ask_cold(sources.cold))
     asked_processes = _Question("processes", sources.processes)
+    asked_live = _Question("generations", lambda: _live_generations(sources.kafka()))
+    live_deadline = time.monotonic() + min(_LIVE_S, budget_s)
 
     def hot_report() -> HotReport | None:
         return asked_hot.answer(hot_deadline, [])
 
     # Without an instance in the data folder only the retriever knows the generation, and the broker is asked after it.
     generation = sources.generation or _generation(hot_report())
-    streams = _Question("broker", lambda: _ask_streams(sources.kafka(), generation, hot_report)).answer(
-        deadline, problems
-    )
+    others = [other for other in asked_live.answer(live_deadline, []) or [] if other != generation]
+    reads = all_stages(generation, others)
+    streams = _Question("broker", lambda: _ask_streams(sources.kafka(), reads, hot_report)).answer(deadline, problems)
     # The lags matter more, so the dead letters are counted after them and separately.
     letters = _ask_letters(sources.kafka, deadline, problems) if streams is not None else None
     hot = asked_hot.answer(hot_deadline, problems)
@@ -138,7 +143,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
         ready=hot is not None and hot.readiness.ready,
         generation=generation,
         processes=processes,
-        stages=streams.stages if streams is not None else _unknown_stages(generation),
+        stages=streams.stages if streams is not None else _unknown_stages(reads),
         tiers=TiersStatus(
             cold=cold.status if cold is not None else ColdStatus(posts=None, members=None),
             hot=HotStatus(posts=hot.positions.posts if hot is not None else None),
@@ -153,9 +158,13 @@ def _generation(hot: HotReport | None) -> Generation | None:
     return Generation(hot.positions.generation) if hot is not None else None
 
 
-def _ask_streams(kafka: KafkaSettings, generation: Generation | None, hot: Callable[[], HotReport | None]) -> _Streams:
+def _live_generations(kafka: KafkaSettings) -> list[Generation]:
+    return [record.id for record in read_generations(kafka).live]
+
+
+def _ask_streams(kafka: KafkaSettings, reads: list[StageReads], hot: Callable[[], HotReport | None]) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-        lags = read_lags(reader, all_stages(generation), _PROBE_S, lambda: _hot_offsets(hot()))
+        lags = read_lags(reader, reads, _PROBE_S, lambda: _hot_offsets(hot()))
         problems = [deleted_unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
         return _Streams([_stage(lag) for lag in lags], problems)
 
@@ -193,10 +202,10 @@ def _stage(lag: Lag) -> StageStatus:
     )
 
 
-def _unknown_stages(generation: Generation | None) -> list[StageStatus]:
+def _unknown_stages(reads: list[StageReads]) -> list[StageStatus]:
     return [
         StageStatus(stage=read.stage, group=read.group, topic=topic, lag=None, oldest_age_s=None)
-        for read in all_stages(generation)
+        for read in reads
         for topic in read.topics
     ]
 

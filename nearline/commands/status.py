@@ -9,7 +9,7 @@ from nearline.commands._terminal import print_table
 from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from schemas.api import StatusResponse
+    from schemas.api import StageStatus, StatusResponse
 
 
 @click.command()
@@ -43,11 +43,8 @@ def _print(answer: "StatusResponse") -> None:
     )
     click.echo()
     print_table(
-        ("stage", "topic", "lag", "oldest_s", "deleted_unread"),
-        (
-            (stage.stage, stage.topic, stage.lag, stage.oldest_age_s, sum(stage.deleted_unread.values()))
-            for stage in answer.stages
-        ),
+        ("stage", "group", "topic", "lag", "oldest_s", "deleted_unread"),
+        map(_stage_row, answer.stages),
     )
     click.echo()
     cold, hot, fresh = answer.tiers.cold, answer.tiers.hot, answer.freshness_s
@@ -62,3 +59,8 @@ def _print(answer: "StatusResponse") -> None:
     print_table(("what", "number"), rows)
     for problem in answer.problems:
         click.echo(f"problem: {problem}")
+
+
+def _stage_row(stage: "StageStatus") -> tuple[object, ...]:
+    deleted_unread = sum(stage.deleted_unread.values())
+    return stage.stage, stage.group or None, stage.topic, stage.lag, stage.oldest_age_s, deleted_unread

@@ -6,12 +6,14 @@ done: by then everything that the earlier stages make of the input is in there. 
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
 from schemas import stages, topics
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import StageReads
 from streams.errors import KafkaRefused, LoginRefused, RetrieverSilent, StillBehind, StreamsError
+from streams.generations.log import read_generations
 from streams.kafka.offsets import OffsetReader, Offsets, going_on_at
 from streams.kafka.records import Place
 from streams.kafka.sending import send_all
@@ -45,6 +47,12 @@ class _Step(NamedTuple):
     topics: tuple[str, ...]
     read_offsets: Callable[[list[Place]], dict[Place, Offset | None]]
     """How far the stage is."""
+    is_wanted: Callable[[], bool] = lambda: True
+    """Asked after a failure. False: the generation was retired, and nobody waits for it any more."""
+
+
+class _NotWanted(Exception):
+    """Ends a step whose generation was retired."""
 
 
 class Wait:
@@ -84,8 +92,24 @@ class Wait:
             self._follow(self._group_step(stages.index_reads(self._generation)))
             hot_feed = stages.hot_feed_reads(self._generation)
             self._follow(_Step(hot_feed.stage, hot_feed.topics, self._read_hot_offsets))
+            # 4. The generations beside it.
+            for other in self._retry(self._group_step(_REPUBLISH), self._others):
+                self._follow_other(other)
         finally:
             self._reader.close()
+
+    def _others(self) -> list[Generation]:
+        live = read_generations(self._kafka).live
+        return [record.id for record in live if record.id != self._generation]
+
+    def _follow_other(self, generation: Generation) -> None:
+        """Until it is retired."""
+        for reads in (stages.encode_reads(generation), stages.index_reads(generation)):
+            step = self._group_step(reads)._replace(
+                stage=f"{reads.stage} of {generation}", is_wanted=lambda: generation in self._others()
+            )
+            with suppress(_NotWanted):
+                self._follow(step)
 
     def _group_step(self, reads: StageReads) -> _Step:
         return _Step(reads.stage, reads.topics, lambda places: self._reader.committed(reads.group, places))
@@ -155,6 +179,9 @@ class Wait:
                 num_refused = num_refused + 1 if isinstance(error, LoginRefused) else 0
                 if num_refused == _REFUSED_LOGINS:
                     raise
+                with suppress(StreamsError):
+                    if not step.is_wanted():
+                        raise _NotWanted from error
                 for topic in step.topics:
                     self._report(Progress(step.stage, topic, None))
                 self._sleep(f"{step.stage} cannot be seen: {error}")

@@ -51,7 +51,9 @@ def test_building_beside_live_traffic_and_retiring(
     pipeline.wait()
     for generation, folder in ((serving, Path(pipeline.instance.package)), (built, package)):
         assert differences(connections, generation, ReEncodedVectors(folder)) == Differences(set(), set(), set())
-    assert {"encode-blue-0", "cold-blue"} <= _process_names(pipeline)
+    stages = pipeline.ask("status")["stages"]
+    groups = {stage["group"]: stage["lag"] for stage in stages if stage["stage"] in ("encode", "index")}
+    assert groups == {group(each): 0 for group in (encode_group, index_group) for each in (serving, built)}
     pipeline.run("generations", "retire", built)
     _nothing_is_left(connections, pipeline, built)
     until(lambda: _process_names(pipeline) == names_before, "the processes of the empty place to be gone", 60)

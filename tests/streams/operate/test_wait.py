@@ -4,13 +4,18 @@ import threading
 
 import pytest
 
-from schemas import topics
-from schemas.ids import Offset, Partition
+from schemas import stages, topics
+from schemas.generations import Pointer
+from schemas.ids import Generation, Offset, Partition
 from streams.errors import StillBehind, StreamsError
+from streams.generations.log import change_generations
+from streams.generations.removal import delete_topics
 from streams.kafka.offsets import OffsetReader
+from streams.kafka.topics import ensure_topics
 from streams.operate.wait import Progress, Wait
 from streams.settings import KafkaSettings
 from tests.kit.data.embeddings import GENERATION
+from tests.kit.data.generations import generation_record
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import commit_all
 from tests.kit.kafka.topics import make_topics, produce
@@ -85,6 +90,54 @@ def test_every_stage_is_waited_for_in_its_order(clean_topics: RunningBroker, kaf
     wait.hot = {Partition(0): Offset(0), Partition(1): Offset(0)}
     wait.until_at("hot-feed", POSTS_OUT)
     wait.hot = {Partition(0): Offset(1), Partition(1): Offset(0)}
+    wait.join()
+    assert wait.error is None
+
+
+@pytest.fixture
+def beside(kafka: KafkaSettings) -> Generation:
+    """A generation that is being built beside the serving one, and has one post to encode."""
+    other = Generation("other-1")
+    ensure_topics(kafka, topics.generation_topics(other))
+    serving = generation_record(GENERATION)
+    records = [serving, generation_record(other, "building", "green"), Pointer(serving.id)]
+    change_generations(kafka, lambda _: records)
+    produce(kafka, topics.POST_CONTEXTS, 0)
+    return other
+
+
+def only_it_is_behind(broker: RunningBroker, kafka: KafkaSettings) -> None:
+    for read in stages.all_stages(GENERATION):
+        if read.group:
+            commit_all(broker, kafka, read.group, *read.topics)
+
+
+def test_the_generations_beside_the_serving_one_are_waited_for(
+    clean_topics: RunningBroker, kafka: KafkaSettings, beside: Generation
+) -> None:
+    wait = Waiting(kafka)
+    wait.until_at("contexts", topics.REPUBLISH, 2)
+    only_it_is_behind(clean_topics, kafka)
+    wait.until_at(f"encode of {beside}", topics.POST_CONTEXTS)
+    produce(kafka, topics.post_embeddings(beside), 0)
+    commit_all(clean_topics, kafka, topics.encode_group(beside), topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
+    wait.until_at(f"index of {beside}", topics.post_embeddings(beside))
+    commit_all(clean_topics, kafka, topics.index_group(beside), *stages.index_reads(beside).topics)
+    wait.join()
+    assert wait.error is None
+
+
+def test_nobody_waits_for_a_generation_that_is_retired(
+    clean_topics: RunningBroker, kafka: KafkaSettings, beside: Generation
+) -> None:
+    produce(kafka, topics.post_embeddings(beside), 0)
+    commit_all(clean_topics, kafka, topics.encode_group(beside), topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
+    wait = Waiting(kafka)
+    wait.until_at("contexts", topics.REPUBLISH, 2)
+    only_it_is_behind(clean_topics, kafka)
+    wait.until_at(f"index of {beside}", topics.post_embeddings(beside))
+    change_generations(kafka, lambda _: [generation_record(beside, "retired", None)])
+    delete_topics(kafka, beside)
     wait.join()
     assert wait.error is None
 
