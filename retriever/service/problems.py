@@ -11,6 +11,9 @@ from schemas.api import ProblemCode
 
 INTERNAL: Final = "the retriever failed on this request; its log says why"
 """The client does not get the error itself, because it may hold private data."""
+_MOST_ERRORS: Final = 8
+_MOST_NAME_CHARS: Final = 64
+"""Of a field that is not known, and has any name that the client likes."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,12 +42,15 @@ def _code(error: RetrieverError, otherwise: ProblemCode) -> ProblemCode:
 
 
 def sentence_of(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> str:
-    """pydantic's errors, each after the name of its field: `k: Input should be less than or equal to 2048`. `skip`: how
-    many parts of each place are not the message's."""
-    return "; ".join(_field_sentence(details, skip) for details in errors)
+    """pydantic's first errors, each after the name of its field: `k: Input should be less than or equal to 2048`. There
+    may be one for each of 10,000 ids, and gRPC sends no sentence of more than a few kilobytes. `skip`: how many parts
+    of each place are not the message's."""
+    sentence = "; ".join(_field_sentence(details, skip) for details in errors[:_MOST_ERRORS])
+    further = len(errors) - _MOST_ERRORS
+    return f"{sentence}; and {further} more errors" if further > 0 else sentence
 
 
 def _field_sentence(details: Mapping[str, Any], skip: int) -> str:
-    field = ".".join(str(part) for part in details["loc"][skip:])
+    field = ".".join(str(part)[:_MOST_NAME_CHARS] for part in details["loc"][skip:])
     sentence = str(details["msg"]).removeprefix("Value error, ")
     return f"{field}: {sentence}" if field else sentence

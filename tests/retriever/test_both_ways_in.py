@@ -147,6 +147,7 @@ MANY = ["p"] * 10_001
         ("Retrieve", {"member_id": "m", "exclude_authors": MANY}, "exclude_authors: List should have at most 10000"),
         ("Retrieve", {"member_id": "m", "only_authors": MANY}, "only_authors: List should have at most 10000"),
         ("Retrieve", {"member_id": "m", "only_posts": MANY}, "only_posts: List should have at most 10000"),
+        ("Retrieve", {"text": "t", "only_posts": [""] * 10_000}, "only_posts.0: String should have at least 1 char"),
         ("Similar", {}, "post_ids: "),
         ("Similar", {"post_ids": ["a"] * 1001}, "post_ids: List should have at most 1000 items"),
         ("Vectors", {}, "post_ids: "),
