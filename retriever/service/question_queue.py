@@ -103,6 +103,10 @@ class QuestionQueue:
             deliver = partial(answer.set_exception, error)
             # It takes no time, and would make it seem that answers take none.
             is_usual = not isinstance(error, RequestRefused)
+        except BaseException as panic:  # of a library made in Rust; else the place would be lost
+            failure = RuntimeError(f"{type(panic).__name__}: {panic}")
+            failure.__cause__ = panic
+            deliver = partial(answer.set_exception, failure)
         took_s = self._clock() - began if is_usual else None
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             loop.call_soon_threadsafe(self._leave, took_s, answer, deliver)

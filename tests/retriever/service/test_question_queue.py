@@ -215,6 +215,23 @@ def test_work_that_is_late_keeps_its_place_and_its_caller_goes() -> None:
     run(scenario)
 
 
+class Panic(BaseException):
+    """As libraries made in Rust raise it."""
+
+
+def test_a_panic_is_an_error_and_gives_the_place_back() -> None:
+    def panic(_: float) -> None:
+        raise Panic("index out of bounds")
+
+    async def scenario() -> None:
+        with closing(QuestionQueue(1, 0)) as queue:
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="Panic: index out of bounds"):
+                    await queue.run(panic, LONG_S)
+
+    run(scenario)
+
+
 def test_an_error_is_the_callers_and_gives_the_place_back() -> None:
     def fail(_: float) -> None:
         raise ZeroDivisionError
