@@ -36,7 +36,7 @@ STATUSES: Final[dict[ProblemCode, grpc.StatusCode]] = {
     ProblemCode.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
     ProblemCode.INTERNAL: grpc.StatusCode.INTERNAL,
 }
-_STATUS_CALLS: Final = 4
+STATUS_CALLS: Final = 4
 """Status waits up to seconds for the broker and for other processes, in a thread of its own."""
 
 Context = Any
@@ -84,13 +84,18 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
         return await self._service.vectors(request, write_vectors, within_s)
 
     async def _whole_status(self, _: bytes, __: float | None) -> bytes:
-        if self._num_status_calls == _STATUS_CALLS:
+        if self._num_status_calls == STATUS_CALLS:
             raise RetrieverBusy("others ask for the status already; try again", code=ProblemCode.BUSY, retry_after_s=1)
         self._num_status_calls += 1
-        try:
-            return write_status(await asyncio.to_thread(self._status))
-        finally:
-            self._num_status_calls -= 1
+        reading = asyncio.create_task(asyncio.to_thread(self._status))
+        reading.add_done_callback(self._status_read)
+        # Reading goes on if the client hangs up, and until it ends it counts.
+        return write_status(await asyncio.shield(reading))
+
+    def _status_read(self, reading: "asyncio.Task[StatusResponse]") -> None:
+        self._num_status_calls -= 1
+        if not reading.cancelled():
+            reading.exception()  # nobody else may look at it
 
 
 def _handler(call: Call) -> Callable[[bytes, Context], Awaitable[bytes]]:

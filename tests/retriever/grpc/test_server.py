@@ -17,12 +17,13 @@ from pydantic import SecretStr
 
 from retriever import nearline_pb2 as pb
 from retriever.grpc import server
-from retriever.grpc.calls import refuse
+from retriever.grpc.calls import STATUS_CALLS, refuse
 from retriever.reasons import Code, Reason
 from retriever.service.problems import Trouble
 from retriever.service.trace import Trace
 from schemas.api import ProblemCode, ProcessStatus, StageStatus
 from tests.kit.certificates import certificate
+from tests.kit.raw_clients import Gate
 from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 from tests.kit.waiting import until
 from tests.kit.ways_in import GrpcWay, grpc_message
@@ -123,6 +124,30 @@ def test_the_status(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         other.retriever.broken_status = False
         answer = pb.StatusResponse.FromString(channel.unary_unary("/nearline.v1.Retriever/Status")(b"", timeout=20))
     assert (answer.ready, answer.generation, answer.HasField("dead_letters")) == (True, "test-0", False)
+
+
+def test_status_calls_count_until_they_end_also_if_their_clients_hang_up() -> None:
+    """Otherwise a client with short deadlines would have the broker asked without end."""
+    retriever = new_retriever()
+    gate = retriever.status = Gate(retriever.status)  # type: ignore[method-assign]
+    with Served(retriever) as served, grpc.insecure_channel(served.grpc) as channel:
+        ask = channel.unary_unary("/nearline.v1.Retriever/Status")
+        for _ in range(STATUS_CALLS):
+            call = ask.future(b"", timeout=LONG_MS / 1000)
+            gate.wait_for(1)
+            call.cancel()
+        with pytest.raises(grpc.RpcError) as refused:
+            ask(b"", timeout=LONG_MS / 1000)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        gate.open()
+        until(lambda: _is_told(ask), "the status")
+
+
+def _is_told(ask: Any) -> bool:
+    try:
+        return bool(pb.StatusResponse.FromString(ask(b"", timeout=LONG_MS / 1000)).ready)
+    except grpc.RpcError:
+        return False
 
 
 def test_health_follows_readiness(served: Served) -> None:
