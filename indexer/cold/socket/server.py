@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 _SCROLL_PAGE: Final = 2_000
 _BACKLOG: Final = 64
+_ACCEPT_AGAIN_S: Final = 0.1
 _SEND_TIMEOUT_S: Final = 10.0
 """A client that takes no answer for so long is hung up on, so that it cannot hold up the end of this process."""
 
@@ -82,12 +83,20 @@ class ColdServer:
             try:
                 connection, _ = self._listener.accept()
             except OSError as error:
+                # Such as no free file descriptor. Without the pause this thread would do nothing but try again.
                 log.warning("a connection to the cold tier failed", error=str(error))
+                self._closing.wait(_ACCEPT_AGAIN_S)
                 continue
             thread = threading.Thread(target=self._serve, args=(connection,), name="cold-connection", daemon=True)
             with self._lock:
                 self._connections[connection] = thread
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no further thread; others may end
+                log.warning("a connection to the cold tier failed", error=str(error))
+                with self._lock:
+                    del self._connections[connection]
+                connection.close()
 
     def _serve(self, connection: socket.socket) -> None:
         try:

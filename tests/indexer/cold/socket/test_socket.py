@@ -1,6 +1,7 @@
 """The cold tier over its socket: who may open it, what a client sees when the owner goes, many clients at once."""
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -22,8 +23,6 @@ from indexer.freshness import Freshness, FreshnessWindow
 from indexer.tiers import ColdHits, ColdQuery, Filters
 from schemas.ids import MemberId, PostId
 from tests.kit.data.embeddings import DIMENSION, index_records, member_embedding, post_embedding, vectors
-
-"""For tests of something else than time."""
 
 
 @pytest.fixture
@@ -167,6 +166,42 @@ def test_a_closed_client_says_so(owned: BruteColdTier, path: Path, remote: Remot
         remote.close()
         with pytest.raises(TierUnavailable, match="is closed"):
             remote.count("post")
+
+
+def test_without_free_file_descriptors_it_pauses_and_without_threads_it_hangs_up(
+    owned: BruteColdTier, path: Path, remote: RemoteColdTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    class Exhausted:
+        def accept(self) -> None:
+            tries.append("accept")
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    def pause(_: float) -> None:
+        tries.append("pause")
+        if len(tries) == 6:
+            server._listener = listener
+
+    with contextlib.closing(ColdServer(owned, path)) as server:
+        server.start()
+        assert server._listener is not None
+        listener, server._listener = server._listener, Exhausted()  # type: ignore[assignment]
+        monkeypatch.setattr(server._closing, "wait", pause)
+        assert remote.count("post") == 5000, "the acceptor waited for this one already"
+        remote.close()
+        start = threading.Thread.start
+        monkeypatch.setattr(threading.Thread, "start", _no_thread)
+        with connect(path, Deadline(60)) as refused:
+            assert refused.recv(1) == b""
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with contextlib.closing(RemoteColdTier(path, timeout_s=20)) as other:
+            assert other.count("post") == 5000
+    assert tries == ["accept", "pause"] * 3
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_what_is_no_request_is_answered_and_the_server_lives(
