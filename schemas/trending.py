@@ -1,7 +1,9 @@
 """Trending lists (JSON): one record for each partition of `activity`; the key is the number of the partition."""
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from schemas.errors import BadRecord
 from schemas.ids import Micros, PostId
@@ -17,7 +19,7 @@ class TrendingList(Struct, frozen=True):
 
     partition: int
     as_of_us: Micros
-    half_life_s: float
+    half_life_s: Annotated[float, Meta(gt=0)]
     entries: list[TrendingEntry]
 
 

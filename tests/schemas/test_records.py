@@ -55,6 +55,14 @@ def test_dead_letter_headers_round_trip() -> None:
     assert dead_letters.from_headers(None).offset == -1
 
 
+@pytest.mark.parametrize("half_life_s", [0, -1.0])
+def test_trending_scores_have_a_half_life(half_life_s: float) -> None:
+    """Without one the ranking of all lists would fail, and with it every question that trending posts answer."""
+    body = f'{{"partition":0,"as_of_us":1,"half_life_s":{half_life_s},"entries":[]}}'.encode()
+    with pytest.raises(BadRecord, match="half_life_s"):
+        trending.decode_trending(body)
+
+
 def test_trending_round_trips() -> None:
     entries = [trending.TrendingEntry(PostId("p"), 1.5)]
     trends = trending.TrendingList(2, Micros(7), 3600.0, entries)
