@@ -19,6 +19,8 @@ _WAY_BACK_S: Final = 0.05
 _WAY_BACK_SHARE: Final = 0.2
 _MAX_TIMEOUT_MS: Final = 60_000
 """The retriever refuses more."""
+_LONGEST_S: Final = 24 * 3600.0
+"""What is much further away gRPC takes for over."""
 _SERVING: Final = b"\x08\x01"
 """The first bytes of grpc.health.v1.HealthCheckResponse if the status is SERVING. The message has no other field, so
 it is not worth another package."""
@@ -96,4 +98,4 @@ def checked_timeout_s(timeout_s: float | None, otherwise_s: float) -> float:
         return otherwise_s
     if not 0.0 < timeout_s < math.inf:
         raise RequestRefused(f"timeout_s: give a number of seconds above 0, not {timeout_s}")
-    return timeout_s
+    return min(timeout_s, _LONGEST_S)
