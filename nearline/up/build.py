@@ -137,6 +137,7 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
         feed_problem=lambda: feeds.hot.problem,
         cold_refuses=cold.refuses,
         kept_bytes=settings.serve.kept_mb * 1024 * 1024,
+        forget_after_s=settings.kafka.erase_within_s / 2,
     )
     sources = sources_of_serve(settings, retriever, feeds.hot, lambda: closing(new_cold()))
 

@@ -3,6 +3,7 @@
 One retriever serves one generation. Its query encoder and its tiers belong together and never change.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -62,13 +63,16 @@ class Retriever:
         feed_problem: Callable[[], Reason | None],
         cold_refuses: Callable[[], bool] = lambda: False,
         kept_bytes: int = _KEPT_BYTES,
+        forget_after_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ids` is the table of the hot tier. `feed_problem` gives None if the feed has reached the end of the topic a
         moment ago, else the reason why the hot tier may not hold the newest records. `cold_refuses` says whether the
-        cold tier is left alone now because it failed; then no question waits for its turn there."""
+        cold tier is left alone now because it failed; then no question waits for its turn there. What nobody has asked
+        for in `forget_after_s` is not kept."""
         self.generation = generation
-        self.kept = KeptAnswers(kept_bytes)
+        self.kept = KeptAnswers(kept_bytes, clock)
+        self._forget_after_s = forget_after_s
         self._dimension, self._cold, self._hot, self._ids = dimension, cold, hot, ids
         self._encoder, self._clock = encoder, clock
         self._position: Offsets | None = None
@@ -171,12 +175,14 @@ class Retriever:
 
     def tidy(self) -> None:
         """Call it about each second, from one thread. Reads how far the cold tier has written, and frees the memory of
-        kept answers that no question can use any more."""
+        kept answers that no question can use any more, and of what nobody has asked for lately."""
         with suppress(IndexerError):
             # If it fails, the older position stays.
             self._position = self._cold.position(timeout_s=_LOOK_S)
         if floor := self._hot_state.floor():
             self.kept.forget_outdated(floor)
+        self.kept.forget_unused(self._forget_after_s)
+        self._encoder.forget_unused(self._forget_after_s)
         self._maker.release_dropped()
         self.kept.weigh_ids(len(self._ids) - self._hot.count())
 

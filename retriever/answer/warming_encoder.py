@@ -28,6 +28,11 @@ class QueryEncoder(Protocol):
         """
         ...
 
+    def forget_unused(self, age_s: float) -> None:
+        """Drops what texts have left in memory that nobody has asked for in the last `age_s` seconds. Called from
+        another thread, also while it encodes."""
+        ...
+
 
 class WarmingEncoder:
     """Loads the model in its own thread, so that the service can already listen. Any thread may ask."""
@@ -69,6 +74,10 @@ class WarmingEncoder:
             raise RetrieverUnavailable(str(error)) from error
         finally:
             self._lock.release()
+
+    def forget_unused(self, age_s: float) -> None:
+        if self._encoder is not None:
+            self._encoder.forget_unused(age_s)
 
     def _run(self) -> None:
         try:

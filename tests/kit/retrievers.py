@@ -88,6 +88,12 @@ class FallibleTier:
 class QueryModel:
     """Encodes every text to QUERY. A text of spaces cannot be encoded."""
 
+    forgot_after_s: float | None = None
+    """What it was told last."""
+
+    def forget_unused(self, age_s: float) -> None:
+        self.forgot_after_s = age_s
+
     def encode_text(self, text: str) -> Vector:
         if not text.strip():
             raise BadText("there is nothing to encode")

@@ -5,7 +5,9 @@ hot tier's floor is at or before the answer's position. What has changed since i
 comes in from there.
 """
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import blake2b
 from threading import Lock
 from typing import Final, NamedTuple
@@ -64,6 +66,7 @@ class KeptCounts(NamedTuple):
 class _Kept(NamedTuple):
     answer: ColdAnswer
     revision: Revision
+    used_at_s: float
 
 
 class KeptAnswers:
@@ -72,8 +75,9 @@ class KeptAnswers:
     One answer is kept for each `Asked`: an answer for another revision of the member takes the place of the older one.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_bytes = max_bytes
+        self._clock = clock
         self._id_share = 0.0
         """Bytes of ids for each byte of answers."""
         self._lock = Lock()
@@ -101,6 +105,7 @@ class KeptAnswers:
                 self.missed += 1
             else:
                 self.found += 1
+                self._kept[asked] = self._kept[asked]._replace(used_at_s=self._clock())
                 self._kept.move_to_end(asked)
             return answer
 
@@ -116,7 +121,7 @@ class KeptAnswers:
             if kept is not None and kept.revision > revision:
                 return
             self._drop(asked)
-            self._kept[asked] = _Kept(answer, revision)
+            self._kept[asked] = _Kept(answer, revision, self._clock())
             self._num_bytes += answer.num_bytes
             while self._kept and self._num_bytes * (1 + self._id_share) > self._max_bytes:
                 self._drop(next(iter(self._kept)))
@@ -128,6 +133,15 @@ class KeptAnswers:
             num_candidates = self._num_bytes // CANDIDATE_BYTES
             id_bytes = max(min(num_ids, num_candidates), 0) * _ID_BYTES
             self._id_share = id_bytes / max(self._num_bytes, 1)
+
+    def forget_unused(self, age_s: float) -> None:
+        """Drops the answers that nobody has asked for, or made, in the last `age_s` seconds. The member may have been
+        deleted since."""
+        before_s = self._clock() - age_s
+        with self._lock:
+            # The least recently used one comes first.
+            while self._kept and next(iter(self._kept.values())).used_at_s < before_s:
+                self._drop(next(iter(self._kept)))
 
     def forget_outdated(self, floor: Offsets) -> int:
         """Drops the answers that no question can use any more. Returns how many."""

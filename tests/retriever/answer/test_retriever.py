@@ -17,6 +17,7 @@ from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW
 from tests.kit.retrievers import (
     NOW_S,
     QUERY,
+    QueryModel,
     RetrieverSetup,
     asking_member,
     codes_of,
@@ -235,6 +236,22 @@ def test_vectors_of_posts_come_from_the_tier_that_holds_them(retriever: Retrieve
     assert retriever.under_test.vectors(ids[:1]).revisions == [2]
     with pytest.raises(RetrieverUnavailable, match="the cold tier cannot answer now"):
         retriever.under_test.vectors(ids)
+
+
+def test_what_nobody_asks_for_is_forgotten_in_time() -> None:
+    now_s = 100.0
+    retriever = RetrieverSetup(forget_after_s=10.0, clock=lambda: now_s)
+    retriever.in_cold(scored_post("a"))
+    retriever.ask(text="anything")
+    model = retriever.encoder._encoder
+    assert isinstance(model, QueryModel)
+    now_s = 109.0
+    retriever.under_test.tidy()
+    assert (len(retriever.under_test.kept), model.forgot_after_s) == (1, 10.0)
+    now_s = 111.0
+    retriever.under_test.tidy()
+    assert len(retriever.under_test.kept) == 0
+    retriever.close()
 
 
 def test_one_post_as_each_tier_holds_it(retriever: RetrieverSetup) -> None:

@@ -14,7 +14,11 @@ from retriever.errors import RetrieverUnavailable
 from schemas.embeddings import Vector
 
 
-class _BrokenDevice:
+class _Forgetful:
+    def forget_unused(self, age_s: float) -> None: ...
+
+
+class _BrokenDevice(_Forgetful):
     def encode_text(self, text: str) -> Vector:
         raise EncodingFailed("the device is gone")
 
@@ -51,7 +55,7 @@ def test_a_device_that_fails_is_an_outage() -> None:
 def test_a_text_waits_for_a_busy_model_no_longer_than_it_may() -> None:
     begun, may_go_on = Event(), Event()
 
-    class Slow:
+    class Slow(_Forgetful):
         def encode_text(self, text: str) -> Vector:
             begun.set()
             may_go_on.wait(30)

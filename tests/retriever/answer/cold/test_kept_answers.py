@@ -53,6 +53,23 @@ def test_the_next_equal_question_finds_the_answer(setup: Setup) -> None:
     assert (setup.kept.found, setup.kept.missed) == (1, 0)
 
 
+def test_an_answer_that_nobody_asked_for_in_a_while_is_forgotten(setup: Setup) -> None:
+    now_s = 0.0
+    setup.kept = KeptAnswers(1_000_000, lambda: now_s)
+    for member_id in ("used", "unused"):
+        setup.kept.keep(by(member_id), FIRST, setup.answer("a", "b"))
+    now_s = 9.0
+    setup.kept.find(by("used"), FIRST, 2, FLOOR)
+    setup.kept.peek(by("unused"), FIRST, 2, FLOOR)
+    now_s = 11.0
+    setup.kept.forget_unused(10.0)
+    assert [setup.kept.peek(by(name), FIRST, 2, FLOOR) is None for name in ("used", "unused")] == [False, True]
+    assert len(setup.kept) == 1
+    now_s = 20.0
+    setup.kept.forget_unused(10.0)
+    assert (len(setup.kept), setup.kept.num_bytes) == (0, 0)
+
+
 def test_another_question_does_not(setup: Setup) -> None:
     setup.kept.keep(by("m"), FIRST, setup.answer("a", "b"))
     english = Filters(languages=frozenset({"en"}))
