@@ -139,6 +139,7 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
         kept_bytes=settings.serve.kept_mb * 1024 * 1024,
         forget_after_s=settings.kafka.erase_within_s / 2,
     )
+    feeds.hot.watch(retriever.forget_kept)
     sources = sources_of_serve(settings, retriever, feeds.hot, lambda: closing(new_cold()))
 
     def on_listening(addresses: Addresses) -> None:

@@ -93,6 +93,12 @@ class Retriever:
         self._hot_batches.close()
         self._cold_searches.close()
 
+    def forget_kept(self) -> None:
+        """Call it when the log has lost records and others may get their offsets: what was asked of the cold tier
+        before is of another log. Any thread; returns at once."""
+        self.kept.forget_all()
+        self._trending.forget()
+
     def check_generation(self, generation: str | None) -> None:
         """Raises RequestRefused if a request names another one."""
         if generation not in (None, self.generation):

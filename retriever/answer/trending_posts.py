@@ -71,6 +71,8 @@ class TrendingPosts:
         self._no_vector_D = np.zeros(dimension, np.float32)
         self._hot_state = hot_state
         self._clock = clock
+        self._is_void = False
+        """What is known of the cold tier must be asked anew."""
         self._lock = Lock()
         # All of the following is read and changed under the lock.
         self._ranked: Sequence[TrendingPost] = ()
@@ -80,6 +82,10 @@ class TrendingPosts:
         """What the cold tier said about listed posts."""
         self._position: Offsets = {}
         """The cold tier's position before it was first asked about them."""
+
+    def forget(self) -> None:
+        """Does not wait for a question that asks the cold tier now."""
+        self._is_void = True
 
     def search(self, inquiry: Inquiry, query: Query) -> None:
         """Sets the candidates: the first k posts, in the order of the ranking. Raises RetrieverUnavailable if neither
@@ -148,6 +154,8 @@ class TrendingPosts:
 
     def _kept_page(self, ranked: Sequence[TrendingPost], first: int, inquiry: Inquiry, new: bool) -> _Page:
         posts = ranked[first : first + PAGE]
+        if self._is_void:
+            self._is_void, new = False, True
         if new:
             self._known = {}
         if new or ranked is not self._ranked:

@@ -69,11 +69,17 @@ class HotFeed:
         self._last_expiry_s = 0.0
         self._watch = EndWatch("the hot feed", stale_after_s)
         self._window_s = window_s
+        self._on_begun: Callable[[], object] = _ignore
         names = (self._posts_topic, topics.TRENDING)
         self._follower = Follower("hot-feed", new_consumer, names, self, self._watch)
 
     def start(self) -> None:
         self._follower.start()
+
+    def watch(self, on_begun: Callable[[], object]) -> None:
+        """From now on `on_begun` is called when partitions are begun anew: the broker may have lost their records, and
+        others with the same offsets may come. The feed's thread calls it, so it must return quickly."""
+        self._on_begun = on_begun
 
     def stop(self) -> None:
         """Tells the thread to end. `close` also waits for it."""
@@ -140,6 +146,7 @@ class HotFeed:
         # The first call makes the tier forget what it holds of these partitions, also if the floor does not move back.
         self._hot.begin(dict.fromkeys(floor_of_posts, _AFTER_ALL))
         self._hot.begin(floor_of_posts)
+        self._on_begun()
 
     def receive(self, records: Sequence[Message]) -> None:
         hot_records: list[HotRecord] = []
@@ -182,3 +189,7 @@ def _decode_post(value: bytes | None) -> PostEmbedding:
     embedding = read_embedding("post", value)
     assert isinstance(embedding, PostEmbedding)
     return embedding
+
+
+def _ignore() -> None:
+    """Until somebody watches."""

@@ -134,6 +134,11 @@ class KeptAnswers:
             id_bytes = max(min(num_ids, num_candidates), 0) * _ID_BYTES
             self._id_share = id_bytes / max(self._num_bytes, 1)
 
+    def forget_all(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._num_bytes = 0
+
     def forget_unused(self, age_s: float) -> None:
         """Drops the answers that nobody has asked for, or made, in the last `age_s` seconds. The member may have been
         deleted since."""

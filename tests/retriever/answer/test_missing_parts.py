@@ -201,6 +201,24 @@ def test_a_kept_answer_is_asked_anew_when_the_hot_tier_has_forgotten_what_came_a
 
 
 @pytest.mark.parametrize("member_id", ["m", "nobody"])
+def test_what_was_asked_of_a_log_that_is_gone_is_not_used_with_the_next_one(
+    retriever: RetrieverSetup, member_id: str
+) -> None:
+    """The offsets of the new log are below those of the old one, so by them alone the kept answer would be exact."""
+    retriever.in_cold(asking_member("m"), scored_post("old", 0.9))
+    retriever.trends(old=3, new=2, newest=1)
+    assert retriever.ask(member_id=member_id).post_ids == ["old"]
+    retriever.hot.tier.begin({PARTITION: Offset(2**62)})
+    retriever.hot.tier.begin({PARTITION: Offset(1)})
+    retriever.under_test.forget_kept()
+    retriever.in_both(scored_post("new", 0.8), scored_post("newest", 0.7))
+    retriever.cold.tier.reached({PARTITION: Offset(2)})
+    retriever.hot.tier.begin({PARTITION: Offset(2)})
+    answer = retriever.ask(member_id=member_id)
+    assert (answer.post_ids, answer.partial) == (["old", "new", "newest"], False)
+
+
+@pytest.mark.parametrize("member_id", ["m", "nobody"])
 def test_what_the_hot_tier_forgets_after_a_kept_answer_was_found_is_asked_anew(
     retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch, member_id: str
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer
 from structlog.testing import capture_logs
 
-from indexer.tiers import HotRecord
+from indexer.tiers import HotRecord, Offsets
 from retriever.feed import offsets as feed_offsets
 from retriever.feed.hot_feed import HotFeed
 from retriever.feed.offsets import Place, PlaceOffsets
@@ -61,9 +61,12 @@ def test_records_deleted_under_it_make_it_begin_that_partition_anew(feeding: Fee
     feeding.delete_before(0, 2)
     feeding.send(scored_post("d"), partition=0)
     problems = _collected(lambda: feed.problem)
+    floors: list[Offsets] = []
+    feed.watch(lambda: floors.append(feeding.floor()))
     feeding.hot.fails = False
     feeding.until_live("c", "d", "z")
     assert feeding.floor() == {0: 2, 1: 0}
+    assert floors[-1] == {0: 2, 1: 0}, "whoever keeps answers is told, after the tier"
     until(lambda: feed.problem is None, "the feed to catch up again")
     assert Code.HOT_CATCHING_UP in {problem.code for problem in problems() if problem is not None}
 
