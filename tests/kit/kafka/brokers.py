@@ -42,22 +42,28 @@ class RunningBroker:
     def start(self) -> None:
         """From the main thread: the broker ends with the thread that starts it, so also with a killed pytest."""
         self.embedded.start(dies_with_parent=True)
-        # A client that has asked for a group before a kill may wait for that coordinator for good (librdkafka 5511).
-        self.__dict__.pop("admin", None)
+        self._forget_admin()
 
     def stop(self) -> None:
+        self._forget_admin()
         self.embedded.stop()
 
     def kill(self) -> None:
         """Sends SIGKILL and returns when the process is gone."""
         process = self.embedded.running()
         assert process is not None, "the broker does not run, so it cannot be killed"
+        self._forget_admin()
         process.kill()
         process.wait(10)
 
     @cached_property
     def admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
+    def _forget_admin(self) -> None:
+        """A client that has asked for a group before a kill may wait for that coordinator for good (librdkafka 5511).
+        While the broker lives: to end a client whose broker is dead may take for ever (librdkafka 4519)."""
+        self.__dict__.pop("admin", None)
 
 
 def cleaned(broker: RunningBroker) -> RunningBroker:
