@@ -2,19 +2,22 @@
 
 import os
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_IN_FLIGHT: Final = 64
+MAX_WORKERS: Final = 64
 _MAX_PORT: Final = 65_535
 
 
-def _four_for_each_core() -> int:
+def _four_for_each_core(settings: dict[str, Any]) -> int:
     """What is asked at the same time is searched together in one pass over the vectors, and eight in a pass take little
-    more than twice the time of one. With more of them, each waits longer than the others gain."""
-    return min(4 * len(os.sched_getaffinity(0)), MAX_IN_FLIGHT)
+    more than twice the time of one. With more of them, each waits longer than the others gain. Workers share the
+    cores."""
+    cores_of_worker = len(os.sched_getaffinity(0)) / int(settings.get("workers", 1))
+    return max(1, min(int(4 * cores_of_worker), MAX_IN_FLIGHT))
 
 
 class ServeSettings(BaseModel):
@@ -26,6 +29,12 @@ class ServeSettings(BaseModel):
     """Of HTTP. 0 takes a free port."""
     grpc_port: int | None = Field(None, ge=0, le=_MAX_PORT)
     """None: the one after `port`, or a free one if that is 0."""
+    workers: int = Field(1, ge=1, le=MAX_WORKERS)
+    """Processes that answer questions. Several of them share both ports, and the kernel gives each connection to one of
+    them. Each holds a whole hot tier, members and kept answers of its own."""
+    worker_port: int | None = Field(None, ge=1, le=_MAX_PORT - MAX_WORKERS)
+    """Of several workers the first one alone answers over HTTP at this port too, the second one at the next, and so on:
+    for their metrics, and for whoever must ask each of them. None: free ports."""
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
     """A file that holds the key, so that it stands neither in the settings file nor in the environment."""
@@ -33,7 +42,7 @@ class ServeSettings(BaseModel):
     """PEM, followed by its chain. With it and its key the retriever speaks HTTPS. Both are read at its start."""
     private_key_file: Path | None = None
     in_flight: int = Field(default_factory=_four_for_each_core, ge=1, le=MAX_IN_FLIGHT)
-    """Questions answered at the same time."""
+    """Questions that a worker answers at the same time."""
     queue: int = Field(16, ge=0, le=1024)
     """Questions that may wait beside them. They wait for as long as their deadlines allow. Further ones are told at
     once when to try again: in a longer queue each would wait longer, and no more would be answered."""
@@ -56,6 +65,12 @@ class ServeSettings(BaseModel):
             return self.grpc_port
         # The last port has no next one.
         return 0 if self.port in (0, _MAX_PORT) else self.port + 1
+
+    def own_port(self, worker: int) -> int | None:
+        """Where this worker alone answers over HTTP too; 0 is a free port. None where it is the only one."""
+        if self.workers == 1:
+            return None
+        return 0 if self.worker_port is None else self.worker_port + worker
 
     @property
     def scheme(self) -> str:

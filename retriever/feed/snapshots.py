@@ -2,7 +2,7 @@
 
 A snapshot stands for offsets of one topic. Its folder is named after that topic's id, so that it is never taken for one
 of a topic that was deleted and created again. Nothing that was deleted may stay on disk for too long, so a snapshot is
-written anew in time, or removed. Knows no Kafka client.
+written anew in time, or removed. Of several processes that have the same folder, one writes. Knows no Kafka client.
 """
 
 import shutil
@@ -36,16 +36,19 @@ class Snapshots:
         *,
         every_s: float,
         erase_within_s: float,
+        writes: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """The folder belongs to this object alone; it is made if need be. `topic_id` asks the broker for the id of the
-        posts' topic, and may raise. `clock` gives seconds since 1970."""
+        """The folder holds nothing else; it is made if need be. `topic_id` asks the broker for the id of the posts'
+        topic, and may raise. `writes`: False for all processes but one that have this folder; they only load what that
+        one writes, and remove what is of no use. `clock` gives seconds since 1970."""
         self._root = folder
         self._hot = hot
         self._topic_id = topic_id
         self._every_s = min(every_s, erase_within_s / 2)
         self._keep_s = erase_within_s * 3 / 4
         """After this time a snapshot is removed if no new one could be written."""
+        self._writes = writes
         self._clock = clock
         self._folder: Path | None = None
         self._taken_at_s = max((entry.stat().st_mtime for entry in folder.glob("*")), default=None)
@@ -75,6 +78,8 @@ class Snapshots:
     def tick(self, next_offsets: Offsets, *, caught_up: bool) -> None:
         """Call it often. Writes a snapshot if one is due, and removes one that is too old. `next_offsets` are those of
         the first records that the tier does not hold yet."""
+        if not self._writes:
+            return
         now_s = self._clock()
         self._end_writing()
         if self._taken_at_s is not None and now_s - self._taken_at_s > self._keep_s:
@@ -92,6 +97,8 @@ class Snapshots:
 
     def finish(self, next_offsets: Offsets) -> None:
         """Writes a last one, if that is possible in a few seconds."""
+        if not self._writes:
+            return
         deadline_s = time.monotonic() + _FINISH_S
         self._wait_for_writing(deadline_s)
         if self._writing is None:

@@ -47,12 +47,16 @@ class GrpcServer:
         problems: Callable[[], list[str]],
         status: Callable[[], StatusResponse],
         settings: ServeSettings,
+        *,
+        shared: bool = False,
     ) -> None:
+        """`shared`: other processes of the same user may listen at the same port, and each gets some connections."""
         self._problems = problems
         self._settings = settings
+        self._shared = shared
         self._health = health.aio.HealthServicer()
         interceptors = [] if settings.api_key is None else [_ApiKey(settings.api_key)]
-        self._server = grpc.aio.server(interceptors=interceptors, options=options())
+        self._server = grpc.aio.server(interceptors=interceptors, options=options(shared=shared))
         self._server.add_generic_rpc_handlers((Calls(service, status),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
@@ -69,7 +73,7 @@ class GrpcServer:
             else:
                 bound = self._server.add_secure_port(f"{host}:{port}", credentials)
         except RuntimeError as error:
-            why = _why(self._settings.host, port)
+            why = _why(self._settings.host, port, shared=self._shared)
             raise CannotListen(f"cannot listen on {self._settings.host} port {port} for gRPC: {why}") from error
         return f"{host}:{bound}"
 
@@ -99,8 +103,8 @@ class GrpcServer:
             await self._health.set(name, status)
 
 
-def options() -> list[tuple[str, int]]:
-    """What clients may cost."""
+def options(*, shared: bool) -> list[tuple[str, int]]:
+    """What clients may cost, and whether the port is shared."""
     return [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_concurrent_streams", 128),
@@ -113,8 +117,8 @@ def options() -> list[tuple[str, int]]:
         # Clients may ping each 10 s, also without calls, to keep a way through a firewall open. Others are cut off.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Otherwise a second server could take the same port, and would get half of the calls.
-        ("grpc.so_reuseport", 0),
+        # By default a second server could take the same port, and would get half of the calls.
+        ("grpc.so_reuseport", int(shared)),
     ]
 
 
@@ -159,12 +163,13 @@ def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
     )
 
 
-def _why(host: str, port: int) -> str:
+def _why(host: str, port: int, *, shared: bool) -> str:
     """gRPC does not say why it cannot have the port. The system says it to whoever tries the same."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as attempt:
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
             attempt.bind(address)
             attempt.listen()
     except OSError as error:

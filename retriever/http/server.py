@@ -26,14 +26,37 @@ KEEP_ALIVE_S: Final = 75
 HEAD_S: Final = 10.0
 """Time for the headers, from the first byte of a request or from the opening of the connection. A slow line takes one
 second. A TLS handshake may take the same time again."""
+BACKLOG: Final = 2048
+"""Connections that may wait until the event loop takes them."""
 UNREAD_S: Final = 30.0
 """If a client reads nothing of its answer for this time, the connection is closed."""
 
 
-class _Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
+    """Call its `serve` with the socket. It ends when `should_exit` is set and all running requests are answered."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._is_up = asyncio.Event()
+
     def capture_signals(self) -> Any:
         """Leaves signals to the process, which sets `stop`."""
         return nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._is_up.set()
+
+    async def also_serve(self, listening: socket.socket) -> None:
+        """Answers at this socket too, until the end of `serve`. All connections count towards the same limits."""
+        await self._is_up.wait()
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_server(self._new_protocol, sock=listening, backlog=BACKLOG))
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
 
 class _HeaderDeadline(H11Protocol):
@@ -120,16 +143,16 @@ def _tls_protocol(context: ssl.SSLContext) -> type[asyncio.Protocol]:
     return cast(type[asyncio.Protocol], Secured)
 
 
-def make_server(app: FastAPI, tls: ssl.SSLContext | None) -> uvicorn.Server:
-    """Call its `serve` with the socket. It ends when its `should_exit` is set and all running requests are answered."""
+def make_server(app: FastAPI, tls: ssl.SSLContext | None) -> HttpServer:
     # No access log: a request may carry a key, and its lines would be most of the log.
-    return _Server(
+    return HttpServer(
         uvicorn.Config(
             app,
             http=_HeaderDeadline if tls is None else _tls_protocol(tls),
             log_config=None,
             access_log=False,
             ws="none",
+            backlog=BACKLOG,
             timeout_graceful_shutdown=DRAIN_S,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
@@ -142,11 +165,12 @@ def _max_connections() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Port 0 takes a free port. Raises CannotListen."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Port 0 takes a free port. `shared`: other processes of the same user may listen there too, and each gets some of
+    the connections. Raises CannotListen."""
     try:
         (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        listening = socket.create_server(address[:2], family=family, backlog=2048)
+        listening = socket.create_server(address[:2], family=family, backlog=BACKLOG, reuse_port=shared)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise CannotListen(f"cannot listen on {host} port {port}: {reason}; choose another") from error

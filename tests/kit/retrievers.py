@@ -199,28 +199,38 @@ class RetrieverSetup:
 class Served:
     """A retriever on real sockets, over HTTP and gRPC, in a thread. Closes the retriever at the end."""
 
-    def __init__(self, retriever: RetrieverSetup, port: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, retriever: RetrieverSetup, port: int = 0, *, own_port: int | None = None, **settings: Any
+    ) -> None:
+        """`own_port`: of a worker that shares its other ports; 0 takes a free one."""
         # The default, the port after `port`, may be taken by another test.
         self.settings = ServeSettings(**{"port": port, "grpc_port": 0, **settings})
         self.retriever = retriever
         self.url = ""
         self.grpc = ""
         """Host and port."""
+        self.own_url = ""
+        """Where it alone answers over HTTP."""
+        self._own_port = own_port
         self.feed = HotFeed(_no_consumer, GENERATION, retriever.hot, retriever.trending, window_s=WINDOW_S)
         self._stop = Event()
-        self._thread = Thread(target=self._serve)
+        self._thread = Thread(target=self.serve)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        until(lambda: self.url != "", "the service to listen")
+        until(lambda: self.own_url != "", "the service to listen")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        self.stop()
         self.retriever.close()
 
-    def _serve(self) -> None:
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def serve(self) -> None:
+        """In this thread, until it is stopped."""
         serve(
             self.retriever.under_test,
             self.feed,
@@ -228,10 +238,15 @@ class Served:
             self.settings,
             on_listening=self._listens,
             stop=self._stop,
+            own_port=self._own_port,
+            on_own_url=self._is_asked_at,
         )
 
     def _listens(self, addresses: Addresses) -> None:
         self.url, self.grpc = addresses
+
+    def _is_asked_at(self, url: str) -> None:
+        self.own_url = url
 
 
 def _no_consumer() -> Never:

@@ -57,7 +57,7 @@ class Setup:
         self.topic_id = TOPIC_ID
         self.restart()
 
-    def restart(self, every_s: float = EVERY_S) -> None:
+    def restart(self, every_s: float = EVERY_S, *, writes: bool = True) -> None:
         self.tier = Tier()
         self.snapshots = Snapshots(
             self.root,
@@ -65,6 +65,7 @@ class Setup:
             lambda: self.topic_id,
             every_s=every_s,
             erase_within_s=ERASE_S,
+            writes=writes,
             clock=lambda: self.now_s,
         )
 
@@ -218,6 +219,26 @@ def test_a_stop_does_not_wait_for_long(setup: Setup, monkeypatch: pytest.MonkeyP
     assert len(setup.tier.moments) == 2, "the one that is under way is not done, so no other is begun"
     setup.restart()
     assert setup.snapshots.load() == AT
+
+
+def test_processes_that_do_not_write_it_load_it_and_leave_it_alone(setup: Setup) -> None:
+    setup.tier.apply(hot_records(post_embedding("a")))
+    setup.tick()
+    setup.restart(writes=False)
+    assert setup.snapshots.load() == AT
+    assert setup.tier.count() == 1
+    setup.tick(2 * ERASE_S)
+    setup.snapshots.finish(AT)
+    assert setup.tier.moments == []
+    assert setup.on_disk(), "the process that writes it removes it in time"
+
+
+def test_a_process_that_does_not_write_it_removes_one_for_lost_records(setup: Setup) -> None:
+    setup.tick()
+    setup.restart(writes=False)
+    setup.snapshots.load()
+    setup.snapshots.discard()
+    assert not setup.on_disk()
 
 
 def test_snapshots_can_be_removed_where_there_are_none(tmp_path: Path) -> None:
