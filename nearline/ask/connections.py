@@ -75,14 +75,26 @@ class Connections:
         return f"https://{address}", certificate_file, tls.name_in_certificate(http_url, certificate_file)
 
     def retriever(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "RetrieverClient":
-        """The caller closes it. Raises NotRunning, NotReady, BadCertificate."""
-        from retriever.client import RetrieverClient
+        """Of several processes it asks any one. The caller closes it. Raises NotRunning, NotReady, BadCertificate."""
+        return self._retriever_at(self._retriever_url(), timeout_s)
 
-        serve = self.settings.serve
-        url = serve.url or self.instance().url
+    def retrievers(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "dict[str, RetrieverClient]":
+        """A client for each process of the retriever, by the process's name; one for a retriever elsewhere. The caller
+        closes them. Raises NotRunning, NotReady, BadCertificate."""
+        url = self._retriever_url()
+        urls = self.instance().workers if self.settings.serve.url is None else {}
+        return {name: self._retriever_at(url, timeout_s) for name, url in (urls or {"serve": url}).items()}
+
+    def _retriever_url(self) -> str:
+        url = self.settings.serve.url or self.instance().url
         if url is None:
             raise NotReady("the retriever does not listen yet; wait for nearline up to print: ready")
-        return RetrieverClient(url, serve.api_key, timeout_s, self._trusted_certificates(url))
+        return url
+
+    def _retriever_at(self, url: str, timeout_s: float) -> "RetrieverClient":
+        from retriever.client import RetrieverClient
+
+        return RetrieverClient(url, self.settings.serve.api_key, timeout_s, self._trusted_certificates(url))
 
     def _trusted_certificates(self, url: str) -> "ssl.SSLContext | None":
         from retriever.http import tls

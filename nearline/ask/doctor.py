@@ -158,8 +158,9 @@ def _ask_broker(connections: Connections) -> str:
 
 
 def _ask_retriever(connections: Connections) -> str:
-    with connections.retriever(_ANSWER_S) as client:
-        readiness = client.ready()
+    from nearline.ask.hot_reports import ask_all
+
+    readiness = ask_all(connections.retrievers(_ANSWER_S)).readiness
     return "ready" if readiness.ready else ", ".join(readiness.problems)
 
 

@@ -12,13 +12,12 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checka
 
 from indexer.freshness import Freshness
 from indexer.tiers import ColdReader
+from nearline.ask.hot_reports import HotReport
 from schemas.api import (
     ColdStatus,
     FreshnessStatus,
-    HotPositions,
     HotStatus,
     ProcessStatus,
-    Readiness,
     StageStatus,
     StatusResponse,
     TiersStatus,
@@ -48,13 +47,6 @@ _CLOSE_S: Final = 0.2
 """For closing the clients that counted them."""
 
 _T = TypeVar("_T")
-
-
-class HotReport(NamedTuple):
-    """What the retriever reports of itself."""
-
-    readiness: Readiness
-    positions: HotPositions
 
 
 @runtime_checkable

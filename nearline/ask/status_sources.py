@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from indexer.tiers import ColdReader
 from nearline.ask.connections import Connections
-from nearline.ask.status import HotReport, Sources
+from nearline.ask.hot_reports import HotReport, ask_all
+from nearline.ask.status import Sources
 from nearline.settings.instance import Instance, read_instance
 from nearline.settings.settings import Settings
 from schemas.api import ProcessStatus, Readiness
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from retriever.answer.retriever import Retriever
     from retriever.feed.hot_feed import HotFeed
 
-_RETRIEVER_S: Final = 3.0
+_RETRIEVER_S: Final = 2.0
+"""Less than the status waits for it: if one of several processes is silent, the others are still reported."""
 _COLD_S: Final = 3.0
 """The cold process may answer only after a flush."""
 
@@ -23,16 +25,12 @@ _COLD_S: Final = 3.0
 def sources_of_command(connections: Connections) -> Sources:
     """Raises NotRunning where neither an instance nor a retriever elsewhere is known."""
 
-    def hot_report() -> HotReport:
-        with connections.retriever(_RETRIEVER_S) as client:
-            return HotReport(client.ready(), client.hot_positions())
-
     is_elsewhere = connections.settings.serve.url is not None
     return Sources(
         processes=list if is_elsewhere else lambda: _processes(connections.instance()),
         generation=None if is_elsewhere else connections.generation,
         kafka=lambda: connections.kafka,
-        hot=hot_report,
+        hot=lambda: ask_all(connections.retrievers(_RETRIEVER_S)),
         cold=lambda: closing(connections.cold(_COLD_S)),
     )
 
@@ -40,9 +38,14 @@ def sources_of_command(connections: Connections) -> Sources:
 def sources_of_serve(
     settings: Settings, retriever: "Retriever", feed: "HotFeed", cold: Callable[[], AbstractContextManager[ColdReader]]
 ) -> Sources:
-    """Asks the retriever directly. The list of processes is in the file that the supervisor writes."""
+    """Asks the retriever directly, or all its processes if there are others. The list of processes is in the file that
+    the supervisor writes."""
+    itself = settings.model_copy(update={"serve": settings.serve.model_copy(update={"url": None})})
 
     def hot_report() -> HotReport:
+        if settings.serve.workers > 1:
+            connections = Connections(itself, lambda: read_instance(settings.data_dir))
+            return ask_all(connections.retrievers(_RETRIEVER_S))
         problems = retriever.problems()
         return HotReport(Readiness(ready=not problems, problems=problems), feed.progress())
 

@@ -10,9 +10,6 @@ from nearline.commands._terminal import on_terminal
 from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from nearline.ask.connections import Connections
-    from retriever.client import RetrieverClient
-    from schemas.ids import Offset, Partition
     from streams.operate.wait import Progress
 
 
@@ -30,11 +27,12 @@ def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> Non
       nearline ingest events.jsonl && nearline wait --timeout 60
     """
     from nearline.ask.connections import Connections
+    from nearline.ask.hot_reports import SlowestFeed
     from streams.operate.wait import Wait
 
     started = time.monotonic()
     connections = Connections(settings, instance)
-    hot = _HotFeed(connections)
+    hot = SlowestFeed(connections)
     try:
         show = _draw if on_terminal() else _ignore
         Wait(connections.kafka, connections.generation, hot.positions, show, timeout_s=timeout).run()
@@ -43,31 +41,6 @@ def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> Non
         if on_terminal():
             click.echo("\r\x1b[K", nl=False, err=True)
     click.echo(f"everything is searchable, after {time.monotonic() - started:.1f} s")
-
-
-class _HotFeed:
-    """Asks the retriever how far the hot feed is. Connects again after a failure."""
-
-    def __init__(self, connections: "Connections") -> None:
-        self._connections = connections
-        self._client: RetrieverClient | None = None
-
-    def positions(self) -> "dict[Partition, Offset] | None":
-        from retriever.errors import RetrieverUnavailable
-        from schemas.ids import Offset, Partition
-
-        self._client = self._client or self._connections.retriever(timeout_s=5.0)
-        try:
-            positions = self._client.hot_positions().positions
-        except RetrieverUnavailable:
-            self.close()
-            return None
-        return {Partition(number): Offset(offset) for number, offset in positions.items()}
-
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-        self._client = None
 
 
 def _draw(progress: "Progress") -> None:

@@ -56,6 +56,9 @@ class Instance(Struct, frozen=True):
     """Host and port of the retriever's gRPC service. None until it listens."""
     places: dict[str, LivingHere] = {}
     """Empty places are left out."""
+    workers: dict[str, str] = {}
+    """Of each process of a retriever that consists of several, by its name: the URL at which it alone can be asked.
+    Empty where there is one process."""
 
 
 def instance_file(data_dir: Path) -> Path:
