@@ -3,6 +3,8 @@
 import os
 import random
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from nearline.errors import StartFailed
@@ -10,6 +12,7 @@ from nearline.errors import StartFailed
 # Below the range from which the kernel takes ports for outgoing connections. In that range, a client that tries to
 # reach a broker that is down could get the broker's own port, connect to itself, and keep the broker from coming back.
 _PORTS: Final = range(20_000, 32_000)
+_MEND: Final = "choose another with --port"
 RANGE_VARIABLE: Final = "NEARLINE_PORTS"
 """Such as `20000-25999`. Gives instances that start at the same time separate ranges: otherwise two could choose the
 same free port before either listens on it."""
@@ -25,6 +28,16 @@ def free_ports(number: int) -> list[int]:
         if len(free) == number:
             return free
     raise StartFailed(f"no free port between {ports.start} and {ports.stop - 1} on loopback; end what uses them")
+
+
+def free_ports_in_a_row(number: int) -> int:
+    """The first of so many free ports, each the next one of the last. Raises StartFailed."""
+    ports = _range()
+    for first in random.sample(ports, min(len(ports), 1000)):
+        row = range(first, first + number)
+        if row[-1] in ports and all(map(is_free, row)):
+            return first
+    raise StartFailed(f"no {number} free ports in a row between {ports.start} and {ports.stop - 1} on loopback")
 
 
 def _range() -> range:
@@ -53,17 +66,37 @@ def listens(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def listening_port(host: str, port: int) -> int:
-    """The port itself if it is free; for 0 any free port. Raises StartFailed."""
+def listening_port(host: str, port: int, mend: str = _MEND) -> int:
+    """The port itself if it is free; for 0 any free port. Raises StartFailed, with the mend."""
     if port == 0:
         return free_ports(1)[0]
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as sock:
+    _bound(host, port, mend).close()
+    return port
+
+
+@contextmanager
+def held(host: str, ports: Sequence[int]) -> Iterator[None]:
+    """Holds free ports for several processes of ours that share them (SO_REUSEPORT). Nobody else can take them
+    meanwhile, also while none of ours listens. Raises StartFailed."""
+    with ExitStack() as stack:
+        for port in ports:
+            holding = stack.enter_context(_bound(host, port, _MEND))
+            # Set after `bind`, which so has refused a port that others share. It never listens, so it gets no
+            # connection.
+            holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+
+
+def _bound(host: str, port: int, mend: str) -> socket.socket:
+    """Raises StartFailed."""
+    with ExitStack() as stack:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            sock = stack.enter_context(socket.socket(family, kind, protocol))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
-    except OSError as error:
-        raise StartFailed(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
-        ) from None
-    return port
+        except OSError as error:
+            raise StartFailed(f"cannot listen on {host} port {port}: {error.strerror}; {mend}") from None
+        stack.pop_all()
+    return sock

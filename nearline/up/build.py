@@ -5,7 +5,7 @@
     trending         the trending stage
     encode-blue-0 …  the encode stage, for the generation that lives at blue
     cold-blue        the index stage and the embedded cold tier, likewise
-    serve            the retriever, with the hot tier and the hot feed that fills it
+    serve            the retriever, with the hot tier and the hot feed that fills it; several are serve-0 …
 
 What works for the generation at a place is put together in `build_place.py`. Knows no stage's work. The imports are
 inside the functions, so that each process loads only the libraries it uses: torch in encode and serve, the embedded
@@ -26,7 +26,7 @@ from nearline.settings.settings import Settings
 from nearline.up.build_place import EdgeTierFactory, build_cold, build_encode
 from nearline.up.cold_socket import cold_socket
 from nearline.up.failure_reports import StartTracker
-from nearline.up.names import COLD, CONTEXTS, ENCODE, SERVE, TRENDING, check_name
+from nearline.up.names import COLD, CONTEXTS, ENCODE, SERVE, TRENDING, check_name, serve_names
 from nearline.up.residence import Run, at_place
 from streams.generations.state import PLACES
 from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
@@ -77,7 +77,7 @@ def build(
         TRENDING: lambda: build_trending(settings, make_heartbeat(), report_failure),
         ENCODE: encode,
         COLD: cold,
-        SERVE: lambda: build_serve(settings, start_tracker.started_callback(SERVE)),
+        SERVE: lambda: build_serve(settings, name, start_tracker.started_callback(SERVE)),
     }
     return builders[stage]()
 
@@ -99,7 +99,7 @@ def build_trending(settings: Settings, heartbeat: Heartbeat, report_failure: Rep
     )
 
 
-def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
+def build_serve(settings: Settings, name: str, report_started: Callable[[], None]) -> Run:
     from indexer.cold.guarded_reader import GuardedColdReader
     from indexer.hot.tier import MatrixHotTier
     from indexer.id_table import IdTable
@@ -116,9 +116,10 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
     check_presence("hot.device", settings.hot.device)
     check_presence("encode.device", settings.encode.device)
     package = ModelPackage.read(settings.package_folder)
+    worker = serve_names(settings).index(name)
     ids, trending = IdTable(), TrendingLists()
     hot = MatrixHotTier(package.dimension, settings.hot, ids)
-    feeds = new_feeds(settings, package, hot, trending)
+    feeds = new_feeds(settings, package, hot, trending, writes_snapshots=worker == 0)
     encoder = WarmingEncoder(lambda: _query_encoder(settings, package))
 
     def new_cold() -> ColdReader:
@@ -144,7 +145,6 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
 
     def on_listening(addresses: Addresses) -> None:
         log.info("listening", url=addresses.url, grpc=addresses.grpc)
-        _announce_serve(settings, addresses.url)
         report_started()
 
     def run(stop: Event) -> None:
@@ -158,18 +158,20 @@ def build_serve(settings: Settings, report_started: Callable[[], None]) -> Run:
                     settings.serve,
                     on_listening=on_listening,
                     stop=stop,
+                    own_port=settings.serve.own_port(worker),
+                    on_own_url=lambda url: _announce_serve(settings, name, url),
                 )
-            withdraw(SERVE, settings.data_dir)
+            withdraw(name, settings.data_dir)
 
     return run
 
 
-def _announce_serve(settings: Settings, url: str) -> None:
-    """Tells Prometheus where this process serves its metrics: at the same port as its answers."""
+def _announce_serve(settings: Settings, name: str, url: str) -> None:
+    """Tells Prometheus where this process serves its metrics: where it alone answers."""
     from nearline.up.metrics import announce
 
     port = int(url.rpartition(":")[2])
-    announce(SERVE, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
+    announce(name, settings.data_dir, settings.serve.host, port, settings.serve.scheme)
 
 
 def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":

@@ -44,8 +44,10 @@ class Feeds(NamedTuple):
                     part.stop()
 
 
-def new_feeds(settings: Settings, package: ModelPackage, hot: HotTier, trending: TrendingLists) -> Feeds:
-    """Asks the broker nothing yet."""
+def new_feeds(
+    settings: Settings, package: ModelPackage, hot: HotTier, trending: TrendingLists, *, writes_snapshots: bool
+) -> Feeds:
+    """Asks the broker nothing yet. `writes_snapshots`: False for all processes of a retriever but one."""
     index_position = IndexPosition(_index_group(settings, package), package.generation)
     watch = EndWatch("the member feed", settings.hot.stale_after_s)
     members = MemberStore(
@@ -66,12 +68,12 @@ def new_feeds(settings: Settings, package: ModelPackage, hot: HotTier, trending:
         trending,
         window_s=settings.hot.window_s,
         stale_after_s=settings.hot.stale_after_s,
-        snapshots=_snapshots(settings, package, hot),
+        snapshots=_snapshots(settings, package, hot, writes=writes_snapshots),
     )
     return Feeds(index_position, hot_feed, members, member_feed)
 
 
-def _snapshots(settings: Settings, package: ModelPackage, hot: HotTier) -> Snapshots | None:
+def _snapshots(settings: Settings, package: ModelPackage, hot: HotTier, *, writes: bool) -> Snapshots | None:
     folder = settings.data_dir / "hot"
     if settings.hot.snapshot_every_s is None:
         remove_snapshots(folder)
@@ -83,6 +85,7 @@ def _snapshots(settings: Settings, package: ModelPackage, hot: HotTier) -> Snaps
         lambda: topic_id(settings.kafka, topic),
         every_s=settings.hot.snapshot_every_s,
         erase_within_s=settings.kafka.erase_within_s,
+        writes=writes,
     )
 
 

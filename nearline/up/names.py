@@ -4,7 +4,7 @@ contexts-0 …       the context stage
 trending           the trending stage
 encode-blue-0 …    the encode stage of the generation that lives at blue
 cold-green         the index stage of the generation that lives at green, and its embedded cold tier
-serve              the retriever
+serve              the retriever; several are serve-0 …
 """
 
 from typing import Final, NamedTuple
@@ -47,7 +47,14 @@ def parse(name: str) -> ProcessName:
 
 def names_of_all_generations(settings: Settings) -> list[str]:
     """The processes that run whatever generations there are."""
-    return [*(f"{CONTEXTS}-{slot}" for slot in range(settings.contexts.workers)), TRENDING, SERVE]
+    contexts = [f"{CONTEXTS}-{slot}" for slot in range(settings.contexts.workers)]
+    return [*contexts, TRENDING, *serve_names(settings)]
+
+
+def serve_names(settings: Settings) -> list[str]:
+    """The processes of the retriever. A single one has no slot."""
+    workers = settings.serve.workers
+    return [SERVE] if workers == 1 else [f"{SERVE}-{slot}" for slot in range(workers)]
 
 
 def names_at(settings: Settings, place: PlaceName) -> list[str]:

@@ -48,7 +48,7 @@ def run_process(name: str, data_dir: Path, build: Build = build) -> int:
     try:
         run = build(name, settings, start_tracker, report_end)
         collect_rarely()
-        if name == SERVE:
+        if name.partition("-")[0] == SERVE:
             share_quickly()
         stop = Event()
         _on_signals(stop.set)

@@ -23,7 +23,8 @@ def encode_threads(settings: Settings) -> int:
     that the search of the hot tier does not use."""
     if settings.encode.threads is not None:
         return settings.encode.threads
-    return max(1, (_num_cores() - settings.hot.threads) // settings.encode.workers)
+    searching = settings.hot.threads * settings.serve.workers
+    return max(1, (_num_cores() - searching) // settings.encode.workers)
 
 
 def encode_device(settings: Settings, slot: int) -> str:

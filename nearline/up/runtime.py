@@ -21,7 +21,6 @@ from nearline import children
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import NotRunning
 from nearline.generations.packages import package_folder
-from nearline.ports import free_ports, listening_port
 from nearline.settings.data_folder import make_data_folder
 from nearline.settings.instance import (
     Instance,
@@ -36,12 +35,13 @@ from nearline.settings.settings import Settings
 from nearline.up.cold_socket import cold_socket, remove_cold_sockets
 from nearline.up.failure_reports import failure_reports_folder
 from nearline.up.metrics import targets_folder
-from nearline.up.retriever_probe import RetrieverProbe
+from nearline.up.names import serve_names
+from nearline.up.retriever_probe import RetrieverProbes
+from nearline.up.serve_ports import named_ports
 from nearline.up.serving_package import serving_package
 from nearline.up.stages import Stages
 from nearline.up.supervisor import Part, Supervisor
 from retriever.http import tls
-from retriever.settings import ServeSettings
 from schemas.generations import GenerationRecord
 from schemas.ids import Generation
 from schemas.topics import TopicSpec, core_topics, generation_topics
@@ -86,24 +86,15 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
         package = None if settings.package is None else ModelPackage.load(settings.package.absolute())
         # Called only for its errors: bad certificate files end the start here, before any process is started.
         tls.server_context(settings.serve)
-        settings = settings.model_copy(update={"serve": with_ports(settings.serve)})
-        Runtime(settings, package, process_module).run()
-
-
-def with_ports(serve: ServeSettings) -> ServeSettings:
-    """Names both ports, so that a restarted retriever listens where it did before. Raises StartFailed."""
-    if serve.port == serve.port_of_grpc == 0:
-        port, grpc_port = free_ports(2)
-    else:
-        port, grpc_port = (listening_port(serve.host, wanted) for wanted in (serve.port, serve.port_of_grpc))
-    return serve.model_copy(update={"port": port, "grpc_port": grpc_port})
+        with named_ports(settings.serve) as serve:
+            Runtime(settings.model_copy(update={"serve": serve}), package, process_module).run()
 
 
 class Runtime:
     """One `nearline up`. The caller holds the lock on the data folder."""
 
     def __init__(self, settings: Settings, named_package: ModelPackage | None, process_module: str) -> None:
-        """`settings` must name both ports at which the retriever will listen. `named_package` is the package that they
+        """`settings` must name all ports at which the retriever will listen. `named_package` is the package that they
         name, if they do; which one is served is found out at the start."""
         self._named_package = named_package
         self._serving = Generation("")
@@ -115,8 +106,7 @@ class Runtime:
         self._state = Generations()
         self._living_here: dict[str, LivingHere] = {}
         """Made of `_state`."""
-        self._probe = RetrieverProbe(settings.serve.host, settings.serve.port, settings.serve.certificate_file)
-        self._grpc = self._probe.address(settings.serve.port_of_grpc)
+        self._probe = RetrieverProbes(settings.serve, serve_names(settings))
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._written_instance: Instance | None = None
         self._starting = True
@@ -189,7 +179,7 @@ class Runtime:
                 self._write_instance(stages.state)
                 if self._probe.ready and not announced:
                     announced = True
-                    log.info("ready", url=self._probe.url, grpc=self._grpc)
+                    log.info("ready", url=self._probe.url, grpc=self._probe.grpc)
                     print("ready", flush=True)
                 time.sleep(_LOOK_EVERY_S)
 
@@ -215,8 +205,9 @@ class Runtime:
             ready=self._probe.ready,
             processes=self._supervisor.processes,
             started_at=self._started_at,
-            grpc=self._grpc if self._probe.listens else None,
+            grpc=self._probe.grpc if self._probe.listens else None,
             places=self._places(state),
+            workers=self._probe.worker_urls,
         )
         if instance != self._written_instance:
             write_instance(self._settings.data_dir, instance)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,7 +15,12 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from retriever.client import RetrieverClient
+from retriever.errors import RetrieverUnavailable
+from schemas.api import RetrieveRequest
 from tests.kit.certificates import Certificate, certificate
+from tests.kit.commands import run_command
+from tests.kit.data.events import post_created, write_events
 from tests.kit.instances import START_S, Up, data_folder, processes_of, up
 from tests.kit.packages import make_tiny_package
 from tests.kit.waiting import until
@@ -56,10 +62,13 @@ def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
         until(lambda: not processes_of(data_dir), "every process to end with the one that started it", 10)
     _another_package_is_refused(running)
     # Without a package, the log says what serves.
-    with up(data_dir, None) as running:
+    with up(data_dir, None, {"NEARLINE_SERVE__WORKERS": "2"}) as running:
         running.wait_ready()
         assert running.instance.package == str(package)
         _lists_what_serves(running)
+        _all_workers_have_what_was_waited_for(running)
+        _questions_reach_all_workers(running)
+        _others_answer_while_a_worker_restarts(running)
         assert running.stop() == 0
         _left_nothing_behind(running)
 
@@ -158,6 +167,69 @@ def _starts_again_whatever_is_killed(running: Up) -> None:
     running.wait_serving()
     after = running.instance
     assert (after.bootstrap_servers, after.url) == (before.bootstrap_servers, before.url), "clients must come back"
+
+
+def _all_workers_have_what_was_waited_for(running: Up) -> None:
+    events = running.data_dir.parent / "events.jsonl"
+    write_events(events, [post_created("p", "a walrus plays the banjo")])
+    for command in (["ingest", str(events)], ["wait"]):
+        done = run_command([*command, "--data-dir", running.data_dir])
+        assert done.returncode == 0, done.stderr
+    assert list(running.instance.workers) == ["serve-0", "serve-1"]
+    for url in running.instance.workers.values():
+        with RetrieverClient(url) as client:
+            assert client.post("p").hot.present
+            assert client.status().ready, "what it says is about all of them"
+
+
+def _questions_reach_all_workers(running: Up) -> None:
+    until(lambda: _is_whole(running) and all(map(_num_answers, _metrics_of_workers(running))), "both to be asked")
+
+
+def _others_answer_while_a_worker_restarts(running: Up) -> None:
+    before = {process.name: process for process in running.instance.processes}
+    killed = psutil.Process(before["serve-1"].pid)
+    killed.kill()
+    until(lambda: not psutil.pid_exists(killed.pid), "it to be gone", 10)
+    own_url = running.instance.workers["serve-1"]
+
+    def restarted() -> bool:
+        assert _is_whole(running), "the other one answers, and the one that has not read everything takes no question"
+        return any(process.restarts for process in running.instance.processes) and _is_ready(own_url)
+
+    until(restarted, "it to be ready again", START_S, 0.1)
+    after = {process.name: process for process in running.instance.processes}
+    assert {name for name in after if after[name] != before[name]} == {"serve-1"}
+
+
+def _is_whole(running: Up) -> bool:
+    """Asks one question on a new connection, which the kernel gives to any worker."""
+    assert running.instance.url is not None
+    with RetrieverClient(running.instance.url) as client:
+        answer = client.retrieve(RetrieveRequest(member_id="nobody", k=1))
+    return not answer.partial
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with RetrieverClient(url) as client:
+            return client.ready().ready
+    except RetrieverUnavailable:
+        return False
+
+
+def _metrics_of_workers(running: Up) -> list[str]:
+    folder = running.data_dir / "metrics"
+    targets = [json.loads((folder / f"{name}.json").read_bytes()) for name in running.instance.workers]
+    pages: list[str] = []
+    for ((target,),) in ([group["targets"] for group in groups] for groups in targets):
+        with urllib.request.urlopen(f"http://{target}/metrics", timeout=30) as answer:
+            pages.append(answer.read().decode())
+    return pages
+
+
+def _num_answers(metrics: str) -> float:
+    return sum(map(float, re.findall(r"^nearline_retrieve_answers_total\{.*\} (\S+)$", metrics, re.MULTILINE)))
 
 
 def _all_restarted(running: Up) -> bool:
