@@ -76,7 +76,8 @@ def test_records_that_were_deleted_unread_are_named(
     assert by_stage["contexts", topics.POSTS] == by_stage["trending", topics.ACTIVITY] == {}
     printed = run(*status).out
     assert f"problem: {SENTENCE}" in printed
-    (row,) = (line.split() for line in printed.splitlines() if line.split()[:2] == ["contexts", topics.ACTIVITY])
+    first_columns = ["contexts", topics.CONTEXTS_GROUP, topics.ACTIVITY]
+    (row,) = (line.split() for line in printed.splitlines() if line.split()[:3] == first_columns)
     assert row[-1] == "3"
 
 
