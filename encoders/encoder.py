@@ -179,15 +179,27 @@ class Encoder:
     def check_goldens(self) -> None:
         """Encodes the package's golden texts. Raises GoldenMismatch if the vectors are not those that the package
         recorded."""
-        goldens = self.package.manifest.goldens
-        tolerance = _GOLDEN_TOLERANCE[self.package.precision]
-        for golden, vector in zip(goldens, self.encode_texts([golden.text for golden in goldens]), strict=True):
-            distance = 2.0 if isinstance(vector, Unencodable) else 1 - float(vector @ golden.as_vector())
-            if not distance <= tolerance:
+        for golden, distance in zip(self.package.manifest.goldens, self.golden_distances(), strict=True):
+            if not distance <= self.golden_tolerance:
                 raise GoldenMismatch(
                     f"{self.package.folder}: the golden text {golden.text[:40]!r} gives another vector than recorded "
-                    f"(1 - cosine {distance:.1e}, at most {tolerance:.0e}); use another package or another machine"
+                    f"(1 - cosine {distance:.1e}, at most {self.golden_tolerance:.0e}); use another package or another "
+                    "machine"
                 )
+
+    @property
+    def golden_tolerance(self) -> float:
+        """The largest 1 - cosine that may be between a golden text's vector here and the package's."""
+        return _GOLDEN_TOLERANCE[self.package.precision]
+
+    def golden_distances(self) -> list[float]:
+        """1 - cosine between the vector of each golden text here and the package's; 2 where there is none here."""
+        goldens = self.package.manifest.goldens
+        vectors = self.encode_texts([golden.text for golden in goldens])
+        return [
+            2.0 if isinstance(vector, Unencodable) else 1 - float(vector @ golden.as_vector())
+            for golden, vector in zip(goldens, vectors, strict=True)
+        ]
 
     def _prepare_texts(self, prefix: Prompt, texts: Sequence[str]) -> Prepared:
         prepared = Prepared(prefix)

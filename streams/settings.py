@@ -84,3 +84,11 @@ class TrendingSettings(_Settings):
 class GenerationsSettings(_Settings):
     live_bound_s: float = Field(2.0, gt=0)
     """A generation that is being built stands back while the serving one's oldest record has waited for longer."""
+    soak_s: float = Field(60.0, ge=0)
+    """The gate watches for so long whether a generation keeps up with live events as the serving one does."""
+    settle_s: float = Field(60.0, ge=0)
+    """A change that comes in while the gate compares vectors with contexts may be under way for so long. What is not
+    there then counts as missing."""
+    min_overlap: float | None = Field(None, ge=0, le=1)
+    """The gate fails if a member's answers of the new and the serving generation have a smaller share in common, as the
+    mean over sampled members. None: the share is only shown."""

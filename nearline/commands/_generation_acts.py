@@ -37,7 +37,7 @@ class Share(click.ParamType):
             self.fail(f"{value!r} is no share; give one such as 5% or 0.05", param, ctx)
 
 
-def _act_options(command: Callable[_P, _R]) -> Callable[_P, _R]:
+def act_options(command: Callable[_P, _R]) -> Callable[_P, _R]:
     """Adds `--reason` and `--by`, which stay in the history."""
     command = click.option("--by", metavar="NAME", help="Who does it; else this host and process.")(command)
     return click.option("--reason", metavar="T", help="Why; it stays in the history.")(command)
@@ -49,7 +49,7 @@ def _act_options(command: Callable[_P, _R]) -> Callable[_P, _R]:
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Contexts a second, for each encode process.")
 @click.option("--wait", "waits", is_flag=True, help="Return when it is complete.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@_act_options
+@act_options
 @instance_options
 def build(
     *,
@@ -76,7 +76,7 @@ def build(
     from nearline.generations.retiring import remove_left_behind
     from streams.errors import StillFed
 
-    kafka, who = _kafka(settings, instance), _by(by, reason)
+    kafka, who = _kafka(settings, instance), operator(by, reason)
     found = find_package(package, registry, settings.data_dir)
     remove_left_behind(settings, kafka, found.id)
     start_building(kafka, found, who, rate)
@@ -96,7 +96,7 @@ def build(
 @click.argument("generation", metavar="G")
 @click.option("--canary", "share", type=Share(), metavar="SHARE", help="Let it answer this share of the members alone.")
 @click.option("--force", is_flag=True, help="Whatever its gate says; needs a reason.")
-@_act_options
+@act_options
 @instance_options
 def promote(
     *,
@@ -117,12 +117,12 @@ def promote(
     """
     from streams.generations import acts
 
-    who = _by(by, reason)
+    who = operator(by, reason)
     _move(settings, instance, lambda state: acts.promote(state, _id(generation), who, share=share, force=force))
 
 
 @click.command()
-@_act_options
+@act_options
 @instance_options
 def rollback(*, reason: str | None, by: str | None, settings: Settings, instance: InstanceReader) -> None:
     """Undo the newest promotion: end the canary, or go back to the generation that is kept.
@@ -133,14 +133,14 @@ def rollback(*, reason: str | None, by: str | None, settings: Settings, instance
     """
     from streams.generations import acts
 
-    who = _by(by, reason)
+    who = operator(by, reason)
     _move(settings, instance, lambda state: acts.rollback(state, who))
 
 
 @click.command()
 @click.argument("generation", metavar="G")
 @click.option("--force", is_flag=True, help="Retire the way back within its day, too.")
-@_act_options
+@act_options
 @instance_options
 def retire(
     *,
@@ -161,7 +161,7 @@ def retire(
     from streams.generations import acts
     from streams.generations.log import change_generations
 
-    kafka, who = _kafka(settings, instance), _by(by, reason)
+    kafka, who = _kafka(settings, instance), operator(by, reason)
     change_generations(kafka, lambda state: acts.retire(state, _id(generation), who, force=force))
     remove_retired(settings, kafka, _id(generation))
     click.echo(f"{generation} is retired, and nothing of it is left")
@@ -218,7 +218,7 @@ def _id(generation: str) -> "Generation":
     return Generation(generation)
 
 
-def _by(name: str | None, reason: str | None) -> "By":
+def operator(name: str | None, reason: str | None) -> "By":
     from streams.generations.acts import acting
 
     return acting(name or f"{socket.gethostname()}:{os.getpid()}", reason)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nearline.commands._generation_acts import build, promote, retire, rollback
+from nearline.commands._generation_gate import gate
 from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json
 from nearline.settings.settings import Settings
@@ -25,11 +26,12 @@ def generations() -> None:
     Example:
       nearline generations list
       nearline generations build my-package --wait
+      nearline generations gate my-package-0123abcd
       nearline generations promote my-package-0123abcd
     """
 
 
-for command in (build, promote, rollback, retire):
+for command in (build, gate, promote, rollback, retire):
     generations.add_command(command)
 
 

@@ -1,0 +1,88 @@
+"""Runs the checks one after the other. What cannot be measured does not hold, and the others are measured all the same.
+
+Records nothing. Which figure stands for what is said by each check.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Final, NamedTuple
+
+from nearline.errors import is_ours
+from nearline.gate import complete, soak
+from nearline.gate.figures import unmeasured
+from nearline.gate.soak import soak_beside
+from nearline.gate.subject import Subject
+from nearline.generations.packages import package_here
+from schemas.generations import GateFigure, GenerationRecord
+from streams.errors import ActRefused
+from streams.generations.state import Generations
+
+
+class Check(NamedTuple):
+    names: tuple[str, ...]
+    """Of its figures."""
+    measure: Callable[[Subject], Iterator[GateFigure]]
+    """Raises an error of ours where a part does not answer."""
+
+
+def _in_log(subject: Subject) -> Iterator[GateFigure]:
+    yield complete.in_log(subject.populations, subject.settings.generations.settle_s)
+
+
+def _in_cold(subject: Subject) -> Iterator[GateFigure]:
+    with closing(subject.connections.cold(generation=subject.record.id)) as tier:
+        yield complete.in_cold(subject.populations, tier, subject.settings.generations.settle_s)
+
+
+def _goldens(subject: Subject) -> Iterator[GateFigure]:
+    # Imported here: it loads torch, which no refusal needs.
+    from nearline.gate.goldens import goldens
+
+    yield goldens(package_here(subject.record, subject.settings), subject.settings.encode.device)
+
+
+def _soak(subject: Subject) -> Iterator[GateFigure]:
+    bounds = subject.settings.generations
+    kafka, serving, beside = subject.connections.kafka, subject.serving.id, subject.record.id
+    yield soak_beside(kafka, serving, beside, bounds.soak_s, bounds.live_bound_s)
+
+
+CHECKS: Final = (
+    Check((complete.IN_LOG,), _in_log),
+    Check((complete.IN_COLD,), _in_cold),
+    Check(("golden texts",), _goldens),
+    Check((soak.NAME,), _soak),
+)
+
+
+def check_can_be_gated(state: Generations, record: GenerationRecord) -> GenerationRecord:
+    """Returns the serving generation, with which it is compared. Raises ActRefused."""
+    serving = state.serving
+    if serving is None:
+        raise ActRefused("nothing serves here yet, so there is nothing to compare with; start nearline up first")
+    if record.state not in ("ready", "kept"):
+        mends = {
+            "building": f"wait until it is ready: nearline generations show {record.id}",
+            "serving": "name another one",
+            "retired": "build it again",
+        }
+        raise ActRefused(
+            f"the generation {record.id} is {record.state}, and has no gate to pass; {mends[record.state]}"
+        )
+    return serving
+
+
+def run_gate(subject: Subject, begins: Callable[[str], None]) -> Iterator[GateFigure]:
+    """`begins` is called with the name of what is measured next."""
+    for check in CHECKS:
+        begins(check.names[0])
+        missing = list(check.names)
+        try:
+            for figure in check.measure(subject):
+                missing.remove(figure.name)
+                yield figure
+        except Exception as error:
+            if not is_ours(error):
+                raise
+            for name in missing:
+                yield unmeasured(name, str(error))
