@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nearline.client.answer import Answer, PostVector, ProcessStatus, Reason, StageStatus, Status, Tier, Vectors
 from nearline.client.question import Column, Question
 from retriever import nearline_pb2 as pb
 from retriever.errors import RequestRefused
 
+M = TypeVar("M", pb.RetrieveRequest, pb.RetrieveBatchRequest, pb.SimilarRequest, pb.VectorsRequest)
 _COLUMNS: Final = {
     "author": pb.COLUMN_AUTHOR,
     "created_at": pb.COLUMN_CREATED_AT,
     "revision": pb.COLUMN_REVISION,
     "language": pb.COLUMN_LANGUAGE,
 }
+MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
+"""What a retriever takes. gRPC would refuse a larger request without our code, and would send most of it before."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -30,7 +33,12 @@ _TIERS: Final = _Tiers({pb.TIER_HOT: "hot", pb.TIER_COLD: "cold", pb.TIER_TRENDI
 
 
 def retrieve_request(question: Question) -> pb.RetrieveRequest:
-    """Raises RequestRefused for a value that no message can hold. What the values mean, the retriever checks."""
+    """Raises RequestRefused for a value that no message can hold, or for too many of them. What the values mean, the
+    retriever checks."""
+    return _not_too_large(_query(question))
+
+
+def _query(question: Question) -> pb.RetrieveRequest:
     with _refusing_values():
         return pb.RetrieveRequest(
             member_id=question.member_id,
@@ -45,19 +53,19 @@ def retrieve_request(question: Question) -> pb.RetrieveRequest:
 
 def batch_request(questions: Sequence[Question]) -> pb.RetrieveBatchRequest:
     """Raises RequestRefused."""
-    return pb.RetrieveBatchRequest(queries=[retrieve_request(question) for question in questions])
+    return _not_too_large(pb.RetrieveBatchRequest(queries=[_query(question) for question in questions]))
 
 
 def similar_request(question: Question) -> pb.SimilarRequest:
     """Of a question by `post_ids`. Raises RequestRefused."""
     with _refusing_values():
-        return pb.SimilarRequest(**_common_fields(question))
+        return _not_too_large(pb.SimilarRequest(**_common_fields(question)))
 
 
 def vectors_request(post_ids: Sequence[str], generation: str | None) -> pb.VectorsRequest:
     """Raises RequestRefused."""
     with _refusing_values():
-        return pb.VectorsRequest(post_ids=_ids("post_ids", post_ids), generation=generation)
+        return _not_too_large(pb.VectorsRequest(post_ids=_ids("post_ids", post_ids), generation=generation))
 
 
 def answer_of(message: pb.RetrieveResponse, columns: Sequence[Column], request_id: str | None) -> Answer:
@@ -160,6 +168,13 @@ def _moment(micros: int) -> datetime:
 
 def _optional(message: Any, field: str) -> Any:
     return getattr(message, field) if message.HasField(field) else None
+
+
+def _not_too_large(request: M) -> M:
+    if request.ByteSize() > MAX_REQUEST_BYTES:
+        sentence = f"the request is larger than {MAX_REQUEST_BYTES:,} bytes; send fewer ids or a shorter text"
+        raise RequestRefused(sentence, code="too_large")
+    return request
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Questions as messages and answers back: nothing is lost, and what is unknown does no harm."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_type_hints
@@ -9,9 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearline import Question, RequestRefused
-from nearline.client.messages import answer_of, retrieve_request, similar_request, status_of, vectors_of
+from nearline.client.messages import (
+    MAX_REQUEST_BYTES,
+    answer_of,
+    batch_request,
+    retrieve_request,
+    similar_request,
+    status_of,
+    vectors_of,
+    vectors_request,
+)
 from nearline.client.question import QuestionFields, SimilarFields
 from retriever import nearline_pb2 as pb
+from retriever.grpc.server import MAX_MESSAGE_BYTES
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 FULL: dict[str, Any] = {
@@ -55,6 +66,21 @@ def test_every_field_of_the_message_can_be_asked() -> None:
     assert list(sent.columns) == [1, 2, 3, 4]
     assert sent.HasField("only_posts"), "no post at all is not the same as any post"
     assert not sent.only_posts.ids
+
+
+@pytest.mark.parametrize("too_large", [retrieve_request, similar_request, lambda question: batch_request([question])])
+def test_a_request_that_the_retriever_would_not_take(too_large: Callable[[Question], Any]) -> None:
+    assert MAX_REQUEST_BYTES == MAX_MESSAGE_BYTES
+    ids = ["x" * 1000] * 9000
+    with pytest.raises(RequestRefused, match=r"^the request is larger than 8,388,608 bytes; send fewer ids") as refused:
+        too_large(Question(post_ids=["a"], exclude_posts=ids))
+    assert refused.value.code == "too_large"
+    assert too_large(Question(post_ids=["a"], exclude_posts=ids[:8000]))
+
+
+def test_too_many_vectors_at_once() -> None:
+    with pytest.raises(RequestRefused, match=r"^the request is larger than 8,388,608 bytes"):
+        vectors_request(["x" * 1000] * 9000, None)
 
 
 def test_nothing_is_sent_that_was_not_asked() -> None:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from nearline import Client, NotAllowed, Question, RequestRefused, Trace
+from nearline.client import messages
 from retriever.client import RetrieverClient
 from retriever.http.tls import trusting_authorities
 from retriever.reasons import Code, Reason
@@ -99,9 +100,17 @@ def test_a_refusal_has_a_code_and_names_the_field(
     assert (caught.value.code, caught.value.request_id is not None) == (code, True)
 
 
-def test_a_request_that_is_too_large_is_refused_and_disturbs_nothing(client: Client) -> None:
+def test_a_request_that_is_too_large_is_refused_and_disturbs_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "t" * (9 * 1024 * 1024)
+    with pytest.raises(RequestRefused, match="send fewer ids or a shorter text") as refused:
+        client.retrieve(text=text)
+    assert refused.value.code == "too_large"
+    # A retriever that takes less than this client knows: gRPC refuses for it, and says no code of ours.
+    monkeypatch.setattr(messages, "MAX_REQUEST_BYTES", 2 * len(text))
     with pytest.raises(RequestRefused, match="larger than max"):
-        client.retrieve(text="t" * (9 * 1024 * 1024))
+        client.retrieve(text=text)
     assert client.retrieve(member_id="m").post_ids
 
 
