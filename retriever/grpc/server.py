@@ -6,16 +6,17 @@ Runs in the event loop of the HTTP server, so that both share one queue without 
 import asyncio
 import resource
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 from pydantic import SecretStr
 
-from retriever.errors import CannotListen
+from retriever.errors import CannotListen, RetrieverError
+from retriever.grpc import health
+from retriever.grpc.arrivals import Arrivals
 from retriever.grpc.calls import SERVICE, Calls, Context, refuse, trace_of_call
 from retriever.service.api_key import REFUSAL, is_allowed
 from retriever.service.problems import Trouble
@@ -32,10 +33,17 @@ IDLE_S: Final = 300.0
 GRACE_S: Final = 2.0
 """Running calls may take this long after a stop. Almost all questions take less; and whoever watches the health has a
 call open all the time."""
+AGE_S: Final = 3600.0
+"""After this time, a tenth more or less, a connection takes no further calls, and clients open another: so replicas
+behind a balancer that are new get their share."""
+AGE_GRACE_S: Final = 60.0
+"""After this time more it is closed. So nothing stays that a client has left open without reading it."""
+MAX_CONNECTIONS: Final = 10_000
+"""An idle one takes 17 kB."""
 _HEALTH_EVERY_S: Final = 0.2
 _KEYS: Final = ("x-api-key", "x-api-key-bin")
 """Metadata is ASCII, except where its name ends in -bin."""
-_HEALTH: Final = f"/{health.SERVICE_NAME}/"
+_HEALTH: Final = f"/{health.SERVICE}/"
 
 
 class GrpcServer:
@@ -54,12 +62,12 @@ class GrpcServer:
         self._problems = problems
         self._settings = settings
         self._shared = shared
-        self._health = health.aio.HealthServicer()
+        arrivals = Arrivals()
+        self._health = health.Health(("", SERVICE), arrivals)
         interceptors = [] if settings.api_key is None else [_ApiKey(settings.api_key)]
         self._server = grpc.aio.server(interceptors=interceptors, options=options(shared=shared))
-        self._server.add_generic_rpc_handlers((Calls(service, status),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        # grpcio waits for the next call of each registered method, so generic ones cost less.
+        self._server.add_generic_rpc_handlers((Calls(service, status, arrivals), self._health, _reflection(arrivals)))
         self._health_task: asyncio.Task[None] | None = None
 
     def listen(self) -> str:
@@ -78,13 +86,13 @@ class GrpcServer:
         return f"{host}:{bound}"
 
     async def start(self) -> None:
-        await self._tell_health()
+        self._tell_health()
         await self._server.start()
         self._health_task = asyncio.create_task(self._watch_health())
 
     async def stop(self) -> None:
         """New calls are refused, and health says that none are taken."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         if self._health_task is not None:
             self._health_task.cancel()
             with suppress(asyncio.CancelledError):
@@ -94,13 +102,10 @@ class GrpcServer:
     async def _watch_health(self) -> None:
         while True:
             await asyncio.sleep(_HEALTH_EVERY_S)
-            await self._tell_health()
+            self._tell_health()
 
-    async def _tell_health(self) -> None:
-        statuses = health_pb2.HealthCheckResponse
-        status = statuses.NOT_SERVING if self._problems() else statuses.SERVING
-        for name in ("", SERVICE):
-            await self._health.set(name, status)
+    def _tell_health(self) -> None:
+        self._health.tell(serving=not self._problems())
 
 
 def options(*, shared: bool) -> list[tuple[str, int]]:
@@ -110,6 +115,8 @@ def options(*, shared: bool) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", 128),
         ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_S * 1000)),
         ("grpc.max_connection_idle_ms", int(IDLE_S * 1000)),
+        ("grpc.max_connection_age_ms", int(AGE_S * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(AGE_GRACE_S * 1000)),
         ("grpc.max_allowed_incoming_connections", max_connections()),
         # A client that is gone without a word, or does not read, is noticed by pings without an answer.
         ("grpc.keepalive_time_ms", 60_000),
@@ -125,7 +132,26 @@ def options(*, shared: bool) -> list[tuple[str, int]]:
 def max_connections() -> int:
     """A quarter of the files that this process may open. HTTP has half of them, and the rest is for the broker, the
     cold tier and its own files."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, MAX_CONNECTIONS)
+
+
+def _reflection(arrivals: Arrivals) -> grpc.GenericRpcHandler:
+    """Tells any client which services and messages there are."""
+    servicer = reflection.aio.ReflectionServicer((SERVICE, health.SERVICE, reflection.SERVICE_NAME))
+
+    async def answer(_: object, context: Context) -> AsyncIterator[Any]:
+        async for response in servicer.ServerReflectionInfo(arriving(context), context):
+            yield response
+
+    async def arriving(context: Context) -> AsyncIterator[Any]:
+        with suppress(RetrieverError):
+            while True:
+                yield reflection_pb2.ServerReflectionRequest.FromString(await arrivals.read(context))
+
+    method = grpc.stream_stream_rpc_method_handler(
+        answer, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": method})
 
 
 class _ApiKey(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -133,7 +159,8 @@ class _ApiKey(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(self, key: SecretStr) -> None:
         self._key = key
-        self._refusal = grpc.unary_unary_rpc_method_handler(_refuse_without_key)
+        # As a stream, so that nothing is read of a client that has no key.
+        self._refusal = grpc.stream_unary_rpc_method_handler(_refuse_without_key)
 
     async def intercept_service(
         self,
@@ -150,7 +177,7 @@ class _ApiKey(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return is_allowed(self._key, authorization, [value for name, value in pairs if name in _KEYS])
 
 
-async def _refuse_without_key(_: bytes, context: Context) -> bytes:
+async def _refuse_without_key(_: object, context: Context) -> bytes:
     await refuse(context, Trouble(ProblemCode.UNAUTHENTICATED, REFUSAL), trace_of_call(context))
 
 

@@ -15,6 +15,8 @@ _MOST_ERRORS: Final = 8
 _MOST_NAME_CHARS: Final = 64
 """Of a field that is not known, and has any name that the client likes."""
 
+_CODES: Final = frozenset(ProblemCode)
+
 _log = structlog.get_logger(__name__)
 
 
@@ -38,7 +40,7 @@ def trouble_of(error: Exception) -> Trouble:
 
 def _code(error: RetrieverError, otherwise: ProblemCode) -> ProblemCode:
     """The retriever may have given the code of a reason, such as cold_late. The sentence says the same."""
-    return ProblemCode(error.code) if error.code in set(ProblemCode) else otherwise
+    return ProblemCode(error.code) if error.code in _CODES else otherwise
 
 
 def sentence_of(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> str:

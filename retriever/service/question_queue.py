@@ -7,6 +7,7 @@ answer, and by how many wait before it. Refusing is quick, so that an overload h
 
 import asyncio
 import contextvars
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -64,6 +65,12 @@ class QuestionQueue:
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
+
+    def check_room(self, within_s: float | None) -> None:
+        """Raises RetrieverBusy if a question that comes now would be refused, whatever it asks. So it need not be read.
+        None: its time is not known yet."""
+        if not self._free and self._is_too_late(math.inf if within_s is None else self._clock() + within_s):
+            raise self._busy()
 
     async def run(self, work: Callable[[float], T], within_s: float) -> T:
         """Calls `work` in a thread, with the seconds that are left then, and returns what it returns.
@@ -123,8 +130,7 @@ class QuestionQueue:
         if self._free:
             self._free -= 1
             return
-        wait_s = self._expected_wait_s()
-        if len(self._waiting) >= self._length or self._clock() + wait_s + self._usual_s > deadline:
+        if self._is_too_late(deadline):
             raise self._busy()
         waiting = _Waiting(asyncio.get_running_loop().create_future(), deadline)
         self._waiting.append(waiting)
@@ -137,6 +143,12 @@ class QuestionQueue:
         except asyncio.CancelledError:
             self._forget(waiting)
             raise
+
+    def _is_too_late(self, deadline: float) -> bool:
+        """Whether one more that waits has no place in the queue, or no answer by then."""
+        if len(self._waiting) >= self._length:
+            return True
+        return self._clock() + self._expected_wait_s() + self._usual_s > deadline
 
     def _forget(self, waiting: _Waiting) -> None:
         """Of a client that waits no longer. It may have got a place at the same moment."""

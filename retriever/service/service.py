@@ -50,6 +50,11 @@ class Service:
     def close(self) -> None:
         self._queue.close()
 
+    def check_room(self, within_s: Within) -> None:
+        """Raises RetrieverBusy if a question that comes now would be refused, whatever it asks. So it need not be read,
+        and an overload costs little."""
+        self._queue.check_room(within_s)
+
     async def retrieve(self, request: RetrieveRequest, write: Callable[[Answer], T], within_s: Within = None) -> T:
         def work(left_s: float) -> T:
             return write(self._answer(question_of(request, left_s)))

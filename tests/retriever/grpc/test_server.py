@@ -1,9 +1,8 @@
-"""What only gRPC has: messages as bytes, health, reflection, keys as metadata, TLS, and clients that cost too much."""
+"""What only gRPC has: messages as bytes, reflection, keys as metadata, TLS, and clients that cost too much."""
 
 import asyncio
 import resource
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,19 +17,18 @@ from pydantic import SecretStr
 from retriever import nearline_pb2 as pb
 from retriever.grpc import server
 from retriever.grpc.calls import STATUS_CALLS, refuse
-from retriever.reasons import Code, Reason
 from retriever.service.problems import Trouble
 from retriever.service.trace import Trace
 from schemas.api import ProblemCode, ProcessStatus, StageStatus
 from tests.kit.certificates import certificate
 from tests.kit.raw_clients import Gate
+from tests.kit.raw_grpc import RawCall
 from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
 from tests.kit.waiting import until
 from tests.kit.ways_in import GrpcWay, grpc_message
 
 KEY = SecretStr("a-secret")
 SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 LONG_MS = 30_000
 
 
@@ -90,7 +88,22 @@ class TestBodies:
         body = pb.RetrieveRequest(text="x" * 100 * 1024 * 1024).SerializeToString()
         outcome = way.send("Retrieve", body)
         assert outcome.body["status"] is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "larger than max" in outcome.detail
+        # gRPC refuses it as soon as its length has come, and cannot be told to give our code.
+        assert outcome.code == ""
+        assert f"larger than max ({len(body)} vs. {server.MAX_MESSAGE_BYTES})" in outcome.detail
+        assert is_answered(way)
+
+    @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+    def test_a_hundred_megabytes_that_look_small(
+        self, served: Served, way: GrpcWay, compression: grpc.Compression
+    ) -> None:
+        body = pb.RetrieveRequest(text="x" * 100 * 1024 * 1024).SerializeToString()
+        with grpc.insecure_channel(served.grpc) as channel:
+            call = channel.unary_unary("/nearline.v1.Retriever/Retrieve")
+            with pytest.raises(grpc.RpcError) as refused:
+                call(body, timeout=30, compression=compression)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in refused.value.details()
         assert is_answered(way)
 
     def test_the_largest_useful_request(self, way: GrpcWay) -> None:
@@ -148,34 +161,6 @@ def _is_told(ask: Any) -> bool:
         return bool(pb.StatusResponse.FromString(ask(b"", timeout=LONG_MS / 1000)).ready)
     except grpc.RpcError:
         return False
-
-
-def test_health_follows_readiness(served: Served) -> None:
-    with grpc.insecure_channel(served.grpc) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-
-        def status(name: str = "nearline.v1.Retriever") -> int:
-            return int(health.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status)
-
-        assert [status(), status("")] == [SERVING, SERVING]
-        served.retriever.feed_problem = Reason(Code.HOT_BEHIND, "behind")
-        until(lambda: [status(), status("")] == [NOT_SERVING, NOT_SERVING], "health to say so")
-        served.retriever.feed_problem = None
-        until(lambda: status() == SERVING, "health to be good again")
-        with pytest.raises(grpc.RpcError) as unknown:
-            status("another.Service")
-        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-def test_who_watches_the_health_does_not_hold_up_a_stop() -> None:
-    with Served(new_retriever()) as served:
-        channel = grpc.insecure_channel(served.grpc)
-        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        assert next(watched).status == SERVING
-        began = time.monotonic()
-    assert time.monotonic() - began < server.GRACE_S + 5
-    assert next(watched).status == NOT_SERVING
-    channel.close()
 
 
 def _services(channel: grpc.Channel, metadata: list[tuple[str, Any]] | None = None) -> list[str]:
@@ -269,6 +254,19 @@ def test_one_who_does_not_greet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HANDSHAKE_S", 0.5)
     with Served(new_retriever()) as served:
         _is_hung_up_on(served, b"")
+
+
+def test_a_connection_ends_with_what_was_left_open_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And calls on other connections, and later ones, go on."""
+    monkeypatch.setattr(server, "AGE_S", 0.5)
+    monkeypatch.setattr(server, "AGE_GRACE_S", 0.5)
+    with Served(new_retriever()) as served, RawCall(served, "/grpc.health.v1.Health/Watch", window=0) as unread:
+        way = GrpcWay(served)
+        unread.say(b"")
+        while unread.socket.recv(1000):
+            assert is_answered(way)
+        assert is_answered(way)
+        way.close()
 
 
 @pytest.fixture

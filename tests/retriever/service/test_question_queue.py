@@ -131,6 +131,32 @@ def test_one_who_would_be_late_is_told_when_to_come_again() -> None:
     run(scenario)
 
 
+def test_whether_there_is_room_is_known_before_the_question() -> None:
+    async def scenario() -> None:
+        work, clock, refused = Work(), Clock(), []
+        with closing(QuestionQueue(1, 2, clock=clock, count_refused=lambda: refused.append(1))) as queue:
+            await _learn(queue, clock, 0.1)
+            queue.check_room(0.001)  # a free place is given however late the answer will be
+            asked = [asyncio.create_task(queue.run(work.of(number), 1e6)) for number in range(2)]
+            await until(lambda: len(work.running) == 1 and queue.num_waiting == 1)
+            for within_s in (None, 0.301):
+                queue.check_room(within_s)
+            # The next one waits for 200 ms and takes 100.
+            with pytest.raises(RetrieverBusy) as busy:
+                queue.check_room(0.299)
+            assert busy.value.retry_after_s == pytest.approx(0.2, rel=0.01)
+            asked.append(asyncio.create_task(queue.run(work.of(2), 1e6)))
+            await until(lambda: queue.num_waiting == 2)
+            with pytest.raises(RetrieverBusy):
+                queue.check_room(None)
+            assert len(refused) == 2
+            for number in range(3):
+                work.end(number)
+                assert await asked[number] == number
+
+    run(scenario)
+
+
 def test_refused_questions_do_not_make_answers_seem_quick() -> None:
     def refuse(_: float) -> None:
         raise RequestRefused("text: there is nothing to encode")
