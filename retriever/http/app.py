@@ -24,7 +24,7 @@ from retriever.errors import RetrieverError
 from retriever.http.answers import write_answer, write_answers, write_vectors
 from retriever.http.api_key import NEEDS_NO_KEY, ApiKeyGuard
 from retriever.http.problems import body_unreadable, described, internal_error, request_invalid, retriever_failed
-from retriever.http.request_limits import OPERATIONS_IN_FLIGHT, BodyLimit, OperationLimit
+from retriever.http.request_limits import OPERATIONS_IN_FLIGHT, BodyLimit, OperationLimit, QuestionLimit
 from retriever.http.tracing import Tracing
 from retriever.service.answering import Answering, HotFeeds
 from retriever.service.metrics import ServeMetrics
@@ -104,6 +104,7 @@ def create_app(  # noqa: PLR0917
     # The middleware that is added last runs first. So no body is read without a valid key, and a request takes a place
     # only when its body is complete.
     app.add_middleware(OperationLimit, count_refused=metrics.count_refused)
+    app.add_middleware(QuestionLimit, check_room=lambda: service.check_room(None))
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyGuard, key=settings.api_key)
     app.add_middleware(Tracing)

@@ -1,4 +1,8 @@
-"""Writes what goes wrong as RFC 9457 has it: `application/problem+json` with a status, a sentence and a code."""
+"""Writes what goes wrong as RFC 9457 has it: `application/problem+json` with a status, a sentence and a code.
+
+The handlers of exceptions are coroutines, though they wait for nothing: for a function the app would wait for a thread,
+and all of its few threads may wait for the broker.
+"""
 
 import math
 from collections.abc import Mapping
@@ -48,17 +52,17 @@ def problem(trouble: Trouble, headers: Mapping[str, str] | None = None) -> Respo
     return Response(body.model_dump_json(exclude_none=True), status, headers, PROBLEM_JSON)
 
 
-def retriever_failed(_: Request, error: Exception) -> Response:
+async def retriever_failed(_: Request, error: Exception) -> Response:
     """For errors of the retriever: no answer now, or never."""
     return problem(trouble_of(error))
 
 
-def internal_error(_: Request, __: Exception) -> Response:
+async def internal_error(_: Request, __: Exception) -> Response:
     """The server logs the error."""
     return problem(Trouble(ProblemCode.INTERNAL, INTERNAL))
 
 
-def request_invalid(request: Request, error: Exception) -> Response:
+async def request_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     if request.method == "POST" and not _is_json(request):
         sentence = "the body must be JSON; send it with the header Content-Type: application/json"
@@ -71,7 +75,7 @@ def request_invalid(request: Request, error: Exception) -> Response:
     return problem(Trouble(ProblemCode.BAD_FIELD, sentence_of(errors, skip=1)))
 
 
-def body_unreadable(_: Request, error: Exception) -> Response:
+async def body_unreadable(_: Request, error: Exception) -> Response:
     """FastAPI has only a general sentence for a body that it cannot read. For two causes we name the cause."""
     assert isinstance(error, HTTPException)
     cause = error.__cause__

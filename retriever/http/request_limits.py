@@ -11,8 +11,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retriever.errors import RetrieverBusy
 from retriever.http.problems import problem
-from retriever.service.problems import Trouble
+from retriever.service.problems import Trouble, trouble_of
 from schemas.api import ProblemCode
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
@@ -85,6 +86,25 @@ class BodyLimit:
     def _too_large(self) -> Response:
         sentence = f"the request is larger than {self._max_bytes:,} bytes; send fewer ids or a shorter text"
         return _hang_up(ProblemCode.TOO_LARGE, sentence)
+
+
+class QuestionLimit:
+    """Refuses a question that would be refused whatever it asks, before the app looks at it: that takes a third of the
+    time. Runs after BodyLimit, because a connection goes on only behind a request that was read."""
+
+    def __init__(self, app: ASGIApp, check_room: Callable[[], None]) -> None:
+        """`check_room` raises RetrieverBusy."""
+        self._app = app
+        self._check_room = check_room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._app
+        if scope["type"] == "http" and scope["path"].startswith(_QUESTIONS):
+            try:
+                self._check_room()
+            except RetrieverBusy as error:
+                answer = problem(trouble_of(error))
+        await answer(scope, receive, send)
 
 
 class OperationLimit:

@@ -52,6 +52,21 @@ def test_operations_that_hang_take_no_place_of_a_question(served: Served, retrie
         assert [request.result().status_code for request in inside] == [200] * number
 
 
+def test_a_refusal_needs_none_of_their_threads(served: Served, retriever: RetrieverSetup) -> None:
+    scroll = Gate(retriever.hot.tier.scroll_posts)
+    retriever.hot.tier.scroll_posts = scroll
+    number = request_limits.OPERATIONS_IN_FLIGHT
+    with ThreadPoolExecutor(number) as pool:
+        inside = [pool.submit(ask, served, "/v1/hot/posts") for _ in range(number)]
+        scroll.wait_for(number)
+        with httpx.Client(base_url=served.url, trust_env=False, timeout=30) as http:
+            assert http.post("/v1/retrieve", json={"member_id": "m", "k": 0}).status_code == 422
+            assert http.post("/v1/retrieve", json={"text": "t", "generation": "other"}).status_code == 404
+            assert http.get("/nothing").status_code == 404
+        scroll.open()
+        assert [request.result().status_code for request in inside] == [200] * number
+
+
 def test_a_request_that_fails_gives_its_place_back(served: Served, retriever: RetrieverSetup) -> None:
     retriever.broken_status = True
     statuses = [ask(served, "/v1/status").status_code for _ in range(2 * request_limits.OPERATIONS_IN_FLIGHT)]
