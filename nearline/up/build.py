@@ -153,7 +153,7 @@ def build_serve(settings: Settings, name: str, report_started: Callable[[], None
             with feeds.running(), repeating("tidying", _TIDY_EVERY_S, retriever.tidy):
                 serve(
                     retriever,
-                    feeds.hot,
+                    feeds,
                     lambda: read_status(sources),
                     settings.serve,
                     on_listening=on_listening,

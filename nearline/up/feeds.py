@@ -11,13 +11,15 @@ from indexer.tiers import HotTier
 from nearline.settings.settings import Settings
 from retriever.feed.end_watch import EndWatch
 from retriever.feed.follower import CONSUMER_OVERRIDES
-from retriever.feed.hot_feed import HotFeed
+from retriever.feed.hot_feed import FeedFigures, HotFeed
 from retriever.feed.index_position import IndexPosition
 from retriever.feed.member_feed import MemberFeed
 from retriever.feed.member_store import MemberStore
 from retriever.feed.snapshots import Snapshots, remove_snapshots
 from retriever.feed.trending_lists import TrendingLists
 from schemas import topics
+from schemas.api import HotPositions
+from schemas.ids import Generation
 from schemas.stages import index_reads
 from streams.kafka.clients import new_consumer
 from streams.kafka.topics import topic_id
@@ -28,6 +30,13 @@ class Feeds(NamedTuple):
     hot: HotFeed
     members: MemberStore
     member_feed: MemberFeed
+
+    def progress(self, generation: Generation | None = None) -> HotPositions:
+        """Of the hot feed."""
+        return self.hot.progress(generation)
+
+    def figures(self) -> list[FeedFigures]:
+        return [figures._replace(members=self.member_feed.figures()) for figures in self.hot.figures()]
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from retriever.answer.cold.kept_answers import KeptCounts
+from retriever.feed.member_store import MemberCounts
 from schemas.ids import Generation
 
 
@@ -13,6 +14,5 @@ class Figures(NamedTuple):
     ready: bool
     """Whether whole answers are possible."""
     hot_posts: int
-    members: int
-    """Held in memory, the deleted ones included."""
+    members: MemberCounts
     kept: KeptCounts

@@ -157,7 +157,7 @@ class Retriever:
 
     def figures(self) -> list[Figures]:
         ready = not self.problems()
-        return [Figures(self.generation, ready, self._hot.count(), self._store.count(), self.kept.counts())]
+        return [Figures(self.generation, ready, self._hot.count(), self._store.counts(), self.kept.counts())]
 
     def problems(self) -> list[str]:
         """A sentence for each part without which answers are incomplete. Does not block: the cold tier's position is

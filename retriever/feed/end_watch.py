@@ -76,6 +76,12 @@ class EndWatch:
                 return Reason(Code.HOT_CATCHING_UP, self._catching_up())
             return Reason(Code.HOT_BEHIND, f"{self._feed} has been behind the topic for {age_s:.0f} s, {self._left()}")
 
+    def records_left(self) -> int | None:
+        """How many records there are in the topics that the feed has not read. None if it has not heard from the broker
+        lately."""
+        with self._lock:
+            return self._records_left()
+
     def _look(self) -> None:
         """Takes out the ends that are reached, and those that say nothing any more: reached now, they would be too old
         to count."""
@@ -98,10 +104,13 @@ class EndWatch:
         return f"{self._feed} is catching up, {self._left()}"
 
     def _left(self) -> str:
+        left = self._records_left()
+        return "it cannot read now" if left is None else f"{left} records to go"
+
+    def _records_left(self) -> int | None:
         if self._newest is None or self._clock() - self._newest.asked_at_s > self._stale_after_s:
-            return "it cannot read now"
-        records = sum(max(end - self._offset(place), 0) for place, end in self._newest.ends.items())
-        return f"{records} records to go"
+            return None
+        return sum(max(end - self._offset(place), 0) for place, end in self._newest.ends.items())
 
     def _offset(self, place: Place) -> int:
         return max(self._offsets.get(place, 0), 0)

@@ -16,6 +16,7 @@ from indexer.tiers import HotRecord, HotTier
 from retriever.feed import offsets as feed_offsets
 from retriever.feed.end_watch import EndWatch
 from retriever.feed.follower import Follower
+from retriever.feed.member_feed import MemberFeedFigures
 from retriever.feed.offsets import Place, PlaceOffsets
 from retriever.feed.records import SkippingRecords, ages_s, place_of
 from retriever.feed.snapshots import Snapshots
@@ -34,12 +35,14 @@ _AFTER_ALL: Final = Offset(2**62)
 
 
 class FeedFigures(NamedTuple):
-    """Of one generation's hot feed."""
+    """Of one generation's feeds."""
 
     generation: Generation
     skipped_records: int
     """Since the start: they are damaged, or the tier refuses them."""
     freshness: Freshness
+    members: MemberFeedFigures | None = None
+    """Of the member feed. None if there is none."""
 
 
 class HotFeed:

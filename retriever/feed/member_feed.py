@@ -6,6 +6,7 @@ It has a thread of its own, so that members and posts do not wait for each other
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, Message
 
@@ -21,6 +22,15 @@ from retriever.feed.records import SkippingRecords, place_of
 from schemas import topics
 from schemas.embeddings import MemberEmbedding
 from schemas.ids import Generation, Offset, Partition
+
+
+class MemberFeedFigures(NamedTuple):
+    positions: Offsets
+    """The next offset to read, of each partition. Empty until the broker has answered."""
+    records_left: int | None
+    """How many there are that were not read yet. None if the broker has not said it lately."""
+    skipped_records: int
+    """Since the start: they are damaged, or the store refuses them."""
 
 
 class MemberFeed:
@@ -46,6 +56,7 @@ class MemberFeed:
         self._window_s = window_s
         self._clock = clock
         self._records = SkippingRecords()
+        self._watch = watch
         self._follower = Follower("member-feed", new_consumer, [self._topic], self, watch)
 
     def start(self) -> None:
@@ -58,10 +69,11 @@ class MemberFeed:
     def close(self) -> None:
         self._follower.close()
 
-    @property
-    def skipped_records(self) -> int:
-        """How many records were skipped since the start, because they are damaged or the store refuses them."""
-        return self._records.skipped
+    def figures(self) -> MemberFeedFigures:
+        return MemberFeedFigures(self._positions(), self._watch.records_left(), self._records.skipped)
+
+    def _positions(self) -> Offsets:
+        return _of_partitions(self._follower.offsets)
 
     # The follower's thread calls all of the following.
 
@@ -87,8 +99,7 @@ class MemberFeed:
 
     def begin(self, floor: PlaceOffsets) -> None:
         """The store drops all members, also those of other partitions: it holds those from the next record on."""
-        going_on = {Partition(number): Offset(offset) for (_, number), offset in self._follower.offsets.items()}
-        self._store.begin({**going_on, **{Partition(number): Offset(offset) for (_, number), offset in floor.items()}})
+        self._store.begin({**self._positions(), **_of_partitions(floor)})
 
     def receive(self, records: Sequence[Message]) -> None:
         members = [
@@ -101,6 +112,10 @@ class MemberFeed:
     def tick(self) -> None: ...
 
     def finish(self) -> None: ...
+
+
+def _of_partitions(offsets: PlaceOffsets) -> Offsets:
+    return {Partition(number): Offset(offset) for (_, number), offset in offsets.items()}
 
 
 def _decode_member(value: bytes | None) -> MemberEmbedding:

@@ -171,6 +171,11 @@ class MemberRows:
             packed_lists=bytes(self._lists[slot]),
         )
 
+    def num_bytes(self) -> int:
+        """Of the vectors of the slots in use, and of all lists."""
+        num_used = len(self._lists) - len(self._free)
+        return int(num_used * self._vectors_SD.itemsize * self._vectors_SD.shape[1]) + self._list_bytes
+
     def too_many_bytes(self) -> bool:
         """Whether the lists of all members together take more than they may."""
         return self._list_bytes > self._max_list_bytes

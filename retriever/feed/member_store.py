@@ -45,6 +45,19 @@ class Lookup(NamedTuple):
     """What the index stage was known to have written at the time of the lookup."""
 
 
+class MemberCounts(NamedTuple):
+    held: int
+    """The deleted ones included."""
+    num_bytes: int
+    """Of vectors and lists."""
+    found: int
+    """How many members who asked were held here for sure, since the start."""
+    missed: int
+    """How many had to be asked of the cold tier."""
+    evicted: int
+    """How many were dropped because others needed their room."""
+
+
 class Refilled(NamedTuple):
     member: HeldMember | None
     """The newer one of what the cold tier said and what the store holds. None: never written."""
@@ -79,6 +92,7 @@ class MemberStore:
         """The least recently used member first."""
         self._floor: dict[Partition, Offset] | None = None
         """None until the feed has said where it begins."""
+        self._found = self._missed = self._evicted = 0
 
     def watch(self, on_changed: Callable[[HeldMember], None]) -> None:
         """From now on `on_changed` is called for each member who asked lately and whose record was replaced, also by
@@ -120,7 +134,10 @@ class MemberStore:
         with self._lock:
             member = self._asked(member_id)
             holds_all = self._floor is not None and not any(self._floor.values())
-            return Lookup(member_id, member, follows and (member is not None or holds_all), indexed)
+            is_sure = follows and (member is not None or holds_all)
+            self._found += is_sure
+            self._missed += not is_sure
+        return Lookup(member_id, member, is_sure, indexed)
 
     def refill(self, lookup: Lookup, member: StoredMember | None) -> Refilled:
         """Takes what the cold tier said after a lookup that was not sure. It is kept only if no record that the store
@@ -146,6 +163,12 @@ class MemberStore:
     def count(self) -> int:
         """How many members it holds, the deleted ones included."""
         return len(self._slots)
+
+    def counts(self) -> MemberCounts:
+        with self._lock:
+            return MemberCounts(
+                len(self._slots), self._rows.num_bytes(), self._found, self._missed, evicted=self._evicted
+            )
 
     def floor(self) -> Offsets:
         """Empty until the feed has said where it begins."""
@@ -175,6 +198,7 @@ class MemberStore:
     def _drop_oldest(self) -> int:
         """Erases the least recently used member, and returns the slot."""
         _, slot = self._slots.popitem(last=False)
+        self._evicted += 1
         place = self._rows.place(slot)
         self._rows.erase(slot)
         if place is not None and self._floor is not None:

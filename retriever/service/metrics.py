@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from retriever.answer.figures import Figures
 from retriever.answer.question import Answer
+from retriever.feed.hot_feed import FeedFigures
 from retriever.service.answering import Answering, HotFeeds
 
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -101,7 +102,7 @@ class _Gauges(Collector):
         figures = self._retriever.figures()
         yield _gauge("nearline_ready", "1 when whole answers are possible", figures, lambda of: of.ready)
         yield _gauge("nearline_hot_posts", "Live posts in the hot tier", figures, lambda of: of.hot_posts)
-        yield _gauge("nearline_held_members", "Members in memory", figures, lambda of: of.members)
+        yield from _of_members(figures)
         yield from _of_kept_answers(figures)
         yield from self._of_feeds()
 
@@ -116,13 +117,59 @@ class _Gauges(Collector):
             "From an event's record to the hot tier",
             labels=["quantile", _GENERATION],
         )
-        for feed in self._feeds.figures():
+        feeds = self._feeds.figures()
+        for feed in feeds:
             skipped.add_metric([feed.generation], feed.skipped_records)
             for quantile, value in (("0.5", feed.freshness.p50), ("0.99", feed.freshness.p99)):
                 if value is not None:
                     freshness.add_metric([quantile, feed.generation], value)
         yield skipped
         yield freshness
+        yield from _of_member_feeds(feeds)
+
+
+def _of_members(figures: Iterable[Figures]) -> Iterable[Metric]:
+    yield _gauge("nearline_held_members", "Members in memory, deleted ones too", figures, lambda of: of.members.held)
+    yield _gauge("nearline_held_members_bytes", "Vectors and lists", figures, lambda of: of.members.num_bytes)
+    evicted = CounterMetricFamily(
+        "nearline_evicted_members", "Members dropped from memory to make room for others", labels=[_GENERATION]
+    )
+    lookups = CounterMetricFamily(
+        "nearline_member_lookups",
+        "Members who asked and were in memory, and those for whom the cold tier was asked",
+        labels=["from", _GENERATION],
+    )
+    for of in figures:
+        evicted.add_metric([of.generation], of.members.evicted)
+        lookups.add_metric(["memory", of.generation], of.members.found)
+        lookups.add_metric(["cold", of.generation], of.members.missed)
+    yield evicted
+    yield lookups
+
+
+def _of_member_feeds(feeds: Iterable[FeedFigures]) -> Iterable[Metric]:
+    behind = GaugeMetricFamily(
+        "nearline_member_feed_behind_records",
+        "Records that the member feed has not read yet; nothing if the broker has not said it lately",
+        labels=[_GENERATION],
+    )
+    position = GaugeMetricFamily(
+        "nearline_member_feed_position", "The next offset that it reads", labels=["partition", _GENERATION]
+    )
+    skipped = CounterMetricFamily(
+        "nearline_member_skipped_records",
+        "Records that it cannot take; the index stage makes dead letters of them",
+        labels=[_GENERATION],
+    )
+    for feed in feeds:
+        if (members := feed.members) is None:
+            continue
+        skipped.add_metric([feed.generation], members.skipped_records)
+        if members.records_left is not None:
+            behind.add_metric([feed.generation], members.records_left)
+        for partition, offset in members.positions.items():
+            position.add_metric([str(partition), feed.generation], offset)
+    yield from (behind, position, skipped)
 
 
 def _of_kept_answers(figures: Iterable[Figures]) -> Iterable[Metric]:

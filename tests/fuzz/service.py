@@ -6,6 +6,7 @@ from typing import Any, NoReturn, cast
 
 import grpc
 
+from retriever.grpc.arrivals import Arrivals
 from retriever.grpc.calls import CODE, SERVICE, Calls
 from retriever.http.app import create_app
 from retriever.service.metrics import ServeMetrics
@@ -19,7 +20,13 @@ class Refused(Exception):
 
 
 class _Context:
-    """Of a call without metadata and without a deadline."""
+    """Of a call with one message, without metadata and without a deadline."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def read(self) -> bytes:
+        return self._body
 
     def invocation_metadata(self) -> tuple[()]:
         return ()
@@ -51,13 +58,13 @@ class Service:
         metrics = ServeMetrics(asked, feed)
         shared = SharedService(asked, metrics, ServeSettings())
         self._app: Any = create_app(shared, asked, feed, retriever.status, metrics, ServeSettings())
-        self._calls = Calls(shared, retriever.status)
+        self._calls = Calls(shared, retriever.status, Arrivals())
         self._loop = asyncio.new_event_loop()
 
     def call(self, call: str, body: bytes) -> bytes:
         """Over gRPC. Raises Refused."""
         handler: Any = self._calls.service(cast(Any, _Details(call)))
-        return bytes(self._loop.run_until_complete(handler.unary_unary(body, _Context())))
+        return bytes(self._loop.run_until_complete(handler.stream_unary(None, _Context(body))))
 
     def ask(self, body: bytes) -> tuple[int, bytes]:
         """`/v1/retrieve` over HTTP."""

@@ -269,6 +269,7 @@ def test_both_share_one_queue(ways: tuple[HttpWay, GrpcWay], served: Served, mon
             assert outcome.code == "busy"
             assert outcome.retry_after_ms is not None
             assert outcome.retry_after_ms >= 1
+            assert way.ask("Retrieve", member_id="m", k=0).code == "busy", "its fields are not even looked at"
         gate.open()
         assert [asked.result().code for asked in (*inside, waiting)] == ["ok"] * 3
 

@@ -48,6 +48,16 @@ def watched() -> Watched:
     return Watched()
 
 
+def test_it_knows_how_many_records_are_left_as_long_as_it_hears_of_the_end(watched: Watched) -> None:
+    assert watched.watch.records_left() is None
+    watched.ask(5, 7)
+    assert watched.watch.records_left() == 12
+    watched.move(6, 4)
+    assert watched.watch.records_left() == 3
+    watched.now_s += STALE_AFTER_S + 0.1
+    assert watched.watch.records_left() is None
+
+
 def test_it_has_to_reach_every_end(watched: Watched) -> None:
     assert watched.sentence() == "the hot feed has not begun to read, it is starting"
     watched.ask(5, 3)

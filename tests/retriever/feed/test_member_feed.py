@@ -92,8 +92,11 @@ def test_it_begins_where_the_index_stage_is(feeding: Feeding) -> None:
     assert [feeding.revision(member) for member in "abc"] == [None, None, 1]
     assert feeding.store.floor()[feeding.partition()] == 2
     assert not feeding.store.find(MemberId("a")).is_sure
+    figures = feeding.feed.figures()
+    assert (figures.positions[feeding.partition()], figures.records_left, figures.skipped_records) == (3, 0, 0)
     feeding.send(member_embedding("d"))
     until(lambda: feeding.revision("d") == 1, "the next record")
+    until(lambda: feeding.feed.figures().positions[feeding.partition()] == 4, "the feed to say so")
 
 
 def test_it_waits_until_it_knows_where_the_index_stage_is(feeding: Feeding) -> None:
@@ -142,7 +145,7 @@ def test_records_that_become_dead_letters_are_counted_and_left_out(feeding: Feed
     feeding.send(member_embedding("a"), *wrong, other, member_embedding("c"))
     until(lambda: feeding.revision("c") == 1, "the last record")
     assert [feeding.revision(member) for member in "ab"] == [1, None]
-    assert feeding.feed.skipped_records == 4
+    assert feeding.feed.figures().skipped_records == 4
 
 
 def test_records_deleted_under_it_make_it_forget_all(

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from retriever.http import app
@@ -195,35 +194,6 @@ def test_hot_posts_come_as_lines(http: httpx.Client) -> None:
 def test_hot_positions_and_status_are_passed_on(http: httpx.Client) -> None:
     assert http.get("/v1/hot/positions").json()["topic"] == "post-embeddings.test-0"
     assert http.get("/v1/status").json()["generation"] == "test-0"
-
-
-def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served) -> None:
-    def number(name: str, **labels: str) -> float:
-        families = text_string_to_metric_families(http.get("/metrics").text)
-        samples = [sample for family in families for sample in family.samples]
-        return sum(
-            sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
-        )
-
-    whole = number("nearline_retrieve_answers_total", outcome="whole")
-    assert ask(http, member_id="m").status_code == 200
-    assert number("nearline_retrieve_answers_total", outcome="whole") == whole + 1
-    assert number("nearline_retrieve_seconds_count", step="cold") >= 1
-    assert number("nearline_candidates_total", tier="hot") >= 1
-    assert number("nearline_hot_posts") == 1
-    kept = number("nearline_cold_answers_total", **{"from": "kept"})
-    assert ask(http, member_id="m").status_code == 200
-    assert number("nearline_cold_answers_total", **{"from": "kept"}) == kept + 1
-    assert number("nearline_kept_answers") >= 1
-    assert number("nearline_kept_answers_bytes") > 0
-    assert number("nearline_ready") == 1
-    unavailable = number("nearline_retrieve_answers_total", outcome="unavailable")
-    served.retriever.cold.fails = served.retriever.hot.fails = True
-    try:
-        assert ask(http, text="t").status_code == 503
-    finally:
-        served.retriever.cold.fails = served.retriever.hot.fails = False
-    assert number("nearline_retrieve_answers_total", outcome="unavailable") == unavailable + 1
 
 
 def test_an_outage_is_a_503_with_a_sentence(http: httpx.Client, served: Served) -> None:
