@@ -1,8 +1,8 @@
 """Decides which questions are answered, and when: so many at the same time, a few more wait, and the rest is told at
 once when to come again.
 
-A question waits for as long as its deadline allows. It is refused when it would be late: by the recent time of an
-answer, and by how many wait before it. Refusing is quick, so that an overload hardly slows down who was let in.
+A question waits for as long as its deadline allows. It is refused when it would be late: by the recent times of
+answers, and by how many wait before it. Refusing is quick, so that an overload hardly slows down who was let in.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from schemas.api import ProblemCode
 
 _NEWEST_WEIGHT: Final = 0.1
 """Of the newest answer in the recent time of an answer: so the last ten or twenty answers decide."""
+_SPREADS: Final = 3.0
+"""So many times the usual deviation is counted on, so that only few of those who are let in are late."""
 _SHORTEST_RETRY_S: Final = 0.001
 
 T = TypeVar("T")
@@ -52,6 +54,9 @@ class QuestionQueue:
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._usual_s = 0.0
+        """The recent time of an answer."""
+        self._spread_s = 0.0
+        """How far recent times were from it."""
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         for number in range(places):
             # Daemons, because a tier may hang: no thread holds up the end of the process.
@@ -120,6 +125,7 @@ class QuestionQueue:
 
     def _leave(self, took_s: float | None, answer: "asyncio.Future[T]", deliver: Callable[[], None]) -> None:
         if took_s is not None:
+            self._spread_s += _NEWEST_WEIGHT * (abs(took_s - self._usual_s) - self._spread_s)
             self._usual_s += _NEWEST_WEIGHT * (took_s - self._usual_s)
         self._give_place_away()
         if not answer.done():  # else it was late, or the client is gone
@@ -135,7 +141,8 @@ class QuestionQueue:
         waiting = _Waiting(asyncio.get_running_loop().create_future(), deadline)
         self._waiting.append(waiting)
         try:
-            async with asyncio.timeout(deadline - self._clock()):
+            # No longer than until an answer would be late, so that whoever is refused hears of it in time.
+            async with asyncio.timeout(deadline - self._likely_s() - self._clock()):
                 await waiting.place
         except TimeoutError:
             self._forget(waiting)
@@ -148,7 +155,7 @@ class QuestionQueue:
         """Whether one more that waits has no place in the queue, or no answer by then."""
         if len(self._waiting) >= self._length:
             return True
-        return self._clock() + self._expected_wait_s() + self._usual_s > deadline
+        return self._clock() + self._expected_wait_s() + self._likely_s() > deadline
 
     def _forget(self, waiting: _Waiting) -> None:
         """Of a client that waits no longer. It may have got a place at the same moment."""
@@ -163,11 +170,15 @@ class QuestionQueue:
             waiting = self._waiting.popleft()
             if waiting.place.cancelled():
                 continue
-            if self._clock() + self._usual_s <= waiting.deadline:
+            if self._clock() + self._likely_s() <= waiting.deadline:
                 waiting.place.set_result(None)
                 return
             waiting.place.set_exception(self._busy())
         self._free += 1
+
+    def _likely_s(self) -> float:
+        """Most answers take no longer."""
+        return self._usual_s + _SPREADS * self._spread_s
 
     def _expected_wait_s(self) -> float:
         """How long the next question would wait. With n places, one becomes free in every n-th part of an answer's
