@@ -14,6 +14,7 @@ import structlog
 
 from indexer.errors import IndexerError, TierLate, TierUnavailable
 from indexer.tiers import HotAnswer, HotQuery, HotTier
+from retriever.workers import worker
 
 MAX_BATCH: Final = 64
 STUCK_S: Final = 0.5
@@ -78,7 +79,7 @@ class HotBatches:
         pending = PendingHotSearch(query, self._clock)
         with self._changed:
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="hot-search", daemon=True)
+                self._thread = worker(self._run, "hot-search")
                 self._thread.start()
             self._waiting.append(pending)
             self._changed.notify()

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
 from typing import Final, NamedTuple, TypeVar
 
 from retriever.errors import DeadlineExceeded, RequestRefused, RetrieverBusy
+from retriever.workers import worker
 from schemas.api import ProblemCode
 
 _NEWEST_WEIGHT: Final = 0.1
@@ -59,8 +59,7 @@ class QuestionQueue:
         """How far recent times were from it."""
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         for number in range(places):
-            # Daemons, because a tier may hang: no thread holds up the end of the process.
-            Thread(target=self._do_work, name=f"question-{number}", daemon=True).start()
+            worker(self._do_work, f"question-{number}").start()
 
     def close(self) -> None:
         """Does not wait for work that is still running."""

@@ -22,6 +22,7 @@ from retriever.answer.cold.cold_answers import ColdAnswer, ColdAnswerMaker
 from retriever.answer.cold.kept_answers import Asked, KeptAnswers
 from retriever.answer.hot_state import HotState
 from retriever.answer.wholeness import covers, holds_everything
+from retriever.workers import worker
 from schemas.embeddings import Vector
 from schemas.ids import Revision
 
@@ -139,7 +140,7 @@ class ColdSearches:
     def _wake_up(self) -> None:
         needed = self._num_running + max(len(self._queue), 1)
         if len(self._threads) < min(needed, self._num_threads):
-            thread = Thread(target=self._run, name=f"cold-search-{len(self._threads)}", daemon=True)
+            thread = worker(self._run, f"cold-search-{len(self._threads)}")
             self._threads.append(thread)
             thread.start()
         self._changed.notify()
