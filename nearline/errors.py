@@ -1,7 +1,7 @@
 """
 NearlineError     printed as one sentence; exit status 1
 ├── BadSettings   a wrong key or value in the file, the environment or a flag
-├── AlreadyRuns   another `nearline up` has this data folder
+├── AlreadyRuns   another `nearline up` or `nearline run` has this data folder
 ├── NotRunning    no instance runs on this data folder
 ├── BadRecording  recorded events hold a line that is no event
 ├── NotReady      the instance runs, but this part of it cannot be asked yet
@@ -33,8 +33,8 @@ class BadSettings(NearlineError):
 
 
 class AlreadyRuns(NearlineError):
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__(f"another nearline up runs on {data_dir}; stop it, or give another folder with --data-dir")
+    def __init__(self, data_dir: Path, what: str) -> None:
+        super().__init__(f"{what} runs on {data_dir}; stop it, or give another folder with --data-dir")
 
 
 class NotRunning(NearlineError):

@@ -72,10 +72,12 @@ def build(
       nearline generations build my-package --wait
       nearline generations build my-package-0123abcd --registry s3://bucket/models --rate 200
     """
+    from nearline import log
     from nearline.generations.building import find_package, start_building
     from nearline.generations.retiring import remove_left_behind
     from streams.errors import StillFed
 
+    log.configure("build", settings.log_level)
     kafka, who = _kafka(settings, instance), operator(by, reason)
     found = find_package(package, registry, settings.data_dir)
     remove_left_behind(settings, kafka, found.id)

@@ -5,8 +5,8 @@ The lock says that the instance runs: the file stays behind when `nearline up` i
 
 import fcntl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final
 
@@ -90,13 +90,38 @@ def read_instance(data_dir: Path) -> Instance:
 def locked(data_dir: Path) -> Iterator[None]:
     """Holds the folder's lock, so that only one `nearline up` runs on it. The kernel releases the lock when the process
     ends, however it ends; a pid in a file could belong to another process by then. Raises AlreadyRuns."""
-    deadline = time.monotonic() + _OTHERS_LOOK_S
     with _lock_file(data_dir).open("w") as file:
-        while not _take(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise AlreadyRuns(data_dir)
-            time.sleep(_PAUSE_S)
+        if not _take_in_time(file, fcntl.LOCK_EX):
+            raise AlreadyRuns(data_dir, "nearline run" if _take(file, fcntl.LOCK_SH) else "another nearline up")
         yield
+
+
+@contextmanager
+def shared(data_dir: Path, names: Sequence[str]) -> Iterator[None]:
+    """Keeps `nearline up` from the folder, and any other `nearline run` for one of these names. Raises AlreadyRuns."""
+    runs_folder(data_dir).mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        if not _take_in_time(stack.enter_context(_lock_file(data_dir).open("a")), fcntl.LOCK_SH):
+            raise AlreadyRuns(data_dir, "nearline up")
+        for name in names:
+            file = runs_folder(data_dir) / f"{name}.lock"
+            if not _take_in_time(stack.enter_context(file.open("a")), fcntl.LOCK_EX):
+                raise AlreadyRuns(data_dir, f"another nearline run for {name}")
+        yield
+
+
+def runs_folder(data_dir: Path) -> Path:
+    """Holds what each `nearline run` on this data folder keeps for itself."""
+    return data_dir / "runs"
+
+
+def _take_in_time(file: IO[str], kind: int) -> bool:
+    deadline = time.monotonic() + _OTHERS_LOOK_S
+    while not _take(file, kind):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_S)
+    return True
 
 
 def _is_locked(data_dir: Path) -> bool:

@@ -45,37 +45,30 @@ def instance_settings(config: Path | None = None, data_dir: Path | None = None, 
     return _validated(layers)
 
 
-def write_instance_settings(settings: Settings) -> None:
-    """Writes `DATA/settings.json`, secrets included, readable by its owner alone. Whole or not at all."""
-    content = json.dumps(settings.model_dump(mode="python"), default=_to_json, indent=1)
-    write_whole(_instance_settings_file(settings.data_dir), content.encode(), mode=0o600)
-
-
-def read_instance_settings(data_dir: Path) -> Settings:
-    """For child processes: what `nearline up` wrote for them."""
-    return _validated({"of nearline up": _read_instance_layer(data_dir)})
-
-
-def remove_instance_settings(data_dir: Path) -> None:
-    _instance_settings_file(data_dir).unlink(missing_ok=True)
-
-
-def _instance_settings_file(data_dir: Path) -> Path:
+def instance_settings_file(data_dir: Path) -> Path:
+    """Of an instance. `nearline run` has files of its own."""
     return data_dir / "settings.json"
+
+
+def write_settings(settings: Settings, file: Path) -> None:
+    """For child processes and commands. Secrets included, readable by its owner alone. Whole or not at all."""
+    content = json.dumps(settings.model_dump(mode="python"), default=_to_json, indent=1)
+    write_whole(file, content.encode(), mode=0o600)
+
+
+def read_settings(file: Path) -> Settings:
+    """What `write_settings` wrote."""
+    return _validated({f"of {file}": json.loads(file.read_bytes())})
 
 
 def _read_running(data_dir: Path) -> Layer:
     """Empty where nothing runs. The file of an instance that was killed is ignored."""
     try:
         read_instance(data_dir)
-        return _read_instance_layer(data_dir)
+        layer: Layer = json.loads(instance_settings_file(data_dir).read_bytes())
+        return layer
     except (NotRunning, OSError):
         return {}
-
-
-def _read_instance_layer(data_dir: Path) -> Layer:
-    layer: Layer = json.loads(_instance_settings_file(data_dir).read_bytes())
-    return layer
 
 
 def _to_json(value: object) -> str:

@@ -56,7 +56,7 @@ def build(
     that ends it, because Faust is in between: it calls `report_failure` with the error instead. `make_edge_tier` makes
     the embedded cold tier in place of `EdgeColdTier`. Raises BadSettings.
     """
-    stage, place_name, slot = check_name(name, settings)
+    stage, place_name, slot = check_name(name)
     place = place_name or PLACES[0]
 
     def make_heartbeat(loop: str = "loop") -> Heartbeat:

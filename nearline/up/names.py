@@ -57,16 +57,30 @@ def serve_names(settings: Settings) -> list[str]:
     return [SERVE] if workers == 1 else [f"{SERVE}-{slot}" for slot in range(workers)]
 
 
+def all_names(settings: Settings) -> list[str]:
+    """All processes that an instance may have, but for its broker."""
+    return [*names_of_all_generations(settings), *(name for place in PLACES for name in names_at(settings, place))]
+
+
 def names_at(settings: Settings, place: PlaceName) -> list[str]:
     """The processes that run while a generation lives there."""
     encode = [str(ProcessName(ENCODE, place, str(slot))) for slot in range(settings.encode.workers)]
     return [*encode, str(ProcessName(COLD, place))]
 
 
-def check_name(name: str, settings: Settings) -> ProcessName:
-    """Raises BadSettings where there is no process of this name."""
-    at_places = [known for place in PLACES for known in names_at(settings, place)]
-    names = [*names_of_all_generations(settings), *at_places]
-    if name not in names:
-        raise BadSettings(f"{name} is no process; there are: {', '.join(names)}")
-    return parse(name)
+def check_name(name: str) -> ProcessName:
+    """Raises BadSettings where no process can have this name."""
+    parsed = parse(name)
+    has_number = (parsed.slot or "").isdecimal()
+    forms = {
+        CONTEXTS: parsed.place is None and has_number,
+        TRENDING: name == TRENDING,
+        ENCODE: parsed.place is not None and has_number,
+        COLD: parsed.place is not None and parsed.slot is None,
+        SERVE: parsed.place is None and (parsed.slot is None or has_number),
+    }
+    if not forms.get(parsed.stage, False):
+        raise BadSettings(
+            f"{name} is no process; there are, for example: contexts-0, trending, encode-blue-0, cold-blue, serve"
+        )
+    return parsed

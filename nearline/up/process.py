@@ -1,4 +1,5 @@
-"""One process of an instance: `python -m nearline.up.process NAME DATA_DIR`, started by `nearline up`.
+"""One process of an instance: `python -m nearline.up.process NAME DATA_DIR`, started by `nearline up`; with a third
+argument, the file of its settings, by `nearline run`.
 
 Its exit status is 0 when it was told to stop, 1 when it cannot go on, and START_AGAIN when the generation for which it
 works has left its place. Unless it was told to stop `nearline up` starts it again.
@@ -18,7 +19,7 @@ import structlog
 
 from nearline import log
 from nearline.errors import PlaceChanged
-from nearline.settings.loading import read_instance_settings
+from nearline.settings.loading import instance_settings_file, read_settings
 from nearline.settings.settings import Settings
 from nearline.up.build import ReportFailure, build
 from nearline.up.failure_reports import StartTracker, write_failure_report
@@ -31,14 +32,14 @@ _log = structlog.get_logger(__name__)
 Build = Callable[[str, Settings, StartTracker, ReportFailure], Run]
 
 
-def run_process(name: str, data_dir: Path, build: Build = build) -> int:
+def run_process(name: str, data_dir: Path, build: Build = build, settings_file: Path | None = None) -> int:
     """Runs one process to its end and returns its exit status. Call it once, from the main thread."""
     # `kill -USR1` writes what every thread is doing into the log.
     faulthandler.register(signal.SIGUSR1)
     # Loading a model takes seconds. Until the process is put together it has nothing to finish, so a signal ends it at
     # once.
     _on_signals(lambda: os._exit(0))
-    settings = read_instance_settings(data_dir)
+    settings = read_settings(settings_file or instance_settings_file(data_dir))
     log.configure(name, settings.log_level)
     start_tracker = StartTracker()
 
@@ -89,4 +90,4 @@ def leave(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    leave(run_process(sys.argv[1], Path(sys.argv[2])))
+    leave(run_process(sys.argv[1], Path(sys.argv[2]), settings_file=Path(sys.argv[3]) if sys.argv[3:] else None))

@@ -6,13 +6,10 @@ a process: that is in `nearline/up/build.py`.
 
 import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
@@ -30,22 +27,22 @@ from nearline.settings.instance import (
     read_last_instance,
     write_instance,
 )
-from nearline.settings.loading import remove_instance_settings, write_instance_settings
+from nearline.settings.loading import instance_settings_file, write_settings
 from nearline.settings.settings import Settings
 from nearline.up.cold_socket import cold_socket, remove_cold_sockets
 from nearline.up.failure_reports import failure_reports_folder
 from nearline.up.metrics import targets_folder
-from nearline.up.names import serve_names
+from nearline.up.names import all_names, serve_names
 from nearline.up.retriever_probe import RetrieverProbes
 from nearline.up.serve_ports import named_ports
-from nearline.up.serving_package import serving_package
-from nearline.up.stages import Stages
+from nearline.up.serving_package import ensure_topics_of_live, serving_package, waiting_for_kafka
+from nearline.up.stages import Stages, launcher
+from nearline.up.stop_signal import StopRequested, StopSignal
 from nearline.up.supervisor import Part, Supervisor
 from retriever.http import tls
 from schemas.generations import GenerationRecord
 from schemas.ids import Generation
-from schemas.topics import TopicSpec, core_topics, generation_topics
-from streams.errors import Fenced, KafkaUnavailable
+from schemas.topics import core_topics
 from streams.generations.state import Generations
 from streams.kafka.heartbeat import heartbeat_folder
 from streams.kafka.options import check_for_embedded_broker, check_options
@@ -60,13 +57,7 @@ _BROKER_GRACE_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.1
 _LEFTOVER_GRACE_S: Final = 5.0
 
-_T = TypeVar("_T")
-
 log = structlog.get_logger(__name__)
-
-
-class _Stopped(BaseException):
-    """SIGTERM or SIGINT came while the instance was starting."""
 
 
 def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
@@ -109,74 +100,54 @@ class Runtime:
         self._probe = RetrieverProbes(settings.serve, serve_names(settings))
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._written_instance: Instance | None = None
-        self._starting = True
-        """While this is True a signal to stop raises _Stopped. Otherwise the signal only sets `_stop`."""
-        self._stop = False
+        self._stop = StopSignal()
 
     def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        self._stop.listen()
         try:
-            self._stages = self._start()
-            self._starting = False
+            with self._stop.interrupting():
+                self._stages = self._start()
             self._supervise(self._stages)
-        except _Stopped:
+        except StopRequested:
             pass
         finally:
-            self._starting = False
             self._drain()
 
     def _start(self) -> Stages:
         # 1. The broker, and the topics, which every stage expects to exist.
         if self._broker is not None:
             self._start_broker(self._broker)
-        self._ensure_topics(core_topics())
+        kafka = self._settings.kafka
+        waiting_for_kafka(lambda: ensure_topics(kafka, core_topics()))
         # 2. The package, by the log of the generations.
-        package = self._waiting_for_kafka(lambda: serving_package(self._settings, self._named_package))
+        package = waiting_for_kafka(lambda: serving_package(self._settings, self._named_package))
         self._serving = package.generation
-        self._settings = self._settings.model_copy(update={"package": package.folder})
+        waiting_for_kafka(lambda: ensure_topics_of_live(kafka))
         # 3. What all other processes find when they start, in any order: one that needs another one waits for it.
-        write_instance_settings(self._settings)
-        self._ensure_topics(generation_topics(package.generation))
-        return Stages(self._settings, self._supervisor, self._process_module)
-
-    def _start_part(self, part: Part) -> None:
-        """A signal that comes meanwhile takes effect only when the supervisor knows the part, and so can end it."""
-        self._starting = False
-        self._supervisor.start(part)
-        self._starting = True
-        if self._stop:
-            raise _Stopped
+        self._settings = self._settings.model_copy(update={"package": package.folder})
+        self._write_settings()
+        launch = launcher(self._settings, self._process_module)
+        return Stages(self._settings, self._supervisor, launch, all_names(self._settings))
 
     def _start_broker(self, broker: EmbeddedBroker) -> None:
         log.info("starting the broker", folder=str(broker.folder))
         broker.prepare()
-        self._start_part(Part(BROKER, broker.launch_and_warn_if_slow))
+        with self._stop.deferred():
+            # The supervisor must know the broker, to be able to end it.
+            self._supervisor.start(Part(BROKER, broker.launch_and_warn_if_slow))
         broker.wait_ready()
         kafka = self._settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         self._settings = self._settings.model_copy(update={"kafka": kafka})
 
-    def _ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
-        """Creates the missing topics."""
-        self._waiting_for_kafka(lambda: ensure_topics(self._settings.kafka, specs))
-
-    def _waiting_for_kafka(self, ask: Callable[[], _T]) -> _T:
-        """Waits as long as it takes for a broker that somebody else starts. Any other error ends the start."""
-        while True:
-            try:
-                return ask()
-            except (KafkaUnavailable, Fenced) as error:
-                log.warning("waiting for Kafka", error=str(error))
-                time.sleep(1)
-
     def _supervise(self, stages: Stages) -> None:
         announced = False
         with stages.followed():
-            while not self._stop:
-                stages.look()
+            while not self._stop.is_set:
+                state = stages.state
+                self._follow_serving(state.serving)
+                stages.look(state)
                 self._probe.look()
-                self._follow_serving(stages.state.serving)
-                self._write_instance(stages.state)
+                self._write_instance(state)
                 if self._probe.ready and not announced:
                     announced = True
                     log.info("ready", url=self._probe.url, grpc=self._probe.grpc)
@@ -191,7 +162,10 @@ class Runtime:
         self._serving = serving.id
         folder = package_folder(serving, self._settings)
         self._settings = self._settings.model_copy(update={"package": folder})
-        write_instance_settings(self._settings)
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        write_settings(self._settings, instance_settings_file(self._settings.data_dir))
 
     def _write_instance(self, state: Generations) -> None:
         """Writes `instance.json` when its content has changed."""
@@ -235,13 +209,6 @@ class Runtime:
         _remove_runtime_files(self._settings.data_dir)
         log.info("stopped")
 
-    def _on_signal(self, _: int, __: FrameType | None) -> None:
-        self._stop = True
-        if self._starting:
-            # Interrupts whatever the start is waiting for.
-            self._starting = False
-            raise _Stopped
-
 
 def end_leftovers(data_dir: Path, process_module: str) -> None:
     """Ends the processes of a killed `nearline up` that still run. They die with it, but that takes a moment."""
@@ -259,12 +226,12 @@ def end_leftovers(data_dir: Path, process_module: str) -> None:
 
 
 def _is_child(command: list[str], process_module: str, data_dir: Path) -> bool:
-    return process_module in command and command[-1:] == [str(data_dir)]
+    return process_module in command and str(data_dir) in command
 
 
 def _remove_runtime_files(data_dir: Path) -> None:
     instance_file(data_dir).unlink(missing_ok=True)
-    remove_instance_settings(data_dir)
+    instance_settings_file(data_dir).unlink(missing_ok=True)
     for folder in (targets_folder(data_dir), heartbeat_folder(data_dir), failure_reports_folder(data_dir)):
         shutil.rmtree(folder, ignore_errors=True)
     remove_cold_sockets(data_dir)

@@ -1,12 +1,16 @@
 """Decides which package an instance serves: the one that the log of the generations names.
 
-Only the very first package comes from the settings: on a log without any generation it is founded. Knows no process.
+Only the very first package comes from the settings: on a log without any generation it is founded. Owns what has to be
+in Kafka before any process starts. Knows no process.
 """
 
 import shlex
 import socket
+import time
+from collections.abc import Callable
 from contextlib import closing
 from os import getpid
+from typing import TypeVar
 
 import structlog
 
@@ -15,12 +19,16 @@ from nearline.errors import StartFailed
 from nearline.generations.packages import package_here
 from nearline.settings.settings import Settings
 from schemas.generations import PackageSource
-from streams.errors import ActRefused
+from schemas.topics import generation_topics
+from streams.errors import ActRefused, Fenced, KafkaUnavailable
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
 from streams.generations.state import Generations
 from streams.kafka.offsets import OffsetReader
+from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
+
+_T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
@@ -86,3 +94,20 @@ def _refuse_unless_it_served(state: Generations, named: ModelPackage) -> None:
         "--package, and then build it beside the other: "
         f"nearline generations build {shlex.quote(str(named.folder))}"
     )
+
+
+def ensure_topics_of_live(kafka: KafkaSettings) -> None:
+    """Whoever founds or builds a generation makes its topics. This makes them where that one was killed, and gives them
+    what the settings say now. Raises StreamsError."""
+    live = read_generations(kafka).live
+    ensure_topics(kafka, [spec for record in live for spec in generation_topics(record.id)])
+
+
+def waiting_for_kafka(ask: Callable[[], _T]) -> _T:
+    """Waits as long as it takes for a broker that somebody else starts. Any other error ends the start."""
+    while True:
+        try:
+            return ask()
+        except (KafkaUnavailable, Fenced) as error:
+            log.warning("waiting for Kafka", error=str(error))
+            time.sleep(1)

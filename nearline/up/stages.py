@@ -6,7 +6,7 @@ ends. Knows no broker, no file of the instance, and not what runs inside a proce
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,11 +20,10 @@ from nearline.up.names import (
     COLD,
     CONTEXTS,
     ENCODE,
+    SERVE,
     STAGES,
     TRENDING,
     ProcessName,
-    names_at,
-    names_of_all_generations,
     parse,
 )
 from nearline.up.resources import child_environment
@@ -33,7 +32,7 @@ from nearline.up.supervisor import Part, Supervisor
 from schemas import stages
 from schemas.topics import core_topics, generation_topics
 from streams.generations.follower import GenerationsFollower
-from streams.generations.state import PLACES, Generations
+from streams.generations.state import Generations
 from streams.kafka.closing_segments import close_segments
 from streams.kafka.node_id import node_id
 from streams.kafka.periodic import repeating
@@ -49,20 +48,24 @@ _REMOVE_EVERY_S: Final = 5.0
 log = structlog.get_logger(__name__)
 
 
+Launcher = Callable[[str], Callable[[], children.Child]]
+"""Takes the name of a process, and returns what launches it."""
+
+
 class Stages:
     def __init__(
         self,
         settings: Settings,
         supervisor: Supervisor,
-        process_module: str,
-        is_wanted: Callable[[ProcessName], bool] = lambda _: True,
+        launcher: Launcher,
+        names: Sequence[str],
     ) -> None:
-        """`settings` must name the broker. Each process is started as `python -m PROCESS_MODULE NAME DATA_DIR`, if it
-        is wanted here."""
+        """`settings` must name the broker. `names` are the processes to keep running, those of a place while one lives
+        there."""
         self._settings = settings
         self._supervisor = supervisor
-        self._process_module = process_module
-        self._is_wanted = is_wanted
+        self._launcher = launcher
+        self._names = list(names)
         self._follower = GenerationsFollower(settings.kafka)
 
     @property
@@ -91,19 +94,17 @@ class Stages:
             finally:
                 self._detector.close()
 
-    def look(self) -> None:
-        """Call it about ten times a second, within `followed`."""
-        known = {process.name for process in self._supervisor.processes}
-        for name in self._wanted(names_of_all_generations(self._settings)):
-            self._start(name, known)
-        for place in PLACES:
-            names = self._wanted(names_at(self._settings, place))
-            if self.state.at(place) is None:
-                for name in known.intersection(names):
-                    self._supervisor.end(name, LEAVE_GRACE_S)
-            else:
-                for name in names:
-                    self._start(name, known)
+    def look(self, state: Generations) -> None:
+        """Call it about ten times a second, within `followed`, with a state from this object."""
+        running = {process.name for process in self._supervisor.processes}
+        for name in self._names:
+            has_work = _has_work(parse(name), state)
+            if has_work and name not in running:
+                log.info("starting a process", part=name)
+                report = failure_report_of(self._settings.data_dir, name)
+                self._supervisor.start(Part(name, self._launcher(name), report))
+            elif not has_work and name in running:
+                self._supervisor.end(name, LEAVE_GRACE_S)
         self._supervisor.look()
         for name in self._detector.stalled_names(self._supervisor.processes):
             log.warning("a process stands still and is killed", part=name, after_s=self._settings.stalled_after_s)
@@ -114,20 +115,6 @@ class Stages:
         names = [process.name for process in self._supervisor.processes if parse(process.name).stage in STAGES]
         self._supervisor.drain([name for name in names if parse(name).stage != COLD], STAGES_GRACE_S)
         self._supervisor.drain(names, COLD_GRACE_S)
-
-    def _wanted(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if self._is_wanted(parse(name))]
-
-    def _start(self, name: str, known: set[str]) -> None:
-        if name in known:
-            return
-        log.info("starting a process", part=name)
-        self._supervisor.start(Part(name, self._launcher(name), failure_report_of(self._settings.data_dir, name)))
-
-    def _launcher(self, name: str) -> Callable[[], children.Child]:
-        # The process reads its settings from a file. Everybody can read the command line, so it holds no secrets.
-        command = [sys.executable, "-m", self._process_module, name, str(self._settings.data_dir)]
-        return lambda: children.spawn(command, env=child_environment(name, self._settings), dies_with_parent=True)
 
     def _close_segments(self) -> None:
         state = self._follower.wait_for(lambda _: True, _FIRST_STATE_S)
@@ -140,6 +127,23 @@ class Stages:
         for record in self.state.records.values():
             if record.state == "retired":
                 remove_local_files(self._settings.data_dir, record.id)
+
+
+def _has_work(name: ProcessName, state: Generations) -> bool:
+    if name.stage == SERVE:
+        return state.serving is not None
+    return name.place is None or state.at(name.place) is not None
+
+
+def launcher(settings: Settings, process_module: str, *arguments: str) -> Launcher:
+    """Launches `python -m PROCESS_MODULE NAME DATA_DIR ARGUMENTS`. The process reads its settings from a file: the
+    command line, which everybody can read, holds no secrets."""
+
+    def launch_by_name(name: str) -> Callable[[], children.Child]:
+        command = [sys.executable, "-m", process_module, name, str(settings.data_dir), *arguments]
+        return lambda: children.spawn(command, env=child_environment(name, settings), dies_with_parent=True)
+
+    return launch_by_name
 
 
 def groups_in_use(state: Generations) -> dict[str, str]:

@@ -7,7 +7,13 @@ from pydantic import SecretStr
 
 from nearline.errors import BadSettings
 from nearline.settings.instance import Instance, locked, write_instance
-from nearline.settings.loading import instance_settings, load_settings, read_instance_settings, write_instance_settings
+from nearline.settings.loading import (
+    instance_settings,
+    instance_settings_file,
+    load_settings,
+    read_settings,
+    write_settings,
+)
 from nearline.settings.settings import Settings
 
 
@@ -168,13 +174,13 @@ def test_files_of_https_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_children_read_what_their_parent_wrote_and_nobody_else_does(tmp_path: Path, config: Path) -> None:
     settings = load_settings(config, tmp_path, serve__api_key="hunter2", package=tmp_path / "package")
-    write_instance_settings(settings)
-    assert read_instance_settings(tmp_path) == settings
+    write_settings(settings, instance_settings_file(tmp_path))
+    assert read_settings(instance_settings_file(tmp_path)) == settings
     assert stat.S_IMODE((tmp_path / "settings.json").stat().st_mode) == 0o600
 
 
 def test_commands_take_the_settings_of_what_runs_and_not_of_what_was_killed(tmp_path: Path) -> None:
-    write_instance_settings(load_settings(None, tmp_path, serve__api_key="hunter2"))
+    write_settings(load_settings(None, tmp_path, serve__api_key="hunter2"), instance_settings_file(tmp_path))
     assert instance_settings(None, tmp_path).serve.api_key is None, "nothing runs there"
     # A pid that somebody has: pids are given out again.
     _write_instance(tmp_path, supervisor_pid=1)

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from nearline import children
 from nearline.errors import BadSettings
 from nearline.ports import free_ports
-from nearline.settings.loading import write_instance_settings
+from nearline.settings.loading import instance_settings_file, write_settings
 from nearline.settings.settings import Settings
 from nearline.up.build import build
 from nearline.up.failure_reports import FailureReport, StartTracker, failure_report_of, write_failure_report
@@ -29,14 +29,14 @@ from tests.kit.waiting import until
 
 
 def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) -> None:
-    write_instance_settings(Settings(data_dir=tmp_path))
-    command = [sys.executable, "-m", "nearline.up.process", "encode-blue-7", str(tmp_path)]
+    write_settings(Settings(data_dir=tmp_path), instance_settings_file(tmp_path))
+    command = [sys.executable, "-m", "nearline.up.process", "encode-blue", str(tmp_path)]
     supervisor = Supervisor()
     with capture_logs() as log, (tmp_path / "output").open("wb") as output:
         part = Part(
-            "encode-blue-7",
+            "encode-blue",
             lambda: children.spawn(command, output=output, dies_with_parent=True),
-            failure_report_of(tmp_path, "encode-blue-7"),
+            failure_report_of(tmp_path, "encode-blue"),
         )
         supervisor.start(part)
 
@@ -47,17 +47,17 @@ def test_up_says_in_one_sentence_why_a_process_does_not_start(tmp_path: Path) ->
         try:
             until(is_said, "the reason to be said", 120)
         finally:
-            supervisor.drain(["encode-blue-7"], 0)
+            supervisor.drain(["encode-blue"], 0)
     (sentence,) = [line["event"] for line in log if line["log_level"] == "error"]
     assert sentence.startswith(
-        "encode-blue-7 has ended 3 times at its start: encode-blue-7 is no process; there are: contexts-0,"
+        "encode-blue has ended 3 times at its start: encode-blue is no process; there are, for example: contexts-0,"
     )
 
 
 def test_trending_says_why_it_leaves(tmp_path: Path) -> None:
     """Faust raises nothing through its agents, so that it leaves by itself."""
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}")
-    write_instance_settings(Settings(data_dir=tmp_path, kafka=kafka))
+    write_settings(Settings(data_dir=tmp_path, kafka=kafka), instance_settings_file(tmp_path))
     command = [sys.executable, "-m", "nearline.up.process", "trending", str(tmp_path)]
     with (tmp_path / "output").open("wb") as output:
         process = children.spawn(command, output=output, dies_with_parent=True)
