@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 from indexer.tiers import ColdReader
 from nearline.gate.figures import at_most, examples
 from nearline.gate.holders import ColdHolder, Holder, LogHolder
+from nearline.gate.names import IN_COLD, IN_LOG
 from nearline.gate.versions import (
     Newest,
     TopicVersions,
@@ -28,8 +29,6 @@ from schemas.generations import GateFigure
 from schemas.ids import Generation, Kind
 from streams.settings import KafkaSettings
 
-IN_LOG: Final = "vectors in the log"
-IN_COLD: Final = "vectors in the cold tier"
 _PAUSE_S: Final = 0.2
 _MENDS: Final = {
     IN_LOG: "look for dead letters of encode with: nearline dead-letters list; else retire it and build it again",

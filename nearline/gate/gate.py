@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Final, NamedTuple
 
 from nearline.errors import is_ours
-from nearline.gate import complete, soak
+from nearline.gate import complete, names
 from nearline.gate.figures import unmeasured
 from nearline.gate.soak import soak_beside
 from nearline.gate.subject import Subject
@@ -41,6 +41,13 @@ def _goldens(subject: Subject) -> Iterator[GateFigure]:
     yield goldens(package_here(subject.record, subject.settings), subject.settings.encode.device)
 
 
+def _recall(subject: Subject) -> Iterator[GateFigure]:
+    from nearline.gate.recall import recall_figures
+
+    package, serving = (package_here(record, subject.settings) for record in (subject.record, subject.serving))
+    yield from recall_figures(subject.read_feed(), package, serving, subject.settings.encode.device)
+
+
 def _soak(subject: Subject) -> Iterator[GateFigure]:
     bounds = subject.settings.generations
     kafka, serving, beside = subject.connections.kafka, subject.serving.id, subject.record.id
@@ -48,10 +55,11 @@ def _soak(subject: Subject) -> Iterator[GateFigure]:
 
 
 CHECKS: Final = (
-    Check((complete.IN_LOG,), _in_log),
-    Check((complete.IN_COLD,), _in_cold),
-    Check(("golden texts",), _goldens),
-    Check((soak.NAME,), _soak),
+    Check((names.IN_LOG,), _in_log),
+    Check((names.IN_COLD,), _in_cold),
+    Check((names.GOLDENS,), _goldens),
+    Check(names.RECALL, _recall),
+    Check((names.AGE,), _soak),
 )
 
 

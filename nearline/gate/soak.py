@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Final, NamedTuple
 
 from nearline.gate.figures import at_most, unmeasured
+from nearline.gate.names import AGE
 from schemas.generations import GateFigure
 from schemas.ids import Generation
 from schemas.stages import encode_reads, index_reads
@@ -17,7 +18,6 @@ from streams.kafka.offsets import OffsetReader
 from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
 
-NAME: Final = "age of the oldest record, in seconds"
 _LOOK_EVERY_S: Final = 0.5
 _ASK_S: Final = 10.0
 _PROBE_S: Final = 1.0
@@ -50,7 +50,7 @@ def soak(look: Looks, soak_s: float, live_bound_s: float, clock: Callable[[], fl
             f"only {len(known)} of {len(looks)} times anybody could say how old the oldest record is; see whether both "
             "places run and all topics are there: nearline status"
         )
-        return unmeasured(NAME, why, live_bound_s)
+        return unmeasured(AGE, why, live_bound_s)
     serving_s, beside_s = ([one[at] or 0.0 for one in known] for at in (0, 1))
     bound_s = max(*serving_s, live_bound_s)
     note = f"over {soak_s:g} s, {len(looks)} looks; the serving one's: {max(serving_s):.1f} s"
@@ -58,7 +58,7 @@ def soak(look: Looks, soak_s: float, live_bound_s: float, clock: Callable[[], fl
         note += "; nothing came in meanwhile, so this shows little: run it beside live events"
     if max(beside_s) > bound_s:
         note += "; its place does not keep up: give it more cores or a device, or look at nearline status"
-    return at_most(NAME, max(beside_s), bound_s, note)
+    return at_most(AGE, max(beside_s), bound_s, note)
 
 
 def ages(reader: OffsetReader, serving: Generation, beside: Generation) -> Look:
