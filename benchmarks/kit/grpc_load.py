@@ -20,6 +20,9 @@ COME_AGAIN: Final = frozenset({8, 14})
 """RESOURCE_EXHAUSTED and UNAVAILABLE."""
 HUNG_UP: Final = -1
 """The stream was reset without a status."""
+_OF_RESETS: Final = {7: 14, 8: 1, 11: 8}
+"""Statuses that stand for errors of HTTP/2, as gRPC has it: REFUSED_STREAM, by which its library itself refuses a call
+that it has no room for, CANCEL, and ENHANCE_YOUR_CALM."""
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -156,6 +159,8 @@ class GrpcConnection:
             if frame.flags & _END_STREAM:
                 self._end(frame.stream, answers)
         elif frame.kind == _RST_STREAM:
+            if frame.stream in self._calls:
+                self._calls[frame.stream].status = _OF_RESETS.get(int.from_bytes(body, "big"), HUNG_UP)
             self._end(frame.stream, answers)
         elif frame.kind in {_SETTINGS, _PING} and not frame.flags & _ACK:
             self.socket.sendall(_frame(frame.kind, _ACK, body if frame.kind == _PING else b""))
