@@ -119,6 +119,7 @@ def test_a_failure_reaches_all_of_the_batch_and_the_next_one_is_tried(
     for _ in range(2):
         with pytest.raises(TierUnavailable):
             batches.submit(query(1)).wait(soon())
+        until(lambda: batches._began_s is None, "the thread to be free, or it may seem to hang")
     tier.failure = None
     assert batches.submit(query(2)).wait(soon()).numbers.tolist() == [2]
 
