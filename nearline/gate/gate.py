@@ -4,16 +4,19 @@ Records nothing. Which figure stands for what is said by each check.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 
 from nearline.errors import is_ours
-from nearline.gate import complete, names
+from nearline.gate import asking, complete, names
+from nearline.gate.asking import Ask
 from nearline.gate.figures import unmeasured
 from nearline.gate.soak import soak_beside
 from nearline.gate.subject import Subject
 from nearline.generations.packages import package_here
+from schemas.embeddings import Vector
 from schemas.generations import GateFigure, GenerationRecord
+from schemas.ids import Generation
 from streams.errors import ActRefused
 from streams.generations.state import Generations
 
@@ -48,6 +51,50 @@ def _recall(subject: Subject) -> Iterator[GateFigure]:
     yield from recall_figures(subject.read_feed(), package, serving, subject.settings.encode.device)
 
 
+@contextmanager
+def _asking(subject: Subject) -> Iterator[Ask]:
+    with subject.connections.candidates(asking.TIMEOUT_S) as client:
+        yield lambda question: client.retrieve_batch([question], timeout_s=asking.TIMEOUT_S)[0]
+
+
+def _overlap(subject: Subject) -> Iterator[GateFigure]:
+    from nearline.gate import overlap, vectors
+
+    members = subject.vectors("member", subject.record.id)
+    members.read_on()
+    sampled = vectors.sampled(members, overlap.MEMBERS)
+    least = subject.settings.generations.min_overlap
+    with _asking(subject) as ask:
+        yield overlap.overlap(ask, subject.record.id, subject.serving.id, sampled, least)
+
+
+def _tiers(subject: Subject) -> Iterator[GateFigure]:
+    from nearline.gate import tiers
+
+    posts, queries_QD = subject.vectors("post", subject.record.id), _queries(subject, subject.record.id)
+    kafka = subject.connections.kafka
+    with closing(subject.connections.cold(generation=subject.record.id)) as cold:
+        yield tiers.recall_figure(kafka, posts, queries_QD, names.TIER_RECALL, tiers.cold_search(cold))
+    with _asking(subject) as ask:
+        search = tiers.answer_search(ask, subject.record.id)
+        yield tiers.recall_figure(kafka, posts, queries_QD, names.ANSWER_RECALL, search)
+        beside, serving = (
+            tiers.Asking(each, _queries(subject, each)) for each in (subject.record.id, subject.serving.id)
+        )
+        yield tiers.search_p99(ask, beside, serving)
+
+
+def _queries(subject: Subject, generation: Generation) -> Vector:
+    """(Q, D), the vectors of sampled members; (0, 0) where there is none."""
+    from nearline.gate import tiers, vectors
+
+    members = subject.vectors("member", generation)
+    members.read_on()
+    # Twice as many, because a member without profile and history has no vector.
+    sampled = vectors.sampled(members, 2 * tiers.QUERIES)
+    return vectors.stacked(vectors.member_vectors(subject.connections.kafka, members, sampled), tiers.QUERIES)
+
+
 def _soak(subject: Subject) -> Iterator[GateFigure]:
     bounds = subject.settings.generations
     kafka, serving, beside = subject.connections.kafka, subject.serving.id, subject.record.id
@@ -59,6 +106,8 @@ CHECKS: Final = (
     Check((names.IN_COLD,), _in_cold),
     Check((names.GOLDENS,), _goldens),
     Check(names.RECALL, _recall),
+    Check((names.OVERLAP,), _overlap),
+    Check((names.TIER_RECALL, names.ANSWER_RECALL, names.SEARCH_P99), _tiers),
     Check((names.AGE,), _soak),
 )
 

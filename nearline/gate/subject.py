@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from nearline.ask.connections import Connections
 from nearline.gate.complete import Population, populations
+from nearline.gate.versions import TopicVersions, embedding_head
 from nearline.settings.settings import Settings
+from schemas import topics
 from schemas.generations import GenerationRecord
+from schemas.ids import Generation, Kind
 
 if TYPE_CHECKING:
     from trainer.data.feed import Feed
@@ -30,3 +33,14 @@ class Subject:
     def populations(self) -> list[Population]:
         """Read by the first check, and read on by later ones."""
         return populations(self.connections.kafka, self.record.id)
+
+    def vectors(self, kind: Kind, generation: Generation) -> TopicVersions:
+        """Of either generation; read on by whoever needs it."""
+        if (kind, generation) not in self._vectors:
+            topic = topics.embeddings(kind, generation)
+            self._vectors[kind, generation] = TopicVersions(self.connections.kafka, topic, embedding_head)
+        return self._vectors[kind, generation]
+
+    @cached_property
+    def _vectors(self) -> dict[tuple[Kind, Generation], TopicVersions]:
+        return {(each.kind, self.record.id): each.vectors for each in self.populations}

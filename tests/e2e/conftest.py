@@ -22,7 +22,11 @@ from tests.kit.commands import QuickPipeline
 SIZE = WorldSize(posts=1_200, members=100, activity=6_000)
 HOT_POSTS = 600
 """Fewer than there are posts, so that answers come from both tiers."""
-ENVIRONMENT = {"NEARLINE_TRENDING__INTERVAL_S": "0.5", "NEARLINE_HOT__CAPACITY": str(HOT_POSTS)}
+ENVIRONMENT = {
+    "NEARLINE_TRENDING__INTERVAL_S": "0.5",
+    "NEARLINE_HOT__CAPACITY": str(HOT_POSTS),
+    "NEARLINE_GENERATIONS__SOAK_S": "2",
+}
 
 
 class Running(NamedTuple):

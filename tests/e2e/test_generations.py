@@ -6,12 +6,14 @@ from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from nearline.ask.connections import Connections
 from nearline.chaos.expected_vectors import ReEncodedVectors
 from nearline.chaos.generation_check import Differences, differences
+from nearline.gate import names
 from nearline.pipeline import Pipeline
 from nearline.settings.loading import instance_settings
 from schemas.ids import Generation
@@ -56,10 +58,24 @@ def test_building_beside_live_traffic_and_retiring(
     stages = pipeline.ask("status")["stages"]
     groups = {stage["group"]: stage["lag"] for stage in stages if stage["stage"] in ("encode", "index")}
     assert groups == {group(each): 0 for group in (encode_group, index_group) for each in (serving, built)}
+    _check_gate(pipeline, built)
     pipeline.run("generations", "retire", built)
     _nothing_is_left(connections, pipeline, built)
     until(lambda: _process_names(pipeline) == names_before, "the processes of the empty place to be gone", 60)
     assert _restarts(pipeline) == restarts_before
+
+
+def _check_gate(pipeline: Pipeline, built: Generation) -> None:
+    """It is complete and keeps up, and yet it may not serve: a model with random weights finds nothing."""
+    file = pipeline.data_dir.parent / "gate.json"
+    done = pipeline.attempt("generations", "gate", built, "--json", file)
+    assert done.returncode == 1, done.stderr
+    figures = {figure["name"]: figure for figure in msgspec.json.decode(file.read_bytes())["figures"]}
+    for name in (names.IN_LOG, names.IN_COLD, names.GOLDENS, names.TIER_RECALL, names.AGE):
+        assert figures[name]["holds"], figures[name]
+    assert not figures[names.RECALL[0]]["holds"], figures[names.RECALL[0]]
+    refused = pipeline.attempt("generations", "promote", built)
+    assert f"the gate of the generation {built} does not hold" in refused.stderr
 
 
 def _events(post_id: str, number: int) -> Iterator[Event]:
