@@ -74,6 +74,7 @@ NEEDLESS = {
         "streams.trending.stage._write_lists: send",
     },
     "nothing of it outlives the process": {
+        "nearline.gate.gate.run_gate: remove",
         "retriever.feed.hot_feed._take_trending: put",
         "retriever.feed.member_store._put: put",
         "indexer.hot.tier._apply_step: write",
@@ -97,6 +98,7 @@ NEEDLESS = {
         "indexer.cold.socket.client._ask: send",
         "indexer.cold.socket.client.scroll_posts: send",
         "indexer.cold.socket.server._serve: send",
+        "retriever.grpc.health._send_changes: write",
         "retriever.http.tracing.send_traced: send",
         "retriever.service.service.work: write",
     },
