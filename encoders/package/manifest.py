@@ -36,7 +36,7 @@ _Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 def _check_fields(side: str, fields: tuple[str, ...], known: tuple[str, ...]) -> None:
     if unknown := [field for field in fields if field not in known]:
-        raise ValueError(f"the {side} template names no known field: {', '.join(unknown)}")
+        raise ValueError(f"the {side} template wants {', '.join(unknown)}, which this version's contexts do not have")
     if len(set(fields)) != len(fields):
         raise ValueError(f"the {side} template names a field twice")
 

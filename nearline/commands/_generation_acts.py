@@ -73,14 +73,14 @@ def build(
       nearline generations build my-package-0123abcd --registry s3://bucket/models --rate 200
     """
     from nearline import log
-    from nearline.generations.building import find_package, start_building
+    from nearline.generations.building import find_package, name_package, start_building
     from nearline.generations.retiring import remove_left_behind
     from streams.errors import StillFed
 
     log.configure("build", settings.log_level)
     kafka, who = _kafka(settings, instance), operator(by, reason)
+    remove_left_behind(settings, kafka, name_package(package, registry))
     found = find_package(package, registry, settings.data_dir)
-    remove_left_behind(settings, kafka, found.id)
     start_building(kafka, found, who, rate)
     if as_json:
         print_json({"id": found.id})

@@ -29,17 +29,26 @@ from streams.settings import KafkaSettings
 _LOOK_EVERY_S: Final = 0.5
 
 
-def find_package(name: str, registry: str | None, data_dir: Path) -> acts.Package:
-    """`name`: a folder, or a generation in the registry, which is fetched into the data folder. Checks every file.
-    Raises BadSettings, BadPackage, BadRegistry."""
+def name_package(name: str, registry: str | None) -> Generation:
+    """The generation of a package: `name` is a folder, or a generation in the registry. Raises BadSettings,
+    BadPackage."""
     folder = Path(name).absolute()
     if folder.is_dir():
-        package = ModelPackage.load(folder)
-        return acts.Package(package.generation, PackageSource(folder=str(folder)), package.digest)
+        return ModelPackage.read(folder).generation
     if registry is None:
         raise BadSettings(
             f"{name} is no folder; to take a generation from a registry, name that with --registry or NEARLINE_REGISTRY"
         )
+    return Generation(name)
+
+
+def find_package(name: str, registry: str | None, data_dir: Path) -> acts.Package:
+    """The same package with every file checked. One in a registry is fetched into the data folder. Raises BadPackage,
+    BadRegistry."""
+    folder = Path(name).absolute()
+    if folder.is_dir() or registry is None:
+        package = ModelPackage.load(folder)
+        return acts.Package(package.generation, PackageSource(folder=str(folder)), package.digest)
     package = ModelPackage.load(fetch_unless_here(Generation(name), registry, data_dir))
     place = registry if "://" in registry else str(Path(registry).absolute())
     return acts.Package(package.generation, PackageSource(registry=place), package.digest)

@@ -112,7 +112,8 @@ def _states(pipeline: Pipeline) -> dict[str, str]:
 def _nothing_is_left(connections: Connections, pipeline: Pipeline, generation: Generation) -> None:
     with closing(OffsetReader(connections.kafka, 30)) as reader:
         assert generation not in reader.generations()
-    groups = admin(connections.kafka).list_consumer_groups(request_timeout=30).result().valid
+    client = admin(connections.kafka)  # it must live until the answer is there
+    groups = client.list_consumer_groups(request_timeout=30).result().valid
     assert {group.group_id for group in groups}.isdisjoint({encode_group(generation), index_group(generation)})
     # The broker removes its own files in its own time.
     paths = [Path(folder) / name for folder, *names in os.walk(pipeline.data_dir) for name in chain(*names)]

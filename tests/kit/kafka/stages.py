@@ -29,6 +29,7 @@ from streams.encode.stage import EncodeStage
 from streams.index.loop import IndexLoop
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.offsets import OffsetReader
+from streams.kafka.pace import FULL_PACE, Pace
 from streams.kafka.sending import send_all
 from streams.kafka.topics import ensure_topics
 from streams.operate.republish import flush_record, republish_record
@@ -134,7 +135,9 @@ class EncodeStageSetup:
         specs = [*(TopicSpec(name, "state") for name in SOURCES), TopicSpec(topics.DEAD_LETTERS, "events")]
         ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
 
-    def stage(self, make_heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT) -> EncodeStage:
+    def stage(
+        self, make_heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT, pace: Pace = FULL_PACE
+    ) -> EncodeStage:
         self.registry = CollectorRegistry()
         metrics = EncodeMetrics(self.registry)
         return EncodeStage(
@@ -145,6 +148,7 @@ class EncodeStageSetup:
             "test-0",
             metrics=metrics,
             make_heartbeat=make_heartbeat,
+            pace=pace,
         )
 
     def metric(self, name: str, **labels: str) -> float | None:

@@ -1,20 +1,35 @@
-"""The processes of an instance, by their names."""
+"""The names of processes, and what they say."""
 
 import pytest
 
 from nearline.errors import BadSettings
 from nearline.settings.settings import Settings
-from nearline.up.names import ProcessName, check_name, names_of_all_generations
+from nearline.up.names import ProcessName, all_names, check_name, parse
 from retriever.settings import ServeSettings
+from streams.settings import ContextsSettings, EncodeSettings
+
+
+def test_a_name_is_made_of_what_it_says() -> None:
+    assert parse("encode-green-3") == ProcessName("encode", "green", "3")
+    assert parse("encode-green-3").group == parse("encode-green-0").group == "encode-green"
+    assert (parse("cold-blue").place, parse("contexts-0").group, parse("serve").slot) == ("blue", "contexts", None)
+
+
+def test_every_process_of_an_instance_has_a_name_that_is_taken() -> None:
+    settings = Settings(
+        contexts=ContextsSettings(workers=2), encode=EncodeSettings(workers=2), serve=ServeSettings(workers=2)
+    )
+    names = all_names(settings)
+    assert [str(check_name(name)) for name in names] == names
+    assert set(names) == {
+        *("contexts-0", "contexts-1", "trending", "serve-0", "serve-1"),
+        *("encode-blue-0", "encode-blue-1", "cold-blue", "encode-green-0", "encode-green-1", "cold-green"),
+    }
 
 
 @pytest.mark.parametrize(
-    ("workers", "names"), [(1, ["serve"]), (3, ["serve-0", "serve-1", "serve-2"])], ids=["one", "several"]
+    "name", ["", "broker", "encode-0", "encode-red-0", "cold", "cold-blue-1", "trending-0", "serve-x"]
 )
-def test_several_processes_of_the_retriever_have_slots(workers: int, names: list[str]) -> None:
-    settings = Settings(serve=ServeSettings(workers=workers))
-    assert [name for name in names_of_all_generations(settings) if name.startswith("serve")] == names
-    assert all(check_name(name, settings).stage == "serve" for name in names)
-    assert check_name(names[-1], settings) == ProcessName("serve", None, None if workers == 1 else "2")
-    with pytest.raises(BadSettings, match=r"^serve-3 is no process; there are: "):
-        check_name("serve-3", settings)
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(BadSettings, match=f"^{name} is no process; there are, for example: contexts-0, "):
+        check_name(name)

@@ -130,3 +130,24 @@ def _found(url: str) -> tuple[str, set[str]]:
     with RetrieverClient(url) as client:
         answer = client.retrieve(RetrieveRequest(text="the harbor", k=100))
     return answer.generation, set(answer.post_ids)
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (
+            ["index"],
+            "nearline: kafka.bootstrap_servers is missing: name the broker, because nearline run starts none\n",
+        ),
+        (
+            ["serve", "--place", "blue"],
+            "nearline: --place is of encode and index; serve works for all generations; see",
+        ),
+        (["trending", "--slot", "1"], "nearline: --slot is of contexts and encode; one trending is enough for a data"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(words: list[str], refusal: str, tmp_path: Path) -> None:
+    refused = run_command(["run", *words, "--data-dir", tmp_path / "data"])
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(refusal)
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,300 @@
+"""The commands that change generations, on a real broker: what they refuse, and what is there after a crash between any
+two steps. No stage runs, so nothing is filled."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from confluent_kafka import Consumer
+
+from encoders.package.manifest import MANIFEST_FILE
+from encoders.package.model_package import ModelPackage
+from indexer.cold.edge import folder
+from nearline.generations.local_files import cold_folder, has_local_files
+from nearline.generations.retiring import remove_retired
+from nearline.settings.settings import Settings
+from schemas import topics
+from schemas.generations import GenerationRecord, PackageSource
+from schemas.topics import encode_group, index_group
+from streams.errors import StillFed
+from streams.generations import acts
+from streams.generations.log import change_generations, read_generations
+from streams.kafka.clients import admin, consumer_config
+from streams.kafka.crash_points import EXIT_STATUS
+from streams.kafka.offsets import OffsetReader
+from streams.kafka.topics import ensure_topics
+from streams.settings import KafkaSettings
+from tests.kit.commands import CommandResult, Commands
+from tests.kit.data.generations import AT
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import commit
+from tests.kit.kafka.topics import produce
+from tests.kit.packages import make_tiny_package
+from tests.kit.waiting import until
+from trainer.publishing.registry import Registry
+
+pytestmark = pytest.mark.broker
+
+BY = acts.By("test", AT, "to see")
+ACT_IS_DONE = "generations.committed"
+
+
+class Packages(NamedTuple):
+    first: ModelPackage
+    second: ModelPackage
+    registry: Path
+    """Holds the second one."""
+
+
+class Cluster(NamedTuple):
+    """`first` serves, and `second` lies in a registry."""
+
+    kafka: KafkaSettings
+    broker: RunningBroker
+    data_dir: Path
+    registry: Path
+    first: ModelPackage
+    second: ModelPackage
+
+    def run(self, *words: str) -> CommandResult:
+        return Commands(self.data_dir)("generations", *words)
+
+    def build(self, *more: str) -> CommandResult:
+        return self.run("build", self.second.generation, "--registry", str(self.registry), *more)
+
+    def record(self) -> GenerationRecord | None:
+        """Of the second one."""
+        return read_generations(self.kafka).records.get(self.second.generation)
+
+    def make_ready(self) -> None:
+        change_generations(self.kafka, lambda state: acts.ready(state, self.second.generation, BY))
+
+    def fill(self) -> None:
+        """As its processes would, a little."""
+        generation = self.second.generation
+        commit(self.broker, encode_group(generation), {(topics.POST_CONTEXTS, 0): 1})
+        commit(self.broker, index_group(generation), {(topics.post_embeddings(generation), 0): 0})
+        for made in (cold_folder(self.data_dir, generation), self.data_dir / "hot" / generation):
+            made.mkdir(parents=True, exist_ok=True)
+
+    def left(self) -> set[str]:
+        """What is there of the second one."""
+        generation = self.second.generation
+        with closing(OffsetReader(self.kafka, 30)) as reader:
+            left = {"topics"} if generation in reader.generations() else set()
+        client = admin(self.kafka)  # it must live until the answer is there
+        groups = client.list_consumer_groups(request_timeout=30).result().valid
+        left |= {group.group_id for group in groups} & {encode_group(generation), index_group(generation)}
+        return left | ({"files"} if has_local_files(self.data_dir, generation) else set())
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    folder = tmp_path_factory.mktemp("models")
+    first, second = (make_tiny_package(folder / name, hidden=16, layers=1, seed=seed) for seed, name in enumerate("ab"))
+    Registry(str(folder / "registry")).publish(second, {})
+    return Packages(first, second, folder / "registry")
+
+
+@pytest.fixture
+def cluster(
+    clean_topics: RunningBroker,
+    packages: Packages,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cluster:
+    monkeypatch.setenv("NEARLINE_KAFKA__BOOTSTRAP_SERVERS", str(clean_topics.bootstrap_servers))
+    monkeypatch.setenv("NEARLINE_KAFKA__PARTITIONS", "1")
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers, partitions=1)
+    ensure_topics(kafka, topics.core_topics())
+    first, second, registry = packages
+    found = acts.Package(first.generation, PackageSource(folder=str(first.folder)), first.digest)
+    change_generations(kafka, lambda state: acts.found(state, found, BY))
+    produce(kafka, topics.POST_CONTEXTS, 0, 3)
+    return Cluster(kafka, clean_topics, tmp_path, registry, first, second)
+
+
+class Crashing:
+    def __init__(self, process: "subprocess.Popen[str]", cluster: Cluster) -> None:
+        self._process = process
+        self._cluster = cluster
+
+    def run(self, crash: str, *words: str) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        all_words = ["generations", *words, "--data-dir", str(self._cluster.data_dir)]
+        self._process.stdin.write(json.dumps([crash, *all_words]) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@pytest.fixture
+def crashing(cluster: Cluster) -> Iterator[Crashing]:
+    command = [sys.executable, "-m", "tests.kit.children.crashing_commands"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Crashing(process, cluster)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_a_crash_between_any_two_steps_leaves_a_state_from_which_the_same_command_goes_on(
+    cluster: Cluster, crashing: Crashing
+) -> None:
+    """Twice at each point. Those within an act are tried in the tests of the log."""
+    generation = cluster.second.generation
+    build, retire = ("build", generation, "--registry", str(cluster.registry)), ("retire", generation)
+    again = [EXIT_STATUS, EXIT_STATUS]
+    assert [crashing.run("generations.topics-made", *build) for _ in range(2)] == again
+    assert (cluster.record(), cluster.left()) == (None, {"topics", "files"})
+    assert [crashing.run(ACT_IS_DONE, *build) for _ in range(2)] == [EXIT_STATUS, 0]
+    built = cluster.record()
+    assert cluster.build("--json").json == {"id": generation}
+    assert cluster.record() == built, "running it again goes on and changes nothing"
+    assert built is not None
+    assert (built.state, built.place, built.goal[topics.POST_CONTEXTS]) == ("building", "green", {0: 3})
+    assert [act.what for act in built.history] == ["build"]
+    cluster.fill()
+    assert crashing.run(ACT_IS_DONE, *retire) == EXIT_STATUS
+    assert cluster.left() == {"topics", "files", encode_group(generation), index_group(generation)}
+    for point in ("generations.groups-deleted", "generations.files-removed", "generations.topics-deleted"):
+        assert [crashing.run(point, *retire) for _ in range(2)] == again
+    assert cluster.run(*retire).out == f"{generation} is retired, and nothing of it is left\n"
+    assert cluster.left() == set()
+    retired = cluster.record()
+    assert retired is not None
+    assert [act.what for act in retired.history] == ["build", "retire"]
+
+
+def test_what_an_earlier_life_has_left_is_removed_before_the_next_one(cluster: Cluster) -> None:
+    """Whoever retired it was killed right after."""
+    generation = cluster.second.generation
+    cluster.build()
+    cluster.fill()
+    produce(cluster.kafka, topics.post_embeddings(generation), 0, 7)
+    change_generations(cluster.kafka, lambda state: acts.retire(state, generation, BY))
+    assert cluster.build().status == 0
+    assert cluster.left() == {"topics", "files"}, "the package was fetched again"
+    with closing(OffsetReader(cluster.kafka, 30)) as reader:
+        _, ends = reader.bounds([topics.post_embeddings(generation)])
+    assert set(ends.values()) == {0}
+    record = cluster.record()
+    assert record is not None
+    assert [act.what for act in record.history] == ["build", "retire", "build"]
+
+
+def test_the_next_build_retires_the_kept_one_and_removes_it(
+    cluster: Cluster, packages: Packages, tmp_path: Path
+) -> None:
+    third = make_tiny_package(tmp_path / "c", hidden=16, layers=1, seed=3)
+    cluster.build()
+    assert "is still being built" in cluster.run("promote", cluster.second.generation).err
+    cluster.make_ready()
+    promoted = cluster.run("promote", cluster.second.generation, "--canary", "5%", "--force", "--reason", "a test")
+    first, second = cluster.first.generation, cluster.second.generation
+    assert promoted.out == f"{first} serves, {second} answers 5 % of the members\n"
+    assert cluster.run("rollback").out == f"{first} serves\n"
+    promoted = cluster.run("promote", second, "--force", "--reason", "a test", "--by", "somebody")
+    assert promoted.out == f"{second} serves, {first} is kept\n"
+    assert cluster.run("rollback").out == f"{first} serves, {second} is kept\n"
+    assert cluster.run("build", str(third.folder)).out == f"{third.generation}\n"
+    assert cluster.left() == set()
+    record = cluster.record()
+    assert record is not None
+    assert record.state == "retired"
+    assert ("promote", "somebody", "a test") in [(act.what, act.who, act.reason) for act in record.history]
+
+
+def test_nothing_is_removed_while_a_process_still_works_for_it(cluster: Cluster) -> None:
+    generation = cluster.second.generation
+    cluster.build()
+    cluster.fill()
+    change_generations(cluster.kafka, lambda state: acts.retire(state, generation, BY))
+    settings = Settings(data_dir=cluster.data_dir)
+    consumer = Consumer(consumer_config(cluster.kafka, index_group(generation)))
+    consumer.subscribe([topics.post_embeddings(generation)])
+    try:
+        until(lambda: consumer.poll(0.1) is None and bool(consumer.assignment()), "it to be in the group", 60)
+        with pytest.raises(
+            StillFed, match=rf"still works for the retired generation {generation}.*index\.{generation}"
+        ):
+            remove_retired(settings, cluster.kafka, generation, leave_s=0.0)
+        assert {"topics", "files", index_group(generation)} <= cluster.left()
+    finally:
+        consumer.close()
+    lock = folder.lock(cold_folder(cluster.data_dir, generation))
+    try:
+        with pytest.raises(StillFed, match="uses the cold tier's folder; stop the process"):
+            remove_retired(settings, cluster.kafka, generation, leave_s=0.0)
+        assert cluster.left() == {"topics", "files"}
+    finally:
+        os.close(lock)
+    remove_retired(settings, cluster.kafka, generation)
+    assert cluster.left() == set()
+
+
+REFUSED = [
+    (
+        ["build", "/nowhere"],
+        "/nowhere is no folder; to take a generation from a registry, name that with --registry",
+    ),
+    (["build", "other-1", "--registry", "{registry}"], "other-1 is not published in {registry}"),
+    (["build", "{first}"], "the generation {serving} is serving and complete, so there is nothing to build"),
+    (["retire", "{serving}"], "the generation {serving} serves; promote another one first, or roll back"),
+    (["retire", "other-1"], "there is no generation other-1; there are: {serving}"),
+    (["rollback"], "no generation is kept beside {serving}, so there is none to go back to"),
+    (["promote", "{serving}", "--canary", "half"], "'half' is no share; give one such as 5% or 0.05"),
+    (["promote", "{serving}", "--canary", "200%"], "a canary's share is above 0 % and below 100 %"),
+]
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_made(cluster: Cluster) -> None:
+    names = {
+        "serving": cluster.first.generation,
+        "first": str(cluster.first.folder),
+        "registry": str(cluster.registry),
+    }
+    for words, refusal in REFUSED:
+        done = cluster.run(*(word.format(**names) for word in words))
+        assert (done.status, done.out) == (1, "")
+        assert refusal.format(**names) in done.err
+    assert cluster.left() == set()
+    assert list(read_generations(cluster.kafka).records) == [cluster.first.generation]
+
+
+def test_a_package_that_wants_fields_which_contexts_do_not_have_is_refused_naming_them(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(cluster.first.folder, package)
+    manifest = json.loads((package / MANIFEST_FILE).read_bytes())
+    manifest["templates"]["post"]["fields"] = ["mood", "counts.moods", "text"]
+    (package / MANIFEST_FILE).write_text(json.dumps(manifest))
+    refused = cluster.run("build", str(package))
+    assert refused.status == 1
+    assert "the post template wants mood, counts.moods, which this version's contexts do not have" in refused.err
+
+
+def test_the_rate_can_be_changed_while_it_is_built(cluster: Cluster) -> None:
+    rates = []
+    for more in (("--rate", "5"), (), ("--rate", "7.5")):
+        assert cluster.build(*more).status == 0
+        record = cluster.record()
+        assert record is not None
+        rates.append(record.rate)
+    assert rates == [5.0, 5.0, 7.5]
+    assert [act.what for act in record.history] == ["build", "build with at most 7.5 contexts a second"]
+
+
+def test_wait_ends_when_it_is_ready_or_not_wanted_any_more(cluster: Cluster) -> None:
+    cluster.build()
+    cluster.make_ready()
+    waited = cluster.build("--wait")
+    assert (waited.status, waited.out) == (0, f"{cluster.second.generation}\n")
+    assert waited.err.endswith(f"{cluster.second.generation} is ready\n")

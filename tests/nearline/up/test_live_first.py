@@ -1,0 +1,150 @@
+"""The serving generation goes first: when a generation that is being built is held back."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from msgspec.structs import replace
+
+from encoders.package.model_package import ModelPackage
+from nearline.up import live_first
+from nearline.up.live_first import LiveFirst, oldest_age_s
+from nearline.up.residence import Resident
+from schemas import topics
+from schemas.generations import GenerationRecord
+from streams.errors import KafkaUnavailable
+from streams.kafka.offsets import OffsetReader
+from streams.settings import KafkaSettings
+from tests.kit.data.embeddings import GENERATION
+from tests.kit.data.generations import two_live
+from tests.kit.instances import NO_BROKER
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.groups import commit_all
+from tests.kit.kafka.topics import make_topics, produce
+from tests.kit.waiting import until
+
+BOUND_S = 2.0
+
+
+class Building:
+    """`b-2` is built beside `a-1`. The age of its oldest record, the clock and the log are set by the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, package: ModelPackage) -> None:
+        self.state = two_live("building")
+        self.age_s: float | KafkaUnavailable = 0.0
+        self.now_s = 0.0
+        self.looks = 0
+        self.yields: list[bool] = []
+        monkeypatch.setattr(live_first, "_LOOK_EVERY_S", 0.01)
+        monkeypatch.setattr(live_first, "oldest_age_s", self._age_s)
+        resident = Resident(self.record, package, lambda: self.state)
+        kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
+        self.pace = LiveFirst(kafka, resident, BOUND_S, self.yields.append, lambda: self.now_s)
+
+    @property
+    def record(self) -> GenerationRecord:
+        return next(record for record in self.state.records.values() if record.place == "green")
+
+    def change(self, record: GenerationRecord) -> None:
+        self.state = self.state.with_records([record])
+
+    def _age_s(self, _: object, generation: str) -> float:
+        assert generation == "a-1", "it looks at the serving one"
+        self.looks += 1
+        if isinstance(self.age_s, KafkaUnavailable):
+            raise self.age_s
+        return self.age_s
+
+
+@pytest.fixture
+def building(monkeypatch: pytest.MonkeyPatch) -> Building:
+    return Building(monkeypatch, None)  # type: ignore[arg-type]  # nobody opens it
+
+
+def test_it_stands_back_while_live_records_wait_for_too_long(building: Building) -> None:
+    pace = building.pace
+    assert pace.may_read()
+    with pace.running():
+        building.age_s = BOUND_S + 0.1
+        until(lambda: not pace.may_read(), "it to stand back")
+        building.age_s, before = KafkaUnavailable("away"), building.looks
+        until(lambda: building.looks > before + 1, "it to ask a broker that is away")
+        assert not pace.may_read(), "as before"
+        building.age_s = BOUND_S
+        until(pace.may_read, "it to go on")
+
+
+def test_what_is_complete_is_held_back_no_more_and_takes_its_share_of_the_cores(building: Building) -> None:
+    pace = building.pace
+    building.age_s = 100.0
+    with pace.running():
+        until(lambda: not pace.may_read(), "it to stand back")
+        assert building.yields == [True]
+        building.change(replace(building.record, state="ready", rate=1.0))
+        assert pace.may_read()
+        pace.has_read(1_000)
+        assert pace.may_read()
+        until(lambda: building.yields == [True, False], "it not to yield any more")
+
+
+def test_a_serving_generation_never_looks(building: Building, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving = building.state.serving
+    assert serving is not None
+    yields: list[bool] = []
+    pace = LiveFirst(
+        KafkaSettings(),
+        Resident(serving, None, lambda: building.state),  # type: ignore[arg-type]
+        BOUND_S,
+        yields.append,
+    )
+    monkeypatch.delattr(live_first, "OffsetReader")
+    with pace.running():
+        assert pace.may_read()
+    assert yields == []
+
+
+def test_it_keeps_to_its_rate_however_large_its_batches_are(building: Building) -> None:
+    building.change(replace(building.record, rate=10.0))
+    pace, num_read = building.pace, 0
+    for _ in range(1_000):
+        building.now_s += 0.1
+        if pace.may_read():
+            pace.has_read(7)
+            num_read += 7
+    assert 1_000 <= num_read <= 1_000 + 10 + 7, "in 100 s"
+
+
+def test_the_rate_may_change_while_it_is_built(building: Building) -> None:
+    pace = building.pace
+    pace.has_read(10_000)
+    assert pace.may_read(), "no rate"
+    building.change(replace(building.record, rate=1_000.0))
+    assert not pace.may_read()
+    building.now_s += 10.1
+    assert pace.may_read()
+
+
+@pytest.mark.broker
+class TestTheAgeOfTheOldestRecord:
+    @pytest.fixture
+    def kafka(self, clean_topics: RunningBroker) -> KafkaSettings:
+        return make_topics(clean_topics)
+
+    @pytest.fixture
+    def reader(self, kafka: KafkaSettings) -> Iterator[OffsetReader]:
+        with closing(OffsetReader(kafka, 30)) as reader:
+            yield reader
+
+    @pytest.mark.parametrize("topic", [topics.MEMBER_CONTEXTS, topics.post_embeddings(GENERATION)])
+    def test_what_is_not_encoded_or_not_indexed_waits(
+        self, clean_topics: RunningBroker, kafka: KafkaSettings, reader: OffsetReader, topic: str
+    ) -> None:
+        assert oldest_age_s(reader, GENERATION) == 0.0
+        produce(kafka, topic, 1, timestamp_ms=int(time.time() * 1000) - 60_000)
+        assert 60 <= oldest_age_s(reader, GENERATION) < 600
+        for group in (topics.encode_group(GENERATION), topics.index_group(GENERATION)):
+            names = (topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
+            outputs = tuple(spec.name for spec in topics.generation_topics(GENERATION))
+            commit_all(clean_topics, kafka, group, *(outputs if group.startswith("index") else names))
+        assert oldest_age_s(reader, GENERATION) == 0.0
