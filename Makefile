@@ -25,7 +25,7 @@ setup: .venv/installed
 	@touch $@
 
 test: setup
-	$(BIN)/pytest -n 3 --durations=20
+	$(BIN)/pytest -n 4 --durations=20
 
 # The cold tier's tests on a Qdrant server: NEARLINE_TEST_QDRANT_URL=http://host:6333 make test-qdrant
 test-qdrant: export NEARLINE_TEST_QDRANT_URL ?= http://127.0.0.1:6333
@@ -57,7 +57,7 @@ chaos: setup
 # New examples for every property test, and a million inputs to all that reads what others send; some minutes.
 # INPUTS=10000 for a look.
 fuzz: setup
-	$(BIN)/pytest -n 3 -m hypothesis --hypothesis-profile=explore
+	$(BIN)/pytest -n 4 -m hypothesis --hypothesis-profile=explore
 	$(BIN)/python -m tests.fuzz.run --inputs $(or $(INPUTS),1000000) $(if $(JSON),--json "$(JSON)")
 
 clean:

@@ -1,4 +1,4 @@
-"""The order in which tests run, and which worker runs them (`pytest -n 3`).
+"""The order in which tests run, and which worker runs them (`pytest -n 4`).
 
 All of `tests/e2e` runs on the same worker, because its pipeline uses the cores until its last test is over. The tests
 of a module run on the same worker, because they share fixtures. The longest modules begin first, so that no worker
@@ -17,6 +17,7 @@ LONGEST: Final = (
     "tests/chaos/",
     "tests/nearline/up/test_up.py",
     "tests/nearline/demo/test_demo.py",
+    "tests/nearline/up/test_run_stage.py",
     "tests/streams/contexts/test_stage.py",
 )
 

@@ -30,6 +30,7 @@ def commands(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Commands]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEARLINE_KAFKA__BOOTSTRAP_SERVERS", str(kafka.bootstrap_servers))
         patch.setenv("NEARLINE_GENERATIONS__SETTLE_S", "0")
+        patch.setenv("NEARLINE_GENERATIONS__SOAK_S", "0.5")
         yield Commands(tmp_path)
 
 
