@@ -87,14 +87,14 @@ def test_refused_questions_do_not_make_answers_seem_quick() -> None:
     async def scenario() -> None:
         work, clock = Work(), Clock()
         with closing(QuestionQueue(1, 1, clock=clock)) as queue:
-            await learn(queue, clock, 0.1)
+            await learn(queue, clock, 1000.0)
             for _ in range(100):
                 with pytest.raises(RequestRefused):
                     await queue.run(refuse, 1e9)
             first = asyncio.create_task(queue.run(work.of(0), 1e6))
             await until(lambda: len(work.running) == 1)
-            with pytest.raises(RetrieverBusy):
-                await queue.run(work.of(1), 0.15)
+            with pytest.raises(RetrieverBusy):  # at once: in real time this wait would not end
+                await queue.run(work.of(1), 1500.0)
             work.end(0)
             await first
 
