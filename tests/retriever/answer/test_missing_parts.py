@@ -240,6 +240,28 @@ def test_what_the_hot_tier_forgets_after_a_kept_answer_was_found_is_asked_anew(
     assert (answer.post_ids, answer.partial) == (["b"], False)
 
 
+def test_of_a_trending_post_the_newer_copy_counts_whichever_tier_holds_it(retriever: RetrieverSetup) -> None:
+    retriever.in_hot(scored_post("a"), scored_post("b", revision=2))
+    retriever.in_cold(scored_post("a", revision=2, deleted=True), scored_post("b", deleted=True))
+    retriever.trends(a=2, b=1)
+    assert retriever.ask(member_id="nobody").post_ids == ["b"]
+
+
+def test_what_is_known_of_trending_posts_is_as_old_as_its_oldest_part(retriever: RetrieverSetup) -> None:
+    """A list changes, and only its new posts are asked of the cold tier."""
+    retriever.cold.tier.reached({PARTITION: Offset(1)})
+    retriever.in_cold(scored_post("a"), scored_post("b"))
+    retriever.trends(a=2)
+    assert retriever.ask(member_id="nobody").post_ids == ["a"]
+    retriever.in_both(scored_post("a", revision=2, deleted=True))
+    retriever.cold.tier.reached({PARTITION: Offset(2)})
+    retriever.trends(a=2, b=1)
+    assert retriever.ask(member_id="nobody").post_ids == ["b"], "the hot tier knows of the delete"
+    retriever.hot.tier.begin({PARTITION: Offset(2)})
+    answer = retriever.ask(member_id="nobody")
+    assert (answer.post_ids, answer.partial) == (["b"], False)
+
+
 @pytest.mark.parametrize("member_id", ["m", "nobody"])
 def test_a_hot_tier_from_the_very_beginning_needs_no_cold_one(retriever: RetrieverSetup, member_id: str) -> None:
     retriever.hot.tier.begin({PARTITION: Offset(0)})
