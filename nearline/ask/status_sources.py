@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from indexer.tiers import ColdReader
 from nearline.ask.connections import Connections
 from nearline.ask.hot_reports import HotReport, ask_all
 from nearline.ask.status import Sources
+from nearline.errors import NotRunning
 from nearline.settings.instance import Instance, read_instance
 from nearline.settings.settings import Settings
 from schemas.api import ProcessStatus, Readiness
@@ -50,12 +52,20 @@ def sources_of_serve(
         return HotReport(Readiness(ready=not problems, problems=problems), feed.progress())
 
     return Sources(
-        processes=lambda: _processes(read_instance(settings.data_dir)),
+        processes=lambda: _processes_of_folder(settings.data_dir),
         generation=retriever.generation,
         kafka=lambda: settings.kafka,
         hot=hot_report,
         cold=cold,
     )
+
+
+def _processes_of_folder(data_dir: Path) -> list[ProcessStatus]:
+    """None where `nearline run` runs the retriever, which belongs to no instance."""
+    try:
+        return _processes(read_instance(data_dir))
+    except NotRunning:
+        return []
 
 
 def _processes(instance: Instance) -> list[ProcessStatus]:
