@@ -109,8 +109,9 @@ class MemberStore:
         dropped.erase_all()
 
     def apply(self, records: Sequence[IndexRecord]) -> int:
-        """Applies member embeddings in their order. An older or equal revision changes nothing. Returns how many
-        records changed something. Raises TierRefused before anything is changed."""
+        """Applies member embeddings in their order. An older revision changes nothing, and of one revision the record
+        at the later offset counts. Returns how many records changed something. Raises TierRefused before anything is
+        changed."""
         for record in records:
             check_vector(record.embedding, self._dimension)
         # The lock is taken for each record, so that nobody who asks waits for a whole batch.
@@ -184,7 +185,7 @@ class MemberStore:
     def _put(self, row: Row) -> bool:
         """False if a record that is not older is held."""
         slot = self._slots.get(row.member_id)
-        if slot is not None and self._rows.revision(slot) >= row.revision:
+        if slot is not None and not self._is_newer(row, slot):
             return False
         if slot is None:
             slot = self._rows.take_slot() if self._rows.has_free_slot() else self._drop_oldest()
@@ -194,6 +195,15 @@ class MemberStore:
         while self._rows.too_many_bytes() and len(self._slots) > 1:
             self._rows.give_back(self._drop_oldest())
         return True
+
+    def _is_newer(self, row: Row, slot: int) -> bool:
+        """By revision. Of one revision a record counts more than what the cold tier said, and a later record more than
+        an earlier one."""
+        revision = self._rows.revision(slot)
+        if revision != row.revision or row.place is None:
+            return revision < row.revision
+        held = self._rows.place(slot)
+        return held is None or (held[0] == row.place[0] and held[1] < row.place[1])
 
     def _drop_oldest(self) -> int:
         """Erases the least recently used member, and returns the slot."""
