@@ -27,6 +27,8 @@ ASKED_LATELY_S: Final = 600.0
 
 _LIST_BYTES_A_MEMBER: Final = 4096
 """Of the lists of all members together, on average: some 250 ids each. The longest lists take 60 kB."""
+_FORGOTTEN_AT_ONCE: Final = 500
+"""Members that are looked at before others who ask may go on."""
 _NOT_INDEXED: Final = Reason(Code.COLD_BEHIND, "the index is behind, so a member's vector and lists may be outdated")
 
 
@@ -153,6 +155,22 @@ class MemberStore:
         if said is not None and (held is None or held.revision < said.revision):
             return Refilled(said.member(), doubt)
         return Refilled(held, doubt)
+
+    def forget_cold_copies(self) -> None:
+        """Drops what the cold tier said: its members were written again, perhaps with other vectors."""
+        with self._lock:
+            members = list(self._slots)
+        for first in range(0, len(members), _FORGOTTEN_AT_ONCE):
+            with self._lock:
+                for member_id in members[first : first + _FORGOTTEN_AT_ONCE]:
+                    self._forget_cold_copy(member_id)
+
+    def _forget_cold_copy(self, member_id: MemberId) -> None:
+        slot = self._slots.get(member_id)
+        if slot is not None and self._rows.place(slot) is None:
+            del self._slots[member_id]
+            self._rows.erase(slot)
+            self._rows.give_back(slot)
 
     def problem(self) -> Reason | None:
         """Why there may be newer records of members than those that are given. None if there are none."""

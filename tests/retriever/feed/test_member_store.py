@@ -200,6 +200,19 @@ def test_what_the_cold_tier_said_is_kept(setup: Setup) -> None:
     assert (lookup.member.revision, lookup.member.hidden) == (5, ["p"])
 
 
+def test_what_the_cold_tier_said_can_be_forgotten_and_nothing_else(setup: Setup) -> None:
+    setup.indexed = {Partition(0): Offset(100)}
+    setup.store.refill(setup.store.find(A), stored(A, 5, hidden=["secret"]))
+    rows = setup.store._rows
+    setup.apply(member_embedding("b", 2), first=100)
+    setup.store.forget_cold_copies()
+    assert [setup.revision(member) for member in (A, B)] == [None, 2]
+    assert not any(b"secret" in lists for lists in rows._lists)
+    assert setup.store.floor() == {0: 100}
+    setup.apply(member_embedding("c"), first=101)
+    assert [setup.revision(member) for member in (A, B, C)] == [None, 2, 1]
+
+
 def test_a_newer_record_that_came_in_meanwhile_wins(setup: Setup) -> None:
     setup.indexed = {Partition(0): Offset(100)}
     lookup = setup.store.find(A)
