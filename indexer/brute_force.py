@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from indexer.records import check_vector, stored_member, stored_post
+from indexer.revision_guard import Written, is_newer, written_from
 from indexer.tiers import (
     NO_FILTERS,
     Beat,
@@ -20,8 +21,8 @@ from indexer.tiers import (
     StoredPost,
     no_beat,
 )
-from schemas.embeddings import Embedding, PostEmbedding, Vector
-from schemas.ids import Kind, MemberId, Micros, PostId
+from schemas.embeddings import PostEmbedding, Vector
+from schemas.ids import KINDS, Kind, MemberId, Micros, PostId
 from schemas.times import now_us
 
 
@@ -32,17 +33,20 @@ class BruteColdTier:
         self._posts: dict[str, StoredPost] = {}
         self._members: dict[str, StoredMember] = {}
         self._written_at: dict[tuple[Kind, str], Micros] = {}
+        self._written: dict[tuple[Kind, str], Written] = {}
         self._position: Offsets = {}
 
-    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+    def write(self, kind: Kind, records: Sequence[IndexRecord], *, again: bool = False) -> int:
         for record in records:
             check_vector(record.embedding, self._dimension)
-        return sum(self._apply(kind, record.embedding) for record in records)
+        return sum(self._apply(kind, record, again) for record in records)
 
-    def _apply(self, kind: Kind, embedding: Embedding) -> bool:
-        stored: StoredPost | StoredMember | None = self._entities(kind).get(embedding.entity_id)
-        if stored is not None and stored.revision >= embedding.revision:
+    def _apply(self, kind: Kind, record: IndexRecord, again: bool) -> bool:
+        embedding = record.embedding
+        written = self._written.get((kind, embedding.entity_id))
+        if written is not None and not is_newer(record, written, or_the_same=again):
             return False
+        self._written[kind, embedding.entity_id] = written_from(record)
         if isinstance(embedding, PostEmbedding):
             self._posts[embedding.post_id] = stored_post(embedding)
         else:
@@ -87,8 +91,7 @@ class BruteColdTier:
 
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         swept = 0
-        kinds: tuple[Kind, ...] = ("post", "member")
-        for kind in kinds:
+        for kind in KINDS:
             entities = self._entities(kind)
             old = [
                 entity_id
@@ -96,7 +99,7 @@ class BruteColdTier:
                 if entity.deleted and self._written_at[kind, entity_id] < older_than_us
             ]
             for entity_id in old:
-                del entities[entity_id]
+                del entities[entity_id], self._written[kind, entity_id]
             swept += len(old)
             beat()
         return swept

@@ -195,12 +195,16 @@ class ColdTier(ColdReader, Protocol):
     """Adds the methods that only the tier's one owner calls: the index loop, from one thread. Every method is
     idempotent. TierRefused names the record and means that nothing of the call was applied."""
 
-    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+    def write(self, kind: Kind, records: Sequence[IndexRecord], *, again: bool = False) -> int:
         """Applies records of one kind in their order. Several records may be of the same entity.
 
-        A record changes nothing unless its revision is above the stored one; tombstones have a revision too. A deleted
-        embedding becomes a tombstone, a point without a vector, which searches skip. Returns how many records changed
-        something. An owner that was just started may count a repeated record once more. Durable only after `flush`.
+        A record changes nothing unless it is newer than the stored one: its revision is higher, or it has the same
+        revision and comes from a later offset of the same partition. Tombstones are records too. A deleted embedding
+        becomes a tombstone, a point without a vector, which searches skip. Returns how many records changed something.
+        An owner that was just started may count a repeated record once more. Durable only after `flush`.
+
+        With `again` the stored record itself is written too, to mend a point that was damaged. Then the topic must hold
+        no other record of these entities between each record and the last offset of its partition in this call.
         """
         ...
 
@@ -263,10 +267,10 @@ class HotTier(Protocol):
     def apply(self, records: Sequence[HotRecord]) -> int:
         """Applies records in their order. Returns how many changed a post.
 
-        Those of one partition come in the order of their offsets; records that come again change nothing. An older or
-        equal revision does not change the post either, but the post counts as changed by this newest record: it is
-        held for as long as that one. Raises TierRefused, which names the post, if a vector does not fit; then nothing
-        of the call is applied."""
+        Those of one partition come in the order of their offsets; records that come again change nothing. Of one
+        revision the record at the later offset counts. An older revision does not change the post, but the post counts
+        as changed by this newest record: it is held for as long as that one. Raises TierRefused, which names the post,
+        if a vector does not fit; then nothing of the call is applied."""
         ...
 
     def expire(self, now_us: Micros) -> int:

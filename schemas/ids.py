@@ -1,6 +1,6 @@
 """Ids, revisions, offsets and times, each as its own type: mypy then finds, say, an offset that is passed as an id."""
 
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Final, Literal, NewType
 
 from msgspec import Meta
 
@@ -21,6 +21,7 @@ Millis = NewType("Millis", int)
 
 Kind = Literal["post", "member"]
 """The two kinds of entity."""
+KINDS: Final[tuple[Kind, ...]] = ("post", "member")
 
 MAX_ID_BYTES = 256
 MAX_TEXT_CHARS = 100_000

@@ -1,9 +1,9 @@
 """What each stage reads, and in which consumer group. The stages take it from here, and so do lag, wait and status."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from schemas.ids import Generation
+from schemas.ids import KINDS, Generation
 from schemas.topics import (
     ACTIVITY,
     CONTEXTS_GROUP,
@@ -13,10 +13,13 @@ from schemas.topics import (
     POST_CONTEXTS,
     REPUBLISH,
     TRENDING_GROUP,
+    ReplayedStage,
+    asks_to_replay,
     encode_group,
     index_group,
     member_embeddings,
     post_embeddings,
+    replay_requests,
 )
 
 NO_GROUP: Final = ""
@@ -36,11 +39,26 @@ TRENDING: Final = StageReads("trending", TRENDING_GROUP, (ACTIVITY,))
 
 
 def encode_reads(generation: Generation) -> StageReads:
-    return StageReads("encode", encode_group(generation), (POST_CONTEXTS, MEMBER_CONTEXTS))
+    topics = (POST_CONTEXTS, MEMBER_CONTEXTS, *_requests("encode", generation))
+    return StageReads("encode", encode_group(generation), topics)
 
 
 def index_reads(generation: Generation) -> StageReads:
-    return StageReads("index", index_group(generation), (post_embeddings(generation), member_embeddings(generation)))
+    topics = (post_embeddings(generation), member_embeddings(generation), *_requests("index", generation))
+    return StageReads("index", index_group(generation), topics)
+
+
+def _requests(stage: ReplayedStage, generation: Generation) -> Iterator[str]:
+    return (replay_requests(stage, kind, generation) for kind in KINDS)
+
+
+def live_reads(generation: Generation) -> list[StageReads]:
+    """What encode and index read, without the requests to process records again: those are the last that a stage does,
+    so nobody else has to stand back for them."""
+    return [
+        read._replace(topics=tuple(topic for topic in read.topics if not asks_to_replay(topic)))
+        for read in (encode_reads(generation), index_reads(generation))
+    ]
 
 
 def hot_feed_reads(generation: Generation) -> StageReads:

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal, NamedTuple
 
-from schemas.ids import Generation, Kind
+from schemas.ids import KINDS, Generation, Kind
 
 POSTS: Final = "posts"
 MEMBERS: Final = "members"
@@ -45,6 +45,22 @@ def embeddings(kind: Kind, generation: Generation) -> str:
     return post_embeddings(generation) if kind == "post" else member_embeddings(generation)
 
 
+ReplayedStage = Literal["encode", "index"]
+"""A stage that can be asked to process records again."""
+_REPLAY: Final = "replay-"
+REPLAYED: Final[tuple[ReplayedStage, ...]] = ("encode", "index")
+
+
+def replay_requests(stage: ReplayedStage, kind: Kind, generation: Generation) -> str:
+    """The topic in which a stage is asked to process records of one kind again (`schemas/replays.py`)."""
+    return f"{_REPLAY}{stage}-{kind}s.{generation}"
+
+
+def asks_to_replay(topic: str) -> bool:
+    """Whether it is one of the topics of `replay_requests`."""
+    return topic.startswith(_REPLAY)
+
+
 def encode_group(generation: Generation) -> str:
     return f"encode.{generation}"
 
@@ -79,4 +95,5 @@ def generation_topics(generation: Generation) -> tuple[TopicSpec, ...]:
     return (
         TopicSpec(post_embeddings(generation), "state"),
         TopicSpec(member_embeddings(generation), "state"),
+        *(TopicSpec(replay_requests(stage, kind, generation), "events") for stage in REPLAYED for kind in KINDS),
     )

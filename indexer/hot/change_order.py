@@ -87,9 +87,13 @@ class ChangeOrder:
 
     def renew(self, slot: int, partition: Partition, offset: Offset, at_us: Micros) -> None:
         """A record that does not change the slot's post; if it is newer than the post's newest one, it becomes that."""
-        if partition == self.places.partition_at[slot] and offset > self.places.offset_at[slot]:
+        if self.is_later(slot, partition, offset):
             self.remove(slot)
             self.append(slot, partition, offset, at_us)
+
+    def is_later(self, slot: int, partition: Partition, offset: Offset) -> bool:
+        """Whether a record comes behind the newest one of the slot's post, in the same partition."""
+        return partition == self.places.partition_at[slot] and offset > self.places.offset_at[slot]
 
     def remove(self, slot: int) -> None:
         slots = self._lists[Partition(self.places.partition_at[slot])]

@@ -201,7 +201,10 @@ class _Step:
             before = held_in[number]
             if offset < self._order.floor(partition, offset):
                 self.unused.append(slot)
-            elif before != NO_SLOT and revision_at[before] >= revision_at[slot]:
+            elif before != NO_SLOT and (
+                revision_at[before] > revision_at[slot]
+                or (revision_at[before] == revision_at[slot] and not self._order.is_later(before, partition, offset))
+            ):
                 self._order.renew(before, partition, offset, at_us)
                 self.unused.append(slot)
             else:

@@ -26,9 +26,9 @@ class FlakyColdTier(EdgeColdTier):
         self._calls = itertools.count(1)
         self._failures = itertools.count()
 
-    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+    def write(self, kind: Kind, records: Sequence[IndexRecord], *, again: bool = False) -> int:
         fails, is_late = self._next_call()
-        changes = super().write(kind, records) if is_late or not fails else 0
+        changes = super().write(kind, records, again=again) if is_late or not fails else 0
         _fail_if(fails)
         return changes
 

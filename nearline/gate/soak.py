@@ -13,7 +13,7 @@ from nearline.gate.figures import at_most, unmeasured
 from nearline.gate.names import AGE
 from schemas.generations import GateFigure
 from schemas.ids import Generation
-from schemas.stages import encode_reads, index_reads
+from schemas.stages import live_reads
 from streams.kafka.offsets import OffsetReader
 from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
@@ -63,8 +63,7 @@ def soak(look: Looks, soak_s: float, live_bound_s: float, clock: Callable[[], fl
 
 def ages(reader: OffsetReader, serving: Generation, beside: Generation) -> Look:
     """Raises StreamsError."""
-    reads = {generation: (encode_reads(generation), index_reads(generation)) for generation in (serving, beside)}
-    lags = {generation: read_lags(reader, reads[generation], _PROBE_S) for generation in reads}
+    lags = {generation: read_lags(reader, live_reads(generation), _PROBE_S) for generation in (serving, beside)}
     num_records = sum(lag.records or 0 for of_one in lags.values() for lag in of_one)
     return Look(_oldest_s(lags[serving]), _oldest_s(lags[beside]), num_records)
 

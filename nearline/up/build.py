@@ -137,6 +137,7 @@ def build_serve(settings: Settings, name: str, report_started: Callable[[], None
         trending=trending,
         feed_problem=lambda: feeds.hot.problem,
         cold_refuses=cold.refuses,
+        replayed=feeds.index_position.replayed,
         kept_bytes=settings.serve.kept_mb * 1024 * 1024,
         forget_after_s=settings.kafka.erase_within_s / 2,
     )

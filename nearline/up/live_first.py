@@ -14,7 +14,7 @@ import structlog
 
 from nearline.up.residence import Resident
 from schemas.ids import Generation
-from schemas.stages import encode_reads, index_reads
+from schemas.stages import live_reads
 from streams.errors import StreamsError
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.periodic import repeating
@@ -111,6 +111,6 @@ class LiveFirst:
 def oldest_age_s(reader: OffsetReader, generation: Generation) -> float:
     """For how long the oldest record has waited that this generation has not encoded, or not indexed. 0 if there is
     none. Raises StreamsError."""
-    lags = read_lags(reader, [encode_reads(generation), index_reads(generation)], _PROBE_S)
+    lags = read_lags(reader, live_reads(generation), _PROBE_S)
     oldest_ms = min((lag.oldest_ms for lag in lags if lag.oldest_ms is not None), default=None)
     return 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)

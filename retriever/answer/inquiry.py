@@ -5,10 +5,9 @@ from typing import Final, NamedTuple
 
 from indexer.tiers import Filters
 from retriever.answer.answer_builder import AnswerBuilder, Candidates
-from retriever.answer.cold.kept_answers import Asked
+from retriever.answer.cold.kept_answers import Asked, Version
 from retriever.answer.question import Question
 from schemas.embeddings import Vector
-from schemas.ids import Revision
 
 REST_S: Final = 0.02
 """Of a question's time, for the merge and for whoever sends the answer."""
@@ -25,8 +24,8 @@ class Query(NamedTuple):
     filters: Filters
     """Those of the request and those of the member. Both tiers apply them before scoring."""
     asked: Asked
-    revision: Revision
-    """Of the member; 0 if no member asks."""
+    version: Version
+    """Of the member."""
 
 
 @dataclass(slots=True, eq=False)

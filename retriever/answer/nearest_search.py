@@ -118,11 +118,11 @@ class NearestSearch:
         if hot_is_all:
             return self._maker.nothing
         query = search.query
-        return self._kept.find(query.asked, query.revision, search.cold_limit, floor)
+        return self._kept.find(query.asked, query.version, search.cold_limit, floor)
 
     def _ask(self, search: _Search) -> ColdJob:
         query, left_s = search.query, search.inquiry.deadline_s - self._clock()
-        what = ColdSearch(query.asked, query.revision, search.vector_D, query.filters, search.cold_limit)
+        what = ColdSearch(query.asked, query.version, search.vector_D, query.filters, search.cold_limit)
         return self._cold.ask(what, left_s)
 
     def _wait_for_cold(self, search: _Search, job: ColdJob) -> None:

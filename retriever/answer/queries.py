@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from indexer.tiers import Filters
-from retriever.answer.cold.kept_answers import Asked, asked_by_member, asked_by_vector
+from retriever.answer.cold.kept_answers import NO_MEMBER, Asked, asked_by_member, asked_by_vector, version_of
 from retriever.answer.inquiry import Inquiry, Query
 from retriever.answer.members import FoundMember, Members
 from retriever.answer.question import Question
@@ -19,9 +19,8 @@ from retriever.feed.member_rows import HeldMember
 from retriever.reasons import Code, Reason
 from schemas.api import ProblemCode
 from schemas.embeddings import Vector
-from schemas.ids import MemberId, Revision
+from schemas.ids import MemberId
 
-_NO_MEMBER: Final = Revision(0)
 _UNKNOWN: Final = "the member was never written, or is deleted"
 _NO_VECTOR: Final = "the member has neither a profile nor a history"
 _UNAVAILABLE: Final = "the member cannot be looked up now, and any post may be one that the member hid"
@@ -68,7 +67,7 @@ class Queries:
                 vector_D = self._encoder.encode_text(text, inquiry.before_hot_s - self._clock())
         except RetrieverUnavailable:
             inquiry.builder.missing(Reason(Code.MODEL_UNAVAILABLE, self._encoder.problem or _NO_MODEL))
-            return Query(None, filters, Asked(b"", b""), _NO_MEMBER)
+            return Query(None, filters, Asked(b"", b""), NO_MEMBER)
         return _query(vector_D, filters)
 
     def _of_vector(self, vector_D: Vector, filters: Filters) -> Query:
@@ -123,7 +122,7 @@ def _of_member(inquiry: Inquiry, found: FoundMember) -> Query | None:
     question = inquiry.question
     if member is None or member.deleted:
         builder.note(Code.MEMBER_UNKNOWN, _UNKNOWN)
-        return Query(None, member_filters(question, None), Asked(b"", b""), _NO_MEMBER)
+        return Query(None, member_filters(question, None), Asked(b"", b""), NO_MEMBER)
     if member.vector is None:
         builder.note(Code.MEMBER_WITHOUT_VECTOR, _NO_VECTOR)
     return member_query(question, member)
@@ -131,7 +130,7 @@ def _of_member(inquiry: Inquiry, found: FoundMember) -> Query | None:
 
 def member_query(question: Question, member: HeldMember) -> Query:
     asked = asked_by(question, member.member_id)
-    return Query(member.vector, member_filters(question, member), asked, member.revision)
+    return Query(member.vector, member_filters(question, member), asked, version_of(member.revision, member.vector))
 
 
 def asked_by(question: Question, member_id: MemberId) -> Asked:
@@ -155,4 +154,4 @@ def member_filters(question: Question, member: HeldMember | None) -> Filters:
 
 
 def _query(vector_D: Vector, filters: Filters) -> Query:
-    return Query(vector_D, filters, asked_by_vector(vector_D, filters), _NO_MEMBER)
+    return Query(vector_D, filters, asked_by_vector(vector_D, filters), NO_MEMBER)

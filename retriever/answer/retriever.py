@@ -20,6 +20,7 @@ from retriever.answer.cold.cold_answers import ColdAnswerMaker
 from retriever.answer.cold.cold_searches import ColdSearches
 from retriever.answer.cold.kept_answers import KeptAnswers
 from retriever.answer.cold.made_ahead import MadeAhead
+from retriever.answer.cold.replay_watch import ReplayWatch
 from retriever.answer.columns import Columns
 from retriever.answer.figures import Figures
 from retriever.answer.hot_batches import HotBatches
@@ -62,20 +63,23 @@ class Retriever:
         trending: TrendingLists,
         feed_problem: Callable[[], Reason | None],
         cold_refuses: Callable[[], bool] = lambda: False,
+        replayed: Callable[[], object] = lambda: None,
         kept_bytes: int = _KEPT_BYTES,
         forget_after_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ids` is the table of the hot tier. `feed_problem` gives None if the feed has reached the end of the topic a
         moment ago, else the reason why the hot tier may not hold the newest records. `cold_refuses` says whether the
-        cold tier is left alone now because it failed; then no question waits for its turn there. What nobody has asked
-        for in `forget_after_s` is not kept."""
+        cold tier is left alone now because it failed; then no question waits for its turn there. What `replayed` gives
+        has changed if records were written to the cold tier again. What nobody has asked for in `forget_after_s` is not
+        kept."""
         self.generation = generation
         self.kept = KeptAnswers(kept_bytes, clock)
         self._forget_after_s = forget_after_s
         self._dimension, self._cold, self._hot, self._ids = dimension, cold, hot, ids
         self._encoder, self._clock = encoder, clock
         self._position: Offsets | None = None
+        self._replays = ReplayWatch(replayed)
         self._hot_state = state = HotState(hot, feed_problem)
         self._maker = maker = ColdAnswerMaker(ids)
         self._hot_batches = batches = HotBatches(hot, clock)
@@ -95,7 +99,8 @@ class Retriever:
 
     def forget_kept(self) -> None:
         """Call it when the log has lost records and others may get their offsets: what was asked of the cold tier
-        before is of another log. Any thread; returns at once."""
+        before is of another log. Also when records were written to the cold tier again. Any thread; returns at
+        once."""
         self.kept.forget_all()
         self._trending.forget()
 
@@ -180,11 +185,15 @@ class Retriever:
         return wholeness.reasons(floor, position or {}, feed_problem)
 
     def tidy(self) -> None:
-        """Call it about each second, from one thread. Reads how far the cold tier has written, and frees the memory of
-        kept answers that no question can use any more, and of what nobody has asked for lately."""
+        """Call it about each second, from one thread. Reads how far the cold tier has written, forgets what it said
+        before records were written to it again, and frees the memory of kept answers that no question can use any
+        more, and of what nobody has asked for lately."""
         with suppress(IndexerError):
             # If it fails, the older position stays.
             self._position = self._cold.position(timeout_s=_LOOK_S)
+        if self._replays.has_outdated_answers():
+            self.forget_kept()
+            self._store.forget_cold_copies()
         if floor := self._hot_state.floor():
             self.kept.forget_outdated(floor)
         self.kept.forget_unused(self._forget_after_s)

@@ -16,7 +16,7 @@ from indexer.tiers import Offsets
 from retriever.feed import offsets as feed_offsets
 from retriever.feed.offsets import Place, PlaceOffsets, sentence
 from schemas import topics
-from schemas.ids import Generation, Offset, Partition
+from schemas.ids import KINDS, Generation, Offset, Partition
 
 _EVERY_S: Final = 1.0
 _ASK_S: Final = 5.0
@@ -33,6 +33,7 @@ class IndexPosition:
         self._new_consumer = new_consumer
         self._posts_topic = topics.post_embeddings(generation)
         self._members_topic = topics.member_embeddings(generation)
+        self._request_topics = tuple(topics.replay_requests("index", kind, generation) for kind in KINDS)
         self._every_s = every_s
         self._committed: PlaceOffsets | None = None
         """Replaced by the thread and never changed."""
@@ -63,6 +64,14 @@ class IndexPosition:
         """None as long as nothing is known."""
         return self._of(self._members_topic)
 
+    def replayed(self) -> PlaceOffsets | None:
+        """How far the stage is with what it was asked to write to the cold tier again: when this has changed, so has
+        what the cold tier says. None as long as nothing is known."""
+        committed = self._committed
+        if committed is None:
+            return None
+        return {place: offset for place, offset in committed.items() if place[0] in self._request_topics}
+
     def _of(self, topic: str) -> Offsets | None:
         if self._committed is None:
             return None
@@ -82,7 +91,7 @@ class IndexPosition:
                 self._stop.wait(self._every_s)
 
     def _follow(self, consumer: Consumer) -> None:
-        names = (self._posts_topic, self._members_topic)
+        names = (self._posts_topic, self._members_topic, *self._request_topics)
         places = [place for topic in names for place in feed_offsets.partitions(consumer, topic)]
         while not self._stop.is_set():
             self._committed = _committed(consumer, places)

@@ -27,6 +27,8 @@ ASKED_LATELY_S: Final = 600.0
 
 _LIST_BYTES_A_MEMBER: Final = 4096
 """Of the lists of all members together, on average: some 250 ids each. The longest lists take 60 kB."""
+_FORGOTTEN_AT_ONCE: Final = 500
+"""Members that are looked at before others who ask may go on."""
 _NOT_INDEXED: Final = Reason(Code.COLD_BEHIND, "the index is behind, so a member's vector and lists may be outdated")
 
 
@@ -109,8 +111,9 @@ class MemberStore:
         dropped.erase_all()
 
     def apply(self, records: Sequence[IndexRecord]) -> int:
-        """Applies member embeddings in their order. An older or equal revision changes nothing. Returns how many
-        records changed something. Raises TierRefused before anything is changed."""
+        """Applies member embeddings in their order. An older revision changes nothing, and of one revision the record
+        at the later offset counts. Returns how many records changed something. Raises TierRefused before anything is
+        changed."""
         for record in records:
             check_vector(record.embedding, self._dimension)
         # The lock is taken for each record, so that nobody who asks waits for a whole batch.
@@ -153,6 +156,22 @@ class MemberStore:
             return Refilled(said.member(), doubt)
         return Refilled(held, doubt)
 
+    def forget_cold_copies(self) -> None:
+        """Drops what the cold tier said: its members were written again, perhaps with other vectors."""
+        with self._lock:
+            members = list(self._slots)
+        for first in range(0, len(members), _FORGOTTEN_AT_ONCE):
+            with self._lock:
+                for member_id in members[first : first + _FORGOTTEN_AT_ONCE]:
+                    self._forget_cold_copy(member_id)
+
+    def _forget_cold_copy(self, member_id: MemberId) -> None:
+        slot = self._slots.get(member_id)
+        if slot is not None and self._rows.place(slot) is None:
+            del self._slots[member_id]
+            self._rows.erase(slot)
+            self._rows.give_back(slot)
+
     def problem(self) -> Reason | None:
         """Why there may be newer records of members than those that are given. None if there are none."""
         indexed = self._indexed()
@@ -184,7 +203,7 @@ class MemberStore:
     def _put(self, row: Row) -> bool:
         """False if a record that is not older is held."""
         slot = self._slots.get(row.member_id)
-        if slot is not None and self._rows.revision(slot) >= row.revision:
+        if slot is not None and not self._is_newer(row, slot):
             return False
         if slot is None:
             slot = self._rows.take_slot() if self._rows.has_free_slot() else self._drop_oldest()
@@ -194,6 +213,15 @@ class MemberStore:
         while self._rows.too_many_bytes() and len(self._slots) > 1:
             self._rows.give_back(self._drop_oldest())
         return True
+
+    def _is_newer(self, row: Row, slot: int) -> bool:
+        """By revision. Of one revision a record counts more than what the cold tier said, and a later record more than
+        an earlier one."""
+        revision = self._rows.revision(slot)
+        if revision != row.revision or row.place is None:
+            return revision < row.revision
+        held = self._rows.place(slot)
+        return held is None or (held[0] == row.place[0] and held[1] < row.place[1])
 
     def _drop_oldest(self) -> int:
         """Erases the least recently used member, and returns the slot."""

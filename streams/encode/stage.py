@@ -1,4 +1,5 @@
-"""The encode stage: contexts in, embeddings of one generation out, exactly once.
+"""The encode stage: contexts in, embeddings of one generation out, exactly once. What an operator asks for is encoded
+again, while there are no new contexts.
 
 Three transactional loops share one encoder and one consumer group, and each has its own consumer. Two loops read posts:
 one encodes while the other commits. The third reads members. If posts and members shared a consumer, a flood of members
@@ -13,10 +14,15 @@ from typing import Final, NamedTuple
 
 from schemas import stages, topics
 from schemas.ids import Generation, Kind
+from streams.encode.context_records import STAGE, ContextRecords
+from streams.encode.live_first import LiveFirst
 from streams.encode.metrics import EncodeMetrics
-from streams.encode.records import STAGE, EncodeRecords, StageEncoder
+from streams.encode.records import EncodeRecords
+from streams.encode.replays import REPLAY_TURN_S, EncodeReplays
+from streams.encode.turns import TURN_S, EncodeTurns, StageEncoder
 from streams.errors import Stopped
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
+from streams.kafka.lookup import RecordLookup
 from streams.kafka.pace import FULL_PACE, Pace
 from streams.kafka.transactional_loop import TransactionalLoop
 from streams.settings import EncodeSettings, KafkaSettings
@@ -67,8 +73,9 @@ class EncodeStage:
         """Returns when `stop` is set, after the running turn of the encoder. Raises the error that ended one of the
         loops. Then the process should leave and be started again."""
         leave = Event()
+        live_first = LiveFirst()
         with ThreadPoolExecutor(_CONCURRENT_TURNS, thread_name_prefix="turn") as device:
-            workers = [_Worker(self._loop(source, device, leave), leave) for source in _SOURCES]
+            workers = [_Worker(self._loop(source, device, leave, live_first), leave) for source in _SOURCES]
             for worker in workers:
                 worker.start()
             try:
@@ -82,26 +89,33 @@ class EncodeStage:
             if worker.failure is not None:
                 raise worker.failure
 
-    def _loop(self, source: _Source, device: Executor, leave: Event) -> TransactionalLoop:
+    def _loop(self, source: _Source, device: Executor, leave: Event, live_first: LiveFirst) -> TransactionalLoop:
         heartbeat = self._make_heartbeat(source.name)
-        records = EncodeRecords(
-            source.kind,
-            self._generation,
-            self._encoder,
-            device,
-            leave,
-            metrics=self._metrics,
-            beat=heartbeat.still_working,
+
+        def contexts(turn_s: float) -> ContextRecords:
+            metrics, beat = self._metrics, heartbeat.still_working
+            turns = EncodeTurns(source.kind, self._encoder, device, leave, metrics=metrics, turn_s=turn_s, beat=beat)
+            return ContextRecords(self._generation, turns, metrics)
+
+        live = contexts(TURN_S[source.kind])
+        replays = EncodeReplays(
+            topics.replay_requests("encode", source.kind, self._generation),
+            source.topic,
+            contexts(REPLAY_TURN_S),
+            live_first,
+            RecordLookup(self._kafka),
+            batch_records=self._settings.batch_records,
         )
         return TransactionalLoop(
             self._kafka,
-            records,
+            EncodeRecords(source.name, live, live_first),
             group=stages.encode_reads(self._generation).group,
             topics=[source.topic],
             transactional_id=f"{STAGE}.{self._generation}.{source.name}.{self._slot}",
             # One turn is one transaction, so that what is encoded becomes searchable within about a second.
-            batch_records=lambda: min(self._settings.batch_records, records.turn_contexts),
+            batch_records=lambda: min(self._settings.batch_records, live.turn_contexts),
             interval_s=self._settings.interval_s,
+            background=replays,
             heartbeat=heartbeat,
             pace=self._pace,
         )

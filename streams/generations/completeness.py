@@ -10,7 +10,7 @@ import structlog
 
 from schemas.generations import GenerationRecord
 from schemas.ids import Generation
-from schemas.stages import encode_reads, index_reads
+from schemas.stages import encode_reads, index_reads, live_reads
 from streams.errors import ActRefused
 from streams.generations import acts
 from streams.generations.log import change_generations
@@ -43,7 +43,8 @@ class Completeness:
         if self._encoded is None:
             if self._is_behind(encode_reads(self._record.id).group, self._goal()):
                 return False
-            places = self._reader.places(index_reads(self._record.id).topics)
+            _, index = live_reads(self._record.id)
+            places = self._reader.places(index.topics)
             self._encoded, self._last = self._reader.ends(places), {}
             log.info("the goal is encoded", generation=self._record.id)
         return not self._is_behind(index_reads(self._record.id).group, self._encoded)

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Container
 from threading import Event
 from types import TracebackType
 from typing import Final, Self
@@ -24,9 +25,17 @@ class RetryBackoff:
     """
 
     def __init__(
-        self, consumer: Consumer, stop: Event, carried_over: list[Message], poll_after_s: float = POLL_AFTER_S
+        self,
+        consumer: Consumer,
+        stop: Event,
+        carried_over: list[Message],
+        poll_after_s: float = POLL_AFTER_S,
+        *,
+        leave_paused: Container[str] = (),
     ) -> None:
+        """`leave_paused` are topics that are never read by this consumer."""
         self._consumer = consumer
+        self._leave_paused = leave_paused
         self._stop = stop
         self._carried_over = carried_over
         self._poll_from = time.monotonic() + poll_after_s
@@ -40,7 +49,7 @@ class RetryBackoff:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._paused:
-            self._consumer.resume(self._consumer.assignment())
+            self._consumer.resume([at for at in self._consumer.assignment() if at.topic not in self._leave_paused])
 
     def wait(self) -> bool:
         """Waits before the next try. False if the loop is to stop instead."""

@@ -1,10 +1,12 @@
 """The index stage: writes embedding records to the cold tier, and commits offsets only after the writes are durable.
+What an operator asks for is written again, while there are no new records.
 
 Owns the consumer, the retries and the order of effects. What a record does to the tier is in `records.py`.
 """
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from threading import Event
 from typing import Final
 
@@ -21,6 +23,7 @@ from schemas.times import now_us
 from streams.errors import StreamsError
 from streams.index.backoff import RetryBackoff
 from streams.index.records import IndexRecords, RecordResult
+from streams.index.replays import IndexReplays, ReplayedBatch
 from streams.kafka.clients import new_consumer, new_producer
 from streams.kafka.crash_points import crash_point
 from streams.kafka.deleted_unread import parse_committed, to_commit
@@ -61,6 +64,7 @@ class IndexLoop:
         self._tier = tier
         self._group = stages.index_reads(generation).group
         self._records = IndexRecords(tier, generation)
+        self._replays = IndexReplays(kafka, generation)
         self._tombstones_kept_s = tombstones_kept_s
         self._sweep_every_s = min(sweep_every_s, kafka.erase_within_s / 8)
         self._sweep_at = time.monotonic() + self._sweep_every_s
@@ -79,56 +83,61 @@ class IndexLoop:
             producer = new_producer(self._kafka)
             consumer = self._new_consumer()
             consumer.subscribe(
-                self._records.topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+                [*self._records.topics, *self._replays.topics],
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
             )
-            try:
+            with closing(self._replays), closing(consumer):
                 while not stop.is_set():
                     self._step(consumer, producer, stop)
-            finally:
-                consumer.close()
 
     def _step(self, consumer: Consumer, producer: Producer, stop: Event) -> None:
         """One batch, with its effects in this order. After a crash between any two of them the batch is processed
         again. Nothing is lost, and writing the same records twice changes nothing."""
         self._heartbeat.loop_turned()
-        # 1. Read a batch.
+        # 1. Read a batch. Only if there is none, read one that is to be written again.
         batch = self._read_batch(consumer)
+        replayed = None if batch else self._replays.read(self._settings.batch_records)
         # 2. Write and flush, until every record is durable in the tier or known to be dead.
-        letters = self._write_until_durable(consumer, batch, stop)
+        letters = self._write_until_durable(consumer, batch, replayed, stop)
         # 3. Send the dead letters, until the broker has all of them.
         if letters is None or not self._send_dead_letters(consumer, producer, letters, stop):
             return
-        if batch:
+        if batch or replayed:
             crash_point("index.dead-lettered")
         # 4. Only now store the offsets, and tell the tier its position. A background thread of the client commits what
         # is stored.
-        if not self._carried_over:
-            self._store_offsets(consumer)
-        if batch:
+        self._store_offsets(consumer, replayed)
+        if batch or replayed:
             crash_point("index.stored")
         self._sweep_if_due()
 
     def _read_batch(self, consumer: Consumer) -> list[Message]:
+        """Does not wait for the first record if there are requests."""
         if self._carried_over:
             batch, self._carried_over = self._carried_over, []
             return batch
-        first = consumer.poll(IDLE_S)
+        first = consumer.poll(0 if self._replays.requests.may_have_more else IDLE_S)
         if first is None:
             return []
         rest = consumer.consume(self._settings.batch_records - 1, self._settings.linger_s)
         return [message for message in (first, *rest) if _is_record(message)]
 
     def _write_until_durable(
-        self, consumer: Consumer, batch: list[Message], stop: Event
+        self, consumer: Consumer, batch: list[Message], replayed: ReplayedBatch | None, stop: Event
     ) -> list[tuple[Message, str]] | None:
         """Returns the records that can never succeed, each with its cause. None if the loop was stopped during a
         retry."""
         dead: list[tuple[Message, str]] = []
-        with RetryBackoff(consumer, stop, self._carried_over) as backoff:
+        if replayed is not None:
+            batch, dead = replayed.records, replayed.dead
+        with self._backoff(consumer, stop) as backoff:
             while batch:
                 self._heartbeat.still_working()
-                results = list(zip(batch, self._records.process(batch), strict=True))
-                self._measure_freshness(results)
+                results = list(zip(batch, self._records.process(batch, again=replayed is not None), strict=True))
+                if replayed is None:
+                    self._measure_freshness(results)
                 dead += [(message, result.cause) for message, result in results if result.status == "dead"]
                 batch = [message for message, result in results if result.status == "retry"]
                 if batch and not backoff.wait():
@@ -142,7 +151,7 @@ class IndexLoop:
         if not letters:
             return True
         delivery = DeadLetterDelivery(producer, "index", letters)
-        with RetryBackoff(consumer, stop, self._carried_over) as backoff:
+        with self._backoff(consumer, stop) as backoff:
             while True:
                 self._heartbeat.still_working()
                 try:
@@ -155,25 +164,39 @@ class IndexLoop:
                     log.warning("records became dead letters", letters=len(letters), first_cause=letters[0][1])
                     return True
 
+    def _backoff(self, consumer: Consumer, stop: Event) -> RetryBackoff:
+        return RetryBackoff(consumer, stop, self._carried_over, leave_paused=self._replays.topics)
+
     def _measure_freshness(self, results: Iterable[tuple[Message, RecordResult]]) -> None:
         """Measures how old each event is now, when its record is `ok`: from now on its effect is searchable."""
         now_ms = time.time() * 1000
         origins = (read_origin_ms(message) for message, result in results if result.status == "ok")
         self.freshness.add((now_ms - origin) / 1000 for origin in origins if origin is not None)
 
-    def _store_offsets(self, consumer: Consumer) -> None:
-        """Stores the consumer's position of each partition. Everything before it is done, because the loop holds no
-        record at this moment. "Last record + 1" would stop before the control records of transactions, and the lag
-        would never reach zero."""
-        changed = [
+    def _store_offsets(self, consumer: Consumer, replayed: ReplayedBatch | None) -> None:
+        """Stores the offsets behind the requests that are done, and of each other partition the consumer's position if
+        everything before it is done: if the loop holds no record at this moment."""
+        positions = [] if self._carried_over else self._changed_positions(consumer)
+        requests = [] if replayed is None else replayed.requests
+        behind = self._replays.requests.offsets_after(requests)
+        to_store = [*positions, *(TopicPartition(*place, offset) for place, offset in behind.items())]
+        if to_store:
+            consumer.store_offsets(offsets=[self._with_num_deleted(position) for position in to_store])
+        if positions:
+            self._stored.update({_place(position): position.offset for position in positions})
+            self._tell_position({_place(position): position.offset for position in positions})
+        self._replays.requests.done(requests)
+
+    def _changed_positions(self, consumer: Consumer) -> list[TopicPartition]:
+        """Of the partitions of records, if not stored yet. "Last record + 1" would stop before the control records of
+        transactions, and the lag would never reach zero."""
+        return [
             position
             for position in consumer.position(consumer.assignment())
-            if position.offset >= 0 and self._stored.get(_place(position)) != position.offset
+            if position.topic not in self._replays.topics
+            and position.offset >= 0
+            and self._stored.get(_place(position)) != position.offset
         ]
-        if changed:
-            consumer.store_offsets(offsets=[self._with_num_deleted(position) for position in changed])
-            self._stored.update({_place(position): position.offset for position in changed})
-            self._tell_position({_place(position): position.offset for position in changed})
 
     def _tell_position(self, offsets: Mapping[Place, int]) -> None:
         """Tells the tier up to which offsets of the posts' topic everything is durable in it. The special offset of a
@@ -211,10 +234,12 @@ class IndexLoop:
             log.error(
                 "the cold tier has lost everything that was indexed; all records are read again", group=self._group
             )
-            resume_points = from_the_start(self._kafka, resume_points, CALL_S)
+            of_records = {place: at for place, at in resume_points.items() if place.topic in self._records.topics}
+            resume_points |= from_the_start(self._kafka, of_records, CALL_S)
         consumer.incremental_assign(
             [TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()]
         )
+        self._assign_requests(consumer, {place: resume.read_from for place, resume in resume_points.items()})
         self._tell_position({place: resume.read_from for place, resume in resume_points.items()})
         self._num_deleted_unread.update({place: resume.deleted for place, resume in resume_points.items()})
         if rewound := rewinds(resume_points):
@@ -224,6 +249,12 @@ class IndexLoop:
                     raise translate(result.error)
         self._owned.update(map(_place, partitions))
         self._heartbeat.owns(self._owned)
+
+    def _assign_requests(self, consumer: Consumer, starts: Mapping[Place, int]) -> None:
+        """The group has given the partitions to this consumer, and another one reads them."""
+        requests = {place: start for place, start in starts.items() if place.topic in self._replays.topics}
+        consumer.pause([TopicPartition(*place) for place in requests])
+        self._replays.requests.take(requests)
 
     def _tier_is_empty(self) -> bool:
         """If it is, the records that the group has committed are lost: somebody removed its folder or its collections.
@@ -249,6 +280,7 @@ class IndexLoop:
         self._release(partitions)
 
     def _release(self, partitions: list[TopicPartition]) -> None:
+        self._replays.requests.give_back([_place(partition) for partition in partitions])
         self._forget_stored(partitions)
         self._owned.difference_update(map(_place, partitions))
         self._heartbeat.owns(self._owned)

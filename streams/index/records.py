@@ -49,11 +49,12 @@ class IndexRecords:
     def topics(self) -> list[str]:
         return list(self._kinds)
 
-    def process(self, messages: Sequence[Message]) -> list[RecordResult]:
-        """One result per message, in order. Those that are `ok` are durable in the tier when this returns."""
+    def process(self, messages: Sequence[Message], *, again: bool = False) -> list[RecordResult]:
+        """One result per message, in order. Those that are `ok` are durable in the tier when this returns. `again`: see
+        `ColdTier.write`."""
         results = [OK] * len(messages)
         for kind, entries in self._decode(messages, results).items():
-            self._write(kind, entries, results)
+            self._write(kind, entries, results, again)
         crash_point("index.indexed")
         if OK in results and not self._flush():
             results = [RETRY if result is OK else result for result in results]
@@ -74,12 +75,12 @@ class IndexRecords:
                 entries[kind].append((number, IndexRecord(embedding, partition, offset_of(message))))
         return entries
 
-    def _write(self, kind: Kind, entries: list[_Entry], results: list[RecordResult]) -> None:
+    def _write(self, kind: Kind, entries: list[_Entry], results: list[RecordResult], again: bool) -> None:
         """Halves a batch that the tier refuses, until the refused record is alone."""
         if not entries:
             return
         try:
-            self._tier.write(kind, [record for _, record in entries])
+            self._tier.write(kind, [record for _, record in entries], again=again)
         except TierUnavailable as error:
             log.warning("the cold tier cannot take records now", kind=kind, records=len(entries), error=str(error))
             for number, _ in entries:
@@ -89,8 +90,8 @@ class IndexRecords:
                 results[entries[0][0]] = RecordResult("dead", str(error))
                 return
             half = len(entries) // 2
-            self._write(kind, entries[:half], results)
-            self._write(kind, entries[half:], results)
+            self._write(kind, entries[:half], results, again)
+            self._write(kind, entries[half:], results, again)
 
     def _flush(self) -> bool:
         try:

@@ -90,4 +90,6 @@ def consequence(group: str, topic: str) -> str:
         )
     if group == topics.TRENDING_GROUP:
         return "trending lists are short of them until they have decayed"
+    if topics.asks_to_replay(topic):
+        return "what they asked for was not done; ask again: nearline replay"
     return "what they said is missing until their posts and members change again"

@@ -1,4 +1,7 @@
-"""What a stage plugs into the transactional loop: a processor of its records."""
+"""What a stage plugs into the transactional loop: what it does with records, and what it does while there are none.
+
+Plain protocols; the loop is in `transactional_loop.py`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -60,4 +63,33 @@ class Processor(Protocol):
     def on_committed(self, last_written: Mapping[Place, Offset]) -> None:
         """The transaction with the outputs that were returned last is committed. `last_written` has the offset of the
         last output in each partition of the loop's `reported_topics`. Called once for every list of outputs."""
+        ...
+
+
+class Background(Protocol):
+    """Work that a stage does only while it has no records. What is to be done stands in a topic of its own, the
+    requests, with as many partitions as the stage's topics. The worker that owns a partition of those has the requests
+    of the same number too. The loop's thread makes every call, and an exception ends the process."""
+
+    topic: str
+    """The topic of the requests."""
+
+    def batch_records(self) -> int:
+        """How many requests one batch may have. A record that comes in meanwhile waits for this batch."""
+        ...
+
+    def process(
+        self, requests: Sequence[Message], committed_offsets: Mapping[Place, Offset | None]
+    ) -> Processed | None:
+        """Processes all these requests or the first ones. None: not now; the same requests come again after a moment.
+        `committed_offsets` has the partitions that this worker owns, with what the group has committed: all records
+        before that are processed, and no later one."""
+        ...
+
+    def rest(self) -> None:
+        """There is no request. Called again and again."""
+        ...
+
+    def close(self) -> None:
+        """Called once, when the loop has ended."""
         ...

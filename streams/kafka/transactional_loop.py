@@ -22,8 +22,9 @@ from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.kafka_errors import kafka_errors, log_refused_login, translate
 from streams.kafka.pace import FULL_PACE, Pace
-from streams.kafka.processor import Processor
+from streams.kafka.processor import Background, Processor
 from streams.kafka.records import Output, Place, offset_of, place_of
+from streams.kafka.request_reader import RequestReader
 from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
 from streams.kafka.sending import produce
 from streams.settings import KafkaSettings
@@ -59,13 +60,15 @@ class TransactionalLoop:
         batch_records: Callable[[], int],
         interval_s: float,
         reported_topics: frozenset[str] = frozenset(),
+        background: Background | None = None,
         heartbeat: Heartbeat = NO_HEARTBEAT,
         pace: Pace = FULL_PACE,
     ) -> None:
         """`batch_records` is called for each batch and returns how many records the batch may have. Batches that are
         not full begin at least `interval_s` apart, because a transaction costs the broker as much for one record as for
         a thousand. The loop reports to the processor the last offset written to each partition of `reported_topics`.
-        Outputs to them must name their partition. `heartbeat` belongs to this loop alone."""
+        Outputs to them must name their partition. `background` is what the loop does while it has no records.
+        `heartbeat` belongs to this loop alone."""
         self._kafka = kafka
         self._processor = processor
         self._group = group
@@ -75,6 +78,11 @@ class TransactionalLoop:
         self._interval_s = interval_s
         self._last_batch_at = 0.0
         self._reported_topics = reported_topics
+        self._background = background
+        self._request_topics = [] if background is None else [background.topic]
+        # The background has put its requests off, so there is no hurry to ask it again.
+        self._put_off = False
+        self._requests = RequestReader(kafka)
         self._heartbeat = heartbeat
         self._pace = pace
         self._held_back_since: float | None = None
@@ -100,7 +108,7 @@ class TransactionalLoop:
             except BaseException:
                 self._close_at_once()
                 raise
-            self._consumer.close()
+            self._close()
 
     def _new_producer(self) -> Producer:
         self._brokers_were_down = False
@@ -119,7 +127,7 @@ class TransactionalLoop:
         # The range assignor keeps equal partition numbers of all topics together.
         overrides = {"partition.assignment.strategy": "range", **NO_RESET}
         consumer = new_consumer(self._kafka, self._group, **overrides)
-        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
+        consumer.subscribe([*self._topics, *self._request_topics], on_assign=self._on_assign, on_revoke=self._on_revoke)
         return consumer
 
     def _run_batch(self) -> None:
@@ -135,6 +143,8 @@ class TransactionalLoop:
         if not records and (offsets := self._offsets_to_commit(())):
             # Only control records were read. Committing past them brings the lag down to zero.
             self._commit_offsets(offsets)
+        if not records and self._background is not None:
+            self._run_background(self._background)
         while records:
             outputs, num_records = self._processor.process(records, self._offsets_to_commit)
             records = records[num_records:]
@@ -147,14 +157,31 @@ class TransactionalLoop:
         while (outputs := self._processor.due_outputs(records)) is not None:
             self._run_transaction(outputs, {})
 
+    def _run_background(self, background: Background) -> None:
+        """One batch of requests, so that a record that comes in waits for no more than that."""
+        requests = self._requests.peek(background.batch_records())
+        if not requests:
+            background.rest()
+            return
+        processed = background.process(requests, self._committed_offsets)
+        self._put_off = processed is None
+        if processed is None:
+            # Nothing of these partitions is committed now, and yet this loop does not stand still.
+            self._heartbeat.still_working()
+        else:
+            done = requests[: processed.num_records]
+            self._run_transaction(processed.outputs, self._requests.offsets_after(done))
+            self._requests.done(done)
+
     def _read_batch(self) -> list[Message]:
         """Waits at most `_IDLE_S` for the first record, then for more until `interval_s` after the previous batch, but
-        at least `_LINGER_S`."""
+        at least `_LINGER_S`. Does not wait for the first one if there are requests."""
         if self._held_back_since is not None:
             self._held_back_since = None
             self._consumer.resume(self._consumer.assignment())
         if not self._batch:
-            self._consume(1, _IDLE_S)
+            has_requests = self._requests.may_have_more and not self._put_off
+            self._consume(1, 0 if has_requests else _IDLE_S)
         max_records = self._batch_records()
         if self._batch and max_records > 1:
             rest_of_interval_s = self._last_batch_at + self._interval_s - time.monotonic()
@@ -190,7 +217,7 @@ class TransactionalLoop:
         """For each owned partition, where the group must go on: at its first record in `remaining`, else at the
         consumer's position. Partitions where that offset is committed already are left out. The position is used
         instead of "last record + 1", because only the position is also past control records."""
-        owned = self._committed_offsets
+        owned = {place: at for place, at in self._committed_offsets.items() if place.topic not in self._request_topics}
         positions = self._consumer.position([TopicPartition(*place) for place in owned])
         offsets = {place: Offset(position.offset) for place, position in zip(owned, positions, strict=True)}
         # Reversed, so that the first record of each partition is the one that stays.
@@ -272,7 +299,10 @@ class TransactionalLoop:
         log.info("assigned", group=self._group, num_partitions=len(partitions))
         self._heartbeat.owns(self._committed_offsets)
         self._processor.on_assigned(self._committed_offsets)
-        consumer.assign([TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()])
+        starts = {place: resume.read_from for place, resume in resume_points.items()}
+        requests = {place: start for place, start in starts.items() if place.topic in self._request_topics}
+        self._requests.take(requests)
+        consumer.assign([TopicPartition(*place, start) for place, start in starts.items() if place not in requests])
 
     def _fetch_committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Waits until no transaction with offsets of the group is open. So the answer contains the last commit of the
@@ -294,6 +324,7 @@ class TransactionalLoop:
         for place in revoked:
             self._committed_offsets.pop(place, None)
             self._rewinds.pop(place, None)
+        self._requests.give_back(revoked)
         log.info("revoked", group=self._group, num_partitions=len(revoked))
         self._heartbeat.owns(self._committed_offsets)
         self._processor.on_revoked(list(revoked))
@@ -302,4 +333,11 @@ class TransactionalLoop:
         """The process is about to end: gives the partitions back. Waits only for the processor's `on_revoked`."""
         with suppress(KafkaException, RuntimeError, StreamsError):
             self._producer.purge()
-            self._consumer.close()
+            self._close()
+
+    def _close(self) -> None:
+        # The consumer first: closing it revokes the partitions.
+        self._consumer.close()
+        self._requests.close()
+        if self._background is not None:
+            self._background.close()

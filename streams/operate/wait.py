@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 from schemas import stages, topics
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import StageReads
+from schemas.topics import ReplayedStage
 from streams.errors import KafkaRefused, LoginRefused, RetrieverSilent, StillBehind, StreamsError
 from streams.generations.log import read_generations
 from streams.kafka.offsets import OffsetReader, Offsets, going_on_at
@@ -56,7 +57,7 @@ class _NotWanted(Exception):
 
 
 class Wait:
-    """One `nearline wait`. Waits out every outage until the time is up."""
+    """One `nearline wait`, or the end of a `nearline replay --wait`. Waits out every outage until the time is up."""
 
     def __init__(
         self,
@@ -88,15 +89,29 @@ class Wait:
             self._flush()
             self._follow(self._group_step(_REPUBLISH))
             # 3. Encoding, and both tiers.
-            self._follow(self._group_step(stages.encode_reads(self._generation)))
-            self._follow(self._group_step(stages.index_reads(self._generation)))
-            hot_feed = stages.hot_feed_reads(self._generation)
-            self._follow(_Step(hot_feed.stage, hot_feed.topics, self._read_hot_offsets))
+            self._follow_encode()
             # 4. The generations beside it.
             for other in self._retry(self._group_step(_REPUBLISH), self._others):
                 self._follow_other(other)
         finally:
             self._reader.close()
+
+    def run_from(self, stage: ReplayedStage) -> None:
+        """The same for what this stage was sent before the call, also to be processed again, and what the stages after
+        it make of that. The hot feed reads nothing that the index stage is asked for."""
+        try:
+            if stage == "encode":
+                self._follow_encode()
+            else:
+                self._follow(self._group_step(stages.index_reads(self._generation)))
+        finally:
+            self._reader.close()
+
+    def _follow_encode(self) -> None:
+        self._follow(self._group_step(stages.encode_reads(self._generation)))
+        self._follow(self._group_step(stages.index_reads(self._generation)))
+        hot_feed = stages.hot_feed_reads(self._generation)
+        self._follow(_Step(hot_feed.stage, hot_feed.topics, self._read_hot_offsets))
 
     def _others(self) -> list[Generation]:
         live = read_generations(self._kafka).live

@@ -52,7 +52,7 @@ from schemas.hops import MemberAction, PostActivity, decode_member_action, decod
 from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId, Revision
 from schemas.times import to_micros
 from schemas.trending import decode_trending, encode_trending
-from streams.encode.records import _embedding
+from streams.encode.context_records import _embedding
 from streams.errors import NoSuchDeadLetter
 from streams.operate.dead_letter_box import parse_id
 from streams.operate.event_files import _time_fields, shift_times

@@ -44,8 +44,9 @@ class BruteHotTier:
             return False
         post_id = record.embedding.post_id
         held = self._held.get(post_id)
-        if held is not None and held.embedding.revision >= record.embedding.revision:
-            if record.partition == held.partition and record.offset > held.offset:
+        is_later = held is not None and record.partition == held.partition and record.offset > held.offset
+        if held is not None and held.embedding.revision >= record.embedding.revision + is_later:
+            if is_later:
                 self._held[post_id] = held._replace(offset=record.offset, at_us=record.at_us)
             return False
         if held is None:

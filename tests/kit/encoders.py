@@ -50,5 +50,18 @@ class HashEncoder:
         return None if context.deleted else _outcome(context.text)
 
 
+class MendedEncoder(HashEncoder):
+    """Gives every text another vector than HashEncoder does: `mended_vector_of`."""
+
+    def _outcome(self, context: PostContext | MemberContext) -> Outcome:
+        outcome = super()._outcome(context)
+        text = context.text if isinstance(context, PostContext) else context.headline
+        return mended_vector_of(text or "") if isinstance(outcome, np.ndarray) else outcome
+
+
+def mended_vector_of(text: str) -> Vector:
+    return -vector_of(text)
+
+
 def _outcome(text: str) -> Outcome:
     return Unencodable("the text is poison") if POISON in text else vector_of(text)

@@ -17,6 +17,7 @@ class JournalTier:
         self.path = path
         self.revisions: dict[str, tuple[int, bool]] = {}
         self.received: list[str] = []
+        self.received_again: list[str] = []
         self.position: Offsets = {}
         self.calls = self.swept = self.flushes = 0
         self._fail_every = fail_every
@@ -27,13 +28,14 @@ class JournalTier:
                 entity, revision, deleted = line.split()
                 self.revisions[entity] = (int(revision), deleted == "True")
 
-    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+    def write(self, kind: Kind, records: Sequence[IndexRecord], *, again: bool = False) -> int:
         self._maybe_fail()
         refused = self._refused.intersection(record.embedding.entity_id for record in records)
         if refused:
             raise TierRefused(f"{sorted(refused)[0]} has the wrong dimension")
-        self.received += [record.embedding.entity_id for record in records]
-        return sum(self._apply(record) for record in records)
+        received = self.received_again if again else self.received
+        received += [record.embedding.entity_id for record in records]
+        return sum(self._apply(record, again) for record in records)
 
     def flush(self) -> None:
         self._maybe_fail()
@@ -56,10 +58,10 @@ class JournalTier:
         beat()
         return 0
 
-    def _apply(self, record: IndexRecord) -> bool:
+    def _apply(self, record: IndexRecord, again: bool) -> bool:
         embedding = record.embedding
         stored, _ = self.revisions.get(embedding.entity_id, (0, False))
-        if embedding.revision <= stored:
+        if embedding.revision + again <= stored:
             return False
         self.revisions[embedding.entity_id] = (embedding.revision, embedding.deleted)
         self._lines.append(f"{embedding.entity_id} {embedding.revision} {embedding.deleted}\n")

@@ -152,10 +152,11 @@ class RetrieverSetup:
         self.encoder.start()
         until(lambda: self.encoder.problem is None, "the model to be warm")
 
-    def in_cold(self, *embeddings: PostEmbedding | MemberEmbedding) -> None:
+    def in_cold(self, *embeddings: PostEmbedding | MemberEmbedding, again: bool = False) -> None:
+        """`again`: as when the same records are written again, to mend what was there."""
         for embedding in embeddings:
             kind = "post" if isinstance(embedding, PostEmbedding) else "member"
-            self.cold.tier.write(kind, [IndexRecord(embedding, PARTITION, Offset(0))])
+            self.cold.tier.write(kind, [IndexRecord(embedding, PARTITION, Offset(0))], again=again)
         self.cold.tier.flush()
 
     def in_hot(self, *embeddings: PostEmbedding) -> None:

@@ -268,6 +268,7 @@ def test_an_offset_that_the_broker_cannot_tell_now_is_not_taken_for_none(tmp_pat
         (topics.CONTEXTS_GROUP, topics.ACTIONS_BY_MEMBER, "nearline ingest FILE"),
         (topics.TRENDING_GROUP, topics.ACTIVITY, "trending lists are short of them"),
         (topics.encode_group(GENERATION), topics.POST_CONTEXTS, "missing until their posts and members change again"),
+        (topics.encode_group(GENERATION), topics.replay_requests("encode", "post", GENERATION), "nearline replay"),
     ],
 )
 def test_the_sentence_names_topic_partitions_number_and_what_follows(group: str, topic: str, consequence: str) -> None:

@@ -1,5 +1,5 @@
-"""What the owner of the embedded engine keeps in memory about every point: its entity, its revision, and its fields
-that filters compare.
+"""What the owner of the embedded engine keeps in memory about every point: its entity, the record that it was written
+from, and its fields that filters compare.
 
 The engine knows points by number only. This table assigns the numbers, and it has in arrays what the engine would have
 to read from disk for every hit. So a search with filters needs no payload index, and a write needs no read. The table
@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from indexer.revision_guard import Written
 from indexer.string_codes import StringCodes
 from indexer.tiers import Filters
-from schemas.ids import Micros, Revision
+from schemas.ids import Micros, Offset, Partition, Revision
 
 Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -28,6 +29,10 @@ LIVE: Final = 1
 DELETED: Final = 2
 
 _INITIAL_CAPACITY: Final = 4096
+_COLUMNS: Final = (
+    *("_state", "_complete", "_revision", "_partition", "_offset"),
+    *("_written_at", "_created_at", "_author", "_language"),
+)
 
 
 class Head(NamedTuple):
@@ -55,6 +60,8 @@ class PointTable:
         self._state = np.zeros(_INITIAL_CAPACITY, np.uint8)
         self._complete = np.zeros(_INITIAL_CAPACITY, np.bool_)
         self._revision = np.zeros(_INITIAL_CAPACITY, np.int64)
+        self._partition = np.zeros(_INITIAL_CAPACITY, np.int32)
+        self._offset = np.zeros(_INITIAL_CAPACITY, np.int64)
         self._written_at = np.zeros(_INITIAL_CAPACITY, np.int64)
         self._created_at = np.zeros(_INITIAL_CAPACITY, np.int64)
         self._author = np.zeros(_INITIAL_CAPACITY, np.int32)
@@ -72,21 +79,24 @@ class PointTable:
     def number(self, entity_id: str) -> int | None:
         return self._numbers.get(entity_id)
 
-    def revision(self, entity_id: str) -> Revision:
-        """0 for an entity that was never written."""
-        number = self._numbers.get(entity_id)
-        return Revision(0 if number is None else int(self._revision[number]))
-
-    def guard_revision(self, entity_id: str) -> Revision:
-        """The revision above which a write is applied.
+    def last_write(self, entity_id: str) -> Written | None:
+        """The record than which a write must be newer. None for an entity that was never written.
 
         A point that was loaded at the start may be half written, if the owner was killed during a write. For a loaded
-        point this is one less than its stored revision, so that the repeated record is applied again and completes the
-        point."""
+        point this is one offset less than the stored one, so that the repeated record is applied again and completes
+        the point."""
         number = self._numbers.get(entity_id)
         if number is None:
-            return Revision(0)
-        return Revision(int(self._revision[number]) - (not self._complete[number]))
+            return None
+        stored = self._written(number)
+        return stored if self._complete[number] else stored._replace(offset=Offset(stored.offset - 1))
+
+    def _written(self, number: int) -> Written:
+        return Written(
+            Revision(int(self._revision[number])),
+            Partition(int(self._partition[number])),
+            Offset(int(self._offset[number])),
+        )
 
     def assign_number(self, entity_id: str) -> int:
         """The number of this entity, or a free number if it has none yet. `put` then adds the entity to the table."""
@@ -109,7 +119,7 @@ class PointTable:
         caller has to remove from the engine.
 
         After a power cut an entity may be stored under two numbers: its tombstone was swept, it was written again under
-        another number, and only the shard of the new number was flushed. The newest revision counts."""
+        another number, and only the shard of the new number was flushed. The newest one counts."""
         ids = {head.entity_id for head in heads}
         if len(ids) == len(heads) and self._numbers.keys().isdisjoint(ids):
             self.put(numbers, heads, complete=False)
@@ -117,7 +127,7 @@ class PointTable:
         outdated = []
         for number, head in zip(numbers, heads, strict=True):
             rival = self._numbers.get(head.entity_id)
-            if rival is not None and self._revision[rival] >= head.revision:
+            if rival is not None and self._rank(rival) >= (head.revision, head.offset):
                 outdated.append(number)
                 continue
             if rival is not None:
@@ -141,6 +151,8 @@ class PointTable:
         self._state[rows] = np.where(deleted, DELETED, LIVE)
         self._complete[rows] = complete
         self._revision[rows] = [head.revision for head in heads]
+        self._partition[rows] = [head.partition for head in heads]
+        self._offset[rows] = [head.offset for head in heads]
         self._written_at[rows] = [head.written_at_us for head in heads]
         self._created_at[rows] = [head.created_at_us for head in heads]
         self._author[rows] = [self._authors.code(head.author_id) for head in heads]
@@ -203,13 +215,16 @@ class PointTable:
         return self._revision[numbers]
 
     def heads(self, numbers: Sequence[int]) -> list[Head]:
-        """The heads of the numbers that are not free. Their partition and offset are -1: only the stored head has the
-        real values."""
+        """The heads of the numbers that are not free."""
         return [self._head(number) for number in numbers if self._state[number] != FREE]
 
     def live_numbers(self) -> list[int]:
         numbers: list[int] = np.flatnonzero(self.live_mask()).tolist()
         return numbers
+
+    def _rank(self, number: int) -> tuple[int, int]:
+        """Grows with every record of one entity."""
+        return int(self._revision[number]), int(self._offset[number])
 
     def _head(self, number: int) -> Head:
         return Head(
@@ -217,8 +232,8 @@ class PointTable:
             int(self._revision[number]),
             bool(self._state[number] == DELETED),
             int(self._written_at[number]),
-            -1,
-            -1,
+            int(self._partition[number]),
+            int(self._offset[number]),
             self._authors.string(int(self._author[number])) or "",
             self._languages.string(int(self._language[number])),
             int(self._created_at[number]),
@@ -229,6 +244,6 @@ class PointTable:
         capacity = len(self._state)
         if size <= capacity:
             return
-        for name in ("_state", "_complete", "_revision", "_written_at", "_created_at", "_author", "_language"):
+        for name in _COLUMNS:
             array: npt.NDArray[Any] = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(max(size, 2 * capacity) - capacity, array.dtype)]))

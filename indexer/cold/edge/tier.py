@@ -59,7 +59,7 @@ log = structlog.get_logger(__name__)
 
 class EdgeColdTier:
     """Implements `ColdTier`. After a kill the records since the last flush have to be written again. After each
-    opening, the first record that is equal to the stored one counts as a change."""
+    opening, the first repeat of the stored record counts as a change."""
 
     def __init__(
         self,
@@ -93,11 +93,11 @@ class EdgeColdTier:
             os.close(self._folder_lock)
             raise
 
-    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+    def write(self, kind: Kind, records: Sequence[IndexRecord], *, again: bool = False) -> int:
         for record in records:
             check_vector(record.embedding, self._dimension)
         store = self._store(kind)
-        to_write, num_changes = newest_records(records, store.table.guard_revision)
+        to_write, num_changes = newest_records(records, store.table.last_write, again=again)
         now = self._clock()
         for start in range(0, len(to_write), _WRITE_POINTS):
             with self._lock:

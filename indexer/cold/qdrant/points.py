@@ -9,7 +9,7 @@ from qdrant_client import models
 
 from indexer.tiers import Filters, IndexRecord, StoredMember, StoredPost
 from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector, unpack_vector
-from schemas.ids import Micros
+from schemas.ids import Micros, Partition
 
 _NAMESPACE: Final = uuid.UUID("8f2d1f0e-6d0c-5d3a-9d3e-0f4b6f6e6172")
 """Of point ids. It never changes, so that an entity keeps its point."""
@@ -76,6 +76,29 @@ def _by_authors(authors: Iterable[str]) -> models.FieldCondition:
 
 def _with_ids(post_ids: Iterable[str]) -> models.HasIdCondition:
     return models.HasIdCondition(has_id=[point_id(post_id) for post_id in sorted(post_ids)])
+
+
+def written_before(partition: Partition, offset: int) -> models.Filter:
+    """Points that are stored from a record of this partition before this offset."""
+    return models.Filter(
+        must=[
+            models.FieldCondition(key="partition", match=models.MatchValue(value=partition)),
+            models.FieldCondition(key="offset", range=models.Range(lt=offset)),
+        ]
+    )
+
+
+def written_from_older(record: IndexRecord) -> models.Filter:
+    """Points whose stored record is older by the rule of `revision_guard.py`."""
+    revision = record.embedding.revision
+    same_revision = models.FieldCondition(key="revision", match=models.MatchValue(value=revision))
+    before = written_before(record.partition, record.offset)
+    return models.Filter(
+        should=[
+            models.FieldCondition(key="revision", range=models.Range(lt=revision)),
+            models.Filter(must=[same_revision, before]),
+        ]
+    )
 
 
 def payload_of(point: models.Record | models.ScoredPoint) -> dict[str, Any]:

@@ -7,7 +7,7 @@ error of the server becomes TierUnavailable, never TierRefused, because no recor
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from qdrant_client import QdrantClient, models
@@ -16,11 +16,21 @@ from indexer.cold.deadline import Deadline
 from indexer.cold.qdrant.collections import check_collection, create_collection
 from indexer.cold.qdrant.connection import connect, server_errors
 from indexer.cold.qdrant.names import collection_name
-from indexer.cold.qdrant.points import LIVE, payload_of, point_id, to_filter, to_member, to_point, to_post
+from indexer.cold.qdrant.points import (
+    LIVE,
+    payload_of,
+    point_id,
+    to_filter,
+    to_member,
+    to_point,
+    to_post,
+    written_before,
+    written_from_older,
+)
 from indexer.cold.qdrant.reads import PointHits, PointQuery, QdrantReads
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.records import check_vector, cold_hits
-from indexer.revision_guard import newest_records
+from indexer.revision_guard import Written, newest_records
 from indexer.settings import ColdSettings
 from indexer.tiers import (
     NO_FILTERS,
@@ -36,7 +46,7 @@ from indexer.tiers import (
     no_beat,
 )
 from schemas.embeddings import Vector
-from schemas.ids import Generation, Kind, MemberId, Micros, Offset, Partition, PostId, Revision
+from schemas.ids import Generation, Kind, MemberId, Micros, PostId
 from schemas.times import now_us
 
 _READ_POINTS: Final = 1_000
@@ -53,15 +63,6 @@ _INDEXES: Final[dict[Kind, dict[str, models.PayloadSchemaType]]] = {
         "written_at_us": models.PayloadSchemaType.INTEGER,
     },
 }
-_NEVER_WRITTEN: Final = Revision(0)
-
-
-class _LastWrite(NamedTuple):
-    """Which record a stored point was last written from."""
-
-    revision: Revision
-    partition: Partition
-    offset: Offset
 
 
 class QdrantColdTier:
@@ -97,18 +98,16 @@ class QdrantColdTier:
         self._reached: Offsets = {}
         self._ask_position = position or (lambda: self._reached)
 
-    def write(self, kind: Kind, records: Sequence[IndexRecord]) -> int:
+    def write(self, kind: Kind, records: Sequence[IndexRecord], *, again: bool = False) -> int:
         for record in records:
             check_vector(record.embedding, self._writer_dimension())
         with self._server():
             stored = self._last_writes(kind, {record.embedding.entity_id for record in records})
-            to_write, num_changes = newest_records(
-                records, lambda entity_id: stored[entity_id].revision if entity_id in stored else _NEVER_WRITTEN
-            )
+            to_write, num_changes = newest_records(records, stored.get, again=again)
             now = self._clock()
             for partition in {record.partition for record in to_write}:
                 of_partition = [record for record in to_write if record.partition == partition]
-                self._write_partition(kind, of_partition, stored, now)
+                self._write_partition(kind, of_partition, stored, now, again=again)
         return num_changes
 
     def flush(self) -> None: ...
@@ -180,7 +179,7 @@ class QdrantColdTier:
         self._client.close()
 
     def _write_partition(
-        self, kind: Kind, records: list[IndexRecord], stored: dict[str, _LastWrite], now: Micros
+        self, kind: Kind, records: list[IndexRecord], stored: dict[str, Written], now: Micros, *, again: bool
     ) -> None:
         """Writes records of one partition, under conditions that the server checks. So an earlier owner of the
         partition that still has an unfinished write overwrites nothing newer.
@@ -188,23 +187,21 @@ class QdrantColdTier:
         A condition for each point is slow, so one condition is sent for the whole batch: the stored point comes from
         this partition, and from an offset before the first one of the batch. An earlier owner writes a batch with lower
         offsets, so this condition refuses its points. A point that is stored from this batch already, or from another
-        partition, does not meet the condition. It is written alone, if its stored revision is lower."""
-        first = min(record.offset for record in records)
+        partition, does not meet the condition. It is written alone, if the stored record is older.
+
+        Records that are written again are themselves stored. For them the condition is that the stored point comes from
+        no offset behind the last one of the batch. A newer record of one of their entities is behind that."""
+        end = max(record.offset for record in records) + 1 if again else min(record.offset for record in records)
         in_bulk: list[IndexRecord] = []
         alone: list[IndexRecord] = []
         for record in records:
             last_write = stored.get(record.embedding.entity_id)
-            is_before = last_write is None or (last_write.partition == record.partition and last_write.offset < first)
+            is_before = last_write is None or (last_write.partition == record.partition and last_write.offset < end)
             (in_bulk if is_before else alone).append(record)
         if in_bulk:
-            before_batch = [
-                models.FieldCondition(key="partition", match=models.MatchValue(value=records[0].partition)),
-                models.FieldCondition(key="offset", range=models.Range(lt=first)),
-            ]
-            self._upsert(kind, in_bulk, models.Filter(must=before_batch), now)
+            self._upsert(kind, in_bulk, written_before(records[0].partition, end), now)
         for record in alone:
-            older = models.FieldCondition(key="revision", range=models.Range(lt=record.embedding.revision))
-            self._upsert(kind, [record], models.Filter(must=[older]), now)
+            self._upsert(kind, [record], written_from_older(record), now)
 
     def _upsert(self, kind: Kind, records: list[IndexRecord], condition: models.Filter, now: Micros) -> None:
         points = [to_point(record, now) for record in records]
@@ -214,13 +211,13 @@ class QdrantColdTier:
         if result.status is not models.UpdateStatus.COMPLETED:
             raise TierUnavailable(f"the Qdrant server has not applied a write yet: {result.status}")
 
-    def _last_writes(self, kind: Kind, entity_ids: set[str]) -> dict[str, _LastWrite]:
+    def _last_writes(self, kind: Kind, entity_ids: set[str]) -> dict[str, Written]:
         """By entity id. Entities that are not stored are left out."""
         ids = sorted(entity_ids)
         deadline = self._deadline(None)
         points = self._read(kind, ids, ("revision", "partition", "offset"), deadline, vectors=False)
         stored = {entity_id: points[point_id(entity_id)] for entity_id in ids if point_id(entity_id) in points}
-        return {entity_id: _LastWrite(**payload_of(point)) for entity_id, point in stored.items()}
+        return {entity_id: Written(**payload_of(point)) for entity_id, point in stored.items()}
 
     def _read(
         self, kind: Kind, ids: Sequence[str], fields: Sequence[str] | None, deadline: Deadline, *, vectors: bool

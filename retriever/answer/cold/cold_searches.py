@@ -19,12 +19,11 @@ import structlog
 from indexer.errors import IndexerError, TierLate, TierUnavailable
 from indexer.tiers import ColdReader, Filters
 from retriever.answer.cold.cold_answers import ColdAnswer, ColdAnswerMaker
-from retriever.answer.cold.kept_answers import Asked, KeptAnswers
+from retriever.answer.cold.kept_answers import Asked, KeptAnswers, Version
 from retriever.answer.hot_state import HotState
 from retriever.answer.wholeness import covers, holds_everything
 from retriever.workers import worker
 from schemas.embeddings import Vector
-from schemas.ids import Revision
 
 NUM_THREADS: Final = 8
 """The embedded tier does not get quicker by more searches at the same time. A cluster of Qdrant servers does."""
@@ -39,15 +38,15 @@ _log = structlog.get_logger(__name__)
 
 class ColdSearch(NamedTuple):
     asked: Asked
-    revision: Revision
-    """Of the member; 0 if no member asks."""
+    version: Version
+    """Of the member."""
     vector_D: Vector
     filters: Filters
     """Those of the request and those of the member."""
     limit: int
 
 
-_Place = tuple[Asked, Revision, int]
+_Place = tuple[Asked, Version, int]
 """What two searches have in common that give the same answer."""
 
 
@@ -56,7 +55,7 @@ class ColdJob:
 
     def __init__(self, search: ColdSearch) -> None:
         self.search = search
-        self.place: _Place = search.asked, search.revision, search.limit
+        self.place: _Place = search.asked, search.version, search.limit
         self.future: Future[ColdAnswer] = Future()
         self.num_waiting = 0
         self.timeout_s = GIVE_UP_S
@@ -198,7 +197,7 @@ class ColdSearches:
 
     def _run_ahead(self, build: Callable[[], ColdSearch]) -> None:
         search, floor = build(), self._hot_state.floor()
-        kept = self._kept.peek(search.asked, search.revision, search.limit, floor)
+        kept = self._kept.peek(search.asked, search.version, search.limit, floor)
         if kept is not None or not floor or holds_everything(floor):
             return
         job = ColdJob(search)
@@ -222,7 +221,7 @@ class ColdSearches:
         else:
             # Kept before the job is closed, so that an equal question finds one of the two.
             if covers(self._hot_state.floor(), answer.position):
-                self._kept.keep(job.search.asked, job.search.revision, answer)
+                self._kept.keep(job.search.asked, job.search.version, answer)
             self._close_job(job)
             job.future.set_result(answer)
 

@@ -26,7 +26,7 @@ _ID_BYTES: Final = 180
 
 
 class Asked(NamedTuple):
-    """What two questions have in common whose cold answers are the same, as long as the member's revision is."""
+    """What two questions have in common whose cold answers are the same, as long as the member's version is."""
 
     who: str | bytes
     """The member, or a digest of the vector."""
@@ -37,12 +37,33 @@ class Asked(NamedTuple):
     own_posts: bool = False
 
 
+class Version(NamedTuple):
+    """With which record of the member a question is asked. A context that was encoded again has its old revision and
+    another vector."""
+
+    revision: Revision
+    vector: bytes = b""
+    """A digest of the vector."""
+
+
+NO_MEMBER: Final = Version(Revision(0))
+"""Of a question by no member."""
+
+
+def version_of(revision: Revision, vector_D: Vector | None) -> Version:
+    return Version(revision) if vector_D is None else Version(revision, _digest_of_vector(vector_D))
+
+
 def asked_by_member(member_id: MemberId, filters: Filters, *, acted: bool, seen: bool, own: bool) -> Asked:
     return Asked(member_id, _digest(filters), acted, seen, own)
 
 
 def asked_by_vector(vector_D: Vector, filters: Filters) -> Asked:
-    return Asked(blake2b(vector_D.tobytes(), digest_size=_DIGEST_BYTES).digest(), _digest(filters))
+    return Asked(_digest_of_vector(vector_D), _digest(filters))
+
+
+def _digest_of_vector(vector_D: Vector) -> bytes:
+    return blake2b(vector_D.tobytes(), digest_size=_DIGEST_BYTES).digest()
 
 
 def _digest(filters: Filters) -> bytes:
@@ -65,14 +86,14 @@ class KeptCounts(NamedTuple):
 
 class _Kept(NamedTuple):
     answer: ColdAnswer
-    revision: Revision
+    version: Version
     used_at_s: float
 
 
 class KeptAnswers:
     """At most `max_bytes` of answers; the least recently used one goes. Any thread may call the methods.
 
-    One answer is kept for each `Asked`: an answer for another revision of the member takes the place of the older one.
+    One answer is kept for each `Asked`: an answer for another version of the member takes the place of the older one.
     """
 
     def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,11 +117,11 @@ class KeptAnswers:
     def counts(self) -> KeptCounts:
         return KeptCounts(len(self._kept), self._num_bytes, self.found, self.missed)
 
-    def find(self, asked: Asked, revision: Revision, num_hits: int, floor: Offsets) -> ColdAnswer | None:
-        """An answer for this revision of the member that has `num_hits` hits, or all there are, and that is exact
+    def find(self, asked: Asked, version: Version, num_hits: int, floor: Offsets) -> ColdAnswer | None:
+        """An answer for this version of the member that has `num_hits` hits, or all there are, and that is exact
         together with a hot tier of this floor."""
         with self._lock:
-            answer = self._get(asked, revision, num_hits, floor)
+            answer = self._get(asked, version, num_hits, floor)
             if answer is None:
                 self.missed += 1
             else:
@@ -109,19 +130,19 @@ class KeptAnswers:
                 self._kept.move_to_end(asked)
             return answer
 
-    def peek(self, asked: Asked, revision: Revision, num_hits: int, floor: Offsets) -> ColdAnswer | None:
+    def peek(self, asked: Asked, version: Version, num_hits: int, floor: Offsets) -> ColdAnswer | None:
         """As `find`, but it does not count as use."""
         with self._lock:
-            return self._get(asked, revision, num_hits, floor)
+            return self._get(asked, version, num_hits, floor)
 
-    def keep(self, asked: Asked, revision: Revision, answer: ColdAnswer) -> None:
+    def keep(self, asked: Asked, version: Version, answer: ColdAnswer) -> None:
         """The answer of the newer revision stays, and of one revision the one that was asked for last."""
         with self._lock:
             kept = self._kept.get(asked)
-            if kept is not None and kept.revision > revision:
+            if kept is not None and kept.version.revision > version.revision:
                 return
             self._drop(asked)
-            self._kept[asked] = _Kept(answer, revision, self._clock())
+            self._kept[asked] = _Kept(answer, version, self._clock())
             self._num_bytes += answer.num_bytes
             while self._kept and self._num_bytes * (1 + self._id_share) > self._max_bytes:
                 self._drop(next(iter(self._kept)))
@@ -162,9 +183,9 @@ class KeptAnswers:
                     self._drop(asked)
         return len(outdated)
 
-    def _get(self, asked: Asked, revision: Revision, num_hits: int, floor: Offsets) -> ColdAnswer | None:
+    def _get(self, asked: Asked, version: Version, num_hits: int, floor: Offsets) -> ColdAnswer | None:
         kept = self._kept.get(asked)
-        if kept is None or kept.revision != revision or not _serves(kept.answer, num_hits, floor):
+        if kept is None or kept.version != version or not _serves(kept.answer, num_hits, floor):
             return None
         return kept.answer
 

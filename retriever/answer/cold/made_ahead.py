@@ -57,7 +57,7 @@ class MadeAhead:
         # Only when its turn comes, the lists are decoded and made filters of: they are long.
         def search() -> ColdSearch:
             query = member_query(question, member)
-            return ColdSearch(query.asked, query.revision, vector_D, query.filters, cold_limit(question.k))
+            return ColdSearch(query.asked, query.version, vector_D, query.filters, cold_limit(question.k))
 
         self._cold.make_ahead(asked_by(question, member.member_id), search)
 

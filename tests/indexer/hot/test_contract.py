@@ -114,10 +114,19 @@ def test_an_empty_tier_answers(subject: Subject) -> None:
     assert subject.tier.floor() == {}
 
 
-def test_an_older_or_equal_revision_changes_nothing(subject: Subject) -> None:
-    posts = post_embedding("p1", 2, vector=QUERY), post_embedding("p1", 2), post_embedding("p1", 1)
-    assert subject.tier.apply(hot_records(*posts)) == 1
+def test_an_older_revision_changes_nothing(subject: Subject) -> None:
+    assert subject.tier.apply(hot_records(post_embedding("p1", 2, vector=QUERY), post_embedding("p1", 1))) == 1
     assert subject.search(QUERY).scores[0] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_of_one_revision_the_record_at_the_later_offset_counts(subject: Subject) -> None:
+    broken, mended = post_embedding("p1", 2, vector=-QUERY), post_embedding("p1", 2, vector=QUERY)
+    assert subject.tier.apply(hot_records(broken, first=5)) == 1
+    assert subject.tier.apply(hot_records(mended, first=7)) == 1
+    assert subject.tier.apply(hot_records(broken, first=7)) == 0, "the same offset again"
+    assert subject.tier.apply(hot_records(broken, first=5)) == 0, "as after an interruption"
+    assert subject.search(QUERY).scores.tolist() == pytest.approx([1.0], abs=1e-5)
+    assert subject.tier.count() == 1
 
 
 def test_an_update_replaces_the_old_copy(subject: Subject) -> None:

@@ -26,7 +26,7 @@ class Written(NamedTuple):
 
     name: PostId
     revision: int
-    """Every third is a delete, because records of one revision are equal."""
+    """Every third is a delete. Records of one revision differ in their vectors."""
     hours: int
     """Its time. Times do not grow with the offsets."""
 
@@ -105,7 +105,9 @@ class Log:
         partition = NAMES.index(written.name) % NUM_PARTITIONS
         records = self.records[partition]
         at_us = Micros(NOW + written.hours * HOUR_US)
-        post = post_embedding(written.name, written.revision, deleted=written.revision % 3 == 0)
+        is_deleted = written.revision % 3 == 0
+        vector = vectors(1, seed=1000 * partition + len(records))[0]
+        post = post_embedding(written.name, written.revision, vector=vector, deleted=is_deleted)
         records.append(HotRecord(post, Partition(partition), Offset(len(records)), at_us))
         return records[-1]
 
@@ -151,6 +153,7 @@ def test_any_order_of_steps_ends_as_in_brute_force(steps: list[NamedTuple], capa
         log.take(step)
         assert tier.floor() == plain.floor()
     assert tier.posts(NAMES) == plain.posts(NAMES)
+    assert _vectors(tier) == _vectors(plain)
     assert tier.count() == plain.count()
     assert sorted(tier.scroll_posts()) == sorted(plain.scroll_posts())
     assert _hits(tier, tier._ids) == _hits(plain, plain._ids)
@@ -164,9 +167,15 @@ def test_the_floor_never_promises_a_record_that_is_not_held(steps: list[NamedTup
     for step in steps:
         log.take(step)
         promised = log.promised(tier.floor())
-        for post, held in zip(promised.values(), tier.posts(list(promised)), strict=True):
+        for post, held in zip(promised.values(), tier.posts(list(promised), with_vectors=True), strict=True):
             assert held is not None, f"{post.post_id} is missing"
             assert (held.revision, held.deleted) == (post.revision, post.deleted)
+            assert held.vector is None or held.vector.tobytes() == post.vector
+
+
+def _vectors(tier: HotTier) -> list[bytes | None]:
+    posts = tier.posts(NAMES, with_vectors=True)
+    return [None if post is None or post.vector is None else post.vector.tobytes() for post in posts]
 
 
 def _hits(tier: HotTier, ids: IdTable) -> tuple[list[PostId], list[int]]:

@@ -21,7 +21,7 @@ from schemas.contexts import (
 )
 from schemas.dead_letters import from_headers
 from schemas.embeddings import encode_embedding
-from schemas.ids import Generation, Offset, Partition
+from schemas.ids import KINDS, Generation, Kind, Offset, Partition
 from schemas.topics import TopicSpec
 from streams.contexts.stage import ContextStage
 from streams.encode.metrics import EncodeMetrics
@@ -32,6 +32,7 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.pace import FULL_PACE, Pace
 from streams.kafka.sending import send_all
 from streams.kafka.topics import ensure_topics
+from streams.operate.replay import Asked, ReplayRequests, ReplaySelection
 from streams.operate.republish import flush_record, republish_record
 from streams.settings import ContextsSettings, EncodeSettings, IndexSettings, KafkaSettings
 from tests.kit.children.context_stage import SESSION
@@ -46,6 +47,7 @@ from tests.kit.kafka.topics import Headers, Sender, all_places, new_generation, 
 from tests.kit.running import child
 
 SOURCES = (topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
+ALL = ReplaySelection()
 
 
 class ContextStageSetup:
@@ -160,7 +162,13 @@ class EncodeStageSetup:
             Sender(self.kafka).send(topic, records, headers)
 
     def until_no_lag(self) -> None:
-        until_no_lag(self.kafka, topics.encode_group(self.generation), SOURCES)
+        """Nor requests."""
+        reads = stages.encode_reads(self.generation)
+        until_no_lag(self.kafka, reads.group, reads.topics)
+
+    def replay(self, *kinds: Kind, selection: ReplaySelection = ALL) -> Asked:
+        """As `nearline replay encode` does."""
+        return ReplayRequests(self.kafka, "encode", self.generation, selection).send(kinds or KINDS)
 
     def posts(self) -> list[Message]:
         return read_topic(self.kafka, topics.post_embeddings(self.generation))
@@ -199,7 +207,13 @@ class IndexLoopSetup:
         return child("tests.kit.children.index_loop", servers, self.generation, str(self.journal), crash)
 
     def until_no_lag(self) -> None:
-        until_no_lag(self.kafka, topics.index_group(self.generation), (self.posts, self.members))
+        """Nor requests."""
+        reads = stages.index_reads(self.generation)
+        until_no_lag(self.kafka, reads.group, reads.topics)
+
+    def replay(self, *kinds: Kind, selection: ReplaySelection = ALL) -> Asked:
+        """As `nearline replay index` does."""
+        return ReplayRequests(self.kafka, "index", self.generation, selection).send(kinds or KINDS)
 
     def ends_of_posts(self) -> dict[Partition, Offset]:
         with closing(OffsetReader(self.kafka, 30)) as reader:

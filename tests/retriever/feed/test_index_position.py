@@ -55,6 +55,16 @@ def test_it_follows_what_is_committed(position: IndexPosition, clean_topics: Run
     until(lambda: position.posts() == {0: 0, 1: 9}, "the next offset")
 
 
+def test_it_shows_that_records_were_written_again(position: IndexPosition, clean_topics: RunningBroker) -> None:
+    until(lambda: position.replayed() is not None, "the first answer")
+    before = position.replayed()
+    commit(clean_topics, GROUP, {(POSTS, 1): 7, (MEMBERS, 0): 3})
+    until(lambda: position.posts().get(ONE) == 7, "the posts' offset")
+    assert position.replayed() == before, "new records are no replay"
+    commit(clean_topics, GROUP, {(topics.replay_requests("index", "member", GENERATION), 1): 2})
+    until(lambda: position.replayed() != before, "the offset of the requests")
+
+
 def test_a_group_that_starts_again_is_followed_back(position: IndexPosition, clean_topics: RunningBroker) -> None:
     """As when the cold tier is built anew: then it holds nothing any more."""
     commit(clean_topics, GROUP, {(POSTS, 1): 7})

@@ -4,6 +4,7 @@ events, however small it is."""
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from retriever.feed.member_rows import HeldMember, MemberRows
 from retriever.feed.member_store import ASKED_LATELY_S, Lookup, MemberStore
 from retriever.reasons import Code, Reason
 from schemas.embeddings import MemberEmbedding
-from schemas.ids import MemberId, Offset, Partition
+from schemas.ids import MemberId, Offset, Partition, PostId
 from tests.kit.data.embeddings import DIMENSION, index_records, member_embedding, vectors
 
 A, B, C = (MemberId(name) for name in "abc")
@@ -92,13 +93,33 @@ def test_a_copy_stays_as_it_was(setup: Setup) -> None:
     np.testing.assert_array_equal(before.vector, vectors(1, seed=1)[0])
 
 
-@pytest.mark.parametrize("revision", [1, 2])
-def test_an_older_or_equal_revision_changes_nothing(setup: Setup, revision: int) -> None:
+@pytest.mark.parametrize(("revision", "offset"), [(1, 101), (2, 100), (2, 99)], ids=["older", "the same", "earlier"])
+def test_what_is_not_newer_changes_nothing(setup: Setup, revision: int, offset: int) -> None:
     setup.apply(member_embedding("a", 2, hidden=["p"]), first=100)
-    assert setup.apply(member_embedding("a", revision), first=101) == 0
+    assert setup.apply(member_embedding("a", revision), first=offset) == 0
     member = setup.store.find(A).member
     assert member is not None
     assert (member.revision, member.hidden) == (2, ["p"])
+
+
+def test_of_one_revision_the_later_record_counts(setup: Setup) -> None:
+    mended = vectors(1, seed=9)[0]
+    setup.apply(member_embedding("a", 2), first=100)
+    assert setup.apply(member_embedding("a", 2, vector=mended), first=101) == 1
+    member = setup.store.find(A).member
+    assert member is not None
+    np.testing.assert_array_equal(member.vector, mended)
+
+
+def test_of_one_revision_a_record_counts_more_than_what_the_cold_tier_said(setup: Setup) -> None:
+    setup.indexed = {Partition(0): Offset(100)}
+    setup.store.refill(setup.store.find(A), stored(A, 5))
+    mended = vectors(1, seed=9)[0]
+    assert setup.apply(member_embedding("a", 5, vector=mended), first=100) == 1
+    setup.store.refill(setup.store.find(A)._replace(is_sure=False), stored(A, 5))
+    member = setup.store.find(A).member
+    assert member is not None
+    np.testing.assert_array_equal(member.vector, mended)
 
 
 def test_a_deleted_member_is_known_as_deleted_and_nothing_else_is_left_of_it(setup: Setup) -> None:
@@ -177,6 +198,19 @@ def test_what_the_cold_tier_said_is_kept(setup: Setup) -> None:
     assert lookup.is_sure
     assert lookup.member is not None
     assert (lookup.member.revision, lookup.member.hidden) == (5, ["p"])
+
+
+def test_what_the_cold_tier_said_can_be_forgotten_and_nothing_else(setup: Setup) -> None:
+    setup.indexed = {Partition(0): Offset(100)}
+    setup.store.refill(setup.store.find(A), stored(A, 5, hidden=["secret"]))
+    rows = setup.store._rows
+    setup.apply(member_embedding("b", 2), first=100)
+    setup.store.forget_cold_copies()
+    assert [setup.revision(member) for member in (A, B)] == [None, 2]
+    assert not any(b"secret" in lists for lists in rows._lists)
+    assert setup.store.floor() == {0: 100}
+    setup.apply(member_embedding("c"), first=101)
+    assert [setup.revision(member) for member in (A, B, C)] == [None, 2, 1]
 
 
 def test_a_newer_record_that_came_in_meanwhile_wins(setup: Setup) -> None:
@@ -260,7 +294,8 @@ def test_who_asked_lately_is_watched(setup: Setup) -> None:
     setup.apply(member_embedding("a"), member_embedding("b"), first=100)
     assert seen == []
     setup.store.find(A)
-    setup.apply(member_embedding("b", 2), member_embedding("a", 1), member_embedding("a", 2), first=102)
+    setup.apply(member_embedding("a", 1), first=100)
+    setup.apply(member_embedding("b", 2), member_embedding("a", 2), first=102)
     assert [(member.member_id, member.revision) for member in seen] == [("a", 2)]
     setup.apply(member_embedding("a", 3, deleted=True), first=105)
     assert [(member.revision, member.deleted) for member in seen] == [(2, False), (3, True)]
@@ -279,20 +314,23 @@ class Pipeline:
         self.revisions = [0] * MEMBERS
         self.cold = BruteColdTier(DIMENSION)
         self.fed, self.indexed = [0, 0], [0, 0]
-        self.asked: list[tuple[Lookup, StoredMember | None, int]] = []
+        self.asked: list[tuple[Lookup, StoredMember | None, tuple[int, int]]] = []
         for number in range(num_before):
             self.write(number)
         self.lose_records_unread(0)
 
     def write(self, number: int, *, deleted: bool = False) -> None:
-        self.revisions[number % MEMBERS] += 1
-        self.write_again(number, deleted=deleted)
-
-    def write_again(self, number: int, *, deleted: bool = False) -> None:
         member = number % MEMBERS
-        if self.revisions[member]:
-            record = member_embedding(f"m{member}", self.revisions[member], deleted=deleted)
-            self.log[member % 2].append(record)
+        self.revisions[member] += 1
+        self.log[member % 2].append(member_embedding(f"m{member}", self.revisions[member], deleted=deleted))
+
+    def write_again(self, number: int) -> None:
+        """The newest record of a member, as another one of the same revision."""
+        records = self.log[number % MEMBERS % 2]
+        newest = [record for record in records if record.member_id == f"m{number % MEMBERS}"][-1:]
+        for record in newest:
+            copy = [PostId(str(_rank(record)[1] + 1))]
+            records.append(record if record.deleted else msgspec.structs.replace(record, hidden=copy))
 
     def delete(self, number: int) -> None:
         self.write(number, deleted=True)
@@ -333,7 +371,7 @@ class Pipeline:
         lookup = self.setup.store.find(MemberId(f"m{number % MEMBERS}"))
         newest = self._newest_fed(lookup.member_id, number % 2)
         if lookup.is_sure:
-            assert (0 if lookup.member is None else lookup.member.revision) >= newest
+            assert _rank(lookup.member) >= newest
         else:
             (said,) = self.cold.members([lookup.member_id])
             self.asked.append((lookup, said, newest))
@@ -344,15 +382,21 @@ class Pipeline:
             return
         lookup, said, newest = self.asked.pop(number % len(self.asked))
         member, doubt = self.setup.store.refill(lookup, said)
-        revision = 0 if member is None else member.revision
-        assert revision >= (0 if said is None else said.revision)
+        assert _rank(member)[0] >= _rank(said)[0]
         if doubt is None:
-            assert revision >= newest
+            assert _rank(member) >= newest
 
-    def _newest_fed(self, member_id: MemberId, partition: int) -> int:
-        """The newest revision among the records that the feed has read or lost. 0: none."""
+    def _newest_fed(self, member_id: MemberId, partition: int) -> tuple[int, int]:
+        """The rank of the newest among the records that the feed has read or lost."""
         records = self.log[partition][: self.fed[partition]]
-        return max((record.revision for record in records if record.member_id == member_id), default=0)
+        return max((_rank(record) for record in records if record.member_id == member_id), default=_rank(None))
+
+
+def _rank(member: MemberEmbedding | StoredMember | HeldMember | None) -> tuple[int, int]:
+    """The revision, and which record of this revision it is."""
+    if member is None:
+        return 0, 0
+    return member.revision, int(member.hidden[0]) if member.hidden else 0
 
 
 def offsets(by_partition: list[int]) -> dict[Partition, Offset]:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas import topics
+from schemas import stages, topics
 from schemas.embeddings import encode_embedding
 from streams.errors import KafkaUnavailable
 from streams.index.backoff import RetryBackoff
@@ -35,7 +35,7 @@ def test_posts_and_members_become_durable_and_lag_reaches_zero(index: IndexLoopS
         # The control records at the end of a transaction are lag too.
         index.until_no_lag()
         heartbeat.until_turned()
-        assert heartbeat.owned == all_places(index.kafka, index.posts, index.members)
+        assert heartbeat.owned == all_places(index.kafka, *stages.index_reads(index.generation).topics)
     assert heartbeat.owned == frozenset(), "partitions that were given back are no longer owned"
     assert index.durable() == {**{f"p{n}": (1, False) for n in range(120)}, "m1": (4, False)}
     assert index.own_dead_letters() == []

@@ -133,6 +133,7 @@ NEEDLESS = {
     },
     "a command: who runs it sees that it did not end, and runs it again": {
         "nearline.commands.ingest._send: send",
+        "nearline.commands.replay._replay: send",
         "streams.operate.ingest.close: flush",
         "streams.operate.event_files.open_events: write",
         "streams.operate.ingest.send: produce",

@@ -1,12 +1,15 @@
 """`wait` ends when everything is searchable, and not before. It follows the stages in order, and through an outage."""
 
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from schemas import stages, topics
 from schemas.generations import Pointer
 from schemas.ids import Generation, Offset, Partition
+from schemas.topics import ReplayedStage
 from streams.errors import StillBehind, StreamsError
 from streams.generations.log import change_generations
 from streams.generations.removal import delete_topics
@@ -27,19 +30,21 @@ POSTS_OUT, MEMBERS_OUT = topics.post_embeddings(GENERATION), topics.member_embed
 
 
 class Waiting:
-    """A wait in a thread. `looks` is everything it reported; `hot` is what the hot feed answers."""
+    """A wait in a thread. `looks` is everything it reported; `hot` is what the hot feed answers. With `stage` it waits
+    for what this stage was asked to process again."""
 
-    def __init__(self, kafka: KafkaSettings, timeout_s: float = 60.0) -> None:
+    def __init__(self, kafka: KafkaSettings, timeout_s: float = 60.0, stage: ReplayedStage | None = None) -> None:
         self.looks: list[Progress] = []
         self.hot: dict[Partition, Offset] | None = {}
         self.error: StreamsError | None = None
         wait = Wait(kafka, GENERATION, lambda: self.hot, self.looks.append, timeout_s=timeout_s)
-        self._thread = threading.Thread(target=self._run, args=(wait,))
+        run = wait.run if stage is None else partial(wait.run_from, stage)
+        self._thread = threading.Thread(target=self._run, args=(run,))
         self._thread.start()
 
-    def _run(self, wait: Wait) -> None:
+    def _run(self, run: Callable[[], None]) -> None:
         try:
-            wait.run()
+            run()
         except StreamsError as error:
             self.error = error
 
@@ -138,6 +143,36 @@ def test_nobody_waits_for_a_generation_that_is_retired(
     wait.until_at(f"index of {beside}", topics.post_embeddings(beside))
     change_generations(kafka, lambda _: [generation_record(beside, "retired", None)])
     delete_topics(kafka, beside)
+    wait.join()
+    assert wait.error is None
+
+
+def test_what_is_asked_for_again_is_waited_for(clean_topics: RunningBroker, kafka: KafkaSettings) -> None:
+    encode, index = topics.encode_group(GENERATION), topics.index_group(GENERATION)
+    members = topics.replay_requests("encode", "member", GENERATION)
+    produce(kafka, topics.POSTS, 0)
+    produce(kafka, members, 1, 3)
+    wait = Waiting(kafka, stage="encode")
+    wait.until_at("encode", members, 3)
+    produce(kafka, POSTS_OUT, 0)
+    commit_all(clean_topics, kafka, encode, members)
+    wait.until_at("index", POSTS_OUT)
+    commit_all(clean_topics, kafka, index, POSTS_OUT)
+    wait.until_at("hot-feed", POSTS_OUT)
+    wait.hot = {Partition(0): Offset(1), Partition(1): Offset(0)}
+    wait.join()
+    assert wait.error is None
+    assert not flushed(kafka), "new events are none of its business"
+
+
+def test_what_is_indexed_again_needs_no_hot_feed(clean_topics: RunningBroker, kafka: KafkaSettings) -> None:
+    posts = topics.replay_requests("index", "post", GENERATION)
+    produce(kafka, topics.POST_CONTEXTS, 0)
+    produce(kafka, posts, 1, 3)
+    wait = Waiting(kafka, stage="index")
+    wait.hot = None
+    wait.until_at("index", posts, 3)
+    commit_all(clean_topics, kafka, topics.index_group(GENERATION), posts)
     wait.join()
     assert wait.error is None
 

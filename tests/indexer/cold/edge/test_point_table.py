@@ -1,4 +1,4 @@
-"""What the point table makes of stored points where one entity has two: of every pair the newer revision counts."""
+"""What the point table makes of stored points where one entity has two: of every pair the newer record counts."""
 
 from itertools import permutations
 
@@ -7,13 +7,14 @@ import pytest
 from indexer.cold.edge.point_table import Head, PointTable
 from schemas.ids import Micros
 
-OLD, GONE, NEW = Head("p", 1, False, 5, 0, 0), Head("p", 2, True, 6, 0, 1), Head("p", 3, False, 7, 0, 2)
+OLD, GONE, NEW = Head("p", 1, False, 5, 0, 0), Head("p", 3, True, 6, 0, 1), Head("p", 3, False, 7, 0, 2)
+"""NEW is of the same revision as GONE, from a later record."""
 OTHER = Head("other", 9, False, 8, 0, 3)
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["one page", "a page each"])
 @pytest.mark.parametrize("order", list(permutations(range(4))))
-def test_an_entity_has_one_number_and_its_newest_revision(order: tuple[int, ...], at_once: bool) -> None:
+def test_an_entity_has_one_number_and_its_newest_record(order: tuple[int, ...], at_once: bool) -> None:
     stored = [(number, (OLD, GONE, NEW, OTHER)[which]) for number, which in enumerate(order)]
     table = PointTable()
     outdated: list[int] = []
@@ -22,7 +23,7 @@ def test_an_entity_has_one_number_and_its_newest_revision(order: tuple[int, ...]
     table.find_free_numbers()
     number = order.index(2)
     assert table.number("p") == number
-    assert table.revision("p") == 3
+    assert table.last_write("p") == (3, 0, 1), "one offset less, so that the same record can complete the point"
     assert sorted(outdated) == sorted((order.index(0), order.index(1)))
     assert table.live_numbers() == sorted((number, order.index(3)))
     assert table.num_live == 2

@@ -78,6 +78,32 @@ def test_an_old_owner_overwrites_nothing_that_it_writes_singly(
     assert (stored.revision, stored.deleted) == (3, True)
 
 
+@pytest.mark.parametrize("partition", [0, 3], ids=["in bulk", "singly"])
+def test_an_old_owner_overwrites_no_later_record_of_the_same_revision(
+    client: QdrantClient, monkeypatch: pytest.MonkeyPatch, partition: int
+) -> None:
+    old, new = make(client), make(client)
+    new.write("post", index_records(post_embedding("p1", 1), first=5, partition=partition))
+    seen_before = old._last_writes("post", {"p1"})
+    mended = post_embedding("p1", 2, author="mended")
+    new.write("post", index_records(mended, first=12))
+    monkeypatch.setattr(old, "_last_writes", lambda *_: seen_before)
+    for again in (False, True):
+        old.write("post", index_records(post_embedding("p1", 2), first=10), again=again)
+        assert [post and post.author_id for post in new.posts([PostId("p1")])] == ["mended"]
+
+
+def test_what_is_written_again_is_one_call_for_each_partition(
+    client: QdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = make(client)
+    records = index_records(*(post_embedding(f"p{n}") for n in range(30)))
+    tier.write("post", records)
+    upserts = Upserts(client, monkeypatch)
+    assert tier.write("post", records, again=True) == 30
+    assert upserts.sizes == [30]
+
+
 def test_a_batch_is_one_call_for_each_partition(client: QdrantClient, monkeypatch: pytest.MonkeyPatch) -> None:
     tier = make(client)
     upserts = Upserts(client, monkeypatch)
@@ -96,6 +122,16 @@ def test_a_batch_is_one_call_for_each_partition(client: QdrantClient, monkeypatc
     )
     assert sorted(upserts.sizes) == [1, 1]
     assert [post and post.revision for post in tier.posts([PostId("a2"), PostId("new")])] == [3, 1]
+
+
+def test_of_one_revision_a_later_record_is_written_singly_too(client: QdrantClient) -> None:
+    """The stored one was written after this batch began: after a crash it was cut elsewhere."""
+    tier = make(client)
+    tier.write("post", index_records(post_embedding("p1", 2), first=12))
+    mended = post_embedding("p1", 2, author="mended")
+    batch = [*index_records(post_embedding("new"), first=11), *index_records(mended, first=15)]
+    assert tier.write("post", batch) == 2
+    assert [post and post.author_id for post in tier.posts([PostId("p1")])] == ["mended"]
 
 
 def test_a_post_from_another_partition_is_written_under_its_own_condition(client: QdrantClient) -> None:

@@ -14,7 +14,7 @@ from indexer.tiers import NO_FILTERS, ColdHits, Offsets
 from retriever.answer.cold import cold_searches
 from retriever.answer.cold.cold_answers import ColdAnswer, ColdAnswerMaker
 from retriever.answer.cold.cold_searches import GIVE_UP_S, ColdSearch, ColdSearches
-from retriever.answer.cold.kept_answers import Asked, KeptAnswers
+from retriever.answer.cold.kept_answers import Asked, KeptAnswers, Version
 from retriever.answer.hot_state import HotState
 from schemas.ids import Offset, Partition, PostId, Revision
 from tests.kit.waiting import until
@@ -70,12 +70,12 @@ class Setup:
 
     def holds(self, number: int, revision: int = 1) -> bool:
         search = cold_search(number, revision)
-        return self.kept.peek(search.asked, search.revision, 1, self.floor_now) is not None
+        return self.kept.peek(search.asked, search.version, 1, self.floor_now) is not None
 
 
 def cold_search(number: int, revision: int = 1) -> ColdSearch:
     asked = Asked(f"m{number}", b"")
-    return ColdSearch(asked, Revision(revision), np.array([number], np.float32), NO_FILTERS, 2)
+    return ColdSearch(asked, Version(Revision(revision)), np.array([number], np.float32), NO_FILTERS, 2)
 
 
 def soon() -> float:

@@ -9,12 +9,12 @@ import pytest
 from indexer.id_table import IdTable
 from indexer.tiers import NO_FILTERS, ColdHits, Filters, Offsets
 from retriever.answer.cold.cold_answers import CANDIDATE_BYTES, ColdAnswer, ColdAnswerMaker
-from retriever.answer.cold.kept_answers import Asked, KeptAnswers, asked_by_member, asked_by_vector
+from retriever.answer.cold.kept_answers import Asked, KeptAnswers, Version, asked_by_member, asked_by_vector
 from schemas.ids import MemberId, Offset, Partition, PostId, Revision
 
 BEFORE_10: Offsets = {Partition(0): Offset(10)}
 FLOOR: Offsets = {Partition(0): Offset(10)}
-FIRST = Revision(1)
+FIRST = Version(Revision(1))
 
 
 @dataclass
@@ -75,7 +75,11 @@ def test_another_question_does_not(setup: Setup) -> None:
     english = Filters(languages=frozenset({"en"}))
     others = [by("n"), by("m", english), by("m", acted=True), asked_by_vector(np.ones(4, np.float32), NO_FILTERS)]
     assert [setup.kept.find(asked, FIRST, 2, FLOOR) for asked in others] == [None] * 4
-    assert setup.kept.find(by("m"), Revision(2), 2, FLOOR) is None, "the member has changed"
+    assert setup.kept.find(by("m"), Version(Revision(2)), 2, FLOOR) is None, "the member has changed"
+    encoded_again = FIRST._replace(vector=b"another")
+    assert setup.kept.find(by("m"), encoded_again, 2, FLOOR) is None
+    setup.kept.keep(by("m"), encoded_again, setup.answer("c"))
+    assert setup.kept.find(by("m"), FIRST, 2, FLOOR) is None, "it took the place of the older one"
 
 
 def test_equal_filters_are_equal_questions_in_any_order() -> None:
@@ -111,9 +115,9 @@ def test_an_answer_is_outdated_when_the_floor_has_passed_it(setup: Setup) -> Non
 
 def test_the_answer_for_a_newer_revision_takes_the_place_of_the_older_one_and_never_the_other_way(setup: Setup) -> None:
     for revision, post in ((1, "a"), (3, "b"), (2, "c")):
-        setup.kept.keep(by("m"), Revision(revision), setup.answer(post))
+        setup.kept.keep(by("m"), Version(Revision(revision)), setup.answer(post))
     assert len(setup.kept) == 1
-    newest = setup.kept.find(by("m"), Revision(3), 1, FLOOR)
+    newest = setup.kept.find(by("m"), Version(Revision(3)), 1, FLOOR)
     assert newest is not None
     assert setup.ids.ids(newest.columns.numbers_C) == ["b"]
 
@@ -148,7 +152,7 @@ def test_ids_count_too(setup: Setup) -> None:
 def test_numbers_stay_while_a_question_still_uses_the_answer(setup: Setup) -> None:
     setup.kept.keep(by("m"), FIRST, setup.answer("a", "b"))
     in_use = setup.kept.find(by("m"), FIRST, 2, FLOOR)
-    setup.kept.keep(by("m"), Revision(2), setup.answer("c"))
+    setup.kept.keep(by("m"), Version(Revision(2)), setup.answer("c"))
     assert setup.references() == 3
     del in_use
     gc.collect()
