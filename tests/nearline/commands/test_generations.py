@@ -90,7 +90,7 @@ def test_one_generation_with_all_that_it_has(commands: Commands, kafka: KafkaSet
     change_generations(kafka, lambda _: [READY])
     shown = commands("generations", "show", "b-2", "--json").json
     assert shown["groups"] == ["encode.b-2", "index.b-2"]
-    assert shown["topics"] == ["post-embeddings.b-2", "member-embeddings.b-2"]
+    assert shown["topics"] == [spec.name for spec in topics.generation_topics(B)]
     assert shown["collections"] == ["nearline-posts-b-2", "nearline-members-b-2"]
     assert (shown["digest"], shown["goal"]) == ("digest of b-2", {"post-contexts": {"0": 4}})
     assert shown["history"][0]["who"] == "host:7"
