@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV := uv==0.13.9
-BENCHMARKS := encode context_stage index hot_tier retrieval overload service pipeline freshness poison
+BENCHMARKS := encode context_stage index hot_tier retrieval overload service pipeline freshness reindex operators poison
 
 # Python packages into .venv; the broker's jars, an archive that makes its starts quick, and what a test needs to build a
 # client in Java, into the cache folder.
@@ -24,7 +24,10 @@ setup: .venv/installed
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --group dev --editable '.[server]'
 	@touch $@
 
+# Debian's Prometheus and Chromium, which only tests start, are got first where that is possible; else their tests are
+# skipped, or fail where TEST_PROGRAMS_REQUIRED is 1.
 test: setup
+	@$(BIN)/python -m benchmarks.kit.programs
 	$(BIN)/pytest -n 4 --durations=20
 
 # The cold tier's tests on a Qdrant server: NEARLINE_TEST_QDRANT_URL=http://host:6333 make test-qdrant
@@ -50,7 +53,7 @@ bench: setup
 	@failed=; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
 	test -z "$$failed" || { echo "a bound does not hold, or it failed:$$failed" >&2; exit 1; }
 
-# Kills, freezes and crashes of every part while events come in; under an hour. FAULTS=1000 for who has a night.
+# Kills, freezes and crashes of every part, and of operators' commands, while events come in; under an hour. FAULTS=1000 for who has a night.
 chaos: setup
 	$(BIN)/nearline chaos --faults $(or $(FAULTS),300) $(if $(JSON),--json "$(JSON)")
 

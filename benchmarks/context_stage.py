@@ -31,7 +31,7 @@ from schemas import stages, topics
 from schemas.events import Activity, Event, PostCreated, event_key, event_topic
 from schemas.ids import Offset
 from schemas.times import now_us
-from streams.contexts.processor import CHANGELOGS, ContextProcessor
+from streams.contexts.processor import ContextProcessor
 from streams.contexts.stage import MAX_DUE_ROWS
 from streams.kafka.clients import admin, producer_config
 from streams.kafka.offsets import OffsetReader
@@ -235,7 +235,7 @@ def _run(kafka: KafkaSettings, processor: Processor, settings: ContextsSettings)
         transactional_id="benchmark",
         batch_records=lambda: settings.batch_records,
         interval_s=settings.interval_s,
-        reported_topics=frozenset(CHANGELOGS),
+        reported_topics=frozenset(topics.context_names().changelogs),
     )
     stop = threading.Event()
     worker = threading.Thread(target=loop.run, args=(stop,))

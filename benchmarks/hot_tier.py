@@ -3,7 +3,7 @@ anything holds a search up, how much memory a post takes, and what a batch of ei
 for the best 2,000 posts. Half of what comes in are new posts, each of which pushes out the oldest change; half are new
 revisions of posts that are there.
 
-On a GPU also: searches a second in batches of 64, and FAISS's search of a matrix beside ours.
+`python -m benchmarks.gpu` asks a GPU for more.
 
 `python -m benchmarks.hot_tier [--posts N] [--rate N] [--searches N] [--threads N] [--device D] [--json F]`
 """
@@ -138,15 +138,6 @@ class Bench:
         longest = self._longest_pause(lambda: self.tier.expire(now))
         return [Figure("longest pause while many posts expire, ms", longest * 1e3, 20, "at_most")]
 
-    def throughput(self) -> list[Figure]:
-        """Of a GPU: one query, and batches of 64."""
-        one = [self._seconds(self._queries[number % 64 :][:1]) for number in range(100)]
-        batch = [self._seconds(self._queries) for _ in range(30)]
-        return [
-            Figure("one query on the device, p50, ms", float(np.median(one)) * 1e3, 5, "at_most"),
-            Figure("queries/s in batches of 64", 64 / float(np.median(batch)), 2_000),
-        ]
-
     def _longest_pause(self, action: Callable[[], object]) -> float:
         gc.collect()
         probes = Probes(self.tier, self._arguments.dimension)
@@ -175,34 +166,9 @@ def main() -> int:
     bench = Bench(arguments)
     figures = [*bench.filling(), *bench.batches(), *bench.writing()]
     if arguments.device == "cpu":
-        figures += [*bench.snapshot(), *bench.expiry()]
-    else:
-        figures += [*bench.throughput(), *bench.expiry(), *_faiss(arguments)]
+        figures += bench.snapshot()
+    figures += bench.expiry()
     return report(figures, arguments.json)
-
-
-def _faiss(arguments: argparse.Namespace) -> list[Figure]:
-    """The same search by FAISS, without masks: at most 2,048 hits, of a matrix of the same size in half precision."""
-    import faiss
-    import faiss.contrib.torch_utils
-    import torch
-
-    device = arguments.device
-    rows = torch.randn(1 << 20, arguments.dimension, device=device).half()
-    matrix = rows.repeat(-(-arguments.posts // len(rows)), 1)[: arguments.posts]
-    queries = torch.randn(64, arguments.dimension, device=device).half()
-    resources = faiss.StandardGpuResources()
-    figures: list[Figure] = []
-    for count in (1, 8, 64):
-        times: list[float] = []
-        for _ in range(20):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            faiss.knn_gpu(resources, queries[:count], matrix, _K, metric=faiss.METRIC_INNER_PRODUCT)
-            torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        figures.append(Figure(f"FAISS, {count} queries at once, p50, ms", float(np.median(times)) * 1e3))
-    return figures
 
 
 def _memory() -> int:

@@ -55,7 +55,7 @@ def main() -> int:
         package = random_package(Path(folder) / "package", layout(arguments.hidden, arguments.layers))
         encoder = Encoder.load(package, device="cpu", threads=THREADS, budget_tokens=settings.budget_tokens)
     token = encoder._prompts._tokenizer(_POISON)[0]
-    encoder._model._model = _FailingModel(encoder._model._model, token)  # type: ignore[assignment]
+    encoder._model.forward.model = _FailingModel(encoder._model.forward.model, token)  # type: ignore[assignment]
     numbers, posts = itertools.count(), texts(arguments.events)
     seconds = {"clean": 0.0, "poisoned": 0.0}
     num_posts = dict.fromkeys(seconds, 0)

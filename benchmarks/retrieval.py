@@ -1,7 +1,8 @@
 """How long the retriever takes to answer with the best 2,000 posts, compared with an exhaustive FAISS search
-(IndexFlatIP) over the same posts in one process, one query at a time. All posts are in the cold tier, which has its own
-process as in `nearline up`; the newest are also in the hot tier. A question names a member, whose own and hidden posts
-are left out. Its cold answer is kept from an earlier question, or nothing is kept. Times are medians, without gRPC.
+(IndexFlatIP) over the same posts in one process, one query at a time, each core searching one half of them. All posts
+are in the cold tier, which has its own process as in `nearline up`; the newest are also in the hot tier. A question
+names a member, whose own and hidden posts are left out. Its cold answer is kept from an earlier question, or nothing is
+kept. The same for members with three vectors. Times are medians, without gRPC.
 
 `python -m benchmarks.retrieval [--posts N] [--hot N] [--rounds N] [--json F]`
 """
@@ -12,11 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from benchmarks.kit.children import child
+from benchmarks.kit.flat_search import FlatSearch
 from benchmarks.kit.table import Figure, report
 from benchmarks.kit.tiers import filled_hot_tier, filled_member_store, new_retriever
 from benchmarks.kit.vectors import NUM_AUTHORS, draw
@@ -33,7 +35,7 @@ _K: Final = 2_000
 _COLD_K: Final = _K + 96
 """The retriever asks the cold tier for so many: a margin beyond k."""
 QUERIES: Final = 16
-_THREADS: Final = 2
+_INTERESTS: Final = 3
 _NO_NUMBERS: Final = np.empty(0, np.int32)
 
 
@@ -53,14 +55,20 @@ def main() -> int:
         hot = filled_hot_tier(vectors[-arguments.hot :], arguments.posts - arguments.hot, newest, ids)
         keeping = stack.enter_context(closing(new_retriever(dimension, cold, hot, ids, members)))
         fresh = stack.enter_context(closing(new_retriever(dimension, cold, hot, ids, members, kept_bytes=0)))
-        flat = _flat(vectors)
+        several = filled_member_store(QUERIES, dimension, _INTERESTS)
+        keeping_several = stack.enter_context(closing(new_retriever(dimension, cold, hot, ids, several)))
+        fresh_several = stack.enter_context(closing(new_retriever(dimension, cold, hot, ids, several, kept_bytes=0)))
+        flat = FlatSearch(vectors)
         queries = draw(QUERIES, dimension, seed=1)
         calls: list[Callable[[int], object]] = [
-            lambda number: _exact(flat, queries[number], _K),
+            lambda number: flat.both_cores(queries[number], _K),
+            lambda number: flat.one_core(queries[number], _K),
             lambda number: _ask(keeping, number),
             lambda number: _ask(fresh, number),
             lambda number: cold.search(queries[number], _COLD_K),
             lambda number: hot.search([HotQuery(queries[number], _K, NO_FILTERS, _NO_NUMBERS)]),
+            lambda number: _ask(keeping_several, number),
+            lambda number: _ask(fresh_several, number),
         ]
         times = _measure(calls, arguments.rounds)
         recall = float(np.mean([_recall(keeping, flat, queries, number) for number in range(QUERIES)]))
@@ -71,15 +79,19 @@ class Times(NamedTuple):
     """Medians in seconds."""
 
     flat: float
+    flat_one_core: float
     kept: float
     fresh: float
     cold: float
     hot: float
+    kept_several: float
+    fresh_several: float
 
 
 def _figures(times: Times, recall: float) -> list[Figure]:
     return [
         Figure("one question: exhaustive FAISS search, ms", times.flat * 1e3),
+        Figure("one question: the same in one thread, ms", times.flat_one_core * 1e3),
         Figure("one question: whole answer, cold answer kept, ms", times.kept * 1e3),
         Figure("one question: whole answer, nothing kept, ms", times.fresh * 1e3),
         Figure("one question: cold tier alone, over its socket, ms", times.cold * 1e3),
@@ -87,6 +99,14 @@ def _figures(times: Times, recall: float) -> list[Figure]:
         Figure("one question: cold tier alone / exhaustive FAISS search", times.cold / times.flat),
         Figure("one question: cold answer kept / exhaustive FAISS search", times.kept / times.flat, 0.45, "at_most"),
         Figure("one question: nothing kept / exhaustive FAISS search", times.fresh / times.flat, 1.0, "at_most"),
+        Figure("a member with three vectors: cold answers kept, ms", times.kept_several * 1e3),
+        Figure("a member with three vectors: nothing kept, ms", times.fresh_several * 1e3),
+        Figure(
+            "a member with three vectors / with one: cold answers kept", times.kept_several / times.kept, 1.3, "at_most"
+        ),
+        Figure(
+            "a member with three vectors / with one: nothing kept", times.fresh_several / times.fresh, 1.3, "at_most"
+        ),
         Figure("one question: recall against the exhaustive search", recall, 0.995),
     ]
 
@@ -110,20 +130,11 @@ def _ask(retriever: Retriever, number: int) -> list[str]:
     return list(answer.post_ids)
 
 
-def _recall(retriever: Retriever, flat: Any, queries: Vector, number: int) -> float:
+def _recall(retriever: Retriever, flat: FlatSearch, queries: Vector, number: int) -> float:
     """The share of the exactly best posts, without the member's own and hidden ones, that the retriever answers."""
-    best = _exact(flat, queries[number], _K + 200)
+    best = flat.both_cores(queries[number], _K + 200)
     exact = [row for row in best if row % NUM_AUTHORS != number and row != number][:_K]
     return len({f"post-{row}" for row in exact} & set(_ask(retriever, number))) / len(exact)
-
-
-def _exact(flat: Any, query_D: Vector, k: int) -> list[int]:
-    import faiss
-
-    # Whatever number of threads the environment asks for.
-    faiss.omp_set_num_threads(_THREADS)
-    rows: list[int] = flat.search(query_D.reshape(1, -1), k)[1][0].tolist()
-    return rows
 
 
 @contextmanager
@@ -134,14 +145,6 @@ def cold_tier(folder: Path, count: int, dimension: int, newest: Micros) -> Itera
         process.hear()
         with closing(RemoteColdTier(socket, timeout_s=30)) as cold:
             yield cold
-
-
-def _flat(vectors: Vector) -> Any:
-    import faiss
-
-    flat = faiss.IndexFlatIP(vectors.shape[1])
-    flat.add(vectors)
-    return flat
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from benchmarks.kit.service.hard_times import at_half, frozen, overload
 from benchmarks.kit.service.rate import K, best_at_once, rate, small_k, whole
 from benchmarks.kit.service.restart import restart
 from benchmarks.kit.service.setup import Now, Sizes, now
-from benchmarks.kit.table import Figure, read_json, report
+from benchmarks.kit.table import Figure, read_json, report, shown
 from schemas.times import now_us
 
 _LIVE: Final = ("rate", "half", "frozen", "overload")
@@ -43,10 +43,7 @@ _CALIBRATION_S: Final = 3.0
 def main() -> int:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder:
-        figures: list[Figure] = []
-        for figure in _figures(arguments, Path(folder)):
-            print(f"{figure.name}: {figure.value:.4g}", flush=True)
-            figures.append(figure)
+        figures = list(shown(_figures(arguments, Path(folder))))
     return report(figures, arguments.json)
 
 

@@ -26,7 +26,7 @@ from benchmarks.kit.packages import texts
 from benchmarks.kit.table import Figure, report
 from nearline.chaos.flaky_cold_tier import write_cold_faults
 from nearline.chaos.process import cold_faults_file
-from nearline.chaos.up import breakable_pipeline
+from nearline.chaos.up import BreakablePipeline
 from nearline.pipeline import Pipeline
 from nearline.up.runtime import BROKER
 from retriever.errors import RetrieverError
@@ -71,7 +71,7 @@ def _measure(seconds: float, rate: float) -> list[Figure]:
         folder = Path(temporary)
         data_dir, load = folder / "data", folder / "load.jsonl"
         cold_faults = cold_faults_file(data_dir)
-        with breakable_pipeline(data_dir, {"NEARLINE_LOG_LEVEL": "warning"}) as pipeline, ThreadPoolExecutor(1) as pool:
+        with BreakablePipeline(data_dir, {"NEARLINE_LOG_LEVEL": "warning"}) as pipeline, ThreadPoolExecutor(1) as pool:
             _write_load(load, round(seconds * rate), rate)
             sent = pool.submit(pipeline.run, "ingest", load, "--rate", str(rate), timeout_s=seconds + 600)
             samples, num_faults = _watch(pipeline, cold_faults, seconds, sent)

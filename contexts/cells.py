@@ -10,7 +10,7 @@ does not know where cells are stored or how they are restored.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -192,6 +192,12 @@ def load_member(member_id: MemberId, get: GetCell) -> MemberRow:
     """An empty row if nothing is stored. Raises DamagedRow."""
     with _damage_errors(member_id):
         return _load_member(member_id, get)
+
+
+def row_ids(keys: Iterable[bytes]) -> set[str]:
+    """The entities that have a row among these cells. What is no UTF-8 is no id."""
+    heads = (key[len(_HEAD) :].decode(errors="replace") for key in keys if key.startswith(_HEAD))
+    return {head for head in heads if "\N{REPLACEMENT CHARACTER}" not in head}
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from contexts.rows import (
     open_window_end_us,
 )
 from contexts.settings import ContextRules
+from schemas.canaries import is_reserved
 from schemas.contexts import PostContext
 from schemas.events import EventOrder, PostCreated, PostDeleted, PostEvent, PostUpdated
 from schemas.hops import MemberAction, PostActivity
@@ -113,7 +114,8 @@ def _write_post(row: PostRow, event: PostCreated | PostUpdated, now_us: Micros, 
     author = MemberId(event.author_id)
     body = PostBody(author, event.text, event.language, to_micros(event.created_at))
     row = replace(row, body=body)
-    if was_live:
+    if was_live or is_reserved(author):
+        # The author of canaries is no member, and has no history.
         return PostChange(row, publish=True)
     row, hops = _send_to_history(row, author, "wrote", body.created_at_us, rules)
     row, released = _release_waiting(row, rules)
@@ -126,7 +128,7 @@ def _delete_post(row: PostRow) -> PostChange:
     at_us = Micros(state.order.at_us if state.order else state.as_of_us)
     forget = MemberAction(row.post_id, "forget", at_us)
     # The author was the first recipient, and so may have dropped out of the log: many others came later.
-    author = [row.body.author_id] if row.body is not None else []
+    author = [row.body.author_id] if row.body is not None and not is_reserved(row.body.author_id) else []
     hops = tuple(Hop(member_id, forget) for member_id in dict.fromkeys([*author, *row.recipients.newest()]))
     for waiting in row.waiting_actions:
         row = _count(row, waiting.activity)

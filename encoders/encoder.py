@@ -13,16 +13,21 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import torch
-from transformers.models.llama.configuration_llama import LlamaConfig
 
-from encoders.errors import BadPackage, BadText, GoldenMismatch, Outcome, Unencodable
+from encoders.errors import BadPackage, BadText, GoldenMismatch, Outcome, Unencodable, one_vector
+from encoders.interests import acted_texts
+from encoders.model.attention import NUM_SPLITS, AttentionKernel
+from encoders.model.llama import LlamaConfig
 from encoders.model.loading import choose_device, load_model
-from encoders.model.packed_model import ModelStats, PackedModel
-from encoders.package.manifest import MeanForm, Precision
+from encoders.model.model_stats import ModelStats
+from encoders.model.packed_model import PackedModel
+from encoders.package.checked_files import CheckedFiles
+from encoders.package.manifest import MeanForm, MemberVectorsForm, Precision
 from encoders.package.model_package import TOKENIZER_FILE, ModelPackage
-from encoders.prepared import Prepared, TextSource, mean_source
-from encoders.prompt.member_mean import weighted_texts
-from encoders.prompt.prompts import Prompt, Prompts, is_encodable
+from encoders.prepared import Prepared, TextSource, interest_source, mean_source
+from encoders.prompt.member_mean import WeightedText, weighted_texts
+from encoders.prompt.member_parts import member_parts
+from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer
 from encoders.vector_cache import Key, VectorCache, prompt_key
 from schemas.contexts import MemberContext, PostContext
@@ -62,18 +67,27 @@ class Encoder:
         threads: int | None = None,
         budget_tokens: int = BUDGET_TOKENS,
         compiled: bool = False,
+        attention: AttentionKernel = "flash",
+        checked: CheckedFiles | None = None,
     ) -> "Encoder":
-        """Checks the package's digests and golden texts. Raises PackageError.
+        """Checks the package's digests and golden texts. Raises PackageError, and DeviceFull if the device has no room
+        for the model now. `checked`: knows which files have been hashed already, and need not be again.
 
         `threads`: how many batches run side by side on a CPU. Torch then uses one thread for each batch, which is set
         for the whole process. None: one batch at a time, on as many threads as torch chooses. With `compiled`, call
-        `warm_up` before the first real text.
+        `warm_up` before the first real text. `attention`, on a GPU in bf16: see `EncodeSettings`; `any` is the kernel
+        that torch prefers, to compare with.
         """
         if threads is not None:
             torch.set_num_threads(1)
-        package = ModelPackage.load(folder)
+        package = ModelPackage.load(folder, checked)
         encoder = cls.unchecked(
-            package, device=device, budget_tokens=budget_tokens, threads=threads or 1, compiled=compiled
+            package,
+            device=device,
+            budget_tokens=budget_tokens,
+            threads=threads or 1,
+            compiled=compiled,
+            attention=attention,
         )
         encoder.check_goldens()
         return encoder
@@ -87,6 +101,7 @@ class Encoder:
         budget_tokens: int = BUDGET_TOKENS,
         threads: int = 1,
         compiled: bool = False,
+        attention: AttentionKernel = "flash",
     ) -> "Encoder":
         """Like `load`, without the checks: for code that writes a package, whose golden vectors do not exist yet."""
         manifest, folder = package.manifest, package.folder
@@ -94,7 +109,7 @@ class Encoder:
         torch_device = choose_device(device)
         model = load_model(folder, manifest, torch_device, compiled=compiled)
         _check_sizes(package, tokenizer.num_tokens, model.config)
-        packed = PackedModel(model, manifest, torch_device, budget_tokens, threads)
+        packed = PackedModel(model, manifest, torch_device, budget_tokens, threads, num_splits=NUM_SPLITS[attention])
         return cls(package, Prompts(manifest, tokenizer), packed)
 
     @property
@@ -117,24 +132,33 @@ class Encoder:
         return self._encode(self.prepare_members, contexts, _MEMBER_WINDOW)
 
     def encode_texts(self, texts: Sequence[str], *, share_prefix: bool = True) -> list[Vector | Unencodable]:
-        """Plain texts: each becomes a prompt of the post template in which only the field `text` is filled.
+        """Profiles, history entries and golden texts: each becomes a prompt of the post template in which only the
+        field `text` is filled.
         `share_prefix` is for measurements."""
         prefix = self._prompts.post_prefix if share_prefix else []
-        outcomes = self._encode(partial(self._prepare_texts, prefix), texts, _POST_WINDOW)
-        return [outcome for outcome in outcomes if outcome is not None]
+        outcomes = self._encode(partial(_prepare_texts, prefix, self._prompts.texts), texts, _POST_WINDOW)
+        return [outcome for outcome in map(one_vector, outcomes) if outcome is not None]
 
     def prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """The prompts that `encode_texts` gives the model; texts that cannot be encoded are left out."""
         return [prompt for prompt in self._prompts.texts(texts) if not isinstance(prompt, Unencodable)]
 
     def encode_text(self, text: str) -> Vector:
-        """Encodes a query. Raises BadText."""
+        """Encodes a query, by the query template. Raises BadText."""
         if not text.strip():
             raise BadText("the text is empty; send some words")
-        (outcome,) = self.encode_texts([text])
+        (outcome,) = map(
+            one_vector, self.run(_prepare_texts(self._prompts.query_prefix, self._prompts.queries, [text]))
+        )
         if isinstance(outcome, Unencodable):
             raise BadText(outcome.cause)
+        assert outcome is not None, "only a context can be empty"
         return outcome
+
+    def encode_queries(self, texts: Sequence[str]) -> list[Outcome]:
+        """The same vectors as `encode_text` gives, of many queries."""
+        prepare = partial(_prepare_texts, self._prompts.query_prefix, self._prompts.queries)
+        return self._encode(prepare, texts, _POST_WINDOW)
 
     def prepare_posts(self, contexts: Sequence[PostContext]) -> Prepared:
         """Needs no device; may run in another thread while `run` runs."""
@@ -144,14 +168,29 @@ class Encoder:
         prepared.sources = [None if context.deleted else next(sources) for context in contexts]
         return prepared
 
+    def prepare_post_texts(self, contexts: Sequence[PostContext]) -> Prepared:
+        """The text of each post alone, by the post template: without author, age and counts. Needs no device; may run
+        in another thread while `run` runs."""
+        prepared = Prepared(self._prompts.post_prefix)
+        prompts = self._prompts.texts([context.text for context in contexts if not context.deleted])
+        sources = iter(self._find_or_add(prepared, prompts))
+        prepared.sources = [None if context.deleted else next(sources) for context in contexts]
+        return prepared
+
     def prepare_members(self, contexts: Sequence[MemberContext]) -> Prepared:
         """Needs no device; may run in another thread while `run` runs."""
         form = self.package.member_form
+        sources: dict[Key, TextSource] = {}
         if isinstance(form, MeanForm):
-            return self._prepare_means(form, contexts)
-        prepared = Prepared(self._prompts.member_prefix)
-        prompts = iter(self._prompts.members([context for context in contexts if is_encodable(context)]))
-        prepared.sources = [prepared.add(next(prompts)) if is_encodable(context) else None for context in contexts]
+            prepared = self._prepare_means(form, contexts, sources)
+        else:
+            prepared = Prepared(self._prompts.member_prefix)
+            for parts in member_parts(self.package.manifest, self._prompts, contexts):
+                if isinstance(parts, Unencodable):
+                    prepared.sources.append(parts)
+                else:
+                    prepared.sources.append(prepared.add(parts[0].prompt) if parts else None)
+        self._prepare_interests(prepared, contexts, sources)
         return prepared
 
     def run(self, prepared: Prepared) -> list[Outcome]:
@@ -201,26 +240,39 @@ class Encoder:
             for golden, vector in zip(goldens, vectors, strict=True)
         ]
 
-    def _prepare_texts(self, prefix: Prompt, texts: Sequence[str]) -> Prepared:
-        prepared = Prepared(prefix)
-        prepared.sources = [prepared.add(prompt) for prompt in self._prompts.texts(texts)]
+    def _prepare_means(
+        self, form: MeanForm, contexts: Sequence[MemberContext], sources: dict[Key, TextSource]
+    ) -> Prepared:
+        template = self.package.manifest.templates.member
+        members = [weighted_texts(form, template, context) for context in contexts]
+        prepared = Prepared(self._prompts.post_prefix)
+        self._add_texts(prepared, members, sources)
+        prepared.sources = [mean_source(member, sources) for member in members]
         return prepared
 
-    def _prepare_means(self, form: MeanForm, contexts: Sequence[MemberContext]) -> Prepared:
-        template = self.package.manifest.templates.member
-        members = [[] if context.deleted else weighted_texts(form, template, context) for context in contexts]
-        texts = list(dict.fromkeys(text for member in members for text, _ in member))
-        sources: dict[Key, TextSource] = {**self.by_text.find(texts)}
+    def _prepare_interests(
+        self, prepared: Prepared, contexts: Sequence[MemberContext], sources: dict[Key, TextSource]
+    ) -> None:
+        form = self.package.manifest.member_vectors
+        if isinstance(form, MemberVectorsForm):
+            members = [acted_texts(form, context) for context in contexts]
+            self._add_texts(prepared, members, sources)
+            prepared.member_vectors = form
+            prepared.interests = [interest_source(member, sources) for member in members]
+
+    def _add_texts(
+        self, prepared: Prepared, members: Sequence[Sequence[WeightedText]], sources: dict[Key, TextSource]
+    ) -> None:
+        """Adds to `sources` where the vectors of these members' texts come from."""
+        texts = list(dict.fromkeys(text for member in members for text, _ in member if text not in sources))
+        sources.update(self.by_text.find(texts))
         missing = [text for text in texts if text not in sources]
-        prepared = Prepared(self._prompts.post_prefix)
         for text, source in zip(missing, self._find_or_add(prepared, self._prompts.texts(missing)), strict=True):
             sources[text] = source
             if isinstance(source, int):
                 prepared.cache_keys[source].add(text)
             elif not isinstance(source, Unencodable):
                 self.by_text.put(text, source)
-        prepared.sources = [mean_source(member, sources) for member in members]
-        return prepared
 
     def _find_or_add(self, prepared: Prepared, prompts: Sequence[Prompt | Unencodable]) -> list[TextSource]:
         """For each prompt its cached vector. A prompt without one is added to `prepared`, and its row is returned."""
@@ -249,6 +301,14 @@ class Encoder:
                 next_prepared = pool.submit(partial(prepare, next_inputs))
                 outcomes += self.run(prepared)
         return outcomes
+
+
+def _prepare_texts(
+    prefix: Prompt, render: Callable[[Sequence[str]], list[Prompt | Unencodable]], texts: Sequence[str]
+) -> Prepared:
+    prepared = Prepared(prefix)
+    prepared.sources = [prepared.add(prompt) for prompt in render(texts)]
+    return prepared
 
 
 def _check_sizes(package: ModelPackage, num_tokens: int, config: LlamaConfig) -> None:

@@ -6,13 +6,15 @@ EncoderError
 │   └── PackageExists  a package is never overwritten
 ├── BadText            a single text that was asked for can never be encoded
 └── EncodingFailed     infrastructure: the device cannot run at all; leave the process
+    └── DeviceFull     others hold the device's memory now; try again later
 
 A record that can never be encoded raises nothing: an `Unencodable` stands in the place of its vector.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from schemas.embeddings import Vector
+from schemas.embeddings import Interest, Vector
 
 
 class EncoderError(Exception):
@@ -43,6 +45,10 @@ class EncodingFailed(EncoderError):
     """The device failed, not a record."""
 
 
+class DeviceFull(EncodingFailed):
+    """The same text may fit in a moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unencodable:
     """Stands in the place of a vector; `cause` is the sentence for the dead letter."""
@@ -50,5 +56,18 @@ class Unencodable:
     cause: str
 
 
-Outcome = Vector | Unencodable | None
-"""A vector, float32 (D,) of length one; or why there can be none; or None where the context is deleted or empty."""
+class SeveralVectors(NamedTuple):
+    """Of a member with several interests."""
+
+    vector_D: Vector
+    """Its one vector, for whoever takes only one."""
+    interests: list[Interest]
+
+
+Outcome = Vector | SeveralVectors | Unencodable | None
+"""A vector, float32 (D,) of length one; of some members several; or why there can be none; or None where the context is
+deleted or empty."""
+
+
+def one_vector(outcome: Outcome) -> Vector | Unencodable | None:
+    return outcome.vector_D if isinstance(outcome, SeveralVectors) else outcome

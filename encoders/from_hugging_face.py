@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.errors import BadPackage
+from encoders.model.llama import LlamaConfig
 from encoders.model.loading import build_model, read_config, read_weights
 from encoders.package.manifest import (
     BaseModel,
     Manifest,
     MemberForm,
+    MemberVectorsForm,
     PoolingMode,
     Precision,
     PromptForm,
@@ -51,6 +52,7 @@ class Recipe(Struct, frozen=True):
     token_limits: TokenLimits = TokenLimits()
     precision: Precision | None = None
     member_form: MemberForm = PromptForm()
+    member_vectors: MemberVectorsForm | UnsetType = UNSET
 
 
 def create_package(source: Path, folder: Path, recipe: Recipe) -> ModelPackage:
@@ -74,6 +76,7 @@ def create_package(source: Path, folder: Path, recipe: Recipe) -> ModelPackage:
         token_limits=recipe.token_limits,
         precision=recipe.precision or ("fp32" if weights[_EMBEDDINGS].dtype == torch.float32 else "bf16"),
         member_form=recipe.member_form,
+        member_vectors=recipe.member_vectors,
     )
     return write_package(folder, manifest, build_model(config, weights, torch.device("cpu")), tokenizer)
 

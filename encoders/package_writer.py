@@ -13,13 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from msgspec.structs import replace
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
-from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage, PackageExists, Unencodable
+from encoders.model.llama import LlamaModel
 from encoders.model.loading import DTYPES
 from encoders.package.manifest import MANIFEST_FILE, Golden, Manifest, render_manifest
 from encoders.package.model_package import (
@@ -32,6 +33,8 @@ from encoders.package.model_package import (
     list_files,
 )
 
+_MOST_PARAMETERS_ON_CPU: Final = 4_000_000_000
+"""A larger model needs more memory and time on a CPU than anybody expects of what is, for them, a copy."""
 _POOLING: Final = {"mean": "mean", "last": "lasttoken"}
 GOLDEN_TEXTS: Final = (
     "A short text.",
@@ -55,14 +58,16 @@ def write_package(
     """
     if folder.exists():
         raise PackageExists(f"{folder} is there already; a package is never overwritten, choose another folder")
+    device = _goldens_device(model)
     with _renamed_when_complete(folder) as partial:
         _write_tokenizer(partial, manifest, tokenizer)
         _write_model(partial, manifest, model)
         _write_sentence_transformers(partial, manifest)
         manifest = replace(manifest, files={name: file_digest(partial / name) for name in list_files(partial)})
         _write_manifest(partial, manifest)
-        _write_manifest(partial, replace(manifest, goldens=_goldens(partial, golden_texts)))
-    return ModelPackage.load(folder)
+        _write_manifest(partial, replace(manifest, goldens=_goldens(partial, golden_texts, device)))
+        ModelPackage.read(partial).check_layout()
+    return ModelPackage.read(folder)  # its files have been hashed when they were written
 
 
 @contextmanager
@@ -85,8 +90,21 @@ def _make_readable(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _goldens(folder: Path, texts: Sequence[str]) -> list[Golden]:
-    encoder = Encoder.unchecked(ModelPackage.load(folder), device="cpu")
+def _goldens_device(model: LlamaModel) -> str:
+    """A small model's goldens are the same wherever they are made. Raises BadPackage."""
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if num_parameters <= _MOST_PARAMETERS_ON_CPU:
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise BadPackage(
+            f"a model of {num_parameters / 1e9:.1f} billion parameters becomes a package only on a machine with a GPU, "
+            "where its golden vectors are encoded; call this again on one"
+        )
+    return "cuda"
+
+
+def _goldens(folder: Path, texts: Sequence[str], device: str) -> list[Golden]:
+    encoder = Encoder.unchecked(ModelPackage.read(folder), device=device)
     goldens = []
     for text, vector in zip(texts, encoder.encode_texts(texts), strict=True):
         if isinstance(vector, Unencodable):

@@ -3,12 +3,17 @@
 Needs neither a model nor a device. `encoders.encoder` fills it on the host and asks for the outcomes after the run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from encoders.errors import Outcome, Unencodable
+import numpy as np
+
+from encoders.errors import Outcome, SeveralVectors, Unencodable
+from encoders.interests import find_interests
+from encoders.package.manifest import MemberVectorsForm
 from encoders.prompt.member_mean import WeightedText, weighted_mean
+from encoders.prompt.member_parts import first_unencodable
 from encoders.prompt.prompts import Prompt
 from encoders.vector_cache import Key
 from schemas.embeddings import Vector
@@ -38,6 +43,10 @@ class Prepared:
     """For each context, in order."""
     cache_keys: dict[int, set[Key]] = field(default_factory=dict)
     """The keys under which a row's vector goes into a cache."""
+    interests: list[MeanSource | None] = field(default_factory=list)
+    """For each member the vectors and weights of the texts that it acted on. Empty where members have one vector."""
+    member_vectors: MemberVectorsForm | None = None
+    """How interests are made of these."""
     device_s: float = 0.0
     """How long the device worked on these prompts; set by the run."""
     _rows: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -53,18 +62,43 @@ class Prepared:
 
     def outcomes(self, vectors: Sequence[Vector | Unencodable]) -> list[Outcome]:
         """One outcome for each context; `vectors` are those of the rows, after the run."""
-        return [_outcome(source, vectors) for source in self.sources]
+        outcomes = [_outcome(source, vectors) for source in self.sources]
+        if self.member_vectors is None:
+            return outcomes
+        form = self.member_vectors
+        return [
+            _with_interests(form, outcome, source, vectors)
+            for outcome, source in zip(outcomes, self.interests, strict=True)
+        ]
 
 
-def mean_source(texts: Sequence[WeightedText], sources: dict[Key, TextSource]) -> MeanSource | Unencodable | None:
-    """`sources` has the source of each text. One text that cannot be encoded makes the member unencodable."""
-    usable: list[int | Vector] = []
-    for text, _ in texts:
-        source = sources[text]
-        if isinstance(source, Unencodable):
-            return source
-        usable.append(source)
+def mean_source(texts: Sequence[WeightedText], sources: Mapping[Key, TextSource]) -> MeanSource | Unencodable | None:
+    """`sources` has the source of each text."""
+    of_member = [sources[text] for text, _ in texts]
+    if (refusal := first_unencodable(of_member)) is not None:
+        return refusal
+    usable = [source for source in of_member if not isinstance(source, Unencodable)]
     return MeanSource(usable, [weight for _, weight in texts]) if usable else None
+
+
+def interest_source(texts: Sequence[WeightedText], sources: Mapping[Key, TextSource]) -> MeanSource | None:
+    """`sources` has the source of each text. One that cannot be encoded is part of no interest."""
+    of_member = [(sources[text], weight) for text, weight in texts]
+    usable = [(source, weight) for source, weight in of_member if not isinstance(source, Unencodable)]
+    return MeanSource([source for source, _ in usable], [weight for _, weight in usable]) if usable else None
+
+
+def _with_interests(
+    form: MemberVectorsForm, outcome: Outcome, source: MeanSource | None, rows: Sequence[Vector | Unencodable]
+) -> Outcome:
+    """A member without a vector, or with one interest, stays as it is."""
+    if source is None or not isinstance(outcome, np.ndarray):
+        return outcome
+    vectors = [rows[text] if isinstance(text, int) else text for text in source.texts]
+    pairs = list(zip(vectors, source.weights, strict=True))
+    usable = [(vector, weight) for vector, weight in pairs if not isinstance(vector, Unencodable)]
+    interests = find_interests(form, [vector for vector, _ in usable], [weight for _, weight in usable])
+    return SeveralVectors(outcome, interests) if interests else outcome
 
 
 def _outcome(source: Source, rows: Sequence[Vector | Unencodable]) -> Outcome:
@@ -72,10 +106,7 @@ def _outcome(source: Source, rows: Sequence[Vector | Unencodable]) -> Outcome:
         return rows[source]
     if not isinstance(source, MeanSource):
         return source
-    vectors: list[Vector] = []
-    for text in source.texts:
-        vector = rows[text] if isinstance(text, int) else text
-        if isinstance(vector, Unencodable):
-            return vector
-        vectors.append(vector)
-    return weighted_mean(vectors, source.weights)
+    outcomes = [rows[text] if isinstance(text, int) else text for text in source.texts]
+    if (refusal := first_unencodable(outcomes)) is not None:
+        return refusal
+    return weighted_mean([vector for vector in outcomes if not isinstance(vector, Unencodable)], source.weights)

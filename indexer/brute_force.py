@@ -70,7 +70,7 @@ class BruteColdTier:
         return ColdHits(hits.post_ids, hits.scores, np.array(hits.revisions, np.int64), position)
 
     def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
-        return [self.search(*query) for query in queries]
+        return [self.search(query.vector_D, query.k, query.filters) for query in queries]
 
     def position(self, *, timeout_s: float | None = None) -> Offsets:
         return self._position

@@ -30,5 +30,18 @@ def check_presence(setting: str, name: str) -> None:
         raise NoSuchDevice(f"{setting} is {name}, but torch sees {num_gpus} GPUs on this machine; give auto or cpu")
 
 
+def has_gpu() -> bool:
+    """Looks for the driver before it imports torch, which is slow to load."""
+    from ctypes import CDLL
+
+    try:
+        CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 Device = Annotated[str, AfterValidator(check_name)]
 """The type of a setting that names a device."""

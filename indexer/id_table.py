@@ -1,8 +1,8 @@
 """Post ids as small numbers, so that thousands of ids are arrays. Knows neither posts nor tiers.
 
-Shared by all parts of one `serve` process that hold ids of one generation. Each of them holds references, as many as
-posts, hits or entries of lists that it keeps. A number without references is given to another id, but not at once:
-whoever got it a moment ago can still ask for its id.
+Shared by all parts of one `serve` process that hold ids, also by several generations, which know mostly the same posts.
+Each of them holds references, as many as posts, hits or entries of lists that it keeps. A number without references is
+given to another id, but not at once: whoever got it a moment ago can still ask for its id.
 """
 
 import threading

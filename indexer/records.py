@@ -18,6 +18,7 @@ from schemas.embeddings import (
     PostEmbedding,
     decode_member_embedding,
     decode_post_embedding,
+    unpack_interests,
     unpack_vector,
 )
 from schemas.errors import BadRecord
@@ -43,6 +44,11 @@ def read_embedding(kind: Kind, value: bytes | None) -> Embedding:
     # Written with `not`, so that NaN and infinite numbers fail it too.
     if vector is not None and not abs(float(np.dot(vector, vector)) - 1.0) < _LENGTH_TOLERANCE:
         raise BadRecord("vector: it is not of length one")
+    if isinstance(embedding, MemberEmbedding) and not all(
+        abs(float(np.dot(interest.vector_D, interest.vector_D)) - 1.0) < _LENGTH_TOLERANCE
+        for interest in unpack_interests(embedding.interests)
+    ):
+        raise BadRecord("interests: a vector is not of length one")
     return embedding
 
 
@@ -51,6 +57,10 @@ def check_vector(embedding: Embedding, dimension: int) -> None:
     if embedding.deleted:
         return
     size = len(embedding.vector) // 4
+    if isinstance(embedding, MemberEmbedding):
+        # Of interests that are in a form of a later version nothing is searched.
+        interests = unpack_interests(embedding.interests)
+        size = next((each.vector_D.size for each in interests if each.vector_D.size != dimension), size)
     if len(embedding.vector) % 4 or size not in (0, dimension):
         raise TierRefused(
             f"{embedding.entity_id}: a vector of {size} numbers; this tier holds vectors of {dimension}; "
@@ -92,5 +102,12 @@ def stored_member(embedding: MemberEmbedding) -> StoredMember:
         return StoredMember(embedding.member_id, embedding.revision, True, [], [], None, [])
     vector = unpack_vector(embedding.vector)
     return StoredMember(
-        embedding.member_id, embedding.revision, False, embedding.acted, embedding.hidden, vector, embedding.seen
+        embedding.member_id,
+        embedding.revision,
+        False,
+        embedding.acted,
+        embedding.hidden,
+        vector,
+        embedding.seen,
+        embedding.interests,
     )

@@ -87,6 +87,9 @@ class ColdQuery(NamedTuple):
     k: int
     """1 <= k <= 4096."""
     filters: Filters = NO_FILTERS
+    exact: bool = False
+    """Every post is compared, by its full vector: neither a graph nor int8 decides what is looked at. Costs many times
+    as much; it is for measuring the usual searches. Others get their turn meanwhile."""
 
 
 class HotRecord(NamedTuple):
@@ -143,6 +146,8 @@ class StoredMember(NamedTuple):
     hidden: list[PostId]
     vector: Vector | None
     seen: list[PostId]
+    interests: bytes = b""
+    """As `schemas.embeddings.pack_interests` packs them."""
 
 
 class ColdReader(Protocol):

@@ -4,9 +4,12 @@ NearlineError     printed as one sentence; exit status 1
 ├── AlreadyRuns   another `nearline up` or `nearline run` has this data folder
 ├── NotRunning    no instance runs on this data folder
 ├── BadRecording  recorded events hold a line that is no event
+├── NotAnnounced  a package is published, but nobody was told on the topic models
+├── NoTerminal    a command draws, and what it was given is no terminal
 ├── NotReady      the instance runs, but this part of it cannot be asked yet
 ├── StartFailed   a process of the instance could not be started
-│   └── PackageGone    the package of a generation does not lie on this machine
+│   ├── PackageGone    the package of a generation does not lie on this machine
+│   └── NoRoom         this machine has too little memory or disk for another generation
 └── PlaceChanged  another generation, or none, lives where this process works: it ends and is started again
 """
 
@@ -44,8 +47,20 @@ class NotRunning(NearlineError):
         )
 
 
+class NotAnnounced(NearlineError):
+    def __init__(self, generation: str, cause: str) -> None:
+        super().__init__(
+            f"{generation} is published, but it is not announced on the topic models: {cause}; run the command again "
+            "when that is mended"
+        )
+
+
 class NotReady(NearlineError):
     """Names the part."""
+
+
+class NoTerminal(NearlineError):
+    """Names the command that prints the same."""
 
 
 class StartFailed(NearlineError):
@@ -60,6 +75,10 @@ class PackageGone(StartFailed):
             f"the package of the generation {generation} is gone: {cause}; bring it back there, or, if it serves, say "
             "with --package where it lies now"
         )
+
+
+class NoRoom(StartFailed):
+    """Names the generation, how much it needs, how much is free and missing, and the mend."""
 
 
 class PlaceChanged(NearlineError):

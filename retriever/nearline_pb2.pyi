@@ -161,14 +161,16 @@ class SimilarRequest(_message.Message):
     def __init__(self, post_ids: _Optional[_Iterable[str]] = ..., k: _Optional[int] = ..., generation: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, str]]] = ..., languages: _Optional[_Iterable[str]] = ..., created_after_us: _Optional[int] = ..., created_before_us: _Optional[int] = ..., exclude_authors: _Optional[_Iterable[str]] = ..., exclude_posts: _Optional[_Iterable[str]] = ..., only_authors: _Optional[_Union[Ids, _Mapping]] = ..., only_posts: _Optional[_Union[Ids, _Mapping]] = ...) -> None: ...
 
 class VectorsRequest(_message.Message):
-    __slots__ = ("post_ids", "generation", "timeout_ms")
+    __slots__ = ("post_ids", "generation", "timeout_ms", "dimension")
     POST_IDS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
     post_ids: _containers.RepeatedScalarFieldContainer[str]
     generation: str
     timeout_ms: int
-    def __init__(self, post_ids: _Optional[_Iterable[str]] = ..., generation: _Optional[str] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+    dimension: int
+    def __init__(self, post_ids: _Optional[_Iterable[str]] = ..., generation: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., dimension: _Optional[int] = ...) -> None: ...
 
 class VectorsResponse(_message.Message):
     __slots__ = ("generation", "post_ids", "revisions", "dimension", "vectors")
@@ -189,7 +191,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("ready", "problems", "generation", "processes", "stages", "cold_posts", "cold_members", "hot_posts", "dead_letters", "freshness_p50_s", "freshness_p99_s")
+    __slots__ = ("ready", "problems", "generation", "processes", "stages", "cold_posts", "cold_members", "hot_posts", "dead_letters", "freshness_p50_s", "freshness_p99_s", "standing_still")
     READY_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +203,7 @@ class StatusResponse(_message.Message):
     DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
     FRESHNESS_P50_S_FIELD_NUMBER: _ClassVar[int]
     FRESHNESS_P99_S_FIELD_NUMBER: _ClassVar[int]
+    STANDING_STILL_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     problems: _containers.RepeatedScalarFieldContainer[str]
     generation: str
@@ -212,7 +215,8 @@ class StatusResponse(_message.Message):
     dead_letters: int
     freshness_p50_s: float
     freshness_p99_s: float
-    def __init__(self, ready: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., generation: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., cold_posts: _Optional[int] = ..., cold_members: _Optional[int] = ..., hot_posts: _Optional[int] = ..., dead_letters: _Optional[int] = ..., freshness_p50_s: _Optional[float] = ..., freshness_p99_s: _Optional[float] = ...) -> None: ...
+    standing_still: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ready: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., generation: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., cold_posts: _Optional[int] = ..., cold_members: _Optional[int] = ..., hot_posts: _Optional[int] = ..., dead_letters: _Optional[int] = ..., freshness_p50_s: _Optional[float] = ..., freshness_p99_s: _Optional[float] = ..., standing_still: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ProcessStatus(_message.Message):
     __slots__ = ("name", "pid", "restarts")

@@ -1,7 +1,7 @@
 """Serves a retriever over HTTP and gRPC: both in one event loop, with one queue before the retriever."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from socket import socket
 from threading import Event, Thread
@@ -13,7 +13,7 @@ from retriever.grpc.server import GrpcServer
 from retriever.http import server as http
 from retriever.http.app import create_app
 from retriever.http.server import HttpServer
-from retriever.http.tls import server_context
+from retriever.http.tls import certificate_end, server_context
 from retriever.service.answering import Answering, HotFeeds
 from retriever.service.metrics import ServeMetrics
 from retriever.service.service import Service
@@ -39,6 +39,7 @@ def serve(
     stop: Event,
     own_port: int | None = None,
     on_own_url: Callable[[str], None] = lambda _: None,
+    standing_still: Callable[[], Sequence[str]] = tuple,
 ) -> None:
     """Returns when `stop` is set and all running requests are answered. `status` is called in a thread for each request
     for it, and may block for seconds. Raises CannotListen, BadCertificate.
@@ -46,13 +47,17 @@ def serve(
     `own_port` is for a worker that shares the ports of the settings with others: there it alone answers over HTTP, from
     the start, while it begins to listen at the shared ports when it is its turn (`sharing.py`). `on_own_url` takes the
     URL at which this very process can be asked, and `on_listening` the addresses at which it takes questions.
+    `standing_still` gives a sentence for each stage of the instance that stands still, and must not block.
     """
 
     async def run() -> None:
         metrics = ServeMetrics(retriever, feeds)
+        if (end_s := certificate_end(settings)) is not None:
+            metrics.watch_certificate(end_s)
         service = Service(retriever, metrics, settings)
         http_server = http.make_server(
-            create_app(service, retriever, feeds, status, metrics, settings), server_context(settings)
+            create_app(service, retriever, feeds, status, metrics, settings, standing_still),
+            server_context(settings),
         )
         grpc_server = GrpcServer(service, retriever.problems, status, settings, shared=own_port is not None)
         ways_in = _WaysIn(http_server, grpc_server, settings, on_listening, _set_by(stop))

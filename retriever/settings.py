@@ -48,10 +48,16 @@ class ServeSettings(BaseModel):
     once when to try again: in a longer queue each would wait longer, and no more would be answered."""
     members: int = Field(100_000, ge=1, le=2_000_000)
     """Members whose vectors and lists this process keeps; others are asked of the cold tier. 100,000 members of 128
-    dimensions take 60 MB, and their lists 400 MB at most."""
+    dimensions take 60 MB, and their lists 400 MB at most. Five interests of each take 260 MB more."""
+    gpu_fraction: float | None = Field(None, gt=0, le=1)
+    """The part of each GPU's memory that a worker may take, for the hot tier and for the models that encode queries.
+    None: all."""
     kept_mb: int = Field(512, ge=0)
     """Room for answers of the cold tier, so that the next equal question needs only the hot tier. 2,000 candidates take
     34 kB, and their ids as much again if few members share them. 0: none are kept."""
+    recall_budget: float = Field(0.01, ge=0, lt=1)
+    """Seconds in each second that a worker may spend on answering some questions once more, exactly, to measure the
+    recall of its answers. 0: none."""
     url: str | None = None
     """The retriever that the commands ask. None: the one of this data folder."""
     grpc_url: str | None = None

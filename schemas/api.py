@@ -92,6 +92,7 @@ _Vector = Annotated[
 ]
 _K = Annotated[int, Field(ge=1, le=MAX_K, strict=True), BeforeValidator(_whole)]
 _TimeoutMs = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS, strict=True), BeforeValidator(_whole)]
+_Dimension = Annotated[int, Field(ge=1, le=MAX_DIMENSIONS, strict=True), BeforeValidator(_whole)]
 _Generation = _Id | None
 _Ids = Annotated[list[_Id], Field(max_length=MAX_FILTER_IDS)]
 _PostIds = Annotated[list[_Id], Field(min_length=1, max_length=MAX_VECTOR_IDS)]
@@ -163,9 +164,12 @@ class SimilarRequest(_Search):
 
 
 class VectorsRequest(_Message):
+    """`dimension`: vectors are cut to so many numbers, and of length one again; null: to none."""
+
     post_ids: _PostIds
     generation: _Generation = None
     timeout_ms: _TimeoutMs = DEFAULT_TIMEOUT_MS
+    dimension: _Dimension | None = None
 
 
 class ReasonMessage(_Answer):
@@ -275,8 +279,12 @@ class HotPost(_Answer):
 
 
 class FreshnessStatus(_Answer):
+    """In seconds, over the last minutes. `newest_age_s`: how long ago a change became searchable last. While a stage on
+    the way stands still nothing can be measured, and the percentiles are at least that age."""
+
     p50: float | None
     p99: float | None
+    newest_age_s: float | None = None
 
 
 class HotPositions(_Answer):
@@ -293,13 +301,24 @@ class HotPositions(_Answer):
     freshness_s: FreshnessStatus
 
 
+class GenerationReadiness(_Answer):
+    """Of a generation that does not serve. `state` is what the log of the generations says of it: kept, ready; serving
+    as long as the pointer has moved to it and it is not whole here; retired while it is being closed."""
+
+    state: str
+    ready: bool
+    problems: list[str]
+
+
 class Readiness(_Answer):
-    """`problems` says what is missing. `beside` says the same of other generations that are open or shall be; whether
-    the retriever is ready does not depend on them."""
+    """`problems` says what is missing. `beside` has the other generations that are open or shall be, and
+    `standing_still` a sentence for each stage of the instance that stands still; whether the retriever is ready does
+    not depend on these."""
 
     ready: bool
     problems: list[str]
-    beside: dict[str, list[str]] = {}
+    beside: dict[str, GenerationReadiness] = {}
+    standing_still: list[str] = []
 
 
 class ProcessStatus(_Answer):
@@ -345,3 +364,5 @@ class StatusResponse(_Answer):
     dead_letters: int | None
     freshness_s: FreshnessStatus
     problems: list[str] = []
+    standing_still: list[str] = []
+    """A sentence for each stage that does not go on: since when, why, what it holds up, and what happens next."""

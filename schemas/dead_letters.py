@@ -14,9 +14,14 @@ Headers = list[tuple[str, bytes]]
 Fate = Literal["replayed", "dropped"]
 """What an operator did with a letter."""
 
+DeadLetterKind = Literal["bad_record", "not_json", "post_missing", "unencodable", "unknown"]
+"""Causes are sentences, and there is no end of them. These are few: a record that is wrong, one that is no JSON, an
+action whose post never came, a context that the model package cannot encode, and letters that do not say it."""
+
 _PREFIX: Final = "dead-letter-"
 _MARK: Final = _PREFIX + "mark"
 _STAGE: Final = _PREFIX + "stage"
+_KIND: Final = _PREFIX + "kind"
 
 
 class DeadLetterId(NamedTuple):
@@ -46,9 +51,16 @@ class DeadLetterCause(NamedTuple):
     cause: str
 
 
-def to_headers(cause: DeadLetterCause) -> Headers:
+def to_headers(cause: DeadLetterCause, kind: DeadLetterKind = "bad_record") -> Headers:
     # A cause may quote text from outside, which may contain a lone surrogate.
-    return [(_PREFIX + name, str(value).encode("utf-8", "replace")) for name, value in cause._asdict().items()]
+    headers = [(_PREFIX + name, str(value).encode("utf-8", "replace")) for name, value in cause._asdict().items()]
+    return [*headers, (_KIND, kind.encode())]
+
+
+def read_kind(headers: Headers) -> DeadLetterKind:
+    """Of a letter. Whatever its writer calls it, there are only these."""
+    named = dict(headers).get(_KIND, b"")
+    return next((kind for kind in get_args(DeadLetterKind) if kind.encode() == named), "unknown")
 
 
 def from_headers(headers: Headers | None) -> DeadLetterCause:

@@ -1,7 +1,8 @@
 """
 SchemaError
-└── BadRecord   the record can never succeed: it becomes a dead letter, with this sentence as its cause
-    └── NotJson  its body is no JSON at all
+├── BadRecord   the record can never succeed: it becomes a dead letter, with this sentence as its cause
+│   └── NotJson  its body is no JSON at all
+└── NewerForm   something was stored by a newer version, in a form that this one does not read; nothing was changed
 """
 
 
@@ -15,3 +16,12 @@ class BadRecord(SchemaError):
 
 class NotJson(BadRecord):
     """The record's body cannot be read as JSON."""
+
+
+class NewerForm(SchemaError):
+    """Names where it lies, what it is and the mend."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(
+            f"{where} has {what}; nothing was changed: start the version of nearline that wrote it, or a newer one"
+        )

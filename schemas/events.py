@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas import topics
+from schemas.canaries import CANARY_AUTHOR, RESERVED, is_reserved
 from schemas.errors import BadRecord, NotJson
 from schemas.ids import MAX_ID_BYTES, MAX_TEXT_CHARS, Micros, Millis
 from schemas.languages import LANGUAGE, MAX_LANGUAGE_CHARS, is_language
@@ -54,6 +55,11 @@ class _Event(Struct, frozen=True, tag_field="type"):
             if "\0" in value:
                 raise ValueError(f"{name} holds a NUL character; take it out")
 
+    def _refuse_reserved(self, *names: str) -> None:
+        for name in names:
+            if is_reserved(getattr(self, name)):
+                raise ValueError(f"{name} {RESERVED}")
+
     def _check_times(self, *names: str) -> None:
         for name in names:
             if not EPOCH <= getattr(self, name) < END:
@@ -73,6 +79,9 @@ class _PostBody(_Event, frozen=True):
 
     def _check_body(self) -> None:
         self._check_ids("post_id", "author_id")
+        # A canary has both: so nobody's own post gets out of everybody's sight by accident.
+        if not (is_reserved(self.post_id) and self.author_id == CANARY_AUTHOR):
+            self._refuse_reserved("post_id", "author_id")
         if "\0" in self.text:
             raise ValueError("text holds a NUL character; take it out")
         if not self.text.strip():
@@ -127,6 +136,7 @@ class MemberUpdated(_Event, frozen=True, tag="member.updated"):
 
     def __post_init__(self) -> None:
         self._check_ids("member_id")
+        self._refuse_reserved("member_id")
         self._check_times("at")
         if any("\0" in text for text in (self.headline or "", self.industry or "", *self.skills)):
             raise ValueError("headline, industry or skills hold a NUL character; take it out")
@@ -143,6 +153,7 @@ class MemberDeleted(_Event, frozen=True, tag="member.deleted"):
 
     def __post_init__(self) -> None:
         self._check_ids("member_id")
+        self._refuse_reserved("member_id")
         self._check_times("at")
 
     @property
@@ -159,6 +170,7 @@ class Activity(_Event, frozen=True, tag="activity"):
 
     def __post_init__(self) -> None:
         self._check_ids("member_id", "post_id")
+        self._refuse_reserved("member_id", "post_id")
         self._check_times("at")
         if self.action == "dwell" and self.dwell_ms is None:
             raise ValueError("dwell_ms is missing; a dwell needs its length in milliseconds")
@@ -209,6 +221,11 @@ def event_topic(event: Event) -> str:
 def event_key(event: Event) -> str:
     """The record's key: the post's id on `posts`, the member's id on `members` and `activity`."""
     return event.post_id if isinstance(event, PostEvent) else event.member_id
+
+
+def is_canary(event: Event) -> bool:
+    """Whether the monitor sent it, to see how long it takes. Nothing is to be counted or learned of it."""
+    return isinstance(event, PostEvent) and is_reserved(event.post_id)
 
 
 def event_time_us(event: Event) -> Micros:

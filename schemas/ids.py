@@ -12,6 +12,8 @@ MemberId = NewType("MemberId", str)
 Revision = NewType("Revision", Int64)
 """Grows with every published context of one entity; 0 stands for "never published"."""
 Generation = NewType("Generation", str)
+ContextVersion = NewType("ContextVersion", int)
+"""Which rows and contexts: 1 for those of the start, and one more with each `nearline rebuild contexts`."""
 Partition = NewType("Partition", Int64)
 Offset = NewType("Offset", Int64)
 Micros = NewType("Micros", Int64)

@@ -1,24 +1,23 @@
 """What each stage reads, and in which consumer group. The stages take it from here, and so do lag, wait and status."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from schemas.ids import KINDS, Generation
+from schemas.ids import KINDS, ContextVersion, Generation
 from schemas.topics import (
     ACTIVITY,
-    CONTEXTS_GROUP,
-    HOPS,
+    FIRST_CONTEXTS,
     INPUTS,
-    MEMBER_CONTEXTS,
-    POST_CONTEXTS,
     REPUBLISH,
     TRENDING_GROUP,
     ReplayedStage,
     asks_to_replay,
+    context_names,
     encode_group,
     index_group,
     member_embeddings,
     post_embeddings,
+    recorded_inputs,
     replay_requests,
 )
 
@@ -34,12 +33,20 @@ class StageReads(NamedTuple):
     topics: tuple[str, ...]
 
 
-CONTEXTS: Final = StageReads("contexts", CONTEXTS_GROUP, (*INPUTS, *HOPS, REPUBLISH))
+def contexts_reads(version: ContextVersion = FIRST_CONTEXTS) -> StageReads:
+    names = context_names(version)
+    recorded = () if version == FIRST_CONTEXTS else tuple(recorded_inputs(version).values())
+    return StageReads("contexts", names.group, (*INPUTS, *recorded, *names.hops, REPUBLISH))
+
+
+CONTEXTS: Final = contexts_reads()
+"""Of the first version."""
 TRENDING: Final = StageReads("trending", TRENDING_GROUP, (ACTIVITY,))
 
 
-def encode_reads(generation: Generation) -> StageReads:
-    topics = (POST_CONTEXTS, MEMBER_CONTEXTS, *_requests("encode", generation))
+def encode_reads(generation: Generation, contexts: ContextVersion = FIRST_CONTEXTS) -> StageReads:
+    """`contexts`: the version that the generation reads."""
+    topics = (*context_names(contexts).contexts, *_requests("encode", generation))
     return StageReads("encode", encode_group(generation), topics)
 
 
@@ -52,12 +59,12 @@ def _requests(stage: ReplayedStage, generation: Generation) -> Iterator[str]:
     return (replay_requests(stage, kind, generation) for kind in KINDS)
 
 
-def live_reads(generation: Generation) -> list[StageReads]:
+def live_reads(generation: Generation, contexts: ContextVersion = FIRST_CONTEXTS) -> list[StageReads]:
     """What encode and index read, without the requests to process records again: those are the last that a stage does,
     so nobody else has to stand back for them."""
     return [
         read._replace(topics=tuple(topic for topic in read.topics if not asks_to_replay(topic)))
-        for read in (encode_reads(generation), index_reads(generation))
+        for read in (encode_reads(generation, contexts), index_reads(generation))
     ]
 
 
@@ -65,11 +72,27 @@ def hot_feed_reads(generation: Generation) -> StageReads:
     return StageReads("hot-feed", NO_GROUP, (post_embeddings(generation),))
 
 
-def all_stages(generation: Generation | None, others: Iterable[Generation] = ()) -> list[StageReads]:
+def all_stages(
+    generation: Generation | None,
+    others: Iterable[Generation] = (),
+    contexts: Mapping[Generation, ContextVersion] | None = None,
+    versions: Iterable[ContextVersion] = (FIRST_CONTEXTS,),
+) -> list[StageReads]:
     """In the order in which an event passes them. `generation`: the serving one; None: only the stages that all
-    generations share. `others`: those that live beside it. How far their hot feeds are is not known here."""
+    generations share. `others`: those that live beside it. How far their hot feeds are is not known here. `contexts`:
+    the version that each generation reads, if it is not the first. `versions`: those whose stages run."""
+    shared = [*map(contexts_reads, versions), TRENDING]
     if generation is None:
-        return [CONTEXTS, TRENDING]
-    serving = [encode_reads(generation), index_reads(generation), hot_feed_reads(generation)]
-    beside = [read for other in others for read in (encode_reads(other), index_reads(other))]
-    return [CONTEXTS, TRENDING, *serving, *beside]
+        return shared
+    read = contexts or {}
+    serving = [
+        encode_reads(generation, read.get(generation, FIRST_CONTEXTS)),
+        index_reads(generation),
+        hot_feed_reads(generation),
+    ]
+    beside = [
+        reads
+        for other in others
+        for reads in (encode_reads(other, read.get(other, FIRST_CONTEXTS)), index_reads(other))
+    ]
+    return [*shared, *serving, *beside]

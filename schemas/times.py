@@ -1,5 +1,6 @@
-"""Converts RFC 3339 times with a zone to microseconds and back, and reads the clock."""
+"""Converts RFC 3339 times with a zone to microseconds and back, reads durations such as 12h, and reads the clock."""
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(9999, 1, 1, tzinfo=UTC)
 """Later times are refused: the last hours of the year 9999 in some zones would be in the year 10000 in UTC."""
 MICROSECOND = timedelta(microseconds=1)
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def now_us() -> Micros:
@@ -41,3 +43,11 @@ def moment_of(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no zone; add Z or an offset such as +01:00")
     return moment
+
+
+def duration_s(text: str) -> float:
+    """Of a number of seconds, minutes, hours or days, such as 12h. Raises ValueError."""
+    parts = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if parts is None:
+        raise ValueError(f"{text!r} is no duration such as 90s, 15m, 12h or 30d")
+    return float(int(parts[1]) * _UNITS_S[parts[2]])

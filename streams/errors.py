@@ -19,7 +19,8 @@ StreamsError
 ├── NoSuchDeadLetter   there is no dead letter with this id
 ├── GenerationsDamaged the records of the generations cannot be read, or contradict one another
 ├── ActRefused         an act on generations does not fit their state
-└── StillFed           a process works for a generation that was retired, so nothing of it can be removed yet
+├── TooLittleLeft      retention has deleted events that a rebuild needs
+└── StillFed           a process works for what was retired, so nothing of it can be removed yet
 """
 
 from collections.abc import Sequence
@@ -123,12 +124,21 @@ class ActRefused(StreamsError):
     """Names the generation, why, and what to do instead."""
 
 
-class StillFed(StreamsError):
-    """Names the generation, what is still in use, and the mend."""
+class TooLittleLeft(StreamsError):
+    """Names the topics and the mend."""
 
-    def __init__(self, generation: str, in_use: Sequence[str], after_s: float) -> None:
+
+class StillFed(StreamsError):
+    """Names what is retired, what is still in use, and the mend."""
+
+    def __init__(self, retired: str, in_use: Sequence[str], after_s: float, again: str) -> None:
+        """`again` is the command to run again."""
         super().__init__(
-            f"a process still works for the retired generation {generation} after {after_s:.0f} s, and uses "
+            f"a process still works for the retired {retired} after {after_s:.0f} s, and uses "
             f"{' and '.join(in_use)}; stop the process if it is not of this version, and run the command again: "
-            f"nearline generations retire {generation}"
+            f"{again}"
         )
+
+    @classmethod
+    def of_generation(cls, generation: str, in_use: Sequence[str], after_s: float) -> "StillFed":
+        return cls(f"generation {generation}", in_use, after_s, f"nearline generations retire {generation}")

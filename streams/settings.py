@@ -1,6 +1,6 @@
 """Settings of the stages. `nearline/settings/` fills them from files, environment and flags; nothing is read here."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
@@ -28,6 +28,10 @@ class KafkaSettings(_Settings):
     """None: the embedded broker of this data folder."""
     options: Annotated[dict[str, SecretStr], AfterValidator(_refuse_code)] = {}
     """Options for every Kafka client, such as `security.protocol` and `sasl.password`."""
+    node_id: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,100}$")
+    """Names this machine in transactional ids, so that a process that is started again ends the open transaction of the
+    one before it at once. No two machines may share it. None: made at the first start, and kept in the data folder.
+    For a data folder that may be lost while the machine keeps its name, as that of a StatefulSet's pod."""
     partitions: int = Field(4, ge=1, le=1024)
     """Of every topic: the joins need the same number everywhere. To change it later, everything must be rebuilt."""
     replication: int = Field(1, ge=1, le=9)
@@ -40,6 +44,9 @@ class KafkaSettings(_Settings):
 
 class ContextsSettings(_Settings):
     workers: int = Field(1, ge=1, le=64)
+    metrics_host: str = "127.0.0.1"
+    """The address on which Prometheus can read the metrics, on a free port. A file in the data folder's `metrics` says
+    which port."""
     batch_records: int = Field(5000, ge=1, le=100_000)
     """A transaction takes 20 to 80 ms, however many records it has: with 5,000 records 1.8 times as many events/s were
     measured as with 1,000, and a batch still takes less than a second."""
@@ -56,11 +63,24 @@ class EncodeSettings(_Settings):
     budget_tokens: int = Field(8192, ge=64)
     """Tokens in one packed forward pass, at most. Limits the memory."""
     compile: bool = False
-    """Fuse the operations between the matrix products with torch.compile, in encode and for queries. The start takes a
-    minute longer; on a CPU it needs a C++ compiler."""
+    """Fuse the operations between the matrix products, in encode and for queries: on a GPU with torch.compile, and the
+    start takes a minute longer; on a CPU with kernels of our own. Both need a C or C++ compiler where it runs. That is
+    for laptops and for measurements: an image for a cluster has no compiler, and each process would compile when it
+    starts."""
+    attention: Literal["flash", "invariant"] = "flash"
+    """Of a GPU in bf16. invariant: the attention of a text has the same bits whatever else is in its batch, because
+    its keys are never cut into parts that are attended to side by side; with few long texts less of the GPU works then.
+    The matrix products may still round differently: cuBLAS chooses kernels by the number of tokens in the batch."""
+    gpu_fraction: float | None = Field(None, gt=0, le=1)
+    """The part of its GPU's memory that an encode process may take. None: all. The parts of encode, serve and all else
+    on a card should add up to less than 1; while a generation is built there are twice as many encode processes."""
+    post_vectors: bool = False
+    """Write the vectors of posts' texts to the topic `post-vectors`, for other teams. Where the package's prompt of a
+    post is more than its text, each post is encoded a second time for this."""
+    post_vectors_dimension: int = Field(50, ge=1, le=8192)
+    """They are cut to so many numbers, or to as many as the package has."""
     metrics_host: str = "127.0.0.1"
-    """The address on which Prometheus can read the metrics, on a free port. A file in the data folder's `metrics` says
-    which port."""
+    """As for contexts."""
     batch_records: int = Field(512, ge=1, le=100_000)
     interval_s: float = Field(0.5, ge=0, le=5)
     """As for contexts."""
@@ -70,7 +90,7 @@ class IndexSettings(_Settings):
     batch_records: int = Field(1000, ge=1, le=100_000)
     linger_s: float = Field(0.1, ge=0, le=5)
     metrics_host: str = "127.0.0.1"
-    """As for encode. The embedded cold tier has metrics."""
+    """As for contexts. The embedded cold tier has metrics."""
 
 
 class TrendingSettings(_Settings):
@@ -81,6 +101,15 @@ class TrendingSettings(_Settings):
     """Posts in one partition's list."""
 
 
+class AutopilotSettings(_Settings):
+    canary_share: float = Field(0.05, gt=0, lt=1)
+    """Of the members: a new generation answers them alone, before it is promoted."""
+    canary_s: float = Field(1800.0, ge=0)
+    """For so long. It must be enough for many questions: with few, a bad canary is not told from a good one."""
+    look_every_s: float = Field(5.0, gt=0, le=3600)
+    """How often the autopilot looks whether there is something to do."""
+
+
 class GenerationsSettings(_Settings):
     live_bound_s: float = Field(2.0, gt=0)
     """A generation that is being built stands back while the serving one's oldest record has waited for longer."""
@@ -88,7 +117,17 @@ class GenerationsSettings(_Settings):
     """The gate watches for so long whether a generation keeps up with live events as the serving one does."""
     settle_s: float = Field(60.0, ge=0)
     """A change that comes in while the gate compares vectors with contexts may be under way for so long. What is not
-    there then counts as missing."""
+    there then counts as missing. So long it also waits until the retriever has opened the generation."""
     min_overlap: float | None = Field(None, ge=0, le=1)
     """The gate fails if a member's answers of the new and the serving generation have a smaller share in common, as the
     mean over sampled members. None: the share is only shown."""
+    canary_errors: float = Field(0.01, ge=0, le=1)
+    """A canary ends by itself if its share of answers that fail or are partial is larger than the serving one's by more
+    than this. Chance is left out of account, here and for the next setting."""
+    canary_p99_ratio: float = Field(2.0, gt=0)
+    """It also ends if its p99 is more than so many times the serving one's."""
+    canary_recall: float = Field(0.01, ge=0, le=1)
+    """It also ends if the mean recall of its answers, as far as that is measured (`serve.recall_budget`), is lower than
+    the serving one's by more than this."""
+    canary_window_s: float = Field(600.0, gt=0)
+    """The answers of this time are compared."""

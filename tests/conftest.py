@@ -7,11 +7,11 @@ Which fixture to take:
 - `broker`: the session's broker as the last test left it, for tests with topic and group names of their own.
 """
 
+import gc
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
 from typing import Final
 
 import pytest
@@ -21,6 +21,8 @@ from hypothesis import settings
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.ports import RANGE_VARIABLE
 from streams.settings import KafkaSettings
+from tests.kit.folders import temporary_data
+from tests.kit.forks import Forks
 from tests.kit.kafka.brokers import RunningBroker, cleaned
 from tests.kit.kafka.topics import make_topics
 from tests.order import ModulesTogether, ordered
@@ -32,6 +34,20 @@ settings.load_profile("nearline")
 
 # As in a real process. Debug lines of a service in a thread of the test would stand in what a command prints.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+
+# Importing the tests and what they need makes a million objects that stay to the end. Without these lines the garbage
+# collector looked through them again and again, a tenth of the suite's time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +66,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ[RANGE_VARIABLE] = f"{first}-{first + _PORTS_OF_WORKER - 1}"
 
 # Java's second compiler costs more than it gains in the short life of a test's broker.
-_QUICK: Final = ("-XX:TieredStopAtLevel=1",)
+QUICK_JVM: Final = ("-XX:TieredStopAtLevel=1",)
 _ODD_NAME: Final = "p2 ü, räume: %d ${x}#\\u"
 """The name of every broker's data folder, because a user may choose any name."""
 
@@ -66,11 +82,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ModulesTo
 
 
 @pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Begins when it runs its first module."""
+    with closing(Forks()) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
 def broker() -> Iterator[RunningBroker]:
     """A real broker, shared by the session."""
-    # Not in pytest's temporary folder, which is kept for three runs: a broker's log is large.
-    with tempfile.TemporaryDirectory(prefix="nearline-broker-") as folder:
-        running = RunningBroker(EmbeddedBroker(Path(folder) / _ODD_NAME / "kafka", jvm=_QUICK))
+    with temporary_data("nearline-broker-") as folder:
+        running = RunningBroker(EmbeddedBroker(folder / _ODD_NAME / "kafka", jvm=QUICK_JVM))
         try:
             running.start()
             yield running

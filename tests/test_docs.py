@@ -44,3 +44,14 @@ def test_the_lines_of_python_ask_for_candidates(page: str) -> None:
         exec(program, names)
     assert names["answer"].post_ids == ("p1", "p2")
     assert stand_in.received[0].request.member_id == "m00007"
+
+
+def test_the_page_of_metrics_names_each_metric_and_no_other() -> None:
+    """By the names in the source, each of which is followed by its help."""
+    folders = ("nearline", "streams", "retriever", "indexer", "encoders")
+    sources = [path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    in_source = {name for text in sources for name in re.findall(r'"((?:nearline|kafka)_[a-z_]+)",\s+"', text)}
+    of_encoder = re.findall(r'_counter\("(\w+)"', (ROOT / "encoders" / "metrics.py").read_text())
+    in_source |= {f"nearline_encode_{name}" for name in of_encoder}
+    named = set(re.findall(r"`((?:nearline|kafka)_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    assert {re.sub(r"_(total|info)$", "", name) for name in named} == in_source

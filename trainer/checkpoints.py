@@ -57,16 +57,23 @@ def _step(checkpoint: Path) -> int:
 
 @contextmanager
 def keep_checkpoints(work: Path) -> Iterator[None]:
-    """When the training inside fails, the folder stays if it has a checkpoint and is removed if it has none. A
+    """When the training inside fails, the folder stays if a training can go on from it, and else is removed. A
     library's error on a full disk becomes BadStart."""
     try:
         yield
     except BaseException as error:
-        checkpoint = last_checkpoint(work) if PartialState().is_main_process else str(work)
+        is_resumable = not PartialState().is_main_process or _is_resumable(work)
         is_full = shutil.disk_usage(work).free < _FULL_DISK_BYTES
-        if checkpoint is None:
+        if not is_resumable:
             shutil.rmtree(work)
         if is_full and isinstance(error, Exception) and not isinstance(error, TrainerError | PackageError):
-            mend = "make room and go on with --resume" if checkpoint else "make room and begin again"
+            mend = "make room and go on with --resume" if is_resumable else "make room and begin again"
             raise BadStart(f"the disk of {work.parent} is full; {mend}") from error
         raise
+
+
+def _is_resumable(work: Path) -> bool:
+    """Whether there is a checkpoint, or what a training on an inner split has come to."""
+    folders = [work, *work.glob("inner-*")]
+    checkpoints = [last_checkpoint(folder) for folder in folders]
+    return any(checkpoints) or any(work.glob("inner-*/measurements.json"))

@@ -2,8 +2,9 @@
 TrainerError
 ├── BadEvents       the events hold nothing to learn from, or nothing to measure with
 ├── BadStart        the settings, the starting point or the work folder of a training cannot be used
+├── BadBaseline     the folder of a baseline cannot be used, or would run code
 ├── BadRegistry     the registry cannot be read or written, or does not hold what was asked for
-└── NotBetter       the quality gate: the package is not better than the one it would follow
+└── NotBetter       the quality gate: the package is not better than the one it would follow, or than a baseline
 """
 
 
@@ -17,6 +18,10 @@ class BadEvents(TrainerError):
 
 class BadStart(TrainerError):
     """Names the folder or the setting, and how to mend it."""
+
+
+class BadBaseline(TrainerError):
+    """Names the folder, and what is wrong with it."""
 
 
 class BadRegistry(TrainerError):

@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
 import psutil
+
+from benchmarks.kit.background import in_background
 
 _PIPE_BYTES: Final = 2**20
 """So that writing to a child that is frozen for a minute does not block."""
@@ -99,16 +101,8 @@ class Ticker:
         self._tick_s = tick_s
         self.num_written = 0
 
-    @contextmanager
-    def ticking(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def ticking(self) -> AbstractContextManager[None]:
+        return in_background(self._run)
 
     def _run(self, stop: threading.Event) -> None:
         start, before = time.perf_counter(), self.num_written

@@ -3,7 +3,8 @@
 It writes and reads the frames of HTTP/2 (RFC 9113) itself, only as far as unary calls need them: a stock client of
 Python takes 250 µs of the shared cores for an answer with 2,000 candidates, this takes 80. It makes each header block
 without compression and asks the server for the same, and it counts the bytes of an answer without decoding them.
-One answer of `_SAMPLE_EVERY` is kept whole, so that the caller can decode it with the generated classes.
+One answer of `SAMPLE_EVERY`, or of as many as the caller says, is kept whole, so that the caller can decode it with the
+generated classes.
 """
 
 import socket
@@ -35,7 +36,7 @@ _SETTINGS_SENT: Final = {1: 0, 2: 0, 4: _MAX_WINDOW, 5: 2**20}
 _BUFFER_BYTES: Final = 2**20
 _KEPT_BYTES: Final = 300
 """So much of an answer is kept: its generation and whether it is partial come first."""
-_SAMPLE_EVERY: Final = 64
+SAMPLE_EVERY: Final = 64
 
 
 class _Call:
@@ -66,20 +67,23 @@ def requests(path: str, messages: Iterator[bytes], timeout_s: float) -> Iterator
 
 
 def connecting(
-    host: str, port: int, calls_at_once: int, samples: list[bytes] | None = None
+    host: str, port: int, calls_at_once: int, samples: list[bytes] | None = None, sample_every: int = SAMPLE_EVERY
 ) -> "Callable[[], GrpcConnection]":
-    """`samples` gets the messages of the good answers that are kept whole."""
-    return lambda: GrpcConnection(host, port, calls_at_once, samples)
+    """`samples` gets the messages of the good answers that are kept whole, one of `sample_every`."""
+    return lambda: GrpcConnection(host, port, calls_at_once, samples, sample_every)
 
 
 class GrpcConnection:
     _buffer: Final = bytearray(_BUFFER_BYTES)
 
-    def __init__(self, host: str, port: int, calls_at_once: int, samples: list[bytes] | None) -> None:
+    def __init__(
+        self, host: str, port: int, calls_at_once: int, samples: list[bytes] | None, sample_every: int
+    ) -> None:
         self.socket = socket.create_connection((host, port), 10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._calls_at_once = calls_at_once
         self._samples = samples
+        self._sample_every = sample_every
         self._calls: dict[int, _Call] = {}
         self._next_stream = 1
         self._num_unacknowledged = 0
@@ -97,7 +101,7 @@ class GrpcConnection:
 
     def send(self, request: bytes) -> None:
         stream, self._next_stream = self._next_stream, self._next_stream + 2
-        is_sample = self._samples is not None and stream // 2 % _SAMPLE_EVERY == 0
+        is_sample = self._samples is not None and stream // 2 % self._sample_every == 0
         self._calls[stream] = _Call(2**31 if is_sample else _KEPT_BYTES)
         frames = bytearray(request)
         data_at = _HEAD_BYTES + int.from_bytes(frames[:3], "big")

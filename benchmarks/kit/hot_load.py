@@ -3,11 +3,12 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 import numpy as np
 
+from benchmarks.kit.background import in_background
 from benchmarks.kit.vectors import draw, post
 from indexer.tiers import Filters, HotQuery, HotRecord, HotTier
 from schemas.embeddings import Vector
@@ -68,16 +69,8 @@ class Writer:
     def per_second(self) -> float:
         return self._sent / self._seconds
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def writing(self) -> AbstractContextManager[None]:
+        return in_background(self._run)
 
     def finish(self) -> None:
         """Writes what is left, at the steady rate."""
@@ -106,16 +99,8 @@ class Probes:
         self._tier = tier
         self.longest_s = 0.0
 
-    @contextmanager
-    def probing(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def probing(self) -> AbstractContextManager[None]:
+        return in_background(self._run)
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(_PROBE_EVERY_S):

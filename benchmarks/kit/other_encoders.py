@@ -23,15 +23,24 @@ _MAX_TOKENS: Final = 512
 
 
 def sentence_transformers(
-    package: Path, threads: int, *, device: str = "cpu", most_tokens: int = _MAX_TOKENS
+    package: Path,
+    threads: int,
+    *,
+    device: str = "cpu",
+    most_tokens: int = _MAX_TOKENS,
+    batch: int = _BATCH,
+    unpadded: bool = False,
 ) -> Encode:
-    """With its default settings. Texts are rendered prompts."""
-    stock = SentenceTransformer(str(package), device=device)
+    """With its default settings. Texts are rendered prompts. `unpadded`: needs a GPU and the package flash-attn."""
+    attention = {"model_kwargs": {"attn_implementation": "flash_attention_2"}} if unpadded else {}
+    stock = SentenceTransformer(str(package), device=device, **attention)
     stock.max_seq_length = most_tokens
+    if unpadded:
+        stock[0].unpad_inputs = True
 
     def encode(prompts: Sequence[str]) -> Any:
         torch.set_num_threads(threads)
-        return stock.encode(list(prompts), batch_size=_BATCH, show_progress_bar=False)
+        return stock.encode(list(prompts), batch_size=batch, show_progress_bar=False)
 
     return encode
 

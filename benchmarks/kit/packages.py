@@ -58,9 +58,10 @@ def random_package(
     instruction: str = "",
     limit: int = 512,
     device: str = "cpu",
+    seed: int = 0,
 ) -> Path:
-    """A package of this layout with the demo's tokenizer. The same layout gets the same weights. `limit`: tokens of a
-    post; `device`: where the weights are made."""
+    """A package of this layout with the demo's tokenizer. The same layout and seed get the same weights. `limit`:
+    tokens of a post; `device`: where the weights are made."""
     demo = Path(__file__).parents[2] / "nearline" / "demo" / "package"
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(demo / "tokenizer.json"), **_special_tokens(demo))  # type: ignore[no-untyped-call]
     templates = Templates(PostTemplate(("text",), instruction))
@@ -80,16 +81,16 @@ def random_package(
         token_limits=TokenLimits(post=limit, member=limit),
         member_form=MeanForm(),
     )
-    write_package(folder, manifest, _random_model(config, device), tokenizer)
+    write_package(folder, manifest, _random_model(config, device, seed), tokenizer)
     return folder
 
 
-def _random_model(config: LlamaConfig, device: str) -> LlamaModel:
+def _random_model(config: LlamaConfig, device: str, seed: int) -> LlamaModel:
     """On a GPU the weights are made in bf16, because the largest model would not fit otherwise."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if device == "cpu" else torch.bfloat16)
     try:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         with torch.device(device):
             return LlamaModel(config).train(False)
     finally:

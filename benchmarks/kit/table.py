@@ -3,7 +3,7 @@
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,6 +23,13 @@ class Figure(NamedTuple):
         return self.value >= self.bound if self.sense == "at_least" else self.value <= self.bound
 
 
+def shown(figures: Iterable[Figure]) -> Iterator[Figure]:
+    """Prints each as soon as it is measured."""
+    for figure in figures:
+        print(f"{figure.name}: {figure.value:.4g}", flush=True)
+        yield figure
+
+
 def report(figures: Sequence[Figure], json_path: Path | None = None) -> int:
     """Prints what was measured (the first paragraph of the benchmark's docstring) and the table, and writes the JSON if
     asked. Returns the exit status: 1 if a bound does not hold."""
@@ -31,7 +38,7 @@ def report(figures: Sequence[Figure], json_path: Path | None = None) -> int:
     print(f"\n{'figure':<{width}}  {'value':>12}  {'bound':>14}  holds")
     for figure in figures:
         holds = "" if figure.bound is None else "yes" if figure.holds else "NO"
-        print(f"{figure.name:<{width}}  {_number(figure.value):>12}  {_bound(figure):>14}  {holds}")
+        print(f"{figure.name:<{width}}  {number_text(figure.value):>12}  {bound_text(figure):>14}  {holds}")
     sys.stdout.flush()
     if json_path is not None:
         rows = [
@@ -41,13 +48,13 @@ def report(figures: Sequence[Figure], json_path: Path | None = None) -> int:
     return 0 if all(figure.holds for figure in figures) else 1
 
 
-def _bound(figure: Figure) -> str:
+def bound_text(figure: Figure) -> str:
     if figure.bound is None:
         return ""
-    return f"{'>=' if figure.sense == 'at_least' else '<='} {_number(figure.bound)}"
+    return f"{'>=' if figure.sense == 'at_least' else '<='} {number_text(figure.bound)}"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

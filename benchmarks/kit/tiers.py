@@ -14,7 +14,7 @@ from retriever.answer.retriever import Retriever
 from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
-from schemas.embeddings import Vector
+from schemas.embeddings import Interest, Vector
 from schemas.ids import Generation, Micros, Offset, Partition
 
 _BATCH: Final = 1000
@@ -33,12 +33,19 @@ def filled_hot_tier(vectors: Vector, first: int, newest_us: Micros, ids: IdTable
     return tier
 
 
-def filled_member_store(num_members: int, dimension: int) -> MemberStore:
-    """Holds all members, as after reading their topic from its start."""
+def filled_member_store(num_members: int, dimension: int, num_interests: int = 0) -> MemberStore:
+    """Holds all members, as after reading their topic from its start. With interests, one weighs as much as all others
+    together."""
     store = MemberStore(2 * num_members, dimension, indexed=dict, feed_problem=lambda: None)
     store.begin({Partition(partition): Offset(0) for partition in range(PARTITIONS)})
     vectors = draw(num_members, dimension, seed=1)
-    store.apply([IndexRecord(member(number, vector), *place(number)) for number, vector in enumerate(vectors)])
+    others = draw(num_members * num_interests, dimension, seed=2).reshape(num_members, num_interests, dimension)
+    weights = [float(max(num_interests - 1, 1)), *[1.0] * num_interests][:num_interests]
+    members = [
+        member(number, vector, list(map(Interest, interests, weights)))
+        for number, (vector, interests) in enumerate(zip(vectors, others, strict=True))
+    ]
+    store.apply([IndexRecord(each, *place(number)) for number, each in enumerate(members)])
     return store
 
 

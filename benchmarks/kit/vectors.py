@@ -1,12 +1,12 @@
 """Random posts and members for the benchmarks of the tiers. Their vectors lie around a few hundred shared subjects, so
 that neighbours are close, as in real data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
-from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector, pack_vector
+from schemas.embeddings import Interest, MemberEmbedding, PostEmbedding, Vector, pack_interests, pack_vector
 from schemas.ids import MemberId, Micros, PostId, Revision
 
 _SUBJECTS: Final = 200
@@ -36,11 +36,18 @@ def post(number: int, vector: Vector, *, created_at_us: int, revision: int = 1) 
     )
 
 
-def member(number: int, vector: Vector) -> MemberEmbedding:
+def member(number: int, vector: Vector, interests: Sequence[Interest] = ()) -> MemberEmbedding:
     """A member who acted on five posts, hid one, and wrote those whose author has this number."""
     acted = [PostId(f"post-{number * 10 + offset}") for offset in range(5)]
     return MemberEmbedding(
-        MemberId(f"author-{number}"), Revision(1), False, acted, [PostId(f"post-{number}")], "en", pack_vector(vector)
+        MemberId(f"author-{number}"),
+        Revision(1),
+        False,
+        acted,
+        [PostId(f"post-{number}")],
+        "en",
+        pack_vector(vector),
+        interests=pack_interests(interests),
     )
 
 

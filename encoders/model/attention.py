@@ -3,24 +3,41 @@
 Owns where each prompt lies in a packed batch, and which attention runs on which device. Knows no weights. No mask is
 ever built: transformers knows no mask for this name and therefore makes none. On CUDA in half precision
 `torch.nn.attention.varlen` is used, which supports no other precision. Elsewhere scaled-dot-product attention is used,
-with prompts of equal length stacked.
+with prompts of equal length stacked. What `varlen` takes depends on the version of torch, of which 2.11 is the oldest.
 
 Shapes: T tokens of all prompts, N heads of queries, K heads of keys and values, D size of a head, L tokens of one
 prompt, B prompts of this length, P tokens of a prefix. X is N or K.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface
+
+from encoders.model.llama import AttentionInterface
 
 ATTENTION: Final = "nearline_packed"
 _flash_on_cpu: Final = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
+NumSplits = int | None
+"""Into how many parts the varlen attention cuts the keys of a prompt, which are then attended to side by side."""
+FLASH: Final = 0
+"""Flash attention decides itself. Where torch would rather take cuDNN (newer versions, on Hopper), any number keeps
+it from that: cuDNN makes a plan for each new geometry of a batch, and prompts of all lengths make every batch new."""
+ONE_SPLIT: Final = 1
+"""Flash attention without parts: a prompt's attention has the same bits whatever else is in its batch."""
+TORCHS_CHOICE: Final = None
+"""Whichever kernel torch prefers; to compare with."""
+
+AttentionKernel = Literal["flash", "invariant", "any"]
+NUM_SPLITS: Final[dict[AttentionKernel, NumSplits]] = {"flash": FLASH, "invariant": ONE_SPLIT, "any": TORCHS_CHOICE}
 
 KVCache = list[tuple[Tensor, Tensor]]
 """Keys and values of a prefix for each layer, (1, K, P, D)."""
@@ -37,6 +54,7 @@ class Packing:
 
     `prefix`: every prompt continues this one. `keep_kv`: the layers' keys and values are kept in `kept_kv`. `rows`: how
     many rows the batch's matrices have; a row after the last prompt is a prompt of one token, whose result nobody uses.
+    `starts`: what `host_starts` gives, if it is on the device already; None: it is copied there.
     """
 
     def __init__(
@@ -47,18 +65,37 @@ class Packing:
         rows: int | None = None,
         prefix: KVCache | None = None,
         keep_kv: bool = False,
+        num_splits: NumSplits = FLASH,
+        starts: Tensor | None = None,
     ) -> None:
         self.lengths = lengths
+        self.num_splits = num_splits
         self.spare_rows = 0 if rows is None else rows - sum(lengths)
         self.prefix = prefix
         self.kept_kv: KVCache | None = [] if keep_kv else None
         self.groups = [(length, len(list(equal))) for length, equal in groupby(lengths)]
         """Length and number of the prompts of each group; without the spare rows."""
         self.longest = max(lengths)
-        self.prefix_tokens = 0 if prefix is None else prefix[0][0].shape[2]
-        self.starts = _starts(lengths, device)
+        self.prefix_tokens = prefix_tokens(prefix)
+        if starts is None:
+            starts = torch.from_numpy(host_starts(lengths, self.prefix_tokens, rows)).to(device)
+        self.starts, all_starts, prefix_starts = torch.split(starts, [len(lengths) + 1, 2, 2])
+        """`starts`: where each prompt begins, and where the last one ends."""
+        self.starts_before_prefix = all_starts, prefix_starts
+        """All rows as one long prompt; and the prefix."""
         self.all_lengths = torch.tensor([*lengths, *[1] * self.spare_rows], dtype=torch.int32)
         """On the CPU: the lengths of the prompts, and 1 for each spare row."""
+
+
+def prefix_tokens(prefix: KVCache | None) -> int:
+    return 0 if prefix is None else prefix[0][0].shape[2]
+
+
+def host_starts(lengths: Sequence[int], prefix_tokens: int, rows: int | None = None) -> npt.NDArray[np.int32]:
+    """(B + 5,): all that `Packing` needs on the device, in one array, so that it is one copy."""
+    ends = np.cumsum(lengths)
+    num_rows = ends[-1] if rows is None else rows
+    return np.concatenate([[0], ends, [0, num_rows], [0, prefix_tokens]], dtype=np.int32)
 
 
 def packed_attention(
@@ -75,13 +112,22 @@ def packed_attention(
     """Returns (1, T, N, D) and, as transformers demands, a second value: the attention weights, here None."""
     if packing.kept_kv is not None:
         packing.kept_kv.append((key_1KTD.contiguous(), value_1KTD.contiguous()))
-    qkv = _QKV(query_1NTD[0], key_1KTD[0], value_1KTD[0])
+    qkv = _in_autocast(_QKV(query_1NTD[0], key_1KTD[0], value_1KTD[0]))
     if packing.prefix is not None:
         prefix = packing.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
         return _with_prefix(qkv, packing, prefix, scaling), None
-    if uses_varlen(query_1NTD.device, query_1NTD.dtype):
+    if uses_varlen(qkv.query_NTD.device, qkv.query_NTD.dtype):
         return _causal_varlen(qkv, packing, scaling)[0].unsqueeze(0), None
     return _causal_sdpa(qkv, packing, scaling), None
+
+
+def _in_autocast(qkv: _QKV) -> _QKV:
+    """Where a training runs under autocast, in its precision: transformers rotates in that of the weights, float32, and
+    so makes queries and keys wider than what it read."""
+    kind = qkv.query_NTD.device.type
+    if not torch.is_autocast_enabled(kind):
+        return qkv
+    return _QKV(*(tensor.to(torch.get_autocast_dtype(kind)) for tensor in qkv))
 
 
 def uses_varlen(device: torch.device, dtype: torch.dtype) -> bool:
@@ -108,7 +154,7 @@ def _with_prefix(qkv: _QKV, packing: Packing, prefix: tuple[Tensor, Tensor], sca
     """(1, T, N, D). A token attends to the prefix and to its own prompt in two softmaxes. The log-sum-exps of the two
     say exactly how much each of them weighs in the softmax over both."""
     if uses_varlen(qkv.query_NTD.device, qkv.query_NTD.dtype):
-        prefix_TND, prefix_lse_TN = _prefix_varlen(qkv.query_NTD, prefix, scaling)
+        prefix_TND, prefix_lse_TN = _prefix_varlen(qkv.query_NTD, packing, prefix, scaling)
         causal_TND, causal_lse_TN = _causal_varlen(qkv, packing, scaling)
     else:
         prefix_TND, prefix_lse_TN = _prefix_on_cpu(qkv.query_NTD, prefix, scaling)
@@ -135,46 +181,68 @@ def _causal_on_cpu(qkv: _QKV, packing: Packing, scaling: float | None) -> tuple[
     return torch.cat(out), torch.cat(lse)
 
 
-def _prefix_varlen(query_NTD: Tensor, prefix: tuple[Tensor, Tensor], scaling: float | None) -> tuple[Tensor, Tensor]:
+def _prefix_varlen(
+    query_NTD: Tensor, packing: Packing, prefix: tuple[Tensor, Tensor], scaling: float | None
+) -> tuple[Tensor, Tensor]:
     """All tokens as one long query that sees the whole prefix."""
-    key_KPD, value_KPD = (tensor[0] for tensor in prefix)
-    lengths = query_NTD.shape[1], key_KPD.shape[1]
-    query_starts, key_starts = (_starts([length], query_NTD.device) for length in lengths)
+    qkv = _QKV(query_NTD, *(tensor[0] for tensor in prefix))
+    longest = query_NTD.shape[1], packing.prefix_tokens
     everything = (-1, -1)
-    return _varlen(_QKV(query_NTD, key_KPD, value_KPD), (query_starts, key_starts), lengths, everything, scaling)
+    return _varlen(qkv, packing, packing.starts_before_prefix, longest, window=everything, scale=scaling)
 
 
 def _causal_varlen(qkv: _QKV, packing: Packing, scaling: float | None) -> tuple[Tensor, Tensor]:
     to_the_left = (-1, 0)
-    return _varlen(qkv, (packing.starts, packing.starts), (packing.longest, packing.longest), to_the_left, scaling)
+    starts, longest = (packing.starts, packing.starts), (packing.longest, packing.longest)
+    return _varlen(qkv, packing, starts, longest, window=to_the_left, scale=scaling)
 
 
 def _varlen(
-    qkv: _QKV, starts: tuple[Tensor, Tensor], longest: tuple[int, int], window: tuple[int, int], scale: float | None
+    qkv: _QKV,
+    packing: Packing,
+    starts: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    *,
+    window: tuple[int, int],
+    scale: float | None,
 ) -> tuple[Tensor, Tensor]:
     """`starts` and `longest`: first of the queries, then of the keys."""
-    from torch.nn.attention.varlen import AuxRequest, varlen_attn
+    from torch.nn.attention import varlen
 
     query_TND, key_TKD, value_TKD = (tensor.transpose(0, 1) for tensor in qkv)
-    out_TND, lse_NT = varlen_attn(
+    heads_per_key = query_TND.shape[1] // key_TKD.shape[1]
+    options: dict[str, Any] = {}
+    if _takes(varlen.varlen_attn, "enable_gqa"):
+        options["enable_gqa"] = heads_per_key > 1
+    elif heads_per_key > 1:
+        key_TKD, value_TKD = (tensor.repeat_interleave(heads_per_key, dim=1) for tensor in (key_TKD, value_TKD))
+    if _takes(varlen.varlen_attn, "num_splits"):
+        options["num_splits"] = packing.num_splits
+    out_TND, lse_NT = varlen.varlen_attn(
         query_TND,
         key_TKD,
         value_TKD,
         *starts,
         *longest,
-        return_aux=AuxRequest(lse=True),
+        return_aux=varlen.AuxRequest(lse=True),
         scale=scale,
         window_size=window,
-        enable_gqa=query_TND.shape[1] != key_TKD.shape[1],
+        **options,
     )
     return out_TND, lse_NT.t()
 
 
-def _starts(lengths: list[int], device: torch.device) -> Tensor:
-    """Where each prompt begins, and where the last prompt ends."""
-    starts = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-    starts[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
-    return starts.to(device, non_blocking=True)
+def takes_num_splits() -> bool:
+    """Whether this torch can be told how the varlen attention cuts keys."""
+    from torch.nn.attention import varlen
+
+    return _takes(varlen.varlen_attn, "num_splits")
+
+
+@cache
+def _takes(function: Any, argument: str) -> bool:
+    """Torch 2.11 has neither `enable_gqa` nor `num_splits`, and no kernel but flash."""
+    return argument in inspect.signature(function).parameters
 
 
 def _groups(qkv: _QKV, packing: Packing) -> Iterator[tuple[int, list[Tensor]]]:

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.models.llama.configuration_llama import LlamaConfig
 
 from encoders.model.kernels import Kernels, load_kernels
+from encoders.model.llama import LlamaConfig
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -15,9 +15,9 @@ from typing import Final, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from encoders.model.elementwise import ElementwiseOps
+from encoders.model.llama import ACT2FN
 
 _ROWS_STEP: Final = 32
 
@@ -35,14 +35,14 @@ class FusedLinear(Protocol):
 def matrix_rows(num_tokens: int, device: torch.device, dtype: torch.dtype) -> int:
     """How many rows a batch's matrices get. oneDNN generates code for every new number of rows. That takes 5 ms, as
     long as a product of a thousand rows, so the number is rounded up to a multiple of 32."""
-    step = _ROWS_STEP if _uses_onednn(device, dtype) else 1
+    step = _ROWS_STEP if uses_onednn(device, dtype) else 1
     return -(-num_tokens // step) * step
 
 
 def fuse(linears: Sequence[nn.Linear], norm_X: Tensor | None = None) -> FusedLinear:
     """One layer that gives the results of these layers side by side. `norm_X`: the weights of the norm before them."""
     weight_YX, bias_Y = _joined(linears, norm_X)
-    is_onednn = _uses_onednn(weight_YX.device, weight_YX.dtype)
+    is_onednn = uses_onednn(weight_YX.device, weight_YX.dtype)
     return _OneDnnLinear(weight_YX, bias_Y) if is_onednn else _TorchLinear(weight_YX, bias_Y)
 
 
@@ -50,7 +50,7 @@ def fuse_gate_and_up(
     gate: nn.Linear, up: nn.Linear, norm_H: Tensor, activation: str, ops: ElementwiseOps
 ) -> Callable[[Tensor], Tensor]:
     """(T, H) -> (T, I): both projections and the gate. oneDNN applies the gate, unless `ops` are quicker."""
-    if _uses_onednn(gate.weight.device, gate.weight.dtype) and activation == "silu" and not ops.swiglu_beats_onednn:
+    if uses_onednn(gate.weight.device, gate.weight.dtype) and activation == "silu" and not ops.swiglu_beats_onednn:
         onednn_gate, onednn_up = _OneDnnLinear(*_joined([gate], norm_H)), _OneDnnLinear(*_joined([up], norm_H))
         silu = "swish"  # oneDNN's name for it
         return lambda inputs_TH: onednn_up.multiplied_with(onednn_gate(inputs_TH, silu), inputs_TH)
@@ -94,7 +94,7 @@ class _OneDnnLinear:
         return out_TY
 
 
-def _uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+def uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cpu" or dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

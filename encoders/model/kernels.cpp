@@ -108,12 +108,12 @@ inline void attend_tile(const Scratch& scratch, Heads heads, const Number* queri
     const int64_t all_keys = num_keys + rows - 1, columns = round_up(all_keys, LANES);
     for (int64_t row = 0; row < rows; row++)
         rotate(queries + row * heads.row(), angles + row * size, heads.scale, size, scratch.queries + row * size);
-    multiply({scratch.queries, size, 1}, scratch.keys, width, size, scratch.scores, width, columns);
+    multiply(scratch.queries, size, scratch.keys, width, size, scratch.scores, width, columns);
     float sums[TILE_ROWS];
     for (int64_t row = 0; row < rows; row++)
         sums[row] = softmax_weights(scratch.scores + row * width, num_keys + row, columns).sum;
     // The queries are not needed any more; their memory takes the result.
-    multiply({scratch.scores, width, 1}, scratch.values, size, all_keys, scratch.queries, size, size);
+    multiply(scratch.scores, width, scratch.values, size, all_keys, scratch.queries, size, size);
     for (int64_t row = 0; row < rows; row++)
         for (int64_t at = 0; at < size; at += LANES)
             store(to + row * heads.queries * size + at, load(scratch.queries + row * size + at) * (1.0f / sums[row]));

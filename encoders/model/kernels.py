@@ -1,7 +1,8 @@
 """The kernels of `kernels.cpp`: what happens between a layer's matrix products on a CPU, as machine code.
 
-They are compiled for this processor when a model is loaded, which takes two seconds; no compiled file is kept. Owns the
-compiler and the calls into the library, also for the trainer's kernels. Knows no weights.
+They are compiled for this processor when a model is loaded, which takes two seconds; no compiled file is kept. They are
+for laptops: machines of a cluster have no compiler, and need none. Owns the compiler and the calls into the library.
+Knows no weights.
 
 Shapes: T tokens of a packed batch, H the model's size, I the size of the MLP, N heads of queries, K heads of keys and
 of values, D size of a head, C = D / 2 pairs, P tokens of a prefix, X = N + 2 K, Y = N D.
@@ -84,10 +85,10 @@ class Kernels:
 
     def _call(self, name: str, first: Tensor, *others: Any) -> None:
         function = getattr(self._library, f"{name}_{_SUFFIXES[first.dtype]}")
-        function(*map(c_argument, (first, *others)))
+        function(*map(_c_argument, (first, *others)))
 
 
-def c_argument(value: Any) -> Any:
+def _c_argument(value: Any) -> Any:
     """A tensor becomes a pointer to its first number, and an integer an int64_t."""
     if value is None or isinstance(value, ctypes.c_float):
         return value
@@ -100,21 +101,27 @@ def c_argument(value: Any) -> Any:
 @cache
 def load_kernels() -> Kernels:
     """Raises EncodingFailed where there is no compiler, or it fails."""
-    return Kernels(compile_library(_SOURCE))
+    return Kernels(_compile_library())
 
 
-def compile_library(source: Path) -> ctypes.CDLL:
-    """The functions of a C++ file of this project, loaded into the process. Raises EncodingFailed."""
+def _compile_library() -> ctypes.CDLL:
+    """The functions of `kernels.cpp`, loaded into the process. Raises EncodingFailed."""
     compiler = _compiler()
     with tempfile.TemporaryDirectory(prefix="nearline-kernels-") as folder:
         library = Path(folder) / "kernels.so"
-        command = [*compiler, *_FLAGS, "-I", str(_SOURCE.parent), "-o", str(library), str(source)]
+        command = [*compiler, *_FLAGS, "-o", str(library), str(_SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             message = done.stderr.strip().partition("\n")[0]
-            file = source.relative_to(_PROJECT)
+            file = _SOURCE.relative_to(_PROJECT)
             raise EncodingFailed(f"{compiler[0]} cannot compile {file}: {message}; set compile = false")
-        return ctypes.CDLL(str(library))
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError as error:
+            raise EncodingFailed(
+                f"the compiled kernels cannot be loaded: {error}; if no program may run from that folder (noexec), set "
+                "TMPDIR to one where it may, or compile = false"
+            ) from error
 
 
 def _compiler() -> list[str]:

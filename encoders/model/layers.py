@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel, LlamaRotaryEmbedding
 
 from encoders.model.attention import Packing, packed_attention
 from encoders.model.elementwise import ElementwiseOps, choose_ops
 from encoders.model.fused_linear import fuse, fuse_gate_and_up
 from encoders.model.kernels import Heads
+from encoders.model.llama import LlamaConfig, LlamaDecoderLayer, LlamaModel, LlamaRotaryEmbedding
 
 
 def use_packed_layers(model: LlamaModel, *, compiled: bool = False) -> None:

@@ -1,5 +1,5 @@
-// SIMD vectors as wide as the processor's registers, and the matrix product and softmax made of them; for the kernels of
-// the encoder and of the trainer. Numbers are float32 or bf16 in memory and float32 in every calculation.
+// SIMD vectors as wide as the processor's registers, and the matrix product and softmax made of them; for kernels.cpp.
+// Numbers are float32 or bf16 in memory and float32 in every calculation.
 #pragma once
 
 #include <cstdint>
@@ -130,15 +130,12 @@ inline int64_t longest(const int32_t* lengths, int64_t num_lengths) {
     return result;
 }
 
-// A matrix in any layout: `row_step` numbers from one row to the next, `column_step` from one column to the next.
-struct Strided {
-    const float* numbers;
-    int64_t row_step, column_step;
-};
+// In the products below a `step` is how many numbers lie between the beginnings of two rows.
 
 // One tile: to (TILE_ROWS, VECTORS * LANES) = left (TILE_ROWS, inner) times right (inner, VECTORS * LANES).
 template <int VECTORS>
-void multiply_tile(Strided left, const float* right, int64_t right_step, int64_t inner, float* to, int64_t to_step) {
+void multiply_tile(const float* left, int64_t left_step, const float* right, int64_t right_step, int64_t inner, float* to,
+                   int64_t to_step) {
     Floats sums[TILE_ROWS][VECTORS] = {};
     for (int64_t at = 0; at < inner; at++) {
         Floats columns[VECTORS];
@@ -149,22 +146,22 @@ void multiply_tile(Strided left, const float* right, int64_t right_step, int64_t
         for (int row = 0; row < TILE_ROWS; row++)
 #pragma GCC unroll 4
             for (int vector = 0; vector < VECTORS; vector++)
-                sums[row][vector] += left.numbers[row * left.row_step + at * left.column_step] * columns[vector];
+                sums[row][vector] += left[row * left_step + at] * columns[vector];
     }
     for (int row = 0; row < TILE_ROWS; row++)
         for (int vector = 0; vector < VECTORS; vector++) store(to + row * to_step + vector * LANES, sums[row][vector]);
 }
 
 // to (TILE_ROWS, columns) = left (TILE_ROWS, inner) times right (inner, columns); `columns` is a multiple of LANES.
-inline void multiply(Strided left, const float* right, int64_t right_step, int64_t inner, float* to, int64_t to_step,
-                     int64_t columns) {
+inline void multiply(const float* left, int64_t left_step, const float* right, int64_t right_step, int64_t inner,
+                     float* to, int64_t to_step, int64_t columns) {
     int64_t at = 0;
     for (; columns - at >= TILE_VECTORS * LANES; at += TILE_VECTORS * LANES)
-        multiply_tile<TILE_VECTORS>(left, right + at, right_step, inner, to + at, to_step);
+        multiply_tile<TILE_VECTORS>(left, left_step, right + at, right_step, inner, to + at, to_step);
     switch ((columns - at) / LANES) {
-        case 3: return multiply_tile<3>(left, right + at, right_step, inner, to + at, to_step);
-        case 2: return multiply_tile<2>(left, right + at, right_step, inner, to + at, to_step);
-        case 1: return multiply_tile<1>(left, right + at, right_step, inner, to + at, to_step);
+        case 3: return multiply_tile<3>(left, left_step, right + at, right_step, inner, to + at, to_step);
+        case 2: return multiply_tile<2>(left, left_step, right + at, right_step, inner, to + at, to_step);
+        case 1: return multiply_tile<1>(left, left_step, right + at, right_step, inner, to + at, to_step);
     }
 }
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from encoders.errors import BadPackage
 from encoders.package.quantiles import check_table
@@ -27,6 +27,8 @@ POST_FIELDS: Final = (
     "text",
 )
 """`age` is in seconds, `rate.*` in actions per hour; both relative to the context's `as_of`."""
+HISTORY_AGE: Final = "history.age"
+"""The quantile table of the ages in histories. A package without it uses the one of `age`."""
 
 Precision = Literal["fp32", "bf16"]
 PoolingMode = Literal["mean", "last"]
@@ -81,13 +83,24 @@ class MemberTemplate(Struct, frozen=True, forbid_unknown_fields=True):
         _check_fields("member", self.profile, PROFILE_FIELDS)
 
 
+class QueryTemplate(Struct, frozen=True, forbid_unknown_fields=True):
+    """A text query: the instruction after its special token, then the words after the special token `text`."""
+
+    instruction: str = ""
+
+
 class Templates(Struct, frozen=True, forbid_unknown_fields=True):
     post: PostTemplate = PostTemplate()
     member: MemberTemplate = MemberTemplate()
+    query: QueryTemplate | UnsetType = UNSET
+    """Unset: a query's prompt is that of a post of which only the text is known."""
 
 
 class PromptForm(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="prompt"):
     """Profile and history as one prompt."""
+
+    max_entries: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    """How many of the newest entries count. Unset: all."""
 
 
 class MeanForm(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mean"):
@@ -110,6 +123,26 @@ class MeanForm(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
 
 
 MemberForm = PromptForm | MeanForm
+FormName = Literal["mean", "prompt"]
+
+
+def form_name(form: MemberForm) -> FormName:
+    return "mean" if isinstance(form, MeanForm) else "prompt"
+
+
+class MemberVectorsForm(Struct, frozen=True, forbid_unknown_fields=True):
+    """A member whose actions fall into several clusters has, beside its one vector, a vector for each: its interests
+    (`encoders.interests`)."""
+
+    most: Annotated[int, Meta(ge=2, le=5)] = 5
+    distance: Annotated[float, Meta(gt=0)] = 1.4
+    """Of Ward's clustering: clusters that are further apart stay two. Two posts at a right angle are 1.41 apart, and
+    larger clusters count as further apart."""
+    half_life_s: Annotated[float, Meta(gt=0)] = 30 * 24 * 3600.0
+    """An action's weight halves in this time."""
+    merge: Literal["quota", "best"] = "quota"
+    """`quota`: an answer has of each interest as many posts as is its share of the weights. `best`: a post counts by
+    its best score with any of them."""
 
 
 class TokenLimits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +177,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     token_limits: TokenLimits = TokenLimits()
     precision: Precision = "fp32"
     member_form: MemberForm = PromptForm()
+    member_vectors: MemberVectorsForm | UnsetType = UNSET
+    """Unset: every member has one vector."""
     training: dict[str, Any] = {}
     files: dict[str, _Digest] = {}
     goldens: list[Golden] = []
@@ -167,6 +202,8 @@ def roles(templates: Templates, member_form: MemberForm) -> list[str]:
         all_roles += [*member.profile, *(["instruction"] if member.instruction else [])]
         all_roles += [f"action.{action}" for action in HISTORY_ACTIONS]
         all_roles += ["age"] if member.history_ages else []
+    if isinstance(templates.query, QueryTemplate) and templates.query.instruction:
+        all_roles += ["instruction"]
     return list(dict.fromkeys(all_roles))
 
 

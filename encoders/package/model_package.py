@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from encoders.errors import BadPackage
+from encoders.package.checked_files import CheckedFiles, file_states
 from encoders.package.manifest import MANIFEST_FILE, Manifest, MemberForm, Precision, read_manifest
 from schemas.ids import Generation
 
@@ -51,14 +52,30 @@ class ModelPackage:
         return cls(folder, read_manifest(body), hashlib.sha256(body).hexdigest())
 
     @classmethod
-    def load(cls, folder: Path) -> "ModelPackage":
-        """Reads nearline.json and checks every file against it. Raises BadPackage."""
+    def load(cls, folder: Path, checked: CheckedFiles | None = None) -> "ModelPackage":
+        """Reads nearline.json and checks every file against it. Files that `checked` knows in this state are not hashed
+        again. Raises BadPackage."""
         package = cls.read(folder)
-        _check_files(folder, package.manifest.files)
-        _check_modules(folder)
-        for name in _CONFIGS:
-            _check_no_code(folder, name)
+        _check_names(folder, package.manifest.files)
+        package._check_digests(checked)
+        _check_contents(folder)
         return package
+
+    def check_layout(self) -> None:
+        """Everything but the digests. Raises BadPackage."""
+        _check_names(self.folder, self.manifest.files)
+        _check_contents(self.folder)
+
+    def _check_digests(self, checked: CheckedFiles | None) -> None:
+        digests = self.manifest.files
+        states = file_states(self.folder, digests)
+        if checked is not None and checked.has(self.folder, self.digest, states):
+            return
+        for name, digest in digests.items():
+            if file_digest(self.folder / name) != digest:
+                raise BadPackage(f"{self.folder}: {name} is not the file that was recorded; copy the package again")
+        if checked is not None:
+            checked.remember(self.folder, self.digest, states)
 
     @property
     def generation(self) -> Generation:
@@ -91,16 +108,13 @@ def list_files(folder: Path) -> list[str]:
     return sorted(name for name in names if name != MANIFEST_FILE)
 
 
-def _check_files(folder: Path, digests: dict[str, str]) -> None:
+def _check_names(folder: Path, digests: dict[str, str]) -> None:
     if missing := [name for name in _REQUIRED if name not in digests]:
         raise BadPackage(f"{folder}: {MANIFEST_FILE} lists no {', '.join(missing)}; write the package again")
     for name in digests:
         _check_path(folder, name)
     if unlisted := [name for name in list_files(folder) if name not in digests]:
         raise BadPackage(f"{folder} holds {unlisted[0]}, which {MANIFEST_FILE} does not list; take it out")
-    for name, digest in digests.items():
-        if file_digest(folder / name) != digest:
-            raise BadPackage(f"{folder}: {name} is not the file that was recorded; copy the package again")
 
 
 def _check_path(folder: Path, name: str) -> None:
@@ -119,6 +133,12 @@ def _check_path(folder: Path, name: str) -> None:
 
 def _is_inside(folder: Path, path: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
+
+
+def _check_contents(folder: Path) -> None:
+    _check_modules(folder)
+    for name in _CONFIGS:
+        _check_no_code(folder, name)
 
 
 def _check_modules(folder: Path) -> None:

@@ -22,6 +22,8 @@ class WeightedText(NamedTuple):
 
 def weighted_texts(form: MeanForm, template: MemberTemplate, context: MemberContext) -> list[WeightedText]:
     """The member's vector is the weighted mean of these texts' vectors. Empty where there is nothing to encode."""
+    if context.deleted:
+        return []
     texts = [WeightedText(profile_text(template, context), form.profile_weight)]
     texts += [
         WeightedText(entry.text, _entry_weight(form, entry, context.as_of_us))

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from msgspec import UNSET
+
 from encoders.errors import Unencodable
-from encoders.package.manifest import Manifest, MemberTemplate
+from encoders.package.manifest import HISTORY_AGE, Manifest, MemberTemplate, PromptForm, QueryTemplate
 from encoders.package.quantiles import percentile
 from encoders.prompt.safe_tokenizer import CHARS_PER_TOKEN, SafeTokenizer, TokenIds
 from schemas.contexts import HistoryEntry, MemberContext, PostContext
@@ -20,6 +22,7 @@ Prompt = TokenIds
 _CACHED_VALUES: Final = 16_384
 """How many short values (languages, authors, percentiles) have their token ids cached."""
 _US_PER_S: Final = 1_000_000
+_DEFAULT_TEMPLATE: Final = MemberTemplate()
 
 
 class Prompts:
@@ -37,6 +40,13 @@ class Prompts:
         self._value_ids = lru_cache(_CACHED_VALUES)(tokenizer.__call__)
         self._post_start = self._instruction(self._post.instruction)
         self._member_start = self._instruction(self._member.instruction)
+        query, form = manifest.templates.query, manifest.member_form
+        self._query_start = (
+            self._instruction(query.instruction) if isinstance(query, QueryTemplate) else self._post_start
+        )
+        max_entries = form.max_entries if isinstance(form, PromptForm) else UNSET
+        self._max_entries = max_entries if isinstance(max_entries, int) else None
+        self._history_age = HISTORY_AGE if HISTORY_AGE in manifest.quantiles else "age"
 
     def forget_values(self) -> None:
         """Empties the cache of token ids: values of erased profiles may be in it."""
@@ -58,20 +68,29 @@ class Prompts:
         texts = self._text_ids([context.text for context in contexts], self._post_room)
         return [self._post_prompt(context, ids) for context, ids in zip(contexts, texts, strict=True)]
 
+    @property
+    def query_prefix(self) -> Prompt:
+        """How every query's prompt begins, unless the token limit cuts it."""
+        return [*self._tokenizer.begin, *self._query_start, self._special["text"]]
+
     def texts(self, texts: Sequence[str]) -> list[Prompt | Unencodable]:
-        """For queries, profiles and history entries: plain texts by the post template, with the field `text` alone."""
-        text_ids = self._text_ids(texts, self._post_room)
-        return [ids if isinstance(ids, Unencodable) else self._finish_post(self._post_start, ids) for ids in text_ids]
+        """For profiles and history entries: plain texts by the post template, with the field `text` alone."""
+        return self._plain_prompts(self._post_start, texts)
+
+    def queries(self, texts: Sequence[str]) -> list[Prompt | Unencodable]:
+        """For the words of a search, by the query template."""
+        return self._plain_prompts(self._query_start, texts)
 
     def members(self, contexts: Sequence[MemberContext]) -> list[Prompt | Unencodable]:
-        """By the member form `prompt`, for contexts with a profile or a history."""
+        """By the member form `prompt`, for contexts that are `is_encodable` by the package's template."""
         room = self._member_room
-        texts = self._text_ids([entry.text for context in contexts for entry in context.history], room)
+        histories = [self._newest(context.history) for context in contexts]
+        texts = self._text_ids([entry.text for history in histories for entry in history], room)
         prompts: list[Prompt | Unencodable] = []
         start = 0
-        for context in contexts:
-            end = start + len(context.history)
-            prompts.append(self._member_prompt(context, texts[start:end]))
+        for context, history in zip(contexts, histories, strict=True):
+            end = start + len(history)
+            prompts.append(self._member_prompt(context, history, texts[start:end]))
             start = end
         return prompts
 
@@ -97,6 +116,13 @@ class Prompts:
                 head += [self._special[field], *self._value_ids(value)]
         return head
 
+    def _plain_prompts(self, start: TokenIds, texts: Sequence[str]) -> list[Prompt | Unencodable]:
+        text_ids = self._text_ids(texts, self._post_room)
+        return [ids if isinstance(ids, Unencodable) else self._finish_post(start, ids) for ids in text_ids]
+
+    def _newest(self, history: Sequence[HistoryEntry]) -> Sequence[HistoryEntry]:
+        return history if self._max_entries is None else history[-self._max_entries :]
+
     def _finish_post(self, head: TokenIds, text: TokenIds) -> Prompt:
         ids = [*head, self._special["text"], *text]
         return [*self._tokenizer.begin, *ids[: self._post_room], *self._tokenizer.end]
@@ -116,14 +142,16 @@ class Prompts:
                 # In its first hour a rate is not extrapolated: one like in the first second is not 3,600 an hour.
                 return self._percentile(field, context.counts.get(action, 0) / max(hours, 1.0))
 
-    def _member_prompt(self, context: MemberContext, texts: Sequence[TokenIds | Unencodable]) -> Prompt | Unencodable:
+    def _member_prompt(
+        self, context: MemberContext, history: Sequence[HistoryEntry], texts: Sequence[TokenIds | Unencodable]
+    ) -> Prompt | Unencodable:
         try:
             profile = self._member_start + self._profile(context)
         except ValueError as error:
             return Unencodable(str(error))
         blocks: list[TokenIds] = []
         room = self._member_room - len(profile)
-        for entry, text in zip(reversed(context.history), reversed(texts), strict=True):
+        for entry, text in zip(reversed(history), reversed(texts), strict=True):
             if isinstance(text, Unencodable):
                 return text
             block = self._entry(entry, text, context.as_of_us)
@@ -133,8 +161,8 @@ class Prompts:
                 break
             blocks.append(block)
             room -= len(block)
-        history = [token_id for block in reversed(blocks) for token_id in block]
-        return [*self._tokenizer.begin, *(profile + history)[: self._member_room], *self._tokenizer.end]
+        entries = [token_id for block in reversed(blocks) for token_id in block]
+        return [*self._tokenizer.begin, *(profile + entries)[: self._member_room], *self._tokenizer.end]
 
     def _profile(self, context: MemberContext) -> TokenIds:
         ids: TokenIds = []
@@ -150,7 +178,8 @@ class Prompts:
             return []
         age: TokenIds = []
         if self._member.history_ages:
-            age = [self._special["age"], *self._value_ids(self._percentile("age", age_s(entry.at_us, as_of_us)))]
+            percentage = self._percentile(self._history_age, age_s(entry.at_us, as_of_us))
+            age = [self._special["age"], *self._value_ids(percentage)]
         return [action, *age, *text]
 
     def _percentile(self, field: str, number: float) -> str:
@@ -187,10 +216,15 @@ def profile_text(template: MemberTemplate, context: MemberContext) -> str:
     return "\n".join(value for field in fields if (value := profile_value(field, context)))
 
 
-def has_profile(context: MemberContext) -> bool:
-    """A language alone does not make a profile."""
-    return bool(context.headline or context.industry or any(context.skills))
+def has_profile(context: MemberContext, template: MemberTemplate = _DEFAULT_TEMPLATE) -> bool:
+    """Whether a field of the template says anything. A language alone does not make a profile."""
+    return any(_says_anything(field, context) for field in template.profile if field != "language")
 
 
-def is_encodable(context: MemberContext) -> bool:
-    return not context.deleted and (has_profile(context) or bool(context.history))
+def _says_anything(field: str, context: MemberContext) -> bool:
+    return any(context.skills) if field == "skills" else bool(profile_value(field, context))
+
+
+def is_encodable(context: MemberContext, template: MemberTemplate = _DEFAULT_TEMPLATE) -> bool:
+    """Whether there is anything for the member form `prompt` to encode."""
+    return not context.deleted and (has_profile(context, template) or bool(context.history))

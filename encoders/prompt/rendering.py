@@ -6,10 +6,10 @@ Stock sentence-transformers gives these texts the same vectors that nearline giv
 from collections.abc import Sequence
 
 from encoders.errors import Unencodable
-from encoders.package.manifest import MeanForm
 from encoders.package.model_package import TOKENIZER_FILE, ModelPackage
-from encoders.prompt.member_mean import WeightedText, weighted_texts
-from encoders.prompt.prompts import Prompt, Prompts, is_encodable
+from encoders.prompt.member_mean import WeightedText
+from encoders.prompt.member_parts import member_parts
+from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer
 from schemas.contexts import MemberContext, PostContext
 
@@ -28,20 +28,12 @@ class Renderer:
         return [[] if context.deleted else self._rendered(next(prompts)) for context in contexts]
 
     def members(self, contexts: Sequence[MemberContext]) -> list[Rendered]:
-        form = self._manifest.member_form
-        if isinstance(form, MeanForm):
-            return [self._mean(form, context) for context in contexts]
-        prompts = iter(self._prompts.members([context for context in contexts if is_encodable(context)]))
-        return [self._rendered(next(prompts)) if is_encodable(context) else [] for context in contexts]
+        return [
+            parts
+            if isinstance(parts, Unencodable)
+            else [WeightedText(self._prompts.render(prompt), weight) for prompt, weight in parts]
+            for parts in member_parts(self._manifest, self._prompts, contexts)
+        ]
 
     def _rendered(self, prompt: Prompt | Unencodable) -> Rendered:
         return prompt if isinstance(prompt, Unencodable) else [WeightedText(self._prompts.render(prompt), 1.0)]
-
-    def _mean(self, form: MeanForm, context: MemberContext) -> Rendered:
-        member = [] if context.deleted else weighted_texts(form, self._manifest.templates.member, context)
-        rendered: list[WeightedText] = []
-        for prompt, (_, weight) in zip(self._prompts.texts([text for text, _ in member]), member, strict=True):
-            if isinstance(prompt, Unencodable):
-                return prompt
-            rendered.append(WeightedText(self._prompts.render(prompt), weight))
-        return rendered

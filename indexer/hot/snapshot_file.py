@@ -16,14 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from indexer.errors import SnapshotRefused
+from indexer.errors import SnapshotOfNewerForm, SnapshotRefused
 from indexer.hot.batch import Batch
 from indexer.hot.change_order import Places
 from indexer.tiers import SnapshotMoment
+from schemas.forms import HOT_SNAPSHOT, IN_FOLDER
 from schemas.ids import Micros, Offset, Partition
 
 _NAME: Final = "hot.snapshot"
-_MAGIC: Final = b"nearline hot tier 1\n"
+_MAGIC: Final = b"nearline hot tier "
+"""The file begins with it, and with the number of its form on the same line."""
+_MAX_DIGITS: Final = 9
 _FRAME: Final = struct.Struct("<QI")
 """Before each part: its length and its CRC-32."""
 
@@ -70,7 +73,7 @@ def write(folder: Path, header: Header, chunks: Iterable[Chunk]) -> None:
     temporary = folder / f"{_NAME}.tmp"
     try:
         with temporary.open("wb") as file:
-            file.write(_MAGIC)
+            file.write(_MAGIC + b"%d\n" % IN_FOLDER[HOT_SNAPSHOT].written)
             _write_part(file, _encoder.encode(header))
             for chunk in chunks:
                 _write_part(file, _encoder.encode(_to_store(chunk)))
@@ -87,8 +90,7 @@ class Reading:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise SnapshotRefused("the snapshot was written in another format")
+        _check_form(file)
         try:
             self.header = _header.decode(self._read_part())
         except msgspec.DecodeError as error:
@@ -120,6 +122,18 @@ class Reading:
         if zlib.crc32(part) != checksum:
             raise SnapshotRefused("the snapshot is damaged: a checksum is wrong")
         return part
+
+
+def _check_form(file: IO[bytes]) -> None:
+    is_ours = file.read(len(_MAGIC)) == _MAGIC
+    form = file.readline(_MAX_DIGITS + 1)
+    if not is_ours or not form.endswith(b"\n") or not form[:-1].isdigit():
+        raise SnapshotRefused("the snapshot does not begin like one")
+    if int(form) > IN_FOLDER[HOT_SNAPSHOT].newest:
+        newest = IN_FOLDER[HOT_SNAPSHOT].newest
+        raise SnapshotOfNewerForm(
+            f"the snapshot is of form {int(form)}, and this version reads them up to form {newest}; it is left alone"
+        )
 
 
 def open_snapshot(folder: Path) -> IO[bytes] | None:

@@ -126,6 +126,12 @@ class MatrixHotTier:
             self._contents, self._order, self._num_held = contents, order, contents.count_held()
         return moment
 
+    def release_ids(self) -> None:
+        """Gives the numbers of all posts back to the table of ids. Call it when nobody uses the tier any more, and
+        others go on using the table."""
+        self._contents.reclaim()
+        self._contents.discard()
+
     def _nothing(self) -> tuple[Contents, ChangeOrder]:
         settings = self._settings
         matrix = new_matrix(self._dimension, settings.capacity, settings.device, settings.threads)

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nearline.errors import BadSettings, NotReady
-from nearline.settings.instance import Instance
+from nearline.errors import BadSettings, NotReady, NotRunning
+from nearline.settings.instance import Instance, read_instance
 from nearline.settings.settings import Settings
-from schemas.ids import Generation
+from schemas.ids import ContextVersion, Generation
 from streams.settings import KafkaSettings
 
 if TYPE_CHECKING:
@@ -47,6 +47,13 @@ class Connections:
             return Generation(self.instance().generation)
         with self.retriever() as client:
             return Generation(client.hot_positions().generation)
+
+    @cached_property
+    def context_version(self) -> ContextVersion:
+        """Of the contexts that the serving generation reads. Raises NotRunning, RetrieverError, StreamsError."""
+        from streams.generations.log import read_generations
+
+        return read_generations(self.kafka).contexts_of(self.generation)
 
     def candidates(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "Client":
         """Asks for candidates, over gRPC. The caller closes it. Raises NotRunning, NotReady, BadCertificate,
@@ -125,6 +132,19 @@ class Connections:
                 "server, name it in the configuration as cold.url"
             )
         return RemoteColdTier(Path(socket), timeout_s)
+
+
+def own_connections(settings: Settings) -> Connections:
+    """For a process of an instance: to the instance of its data folder if one runs there, whichever one the commands
+    are told to ask; else to what the settings name."""
+    try:
+        read_instance(settings.data_dir)
+    except NotRunning:
+        pass
+    else:
+        own = settings.serve.model_copy(update={"url": None})
+        settings = settings.model_copy(update={"serve": own})
+    return Connections(settings, lambda: read_instance(settings.data_dir))
 
 
 def _next_port(url: str) -> str:

@@ -13,6 +13,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checka
 from indexer.freshness import Freshness
 from indexer.tiers import ColdReader
 from nearline.ask.hot_reports import HotReport
+from nearline.ask.standing import Standing
 from schemas.api import (
     ColdStatus,
     FreshnessStatus,
@@ -25,6 +26,7 @@ from schemas.api import (
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import StageReads, all_stages
 from streams.generations.log import read_generations
+from streams.generations.state import Generations
 from streams.kafka import deleted_unread
 from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
@@ -38,7 +40,7 @@ BUDGET_S: Final = 4.0
 
 _HOT_S: Final = 2.5
 _KAFKA_CALL_S: Final = 1.5
-_PROBE_S: Final = 0.3
+_PROBE_S: Final = 2.0
 _LIVE_S: Final = 1.0
 """For the log of the generations. Without it only the stages of the serving one are shown."""
 _COUNT_S: Final = 1.0
@@ -63,6 +65,7 @@ class Sources(NamedTuple):
     """
 
     processes: Callable[[], list[ProcessStatus]]
+    standing: Callable[[], Standing]
     generation: Generation | None
     kafka: Callable[[], KafkaSettings]
     hot: Callable[[], HotReport]
@@ -77,6 +80,18 @@ class _Streams(NamedTuple):
 class _Cold(NamedTuple):
     status: ColdStatus
     freshness: FreshnessStatus | None
+
+
+class TiersSeen(NamedTuple):
+    """What the tiers say of themselves; what did not answer is None. `ready`: whole answers are possible; None if no
+    retriever says so or denies it. The freshness is as it was measured, whether something is held up or not. `problems`
+    has a sentence for what is missing."""
+
+    tiers: TiersStatus
+    freshness: FreshnessStatus
+    ready: bool | None
+    hot_caught_up: bool | None
+    problems: list[str]
 
 
 class _Question(Generic[_T]):
@@ -105,14 +120,16 @@ class _Question(Generic[_T]):
 
 
 def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
-    """Returns within `budget_s`. Raises nothing when a part fails."""
+    """Returns within `budget_s`, and within about a second where the monitor knows that the broker does not answer.
+    Raises nothing when a part fails."""
     problems: list[str] = []
     deadline = time.monotonic() + budget_s
     hot_deadline = time.monotonic() + min(_HOT_S, budget_s)
     asked_hot = _Question("retriever", sources.hot)
     asked_cold = _Question("cold tier", lambda: _ask_cold(sources.cold))
     asked_processes = _Question("processes", sources.processes)
-    asked_live = _Question("generations", lambda: _live_generations(sources.kafka()))
+    asked_standing = _Question("monitor", sources.standing)
+    asked_live = _Question("generations", lambda: read_generations(sources.kafka()))
     live_deadline = time.monotonic() + min(_LIVE_S, budget_s)
 
     def hot_report() -> HotReport | None:
@@ -120,9 +137,16 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
 
     # Without an instance in the data folder only the retriever knows the generation, and the broker is asked after it.
     generation = sources.generation or _generation(hot_report())
-    others = [other for other in asked_live.answer(live_deadline, []) or [] if other != generation]
-    reads = all_stages(generation, others)
-    streams = _Question("broker", lambda: _ask_streams(sources.kafka(), reads, hot_report)).answer(deadline, problems)
+    # What stands still matters most, and a busy machine may take seconds to say it.
+    standing = asked_standing.answer(deadline, problems) or Standing()
+    state = (None if standing.broker_is_silent else asked_live.answer(live_deadline, [])) or Generations()
+    reads = _reads(generation, state)
+    streams = None
+    if standing.broker_is_silent:
+        problems.append("broker: not asked, because it does not answer the monitor")
+    else:
+        asked_streams = _Question("broker", lambda: _ask_streams(sources.kafka(), reads, hot_report))
+        streams = asked_streams.answer(deadline, problems)
     # The lags matter more, so the dead letters are counted after them and separately.
     letters = _ask_letters(sources.kafka, deadline, problems) if streams is not None else None
     hot = asked_hot.answer(hot_deadline, problems)
@@ -131,32 +155,52 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     if hot is not None:
         problems += hot.readiness.problems
     problems += streams.problems if streams is not None else []
+    problems += standing.problems
+    stages = streams.stages if streams is not None else _unknown_stages(reads)
     return StatusResponse(
-        ready=hot is not None and hot.readiness.ready,
+        ready=hot is not None and hot.readiness.ready and not standing.sentences,
         generation=generation,
         processes=processes,
-        stages=streams.stages if streams is not None else _unknown_stages(reads),
-        tiers=TiersStatus(
-            cold=cold.status if cold is not None else ColdStatus(posts=None, members=None),
-            hot=HotStatus(posts=hot.positions.posts if hot is not None else None),
-        ),
+        stages=[_with_age(stage, standing) for stage in stages],
+        tiers=_tiers(cold, hot),
         dead_letters=letters,
-        freshness_s=_freshness(cold, hot),
+        freshness_s=_freshness(cold, hot, is_held_up=standing.holds_up(generation)),
         problems=problems,
+        standing_still=list(standing.sentences),
     )
+
+
+def read_tiers(
+    hot: Callable[[], HotReport], cold: Callable[[], AbstractContextManager[ColdReader]], budget_s: float
+) -> TiersSeen:
+    """The same as in a status, of the tiers alone. Returns within `budget_s`. Raises nothing."""
+    problems: list[str] = []
+    deadline = time.monotonic() + budget_s
+    asked_hot, asked_cold = _Question("retriever", hot), _Question("cold tier", lambda: _ask_cold(cold))
+    report, cold_seen = asked_hot.answer(deadline, problems), asked_cold.answer(deadline, problems)
+    problems += [] if report is None else report.readiness.problems
+    return TiersSeen(
+        _tiers(cold_seen, report),
+        _freshness(cold_seen, report, is_held_up=False),
+        None if report is None else report.readiness.ready,
+        None if report is None else report.positions.caught_up,
+        problems,
+    )
+
+
+def _reads(generation: Generation | None, state: Generations) -> list[StageReads]:
+    others = [record.id for record in state.live if record.id != generation]
+    contexts = {record.id: record.contexts for record in state.live}
+    return all_stages(generation, others, contexts, state.context_versions)
 
 
 def _generation(hot: HotReport | None) -> Generation | None:
     return Generation(hot.positions.generation) if hot is not None else None
 
 
-def _live_generations(kafka: KafkaSettings) -> list[Generation]:
-    return [record.id for record in read_generations(kafka).live]
-
-
 def _ask_streams(kafka: KafkaSettings, reads: list[StageReads], hot: Callable[[], HotReport | None]) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-        lags = read_lags(reader, reads, _PROBE_S, lambda: _hot_offsets(hot()))
+        lags = read_lags(reader, reads, _PROBE_S, lambda: _hot_offsets(hot(), reads))
         problems = [deleted_unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
         return _Streams([_stage(lag) for lag in lags], problems)
 
@@ -176,8 +220,9 @@ def _ask_letters(kafka: Callable[[], KafkaSettings], deadline: float, problems: 
     return count.number
 
 
-def _hot_offsets(hot: HotReport | None) -> Offsets | None:
-    if hot is None:
+def _hot_offsets(hot: HotReport | None, reads: list[StageReads]) -> Offsets | None:
+    """None if they are unknown, also where the retriever still answers from another generation."""
+    if hot is None or all(hot.positions.topic not in read.topics for read in reads if not read.group):
         return None
     return {Place(hot.positions.topic, Partition(at)): Offset(offset) for at, offset in hot.positions.positions.items()}
 
@@ -194,6 +239,15 @@ def _stage(lag: Lag) -> StageStatus:
     )
 
 
+def _with_age(stage: StageStatus, standing: Standing) -> StageStatus:
+    """Where the oldest record cannot be read now, at least the age that the monitor knows; also where the broker says
+    nothing of the lag."""
+    if stage.lag == 0 or stage.oldest_age_s is not None:
+        return stage
+    age_s = standing.oldest_age_s.get(stage.group, {}).get(stage.topic)
+    return stage.model_copy(update={"oldest_age_s": age_s})
+
+
 def _unknown_stages(reads: list[StageReads]) -> list[StageStatus]:
     return [
         StageStatus(stage=read.stage, group=read.group, topic=topic, lag=None, oldest_age_s=None)
@@ -206,11 +260,30 @@ def _ask_cold(cold: Callable[[], AbstractContextManager[ColdReader]]) -> _Cold:
     with cold() as tier:
         status = ColdStatus(posts=tier.count("post"), members=tier.count("member"))
         freshness = tier.freshness() if isinstance(tier, KnowsFreshness) else None
-    return _Cold(status, None if freshness is None else FreshnessStatus(p50=freshness.p50, p99=freshness.p99))
+    if freshness is None:
+        return _Cold(status, None)
+    return _Cold(status, FreshnessStatus(p50=freshness.p50, p99=freshness.p99, newest_age_s=freshness.newest_age_s))
 
 
-def _freshness(cold: _Cold | None, hot: HotReport | None) -> FreshnessStatus:
+def _tiers(cold: _Cold | None, hot: HotReport | None) -> TiersStatus:
+    return TiersStatus(
+        cold=cold.status if cold is not None else ColdStatus(posts=None, members=None),
+        hot=HotStatus(posts=hot.positions.posts if hot is not None else None),
+    )
+
+
+def _freshness(cold: _Cold | None, hot: HotReport | None, *, is_held_up: bool) -> FreshnessStatus:
     """The cold tier's freshness, because every change ends there. The hot tier's where the cold one has none."""
+    freshness = FreshnessStatus(p50=None, p99=None) if hot is None else hot.positions.freshness_s
     if cold is not None and cold.freshness is not None:
-        return cold.freshness
-    return hot.positions.freshness_s if hot is not None else FreshnessStatus(p50=None, p99=None)
+        freshness = cold.freshness
+    return while_held_up(freshness) if is_held_up else freshness
+
+
+def while_held_up(freshness: FreshnessStatus) -> FreshnessStatus:
+    """While nothing becomes searchable there are no new samples, and the percentiles would stay as they were."""
+    newest_age_s = freshness.newest_age_s
+    if newest_age_s is None:
+        return freshness
+    p50, p99 = (max(newest_age_s, measured or 0.0) for measured in (freshness.p50, freshness.p99))
+    return freshness.model_copy(update={"p50": p50, "p99": p99})

@@ -1,22 +1,24 @@
 """Where the parts of a status come from: seen by a command from outside, and by the retriever's own process."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from indexer.tiers import ColdReader
 from nearline.ask.connections import Connections
 from nearline.ask.hot_reports import HotReport, ask_all
+from nearline.ask.standing import Standing, standing
 from nearline.ask.status import Sources
 from nearline.errors import NotRunning
 from nearline.settings.instance import Instance, read_instance
 from nearline.settings.settings import Settings
+from retriever.errors import RetrieverError
 from schemas.api import ProcessStatus, Readiness
+from schemas.ids import Generation
 
 if TYPE_CHECKING:
-    from retriever.answer.retriever import Retriever
-    from retriever.feed.hot_feed import HotFeed
+    from retriever.service.answering import Answering, HotFeeds
 
 _RETRIEVER_S: Final = 2.0
 """Less than the status waits for it: if one of several processes is silent, the others are still reported."""
@@ -28,36 +30,55 @@ def sources_of_command(connections: Connections) -> Sources:
     """Raises NotRunning where neither an instance nor a retriever elsewhere is known."""
 
     is_elsewhere = connections.settings.serve.url is not None
+    generation = None if is_elsewhere else connections.generation
     return Sources(
         processes=list if is_elsewhere else lambda: _processes(connections.instance()),
-        generation=None if is_elsewhere else connections.generation,
+        standing=Standing if is_elsewhere else lambda: _standing(connections.settings, connections.instance()),
+        generation=generation,
         kafka=lambda: connections.kafka,
-        hot=lambda: ask_all(connections.retrievers(_RETRIEVER_S)),
-        cold=lambda: closing(connections.cold(_COLD_S)),
+        hot=lambda: ask_all(connections.retrievers(_RETRIEVER_S), generation),
+        cold=lambda: closing(connections.cold(_COLD_S, generation)),
     )
 
 
 def sources_of_serve(
-    settings: Settings, retriever: "Retriever", feed: "HotFeed", cold: Callable[[], AbstractContextManager[ColdReader]]
+    settings: Settings, retriever: "Answering", feeds: "HotFeeds", cold: Callable[[Generation], ColdReader]
 ) -> Sources:
-    """Asks the retriever directly, or all its processes if there are others. The list of processes is in the file that
-    the supervisor writes."""
+    """Of the generation that serves now. Asks the retriever directly, or all its processes if there are others. The
+    list of processes is in the file that the supervisor writes."""
     itself = settings.model_copy(update={"serve": settings.serve.model_copy(update={"url": None})})
+    generation: Generation | None = None
+    with suppress(RetrieverError):  # none is open yet
+        generation = retriever.generation
 
     def hot_report() -> HotReport:
         if settings.serve.workers > 1:
             connections = Connections(itself, lambda: read_instance(settings.data_dir))
-            return ask_all(connections.retrievers(_RETRIEVER_S))
+            return ask_all(connections.retrievers(_RETRIEVER_S), generation)
         problems = retriever.problems()
-        return HotReport(Readiness(ready=not problems, problems=problems), feed.progress())
+        return HotReport(Readiness(ready=not problems, problems=problems), feeds.progress(generation))
 
     return Sources(
         processes=lambda: _processes_of_folder(settings.data_dir),
-        generation=retriever.generation,
+        standing=lambda: standing_in_folder(settings),
+        generation=generation,
         kafka=lambda: settings.kafka,
         hot=hot_report,
-        cold=cold,
+        cold=lambda: closing(cold(generation or retriever.generation)),
     )
+
+
+def _standing(settings: Settings, instance: Instance) -> Standing:
+    return standing(instance, settings.stalled_after_s)
+
+
+def standing_in_folder(settings: Settings) -> Standing:
+    """What stands still in the instance of the data folder, which is known to nobody where `nearline run` runs the
+    retriever. Takes a second at most."""
+    try:
+        return _standing(settings, read_instance(settings.data_dir))
+    except NotRunning:
+        return Standing()
 
 
 def _processes_of_folder(data_dir: Path) -> list[ProcessStatus]:

@@ -8,7 +8,7 @@ replaces `%d` and `${x}`.
 from collections.abc import Mapping
 from typing import Final
 
-from streams.kafka.clients import MAX_RECORD_BYTES
+from streams.kafka.records import MAX_RECORD_BYTES
 
 # Each of our topics has its own limit; this one is for the broker's fetches.
 _MAX_BATCH_BYTES: Final = MAX_RECORD_BYTES + 64 * 1024

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Final
@@ -41,6 +41,7 @@ _SLOW_S: Final = 30.0
 """`launch_and_warn_if_slow` warns after this time."""
 _ASK_EVERY_S: Final = 0.5
 
+_LOG: Final = "log"
 _TEMPORARY: Final = "tmp"
 """The broker's temporary folder, in its own folder."""
 _HEAP: Final = ("-Xms256m", "-Xmx512m", "-XX:+AlwaysPreTouch")
@@ -135,7 +136,7 @@ class EmbeddedBroker:
         self._log4j_file.write_text(log4j_properties())
         self._fencing_file.write_text(fencing_properties(ports.controller_port))
         self._fencing_log4j_file.write_text(fencing_log4j_properties())
-        if not (self.folder / "log" / "meta.properties").exists():
+        if not (self.folder / _LOG / "meta.properties").exists():
             self._format()
 
     def launch(self, *, dies_with_parent: bool) -> children.Child:
@@ -223,7 +224,7 @@ class EmbeddedBroker:
         """The part of the command before Java's. If a broker has run here before, `fenced_start` first makes a
         controller fence its old registration; `fenced_start.py` says why. Empty for a new folder."""
         ports = self._read_ports()
-        if ports is None or not (self.folder / "log" / "__cluster_metadata-0").exists():
+        if ports is None or not (self.folder / _LOG / "__cluster_metadata-0").exists():
             return []
         controller = self._command("kafka.Kafka", self._fencing_file, jvm=(), log4j_file=self._fencing_log4j_file)
         output = self.folder / "fencing.log"
@@ -266,6 +267,11 @@ class EmbeddedBroker:
             ports = _Ports(port, controller_port)
             self._ports_file.write_bytes(msgspec.json.encode(ports))
         return ports
+
+
+def topic_folders(folder: Path, topics: Container[str]) -> list[Path]:
+    """The folder of each partition of these topics, of the broker in `folder`; none where no broker was started."""
+    return [path for path in (folder / _LOG).glob("*-*") if path.name.rpartition("-")[0] in topics]
 
 
 def find_java() -> Path:

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from encoders.errors import Outcome, Unencodable
+from encoders.errors import Outcome, Unencodable, one_vector
 from nearline.chaos.expected_state import Entry, ExpectedState, Member, time_us
 from nearline.chaos.expected_vectors import ExpectedVectors
 from nearline.chaos.feed import Event
@@ -137,7 +137,7 @@ def _has_history(context: MemberContext, member: Member, expected: ExpectedState
 def _posts_of_other_vectors(post_ids: list[str], actual: PipelineState, vectors: ExpectedVectors) -> set[str]:
     """The hot tier gives out no vectors, so there the scores of the questions are compared."""
     questions = [vectors.question(question) for question in QUESTIONS]
-    outcomes = vectors.posts([actual.post_contexts[post_id] for post_id in post_ids])
+    outcomes = map(one_vector, vectors.posts([actual.post_contexts[post_id] for post_id in post_ids]))
     return {
         post_id
         for post_id, outcome in zip(post_ids, outcomes, strict=True)
@@ -159,9 +159,10 @@ def _members_of_other_vectors(member_ids: list[str], actual: PipelineState, vect
 
 def is_same(stored: Vector | None, outcome: Outcome) -> bool:
     """Also true where both are missing."""
-    if stored is None or outcome is None or isinstance(outcome, Unencodable):
-        return stored is None and outcome is None
-    return stored.shape == outcome.shape and float(np.sum((stored - outcome) ** 2)) / 2 < _SAME
+    expected = one_vector(outcome)
+    if stored is None or expected is None or isinstance(expected, Unencodable):
+        return stored is None and expected is None
+    return stored.shape == expected.shape and float(np.sum((stored - expected) ** 2)) / 2 < _SAME
 
 
 def _backwards(tier: str, revisions: Mapping[str, int], seen: Seen) -> set[str]:

@@ -17,6 +17,7 @@ from nearline.chaos.pipeline_state import read_cold_posts, read_in_chunks
 from schemas import topics
 from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.ids import Generation, MemberId
+from streams.generations.log import read_generations
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
 
@@ -45,9 +46,10 @@ class Differences(NamedTuple):
 def differences(connections: Connections, generation: Generation, vectors: ExpectedVectors) -> Differences:
     """Raises StreamsError, IndexerError, NearlineError where a part does not answer."""
     with closing(OffsetReader(connections.kafka, _KAFKA_CALL_S)) as reader:
-        post_values = _values(connections, reader, topics.POST_CONTEXTS)
+        names = topics.context_names(read_generations(connections.kafka).contexts_of(generation))
+        post_values = _values(connections, reader, names.post_contexts)
         posts = {str(context.post_id): context for context in map(decode_post_context, post_values)}
-        member_values = _values(connections, reader, topics.MEMBER_CONTEXTS)
+        member_values = _values(connections, reader, names.member_contexts)
         members = {str(context.member_id): context for context in map(decode_member_context, member_values)}
     with closing(connections.cold(generation=generation)) as cold:
         cold_posts = read_cold_posts(cold)

@@ -1,4 +1,4 @@
-"""Reads everything that a pipeline holds: contexts, embeddings, both tiers, and its answers.
+"""Reads everything that a pipeline holds in its serving generation: contexts, embeddings, both tiers, and its answers.
 
 Judges nothing. Call it when everything that was sent is searchable, so that nothing changes meanwhile.
 """
@@ -18,7 +18,7 @@ from schemas import topics
 from schemas.api import MAX_FILTER_IDS, MAX_K, RetrieveRequest
 from schemas.contexts import MemberContext, PostContext, decode_member_context, decode_post_context
 from schemas.embeddings import decode_member_embedding, decode_post_embedding
-from schemas.ids import Kind, MemberId
+from schemas.ids import Generation, Kind, MemberId
 from streams.errors import KafkaUnavailable
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.reading import scan_topic
@@ -60,19 +60,20 @@ def read_pipeline_state(connections: Connections) -> PipelineState:
     """Raises StreamsError, IndexerError, RetrieverError, NearlineError where a part does not answer."""
     with closing(OffsetReader(connections.kafka, _KAFKA_CALL_S)) as reader:
         log = _Log(connections, reader)
+        names = topics.context_names(connections.context_version)
         post_contexts = {
-            str(context.post_id): context for context in map(decode_post_context, log.values(topics.POST_CONTEXTS))
+            str(context.post_id): context for context in map(decode_post_context, log.values(names.post_contexts))
         }
         member_contexts = {
-            str(context.member_id): context
-            for context in map(decode_member_context, log.values(topics.MEMBER_CONTEXTS))
+            str(context.member_id): context for context in map(decode_member_context, log.values(names.member_contexts))
         }
         embedded = log.embedded()
         dead_letters = _count_dead_letters(connections, reader)
     member_ids = sorted(member_contexts.keys() | {member_id for member_id, _ in embedded["member"]})
     # The pool ends first: if the cold tier fails, the thread may still ask with the client.
     with closing(connections.cold()) as cold, connections.retriever() as client, ThreadPoolExecutor(1) as pool:
-        answers = pool.submit(lambda: [_answer(client, question) for question in QUESTIONS])
+        generation = connections.generation
+        answers = pool.submit(lambda: [_answer(client, generation, question) for question in QUESTIONS])
         cold_posts = read_cold_posts(cold)
         stored_members = read_in_chunks(cold.members, [MemberId(member_id) for member_id in member_ids])
         num_members = cold.count("member")
@@ -136,11 +137,14 @@ def read_in_chunks(ask: Callable[[Sequence[_Id]], "list[_Stored | None]"], ids: 
     return stored
 
 
-def _answer(client: RetrieverClient, question: str) -> Scores:
-    """The scores of all posts, page after page. Raises RetrieverUnavailable where an answer is still partial."""
+def _answer(client: RetrieverClient, generation: Generation, question: str) -> Scores:
+    """The scores of all posts, page after page. Raises RetrieverUnavailable where an answer is still partial, or comes
+    from a generation that serves no more."""
     scores: Scores = {}
     while len(scores) <= MAX_FILTER_IDS:
         answer = client.retrieve(RetrieveRequest(text=question, k=MAX_K, exclude_posts=list(scores)))
+        if answer.generation != generation:
+            raise RetrieverUnavailable(f"an answer comes from {answer.generation}, and {generation} serves")
         if answer.reasons:
             raise RetrieverUnavailable(f"an answer is not whole: {', '.join(map(str, answer.reasons))}")
         scores |= zip(answer.post_ids, answer.scores, strict=True)

@@ -19,13 +19,13 @@ from nearline.chaos.expected_state import expected_state
 from nearline.chaos.faults import Adversary
 from nearline.chaos.feed import Event, Feed
 from nearline.chaos.judge import Judge
+from nearline.chaos.operator_acts import Act, Operator
 from nearline.chaos.outages import Outages
 from nearline.chaos.process import cold_faults_file, crash_file
 from nearline.chaos.retrying import RECOVERY_S, retry_while_away
 from nearline.chaos.table import KILL, Print, Round, sentence
-from nearline.chaos.up import breakable_pipeline
+from nearline.chaos.up import BreakablePipeline
 from nearline.errors import NearlineError
-from nearline.pipeline import Pipeline
 from nearline.up.names import COLD, CONTEXTS, ENCODE, SERVE, TRENDING
 from nearline.up.runtime import BROKER
 
@@ -46,18 +46,21 @@ _ENVIRONMENT: Final = {
     "NEARLINE_HOT__WINDOW_S": str(7 * 24 * 3600),
     # Two workers: whenever one of them dies the other takes over its partitions, and later gives them back.
     "NEARLINE_CONTEXTS__WORKERS": "2",
+    # The judge knows what the feed has sent, and calls everything else too much.
+    "NEARLINE_MONITOR__CANARY_S": "0",
 }
 
 
 class Chaos:
     """One pipeline, its feed and its judge. Made by `chaos_on`."""
 
-    def __init__(self, pipeline: Pipeline, seed: int, outage_s: float, print_line: Print) -> None:
+    def __init__(self, pipeline: BreakablePipeline, seed: int, outage_s: float, print_line: Print) -> None:
         self._pipeline = pipeline
         self._crash_file = crash_file(pipeline.data_dir)
         self._random = random.Random(seed)
         self._adversary = Adversary(pipeline, seed)
         self._outages = Outages(pipeline, self._adversary, cold_faults_file(pipeline.data_dir), outage_s)
+        self._operator = Operator(pipeline, pipeline.data_dir.with_name("models"))
         self.feed = Feed(seed, datetime.now(UTC) - timedelta(hours=1))
         self.judge = Judge(pipeline)
         self.outages = list(self._outages.all)
@@ -89,6 +92,10 @@ class Chaos:
         if left := crashes_left(self._crash_file):
             raise NearlineError(f"the crash point {name} was not passed often enough: these crashes are left: {left}")
         write_crash_file(self._crash_file, "", {})
+
+    def act(self, act: Act, num_events: int) -> None:
+        """An operator is killed at each crash point of the act, and calls the same command again."""
+        self._round("operator killed", num_events, partial(self._operator.kill, act))
 
     def kill(self, stage: str, num_events: int) -> None:
         """Kills one process of the stage at a random moment, and does nothing else until everything is searchable."""
@@ -165,15 +172,21 @@ class Chaos:
 
 @contextmanager
 def chaos_on(
-    seed: int, print_line: Print, *, outage_s: float = 60.0, stalled_after_s: float = 30.0, keep: bool = False
+    seed: int,
+    print_line: Print,
+    *,
+    outage_s: float = 60.0,
+    stalled_after_s: float = 30.0,
+    keep: bool = False,
+    parent: Path | None = None,
 ) -> Iterator[Chaos]:
-    """Starts a pipeline on a temporary folder, which is removed afterwards. `outage_s`: how long an outage lasts.
-    `keep`: after a failure the folder stays."""
-    folder = Path(tempfile.mkdtemp(prefix="nearline-chaos-"))
+    """Starts a pipeline on a temporary folder within `parent`, which is removed afterwards. `outage_s`: how long an
+    outage lasts. `keep`: after a failure the folder stays."""
+    folder = Path(tempfile.mkdtemp(prefix="nearline-chaos-", dir=parent))
     try:
         data_dir = folder / "data"
         environment = {**_ENVIRONMENT, "NEARLINE_STALLED_AFTER_S": str(stalled_after_s)}
-        with breakable_pipeline(data_dir, environment) as pipeline:
+        with BreakablePipeline(data_dir, environment) as pipeline:
             chaos = Chaos(pipeline, seed, outage_s, print_line)
             try:
                 yield chaos

@@ -97,3 +97,5 @@ class Status:
     dead_letters: int | None
     freshness_p50_s: float | None
     freshness_p99_s: float | None
+    standing_still: tuple[str, ...] = ()
+    """A sentence for each stage that does not go on."""

@@ -84,11 +84,12 @@ class AsyncClient:
         post_ids: Sequence[str],
         *,
         generation: str | None = None,
+        dimension: int | None = None,
         timeout_s: float | None = None,
         trace: Trace = NO_TRACE,
     ) -> Vectors:
-        """The vectors of 1 to 1,000 posts."""
-        return await self._run(calls.vectors(post_ids, generation), timeout_s, trace)
+        """The vectors of 1 to 1,000 posts. `dimension`: cut to so many numbers, and of length one again."""
+        return await self._run(calls.vectors(post_ids, generation, dimension), timeout_s, trace)
 
     async def status(self, *, timeout_s: float = calls.STATUS_TIMEOUT_S) -> Status:
         """Processes, lag, tiers, freshness: for people who look after the instance."""

@@ -80,8 +80,8 @@ def similar(question: Question) -> Call[Answer]:
     return retrieve(question)._replace(method=SIMILAR, message=messages.similar_request(question))
 
 
-def vectors(post_ids: Sequence[str], generation: str | None) -> Call[Vectors]:
-    return Call(VECTORS, messages.vectors_request(post_ids, generation), messages.vectors_of)
+def vectors(post_ids: Sequence[str], generation: str | None, dimension: int | None) -> Call[Vectors]:
+    return Call(VECTORS, messages.vectors_request(post_ids, generation, dimension), messages.vectors_of)
 
 
 def status() -> Call[Status]:

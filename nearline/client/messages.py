@@ -62,10 +62,11 @@ def similar_request(question: Question) -> pb.SimilarRequest:
         return _not_too_large(pb.SimilarRequest(**_common_fields(question)))
 
 
-def vectors_request(post_ids: Sequence[str], generation: str | None) -> pb.VectorsRequest:
+def vectors_request(post_ids: Sequence[str], generation: str | None, dimension: int | None) -> pb.VectorsRequest:
     """Raises RequestRefused."""
     with _refusing_values():
-        return _not_too_large(pb.VectorsRequest(post_ids=_ids("post_ids", post_ids), generation=generation))
+        ids = _ids("post_ids", post_ids)
+        return _not_too_large(pb.VectorsRequest(post_ids=ids, generation=generation, dimension=dimension))
 
 
 def answer_of(message: pb.RetrieveResponse, columns: Sequence[Column], request_id: str | None) -> Answer:
@@ -109,6 +110,7 @@ def status_of(message: pb.StatusResponse) -> Status:
         dead_letters=_optional(message, "dead_letters"),
         freshness_p50_s=_optional(message, "freshness_p50_s"),
         freshness_p99_s=_optional(message, "freshness_p99_s"),
+        standing_still=tuple(message.standing_still),
     )
 
 

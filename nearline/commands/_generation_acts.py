@@ -1,7 +1,5 @@
 """The commands of `nearline generations` that change something: build, promote, rollback, retire."""
 
-import os
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -14,7 +12,6 @@ from nearline.settings.settings import Settings
 if TYPE_CHECKING:
     from schemas.ids import Generation
     from streams.generations.acts import By
-    from streams.generations.log import Decide
     from streams.generations.progress import Progress
     from streams.settings import KafkaSettings
 
@@ -47,6 +44,7 @@ def act_options(command: Callable[_P, _R]) -> Callable[_P, _R]:
 @click.argument("package")
 @click.option("--registry", envvar="NEARLINE_REGISTRY", help="Where a published generation lies: a folder or a URL.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Contexts a second, for each encode process.")
+@click.option("--force", is_flag=True, help="Also where a machine seems to have no room for it.")
 @click.option("--wait", "waits", is_flag=True, help="Return when it is complete.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @act_options
@@ -56,6 +54,7 @@ def build(
     package: str,
     registry: str | None,
     rate: float | None,
+    force: bool,
     waits: bool,
     as_json: bool,
     reason: str | None,
@@ -65,7 +64,8 @@ def build(
 ) -> None:
     """Build a generation of PACKAGE beside the serving one, and print its id. A generation that was kept is retired.
 
-    PACKAGE is a folder, or a generation that is published in the registry. Running the command again goes on.
+    PACKAGE is a folder, or a generation that is published in the registry. Running the command again goes on. A machine
+    that has no room for two generations (memory, disk, GPU) refuses, and says how much is missing.
 
     \b
     Example:
@@ -73,25 +73,24 @@ def build(
       nearline generations build my-package-0123abcd --registry s3://bucket/models --rate 200
     """
     from nearline import log
-    from nearline.generations.building import find_package, name_package, start_building
+    from nearline.ask.connections import Connections
     from nearline.generations.retiring import remove_left_behind
+    from nearline.up import operator_acts
     from streams.errors import StillFed
 
     log.configure("build", settings.log_level)
-    kafka, who = _kafka(settings, instance), operator(by, reason)
-    remove_left_behind(settings, kafka, name_package(package, registry))
-    found = find_package(package, registry, settings.data_dir)
-    start_building(kafka, found, who, rate)
+    connections, who = Connections(settings, instance), operator(by, reason)
+    built = operator_acts.build(connections, package, registry, who, rate=rate, force=force)
     if as_json:
-        print_json({"id": found.id})
+        print_json({"id": built})
     else:
-        click.echo(found.id)
+        click.echo(built)
     try:
-        remove_left_behind(settings, kafka)
+        remove_left_behind(settings, connections.kafka)
     except StillFed as error:
         click.echo(f"note: {error}", err=True)
     if waits:
-        _wait(kafka, found.id)
+        _wait(connections.kafka, built)
 
 
 @click.command()
@@ -117,10 +116,11 @@ def promote(
       nearline generations promote my-package-0123abcd --canary 5%
       nearline generations promote my-package-0123abcd
     """
-    from streams.generations import acts
+    from nearline.ask.connections import Connections
+    from nearline.up import operator_acts
 
-    who = operator(by, reason)
-    _move(settings, instance, lambda state: acts.promote(state, _id(generation), who, share=share, force=force))
+    who, connections = operator(by, reason), Connections(settings, instance)
+    click.echo(operator_acts.promote(connections, _id(generation), who, share=share, force=force))
 
 
 @click.command()
@@ -133,10 +133,11 @@ def rollback(*, reason: str | None, by: str | None, settings: Settings, instance
     Example:
       nearline generations rollback --reason "members see old posts"
     """
-    from streams.generations import acts
+    from nearline.ask.connections import Connections
+    from nearline.up import operator_acts
 
     who = operator(by, reason)
-    _move(settings, instance, lambda state: acts.rollback(state, who))
+    click.echo(operator_acts.roll_back(Connections(settings, instance), who))
 
 
 @click.command()
@@ -163,24 +164,10 @@ def retire(
     from streams.generations import acts
     from streams.generations.log import change_generations
 
-    kafka, who = _kafka(settings, instance), operator(by, reason)
-    change_generations(kafka, lambda state: acts.retire(state, _id(generation), who, force=force))
-    remove_retired(settings, kafka, _id(generation))
+    kafka, who = kafka_of(settings, instance), operator(by, reason)
+    state = change_generations(kafka, lambda state: acts.retire(state, _id(generation), who, force=force))
+    remove_retired(settings, kafka, state.records[_id(generation)])
     click.echo(f"{generation} is retired, and nothing of it is left")
-
-
-def _move(settings: Settings, instance: InstanceReader, decide: "Decide") -> None:
-    """Moves the pointer, and says where it is."""
-    from streams.generations.log import change_generations
-
-    pointer = change_generations(_kafka(settings, instance), decide).pointer
-    assert pointer is not None, "what moves it refuses where there is none"
-    canary = pointer.canary
-    click.echo(
-        f"{pointer.serving} serves"
-        + (f", {pointer.kept} is kept" if pointer.kept is not None else "")
-        + (f", {canary.generation} answers {canary.share * 100:g} % of the members" if canary is not None else "")
-    )
 
 
 def _wait(kafka: "KafkaSettings", generation: "Generation") -> None:
@@ -208,7 +195,7 @@ def _ignore(_: "Progress | None") -> None:
     """For output that is not a terminal."""
 
 
-def _kafka(settings: Settings, instance: InstanceReader) -> "KafkaSettings":
+def kafka_of(settings: Settings, instance: InstanceReader) -> "KafkaSettings":
     from nearline.ask.connections import Connections
 
     return Connections(settings, instance).kafka
@@ -221,6 +208,10 @@ def _id(generation: str) -> "Generation":
 
 
 def operator(name: str | None, reason: str | None) -> "By":
-    from streams.generations.acts import acting
+    """Raises click.UsageError for the name of the autopilot, which would take the act for its own."""
+    from nearline.autopilot.acts import AUTOPILOT
+    from streams.generations.acts import acting, this_process
 
-    return acting(name or f"{socket.gethostname()}:{os.getpid()}", reason)
+    if name == AUTOPILOT:
+        raise click.UsageError(f"--by: {AUTOPILOT} is the name of the autopilot; give yours")
+    return acting(name or this_process(), reason)

@@ -1,7 +1,6 @@
 """`nearline generations gate`: measures whether a generation may answer, and writes what it finds into the log."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,9 +46,7 @@ def gate(
       nearline generations gate my-package-0123abcd --events newest.jsonl.gz --json gate.json
     """
     from nearline.ask.connections import Connections
-    from nearline.gate.gate import check_can_be_gated, run_gate
-    from nearline.gate.subject import Subject
-    from schemas.generations import Gate
+    from nearline.gate.gate import measure
     from schemas.ids import Generation
     from streams.generations import acts
     from streams.generations.log import read_generations
@@ -57,10 +54,8 @@ def gate(
     who, connections = operator(by, reason), Connections(settings, instance)
     state = read_generations(connections.kafka)
     record = acts.known(state, Generation(generation))
-    subject = Subject(connections, record, check_can_be_gated(state, record), lambda: _feed(connections, events))
-    began = datetime.now(UTC)
-    found = Gate(began, list(run_gate(subject, _show_begin)))
-    _print(found)
+    found = measure(connections, state, record, lambda: _feed(connections, events), _show_begin)
+    print_gate(found)
     if json_file is not None:
         _write(json_file, record.id, found)
     record_gate(connections.kafka, record, found, who)
@@ -97,7 +92,8 @@ def _show_begin(name: str) -> None:
         click.echo(f"\r\x1b[Kmeasuring: {name}", nl=False, err=True)
 
 
-def _print(found: "Gate") -> None:
+def print_gate(found: "Gate") -> None:
+    """All figures, for people."""
     from schemas.printable import printable
 
     if on_terminal():

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 from msgspec import to_builtins
 
 from indexer.cold.qdrant.names import collection_name
 from nearline.commands._terminal import print_table
-from schemas.generations import Gate, GenerationRecord
+from schemas.generations import ContextsRecord, ContextsState, Gate, GenerationRecord
 from schemas.ids import Generation, Kind
 from schemas.printable import printable
 from schemas.stages import encode_reads, index_reads
@@ -19,6 +19,13 @@ from streams.generations.progress import Progress
 from streams.generations.state import Generations
 
 Progresses = Mapping[Generation, Progress | None]
+
+_CONTEXTS_WORDS: Final[Mapping[ContextsState, str]] = {
+    "building": "rebuilt, and not compared with the serving one yet, or not equal; see: nearline rebuild contexts",
+    "checked": "rebuilt; the next generation that is built takes it over",
+    "live": "rebuilt; a live generation reads it",
+    "retired": "retired",
+}
 
 
 def in_order(state: Generations) -> list[GenerationRecord]:
@@ -35,6 +42,7 @@ def list_json(state: Generations, progresses: Progresses) -> dict[str, Any]:
         "kept": pointer and pointer.kept,
         "canary": canary and {"generation": canary.generation, "share": canary.share, "since": _time(canary.since)},
         "generations": [_summary(record, progresses.get(record.id)) for record in in_order(state)],
+        "contexts": [_of_contexts(record) for record in _versions(state)],
         "problems": [str(damage) for damage in state.damages],
     }
 
@@ -63,14 +71,32 @@ def print_list(state: Generations, progresses: Progresses) -> None:
             f"\n{canary.generation} answers {canary.share * 100:g} % of the members as the canary, "
             f"since {_time(canary.since)}"
         )
+    for record in _versions(state):
+        click.echo(f"\nversion {record.version} of the contexts: {_CONTEXTS_WORDS[record.state]}")
     for damage in state.damages:
         click.echo(f"problem: {printable(str(damage), 500)}")
+
+
+def _versions(state: Generations) -> list[ContextsRecord]:
+    """Of the contexts, those that were rebuilt and are not retired."""
+    return [record for version, record in sorted(state.contexts.items()) if record.state != "retired"]
+
+
+def _of_contexts(record: ContextsRecord) -> dict[str, Any]:
+    check = record.check
+    return {
+        "version": record.version,
+        "state": record.state,
+        "since": _time(record.since),
+        "files": record.files or None,
+        "check": check and {"at": _time(check.at), "holds": check.holds, "figures": to_builtins(check.figures)},
+    }
 
 
 def print_show(record: GenerationRecord, progress: Progress | None) -> None:
     shown = show_json(record, progress)
     rows = {
-        **{name: shown[name] for name in ("id", "state", "place", "since", "package", "digest")},
+        **{name: shown[name] for name in ("id", "state", "place", "since", "package", "digest", "contexts")},
         "progress": progress_words(progress),
         **{name: ", ".join(shown[name]) for name in ("groups", "topics", "collections")},
     }

@@ -1,24 +1,22 @@
 """The options that say which dead letters a command means."""
 
-import re
 import shlex
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from schemas.ids import Millis
+from schemas.times import duration_s
 
 if TYPE_CHECKING:
     from streams.operate.dead_letter_box import Selection
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class _Age(click.ParamType):
@@ -27,10 +25,10 @@ class _Age(click.ParamType):
     name = "age"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        parts = re.fullmatch(r"(\d{1,9})([smhd])", str(value))
-        if parts is None:
+        try:
+            return duration_s(str(value))
+        except ValueError:
             self.fail(f"{value!r} is no age; write one such as 90s, 15m, 12h or 30d", param, ctx)
-        return float(int(parts[1]) * _UNITS_S[parts[2]])
 
 
 def filter_options(command: Callable[P, R]) -> Callable[P, R]:

@@ -13,7 +13,9 @@ _MIN_EVENTS_PER_FAULT: Final = 20
 @click.option("--faults", type=click.IntRange(min=0), default=300, show_default=True, help="Random faults.")
 @click.option("--events", type=click.IntRange(min=100), default=20_000, show_default=True, help="In all.")
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--crash-points/--no-crash-points", default=True, help="Every named place between two effects, twice.")
+@click.option(
+    "--crash-points/--no-crash-points", default=True, help="Every place between two effects, twice, operators' too."
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the table here too.")
 def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file: Path | None) -> None:
     """Start a pipeline of its own, kill and freeze its processes, and check that nothing is lost.
@@ -22,12 +24,13 @@ def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file:
     Example:
       nearline chaos --faults 30 --events 3000
     """
+    from nearline.chaos.operator_acts import ACTS
     from nearline.chaos.run import STAGES, chaos_on
     from nearline.chaos.table import report
     from nearline.up.runtime import BROKER
     from streams.kafka.crash_points import OF_STAGES
 
-    names = OF_STAGES if crash_points else ()
+    names, acts = (OF_STAGES, ACTS) if crash_points else ((), ())
     if not names and not faults:
         raise click.UsageError("nothing is left to do; leave out --no-crash-points, or ask for some --faults")
     # Outages last longer when more faults are asked for: a minute for 300.
@@ -36,9 +39,11 @@ def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file:
         frozen = (*STAGES, BROKER)[: faults // 50]
         outages = adversary.outages if faults else []
         num_random = max(0, faults - len(kills) - len(frozen) - len(outages))
-        events_per_fault = max(_MIN_EVENTS_PER_FAULT, events // (faults + 3 * len(names)))
+        events_per_fault = max(_MIN_EVENTS_PER_FAULT, events // (faults + 3 * (len(names) + len(acts))))
         for name in names:
             adversary.crash_point(name, 3 * events_per_fault)
+        for act in acts:
+            adversary.act(act, 3 * events_per_fault)
         for stage in kills:
             adversary.kill(stage, 3 * events_per_fault)
         for stage in frozen:

@@ -30,10 +30,12 @@ def rebuild(settings: Settings, instance: InstanceReader) -> None:
     """
     from nearline.ask.connections import Connections
     from streams.contexts.rebuild import rebuild_offsets
+    from streams.generations.log import read_generations
     from streams.operate.acknowledge import missed_by_contexts
 
     kafka = Connections(settings, instance).kafka
-    restored = rebuild_offsets(kafka)
-    click.echo(f"{len(restored)} offsets brought back" if restored else "no offset was lost")
-    for sentence in missed_by_contexts(kafka):
+    versions = read_generations(kafka).context_versions
+    num_restored = sum(len(rebuild_offsets(kafka, version)) for version in versions)
+    click.echo(f"{num_restored} offsets brought back" if num_restored else "no offset was lost")
+    for sentence in (sentence for version in versions for sentence in missed_by_contexts(kafka, version)):
         click.echo(sentence)

@@ -100,6 +100,7 @@ def _encoder(settings: Settings) -> _Functions:
         device=settings.encode.device,
         threads=encode_threads(settings),
         budget_tokens=settings.encode.budget_tokens,
+        attention=settings.encode.attention,
     )
     return _Functions(encoder.encode_posts, encoder.encode_members)
 
@@ -130,10 +131,13 @@ def _decode(kind: _Kind, place: str, body: bytes) -> Any:
 
 
 def _to_fields(place: str, outcome: "Outcome | Rendered") -> dict[str, Any]:
-    from encoders.errors import Unencodable
+    from encoders.errors import SeveralVectors, Unencodable
 
     if isinstance(outcome, Unencodable):
         raise click.ClickException(f"{place}: {outcome.cause}")
+    if isinstance(outcome, SeveralVectors):
+        interests = [{"vector": each.vector_D.tolist(), "weight": each.weight} for each in outcome.interests]
+        return {"vector": outcome.vector_D.tolist(), "interests": interests}
     if isinstance(outcome, list):
         return {"prompts": [part._asdict() for part in outcome]}
     return {"vector": None if outcome is None else outcome.tolist()}

@@ -1,7 +1,9 @@
 """`nearline evaluate`: measures how well packages find what members acted on, beside plain baselines."""
 
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from encoders.package.model_package import ModelPackage
     from trainer.evaluation.evaluation import Evaluation, Measured
     from trainer.evaluation.popularity_correlation import Correlation
+    from trainer.evaluation.ranker_feature import RankerGain
+    from trainer.evaluation.task_figures import TaskFigures
 
 _HEADER = ("system", "history", "form", "dim", "members", "R@10", "R@100", "R@500", "R@2000", "NDCG", "R@100 95 %")
 
@@ -21,6 +25,8 @@ _HEADER = ("system", "history", "form", "dim", "members", "R@10", "R@100", "R@50
 @click.option("--events", required=True, multiple=True, help="JSON lines, or .gz; may be given several times.")
 @click.option("--holdout", type=click.FloatRange(0, 1, True, True), default=0.15, show_default=True,
               help="The newest share of the actions: what is measured.")  # fmt: skip
+@click.option("--baseline", "baselines", multiple=True, type=click.Path(path_type=Path, file_okay=False, exists=True),
+              help="A folder of sentence-transformers, measured too; may be given several times.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="All figures, here.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Recall against k, here (.png, .svg).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -29,17 +35,20 @@ def evaluate(
     packages: tuple[Path, ...],
     events: tuple[str, ...],
     holdout: float,
+    baselines: tuple[Path, ...],
     json_file: Path | None,
     picture: Path | None,
     device: str,
 ) -> None:
-    """Measure PACKAGES on recorded events, beside TF-IDF, BM25, popularity and chance.
+    """Measure PACKAGES on recorded events, beside TF-IDF, BM25, popularity, chance and the untrained start.
 
     What is measured: each member with at least five positive actions before the held out ones shall find the fresh
     posts that it acts on, among all fresh posts. `history` says what of a member was used: the posts it acted on, or
     those and the ones that it wrote. `form`: a member as one prompt, or as the mean of vectors; the package says which
-    it uses, both are measured. Last, for each counted action: how its counts, and their percentiles by the package's
-    tables, go together with the mean score of a post.
+    it uses, both are measured. Then, for each counted action: how its counts, and their percentiles by the package's
+    tables, go together with the mean score of a post; and, where the events have impressions, what a package's cosine
+    adds to a logistic ranker. Last, the tasks interest, storyline, tag and search, as far as the held out posts have
+    anything for them: how well a post without its label finds others of the same label, and a title its body.
 
     \b
     Example:
@@ -49,29 +58,56 @@ def evaluate(
     from nearline.commands._recorded_events import read_feed
     from trainer.evaluation.evaluation import Evaluation
     from trainer.evaluation.report import report
+    from trainer.evaluation.sentence_model import refuse_folders
     from trainer.evaluation.task import evaluation_task
+    from trainer.evaluation.task_figures import held_out_tasks, measure_tasks
 
     loaded = [ModelPackage.load(folder) for folder in packages]
+    refuse_folders(baselines)
     feed = read_feed(events)
     evaluation = Evaluation(feed, evaluation_task(feed, feed.cut(holdout)))
-    measurements = _measure(evaluation, loaded, device)
-    correlations = {
-        str(package.generation): evaluation.popularity_correlations(package, device=device) for package in loaded
+    measurements = _measure(evaluation, loaded, baselines, device)
+    correlations = {str(each.generation): evaluation.popularity_correlations(each, device=device) for each in loaded}
+    of_packages = ((each.generation, evaluation.ranker_gain(each, device=device)) for each in loaded)
+    gains = {str(generation): gain for generation, gain in of_packages if gain is not None}
+    held_out = held_out_tasks(feed, evaluation.task.cut_us)
+    tasks = {
+        str(package.generation): [measured.figures for measured in measure_tasks(package, held_out, device=device)]
+        for package in loaded
     }
     _print(measurements)
     _print_correlations(correlations)
+    _print_gains(gains)
+    _print_tasks(tasks)
     if json_file is not None:
-        json_file.write_bytes(report(evaluation, measurements, correlations))
+        json_file.write_bytes(report(evaluation, measurements, correlations, gains, tasks))
     if picture is not None:
         _draw(evaluation, measurements, picture)
 
 
-def _measure(evaluation: "Evaluation", packages: "list[ModelPackage]", device: str) -> "list[Measured]":
+def _measure(
+    evaluation: "Evaluation", packages: "list[ModelPackage]", baselines: tuple[Path, ...], device: str
+) -> "list[Measured]":
     from tqdm import tqdm
 
-    of_packages = (evaluation.package(package, both_forms=True, device=device) for package in packages)
-    systems = chain(chain.from_iterable(of_packages), evaluation.baselines())
+    systems = chain(
+        chain.from_iterable(evaluation.package(package, both_forms=True, device=device) for package in packages),
+        _untrained(evaluation, packages, device),
+        (evaluation.folder(folder, device=device) for folder in baselines),
+        evaluation.baselines(),
+    )
     return list(tqdm(systems, desc="systems", disable=not on_terminal(), unit=""))
+
+
+def _untrained(evaluation: "Evaluation", packages: "list[ModelPackage]", device: str) -> "Iterator[Measured]":
+    """Of each package that was made from nothing."""
+    from trainer.evaluation.untrained import untrained_start
+
+    for package in packages:
+        with TemporaryDirectory(prefix="nearline-untrained-") as folder:
+            start = untrained_start(package, evaluation.feed, evaluation.task.cut_us, Path(folder) / "package")
+            if start is not None:
+                yield evaluation.as_served(start, name=f"untrained {package.generation}", device=device)
 
 
 def _draw(evaluation: "Evaluation", measurements: "list[Measured]", picture: Path) -> None:
@@ -99,6 +135,28 @@ def _print_correlations(correlations: "dict[str, list[Correlation]]") -> None:
     if rows:
         click.echo("\ncorrelation of popularity with the score, newest posts before the held out ones:")
         print_table(("system", "count", "posts", "raw counts", "percentiles"), rows)
+
+
+def _print_gains(gains: "dict[str, RankerGain]") -> None:
+    header = ("system", "impressions", "acted on", "without", "with its cosine", "better in")
+    rows = [
+        (name, gain.impressions, gain.acted, gain.auc_without, gain.auc_with, f"{gain.share_better:.0%}")
+        for name, gain in gains.items()
+    ]
+    if rows:
+        click.echo("\nAUC of a logistic ranker of popularity and author, later half of the held out impressions:")
+        print_table(header, rows)
+
+
+def _print_tasks(tasks: "dict[str, list[TaskFigures]]") -> None:
+    rows = [
+        (name, figures.task, figures.queries, figures.candidates, figures.recall_100, figures.auc)
+        for name, of_package in tasks.items()
+        for figures in of_package
+    ]
+    if rows:
+        click.echo("\ntasks on held out posts:")
+        print_table(("system", "task", "queries", "posts", "R@100", "AUC"), rows)
 
 
 def _row(measured: "Measured", group: str) -> tuple[object, ...]:

@@ -22,7 +22,8 @@ _ABSENT: dict[str, Any] = {"present": False, "revision": None, "deleted": None}
 def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instance: InstanceReader) -> None:
     """Print a post's or a member's newest context, and how each tier holds it.
 
-    Where nothing is known of it, not even that it was deleted, the exit status is 1.
+    Of a member also which form the serving package's member vectors have, one prompt or a mean, and why. Where nothing
+    is known of it, not even that it was deleted, the exit status is 1.
 
     \b
     Example:
@@ -35,6 +36,8 @@ def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instanc
     connections = Connections(settings, instance)
     tiers = _post_tiers(connections, entity_id) if kind == "post" else _member_tiers(connections, entity_id)
     parts = {"context": _context(connections, kind, entity_id), **tiers}
+    if kind == "member":
+        parts |= {"vector": _member_form(connections)}
     if as_json:
         print_json(parts)
     else:
@@ -49,7 +52,8 @@ def _context(connections: "Connections", kind: str, entity_id: str) -> Any:
     from schemas import topics
     from streams.kafka.reading import newest_value
 
-    topic = topics.POST_CONTEXTS if kind == "post" else topics.MEMBER_CONTEXTS
+    names = topics.context_names(connections.context_version)
+    topic = names.post_contexts if kind == "post" else names.member_contexts
     body = newest_value(connections.kafka, topic, entity_id.encode())
     return None if body is None else msgspec.json.decode(body)
 
@@ -80,10 +84,20 @@ def _member_tiers(connections: "Connections", member_id: str) -> dict[str, Any]:
     return {"cold": cold, "hot": _ABSENT}
 
 
+def _member_form(connections: "Connections") -> dict[str, Any]:
+    from nearline.ask.member_form import served_form
+
+    return served_form(connections)._asdict()
+
+
 def _print(parts: dict[str, Any]) -> None:
     import json
+
+    from nearline.ask.member_form import ServedForm
 
     context = parts["context"]
     click.echo("no context" if context is None else json.dumps(context, indent=2, ensure_ascii=False))
     rows = [(tier, *(parts[tier][name] for name in _ABSENT)) for tier in ("cold", "hot")]
     print_table(("tier", *_ABSENT), rows)
+    if "vector" in parts:
+        click.echo(f"member form: {ServedForm(**parts['vector'])}")

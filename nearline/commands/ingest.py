@@ -63,6 +63,7 @@ def ingest(
     """
     from nearline.ask.connections import Connections
     from nearline.errors import NearlineError
+    from nearline.traces import traced
     from streams.operate.event_files import open_events
 
     kafka = Connections(settings, instance).kafka
@@ -70,7 +71,8 @@ def ingest(
         opened = [stack.enter_context(open_events(name)) for name in files]
         surveyed = _survey(opened, settings, shift_to_now)
         sendable = [each for each in surveyed if skip_bad or each.survey.num_bad == 0]
-        _send(kafka, sendable, rate)
+        with traced("ingest", settings.traces):
+            _send(kafka, sendable, rate)
     if len(sendable) < len(surveyed):
         names = ", ".join(each.file.name for each in surveyed if each not in sendable)
         raise NearlineError(f"nothing of {names} was sent because of its bad lines; mend them or use --skip-bad")

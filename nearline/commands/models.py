@@ -1,4 +1,4 @@
-"""`nearline models`: the registry of model packages."""
+"""`nearline models`: the registry of model packages, and the topic on which they are announced."""
 
 import tempfile
 from pathlib import Path
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from nearline.commands._options import InstanceReader, instance_options
 from nearline.commands._terminal import print_json, print_table
+from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
     from encoders.package.model_package import ModelPackage
-    from trainer.publishing.registry import Registry
+    from streams.settings import KafkaSettings
+    from trainer.publishing.registry import Publication, Registry
 
 _registry = click.option(
     "--registry",
@@ -39,13 +42,28 @@ def models() -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @_registry
 @click.option("--events", multiple=True, help="JSON lines, or .gz, newer than the packages' training.")
+@click.option("--baseline", "baselines", multiple=True, type=click.Path(path_type=Path, file_okay=False, exists=True),
+              help="A folder of sentence-transformers that it must beat too; may be given several times.")  # fmt: skip
 @click.option("--force", metavar="REASON", help="Publish without a comparison; the reason is kept.")
 @_as_json
-def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str | None, as_json: bool) -> None:
-    """Publish the package in FOLDER, if it finds more than the one published last.
+@instance_options
+def publish(
+    *,
+    folder: Path,
+    registry: str,
+    events: tuple[str, ...],
+    baselines: tuple[Path, ...],
+    force: str | None,
+    as_json: bool,
+    settings: Settings,
+    instance: InstanceReader,
+) -> None:
+    """Publish the package in FOLDER, if it finds more than the one published last, and announce it.
 
     It must have the higher Recall@100 in 95 % of a paired bootstrap, over actions that are newer than what both
-    packages were trained on. The first package is compared with popularity.
+    packages were trained on. The first package is compared with popularity. The same is asked against what one could
+    have for nothing: TF-IDF, BM25, the untrained start, and each --baseline. It is announced on the topic models, from
+    which the autopilot takes it, if a broker is configured; a package that is published already is announced again.
 
     \b
     Example:
@@ -56,37 +74,91 @@ def publish(*, folder: Path, registry: str, events: tuple[str, ...], force: str 
 
     if bool(events) == bool(force and force.strip()):
         raise click.UsageError("give --events to compare with, or --force with a reason")
+    if baselines and not events:
+        raise click.UsageError("--baseline is compared on --events; give them, or take --baseline out")
     package = ModelPackage.load(folder)
-    target = Registry(registry)
-    # Checked first: the comparison takes minutes, and would only find that the package is no better than itself.
-    target.refuse_published(str(package.generation))
-    gate = {"forced": force} if force else _gate(package, target, events)
-    publication = target.publish(package, gate)
+    target, kafka = Registry(registry), _broker(settings, instance)
+    # Looked at first: the comparison takes minutes, and would only find that the package is no better than itself.
+    if kafka is None:
+        target.refuse_published(str(package.generation))
+    if target.is_published(str(package.generation)):
+        publication = target.show(str(package.generation))
+    else:
+        publication = target.publish(package, {"forced": force} if force else _gate(package, target, events, baselines))
+    if kafka is not None:
+        _announce(kafka, publication, registry)
+    _print_published(publication, registry, announced=kafka is not None, as_json=as_json)
+
+
+def _broker(settings: Settings, instance: InstanceReader) -> "KafkaSettings | None":
+    """None if the settings name no broker, and no instance runs here."""
+    from nearline.ask.connections import Connections
+    from nearline.errors import NotRunning
+
+    try:
+        return Connections(settings, instance).kafka
+    except NotRunning:
+        return None
+
+
+def _announce(kafka: "KafkaSettings", publication: "Publication", registry: str) -> None:
+    """Raises NotAnnounced."""
+    from datetime import datetime
+
+    from nearline.errors import NotAnnounced
+    from nearline.generations.packages import in_registry
+    from schemas.ids import Generation
+    from schemas.models import ModelRecord
+    from streams.errors import StreamsError
+    from streams.generations.models import announce
+
+    generation, published_at = Generation(publication.generation), datetime.fromisoformat(publication.published_at)
+    try:
+        announce(kafka, ModelRecord(generation, publication.digest, in_registry(registry), published_at))
+    except StreamsError as error:
+        raise NotAnnounced(generation, str(error)) from error
+
+
+def _print_published(publication: "Publication", registry: str, *, announced: bool, as_json: bool) -> None:
     if as_json:
-        print_json(publication)
+        print_json({**msgspec.to_builtins(publication), "announced": announced})
     else:
         click.echo(f"{publication.generation} is published in {registry}: {_why(publication.gate)}")
+    if announced and not as_json:
+        click.echo("it is announced on the topic models")
+    if not announced:
+        click.echo(
+            "note: it is not announced, because no broker is configured and no instance runs here; to announce it, "
+            "run the command again with --config or --data-dir",
+            err=True,
+        )
 
 
-def _gate(package: "ModelPackage", registry: "Registry", events: tuple[str, ...]) -> dict[str, Any]:
+def _gate(
+    package: "ModelPackage", registry: "Registry", events: tuple[str, ...], baselines: tuple[Path, ...]
+) -> dict[str, Any]:
     from nearline.commands._recorded_events import read_feed
+    from trainer.evaluation.sentence_model import refuse_folders
     from trainer.publishing.quality_gate import compare
 
+    refuse_folders(baselines)  # before the events are read, which takes minutes
     feed = read_feed(events)
     published = registry.publications() if registry.exists() else []
     if not published:
-        return compare(package, None, feed)
+        return compare(package, None, feed, baselines)
     with tempfile.TemporaryDirectory(prefix="nearline-models-") as folder:
-        return compare(package, registry.fetch(published[-1].generation, Path(folder)), feed)
+        return compare(package, registry.fetch(published[-1].generation, Path(folder)), feed, baselines)
 
 
 def _why(gate: dict[str, Any]) -> str:
     """Why the package was published, in one line."""
     if "forced" in gate:
         return f"without a comparison, because: {gate['forced']}"
+    more = "".join(f"; {rival['system']} has {rival['recall']:.3f}" for rival in gate.get("rivals", []))
     return (
         f"Recall@{gate['recall_at']} {gate['recall']:.3f}, {gate['against']} has {gate['recall_before']:.3f}; "
         f"better in {gate['share_better']:.0%} of the resamples; {gate['members']} members, from {gate['from']} on"
+        + more
     )
 
 

@@ -144,7 +144,8 @@ def _replay(
 
     started = time.monotonic()
     with tqdm(desc="reading", unit=" records", leave=False, disable=not on_terminal()) as bar:
-        requests = ReplayRequests(connections.kafka, stage, connections.generation, selection, bar.update)
+        generation, contexts = connections.generation, connections.context_version
+        requests = ReplayRequests(connections.kafka, stage, generation, selection, report=bar.update, contexts=contexts)
         bar.total = requests.num_offsets(kinds)
         asked = requests.send(kinds)
     _print(stage, asked)
@@ -170,7 +171,7 @@ def _wait(connections: "Connections", stage: "ReplayedStage", number: int) -> No
     from nearline.commands._replay_bar import ReplayBar
     from streams.operate.wait import Wait
 
-    hot = SlowestFeed(connections)
+    hot = SlowestFeed(connections, connections.generation)
     with ReplayBar(number, shown=on_terminal()) as bar:
         try:
             wait = Wait(connections.kafka, connections.generation, hot.positions, bar.show, timeout_s=math.inf)

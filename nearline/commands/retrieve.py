@@ -14,14 +14,9 @@ from schemas.printable import printable
 
 if TYPE_CHECKING:
     from nearline.ask.connections import Connections
+    from nearline.ask.texts import Texts
     from nearline.client.answer import Answer
 
-Texts = dict[str, str]
-"""By post id."""
-
-_MAX_CONTEXTS: Final = 100_000
-"""How many contexts are read at most to find the texts. That takes about a second and 100 MB."""
-_TEXTS_TIMEOUT_S: Final = 2.0
 _START_CHARS: Final = 60
 _OPTIONS_OF_MANY: Final = ("--language", "--exclude-author", "--exclude-post")
 
@@ -98,7 +93,7 @@ def retrieve(
         _print(answer, texts)
 
 
-def as_objects(answer: "Answer", texts: Texts | None = None) -> dict[str, Any]:
+def as_objects(answer: "Answer", texts: "Texts | None" = None) -> dict[str, Any]:
     """The answer with one object for each candidate, instead of columns."""
     columns = zip(answer.post_ids, answer.scores, answer.tiers, strict=True)
     candidates: list[dict[str, Any]] = [
@@ -131,28 +126,22 @@ def _check(query: dict[str, Any]) -> None:
         raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {sentence}") from None
 
 
-def _texts(connections: "Connections", post_ids: Sequence[str]) -> Texts:
+def _texts(connections: "Connections", post_ids: Sequence[str]) -> "Texts":
     """The texts that can be found. A note on stderr says how many posts have none, or why no text can be read."""
+    from nearline.ask.texts import MAX_CONTEXTS, read_texts
     from nearline.errors import NearlineError
-    from schemas import topics
-    from schemas.contexts import decode_post_context
     from schemas.errors import BadRecord
     from streams.errors import StreamsError
-    from streams.kafka.reading import newest_values
 
-    keys = [post_id.encode() for post_id in post_ids]
     try:
-        bodies = newest_values(
-            connections.kafka, topics.POST_CONTEXTS, keys, max_offsets=_MAX_CONTEXTS, timeout_s=_TEXTS_TIMEOUT_S
-        )
-        texts = {key.decode(): decode_post_context(body).text for key, body in bodies.items()}
+        texts = read_texts(connections, post_ids)
     except (NearlineError, StreamsError, BadRecord) as error:
         click.echo(f"nearline: the texts cannot be shown: {error}", err=True)
         return {}
     missing = len(set(post_ids) - texts.keys())
     if missing:
         posts = "1 post" if missing == 1 else f"{missing:,} posts"
-        click.echo(f"nearline: no text of {posts} is among the newest {_MAX_CONTEXTS:,} contexts", err=True)
+        click.echo(f"nearline: no text of {posts} is among the newest {MAX_CONTEXTS:,} contexts", err=True)
     return texts
 
 
@@ -161,7 +150,7 @@ def _start(text: str | None) -> str | None:
     return printable(" ".join((text or "").split()), _START_CHARS) or None
 
 
-def _print(answer: "Answer", texts: Texts | None) -> None:
+def _print(answer: "Answer", texts: "Texts | None") -> None:
     columns = zip(answer.post_ids, answer.scores, answer.tiers, strict=True)
     rows: list[tuple[object, ...]] = [(rank, score, tier, post) for rank, (post, score, tier) in enumerate(columns, 1)]
     header = ("rank", "score", "tier", "post")

@@ -6,7 +6,7 @@ import click
 
 from nearline.commands._options import place_options
 
-_STAGES = ("contexts", "trending", "encode", "index", "serve")
+_STAGES = ("contexts", "trending", "encode", "index", "serve", "autopilot", "monitor")
 
 
 @click.command()
@@ -18,7 +18,9 @@ def run(*, stage: str, place: str | None, slot: int | None, config: Path | None,
     """Run one stage until SIGTERM or Ctrl-C, with a broker that is named in the configuration.
 
     Encode and index work for the generation at their place, and wait while it is empty. `package` in the configuration
-    is the first generation; without it they wait until another process has founded one.
+    is the first generation; without it they wait until another process has founded one. Of autopilot and monitor one
+    each is enough for a cluster. The autopilot works while it is switched on, and asks the retriever that serve.url
+    names.
 
     \b
     Example:

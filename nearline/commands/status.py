@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @instance_options
 def status(*, as_json: bool, settings: Settings, instance: InstanceReader) -> None:
-    """Print processes, the lag of every stage, the tiers, dead letters and freshness.
+    """Print processes, the lag of every stage, the tiers, dead letters and freshness, and what stands still: since
+    when, why, what it holds up, and what happens next.
 
     Answers within 5 s; what does not answer in time is unknown and named.
 
@@ -37,7 +38,8 @@ def status(*, as_json: bool, settings: Settings, instance: InstanceReader) -> No
 
 
 def _print(answer: "StatusResponse") -> None:
-    click.echo(f"{'ready' if answer.ready else 'not ready'}, generation {answer.generation or 'unknown'}\n")
+    state = "standing still" if answer.standing_still else "ready" if answer.ready else "not ready"
+    click.echo(f"{state}, generation {answer.generation or 'unknown'}\n")
     print_table(
         ("process", "pid", "restarts"), ((process.name, process.pid, process.restarts) for process in answer.processes)
     )
@@ -55,8 +57,11 @@ def _print(answer: "StatusResponse") -> None:
         ("dead letters", answer.dead_letters),
         ("freshness p50, s", fresh.p50),
         ("freshness p99, s", fresh.p99),
+        ("newest change, s ago", fresh.newest_age_s),
     ]
     print_table(("what", "number"), rows)
+    for sentence in answer.standing_still:
+        click.echo(f"standing still: {sentence}")
     for problem in answer.problems:
         click.echo(f"problem: {problem}")
 

@@ -1,6 +1,7 @@
 """`nearline train`: trains a model package on recorded events."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -49,16 +50,32 @@ def train(
       nearline train --events events.jsonl.gz --out my-package --resume
     """
     from nearline.commands._recorded_events import read_feed
+    from trainer.device_use import this_card
+    from trainer.plan import Plan
     from trainer.settings import read_settings
-    from trainer.training import Plan, train
+    from trainer.training import train
 
     settings = read_settings(config)
+    if idle := this_card().idle:
+        click.echo(f"trains on one GPU and leaves {idle} idle; accelerate launch -m nearline train uses all", err=True)
     feed = read_feed(events)
     plan = Plan(feed.cut(holdout), tokens, seed, settings, package_id or package_id_of(out), start)
     package = train(feed, plan, out, resume=resume, progress=on_terminal())
     if package is None:  # another process writes it
         return
+    if (inner := package.manifest.training.get("inner_split")) is not None:
+        chosen = f"member form {inner['member_form']}, {package.manifest.training['tokens']} tokens"
+        click.echo(f"chosen on an inner split: {chosen}", err=True)
     for result in package.manifest.training.get("figures", []):
         recalls = ", ".join(f"@{k} {value:.3f}" for k, value in result["groups"]["protocol"]["recall"].items())
         click.echo(f"recall, history {result['history']}: {recalls}", err=True)
+    _print_rivals(package.manifest.training)
     click.echo(package.generation)
+
+
+def _print_rivals(record: dict[str, Any]) -> None:
+    for rival in record.get("rivals", []):
+        better = f"better in {rival['share_better']:.0%} of the resamples"
+        click.echo(f"{rival['system']}: recall @100 {rival['recall']:.3f}; {better}", err=True)
+    if (why := record.get("untrained_not_measured")) is not None:
+        click.echo(f"warning: the untrained start is not measured: {why}", err=True)

@@ -20,8 +20,8 @@ def up(
 ) -> None:
     """Run broker, stages, tiers and retriever until SIGTERM or Ctrl-C.
 
-    Prints `ready` when it serves. What dies is started again. The retriever asks for a key where
-    NEARLINE_SERVE__API_KEY_FILE names a file that holds one.
+    Prints `ready` when it serves, and the address of the operators' page. What dies is started again. The retriever
+    asks for a key where NEARLINE_SERVE__API_KEY_FILE names a file that holds one.
 
     On a fresh data folder or broker the package becomes the first generation. After that the log of the generations
     says which one serves, and another package is refused.

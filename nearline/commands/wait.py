@@ -32,7 +32,7 @@ def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> Non
 
     started = time.monotonic()
     connections = Connections(settings, instance)
-    hot = SlowestFeed(connections)
+    hot = SlowestFeed(connections, connections.generation)
     try:
         show = _draw if on_terminal() else _ignore
         Wait(connections.kafka, connections.generation, hot.positions, show, timeout_s=timeout).run()

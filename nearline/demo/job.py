@@ -5,7 +5,7 @@ Each step prints its result, and raises DemoFailed when the result is not what i
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from schemas import topics
 from schemas.api import RetrieveRequest, RetrieveResponse, StatusResponse
 from streams.operate.event_files import InputEvent
 from streams.operate.ingest import EventSender
+from streams.settings import KafkaSettings
 
 _LOOK_EVERY_S: Final = 3.0
 _LOOK_SHARE: Final = 0.05
@@ -103,13 +104,12 @@ class Job:
 
     def _freshness(self, client: RetrieverClient) -> None:
         """2. Sends one post and waits until it is found."""
-        event = _post("demo-fresh", _FRESH_TEXT)
+        event = new_post("demo-fresh", _FRESH_TEXT)
         request = RetrieveRequest(text=_FRESH_TEXT, k=PRECISION_AT)
-        settings = instance_settings(None, self._pipeline.data_dir)
-        kafka = Connections(settings, lambda: self._pipeline.instance).kafka
+        kafka = kafka_of(self._pipeline)
         began = time.monotonic()
         with EventSender(kafka, options={"linger.ms": 0}) as sender:
-            sender.send([InputEvent(topics.POSTS, event["post_id"].encode(), json.dumps(event).encode())])
+            send_post(sender, event)
         while event["post_id"] not in (answer := client.retrieve(request)).post_ids:
             if time.monotonic() - began > _FRESH_TIMEOUT_S:
                 raise DemoFailed(f"a fresh post was not retrievable after {_FRESH_TIMEOUT_S:.0f} s")
@@ -200,7 +200,17 @@ def _progress(status: StatusResponse) -> str:
     return f"{counts}; behind: {left or 'nothing'}"
 
 
-def _post(post_id: str, text: str) -> dict[str, Any]:
+def kafka_of(pipeline: Pipeline) -> KafkaSettings:
+    return Connections(instance_settings(None, pipeline.data_dir), lambda: pipeline.instance).kafka
+
+
+def send_post(sender: EventSender, event: Mapping[str, Any]) -> None:
+    """Raises StreamsError."""
+    sender.send([InputEvent(topics.POSTS, event["post_id"].encode(), json.dumps(event).encode())])
+
+
+def new_post(post_id: str, text: str) -> dict[str, Any]:
+    """The event by which a post is created now."""
     return {
         "type": "post.created",
         "post_id": post_id,

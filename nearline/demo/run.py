@@ -18,6 +18,7 @@ import click
 
 from nearline.demo.events import read_facts
 from nearline.demo.job import Input, Job
+from nearline.demo.replacement import SOAK_S, show_replacement
 from nearline.demo.world import DEMO_SIZE, WorldSize, make_world, write_world
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
@@ -25,6 +26,8 @@ from retriever.errors import RetrieverError
 from streams.errors import StreamsError
 
 SEED: Final = 7
+_CANARIES: Final = 4
+"""Posts of the monitor, one for each partition, which have room beside those of the world."""
 
 
 def made_up(folder: Path, size: WorldSize = DEMO_SIZE) -> Input:
@@ -53,13 +56,17 @@ def demo(events: Path | None, package: Path | None, data_dir: Path | None) -> No
     with _folder(data_dir) as folder:
         input_ = made_up(folder) if events is None else Input(events, read_facts(events), None)
         _introduce(input_, events)
-        environment = {"NEARLINE_HOT__CAPACITY": str(input_.facts.hot_posts)}
+        environment = {
+            "NEARLINE_HOT__CAPACITY": str(input_.facts.hot_posts + _CANARIES),
+            "NEARLINE_GENERATIONS__SOAK_S": str(SOAK_S),
+        }
         pipeline = Pipeline(folder, package=package, environment=environment)
         click.echo(f"Starting a broker and the pipeline on {pipeline.data_dir} …")
         start = time.monotonic()
         with pipeline:
             click.echo(f"ready after {time.monotonic() - start:.1f} s")
             Job(pipeline, input_).run()
+            show_replacement(pipeline, input_)
             stop = time.monotonic()
         click.echo(f"\nEverything stopped in {time.monotonic() - stop:.1f} s; no process is left.")
     click.echo(f"The demo took {time.monotonic() - began:.0f} s.")

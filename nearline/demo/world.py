@@ -1,9 +1,13 @@
 """Makes up a world of subjects, posts, members and activity, together with the truth about it.
 
     python -m nearline.demo.world --seed 7 --posts 6000 --members 600 > events.jsonl
+    python -m nearline.demo.world --size large > events.jsonl
 
-The same seed and sizes give the same events; only their times move with `now`. Owns what happens in the world; knows
-nothing of how events are sent or searched.
+The larger sizes are of another world, `nearline.demo.made_feed`, which has what a feed has: impressions by position,
+counts that grow, three languages. The command is in `nearline.demo.world_command`.
+
+The same seed and sizes give the same events; only their times move with `now`. Owns what happens in the small world;
+knows nothing of how events are sent or searched.
 """
 
 import json
@@ -12,10 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
-
-import click
 
 from nearline.demo.subjects import ADJECTIVES, COMMON, HEADLINES, SENTENCES, SUBJECTS
 
@@ -313,31 +314,11 @@ def json_lines(events: Sequence[Event]) -> Iterator[str]:
         yield json.dumps(event, ensure_ascii=False) + "\n"
 
 
-def write_world(world: World, out: TextIO, truth: Path | None = None) -> None:
+def write_world(world: World, out: TextIO) -> None:
     out.writelines(json_lines(world.events))
-    if truth is not None:
-        truth.write_text(json.dumps(world.truth._asdict()), encoding="utf-8")
-
-
-@click.command()
-@click.option("--seed", default=7, show_default=True)
-@click.option("--posts", default=DEMO_SIZE.posts, show_default=True)
-@click.option("--members", default=DEMO_SIZE.members, show_default=True)
-@click.option("--activity", default=DEMO_SIZE.activity, show_default=True)
-@click.option("--days", default=DEMO_SIZE.days, show_default=True)
-@click.option(
-    "--truth",
-    type=click.Path(path_type=Path),
-    help="also write each post's subject and each member's interests, as JSON",
-)
-def main(*, seed: int, posts: int, members: int, activity: int, days: float, truth: Path | None) -> None:
-    """Write the events of a made-up world to stdout, as JSON lines. The last event happens now.
-
-    Example: python -m nearline.demo.world --seed 7 --posts 1000 --members 100 > events.jsonl
-    """
-    world = make_world(seed, datetime.now(UTC), WorldSize(posts, members, activity, days))
-    write_world(world, click.get_text_stream("stdout", encoding="utf-8"), truth)
 
 
 if __name__ == "__main__":
+    from nearline.demo.world_command import main
+
     main()

@@ -26,7 +26,7 @@ from nearline.gate.versions import (
 )
 from schemas import topics
 from schemas.generations import GateFigure
-from schemas.ids import Generation, Kind
+from schemas.ids import KINDS, ContextVersion, Generation, Kind
 from streams.settings import KafkaSettings
 
 _PAUSE_S: Final = 0.2
@@ -58,16 +58,18 @@ class Finding(NamedTuple):
     """So many that are uncounted could not be seen, because as many changed meanwhile."""
 
 
-def populations(kafka: KafkaSettings, generation: Generation) -> list[Population]:
-    """Nothing is read yet."""
-    contexts: dict[Kind, str] = {"post": topics.POST_CONTEXTS, "member": topics.MEMBER_CONTEXTS}
+def populations(
+    kafka: KafkaSettings, generation: Generation, version: ContextVersion = topics.FIRST_CONTEXTS
+) -> list[Population]:
+    """`version`: that of the contexts that it reads. Nothing is read yet."""
+    names = topics.context_names(version)
     return [
         Population(
             kind,
-            TopicVersions(kafka, topic, context_head),
+            TopicVersions(kafka, names.of_kind(kind), context_head),
             TopicVersions(kafka, topics.embeddings(kind, generation), embedding_head),
         )
-        for kind, topic in contexts.items()
+        for kind in KINDS
     ]
 
 

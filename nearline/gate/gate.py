@@ -5,8 +5,10 @@ Records nothing. Which figure stands for what is said by each check.
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nearline.ask.connections import Connections
 from nearline.errors import is_ours
 from nearline.gate import asking, complete, names
 from nearline.gate.asking import Ask
@@ -15,10 +17,13 @@ from nearline.gate.soak import soak_beside
 from nearline.gate.subject import Subject
 from nearline.generations.packages import package_here
 from schemas.embeddings import Vector
-from schemas.generations import GateFigure, GenerationRecord
+from schemas.generations import Gate, GateFigure, GenerationRecord
 from schemas.ids import Generation
 from streams.errors import ActRefused
 from streams.generations.state import Generations
+
+if TYPE_CHECKING:
+    from trainer.data.feed import Feed
 
 
 class Check(NamedTuple):
@@ -53,6 +58,8 @@ def _recall(subject: Subject) -> Iterator[GateFigure]:
 
 @contextmanager
 def _asking(subject: Subject) -> Iterator[Ask]:
+    both = (subject.record.id, subject.serving.id)
+    asking.until_open(subject.connections, both, subject.settings.generations.settle_s)
     with subject.connections.candidates(asking.TIMEOUT_S) as client:
         yield lambda question: client.retrieve_batch([question], timeout_s=asking.TIMEOUT_S)[0]
 
@@ -97,7 +104,7 @@ def _queries(subject: Subject, generation: Generation) -> Vector:
 
 def _soak(subject: Subject) -> Iterator[GateFigure]:
     bounds = subject.settings.generations
-    kafka, serving, beside = subject.connections.kafka, subject.serving.id, subject.record.id
+    kafka, serving, beside = subject.connections.kafka, subject.serving, subject.record
     yield soak_beside(kafka, serving, beside, bounds.soak_s, bounds.live_bound_s)
 
 
@@ -127,6 +134,19 @@ def check_can_be_gated(state: Generations, record: GenerationRecord) -> Generati
             f"the generation {record.id} is {record.state}, and has no gate to pass; {mends[record.state]}"
         )
     return serving
+
+
+def measure(
+    connections: Connections,
+    state: Generations,
+    record: GenerationRecord,
+    read_feed: "Callable[[], Feed]",
+    begins: Callable[[str], None],
+) -> Gate:
+    """All checks of one generation, beside the one that serves. Raises ActRefused where it cannot be gated."""
+    subject = Subject(connections, record, check_can_be_gated(state, record), read_feed)
+    began = datetime.now(UTC)
+    return Gate(began, list(run_gate(subject, begins)))
 
 
 def run_gate(subject: Subject, begins: Callable[[str], None]) -> Iterator[GateFigure]:

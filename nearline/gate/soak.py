@@ -5,15 +5,16 @@ the bound of live events counts as new for both.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Final, NamedTuple
 
 from nearline.gate.figures import at_most, unmeasured
 from nearline.gate.names import AGE
-from schemas.generations import GateFigure
-from schemas.ids import Generation
+from schemas.generations import GateFigure, GenerationRecord
+from schemas.ids import ContextVersion, Generation
 from schemas.stages import live_reads
+from schemas.topics import FIRST_CONTEXTS
 from streams.kafka.offsets import OffsetReader
 from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
@@ -61,19 +62,29 @@ def soak(look: Looks, soak_s: float, live_bound_s: float, clock: Callable[[], fl
     return at_most(AGE, max(beside_s), bound_s, note)
 
 
-def ages(reader: OffsetReader, serving: Generation, beside: Generation) -> Look:
-    """Raises StreamsError."""
-    lags = {generation: read_lags(reader, live_reads(generation), _PROBE_S) for generation in (serving, beside)}
+def ages(
+    reader: OffsetReader,
+    serving: Generation,
+    beside: Generation,
+    contexts: Mapping[Generation, ContextVersion] | None = None,
+) -> Look:
+    """`contexts`: the version that each reads, if it is not the first. Raises StreamsError."""
+    read = contexts or {}
+    lags = {
+        generation: read_lags(reader, live_reads(generation, read.get(generation, FIRST_CONTEXTS)), _PROBE_S)
+        for generation in (serving, beside)
+    }
     num_records = sum(lag.records or 0 for of_one in lags.values() for lag in of_one)
     return Look(_oldest_s(lags[serving]), _oldest_s(lags[beside]), num_records)
 
 
 def soak_beside(
-    kafka: KafkaSettings, serving: Generation, beside: Generation, soak_s: float, live_bound_s: float
+    kafka: KafkaSettings, serving: GenerationRecord, beside: GenerationRecord, soak_s: float, live_bound_s: float
 ) -> GateFigure:
     """Raises StreamsError."""
+    contexts = {record.id: record.contexts for record in (serving, beside)}
     with closing(OffsetReader(kafka, _ASK_S)) as reader:
-        return soak(lambda: ages(reader, serving, beside), soak_s, live_bound_s)
+        return soak(lambda: ages(reader, serving.id, beside.id, contexts), soak_s, live_bound_s)
 
 
 def _oldest_s(lags: Iterable[Lag]) -> float | None:

@@ -32,7 +32,7 @@ class Subject:
     @cached_property
     def populations(self) -> list[Population]:
         """Read by the first check, and read on by later ones."""
-        return populations(self.connections.kafka, self.record.id)
+        return populations(self.connections.kafka, self.record.id, self.record.contexts)
 
     def vectors(self, kind: Kind, generation: Generation) -> TopicVersions:
         """Of either generation; read on by whoever needs it."""

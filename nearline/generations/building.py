@@ -4,7 +4,7 @@ The work itself is done by the encode and cold processes of its place, wherever 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Final
 
 from encoders.package.model_package import ModelPackage
 from nearline.errors import BadSettings
-from nearline.generations.packages import fetch_unless_here
-from schemas.generations import GenerationRecord, PackageSource
-from schemas.ids import Generation
-from schemas.topics import MEMBER_CONTEXTS, POST_CONTEXTS, generation_topics
+from nearline.generations.packages import checked_files, fetch_unless_here, in_registry
+from schemas.generations import GenerationRecord, PackageSource, Record
+from schemas.ids import ContextVersion, Generation
+from schemas.topics import context_names, generation_topics
 from streams.errors import ActRefused, StreamsError
 from streams.generations import acts
+from streams.generations.contexts_acts import version_to_build
 from streams.generations.log import change_generations, read_generations
 from streams.generations.progress import Progress, read_progress
 from streams.generations.state import Generations
@@ -47,29 +48,51 @@ def find_package(name: str, registry: str | None, data_dir: Path) -> acts.Packag
     BadRegistry."""
     folder = Path(name).absolute()
     if folder.is_dir() or registry is None:
-        package = ModelPackage.load(folder)
-        return acts.Package(package.generation, PackageSource(folder=str(folder)), package.digest)
-    package = ModelPackage.load(fetch_unless_here(Generation(name), registry, data_dir))
-    place = registry if "://" in registry else str(Path(registry).absolute())
-    return acts.Package(package.generation, PackageSource(registry=place), package.digest)
+        return load_package(Generation(name), PackageSource(folder=str(folder)), data_dir)
+    return load_package(Generation(name), in_registry(registry), data_dir)
 
 
-def start_building(kafka: KafkaSettings, package: acts.Package, by: acts.By, rate: float | None) -> Generations:
+def load_package(generation: Generation, source: PackageSource, data_dir: Path) -> acts.Package:
+    """The package that lies there, with every file checked. Raises BadPackage, BadRegistry."""
+    if source.registry is not None:
+        folder = fetch_unless_here(generation, source.registry, data_dir)
+        crash_point("generations.package-fetched")
+    else:
+        folder = Path(source.folder or "")
+    package = ModelPackage.load(folder, checked_files(data_dir))
+    return acts.Package(package.generation, source, package.digest)
+
+
+Build = Callable[[Generations, acts.Package, acts.Goal, acts.By], Sequence[Record]]
+"""`acts.build`, or an act that holds more than that. Raises ActRefused."""
+
+
+def start_building(
+    kafka: KafkaSettings,
+    package: acts.Package,
+    by: acts.By,
+    build: Build = acts.build,
+    refuse_without_room: Callable[[Generations], None] | None = None,
+) -> Generations:
     """Can be repeated: after a crash between any two steps the next call goes on. What an earlier life of the
-    generation has left must be removed. Raises ActRefused, StreamsError."""
-    # 1. Refuse before anything is made.
-    acts.build(read_generations(kafka), package, {}, by, rate=rate)
+    generation has left must be removed. `refuse_without_room` raises NoRoom; None builds by force, whether there is
+    room or not. Raises ActRefused, NoRoom, StreamsError."""
+    # 1. Refuse before anything is made. What lives already has its room.
+    state = read_generations(kafka)
+    build(state, package, {}, by)
+    if refuse_without_room is not None and package.id not in {record.id for record in state.live}:
+        refuse_without_room(state)
     # 2. The topics, which its processes expect to exist.
     ensure_topics(kafka, generation_topics(package.id))
     crash_point("generations.topics-made")
     # 3. The goal, and the act.
-    goal = _ends_of_contexts(kafka)
-    return change_generations(kafka, lambda state: acts.build(state, package, goal, by, rate=rate))
+    goal = _ends_of_contexts(kafka, version_to_build(read_generations(kafka)))
+    return change_generations(kafka, lambda state: build(state, package, goal, by))
 
 
-def _ends_of_contexts(kafka: KafkaSettings) -> acts.Goal:
+def _ends_of_contexts(kafka: KafkaSettings, version: ContextVersion) -> acts.Goal:
     with closing(OffsetReader(kafka)) as reader:
-        _, ends = reader.bounds((POST_CONTEXTS, MEMBER_CONTEXTS))
+        _, ends = reader.bounds(context_names(version).contexts)
     goal: acts.Goal = {}
     for (topic, partition), end in ends.items():
         goal.setdefault(topic, {})[partition] = end

@@ -6,16 +6,33 @@ Knows which folders there are. What is in them is the business of who writes the
 import os
 import shutil
 from pathlib import Path
-from typing import Final
 
 from indexer.cold.edge import folder
 from indexer.errors import TierUnavailable
 from nearline.generations.packages import packages_folder, remove_fetched
 from schemas.files import write_whole
 from schemas.generations import GenerationRecord
-from schemas.ids import Generation
+from schemas.ids import ContextVersion, Generation
+from streams.contexts.rows_folder import rows_folder
 
-_HOT: Final = "hot"
+
+def hot_folder(data_dir: Path, generation: Generation) -> Path:
+    """Of the snapshots of the hot tier."""
+    return hot_folders(data_dir) / generation
+
+
+def hot_folders(data_dir: Path) -> Path:
+    """Holds a folder for each generation."""
+    return data_dir / "hot"
+
+
+def remove_snapshots_of_no_generation(data_dir: Path) -> None:
+    """An earlier version had one generation, and its snapshots where the folders of the generations are now. They hold
+    texts' vectors that may have been deleted since. Nobody may be writing snapshots."""
+    for entry in hot_folders(data_dir).glob("*"):
+        # A generation's folder holds one folder for each life of its topic.
+        if not entry.is_dir() or any(not child.is_dir() for child in entry.iterdir()):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def cold_folder(data_dir: Path, generation: Generation) -> Path:
@@ -33,21 +50,26 @@ def empty_if_of_an_earlier_life(cold: Path, record: GenerationRecord) -> None:
     write_whole(marker, life.encode())
 
 
-def remove_local_files(data_dir: Path, generation: Generation) -> bool:
+def remove_local_files(data_dir: Path, record: GenerationRecord) -> bool:
     """Removes everything that a retired generation has here. Returns False if a process still has its cold tier open:
     then that stays, and the call is to be repeated. Nothing happens where nothing is left."""
-    cold = cold_folder(data_dir, generation)
+    cold = cold_folder(data_dir, record.id)
     is_removed = not cold.exists() or _remove_unless_open(cold)
     if is_removed:
         _marker(cold).unlink(missing_ok=True)
-    shutil.rmtree(data_dir / _HOT / generation, ignore_errors=True)
-    remove_fetched(data_dir, generation)
+    shutil.rmtree(hot_folder(data_dir, record.id), ignore_errors=True)
+    remove_fetched(data_dir, record)
     return is_removed
+
+
+def remove_rows(data_dir: Path, slot: str, version: ContextVersion) -> None:
+    """The rows that a worker of a retired version of the contexts has left. It must have ended."""
+    shutil.rmtree(rows_folder(data_dir, slot, version), ignore_errors=True)
 
 
 def has_local_files(data_dir: Path, generation: Generation) -> bool:
     cold = cold_folder(data_dir, generation)
-    kept = (cold, _marker(cold), data_dir / _HOT / generation, packages_folder(data_dir) / generation)
+    kept = (cold, _marker(cold), hot_folder(data_dir, generation), packages_folder(data_dir) / generation)
     return any(path.exists() for path in kept)
 
 

@@ -6,17 +6,20 @@ Checks that it is the package that the log of the generations names. Knows no pr
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from encoders.errors import BadPackage
+from encoders.package.checked_files import CheckedFiles
 from encoders.package.model_package import ModelPackage
 from nearline.errors import PackageGone
+from nearline.generations.free_room import free_here
+from nearline.generations.room import Room, refuse_without_room
 from nearline.settings.settings import Settings
-from schemas.generations import GenerationRecord
+from schemas.generations import GenerationRecord, PackageSource
 from schemas.ids import Generation
 
 _FETCHING: Final = ".fetching"
@@ -24,9 +27,26 @@ _FETCHING: Final = ".fetching"
 log = structlog.get_logger(__name__)
 
 
+def in_registry(registry: str) -> PackageSource:
+    """A folder is named from the root, because other processes run elsewhere."""
+    return PackageSource(registry=registry if "://" in registry else str(Path(registry).absolute()))
+
+
 def packages_folder(data_dir: Path) -> Path:
     """Holds a folder for each package that was fetched, by its generation."""
     return data_dir / "packages"
+
+
+def checked_files(data_dir: Path) -> CheckedFiles:
+    """Which files of packages the processes of this data folder need not hash again."""
+    return CheckedFiles(data_dir / "checked")
+
+
+def load_named_package(settings: Settings) -> ModelPackage | None:
+    """The package that the settings name, with every file checked. Raises BadPackage."""
+    if settings.package is None:
+        return None
+    return ModelPackage.load(settings.package.absolute(), checked_files(settings.data_dir))
 
 
 def package_folder(record: GenerationRecord, settings: Settings) -> Path:
@@ -57,16 +77,18 @@ def package_here(record: GenerationRecord, settings: Settings) -> ModelPackage:
     return package
 
 
-def remove_fetched(data_dir: Path, generation: Generation) -> None:
-    """Does nothing where it was never fetched."""
+def remove_fetched(data_dir: Path, record: GenerationRecord) -> None:
+    """Of a retired generation. What was fetched after that stays: somebody is about to build it again."""
     folder = packages_folder(data_dir)
-    for name in (generation, f"{generation}{_FETCHING}"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in (folder / record.id, folder / f"{record.id}{_FETCHING}"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime <= record.since.timestamp():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def fetch_unless_here(generation: Generation, registry: str, data_dir: Path) -> Path:
     """Whole or not at all: it is fetched into a folder beside, by one process at a time. Returns where it lies. Raises
-    BadRegistry, BadPackage."""
+    BadRegistry, BadPackage, NoRoom."""
     folder = packages_folder(data_dir) / generation
     with _alone(folder.parent):
         if not folder.exists():
@@ -76,7 +98,10 @@ def fetch_unless_here(generation: Generation, registry: str, data_dir: Path) -> 
             log.info("fetching the package", generation=generation, registry=registry)
             beside = folder.with_name(f"{folder.name}{_FETCHING}")
             shutil.rmtree(beside, ignore_errors=True)
-            Registry(registry).fetch(generation, beside)
+            published = Registry(registry)
+            needed = Room(disk=published.size(generation))
+            refuse_without_room(generation, "its package needs", needed, free_here(folder.parent), "make room")
+            published.fetch(generation, beside)
             beside.rename(folder)
     return folder
 

@@ -10,10 +10,11 @@ from typing import Final
 
 from nearline.generations.local_files import remove_local_files
 from nearline.settings.settings import Settings
+from schemas.generations import GenerationRecord
 from schemas.ids import Generation
 from streams.errors import StillFed
 from streams.generations.log import read_generations
-from streams.generations.removal import delete_groups, delete_topics
+from streams.generations.removal import delete_contexts, delete_groups, delete_topics, has_topics
 from streams.kafka.crash_points import crash_point
 from streams.kafka.offsets import OffsetReader
 from streams.settings import KafkaSettings
@@ -24,9 +25,12 @@ large model finishes its batch."""
 _PAUSE_S: Final = 0.2
 
 
-def remove_retired(settings: Settings, kafka: KafkaSettings, generation: Generation, leave_s: float = LEAVE_S) -> None:
+def remove_retired(
+    settings: Settings, kafka: KafkaSettings, record: GenerationRecord, leave_s: float = LEAVE_S
+) -> None:
     """Returns when nothing is left of it in Kafka, on the Qdrant server, and in this data folder. Other machines remove
     their own folders. Raises StillFed, StreamsError, IndexerError."""
+    generation = record.id
     # 1. The groups, as soon as no process works for it any more.
     delete_groups(kafka, generation, leave_s)
     # 2. What it has in the cold tier, and its package.
@@ -34,27 +38,39 @@ def remove_retired(settings: Settings, kafka: KafkaSettings, generation: Generat
         from indexer.cold.qdrant.collections import delete_collections
 
         delete_collections(settings.cold, generation)
-    _remove_files(settings, generation, leave_s)
+    _remove_files(settings, record, leave_s)
     crash_point("generations.files-removed")
     # 3. The topics. While they are there, something may be left.
     delete_topics(kafka, generation)
+    # 4. What versions of the contexts have that nobody reads any more.
+    remove_unread_contexts(kafka, leave_s)
 
 
-def _remove_files(settings: Settings, generation: Generation, leave_s: float) -> None:
+def remove_unread_contexts(kafka: KafkaSettings, leave_s: float = LEAVE_S) -> None:
+    """Removes the groups and topics of retired versions of the contexts. Their rows on each machine are removed by
+    whoever runs the context stage there. Can be repeated. Raises StillFed, StreamsError."""
+    retired = [record.version for record in read_generations(kafka).contexts.values() if record.state == "retired"]
+    for version in retired:
+        if has_topics(kafka, version):
+            delete_contexts(kafka, version, leave_s)
+
+
+def _remove_files(settings: Settings, record: GenerationRecord, leave_s: float) -> None:
     deadline = time.monotonic() + leave_s
-    while not remove_local_files(settings.data_dir, generation):
+    while not remove_local_files(settings.data_dir, record):
         if time.monotonic() > deadline:
-            raise StillFed(generation, ["the cold tier's folder"], leave_s)
+            raise StillFed.of_generation(record.id, ["the cold tier's folder"], leave_s)
         time.sleep(_PAUSE_S)
 
 
 def remove_left_behind(settings: Settings, kafka: KafkaSettings, only: Generation | None = None) -> None:
     """Removes what retired generations have left: another build retired them, or a command was killed. `only`: what
     this one has left. Raises what `remove_retired` raises."""
+    remove_unread_contexts(kafka)
     state = read_generations(kafka)
     with closing(OffsetReader(kafka)) as reader:
         with_topics = reader.generations()
     for generation in with_topics if only is None else {only}.intersection(with_topics):
         record = state.records.get(generation)
         if record is not None and record.state == "retired":
-            remove_retired(settings, kafka, generation)
+            remove_retired(settings, kafka, record)

@@ -59,6 +59,8 @@ class Instance(Struct, frozen=True):
     workers: dict[str, str] = {}
     """Of each process of a retriever that consists of several, by its name: the URL at which it alone can be asked.
     Empty where there is one process."""
+    monitor: str | None = None
+    """The monitor's URL."""
 
 
 def instance_file(data_dir: Path) -> Path:

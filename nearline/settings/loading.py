@@ -62,11 +62,12 @@ def read_settings(file: Path) -> Settings:
 
 
 def _read_running(data_dir: Path) -> Layer:
-    """Empty where nothing runs. The file of an instance that was killed is ignored."""
+    """Empty where nothing runs. The file of an instance that was killed is ignored. The package is the one that serves
+    now, which the settings need not name."""
     try:
-        read_instance(data_dir)
+        instance = read_instance(data_dir)
         layer: Layer = json.loads(instance_settings_file(data_dir).read_bytes())
-        return layer
+        return {**layer, "package": instance.package}
     except (NotRunning, OSError):
         return {}
 

@@ -14,6 +14,7 @@ from contexts.settings import ContextRules
 from indexer.settings import ColdSettings, HotSettings
 from retriever.settings import ServeSettings
 from streams.settings import (
+    AutopilotSettings,
     ContextsSettings,
     EncodeSettings,
     GenerationsSettings,
@@ -34,6 +35,44 @@ def _readable(path: Path) -> Path:
     return path
 
 
+class MonitorSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    """The default is loopback: only this machine can connect."""
+    port: int = Field(0, ge=0, le=65_535)
+    """Of HTTP. 0 takes a free port, the same one until `nearline up` or `nearline run` ends."""
+    canary_s: float = Field(10.0, ge=0, le=3600)
+    """So often a post that nobody is shown is sent in, looked for, and deleted again. 0: never."""
+
+    @property
+    def url(self) -> str:
+        """At which this machine reaches the monitor."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class TracesSettings(BaseModel):
+    """Of OpenTelemetry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: str | None = Field(None, pattern=r"^https?://[^/]")
+    """Where a collector takes OTLP over HTTP, such as http://collector:4318. None: OTEL_EXPORTER_OTLP_ENDPOINT; without
+    both nothing is traced."""
+
+
+class RunSettings(BaseModel):
+    """Of `nearline run`, so that a scheduler and Prometheus find every stage in the same way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    """The default is loopback: only this machine can connect."""
+    port: int | None = Field(None, ge=1, le=65_535)
+    """Of HTTP: `/livez`, `/readyz`, and `/metrics` with those of the stage's processes. None: they are not served."""
+
+
 class Settings(BaseModel):
     """Made in code it holds the defaults, and reads neither a file nor the environment."""
 
@@ -41,7 +80,8 @@ class Settings(BaseModel):
 
     data_dir: Annotated[Path, AfterValidator(_readable)] = Path(".nearline")
     package: Path | None = None
-    """The model package's folder. None: the demo's package."""
+    """The folder of the very first model package. None: the demo's. Which one serves later is in the log of the
+    generations."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     stalled_after_s: float = Field(60.0, ge=5)
     """A process is killed and started again if its stage has records to read, but for this long commits none and does
@@ -54,6 +94,10 @@ class Settings(BaseModel):
     encode: EncodeSettings = EncodeSettings()
     index: IndexSettings = IndexSettings()
     generations: GenerationsSettings = GenerationsSettings()
+    autopilot: AutopilotSettings = AutopilotSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    run: RunSettings = RunSettings()
+    traces: TracesSettings = TracesSettings()
     cold: ColdSettings = ColdSettings()
     hot: HotSettings = HotSettings()
     serve: ServeSettings = ServeSettings()

@@ -15,12 +15,14 @@ from encoders.package.model_package import ModelPackage
 from indexer.errors import TierUnavailable
 from indexer.tiers import ColdTier
 from nearline.generations.local_files import cold_folder, empty_if_of_an_earlier_life
+from nearline.generations.packages import checked_files
+from nearline.settings.process_names import parse
 from nearline.settings.settings import Settings
 from nearline.up.cold_socket import cold_socket
 from nearline.up.live_first import LiveFirst
-from nearline.up.names import parse
 from nearline.up.residence import Resident, Run
-from nearline.up.resources import encode_device, encode_threads
+from nearline.up.resources import encode_device, encode_threads, limit_gpu_memory
+from nearline.up.room_beside import refuse_cold_without_room, refuse_encode_without_room
 from streams.generations.completeness import Completeness, say_ready_if_complete
 from streams.kafka.heartbeat import Heartbeat
 from streams.kafka.periodic import repeating
@@ -40,28 +42,33 @@ _COMPLETE_EVERY_S: Final = 1.0
 
 def build_encode(settings: Settings, name: str, resident: Resident, make_heartbeat: Callable[[str], Heartbeat]) -> Run:
     """The encode stage has several loops, and makes a heartbeat for each."""
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, ProcessCollector
 
     from encoders.metrics import EncoderMetrics
     from nearline.up.metrics import served_metrics
+    from nearline.up.post_vectors import post_vectors_of
     from streams.encode.metrics import EncodeMetrics
     from streams.encode.stage import EncodeStage
     from streams.kafka.node_id import node_id
 
     slot = parse(name).slot or "0"
+    refuse_encode_without_room(settings, resident, int(slot))
     encoder = _context_encoder(settings, resident.package, int(slot))
     registry = CollectorRegistry()
     registry.register(EncoderMetrics(encoder))
+    ProcessCollector(registry=registry)
     pace = LiveFirst(settings.kafka, resident, settings.generations.live_bound_s, encoder.yield_cores)
     stage = EncodeStage(
         settings.kafka,
         settings.encode,
         encoder,
         resident.record.id,
-        f"{node_id(settings.data_dir)}.{slot}",
+        f"{node_id(settings.kafka, settings.data_dir)}.{slot}",
         metrics=EncodeMetrics(registry),
         make_heartbeat=make_heartbeat,
         pace=pace,
+        contexts=resident.record.contexts,
+        post_vectors=post_vectors_of(settings, resident) if settings.encode.post_vectors else None,
     )
     erase_within_s = settings.kafka.erase_within_s
 
@@ -79,12 +86,16 @@ def build_encode(settings: Settings, name: str, resident: Resident, make_heartbe
 def _context_encoder(settings: Settings, package: ModelPackage, slot: int) -> "Encoder":
     from encoders.encoder import Encoder
 
+    device = encode_device(settings, slot)
+    limit_gpu_memory([device], settings.encode.gpu_fraction)
     encoder = Encoder.load(
         package.folder,
-        device=encode_device(settings, slot),
+        device=device,
         threads=encode_threads(settings),
         budget_tokens=settings.encode.budget_tokens,
         compiled=settings.encode.compile,
+        attention=settings.encode.attention,
+        checked=checked_files(settings.data_dir),
     )
     if settings.encode.compile:
         # Without compilation the encoder is warm already: `load` has encoded the package's check texts (its goldens).
@@ -102,15 +113,24 @@ def build_cold(
     """Only this process opens the generation's embedded cold tier. The other processes ask it over its socket."""
     from streams.index.loop import IndexLoop
 
+    if settings.cold.url is None:
+        refuse_cold_without_room(settings, resident)
     edge_tier = _edge_tier(settings, resident, make_edge_tier) if settings.cold.url is None else None
     tier = edge_tier or _server_tier(settings, resident.package)
+    live_first = LiveFirst(settings.kafka, resident, settings.generations.live_bound_s)
     loop = IndexLoop(
-        settings.kafka, settings.index, tier, resident.record.id, settings.cold.tombstones_kept_s, heartbeat=heartbeat
+        settings.kafka,
+        settings.index,
+        tier,
+        resident.record.id,
+        settings.cold.tombstones_kept_s,
+        heartbeat=heartbeat,
+        may_read=live_first.may_read,
     )
 
     def run(stop: Event) -> None:
         served = nullcontext() if edge_tier is None else _served_edge_tier(settings, name, resident, edge_tier, loop)
-        with closing(tier), served, _completeness_watched(settings, name, resident):
+        with closing(tier), served, live_first.running(), _completeness_watched(settings, name, resident):
             if edge_tier is None:
                 _make_collections(tier)
             loop.run(stop)
@@ -150,14 +170,15 @@ def _served_edge_tier(
     settings: Settings, name: str, resident: Resident, tier: "EdgeColdTier", loop: "IndexLoop"
 ) -> Iterator[None]:
     """Serves the embedded cold tier to the other processes, and its metrics to Prometheus."""
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, ProcessCollector
 
     from indexer.cold.edge.metrics import ColdMetrics
     from indexer.cold.socket.server import ColdServer
     from nearline.up.metrics import served_metrics
 
     registry = CollectorRegistry()
-    registry.register(ColdMetrics(tier))
+    registry.register(ColdMetrics(tier, resident.record.id, loop.freshness_by_kind))
+    ProcessCollector(registry=registry)
     with (
         served_metrics(name, settings.data_dir, settings.index.metrics_host, registry),
         closing(ColdServer(tier, cold_socket(settings.data_dir, resident.record.id), loop.freshness)) as server,

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer
 
+from encoders.package.manifest import MemberVectorsForm
 from encoders.package.model_package import ModelPackage
 from indexer.tiers import HotTier
+from nearline.generations.local_files import hot_folder
 from nearline.settings.settings import Settings
 from retriever.feed.end_watch import EndWatch
 from retriever.feed.follower import CONSUMER_OVERRIDES
@@ -41,16 +43,19 @@ class Feeds(NamedTuple):
     @contextmanager
     def running(self) -> Iterator[None]:
         """They read from now on, until the block is left."""
-        parts = (self.index_position, self.hot, self.member_feed)
         with closing(self.index_position), closing(self.hot), closing(self.member_feed):
-            for part in parts:
+            for part in (self.index_position, self.hot, self.member_feed):
                 part.start()
             try:
                 yield
             finally:
                 # All of them first, because each may wait some seconds for the broker.
-                for part in parts:
-                    part.stop()
+                self.stop()
+
+    def stop(self) -> None:
+        """Tells them to end. Returns at once; the end of `running` waits for them."""
+        for part in (self.index_position, self.hot, self.member_feed):
+            part.stop()
 
 
 def new_feeds(
@@ -59,8 +64,13 @@ def new_feeds(
     """Asks the broker nothing yet. `writes_snapshots`: False for all processes of a retriever but one."""
     index_position = IndexPosition(_index_group(settings, package), package.generation)
     watch = EndWatch("the member feed", settings.hot.stale_after_s)
+    form = package.manifest.member_vectors
     members = MemberStore(
-        settings.serve.members, package.dimension, indexed=index_position.members, feed_problem=watch.problem
+        settings.serve.members,
+        package.dimension,
+        indexed=index_position.members,
+        feed_problem=watch.problem,
+        most_interests=form.most if isinstance(form, MemberVectorsForm) else 0,
     )
     member_feed = MemberFeed(
         _reader(settings, "member-feed"),
@@ -83,7 +93,7 @@ def new_feeds(
 
 
 def _snapshots(settings: Settings, package: ModelPackage, hot: HotTier, *, writes: bool) -> Snapshots | None:
-    folder = settings.data_dir / "hot"
+    folder = hot_folder(settings.data_dir, package.generation)
     if settings.hot.snapshot_every_s is None:
         remove_snapshots(folder)
         return None

@@ -1,7 +1,8 @@
-"""The serving generation goes first: holds back the encode stage of one that is being built.
+"""The serving generation goes first: holds back the encode stage and the index stage of one that is being built.
 
-It stands back while the oldest record that the serving generation has not encoded or indexed yet has waited for longer
-than a bound, and it never reads faster than its rate. From the moment when it is complete it is held back no more.
+Each stands back while the oldest record that the serving generation has not encoded or indexed yet has waited for
+longer than a bound, and encode never reads faster than its rate. From the moment when it is complete it is held back no
+more.
 """
 
 import time
@@ -13,8 +14,9 @@ from typing import Final
 import structlog
 
 from nearline.up.residence import Resident
-from schemas.ids import Generation
+from schemas.ids import ContextVersion, Generation
 from schemas.stages import live_reads
+from schemas.topics import FIRST_CONTEXTS
 from streams.errors import StreamsError
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.periodic import repeating
@@ -28,14 +30,15 @@ log = structlog.get_logger(__name__)
 
 
 class LiveFirst:
-    """Implements `Pace` for the loops of one encode process. Make it when the generation's package is loaded."""
+    """For the loops of one process. For those of encode it implements `Pace`; index asks only whether it `may_read`.
+    Make it when what it holds back is put together."""
 
     def __init__(
         self,
         kafka: KafkaSettings,
         resident: Resident,
         bound_s: float,
-        yield_cores: Callable[[bool], None],
+        yield_cores: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`yield_cores` is called with True while the generation is being built, and with False from then on."""
@@ -55,12 +58,14 @@ class LiveFirst:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Looks again and again, in a thread, unless the generation is complete already."""
+        """Looks once, and then again and again in a thread, unless the generation is complete already."""
         if not self._is_building:
             yield
             return
         # Never closed: at the end of the process the thread may still ask.
         reader = OffsetReader(self._kafka)
+        # Before the loops begin: they would read a first batch while nobody knows yet whether live records wait.
+        self._look(reader)
         with repeating("looking whether live records wait", _LOOK_EVERY_S, lambda: self._look(reader)):
             yield
 
@@ -92,7 +97,7 @@ class LiveFirst:
             return
         serving = self._resident.state().serving
         try:
-            age_s = 0.0 if serving is None else oldest_age_s(reader, serving.id)
+            age_s = 0.0 if serving is None else oldest_age_s(reader, serving.id, serving.contexts)
         except StreamsError as error:
             # The stage itself waits out an outage of the broker.
             log.debug("how long live records wait is not known", error=str(error))
@@ -108,9 +113,9 @@ class LiveFirst:
             self._yield_cores(self._yields)
 
 
-def oldest_age_s(reader: OffsetReader, generation: Generation) -> float:
+def oldest_age_s(reader: OffsetReader, generation: Generation, contexts: ContextVersion = FIRST_CONTEXTS) -> float:
     """For how long the oldest record has waited that this generation has not encoded, or not indexed. 0 if there is
     none. Raises StreamsError."""
-    lags = read_lags(reader, live_reads(generation), _PROBE_S)
+    lags = read_lags(reader, live_reads(generation, contexts), _PROBE_S)
     oldest_ms = min((lag.oldest_ms for lag in lags if lag.oldest_ms is not None), default=None)
     return 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)

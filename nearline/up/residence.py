@@ -45,19 +45,27 @@ def at_place(settings: Settings, place: PlaceName, build: Callable[[Resident], R
     The `Run` that it returns raises PlaceChanged when that generation has left. Raises what `package_here` raises."""
     watch = _Watch(place)
     follower = GenerationsFollower(settings.kafka, watch.take)
-    # It follows until the process ends: also while a large model is loaded the generation may leave.
+    # It follows until the run has ended: also while a large model is loaded the generation may leave. Nobody waits for
+    # its end, which may take long where the broker is away.
     follower.start()
-    state = follower.wait_for(lambda state: state.at(place) is not None)
-    assert state is not None, "nobody closes the follower"
-    record = state.at(place)
-    assert record is not None
-    watch.expect(record)
-    log.info("works for a generation", generation=record.id, place=place, state=record.state)
-    run = build(Resident(record, package_here(record, settings), lambda: follower.current() or state))
+    try:
+        state = follower.wait_for(lambda state: state.at(place) is not None)
+        assert state is not None, "nobody closes the follower"
+        record = state.at(place)
+        assert record is not None
+        watch.expect(record)
+        log.info("works for a generation", generation=record.id, place=place, state=record.state)
+        run = build(Resident(record, package_here(record, settings), lambda: follower.current() or state))
+    except BaseException:
+        follower.stop()
+        raise
 
     def run_while_it_lives_there(stop: Event) -> None:
-        watch.stop_when_it_has_left(stop)
-        run(stop)
+        try:
+            watch.stop_when_it_has_left(stop)
+            run(stop)
+        finally:
+            follower.stop()
         if watch.has_left:
             raise PlaceChanged(place, record.id)
 

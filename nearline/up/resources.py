@@ -1,13 +1,14 @@
-"""Each process's share of the machine: how many threads it may use, and which GPU.
+"""Each process's share of the machine: how many threads it may use, which GPU, and how much of its memory.
 
 All processes together get no more threads than there are cores, so that no thread waits for another. Knows nothing of
 what a process does.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from indexer.devices import has_gpu
 from nearline.settings.settings import Settings
 
 _THREAD_COUNTS: Final = (
@@ -37,6 +38,18 @@ def encode_device(settings: Settings, slot: int) -> str:
 
     num_gpus = torch.cuda.device_count()
     return f"cuda:{slot % num_gpus}" if num_gpus > 1 else device
+
+
+def limit_gpu_memory(devices: Iterable[str], fraction: float | None) -> None:
+    """What this process may take of the memory of each of these devices, from now on. Beyond it torch has none left, as
+    if the card were full. Does nothing where there is no GPU. `devices`: names as in settings."""
+    names = {name for name in devices if name != "cpu"}
+    if fraction is None or not names or not has_gpu():
+        return
+    import torch
+
+    for number in {int(name.partition(":")[2] or 0) for name in names}:
+        torch.cuda.set_per_process_memory_fraction(float(fraction), number)
 
 
 def child_environment(name: str, settings: Settings) -> Mapping[str, str]:

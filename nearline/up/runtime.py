@@ -17,8 +17,9 @@ from encoders.package.model_package import ModelPackage
 from nearline import children
 from nearline.broker.embedded import EmbeddedBroker
 from nearline.errors import NotRunning
-from nearline.generations.packages import package_folder
+from nearline.generations.packages import load_named_package, package_folder
 from nearline.settings.data_folder import make_data_folder
+from nearline.settings.folder_forms import agree_on_folder_forms
 from nearline.settings.instance import (
     Instance,
     LivingHere,
@@ -29,24 +30,23 @@ from nearline.settings.instance import (
 )
 from nearline.settings.loading import instance_settings_file, write_settings
 from nearline.settings.settings import Settings
+from nearline.up.build_monitor import with_named_port
 from nearline.up.cold_socket import cold_socket, remove_cold_sockets
 from nearline.up.failure_reports import failure_reports_folder
 from nearline.up.metrics import targets_folder
 from nearline.up.names import all_names, serve_names
 from nearline.up.retriever_probe import RetrieverProbes
 from nearline.up.serve_ports import named_ports
-from nearline.up.serving_package import ensure_topics_of_live, serving_package, waiting_for_kafka
+from nearline.up.serving_package import ensure_core_topics, ensure_topics_of_live, serving_package, waiting_for_kafka
 from nearline.up.stages import Stages, launcher
 from nearline.up.stop_signal import StopRequested, StopSignal
 from nearline.up.supervisor import Part, Supervisor
 from retriever.http import tls
 from schemas.generations import GenerationRecord
 from schemas.ids import Generation
-from schemas.topics import core_topics
 from streams.generations.state import Generations
 from streams.kafka.heartbeat import heartbeat_folder
 from streams.kafka.options import check_for_embedded_broker, check_options
-from streams.kafka.topics import ensure_topics
 
 BROKER: Final = "broker"
 PROCESS_MODULE: Final = "nearline.up.process"
@@ -64,31 +64,34 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
     """Runs an instance. Returns after SIGTERM or SIGINT, when every process has ended. Call it from the main thread.
     Each process is started as `python -m PROCESS_MODULE NAME DATA_DIR`.
 
-    Raises NearlineError, PackageError, StreamsError, BadCertificate.
+    Raises NearlineError, PackageError, StreamsError, BadCertificate, NewerForm.
     """
     check_options(settings.kafka)
     if settings.kafka.bootstrap_servers is None:
         check_for_embedded_broker(settings.kafka)
     make_data_folder(settings.data_dir)
     with locked(settings.data_dir):
+        agree_on_folder_forms(settings.data_dir)
         # No process of an earlier run may be left: two processes that write into one folder would damage it.
         end_leftovers(settings.data_dir, process_module)
         # Loaded here for its errors too: they end the start before any process is started.
-        package = None if settings.package is None else ModelPackage.load(settings.package.absolute())
+        package = load_named_package(settings)
         # Called only for its errors: bad certificate files end the start here, before any process is started.
         tls.server_context(settings.serve)
+        monitor = with_named_port(settings.monitor)
         with named_ports(settings.serve) as serve:
-            Runtime(settings.model_copy(update={"serve": serve}), package, process_module).run()
+            named = settings.model_copy(update={"serve": serve, "monitor": monitor})
+            Runtime(named, package, process_module).run()
 
 
 class Runtime:
     """One `nearline up`. The caller holds the lock on the data folder."""
 
     def __init__(self, settings: Settings, named_package: ModelPackage | None, process_module: str) -> None:
-        """`settings` must name all ports at which the retriever will listen. `named_package` is the package that they
-        name, if they do; which one is served is found out at the start."""
+        """`settings` must name all ports at which the retriever and the monitor will listen. `named_package` is the
+        package that they name, if they do; which one is served is found out at the start."""
         self._named_package = named_package
-        self._serving = Generation("")
+        self._serving, self._package = Generation(""), Path()
         self._settings = settings
         self._process_module = process_module
         self._broker = None if settings.kafka.bootstrap_servers else EmbeddedBroker(settings.data_dir / "kafka")
@@ -100,6 +103,7 @@ class Runtime:
         self._probe = RetrieverProbes(settings.serve, serve_names(settings))
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._written_instance: Instance | None = None
+        self._can_write = True
         self._stop = StopSignal()
 
     def run(self) -> None:
@@ -118,14 +122,13 @@ class Runtime:
         if self._broker is not None:
             self._start_broker(self._broker)
         kafka = self._settings.kafka
-        waiting_for_kafka(lambda: ensure_topics(kafka, core_topics()))
+        waiting_for_kafka(lambda: ensure_core_topics(kafka))
         # 2. The package, by the log of the generations.
         package = waiting_for_kafka(lambda: serving_package(self._settings, self._named_package))
-        self._serving = package.generation
+        self._serving, self._package = package.generation, package.folder
         waiting_for_kafka(lambda: ensure_topics_of_live(kafka))
         # 3. What all other processes find when they start, in any order: one that needs another one waits for it.
-        self._settings = self._settings.model_copy(update={"package": package.folder})
-        self._write_settings()
+        write_settings(self._settings, instance_settings_file(self._settings.data_dir))
         launch = launcher(self._settings, self._process_module)
         return Stages(self._settings, self._supervisor, launch, all_names(self._settings))
 
@@ -150,30 +153,27 @@ class Runtime:
                 self._write_instance(state)
                 if self._probe.ready and not announced:
                     announced = True
-                    log.info("ready", url=self._probe.url, grpc=self._probe.grpc)
-                    print("ready", flush=True)
+                    monitor = self._settings.monitor.url
+                    log.info("ready", url=self._probe.url, grpc=self._probe.grpc, monitor=monitor)
+                    # In one write: whoever reads the first line may read no other.
+                    print(f"ready\nthe operators' page: {monitor}/", flush=True)
                 time.sleep(_LOOK_EVERY_S)
 
     def _follow_serving(self, serving: GenerationRecord | None) -> None:
-        """Tells commands, and processes that start later, when another generation serves."""
+        """Tells commands when another generation serves. Processes follow the log themselves."""
         if serving is None or serving.id == self._serving:
             return
         log.info("another generation serves", generation=serving.id)
         self._serving = serving.id
-        folder = package_folder(serving, self._settings)
-        self._settings = self._settings.model_copy(update={"package": folder})
-        self._write_settings()
-
-    def _write_settings(self) -> None:
-        write_settings(self._settings, instance_settings_file(self._settings.data_dir))
+        self._package = package_folder(serving, self._settings)
 
     def _write_instance(self, state: Generations) -> None:
-        """Writes `instance.json` when its content has changed."""
+        """Writes `instance.json` when its content has changed. On a full disk it is tried again until there is room."""
         instance = Instance(
             supervisor_pid=os.getpid(),
             bootstrap_servers=self._settings.kafka.bootstrap_servers or "",
             generation=self._serving,
-            package=str(self._settings.package_folder),
+            package=str(self._package),
             cold_socket=self._cold_socket(self._serving),
             url=self._probe.url if self._probe.listens else None,
             ready=self._probe.ready,
@@ -182,10 +182,18 @@ class Runtime:
             grpc=self._probe.grpc if self._probe.listens else None,
             places=self._places(state),
             workers=self._probe.worker_urls,
+            monitor=self._settings.monitor.url,
         )
-        if instance != self._written_instance:
+        if instance == self._written_instance:
+            return
+        try:
             write_instance(self._settings.data_dir, instance)
-            self._written_instance = instance
+        except OSError as error:
+            if self._can_write:
+                log.warning("instance.json cannot be written; it is tried again until it can be", error=str(error))
+            self._can_write = False
+        else:
+            self._written_instance, self._can_write = instance, True
 
     def _places(self, state: Generations) -> dict[str, LivingHere]:
         """Reads packages only when something has changed."""

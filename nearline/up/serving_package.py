@@ -5,25 +5,24 @@ in Kafka before any process starts. Knows no process.
 """
 
 import shlex
-import socket
 import time
 from collections.abc import Callable
 from contextlib import closing
-from os import getpid
 from typing import TypeVar
 
 import structlog
 
 from encoders.package.model_package import ModelPackage
 from nearline.errors import StartFailed
-from nearline.generations.packages import package_here
+from nearline.generations.packages import checked_files, package_here
 from nearline.settings.settings import Settings
 from schemas.generations import PackageSource
-from schemas.topics import generation_topics
+from schemas.topics import FIRST_CONTEXTS, context_topics, shared_topics
 from streams.errors import ActRefused, Fenced, KafkaUnavailable
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
 from streams.generations.state import Generations
+from streams.kafka.forms import refuse_newer_forms, write_forms
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
@@ -42,13 +41,14 @@ def serving_package(settings: Settings, named: ModelPackage | None) -> ModelPack
     for damage in state.damages:
         log.error("a damaged record; what its key stands for stays as it was", error=str(damage))
     if state.serving is None:
-        state = _found(settings.kafka, named or ModelPackage.load(settings.package_folder.absolute()))
+        checked = checked_files(settings.data_dir)
+        state = _found(settings.kafka, named or ModelPackage.load(settings.package_folder.absolute(), checked))
     assert state.serving is not None
     if named is not None:
         if named.generation == state.serving.id:
             return named
         _refuse_unless_it_served(state, named)
-    return ModelPackage.load(package_here(state.serving, settings).folder)
+    return ModelPackage.load(package_here(state.serving, settings).folder, checked_files(settings.data_dir))
 
 
 def _found(kafka: KafkaSettings, package: ModelPackage) -> Generations:
@@ -56,7 +56,7 @@ def _found(kafka: KafkaSettings, package: ModelPackage) -> Generations:
     _refuse_if_others_served(kafka, package)
     source = PackageSource(folder=str(package.folder))
     first = acts.Package(package.generation, source, package.digest)
-    by = acts.acting(f"{socket.gethostname()}:{getpid()}", "the first package")
+    by = acts.acting(acts.this_process(), "the first package")
     return change_generations(kafka, lambda state: acts.found(state, first, by))
 
 
@@ -96,11 +96,20 @@ def _refuse_unless_it_served(state: Generations, named: ModelPackage) -> None:
     )
 
 
+def ensure_core_topics(kafka: KafkaSettings) -> None:
+    """The topics that must be there before anything is founded. Those of the first contexts are not made again when
+    these are retired. Raises StreamsError, and NewerForm before anything is changed."""
+    stored = refuse_newer_forms(kafka)
+    ensure_topics(kafka, shared_topics())
+    write_forms(kafka, stored)
+    if FIRST_CONTEXTS in read_generations(kafka).context_versions:
+        ensure_topics(kafka, context_topics(FIRST_CONTEXTS))
+
+
 def ensure_topics_of_live(kafka: KafkaSettings) -> None:
     """Whoever founds or builds a generation makes its topics. This makes them where that one was killed, and gives them
     what the settings say now. Raises StreamsError."""
-    live = read_generations(kafka).live
-    ensure_topics(kafka, [spec for record in live for spec in generation_topics(record.id)])
+    ensure_topics(kafka, read_generations(kafka).topics)
 
 
 def waiting_for_kafka(ask: Callable[[], _T]) -> _T:

@@ -23,7 +23,7 @@ import structlog
 
 from nearline import children
 from nearline.settings.instance import ProcessInfo
-from nearline.up.names import parse
+from nearline.settings.process_names import parse
 from schemas.ids import Offset
 from streams.errors import StreamsError
 from streams.kafka.commit_watch import CommitWatch, Unchanged

@@ -42,6 +42,11 @@ class AnswerBuilder:
         self._reasons: list[Reason] = []
         self._partial = False
 
+    @property
+    def is_partial(self) -> bool:
+        """As far as is known."""
+        return self._partial
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Times a step. If the step is taken twice, both times are added."""

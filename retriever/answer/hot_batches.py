@@ -6,7 +6,8 @@ allows. Whoever is alone does not wait for others: the thread takes what is ther
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from threading import Condition, Lock, Thread
 from typing import Final
 
@@ -28,32 +29,32 @@ _log = structlog.get_logger(__name__)
 
 
 class PendingHotSearch:
-    """One query that waits for its answer. Belongs to the thread that submitted it."""
+    """The queries of one question, which wait for their answers. Belongs to the thread that submitted it."""
 
-    __slots__ = ("_clock", "_done", "abandoned", "answer", "failure", "query")
+    __slots__ = ("_clock", "_done", "abandoned", "answers", "failure", "queries")
 
-    def __init__(self, query: HotQuery, clock: Callable[[], float]) -> None:
-        self.query = query
-        self.answer: HotAnswer | None = None
+    def __init__(self, queries: Sequence[HotQuery], clock: Callable[[], float]) -> None:
+        self.queries = queries
+        self.answers: list[HotAnswer] = []
         self.failure: IndexerError | None = None
         self.abandoned = False
         self._clock = clock
         self._done = Lock()
         self._done.acquire()  # a lock that is released once costs a tenth of an Event
 
-    def finish(self, answer: HotAnswer | None, failure: IndexerError | None) -> None:
-        self.answer, self.failure = answer, failure
+    def finish(self, answers: list[HotAnswer], failure: IndexerError | None) -> None:
+        self.answers, self.failure = answers, failure
         self._done.release()
 
-    def wait(self, deadline_s: float) -> HotAnswer:
-        """Raises TierLate at the deadline, TierUnavailable if the search failed."""
+    def wait(self, deadline_s: float) -> list[HotAnswer]:
+        """In the order of the queries, all of one moment. Raises TierLate at the deadline, TierUnavailable if the
+        search failed."""
         if not self._done.acquire(timeout=max(deadline_s - self._clock(), 0.0)):
             self.abandoned = True
             raise TierLate("the hot tier did not answer in time")
         if self.failure is not None:
             raise self.failure
-        assert self.answer is not None
-        return self.answer
+        return self.answers
 
 
 class HotBatches:
@@ -71,12 +72,12 @@ class HotBatches:
         self.typical_s = 0.0
         """How long a search takes lately."""
 
-    def submit(self, query: HotQuery) -> PendingHotSearch:
-        """Raises TierUnavailable if the hot tier hangs."""
+    def submit(self, *queries: HotQuery) -> PendingHotSearch:
+        """At most `MAX_BATCH`. Raises TierUnavailable if the hot tier hangs."""
         began_s = self._began_s
         if began_s is not None and self._clock() - began_s > STUCK_S:
             raise TierUnavailable("the hot tier hangs")
-        pending = PendingHotSearch(query, self._clock)
+        pending = PendingHotSearch(queries, self._clock)
         with self._changed:
             if self._thread is None:
                 self._thread = worker(self._run, "hot-search")
@@ -109,20 +110,24 @@ class HotBatches:
                 self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
                 if self._closed:
                     return None
-                number = min(len(self._waiting), MAX_BATCH)
-                batch = [self._waiting.popleft() for _ in range(number)]
-                batch = [pending for pending in batch if not pending.abandoned]
+                batch, room = [], MAX_BATCH
+                while self._waiting and len(self._waiting[0].queries) <= room:
+                    pending = self._waiting.popleft()
+                    if not pending.abandoned:
+                        batch.append(pending)
+                        room -= len(pending.queries)
                 if batch:
                     return batch
 
     def _answer(self, batch: list[PendingHotSearch]) -> None:
         try:
-            answers = self._hot.search([pending.query for pending in batch])
+            answers = iter(self._hot.search([query for pending in batch for query in pending.queries]))
+            answers_of = [list(islice(answers, len(pending.queries))) for pending in batch]
         except Exception as error:
             failure = error if isinstance(error, IndexerError) else TierUnavailable(f"the hot tier failed: {error}")
             _log.warning("hot search failed", error=str(error), exc_info=not isinstance(error, IndexerError))
             for pending in batch:
-                pending.finish(None, failure)
+                pending.finish([], failure)
             return
-        for pending, answer in zip(batch, answers, strict=True):
-            pending.finish(answer, None)
+        for pending, of_pending in zip(batch, answers_of, strict=True):
+            pending.finish(of_pending, None)

@@ -5,9 +5,9 @@ from typing import Final, NamedTuple
 
 from indexer.tiers import Filters
 from retriever.answer.answer_builder import AnswerBuilder, Candidates
-from retriever.answer.cold.kept_answers import Asked, Version
+from retriever.answer.cold.kept_answers import Asked, Version, version_of
 from retriever.answer.question import Question
-from schemas.embeddings import Vector
+from schemas.embeddings import Interest, Vector
 
 REST_S: Final = 0.02
 """Of a question's time, for the merge and for whoever sends the answer."""
@@ -26,6 +26,34 @@ class Query(NamedTuple):
     asked: Asked
     version: Version
     """Of the member."""
+    interests: tuple[Interest, ...] = ()
+    """Of a member with several vectors: they are asked for instead of `vector_D`."""
+
+    @property
+    def parts(self) -> list["QueryPart"]:
+        """Its vectors, each as a query by itself. Empty if it has none."""
+        if self.vector_D is None:
+            return []
+        if not self.interests:
+            return [QueryPart(self.vector_D, 1.0, self.asked, self.version)]
+        total = sum(interest.weight for interest in self.interests)
+        return [
+            QueryPart(
+                vector_D,
+                weight / total,
+                self.asked._replace(interest=number),
+                version_of(self.version.revision, vector_D),
+            )
+            for number, (vector_D, weight) in enumerate(self.interests, 1)
+        ]
+
+
+class QueryPart(NamedTuple):
+    vector_D: Vector
+    share: float
+    """Of the weights of all parts."""
+    asked: Asked
+    version: Version
 
 
 @dataclass(slots=True, eq=False)

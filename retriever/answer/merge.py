@@ -7,7 +7,7 @@ Shapes: H hits of the hot tier, C of the cold one, K candidates.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ def merge(hot: HotAnswer, hot_limit: int, cold: ColdColumns, k: int, ids_of: Ids
     scores = np.concatenate([hot.scores[hot_rows], cold.scores_C[newer_C]])
     revisions = np.concatenate([hot.revisions[hot_rows], cold.revisions_C[newer_C]])
     num_hot = len(numbers) - int(np.count_nonzero(newer_C))
-    best = _best(numbers, scores, k, ids_of)
+    best = best_rows(numbers, scores, k, ids_of)
     last = scores[best[-1]] if len(best) == k else np.float32(-np.inf)
     return Merged(
         numbers[best],
@@ -95,7 +95,7 @@ def _may_miss(tier_scores: Scores, limit: int, last: np.float32) -> bool:
     return len(tier_scores) >= limit and bool(last < tier_scores[-1])
 
 
-def _best(numbers: Numbers, scores: Scores, k: int, ids_of: IdsOf) -> Rows:
+def best_rows(numbers: Numbers, scores: npt.NDArray[Any], k: int, ids_of: IdsOf) -> Rows:
     """Rows of the k highest scores by (-score, post id). Ids are made only of rows with equal scores."""
     order = np.argsort(-scores, kind="stable")  # quick: it finds the two sorted runs
     ranked = scores[order]

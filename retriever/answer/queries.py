@@ -1,5 +1,5 @@
 """Makes queries of questions: a vector, and the filters that both tiers apply before scoring. Notes in the answer why a
-vector is missing."""
+vector is missing. Leaves the monitor's canaries out of every answer but the one that asks for nothing else."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.feed.member_rows import HeldMember
 from retriever.reasons import Code, Reason
 from schemas.api import ProblemCode
+from schemas.canaries import CANARY_AUTHOR
 from schemas.embeddings import Vector
 from schemas.ids import MemberId
 
@@ -25,6 +26,7 @@ _UNKNOWN: Final = "the member was never written, or is deleted"
 _NO_VECTOR: Final = "the member has neither a profile nor a history"
 _UNAVAILABLE: Final = "the member cannot be looked up now, and any post may be one that the member hid"
 _NO_MODEL: Final = "the text cannot be encoded now"
+_CANARIES_ALONE: Final = frozenset((str(CANARY_AUTHOR),))
 
 
 class Queries:
@@ -67,7 +69,7 @@ class Queries:
                 vector_D = self._encoder.encode_text(text, inquiry.before_hot_s - self._clock())
         except RetrieverUnavailable:
             inquiry.builder.missing(Reason(Code.MODEL_UNAVAILABLE, self._encoder.problem or _NO_MODEL))
-            return Query(None, filters, Asked(b"", b""), NO_MEMBER)
+            return Query(None, without_canaries(filters), Asked(b"", b""), NO_MEMBER)
         return _query(vector_D, filters)
 
     def _of_vector(self, vector_D: Vector, filters: Filters) -> Query:
@@ -110,7 +112,7 @@ def _of_member(inquiry: Inquiry, found: FoundMember) -> Query | None:
     unreadable                    None: member_unavailable, partial. Any post may be one that the member hid
     never written, or deleted     no vector: member_unknown
     no profile and no history     no vector: member_without_vector
-    else                          the member's vector
+    else                          the member's vector, or those of its interests
     and if that is not sure       partial, with the reason
     """
     member, builder = found.member, inquiry.builder
@@ -130,7 +132,8 @@ def _of_member(inquiry: Inquiry, found: FoundMember) -> Query | None:
 
 def member_query(question: Question, member: HeldMember) -> Query:
     asked = asked_by(question, member.member_id)
-    return Query(member.vector, member_filters(question, member), asked, version_of(member.revision, member.vector))
+    version = version_of(member.revision, member.vector)
+    return Query(member.vector, member_filters(question, member), asked, version, tuple(member.interests))
 
 
 def asked_by(question: Question, member_id: MemberId) -> Asked:
@@ -147,11 +150,20 @@ def member_filters(question: Question, member: HeldMember | None) -> Filters:
         posts.append(member.hidden)
         posts.append(member.acted if question.hide_acted else ())
         posts.append(member.seen if question.hide_seen else ())
-    authors = () if question.own_posts or question.member_id is None else (question.member_id,)
+    authors: set[str] = {CANARY_AUTHOR}
+    if not question.own_posts and question.member_id is not None:
+        authors.add(question.member_id)
     return filters._replace(
         exclude_posts=filters.exclude_posts.union(*posts), exclude_authors=filters.exclude_authors.union(authors)
     )
 
 
+def without_canaries(filters: Filters) -> Filters:
+    """The monitor asks for the posts of their author alone. Members never see them, whatever they ask for."""
+    if filters.only_authors == _CANARIES_ALONE:
+        return filters
+    return filters._replace(exclude_authors=filters.exclude_authors | _CANARIES_ALONE)
+
+
 def _query(vector_D: Vector, filters: Filters) -> Query:
-    return Query(vector_D, filters, asked_by_vector(vector_D, filters), NO_MEMBER)
+    return Query(vector_D, without_canaries(filters), asked_by_vector(vector_D, filters), NO_MEMBER)

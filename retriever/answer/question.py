@@ -4,14 +4,16 @@ checked: knows neither a wire format nor a tier.
 Shapes: D dimensions, C candidates.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.tiers import NO_FILTERS, Filters, Scores
+from retriever.errors import RequestRefused
 from retriever.reasons import Reason
+from schemas.api import ProblemCode
 from schemas.embeddings import Vector
 from schemas.ids import Generation, MemberId, Micros, PostId, Revision
 
@@ -79,3 +81,15 @@ class PostVectors:
     post_ids: list[PostId]
     revisions: list[Revision]
     vectors_CD: Vector = field(repr=False)
+
+    def cut(self, dimension: int) -> "PostVectors":
+        """The first numbers of each, of length one again. Raises RequestRefused if there are fewer."""
+        if dimension > self.vectors_CD.shape[1]:
+            raise RequestRefused(
+                f"dimension: it is {dimension}; the vectors of this generation have {self.vectors_CD.shape[1]}",
+                code=ProblemCode.BAD_FIELD,
+            )
+        shorter_CD = self.vectors_CD[:, :dimension]
+        lengths_C1 = np.linalg.norm(shorter_CD, axis=1, keepdims=True)
+        unit_CD = np.divide(shorter_CD, lengths_C1, out=np.zeros_like(shorter_CD), where=lengths_C1 > 0)
+        return replace(self, vectors_CD=unit_CD)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 
@@ -22,12 +23,15 @@ from retriever.answer.cold.kept_answers import KeptAnswers
 from retriever.answer.cold.made_ahead import MadeAhead
 from retriever.answer.cold.replay_watch import ReplayWatch
 from retriever.answer.columns import Columns
+from retriever.answer.combine import How
+from retriever.answer.exact_search import ExactSearch, GivenAnswer
 from retriever.answer.figures import Figures
 from retriever.answer.hot_batches import HotBatches
 from retriever.answer.hot_state import HotState
-from retriever.answer.inquiry import Inquiry, deadline_s
+from retriever.answer.inquiry import Inquiry, Query, deadline_s
 from retriever.answer.members import Members
 from retriever.answer.nearest_search import NearestSearch
+from retriever.answer.online_recall import OnlineRecall, RecallCounts
 from retriever.answer.queries import Queries
 from retriever.answer.question import DEFAULT_TIMEOUT_S, Answer, PostVectors, Question
 from retriever.answer.stored_posts import StoredPosts
@@ -37,7 +41,7 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
 from retriever.reasons import Code, Reason
-from schemas.api import HotPost, PostResponse, ProblemCode, TierPost
+from schemas.api import GenerationReadiness, HotPost, PostResponse, ProblemCode, TierPost
 from schemas.ids import Generation, PostId, Revision
 from schemas.times import EPOCH
 
@@ -66,13 +70,17 @@ class Retriever:
         replayed: Callable[[], object] = lambda: None,
         kept_bytes: int = _KEPT_BYTES,
         forget_after_s: float = math.inf,
+        recall: OnlineRecall | None = None,
+        exact_cold: ColdReader | None = None,
+        combine_by: How = "quota",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ids` is the table of the hot tier. `feed_problem` gives None if the feed has reached the end of the topic a
         moment ago, else the reason why the hot tier may not hold the newest records. `cold_refuses` says whether the
         cold tier is left alone now because it failed; then no question waits for its turn there. What `replayed` gives
         has changed if records were written to the cold tier again. What nobody has asked for in `forget_after_s` is not
-        kept."""
+        kept. With `recall` and `exact_cold`, a reader for that alone, some answers are measured.
+        `combine_by`: how the lists of several vectors of a member become one."""
         self.generation = generation
         self.kept = KeptAnswers(kept_bytes, clock)
         self._forget_after_s = forget_after_s
@@ -84,18 +92,30 @@ class Retriever:
         self._maker = maker = ColdAnswerMaker(ids)
         self._hot_batches = batches = HotBatches(hot, clock)
         self._cold_searches = searches = ColdSearches(cold, self.kept, maker, state, refuses=cold_refuses, clock=clock)
-        self._ahead = MadeAhead(searches)
+        self._ahead = MadeAhead(searches, combine_by=combine_by)
         self._store = members
         members.watch(self._ahead.member_changed)
         self._posts = StoredPosts(hot, cold, state, self._unread, clock)
         self._columns = Columns(self._posts)
         self._queries = Queries(Members(members, cold, clock), self._posts, encoder, dimension, clock)
-        self._nearest = NearestSearch(searches, batches, state, kept=self.kept, maker=maker, ids=ids, clock=clock)
+        self._nearest = NearestSearch(
+            searches, batches, state, kept=self.kept, maker=maker, ids=ids, combine_by=combine_by, clock=clock
+        )
+        self._trending_lists = trending
+        self._recall, self._recall_counts = recall, RecallCounts()
+        self._exact = (
+            None if exact_cold is None else ExactSearch(exact_cold, hot, state, maker, ids, combine_by=combine_by)
+        )
         self._trending = TrendingPosts(trending, cold, batches, state, maker=maker, dimension=dimension, clock=clock)
 
     def close(self) -> None:
+        """Gives the numbers of kept answers back to the table of ids, which others may go on using."""
         self._hot_batches.close()
         self._cold_searches.close()
+        if self._exact is not None:
+            self._exact.close()
+        self.forget_kept()
+        self._maker.release_dropped()
 
     def forget_kept(self) -> None:
         """Call it when the log has lost records and others may get their offsets: what was asked of the cold tier
@@ -162,7 +182,20 @@ class Retriever:
 
     def figures(self) -> list[Figures]:
         ready = not self.problems()
-        return [Figures(self.generation, ready, self._hot.count(), self._store.counts(), self.kept.counts())]
+        recall = self._recall_counts.figures()
+        return [
+            Figures(
+                self.generation,
+                ready,
+                self._hot.count(),
+                self._store.counts(),
+                self.kept.counts(),
+                self._hot_state.floor(),
+                self._position or {},
+                self._trending_lists.newest_us(),
+                recall,
+            )
+        ]
 
     def problems(self) -> list[str]:
         """A sentence for each part without which answers are incomplete. Does not block: the cold tier's position is
@@ -173,7 +206,7 @@ class Retriever:
         sentences = [self._encoder.problem, *(reason.detail for reason in found)]
         return list(dict.fromkeys(sentence for sentence in sentences if sentence is not None))
 
-    def problems_beside(self) -> Mapping[Generation, list[str]]:
+    def beside(self) -> Mapping[Generation, GenerationReadiness]:
         return {}
 
     def _unread(self) -> list[Reason]:
@@ -214,8 +247,20 @@ class Retriever:
         elif query is not None:
             self._ahead.remember(inquiry.question)
         candidates = inquiry.candidates or Candidates()
+        if query is not None:
+            self._offer_for_recall(inquiry, query, candidates)
         self._columns.add(inquiry, candidates)
         return inquiry.builder.finish(candidates)
+
+    def _offer_for_recall(self, inquiry: Inquiry, query: Query, candidates: Candidates) -> None:
+        """Of partial answers it is known that something is missing."""
+        recall, exact, k = self._recall, self._exact, inquiry.question.k
+        if recall is None or exact is None or not recall.wants():
+            return
+        if (parts := query.parts) and not inquiry.builder.is_partial:
+            lowest_score = float(candidates.scores_C[-1]) if len(candidates.scores_C) else math.inf
+            given = GivenAnswer(parts, query.filters, k, candidates.post_ids, lowest_score)
+            recall.offer(self.generation, self._recall_counts, partial(exact.recalls, given))
 
 
 def _tier_post(post: StoredPost | None) -> TierPost:

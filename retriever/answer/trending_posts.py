@@ -133,7 +133,7 @@ class TrendingPosts:
         query = HotQuery(self._no_vector_D, PAGE, filters._replace(only_posts=only), page.answer.columns.numbers_C)
         try:
             with inquiry.builder.step("hot"):
-                return self._hot.submit(query).wait(inquiry.deadline_s)
+                return self._hot.submit(query).wait(inquiry.deadline_s)[0]
         except IndexerError:
             return None
 

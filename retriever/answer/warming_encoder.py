@@ -2,18 +2,21 @@
 answered before it is warm."""
 
 from collections.abc import Callable
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
 import structlog
 
-from encoders.errors import BadText, EncodingFailed
+from encoders.errors import BadText, DeviceFull, EncodingFailed
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from schemas.embeddings import Vector
 
 _WARMING: Final = "the model is still warming up"
+_NO_MEMORY: Final = "the device has no memory for the model now; it is tried again"
 _NOT_LOADED: Final = "the model cannot be loaded; the log of the retriever says why"
 """Without the error itself, which may hold a path: `/readyz` shows this sentence to everybody, without an API key."""
+
+_TRY_AGAIN_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -43,10 +46,15 @@ class WarmingEncoder:
         self._lock = Lock()
         self._encoder: QueryEncoder | None = None
         self._failure: str | None = None
+        self._stopped = Event()
         self._thread = Thread(target=self._run, name="warm-up", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def stop(self) -> None:
+        """It is not loaded any more, if it has not been by now."""
+        self._stopped.set()
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
@@ -80,8 +88,15 @@ class WarmingEncoder:
             self._encoder.forget_unused(age_s)
 
     def _run(self) -> None:
-        try:
-            self._encoder = self._load()
-        except Exception as error:
-            self._failure = _NOT_LOADED
-            _log.exception("model not loaded", error=str(error))
+        while not self._stopped.is_set():
+            try:
+                self._encoder = self._load()
+                return
+            except DeviceFull as error:
+                self._failure = _NO_MEMORY
+                _log.warning("no memory for the model; it is tried again", error=str(error))
+            except Exception as error:
+                self._failure = _NOT_LOADED
+                _log.exception("model not loaded", error=str(error))
+                return
+            self._stopped.wait(_TRY_AGAIN_S)

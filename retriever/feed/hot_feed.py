@@ -5,24 +5,25 @@ What it reads and when is the follower's business (`follower.py`). Knows neither
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, Message
 
-from indexer.freshness import Freshness, FreshnessWindow
+from indexer.freshness import FreshKind, Freshness, FreshnessCount, FreshnessCounts, FreshnessWindow
 from indexer.records import read_embedding
-from indexer.tiers import HotRecord, HotTier
+from indexer.tiers import HotRecord, HotTier, Offsets
 from retriever.feed import offsets as feed_offsets
 from retriever.feed.end_watch import EndWatch
 from retriever.feed.follower import Follower
 from retriever.feed.member_feed import MemberFeedFigures
 from retriever.feed.offsets import Place, PlaceOffsets
-from retriever.feed.records import SkippingRecords, ages_s, place_of
+from retriever.feed.records import SkippingRecords, age_s, place_of
 from retriever.feed.snapshots import Snapshots
 from retriever.feed.trending_lists import TrendingLists
 from retriever.reasons import Reason
-from schemas import topics
+from schemas import topics, traces
 from schemas.api import FreshnessStatus, HotPositions
 from schemas.embeddings import PostEmbedding
 from schemas.ids import Generation, Micros, Offset, Partition
@@ -41,6 +42,10 @@ class FeedFigures(NamedTuple):
     skipped_records: int
     """Since the start: they are damaged, or the tier refuses them."""
     freshness: Freshness
+    by_kind: Mapping[FreshKind, FreshnessCount] = MappingProxyType({})
+    """Freshness since the start."""
+    positions: Offsets = MappingProxyType({})
+    """The next offset of posts to read, of each partition."""
     members: MemberFeedFigures | None = None
     """Of the member feed. None if there is none."""
 
@@ -62,6 +67,7 @@ class HotFeed:
     ) -> None:
         """`new_consumer` makes a consumer with the options CONSUMER_OVERRIDES. `clock` gives seconds since 1970."""
         self.freshness = FreshnessWindow()
+        self._by_kind = FreshnessCounts()
         self._generation = generation
         self._posts_topic = topics.post_embeddings(generation)
         self._hot = hot
@@ -98,7 +104,8 @@ class HotFeed:
         return self._watch.problem()
 
     def figures(self) -> list[FeedFigures]:
-        return [FeedFigures(self._generation, self._records.skipped, self.freshness.summary())]
+        freshness, by_kind = self.freshness.summary(), self._by_kind.counts()
+        return [FeedFigures(self._generation, self._records.skipped, freshness, by_kind, self._next_offsets())]
 
     def progress(self, generation: Generation | None = None) -> HotPositions:
         """Of this generation, which is the only one that may be named."""
@@ -109,7 +116,7 @@ class HotFeed:
             caught_up=self._watch.has_caught_up,
             positions={int(partition): int(offset) for partition, offset in self._next_offsets().items()},
             posts=self._hot.count(),
-            freshness_s=FreshnessStatus(p50=freshness.p50, p99=freshness.p99),
+            freshness_s=FreshnessStatus(p50=freshness.p50, p99=freshness.p99, newest_age_s=freshness.newest_age_s),
         )
 
     def _next_offsets(self) -> dict[Partition, Offset]:
@@ -153,14 +160,25 @@ class HotFeed:
 
     def receive(self, records: Sequence[Message]) -> None:
         hot_records: list[HotRecord] = []
+        events: list[tuple[Message, FreshKind]] = []
         for message in records:
             if message.topic() != self._posts_topic:
                 self._take_trending(message)
             elif (embedding := self._records.decode(message, _decode_post)) is not None:
                 hot_records.append(HotRecord(embedding, *place_of(message), self._at_us(message)))
+                events.append((message, "delete" if embedding.deleted else "post"))
         self._records.apply(hot_records, self._hot.apply)
+        for message, _ in events:
+            traces.passed("hot", message)
         if self._watch.has_caught_up:
-            self.freshness.add(ages_s(records, self._clock()))
+            self._measure_freshness(events)
+
+    def _measure_freshness(self, events: Sequence[tuple[Message, FreshKind]]) -> None:
+        now_s = self._clock()
+        ages = [(age, kind) for message, kind in events if (age := age_s(message, now_s)) is not None]
+        self.freshness.add(age for age, _ in ages)
+        for age, kind in ages:
+            self._by_kind.add(kind, age)
 
     def tick(self) -> None:
         now_s = self._clock()

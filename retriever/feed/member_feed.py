@@ -5,11 +5,13 @@ It has a thread of its own, so that members and posts do not wait for each other
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, Message
 
+from indexer.freshness import FreshKind, FreshnessCount, FreshnessCounts
 from indexer.records import read_embedding
 from indexer.tiers import IndexRecord, Offsets
 from retriever.errors import RetrieverUnavailable
@@ -18,7 +20,7 @@ from retriever.feed.end_watch import EndWatch
 from retriever.feed.follower import Follower
 from retriever.feed.member_store import MemberStore
 from retriever.feed.offsets import Place, PlaceOffsets
-from retriever.feed.records import SkippingRecords, place_of
+from retriever.feed.records import SkippingRecords, age_s, place_of
 from schemas import topics
 from schemas.embeddings import MemberEmbedding
 from schemas.ids import Generation, Offset, Partition
@@ -31,6 +33,8 @@ class MemberFeedFigures(NamedTuple):
     """How many there are that were not read yet. None if the broker has not said it lately."""
     skipped_records: int
     """Since the start: they are damaged, or the store refuses them."""
+    by_kind: Mapping[FreshKind, FreshnessCount] = MappingProxyType({})
+    """Freshness since the start."""
 
 
 class MemberFeed:
@@ -57,6 +61,7 @@ class MemberFeed:
         self._clock = clock
         self._records = SkippingRecords()
         self._watch = watch
+        self._by_kind = FreshnessCounts()
         self._follower = Follower("member-feed", new_consumer, [self._topic], self, watch)
 
     def start(self) -> None:
@@ -70,7 +75,8 @@ class MemberFeed:
         self._follower.close()
 
     def figures(self) -> MemberFeedFigures:
-        return MemberFeedFigures(self._positions(), self._watch.records_left(), self._records.skipped)
+        left, by_kind = self._watch.records_left(), self._by_kind.counts()
+        return MemberFeedFigures(self._positions(), left, self._records.skipped, by_kind)
 
     def _positions(self) -> Offsets:
         return _of_partitions(self._follower.offsets)
@@ -102,12 +108,15 @@ class MemberFeed:
         self._store.begin({**self._positions(), **_of_partitions(floor)})
 
     def receive(self, records: Sequence[Message]) -> None:
-        members = [
-            IndexRecord(embedding, *place_of(message))
-            for message in records
-            if (embedding := self._records.decode(message, _decode_member)) is not None
-        ]
-        self._records.apply(members, self._store.apply)
+        decoded = [(message, self._records.decode(message, _decode_member)) for message in records]
+        members = [(message, embedding) for message, embedding in decoded if embedding is not None]
+        records_of_members = [IndexRecord(embedding, *place_of(message)) for message, embedding in members]
+        self._records.apply(records_of_members, self._store.apply)
+        if self._watch.has_caught_up:
+            now_s = self._clock()
+            for message, embedding in members:
+                if (age := age_s(message, now_s)) is not None:
+                    self._by_kind.add("delete" if embedding.deleted else "member", age)
 
     def tick(self) -> None: ...
 

@@ -1,4 +1,5 @@
-"""Members as rows of arrays, for the member store: vectors in a matrix, revisions in an array, lists as packed bytes.
+"""Members as rows of arrays, for the member store: vectors in a matrix, revisions in an array, lists and interests as
+packed bytes.
 
 Knows no order and no lock. A row that is erased is overwritten at once, because its member may have been deleted.
 
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 
 from indexer.tiers import IndexRecord, StoredMember
-from schemas.embeddings import MemberEmbedding, Vector, unpack_vector
+from schemas.embeddings import Interest, MemberEmbedding, Vector, unpack_interests, unpack_vector
 from schemas.ids import MemberId, Offset, Partition, PostId, Revision
 
 _NOWHERE: Final = -1
@@ -21,11 +22,13 @@ _NEVER_S: Final = float("-inf")
 
 
 class _PackedLists(msgspec.Struct, array_like=True):
-    """Each list is packed by itself: mostly only one of them is asked for, and each may have thousands of ids."""
+    """Each list is packed by itself: mostly only one of them is asked for, and each may have thousands of ids. The
+    interests are as in the record."""
 
     acted: msgspec.Raw
     hidden: msgspec.Raw
     seen: msgspec.Raw
+    interests: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -33,11 +36,11 @@ _decode_lists = msgspec.msgpack.Decoder(_PackedLists).decode
 _decode_list = msgspec.msgpack.Decoder(list[PostId]).decode
 
 
-def _pack(*lists: list[PostId]) -> bytes:
-    return _encode([msgspec.Raw(_encode(ids)) for ids in lists])
+def _pack(acted: list[PostId], hidden: list[PostId], seen: list[PostId], interests: bytes) -> bytes:
+    return _encode([*(msgspec.Raw(_encode(ids)) for ids in (acted, hidden, seen)), interests])
 
 
-_NO_LISTS: Final = _pack([], [], [])
+_NO_LISTS: Final = _pack([], [], [], b"")
 
 
 class HeldMember:
@@ -67,6 +70,11 @@ class HeldMember:
         return _decode_list(self._lists.seen)
 
     @cached_property
+    def interests(self) -> list[Interest]:
+        """Empty for a member that has one vector."""
+        return unpack_interests(self._lists.interests)
+
+    @cached_property
     def _lists(self) -> _PackedLists:
         return _decode_lists(self._packed_lists)
 
@@ -94,12 +102,12 @@ def row_of_record(record: IndexRecord) -> Row:
     place = record.partition, record.offset
     if embedding.deleted:
         return Row(embedding.member_id, embedding.revision, True, None, _NO_LISTS, place)
-    lists = _pack(embedding.acted, embedding.hidden, embedding.seen)
+    lists = _pack(embedding.acted, embedding.hidden, embedding.seen, embedding.interests)
     return Row(embedding.member_id, embedding.revision, False, unpack_vector(embedding.vector), lists, place)
 
 
 def row_of_cold_member(member: StoredMember) -> Row:
-    lists = _NO_LISTS if member.deleted else _pack(member.acted, member.hidden, member.seen)
+    lists = _NO_LISTS if member.deleted else _pack(member.acted, member.hidden, member.seen, member.interests)
     return Row(member.member_id, member.revision, member.deleted, member.vector, lists, None)
 
 

@@ -26,7 +26,10 @@ ASKED_LATELY_S: Final = 600.0
 """Whoever asked within this time is likely to ask again soon."""
 
 _LIST_BYTES_A_MEMBER: Final = 4096
-"""Of the lists of all members together, on average: some 250 ids each. The longest lists take 60 kB."""
+"""Of the lists of all members together, on average: some 250 ids each. The longest lists take 60 kB. Interests, which
+are kept with the lists, come on top."""
+_NUMBER_BYTES: Final = 4
+"""Of a vector."""
 _FORGOTTEN_AT_ONCE: Final = 500
 """Members that are looked at before others who ask may go on."""
 _NOT_INDEXED: Final = Reason(Code.COLD_BEHIND, "the index is behind, so a member's vector and lists may be outdated")
@@ -77,12 +80,15 @@ class MemberStore:
         *,
         indexed: Callable[[], Offsets],
         feed_problem: Callable[[], Reason | None],
+        most_interests: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`indexed` gives for each partition of the members' topic an offset before which everything is in the cold
-        tier. `feed_problem` gives None while the feed follows the topic closely. Both must not block."""
+        tier. `feed_problem` gives None while the feed follows the topic closely. Both must not block.
+        `most_interests`: of one member; each has a vector of its own."""
         self._capacity = capacity
         self._dimension = dimension
+        self._list_bytes = capacity * (_LIST_BYTES_A_MEMBER + most_interests * dimension * _NUMBER_BYTES)
         self._indexed = indexed
         self._feed_problem = feed_problem
         self._clock = clock
@@ -120,7 +126,7 @@ class MemberStore:
         return sum(self._apply(row_of_record(record)) for record in records)
 
     def _new_rows(self) -> MemberRows:
-        return MemberRows(self._capacity, self._dimension, max_list_bytes=self._capacity * _LIST_BYTES_A_MEMBER)
+        return MemberRows(self._capacity, self._dimension, max_list_bytes=self._list_bytes)
 
     def _apply(self, row: Row) -> bool:
         with self._lock:

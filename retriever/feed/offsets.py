@@ -30,9 +30,11 @@ def partitions(consumer: Consumer, topic: str) -> list[Place]:
 def since(consumer: Consumer, places: Iterable[Place], at_ms: int) -> PlaceOffsets:
     """The first offset whose record has this timestamp or a later one; the partition's end if there is none. With 0 it
     is the first record that is left."""
+    places = list(places)
+    # Before the other question. What is written or committed between the two comes after these ends, and is read.
+    asked_ends = ends(consumer, places)
     offsets = _at(consumer, places, max(at_ms, 0))
-    without = [place for place, offset in offsets.items() if offset == OFFSET_END]
-    return {**offsets, **ends(consumer, without)}
+    return {place: asked_ends[place] if offset == OFFSET_END else offset for place, offset in offsets.items()}
 
 
 def window_starts(consumer: Consumer, places: Iterable[Place], window_s: float, now_s: float) -> PlaceOffsets:

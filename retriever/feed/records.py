@@ -3,7 +3,7 @@
 The index stage makes a dead letter of each record that is skipped here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import structlog
@@ -61,7 +61,7 @@ def place_of(message: Message) -> RecordPlace:
     return RecordPlace(Partition(int(message.partition() or 0)), Offset(int(message.offset() or 0)))
 
 
-def ages_s(messages: Iterable[Message], now_s: float) -> list[float]:
-    """The age of each input event whose effect is in these records. Records of delayed publications name no event, so
-    they are left out."""
-    return [now_s - origin / 1000 for origin in map(read_origin_ms, messages) if origin is not None]
+def age_s(message: Message, now_s: float) -> float | None:
+    """The age of the input event whose effect is in this record. None for a delayed publication, which names none."""
+    origin_ms = read_origin_ms(message)
+    return None if origin_ms is None else now_s - origin_ms / 1000

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from indexer.errors import IndexerError, SnapshotRefused
+from indexer.errors import IndexerError, SnapshotOfNewerForm, SnapshotRefused
 from indexer.tiers import HotTier, Offsets, SnapshotMoment
 from schemas.ids import Micros
 
@@ -54,6 +54,8 @@ class Snapshots:
         self._taken_at_s = max((entry.stat().st_mtime for entry in folder.glob("*")), default=None)
         """Of the snapshot on disk, or a little later. None: there is none."""
         self._next_at_s = 0.0
+        self._left_alone_until_s = 0.0
+        """Before that time the snapshot of a newer version is on disk, and is not replaced."""
         self._writing: tuple[float, Future[None]] | None = None
         """When it was taken, and its end."""
         self._is_void = False
@@ -85,7 +87,7 @@ class Snapshots:
         if self._taken_at_s is not None and now_s - self._taken_at_s > self._keep_s:
             _log.warning("the snapshot of the hot tier is removed, because no new one could be written in time")
             self._remove(self._root)
-        if caught_up and self._writing is None and now_s >= self._next_at_s:
+        if caught_up and self._writing is None and now_s >= max(self._next_at_s, self._left_alone_until_s):
             self._start_writing(next_offsets)
 
     def discard(self) -> None:
@@ -93,11 +95,11 @@ class Snapshots:
         self._wait_for_writing(time.monotonic() + _FINISH_S)
         self._is_void = self._writing is not None
         self._remove(self._root)
-        self._next_at_s = 0.0
+        self._next_at_s = self._left_alone_until_s = 0.0
 
     def finish(self, next_offsets: Offsets) -> None:
         """Writes a last one, if that is possible in a few seconds."""
-        if not self._writes:
+        if not self._writes or self._clock() < self._left_alone_until_s:
             return
         deadline_s = time.monotonic() + _FINISH_S
         self._wait_for_writing(deadline_s)
@@ -115,6 +117,11 @@ class Snapshots:
             return None
         try:
             return self._hot.load(folder)
+        except SnapshotOfNewerForm as error:
+            _log.warning("a newer version wrote the snapshot of the hot tier, so the topic is read", error=str(error))
+            # Until it has to be removed because of what has been erased since.
+            self._left_alone_until_s = (self._taken_at_s or 0.0) + self._keep_s
+            return None
         except (SnapshotRefused, OSError) as error:
             _log.warning("the snapshot of the hot tier is of no use, so the topic is read", error=str(error))
             self._remove(folder)

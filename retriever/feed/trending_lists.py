@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Final, NamedTuple
 
-from schemas.ids import PostId
+from schemas.ids import Micros, PostId
 from schemas.trending import TrendingList
 
 _MAX_HALVINGS: Final = 1000.0
@@ -33,6 +33,11 @@ class TrendingLists:
         with self._lock:
             self._lists[trending.partition] = trending
             self._ranked = None
+
+    def newest_us(self) -> Micros | None:
+        """Of when the newest list is. None if there is none."""
+        with self._lock:
+            return max((trending.as_of_us for trending in self._lists.values()), default=None)
 
     def ranked(self) -> tuple[TrendingPost, ...]:
         """All posts by (-score, post id). The scores of older lists are decayed to the time of the newest list. Ranked

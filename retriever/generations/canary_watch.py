@@ -8,13 +8,14 @@ fails each time, and a small difference needs thousands of them.
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import Lock
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from retriever.generations.slots import Asked, Trial
+from schemas.ids import Generation
 
 _MOST: Final = 20_000
 """Answers of each of the two that are remembered."""
@@ -29,6 +30,8 @@ class CanaryBounds(NamedTuple):
     """By so much may the share of its answers that fail or are partial be above the serving one's."""
     p99_ratio: float
     window_s: float
+    recall: float = 0.01
+    """By so much may the mean recall of its answers be below the serving one's."""
 
 
 class Verdict(NamedTuple):
@@ -43,6 +46,12 @@ class _Seen(NamedTuple):
     is_bad: bool
 
 
+class _Missed(NamedTuple):
+    at_s: float
+    share: float
+    """Of what an exact search finds."""
+
+
 class CanaryWatch:
     """Any thread may call the methods. They do not block."""
 
@@ -54,6 +63,20 @@ class CanaryWatch:
         self._trial: Trial | None = None
         self._canary: deque[_Seen] = deque(maxlen=_MOST)
         self._serving: deque[_Seen] = deque(maxlen=_MOST)
+        self._missed: dict[Generation, deque[_Missed]] = {}
+        """Of the answers that were measured, of every generation: also before there was a trial."""
+
+    def missed(self, generation: Generation, share: float) -> None:
+        """The share of what an exact search finds that one answer did not have."""
+        with self._lock:
+            missed = self._missed.setdefault(generation, deque(maxlen=_MOST))
+            missed.append(_Missed(self._clock(), share))
+
+    def forget(self, generations: Collection[Generation]) -> None:
+        """All generations but these are closed, and may be built again as others."""
+        with self._lock:
+            for generation in self._missed.keys() - set(generations):
+                del self._missed[generation]
 
     def saw(self, asked: Asked, took_s: float | None, *, is_bad: bool) -> None:
         """An answer, or that there was none. Questions of no trial do not count."""
@@ -71,14 +94,27 @@ class CanaryWatch:
         """Why the canary is to end. None if it keeps within its bounds, or too little is known."""
         with self._lock:
             trial, oldest_s = self._trial, self._clock() - self._bounds.window_s
-            for window in (self._canary, self._serving):
-                while window and window[0].at_s < oldest_s:
-                    window.popleft()
+            for seen in (self._canary, self._serving):
+                _drop_before(seen, oldest_s)
+            for window in self._missed.values():
+                _drop_before(window, oldest_s)
             canary, serving = list(self._canary), list(self._serving)
-        if trial is None or min(len(canary), len(serving)) < _FEWEST:
+            missed, missed_by_serving = self._missed_in(trial)
+        if trial is None:
             return None
-        reason = self._errors(canary, serving) or self._slowness(canary, serving)
+        reason = None
+        if min(len(canary), len(serving)) >= _FEWEST:
+            reason = self._errors(canary, serving) or self._slowness(canary, serving)
+        reason = reason or self._recall(missed, missed_by_serving)
         return None if reason is None else Verdict(trial, reason)
+
+    def _missed_in(self, trial: Trial | None) -> tuple[list[float], list[float]]:
+        """By the canary and by the serving one. Call it under the lock."""
+        if trial is None:
+            return [], []
+        both = (self._missed.get(generation, ()) for generation in (trial.canary.generation, trial.serving))
+        own, others = ([missed.share for missed in window] for window in both)
+        return own, others
 
     def _errors(self, canary: list[_Seen], serving: list[_Seen]) -> str | None:
         bad, bad_serving = _num_bad(canary), _num_bad(serving)
@@ -88,6 +124,18 @@ class CanaryWatch:
         return (
             f"{bad} of its {len(canary)} answers failed or were partial, and {bad_serving} of {len(serving)} of the "
             f"serving one; at most {self._bounds.errors:g} more of them may"
+        )
+
+    def _recall(self, missed: list[float], missed_by_serving: list[float]) -> str | None:
+        if min(len(missed), len(missed_by_serving)) < _FEWEST:
+            return None
+        share, share_serving = (sum(window) / len(window) for window in (missed, missed_by_serving))
+        # The same bound on chance holds for the mean of numbers between 0 and 1 (Hoeffding).
+        if not is_beyond_chance(sum(missed), len(missed), share_serving + self._bounds.recall):
+            return None
+        return (
+            f"the recall of {len(missed)} of its answers is {1 - share:.3f}, and {1 - share_serving:.3f} of the "
+            f"serving one; at most {self._bounds.recall:g} less is allowed"
         )
 
     def _slowness(self, canary: list[_Seen], serving: list[_Seen]) -> str | None:
@@ -106,11 +154,16 @@ class CanaryWatch:
         )
 
 
+def _drop_before(window: deque[_Seen] | deque[_Missed], oldest_s: float) -> None:
+    while window and window[0].at_s < oldest_s:
+        window.popleft()
+
+
 def _num_bad(window: list[_Seen]) -> int:
     return sum(seen.is_bad for seen in window)
 
 
-def is_beyond_chance(bad: int, total: int, bound: float) -> bool:
+def is_beyond_chance(bad: float, total: int, bound: float) -> bool:
     """Whether so many bad ones of a total would hardly ever come about if the true share were the bound (Chernoff's
     bound on the tail of the binomial distribution)."""
     share = bad / total

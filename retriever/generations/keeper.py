@@ -1,6 +1,7 @@
 """Opens the generations that are to be open, sees when they are whole, and closes the others. In a thread of its own,
 so that neither a question nor the follower of the log waits for it."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from schemas.ids import Generation
 _LOOK_S: Final = 0.1
 """While one is being opened or filled."""
 _IDLE_S: Final = 1.0
+_JOIN_S: Final = 1.0
 _AGAIN_S: Final = 5.0
 """After it could not be opened."""
 
@@ -45,7 +47,8 @@ class Keeper:
             self._stop.set()
             self._news.set()
             self._slots.wake()
-            self._thread.join()
+            # What is open is to be closed in time, also while a package is being fetched for another one.
+            self._thread.join(_JOIN_S)
             self._close_all()
 
     def wake(self) -> None:
@@ -77,8 +80,16 @@ class Keeper:
             if not slot.opened.retriever.problems():
                 _log.info("a generation is whole", generation=slot.generation)
                 self._slots.mark_whole(slot)
-        self._closing = [(slot, thread) for slot, thread in self._closing if thread.is_alive()]
+        self._forget_closed()
         return bool(missing or unfinished)
+
+    def _forget_closed(self) -> None:
+        """Frees what they held, hundreds of MB. Their parts refer to each other, and the process looks for such cycles
+        only rarely."""
+        closing = [(slot, thread) for slot, thread in self._closing if thread.is_alive()]
+        if len(closing) < len(self._closing):
+            self._closing = closing
+            gc.collect()
 
     def _try_to_open(self, generation: Generation) -> None:
         if self._stop.is_set():
@@ -90,6 +101,10 @@ class Keeper:
                 "a generation cannot be opened", generation=generation, error=str(error), again_in_s=_AGAIN_S
             )
             self._again_at_s = {**self._again_at_s, generation: self._clock() + _AGAIN_S}
+            return
+        if self._stop.is_set():
+            opened.stop()
+            opened.close()
             return
         _log.info("a generation is open, and is being filled", generation=generation)
         self._again_at_s = {other: at_s for other, at_s in self._again_at_s.items() if other != generation}

@@ -37,8 +37,11 @@ class OneFeed(Protocol):
 class OpenGeneration(Protocol):
     """One generation with all that is its own: encoder, tiers, feeds, kept answers. Once open it fills itself."""
 
-    retriever: OneRetriever
-    feed: OneFeed
+    @property
+    def retriever(self) -> OneRetriever: ...
+
+    @property
+    def feed(self) -> OneFeed: ...
 
     def stop(self) -> None:
         """Tells it to end. Returns at once."""

@@ -1,13 +1,16 @@
 """Which generations are to be open, and which of them answers whom. Plain data: knows neither the log that says it nor
 what an open generation consists of."""
 
+from collections.abc import Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from schemas.generations import Canary
+from schemas.generations import Canary, State
 from schemas.ids import Generation, MemberId
 
 _BITS: Final = 64
+_NONE: Final[Mapping[Generation, State]] = MappingProxyType({})
 
 
 class Roles(NamedTuple):
@@ -17,13 +20,18 @@ class Roles(NamedTuple):
     """Answers whoever names no generation."""
     canary: Canary | None = None
     """Answers a share of the members in its place."""
-    others: frozenset[Generation] = frozenset()
-    """Kept or ready. They answer only who names them, and are open so that the pointer can move to them at once."""
+    others: Mapping[Generation, State] = _NONE
+    """Kept or ready, the canary included. They are open so that the pointer can move to them at once; all but the
+    canary answer only who names them."""
 
     @property
     def open(self) -> frozenset[Generation]:
         canary = () if self.canary is None else (self.canary.generation,)
-        return self.others.union((self.serving,), canary)
+        return frozenset((self.serving, *canary, *self.others))
+
+    def state_of(self, generation: Generation) -> State:
+        """What is not to be open is retired, or as good as that."""
+        return "serving" if generation == self.serving else self.others.get(generation, "retired")
 
 
 def is_in_share(member_id: MemberId, generation: Generation, share: float) -> bool:

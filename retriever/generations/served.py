@@ -21,7 +21,7 @@ from retriever.generations.keeper import Keeper
 from retriever.generations.opening import Open
 from retriever.generations.roles import Roles
 from retriever.generations.slots import Asked, Slot, Slots, Wish
-from schemas.api import HotPositions, HotPost, PostResponse
+from schemas.api import GenerationReadiness, HotPositions, HotPost, PostResponse
 from schemas.ids import Generation, PostId
 
 _NONE_OPEN: Final = "no generation is open here yet"
@@ -46,6 +46,7 @@ class ServedGenerations:
     def take(self, roles: Roles) -> None:
         """What the log says now. Takes effect between two questions. Returns at once."""
         self._slots.take(roles)
+        self._watch.forget(roles.open)
         self._keeper.wake()
 
     def verdict(self) -> Verdict | None:
@@ -53,11 +54,20 @@ class ServedGenerations:
         verdict = self._watch.verdict()
         return verdict if verdict is not None and verdict.trial == self._slots.trial() else None
 
+    def missed(self, generation: Generation, share: float) -> None:
+        """The share of what an exact search finds that one answer of the generation did not have. Any thread may tell
+        it."""
+        self._watch.missed(generation, share)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Generations are opened and closed from now on. Leave the block when nobody asks any more."""
         with self._keeper.running():
             yield
+
+    def is_open(self, generation: Generation) -> bool:
+        """Also while it is being filled. False from when nobody new asks it."""
+        return any(slot.generation == generation for slot in self._slots.all())
 
     @property
     def generation(self) -> Generation:
@@ -126,9 +136,15 @@ class ServedGenerations:
             failed = self._keeper.could_not_open()
             return [f"{_NONE_OPEN}: {generation}: {_NOT_OPENED}" for generation in failed] or [_NONE_OPEN]
 
-    def problems_beside(self) -> Mapping[Generation, list[str]]:
-        beside = {slot.generation: slot.opened.retriever.problems() for slot in self._slots.beside()}
-        return beside | {generation: [_NOT_OPENED] for generation in self._keeper.could_not_open()}
+    def beside(self) -> Mapping[Generation, GenerationReadiness]:
+        problems = {slot.generation: slot.opened.retriever.problems() for slot in self._slots.beside()}
+        problems |= {generation: [_NOT_OPENED] for generation in self._keeper.could_not_open()}
+        return {
+            generation: GenerationReadiness(
+                state=self._slots.state_of(generation), ready=not sentences, problems=sentences
+            )
+            for generation, sentences in problems.items()
+        }
 
 
 class Feeds:

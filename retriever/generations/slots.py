@@ -16,7 +16,7 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.generations.opening import OpenGeneration
 from retriever.generations.roles import Roles, is_in_share
 from schemas.api import ProblemCode
-from schemas.generations import Canary
+from schemas.generations import Canary, State
 from schemas.ids import Generation, MemberId
 
 _log = structlog.get_logger(__name__)
@@ -105,6 +105,11 @@ class Slots:
         """All but the serving one."""
         with self._lock:
             return [slot for slot in self._slots.values() if slot is not self._serving]
+
+    def state_of(self, generation: Generation) -> State:
+        """What the log says of it."""
+        with self._lock:
+            return "retired" if self._roles is None else self._roles.state_of(generation)
 
     def serving(self) -> Slot:
         """Raises RetrieverUnavailable."""

@@ -88,6 +88,7 @@ def write_status(status: StatusResponse) -> bytes:
         dead_letters=status.dead_letters,
         freshness_p50_s=status.freshness_s.p50,
         freshness_p99_s=status.freshness_s.p99,
+        standing_still=status.standing_still,
     )
     return _encoded(message)
 

@@ -5,7 +5,7 @@ business of middleware: `request_limits.py`, `api_key.py`, `tracing.py`. Knows n
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -86,8 +86,10 @@ def create_app(  # noqa: PLR0917
     status: Callable[[], StatusResponse],
     metrics: ServeMetrics,
     settings: ServeSettings,
+    standing_still: Callable[[], Sequence[str]] = tuple,
 ) -> FastAPI:
-    """`status` is called in a thread for each request to /v1/status, and may block for seconds."""
+    """`status` is called in a thread for each request to /v1/status, and may block for seconds. `standing_still` gives
+    a sentence for each stage that stands still, and must not block."""
     # No page with docs, because it would load scripts from other sites.
     app = FastAPI(
         title="nearline retriever",
@@ -98,7 +100,7 @@ def create_app(  # noqa: PLR0917
         lifespan=_with_worker_threads(OPERATIONS_IN_FLIGHT),
         generate_unique_id_function=_operation_id,
     )
-    app.include_router(_health_routes(retriever, metrics))
+    app.include_router(_health_routes(retriever, metrics, standing_still))
     app.include_router(_retrieval_routes(service), prefix="/v1")
     app.include_router(_operations_routes(retriever, feeds, status), prefix="/v1")
     # The middleware that is added last runs first. So no body is read without a valid key, and a request takes a place
@@ -148,7 +150,9 @@ def _description_route(description: dict[str, Any]) -> APIRouter:
     return router
 
 
-def _health_routes(retriever: Answering, metrics: ServeMetrics) -> APIRouter:
+def _health_routes(
+    retriever: Answering, metrics: ServeMetrics, standing_still: Callable[[], Sequence[str]]
+) -> APIRouter:
     """These routes are coroutines, so that they answer even while all worker threads are busy."""
     router = APIRouter(tags=["health"])
 
@@ -162,7 +166,12 @@ def _health_routes(retriever: Answering, metrics: ServeMetrics) -> APIRouter:
     async def readyz(response: Response) -> Readiness:
         problems = retriever.problems()
         response.status_code = 503 if problems else 200
-        return Readiness(ready=not problems, problems=problems, beside=dict(retriever.problems_beside()))
+        return Readiness(
+            ready=not problems,
+            problems=problems,
+            beside=dict(retriever.beside()),
+            standing_still=list(standing_still()),
+        )
 
     @router.get("/metrics", summary="For Prometheus", response_class=Response)
     async def prometheus() -> Response:

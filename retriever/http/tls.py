@@ -34,6 +34,20 @@ def server_context(settings: ServeSettings) -> ssl.SSLContext | None:
     return context
 
 
+def certificate_end(settings: ServeSettings) -> float | None:
+    """When the first certificate of the chain in the file ends, in seconds of the Unix epoch: clients then refuse all
+    of it. None if the retriever speaks plain HTTP. Raises BadCertificate."""
+    if settings.certificate_file is None:
+        return None
+    from cryptography.x509 import load_pem_x509_certificates
+
+    try:
+        chain = load_pem_x509_certificates(_read("certificate_file", settings.certificate_file))
+    except ValueError as error:
+        raise _no_pem("certificate_file", settings.certificate_file, error) from None
+    return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
+
+
 def trusting_authorities(ca_file: Path | None) -> ssl.SSLContext:
     """For clients of a remote retriever. Trusts the authorities in the file, or without a file those that this machine
     trusts. Raises BadCertificate."""

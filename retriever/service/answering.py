@@ -6,7 +6,7 @@ from typing import Protocol
 from retriever.answer.figures import Figures
 from retriever.answer.question import Answer, PostVectors, Question
 from retriever.feed.hot_feed import FeedFigures
-from schemas.api import HotPositions, HotPost, PostResponse
+from schemas.api import GenerationReadiness, HotPositions, HotPost, PostResponse
 from schemas.ids import Generation, PostId
 
 
@@ -47,8 +47,8 @@ class Answering(Protocol):
         """Why no whole answer can be given now, in sentences. Empty if it can. Does not block."""
         ...
 
-    def problems_beside(self) -> Mapping[Generation, list[str]]:
-        """The same of each generation that is open or shall be, and does not serve. Does not block."""
+    def beside(self) -> Mapping[Generation, GenerationReadiness]:
+        """Of each generation that is open or shall be, and does not serve here. Does not block."""
         ...
 
 

@@ -70,6 +70,10 @@ class QuestionQueue:
     def num_waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def num_in_flight(self) -> int:
+        return self._places - self._free
+
     def check_room(self, within_s: float | None) -> None:
         """Raises RetrieverBusy if a question that comes now would be refused, whatever it asks. So it need not be read.
         None: its time is not known yet."""

@@ -45,7 +45,7 @@ class Service:
         self._retriever = retriever
         self._metrics = metrics
         self._queue = QuestionQueue(settings.in_flight, settings.queue, count_refused=metrics.count_refused)
-        metrics.watch_waiting(lambda: self._queue.num_waiting)
+        metrics.watch_queue(lambda: self._queue.num_waiting, lambda: self._queue.num_in_flight)
 
     def close(self) -> None:
         self._queue.close()
@@ -82,7 +82,8 @@ class Service:
         def work(left_s: float) -> T:
             ids = [PostId(post_id) for post_id in request.post_ids]
             generation = None if request.generation is None else Generation(request.generation)
-            return write(self._retriever.vectors(ids, left_s, generation))
+            vectors = self._retriever.vectors(ids, left_s, generation)
+            return write(vectors if request.dimension is None else vectors.cut(request.dimension))
 
         return await self._run(work, request.timeout_ms, within_s)
 

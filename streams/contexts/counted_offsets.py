@@ -13,6 +13,7 @@ from contexts.cells import Cells
 from contexts.errors import DamagedRow
 from schemas import topics
 from schemas.ids import Offset, Partition
+from schemas.topics import ContextNames
 from streams.contexts.row_store import RowStore
 from streams.errors import OffsetsLost
 from streams.kafka.records import Place
@@ -23,22 +24,21 @@ _ALL_OFFSETS: Final = "positions"
 """Names all offset cells of a partition, which are read together."""
 _offset = struct.Struct(">q")
 
-CHANGELOG_OF: Final = {
-    topics.POSTS: topics.POST_CHANGELOG,
-    topics.ACTIVITY_BY_POST: topics.POST_CHANGELOG,
-    topics.REPUBLISH: topics.POST_CHANGELOG,
-    topics.MEMBERS: topics.MEMBER_CHANGELOG,
-    topics.ACTIONS_BY_MEMBER: topics.MEMBER_CHANGELOG,
-    topics.ACTIVITY: topics.MEMBER_CHANGELOG,
-}
-"""The changelog that stores the counted offsets of each input, always in the partition of the same number."""
+_OF_POSTS: Final = frozenset((topics.POSTS, topics.ACTIVITY_BY_POST, topics.REPUBLISH))
+"""The counted offsets of these inputs are in the changelog of the posts, those of all others in that of the members;
+always in the partition of the same number."""
 
 
-def offset_cells(offsets: Mapping[Place, Offset], changelog: str) -> dict[Partition, Cells]:
+def changelog_of(topic: str, names: ContextNames) -> str:
+    """The changelog that stores the counted offsets of this input."""
+    return names.post_changelog if topics.first_name(topic) in _OF_POSTS else names.member_changelog
+
+
+def offset_cells(offsets: Mapping[Place, Offset], changelog: str, names: ContextNames) -> dict[Partition, Cells]:
     """The cells for those offsets that belong into this changelog."""
     cells: dict[Partition, Cells] = {}
     for place, offset in offsets.items():
-        if CHANGELOG_OF[place.topic] == changelog:
+        if changelog_of(place.topic, names) == changelog:
             cells.setdefault(place.partition, {})[LETTER + place.topic.encode()] = _offset.pack(offset)
     return cells
 
@@ -54,7 +54,7 @@ def read_offset_cell(key: bytes, value: bytes, partition: Partition) -> tuple[Pl
     return Place(topic, partition), Offset(offset)
 
 
-def refuse_lost_offsets(store: RowStore, committed: Mapping[Place, Offset | None]) -> None:
+def refuse_lost_offsets(store: RowStore, committed: Mapping[Place, Offset | None], group: str) -> None:
     """Raises OffsetsLost if the group would read again what the rows have counted. Raises RowsThrownAway or
     ChangelogDamaged if a counted offset cannot be read.
 
@@ -64,7 +64,7 @@ def refuse_lost_offsets(store: RowStore, committed: Mapping[Place, Offset | None
         offset = committed.get(place)
         if offset is None or offset < counted:
             raise OffsetsLost(
-                f"the consumer group {topics.CONTEXTS_GROUP} has lost its offsets of {place.topic}-{place.partition} "
+                f"the consumer group {group} has lost its offsets of {place.topic}-{place.partition} "
                 f"(it has {'none' if offset is None else offset}, the rows have counted up to {counted}) and would "
                 "count events twice; bring them back with: nearline contexts rebuild"
             )

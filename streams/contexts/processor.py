@@ -12,19 +12,23 @@ from typing import Any, Final, cast
 
 import structlog
 from confluent_kafka import Message
+from prometheus_client import CollectorRegistry
 
 from contexts.members import apply_member_action, apply_member_event
 from contexts.posts import apply_activity, apply_post_event, expire_waiting
 from contexts.rows import GivenUpAction, Hop, MemberChange, PostChange
 from contexts.settings import ContextRules
-from schemas import topics
-from schemas.errors import BadRecord
+from schemas import topics, traces
+from schemas.dead_letters import DeadLetterKind
+from schemas.errors import BadRecord, NotJson
 from schemas.events import Activity, Event, MemberEvent, PostEvent, decode_event, event_order, event_time_us
-from schemas.headers import headers_of, read_origin_ms, with_origin
+from schemas.headers import Origin, headers_of, read_origin_ms, with_origin
 from schemas.hops import MemberAction, PostActivity, decode_member_action, decode_post_activity, encode_hop
-from schemas.ids import MemberId, Micros, Millis, Offset, Partition
+from schemas.ids import Kind, MemberId, Micros, Millis, Offset, Partition
 from streams.contexts.counted_offsets import offset_cells, refuse_lost_offsets
+from streams.contexts.metrics import ContextMetrics
 from streams.contexts.restore import restore, topic_ids
+from streams.contexts.role import ONLY_VERSION, Role
 from streams.contexts.row_store import RowStore, remove_abandoned
 from streams.contexts.table import Table, member_table, post_table
 from streams.contexts.table_partition import RowCache
@@ -32,11 +36,10 @@ from streams.contexts.wrong_partition import RecordsInWrongPartition
 from streams.kafka.dead_letters import dead_letter_record, given_up_action_record
 from streams.kafka.heartbeat import Beat, no_beat
 from streams.kafka.processor import OffsetsToCommit, Processed
-from streams.kafka.records import Output, Place, offset_of
+from streams.kafka.records import Output, Place, offset_of, place_of
 from streams.settings import KafkaSettings
 
 STAGE: Final = "contexts"
-CHANGELOGS: Final = (topics.POST_CHANGELOG, topics.MEMBER_CHANGELOG)
 
 MAX_OUTPUTS: Final = 50_000
 """A batch is cut when its records have caused this many outputs. Publications and changelog records come on top. A
@@ -62,45 +65,54 @@ class ContextProcessor:
         clock: Callable[[], Micros],
         *,
         beat: Beat = no_beat,
+        metrics: ContextMetrics | None = None,
+        role: Role = ONLY_VERSION,
     ) -> None:
         self._kafka = kafka
+        self._role = role
+        self._names = names = role.names
         self._rules = rules
         self._folder = folder
         self._max_due_rows = max_due_rows
         self._clock = clock
         self._beat = beat
+        self._metrics = metrics or ContextMetrics(CollectorRegistry())
         cache = RowCache(CACHED_ROWS)
-        self._posts = Table(post_table(rules), cache)
-        self._members = Table(member_table(rules), cache)
+        self._posts = Table(post_table(rules, names), cache)
+        self._members = Table(member_table(rules, names), cache)
         # The time and the outputs of the current batch.
         self._now_us = Micros(0)
         self._outputs: list[Output] = []
         # Since the last log line, for each cause: how many records were not applied, or not fully. Dead letters are
         # counted too.
         self._not_applied: Counter[str] = Counter()
+        self._not_applied_in_batch: Counter[str] = Counter()
         self._logged_at = time.monotonic()
-        self._wrong_partition = RecordsInWrongPartition(kafka.partitions)
+        self._wrong_partition = RecordsInWrongPartition(kafka.partitions, self._metrics.misplaced)
         self._apply: dict[str, Callable[[Message], None]] = {
             topics.POSTS: self._apply_post_event,
             topics.MEMBERS: self._apply_member_event,
             topics.ACTIVITY: self._forward_activity,
-            topics.ACTIVITY_BY_POST: self._apply_post_activity,
-            topics.ACTIONS_BY_MEMBER: self._apply_member_action,
+            names.activity_by_post: self._apply_post_activity,
+            names.actions_by_member: self._apply_member_action,
             topics.REPUBLISH: self._apply_republish,
         }
+        for name, recorded in topics.recorded_inputs(role.version).items():
+            self._apply[recorded] = self._apply[name]
 
     def on_assigned(self, committed_offsets: Mapping[Place, Offset | None]) -> None:
         partitions = sorted({place.partition for place in committed_offsets})
         if not partitions:
             return
-        changelog_ids = topic_ids(self._kafka, CHANGELOGS)
+        changelogs = self._names.changelogs
+        changelog_ids = topic_ids(self._kafka, changelogs)
         posts, members = (
             [RowStore(self._folder, Place(topic, number), changelog_ids[topic]) for number in partitions]
-            for topic in CHANGELOGS
+            for topic in changelogs
         )
         restore(self._kafka, [*posts, *members], self._beat)
         for store in (*posts, *members):
-            refuse_lost_offsets(store, committed_offsets)
+            refuse_lost_offsets(store, committed_offsets, self._names.group)
         for store in posts:
             self._posts.open(store)
         for store in members:
@@ -141,7 +153,7 @@ class ContextProcessor:
         for partition, post_id in due_posts:
             self._process_due_post(partition, post_id, flushed)
         for partition, member_id in due_members:
-            self._members.mark_for_publication(partition, member_id, origin_ms=None)
+            self._members.mark_for_publication(partition, member_id, origin=None)
         # If the rows that `due` listed give no output, return None. With an empty list the loop would commit an empty
         # transaction, ask again, be given the same rows, and never stop.
         return self._finish_batch({}) or None
@@ -152,6 +164,7 @@ class ContextProcessor:
         while num_records < len(records) and len(self._outputs) < MAX_OUTPUTS:
             self._apply_record(records[num_records])
             num_records += 1
+        self._metrics.read(Counter(record.topic() or "" for record in records[:num_records]))
         for partition in _flushed_partitions(records[:num_records]):
             self._posts.publish_delayed_now(partition)
             self._members.publish_delayed_now(partition)
@@ -175,61 +188,79 @@ class ContextProcessor:
         first, then write the changelog: publishing changes rows (revision, due time), and the changelog must hold
         that."""
         for table in (self._posts, self._members):
-            self._outputs += table.publish(self._now_us)
-            self._outputs += table.changelog_records(offset_cells(offsets, table.spec.changelog))
+            self._publish(table)
+            self._outputs += table.changelog_records(offset_cells(offsets, table.spec.changelog, self._names))
+        self._metrics.not_applied(self._not_applied_in_batch)
+        self._not_applied_in_batch.clear()
         return self._outputs
+
+    def _publish(self, table: Table[Any]) -> None:
+        contexts = list(table.publish(self._now_us))
+        self._outputs += contexts
+        put_off = sum(context.headers is None for context in contexts)
+        kind: Kind = "post" if table is self._posts else "member"
+        self._metrics.published(kind, at_once=len(contexts) - put_off, put_off=put_off)
+
+    def _note_not_applied(self, cause: str) -> None:
+        self._not_applied[cause] += 1
+        self._not_applied_in_batch[cause] += 1
 
     def _apply_record(self, record: Message) -> None:
         try:
             moved_record = self._wrong_partition.moved(record)
             if moved_record is None:
                 self._apply[record.topic() or ""](record)
-            else:
+            elif not self._role.leaves_moving(place_of(record), offset_of(record)):
                 self._outputs.append(moved_record)
         except BadRecord as error:
-            self._not_applied["dead-letter"] += 1
-            self._outputs.append(dead_letter_record(STAGE, record, str(error)))
+            kind: DeadLetterKind = "not_json" if isinstance(error, NotJson) else "bad_record"
+            self._add_dead_letter(dead_letter_record(STAGE, record, str(error), kind))
+
+    def _add_dead_letter(self, letter: Output) -> None:
+        self._note_not_applied("dead-letter")
+        if self._role.sends_dead_letters():
+            self._outputs.append(letter)
 
     def _apply_post_event(self, record: Message) -> None:
         event = cast(PostEvent, _decode(topics.POSTS, record))
         order = event_order(event, record.value() or b"")
         partition, post_id = _partition(record), event.post_id
         change = apply_post_event(self._posts[partition][post_id], event, order, self._now_us, self._rules)
-        self._apply_change(self._posts, partition, post_id, change, _timestamp(record))
+        self._apply_change(self._posts, partition, post_id, change, _itself(record))
 
     def _apply_member_event(self, record: Message) -> None:
         event = cast(MemberEvent, _decode(topics.MEMBERS, record))
         order = event_order(event, record.value() or b"")
         partition, member_id = _partition(record), event.member_id
         change = apply_member_event(self._members[partition][member_id], event, order)
-        self._apply_change(self._members, partition, member_id, change, _timestamp(record))
+        self._apply_change(self._members, partition, member_id, change, _itself(record))
 
     def _forward_activity(self, record: Message) -> None:
         """Passes the activity on to the partition of its post, and changes no row."""
         event = cast(Activity, _decode(topics.ACTIVITY, record))
         source = _partition(record), offset_of(record)
         payload = PostActivity(MemberId(event.member_id), event.action, event_time_us(event), event.dwell_ms, *source)
-        self._add_hops((Hop(event.post_id, payload),), _timestamp(record))
+        self._add_hops((Hop(event.post_id, payload),), _itself(record))
 
     def _apply_post_activity(self, record: Message) -> None:
         activity = decode_post_activity(record.value() or b"")
         partition, post_id = _partition(record), _entity_id(record)
         change = apply_activity(self._posts[partition][post_id], activity, self._now_us, self._rules)
-        self._apply_change(self._posts, partition, post_id, change, _origin_ms(record))
+        self._apply_change(self._posts, partition, post_id, change, _origin(record))
         self._add_dead_letters(change.given_up)
 
     def _apply_member_action(self, record: Message) -> None:
         action = decode_member_action(record.value() or b"")
         partition, member_id = _partition(record), _entity_id(record)
         change = apply_member_action(self._members[partition][member_id], action, self._now_us, self._rules)
-        self._apply_change(self._members, partition, member_id, change, _origin_ms(record))
+        self._apply_change(self._members, partition, member_id, change, _origin(record))
 
     def _apply_republish(self, record: Message) -> None:
         """Publishes the post and the member with this key again. A record without a key may be a flush, which
         `due_outputs` and `process` handle."""
         if record.key():
             for table in (self._posts, self._members):
-                table.mark_for_republication(_partition(record), _entity_id(record), _timestamp(record))
+                table.mark_for_republication(_partition(record), _entity_id(record), _itself(record))
 
     def _apply_change(
         self,
@@ -237,15 +268,15 @@ class ContextProcessor:
         partition: Partition,
         entity_id: str,
         change: PostChange | MemberChange,
-        origin_ms: Millis,
+        origin: Origin,
     ) -> None:
         if change.skipped_because:
-            self._not_applied[change.skipped_because] += 1
+            self._note_not_applied(change.skipped_because)
         table[partition][entity_id] = change.row
         if change.hops:
-            self._add_hops(change.hops, origin_ms)
+            self._add_hops(change.hops, origin)
         if change.publish:
-            table.mark_for_publication(partition, entity_id, origin_ms)
+            table.mark_for_publication(partition, entity_id, origin)
 
     def _process_due_post(self, partition: Partition, post_id: str, flushed: frozenset[Partition]) -> None:
         """A post is due when its delayed counts must be published, or when an action has waited too long for it."""
@@ -256,18 +287,18 @@ class ContextProcessor:
             self._add_dead_letters(change.given_up)
         publish_us = change.row.state.publish_due_us
         if publish_us is not None and (publish_us <= self._now_us or partition in flushed):
-            self._posts.mark_for_publication(partition, post_id, origin_ms=None)
+            self._posts.mark_for_publication(partition, post_id, origin=None)
 
-    def _add_hops(self, hops: Iterable[Hop], origin_ms: Millis) -> None:
-        headers = with_origin(origin_ms)
+    def _add_hops(self, hops: Iterable[Hop], origin: Origin) -> None:
+        headers = with_origin(origin)
         for hop in hops:
-            topic = topics.ACTIONS_BY_MEMBER if isinstance(hop.payload, MemberAction) else topics.ACTIVITY_BY_POST
+            is_action = isinstance(hop.payload, MemberAction)
+            topic = self._names.actions_by_member if is_action else self._names.activity_by_post
             self._outputs.append(Output(topic, hop.entity_id.encode(), encode_hop(hop.payload), headers))
 
     def _add_dead_letters(self, given_up: Iterable[GivenUpAction]) -> None:
         for action in given_up:
-            self._not_applied["dead-letter"] += 1
-            self._outputs.append(given_up_action_record(action))
+            self._add_dead_letter(given_up_action_record(action))
 
     def _log_not_applied(self) -> None:
         """Logs from time to time how many records were not applied since the last log line, by cause."""
@@ -297,10 +328,15 @@ def _timestamp(record: Message) -> Millis:
     return Millis(record.timestamp()[1])
 
 
-def _origin_ms(record: Message) -> Millis:
-    """The timestamp of the input record that caused this hop; the hop's own timestamp if it carries none."""
-    origin = read_origin_ms(record)
-    return _timestamp(record) if origin is None else Millis(origin)
+def _itself(record: Message) -> Origin:
+    """An input record is where all that follows from it comes from."""
+    return Origin(_timestamp(record), traces.passed(STAGE, record, begins=True))
+
+
+def _origin(record: Message) -> Origin:
+    """The input record that caused this hop; the hop itself if it carries none."""
+    origin_ms = read_origin_ms(record)
+    return Origin(_timestamp(record) if origin_ms is None else origin_ms, traces.passed(STAGE, record))
 
 
 def _flushed_partitions(records: Sequence[Message]) -> frozenset[Partition]:

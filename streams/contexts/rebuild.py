@@ -10,9 +10,9 @@ from typing import Final
 from confluent_kafka import TopicPartition
 
 from contexts.errors import DamagedRow
-from schemas import topics
-from schemas.ids import Offset, Partition
-from streams.contexts.counted_offsets import CHANGELOG_OF, LETTER, read_offset_cell
+from schemas.ids import ContextVersion, Offset, Partition
+from schemas.topics import FIRST_CONTEXTS, ContextNames, context_names
+from streams.contexts.counted_offsets import LETTER, read_offset_cell
 from streams.errors import ChangelogDamaged
 from streams.kafka.deleted_unread import to_commit
 from streams.kafka.group_offsets import set_offsets
@@ -24,16 +24,19 @@ from streams.settings import KafkaSettings
 _CALL_S: Final = 20.0
 
 
-def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place, Offset]:
-    """Commits the counted offsets of the partitions where the group is behind them, and returns these. Workers that
-    refuse to run and are started again do not get in the way. Raises KafkaUnavailable if workers hold the group all the
-    time, ChangelogDamaged if a counted offset cannot be read."""
+def rebuild_offsets(
+    kafka: KafkaSettings, version: ContextVersion = FIRST_CONTEXTS, timeout_s: float = 30.0
+) -> dict[Place, Offset]:
+    """Of one version of the contexts: commits the counted offsets of the partitions where the group is behind them, and
+    returns these. Workers that refuse to run and are started again do not get in the way. Raises KafkaUnavailable if
+    workers hold the group all the time, ChangelogDamaged if a counted offset cannot be read."""
+    names = context_names(version)
     with closing(OffsetReader(kafka, _CALL_S)) as reader:
-        changelogs = _Changelogs(kafka, reader)
+        changelogs = _Changelogs(kafka, reader, names)
 
         def missing() -> list[TopicPartition]:
             counted = changelogs.counted_offsets()
-            committed = reader.progress(topics.CONTEXTS_GROUP, counted)
+            committed = reader.progress(names.group, counted)
             return [
                 to_commit(place, offset, committed[place].deleted)
                 for place, offset in counted.items()
@@ -42,17 +45,17 @@ def rebuild_offsets(kafka: KafkaSettings, timeout_s: float = 30.0) -> dict[Place
 
         if not missing():
             return {}
-        done = set_offsets(kafka, topics.CONTEXTS_GROUP, missing, timeout_s)
+        done = set_offsets(kafka, names.group, missing, timeout_s)
     return {Place(at.topic, Partition(at.partition)): Offset(at.offset) for at in done}
 
 
 class _Changelogs:
     """Reads every changelog record once: a later call reads on from where the one before it ended."""
 
-    def __init__(self, kafka: KafkaSettings, reader: OffsetReader) -> None:
+    def __init__(self, kafka: KafkaSettings, reader: OffsetReader, names: ContextNames) -> None:
         self._kafka = kafka
         self._reader = reader
-        self._next_offsets = reader.starts(reader.places(sorted(set(CHANGELOG_OF.values()))))
+        self._next_offsets = reader.starts(reader.places(names.changelogs))
         # The newest record of a key replaces the older ones.
         self._cells: dict[tuple[Place, bytes], bytes] = {}
 

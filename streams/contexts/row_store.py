@@ -26,13 +26,18 @@ from rocksdict import (
     WriteBatch,
 )
 
+from schemas.errors import NewerForm
+from schemas.forms import IN_FOLDER, ROWS, refuse_newer
 from schemas.ids import Offset, Partition
+from streams.contexts.rocksdb_errors import is_damage, remedy
 from streams.errors import ChangelogDamaged, RowsThrownAway, RowsUnavailable
 from streams.kafka.records import Place
 
 _POSITION_KEY: Final = b"\0standing"
 """The key of the changelog position. It sorts before the key of every cell. The odd name is an old one, which stays
 because it is on disk."""
+_FORM_KEY: Final = b"\0form"
+"""The key of the form of all cells, as a decimal number. It sorts before the key of every cell, too."""
 _COMPACTED_FILE: Final = "last-shed"
 """An empty file in the folder. Its modification time is when the last full compaction began, or when the store was made
 if there was none. This name too is an old one that stays because it is on disk."""
@@ -49,11 +54,6 @@ _CACHE_BYTES: Final = 4 * 1024 * 1024
 hour of load fills it. Blocks that are not in this cache are mostly in the page cache of the operating system."""
 _OPEN_FILES: Final = 40
 """The limit for one store. RocksDB's default has no limit, and a process is usually allowed 1024 open files."""
-_DAMAGE_PREFIXES: Final = ("Corruption: ", "IO error: No such file or directory: ")
-"""How RocksDB's errors begin when its files are damaged or gone. rocksdict gives errors as text only."""
-_SHORTAGES: Final = ("Too many open files", "No space left on device", "Cannot allocate memory")
-"""Errors of a machine that has run out of something. RocksDB may call the consequence a corruption, but the files are
-sound."""
 _position = struct.Struct(">q")
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,8 @@ class RowStore:
 
     def __init__(self, folder: Path, place: Place, changelog_id: bytes) -> None:
         """Opens the rows that are in `folder`. Removes them first if they are damaged or belong to another changelog.
-        Raises RowsUnavailable if another process has them open, or if the machine is out of files or space."""
+        Raises RowsUnavailable if another process has them open, or if the machine is out of files or space; NewerForm
+        if a newer version has written them."""
         self.place = place
         self._changelog_id = changelog_id
         self._folder = folder / f"{place.topic}-{place.partition}"
@@ -77,7 +78,10 @@ class RowStore:
         self._closed = False
         self._db = self._open()
         self.position = Offset(0)
+        self._form = IN_FOLDER[ROWS].written
+        """The newest form of any cell."""
         try:
+            self._refuse_newer_form()
             stored = self.get(_POSITION_KEY)
         except RowsThrownAway:
             # `get` has closed the store and removed the damaged rows. An empty store is opened in their place.
@@ -91,6 +95,16 @@ class RowStore:
     @property
     def partition(self) -> Partition:
         return self.place.partition
+
+    def _refuse_newer_form(self) -> None:
+        """Rows from before there were forms have no number."""
+        stored = int(self.get(_FORM_KEY) or 1)
+        try:
+            refuse_newer(f"the folder {self._folder}", {ROWS: stored}, IN_FOLDER)
+        except NewerForm:
+            self.close()
+            raise
+        self._form = max(stored, self._form)
 
     def get(self, key: bytes) -> bytes | None:
         """Raises RowsThrownAway if the files are damaged, after removing them. Raises RowsUnavailable if they cannot be
@@ -127,6 +141,7 @@ class RowStore:
                 batch.delete(key)
             else:
                 batch.put(key, value)
+        batch.put(_FORM_KEY, b"%d" % self._form)
         batch.put(_POSITION_KEY, _position.pack(position) + self._changelog_id)
         try:
             self._db.write(batch)
@@ -164,7 +179,7 @@ class RowStore:
 
     def _throw_away_if_damaged(self, error: Exception) -> RowsThrownAway | RowsUnavailable:
         """Removes the rows if `error` says that their files are damaged. Returns the error to raise."""
-        return self._throw_away(error) if _is_damage(error) else self._unavailable("read", error)
+        return self._throw_away(error) if is_damage(error) else self._unavailable("read", error)
 
     def _throw_away(self, damage: Exception) -> RowsThrownAway:
         """Closes the store, removes its damaged rows, and returns the error to raise. No empty store is opened here:
@@ -177,7 +192,7 @@ class RowStore:
         )
 
     def _unavailable(self, attempted: str, error: Exception) -> RowsUnavailable:
-        return RowsUnavailable(f"the rows in {self._folder} cannot be {attempted}: {error}; {_remedy(error)}")
+        return RowsUnavailable(f"the rows in {self._folder} cannot be {attempted}: {error}; {remedy(error)}")
 
     def is_stale(self, age_s: float) -> bool:
         """True if the last full compaction is at least `age_s` ago. A store is compacted regularly while it is open, so
@@ -244,7 +259,7 @@ class RowStore:
             return self._open_db()
         # rocksdict raises nothing narrower.
         except Exception as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise self._unavailable("opened", error) from error
             self._throw_away_unopened(error)
         try:
@@ -297,22 +312,6 @@ def remove_abandoned(folder: Path, age_s: float) -> None:
 
 def _damage_note_file(folder: Path) -> Path:
     return folder.with_name(folder.name + _DAMAGED_SUFFIX)
-
-
-def _is_damage(error: Exception) -> bool:
-    text = str(error)
-    return text.startswith(_DAMAGE_PREFIXES) and not any(shortage in text for shortage in _SHORTAGES)
-
-
-def _remedy(error: Exception) -> str:
-    text = str(error)
-    if "Too many open files" in text:
-        return "allow the process more files (ulimit -n)"
-    if "No space left on device" in text:
-        return "make room on that disk"
-    if "/LOCK" in text:
-        return "end the process that has them open"
-    return "check that disk and the folder's permissions, or remove the folder: the rows are restored"
 
 
 def _increment(file: Path) -> int:

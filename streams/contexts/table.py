@@ -13,10 +13,10 @@ from contexts.members import publish_member
 from contexts.posts import publish_post
 from contexts.rows import MemberRow, PostRow
 from contexts.settings import ContextRules
-from schemas import topics
 from schemas.contexts import Context, encode_context
-from schemas.headers import with_origin
-from schemas.ids import MemberId, Micros, Millis, Offset, Partition, PostId, Revision
+from schemas.headers import Origin, older, with_origin
+from schemas.ids import MemberId, Micros, Offset, Partition, PostId, Revision
+from schemas.topics import FIRST_NAMES, ContextNames
 from streams.contexts.row_store import RowStore
 from streams.contexts.table_partition import RowCache, RowCodec, TablePartition
 from streams.kafka.records import Output
@@ -48,18 +48,18 @@ class TableSpec(NamedTuple, Generic[_Row]):
     publish: Callable[[_Row, Micros], tuple[_Row, Context]]
 
 
-def post_table(rules: ContextRules) -> TableSpec[PostRow]:
+def post_table(rules: ContextRules, names: ContextNames = FIRST_NAMES) -> TableSpec[PostRow]:
     due_by_rules = partial(due_us, rules=rules)
     codec = RowCodec(lambda post_id, get: load_post(PostId(post_id), get), post_cells, post_due, due_by_rules)
-    return TableSpec(codec, topics.POST_CHANGELOG, topics.POST_CONTEXTS, publish_post)
+    return TableSpec(codec, names.post_changelog, names.post_contexts, publish_post)
 
 
-def member_table(rules: ContextRules) -> TableSpec[MemberRow]:
+def member_table(rules: ContextRules, names: ContextNames = FIRST_NAMES) -> TableSpec[MemberRow]:
     due_by_rules = partial(due_us, rules=rules)
     codec = RowCodec(
         lambda member_id, get: load_member(MemberId(member_id), get), member_cells, member_due, due_by_rules
     )
-    return TableSpec(codec, topics.MEMBER_CHANGELOG, topics.MEMBER_CONTEXTS, partial(publish_member, rules=rules))
+    return TableSpec(codec, names.member_changelog, names.member_contexts, partial(publish_member, rules=rules))
 
 
 class Table(Generic[_Row]):
@@ -69,9 +69,9 @@ class Table(Generic[_Row]):
         self.spec = spec
         self._cache = cache
         self._partitions: dict[Partition, TablePartition[_Row]] = {}
-        # The timestamp of the oldest event behind each publication. None for a delayed publication, whose age would say
+        # The oldest event behind each publication. None for a delayed publication, whose age would say
         # nothing about freshness.
-        self._to_publish: dict[tuple[Partition, str], Millis | None] = {}
+        self._to_publish: dict[tuple[Partition, str], Origin | None] = {}
 
     def open(self, store: RowStore) -> None:
         self._partitions[store.partition] = TablePartition(store, self.spec.codec, self._cache)
@@ -95,25 +95,22 @@ class Table(Generic[_Row]):
     def __getitem__(self, partition: Partition) -> TablePartition[_Row]:
         return self._partitions[partition]
 
-    def mark_for_publication(self, partition: Partition, entity_id: str, origin_ms: Millis | None) -> None:
+    def mark_for_publication(self, partition: Partition, entity_id: str, origin: Origin | None) -> None:
         """Publishes this entity with the batch. If it is marked several times, the oldest origin is kept; None (a
         delayed publication) never replaces one."""
         key = partition, entity_id
-        marked_ms = self._to_publish.get(key)
-        if marked_ms is not None and origin_ms is not None:
-            origin_ms = min(marked_ms, origin_ms)
-        self._to_publish[key] = marked_ms if origin_ms is None else origin_ms
+        self._to_publish[key] = older(self._to_publish.get(key), origin)
 
-    def mark_for_republication(self, partition: Partition, entity_id: str, origin_ms: Millis) -> None:
+    def mark_for_republication(self, partition: Partition, entity_id: str, origin: Origin) -> None:
         """Marks the entity if it was ever published."""
         if self[partition][entity_id].state.revision:
-            self.mark_for_publication(partition, entity_id, origin_ms)
+            self.mark_for_publication(partition, entity_id, origin)
 
     def publish_delayed_now(self, partition: Partition) -> None:
         """Publishes with the current batch what the batch itself has delayed."""
         for entity_id, row in self[partition].rows_of_batch():
             if row.state.publish_due_us is not None:
-                self.mark_for_publication(partition, entity_id, origin_ms=None)
+                self.mark_for_publication(partition, entity_id, origin=None)
 
     def due(self, now_us: Micros, flushed: frozenset[Partition], limit: int) -> Iterator[tuple[Partition, str]]:
         """The entities whose rows must be looked at now, at most `limit` of each partition; of a flushed partition also
@@ -126,11 +123,11 @@ class Table(Generic[_Row]):
 
     def publish(self, now_us: Micros) -> Iterator[Output]:
         """The context of every marked row, once, at its next revision."""
-        for (number, entity_id), origin_ms in self._to_publish.items():
+        for (number, entity_id), origin in self._to_publish.items():
             partition = self[number]
             partition[entity_id], context = self.spec.publish(partition[entity_id], now_us)
             value = encode_context(context)
-            yield Output(self.spec.context_topic, entity_id.encode(), value, with_origin(origin_ms))
+            yield Output(self.spec.context_topic, entity_id.encode(), value, with_origin(origin))
         self._to_publish = {}
 
     def changelog_records(self, offset_cells: dict[Partition, Cells]) -> Iterator[Output]:

@@ -5,6 +5,7 @@ The row of an entity is in the partition of its key and nowhere else. Hops are n
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -32,8 +33,10 @@ log = structlog.get_logger(__name__)
 class RecordsInWrongPartition:
     """For one thread. Every topic has `num_partitions`."""
 
-    def __init__(self, num_partitions: int) -> None:
+    def __init__(self, num_partitions: int, on_misplaced: Callable[[str], None] = lambda _: None) -> None:
+        """`on_misplaced` is told the topic of each of these records."""
         self._num_partitions = num_partitions
+        self._on_misplaced = on_misplaced
         self._partition_of = lru_cache(_CACHED_KEYS)(partition_of)
         self.num_records: Counter[str] = Counter()
         """By topic, since the start."""
@@ -43,13 +46,14 @@ class RecordsInWrongPartition:
     def moved(self, record: Message) -> Output | None:
         """The same record, to be sent to the partition of its key; None if it is there already or may stay. A moved
         record is never moved again, because the same hash decides. Raises BadRecord."""
-        topic, key = record.topic(), record.key()
+        topic, key = topics.first_name(record.topic() or ""), record.key()
         if not key or topic not in _CHECKED_TOPICS:
             return None
         partition = self._partition_of(key, self._num_partitions)
         if partition == record.partition():
             return None
         self.num_records[topic] += 1
+        self._on_misplaced(topic)
         if topic not in _MOVED_TOPICS:
             return None
         headers = headers_of(record)

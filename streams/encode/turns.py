@@ -10,7 +10,9 @@ from concurrent.futures import Executor, Future, wait
 from threading import Event
 from typing import Any, Final, Protocol
 
-from encoders.errors import Outcome
+import structlog
+
+from encoders.errors import DeviceFull, Outcome
 from schemas.contexts import Context, MemberContext, PostContext
 from schemas.ids import Kind
 from streams.encode.metrics import EncodeMetrics
@@ -26,6 +28,10 @@ _MIN_TURN: Final[dict[Kind, int]] = {"post": 32, "member": 1}
 still, because each turn reads all weights of the model. One member may be fifty texts."""
 _FIRST_TURN: Final = 8
 _BEAT_EVERY_S: Final = 1.0
+_FULL_PAUSE_S: Final = 1.0
+"""Between two tries of a turn while others hold the memory of the device."""
+
+log = structlog.get_logger()
 
 _TurnResult = tuple[list[Outcome], float]
 """The outcomes, and the seconds that the device took for them."""
@@ -41,7 +47,8 @@ class Prepared(Protocol):
 class StageEncoder(Protocol):
     """What the stage asks of an encoder. Two threads call it at the same time.
 
-    It returns one outcome per context, in order: a vector, an Unencodable, or None if there is nothing to encode. An
+    It returns one outcome per context, in order: a vector, an Unencodable, or None if there is nothing to encode.
+    DeviceFull means that others hold the memory of the device: the turn is tried again until there is some. Any other
     exception means that the infrastructure failed, and ends the process.
     """
 
@@ -49,8 +56,12 @@ class StageEncoder(Protocol):
 
     def prepare_members(self, contexts: Sequence[MemberContext]) -> Any: ...
 
+    def prepare_post_texts(self, contexts: Sequence[PostContext]) -> Any:
+        """For the vectors of the posts' texts alone."""
+        ...
+
     def run(self, prepared: Any) -> list[Outcome]:
-        """`prepared` comes from `prepare_posts` or `prepare_members`."""
+        """`prepared` comes from one of the other three."""
         ...
 
 
@@ -67,12 +78,14 @@ class EncodeTurns:
         metrics: EncodeMetrics,
         turn_s: float,
         beat: Beat = no_beat,
+        texts_alone: bool = False,
     ) -> None:
         """`turn_s` is how long one turn may keep the device. `beat` is called every second while a turn lasts: with a
-        large model that may be minutes."""
+        large model that may be minutes. `texts_alone`: of posts only their texts are encoded."""
         self.kind = kind
+        prepare_posts = encoder.prepare_post_texts if texts_alone else encoder.prepare_posts
         self._prepare: Callable[[Sequence[Context]], Prepared] = (
-            encoder.prepare_posts if kind == "post" else encoder.prepare_members  # type: ignore[assignment]
+            prepare_posts if kind == "post" else encoder.prepare_members  # type: ignore[assignment]
         )
         self._run = encoder.run
         self._device = device
@@ -88,13 +101,27 @@ class EncodeTurns:
         """After each turn the encoder may serve another loop. Raises Stopped between two turns."""
         outcomes: list[Outcome] = []
         while len(outcomes) < len(contexts):
-            if self._stop.is_set():
-                raise Stopped("the encode stage was stopped within a batch")
+            self._leave_if_stopped()
             part = contexts[len(outcomes) : len(outcomes) + self.turn_contexts]
-            turn_outcomes, device_s = self._wait_for(self._device.submit(self._turn, part, time.perf_counter()))
+            turn_outcomes, device_s = self._take_turn(part)
             outcomes += turn_outcomes
             self._adapt(len(part), device_s)
         return outcomes
+
+    def _take_turn(self, contexts: Sequence[Context]) -> _TurnResult:
+        """Waits until the device has memory. Raises Stopped."""
+        while True:
+            try:
+                return self._wait_for(self._device.submit(self._turn, contexts, time.perf_counter()))
+            except DeviceFull as error:
+                log.warning("the device is full; its turn is tried again", kind=self.kind, error=str(error))
+            self._beat()
+            self._stop.wait(_FULL_PAUSE_S)
+            self._leave_if_stopped()
+
+    def _leave_if_stopped(self) -> None:
+        if self._stop.is_set():
+            raise Stopped("the encode stage was stopped within a batch")
 
     def _wait_for(self, turn: Future[_TurnResult]) -> _TurnResult:
         while not wait([turn], _BEAT_EVERY_S).done:

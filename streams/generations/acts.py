@@ -4,7 +4,9 @@ Each act is safe to repeat: on the state that it leads to it returns no records.
 raises ActRefused, with a sentence that says what to do instead. Whoever calls one hands it to `change_generations`.
 """
 
+import os
 import shlex
+import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -22,26 +24,22 @@ from schemas.generations import (
     Record,
     State,
 )
-from schemas.ids import Generation, Offset, Partition
+from schemas.ids import Generation
+from schemas.topics import context_names
 from streams.errors import ActRefused
+from streams.generations.contexts_acts import By, Goal, retire_unread, taken_over, version_to_build
 from streams.generations.state import PLACES, Generations
 
 KEPT_FOR: Final = timedelta(days=1)
 """For so long the way back is not retired without force."""
 _MOST_ACTS: Final = 200
 """Older acts of a generation are forgotten: every act writes the whole history again."""
+CANARY_ENDED: Final = "end of the canary"
+"""In the history of a generation: it was the canary and left its bounds."""
 _TO_SERVING: Final = ("found", "promote", "rollback")
 _REASON_CHARS: Final = 1000
 
-Goal = dict[str, dict[Partition, Offset]]
-
-
-class By(NamedTuple):
-    """Who acts, when, and why."""
-
-    who: str
-    at: datetime
-    reason: str = ""
+__all__ = ["By", "Goal"]
 
 
 class Package(NamedTuple):
@@ -52,10 +50,15 @@ class Package(NamedTuple):
     digest: str
 
 
-def acting(who: str, reason: str | None = None) -> By:
-    """An act of now. What JSON cannot hold is replaced."""
+def acting(who: str, reason: str | None = None, at: datetime | None = None) -> By:
+    """An act of now, or of another time. What JSON cannot hold is replaced."""
     who, reason = (text.encode("utf-8", "replace").decode() for text in (who, reason or ""))
-    return By(who, datetime.now(UTC), reason[:_REASON_CHARS])
+    return By(who, at or datetime.now(UTC), reason[:_REASON_CHARS])
+
+
+def this_process() -> str:
+    """Who acts where nobody gives a name."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def found(state: Generations, package: Package, by: By) -> Sequence[Record]:
@@ -71,16 +74,17 @@ def found(state: Generations, package: Package, by: By) -> Sequence[Record]:
     )
 
 
-def build(state: Generations, package: Package, goal: Goal, by: By, *, rate: float | None = None) -> Sequence[Record]:
+def build(
+    state: Generations, package: Package, goal: Goal, by: By, *, rate: float | None = None, force: bool = False
+) -> Sequence[Record]:
     """It takes the place that is free. The kept generation is retired for it; one that is being built or ready is not.
     `goal`: the ends of the context topics now. Building again what was retired begins anew. `rate`: see
-    GenerationRecord; None leaves that of one that is being built as it is."""
+    GenerationRecord; None leaves that of one that is being built as it is. `force`: it ignores whether there is room,
+    from now on. It reads the version of the contexts that was rebuilt and checked, if there is one."""
     pointer = _pointer(state)
     existing = state.records.get(package.id)
     if existing is not None and existing.state in ("building", "ready"):
-        if existing.state == "ready" or rate in (None, existing.rate):
-            return []
-        return [replace(_changed(existing, by, f"build with at most {rate:g} contexts a second"), rate=rate)]
+        return _build_on(existing, by, rate, force)
     if existing is not None and existing.state != "retired":
         raise ActRefused(
             f"the generation {package.id} is {existing.state} and complete, so there is nothing to build"
@@ -96,13 +100,31 @@ def build(state: Generations, package: Package, goal: Goal, by: By, *, rate: flo
         _refuse_canary(pointer, other.id, "make room for another")
         pointer = replace(pointer, kept=None)
         retired = [_changed(other, by, "retire", "retired"), pointer]
+    contexts = version_to_build(state)
+    if goal and not goal.keys() <= set(context_names(contexts).contexts):
+        raise ActRefused(f"version {contexts} of the contexts was checked or given up meanwhile; run the command again")
     (place, *_) = (place for place in PLACES if place != (state.serving and state.serving.place))
     record = GenerationRecord(
         package.id, "building", place, package.source, package.digest, by.at, goal, rate=rate, begun=by.at
     )
+    record = replace(record, ignores_room=force, contexts=contexts)
     if existing is not None:
         record = replace(record, history=existing.history)
-    return [_changed(record, by, "build"), *retired]
+    records = [_changed(record, by, "build with force" if force else "build"), *retired, *taken_over(state, by)]
+    return [*records, *retire_unread(state.with_records(records), by)]
+
+
+def _build_on(record: GenerationRecord, by: By, rate: float | None, force: bool) -> Sequence[Record]:
+    """Of what is being built, or is ready, only this may change."""
+    changes = []
+    if rate is not None and rate != record.rate:
+        changes.append(f"at most {rate:g} contexts a second")
+    if force and not record.ignores_room:
+        changes.append("force")
+    if record.state == "ready" or not changes:
+        return []
+    changed = _changed(record, by, f"build with {' and '.join(changes)}")
+    return [replace(changed, rate=rate or record.rate, ignores_room=force or record.ignores_room)]
 
 
 def ready(state: Generations, generation: Generation, by: By) -> Sequence[Record]:
@@ -144,9 +166,8 @@ def rollback(state: Generations, by: By) -> Sequence[Record]:
     """Undoes the newest promotion: ends the canary if there is one, else goes back to the kept generation. After that
     there is nothing to undo: what is kept then is the generation that was left."""
     pointer = _pointer(state)
-    if pointer.canary is not None and state.canary is not None:
-        changed = _changed(state.canary, by, "rollback of the canary")
-        return [changed, replace(pointer, canary=None, rolled_back=True)]
+    if pointer.canary is not None:
+        return _without_canary(state, pointer, by, "rollback of the canary")
     if pointer.rolled_back:
         return []
     if state.kept is None:
@@ -157,6 +178,13 @@ def rollback(state: Generations, by: By) -> Sequence[Record]:
     return _swap(state, state.kept, by, "rollback", rolled_back=True)
 
 
+def end_canary(state: Generations, canary: Canary, by: By) -> Sequence[Record]:
+    """As `rollback` ends it, if it still is this one: not if it has ended, or began again, or has another share."""
+    if state.pointer is None or state.pointer.canary != canary:
+        return []
+    return _without_canary(state, state.pointer, by, CANARY_ENDED)
+
+
 def retire(state: Generations, generation: Generation, by: By, *, force: bool = False) -> Sequence[Record]:
     """It is fed no more, and what it has may be deleted. Force retires the way back within its day."""
     pointer, record = _pointer(state), known(state, generation)
@@ -165,15 +193,21 @@ def retire(state: Generations, generation: Generation, by: By, *, force: bool = 
     if record.state == "serving":
         raise ActRefused(f"the generation {generation} serves; promote another one first, or roll back")
     _refuse_canary(pointer, generation, "be retired")
+    moved: list[Record] = []
     if record.state == "kept":
         if not force and by.at < record.since + KEPT_FOR:
             raise ActRefused(
                 f"the generation {generation} is the way back from {pointer.serving} since {record.since:%F %R} UTC, "
                 "which is less than a day; wait, or give --force"
             )
-        pointer = replace(pointer, kept=None)
-        return [_changed(record, by, "retire", "retired"), pointer]
-    return [_changed(record, by, "retire", "retired")]
+        moved = [replace(pointer, kept=None)]
+    records = [_changed(record, by, "retire", "retired"), *moved]
+    return [*records, *retire_unread(state.with_records(records), by)]
+
+
+def note(state: Generations, generation: Generation, what: str, by: By) -> Sequence[Record]:
+    """An act that changes nothing but the history. Whoever repeats it notes it again."""
+    return [_changed(known(state, generation), by, what)]
 
 
 def has_served(record: GenerationRecord) -> bool:
@@ -186,6 +220,11 @@ def _swap(state: Generations, record: GenerationRecord, by: By, what: str, *, ro
     assert serving is not None, "there is a pointer, and it agrees with the records"
     kept = _changed(serving, by, what, "kept")
     return [kept, _changed(record, by, what, "serving"), Pointer(record.id, serving.id, rolled_back=rolled_back)]
+
+
+def _without_canary(state: Generations, pointer: Pointer, by: By, what: str) -> Sequence[Record]:
+    assert state.canary is not None, "what the pointer names is in the records"
+    return [_changed(state.canary, by, what), replace(pointer, canary=None, rolled_back=True)]
 
 
 def _changed(record: GenerationRecord, by: By, what: str, state: State | None = None) -> GenerationRecord:

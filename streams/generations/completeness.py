@@ -43,7 +43,7 @@ class Completeness:
         if self._encoded is None:
             if self._is_behind(encode_reads(self._record.id).group, self._goal()):
                 return False
-            _, index = live_reads(self._record.id)
+            _, index = live_reads(self._record.id, self._record.contexts)
             places = self._reader.places(index.topics)
             self._encoded, self._last = self._reader.ends(places), {}
             log.info("the goal is encoded", generation=self._record.id)

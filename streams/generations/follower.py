@@ -52,9 +52,13 @@ class GenerationsFollower:
     def start(self) -> None:
         self._thread.start()
 
+    def stop(self) -> None:
+        """Tells the thread to end. `close` also waits for it."""
+        self._stop.set()
+
     def close(self) -> None:
         """Waits until the thread has ended. Nobody waits in `wait_for` any more after that."""
-        self._stop.set()
+        self.stop()
         self._thread.join()
         with self._changed:
             self._closed = True

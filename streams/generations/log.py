@@ -80,9 +80,8 @@ def _producer(kafka: KafkaSettings) -> Producer:
 
 def _mended(state: Generations, records: Iterable[Record]) -> list[Record]:
     """The last good records of the keys that are damaged and not written anyway."""
-    good: list[Record] = [*state.records.values(), *([state.pointer] if state.pointer is not None else [])]
     damaged_keys = {damage.key for damage in state.damages} - {key_of(record) for record in records}
-    return [record for record in good if key_of(record) in damaged_keys]
+    return [record for record in state.all_records if key_of(record) in damaged_keys]
 
 
 def _commit(producer: Producer, records: Iterable[Record]) -> None:

@@ -1,4 +1,5 @@
-"""What the topic `generations` says at one moment: the newest record of each generation, and the pointer.
+"""What the topic `generations` says at one moment: the newest record of each generation and of each rebuilt version of
+the contexts, the pointer, and the autopilot's record.
 
 Knows no Kafka. What may be changed is in `acts.py` beside this file.
 """
@@ -8,8 +9,18 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from schemas.errors import BadRecord
-from schemas.generations import GenerationRecord, PlaceName, Pointer, Record, decode_record, key_of
-from schemas.ids import Generation, Offset
+from schemas.generations import (
+    Autopilot,
+    ContextsRecord,
+    GenerationRecord,
+    PlaceName,
+    Pointer,
+    Record,
+    decode_record,
+    key_of,
+)
+from schemas.ids import ContextVersion, Generation, Offset
+from schemas.topics import FIRST_CONTEXTS, TopicSpec, context_topics, generation_topics, shared_topics
 
 PLACES: Final[tuple[PlaceName, ...]] = ("blue", "green")
 MOST_LIVE: Final = len(PLACES)
@@ -34,6 +45,14 @@ class Generations:
     records: Mapping[Generation, GenerationRecord] = field(default_factory=dict)
     pointer: Pointer | None = None
     damages: tuple[Damage, ...] = ()
+    autopilot: Autopilot | None = None
+    """None if it was never switched on."""
+    contexts: Mapping[ContextVersion, ContextsRecord] = field(default_factory=dict)
+    """The versions that were rebuilt, and the first one once it is retired."""
+
+    @property
+    def autopilot_is_on(self) -> bool:
+        return self.autopilot is not None and self.autopilot.on
 
     @property
     def serving(self) -> GenerationRecord | None:
@@ -55,21 +74,59 @@ class Generations:
         live = [record for record in self.records.values() if record.state != "retired"]
         return sorted(live, key=lambda record: record.state != "serving")
 
+    @property
+    def all_records(self) -> list[Record]:
+        """The pointer's and the autopilot's last."""
+        others = (record for record in (self.pointer, self.autopilot) if record is not None)
+        return [*self.records.values(), *self.contexts.values(), *others]
+
+    @property
+    def context_versions(self) -> list[ContextVersion]:
+        """Those whose stages run: a generation reads them, or will. Before anything was founded the first one."""
+        if not self.records:
+            return [FIRST_CONTEXTS]
+        coming = self.coming_contexts
+        prepared = [coming.version] if coming is not None and coming.is_prepared else []
+        return sorted({*(record.contexts for record in self.live), *prepared})
+
+    @property
+    def coming_contexts(self) -> ContextsRecord | None:
+        """The version that is being rebuilt, or waits for a generation that takes it over."""
+        coming = (record for record in self.contexts.values() if record.state in ("building", "checked"))
+        return next(coming, None)
+
+    def contexts_of(self, generation: Generation) -> ContextVersion:
+        """The version that this generation reads."""
+        record = self.records.get(generation)
+        return FIRST_CONTEXTS if record is None else record.contexts
+
+    @property
+    def topics(self) -> list[TopicSpec]:
+        """All that must exist."""
+        of_contexts = (spec for version in self.context_versions for spec in context_topics(version))
+        of_generations = (spec for record in self.live for spec in generation_topics(record.id))
+        return [*shared_topics(), *of_contexts, *of_generations]
+
     def at(self, place: PlaceName) -> GenerationRecord | None:
         """The generation that lives there."""
         return next((record for record in self.live if record.place == place), None)
 
     def with_records(self, records: Iterable[Record]) -> "Generations":
-        changed, pointer = dict(self.records), self.pointer
+        changed, pointer, autopilot = dict(self.records), self.pointer, self.autopilot
+        contexts = dict(self.contexts)
         keys = set()
         for record in records:
             keys.add(key_of(record))
             if isinstance(record, Pointer):
                 pointer = record
+            elif isinstance(record, Autopilot):
+                autopilot = record
+            elif isinstance(record, ContextsRecord):
+                contexts[record.version] = record
             else:
                 changed[record.id] = record
         damages = tuple(damage for damage in self.damages if damage.key not in keys)
-        return Generations(changed, pointer, damages)
+        return Generations(changed, pointer, damages, autopilot, contexts)
 
     def with_message(self, key: bytes | None, value: bytes | None, offset: Offset) -> "Generations":
         """With the next record of the topic. A damaged one leaves what its key stood for as it was."""

@@ -5,7 +5,7 @@ Owns the consumer, the retries and the order of effects. What a record does to t
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from threading import Event
 from typing import Final
@@ -14,14 +14,14 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from indexer.errors import TierUnavailable
-from indexer.freshness import FreshnessWindow
+from indexer.freshness import FreshnessCounts, FreshnessWindow
 from indexer.tiers import ColdTier
 from schemas import stages
 from schemas.headers import read_origin_ms
 from schemas.ids import Generation, Micros, Offset, Partition
 from schemas.times import now_us
 from streams.errors import StreamsError
-from streams.index.backoff import RetryBackoff
+from streams.index.backoff import GroupStay, RetryBackoff
 from streams.index.records import IndexRecords, RecordResult
 from streams.index.replays import IndexReplays, ReplayedBatch
 from streams.kafka.clients import new_consumer, new_producer
@@ -38,13 +38,15 @@ log = structlog.get_logger()
 
 IDLE_S: Final = 0.2
 """How long a step waits for its first record. So an idle loop notices a stop within this time."""
+POLL_HELD_BACK_S: Final = 5.0
+"""A loop that is held back for longer than this polls, so that its group can rebalance."""
 COMMIT_EVERY_MS: Final = 500
 CALL_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
 
 
 class IndexLoop:
-    """Call `run` once, from one thread. Any thread may read `freshness`."""
+    """Call `run` once, from one thread. Any thread may read `freshness` and `freshness_by_kind`."""
 
     def __init__(
         self,
@@ -56,10 +58,14 @@ class IndexLoop:
         *,
         sweep_every_s: float = SWEEP_EVERY_S,
         heartbeat: Heartbeat = NO_HEARTBEAT,
+        may_read: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`may_read` is called before each batch. While it is False the loop stays in its group and reads nothing."""
         self.freshness = FreshnessWindow()
+        self.freshness_by_kind = FreshnessCounts()
         self._kafka = kafka
         self._heartbeat = heartbeat
+        self._may_read = may_read
         self._settings = settings
         self._tier = tier
         self._group = stages.index_reads(generation).group
@@ -71,6 +77,7 @@ class IndexLoop:
         self._carried_over: list[Message] = []
         """Records that were read during an outage; they are the next batch."""
         self._owned: set[Place] = set()
+        self._is_closing = False
         self._num_deleted_unread: dict[Place, int] = {}
         self._stored: dict[Place, int] = {}
         """The offset that was stored last for each partition."""
@@ -88,14 +95,21 @@ class IndexLoop:
                 on_revoke=self._on_revoke,
                 on_lost=self._on_lost,
             )
-            with closing(self._replays), closing(consumer):
-                while not stop.is_set():
-                    self._step(consumer, producer, stop)
+            with closing(self._replays):
+                try:
+                    while not stop.is_set():
+                        self._step(consumer, producer, stop)
+                finally:
+                    self._is_closing = True
+                    consumer.close()
 
     def _step(self, consumer: Consumer, producer: Producer, stop: Event) -> None:
         """One batch, with its effects in this order. After a crash between any two of them the batch is processed
         again. Nothing is lost, and writing the same records twice changes nothing."""
         self._heartbeat.loop_turned()
+        if not self._may_read():
+            self._hold_back(consumer, stop)
+            return
         # 1. Read a batch. Only if there is none, read one that is to be written again.
         batch = self._read_batch(consumer)
         replayed = None if batch else self._replays.read(self._settings.batch_records)
@@ -112,6 +126,16 @@ class IndexLoop:
         if batch or replayed:
             crash_point("index.stored")
         self._sweep_if_due()
+
+    def _hold_back(self, consumer: Consumer, stop: Event) -> None:
+        """Returns when the loop may read again, or is stopped. What was deleted is erased meanwhile, too."""
+        topics = self._replays.topics
+        with GroupStay(consumer, self._carried_over, POLL_HELD_BACK_S, leave_paused=topics) as stay:
+            while not self._may_read() and not stop.wait(IDLE_S):
+                self._heartbeat.loop_turned()
+                self._heartbeat.still_working()
+                stay.poll_if_due()
+                self._sweep_if_due()
 
     def _read_batch(self, consumer: Consumer) -> list[Message]:
         """Does not wait for the first record if there are requests."""
@@ -170,8 +194,14 @@ class IndexLoop:
     def _measure_freshness(self, results: Iterable[tuple[Message, RecordResult]]) -> None:
         """Measures how old each event is now, when its record is `ok`: from now on its effect is searchable."""
         now_ms = time.time() * 1000
-        origins = (read_origin_ms(message) for message, result in results if result.status == "ok")
-        self.freshness.add((now_ms - origin) / 1000 for origin in origins if origin is not None)
+        done = [
+            (message, (now_ms - origin_ms) / 1000)
+            for message, result in results
+            if result.status == "ok" and (origin_ms := read_origin_ms(message)) is not None
+        ]
+        self.freshness.add(age_s for _, age_s in done)
+        for message, age_s in done:
+            self.freshness_by_kind.add(self._records.fresh_kind(message), age_s)
 
     def _store_offsets(self, consumer: Consumer, replayed: ReplayedBatch | None) -> None:
         """Stores the offsets behind the requests that are done, and of each other partition the consumer's position if
@@ -227,6 +257,10 @@ class IndexLoop:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """The client calls this with the added partitions only: the cooperative-sticky assignor leaves the others where
         they are."""
+        if self._is_closing:
+            # What the group gave since the last poll. A consumer that closes gets no committed offsets any more.
+            consumer.incremental_assign([])
+            return
         self._forget_stored(partitions)
         committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
         resume_points = find_resume_points(self._kafka, self._group, committed, CALL_S)

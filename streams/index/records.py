@@ -6,13 +6,16 @@ Knows the tier and the records. Knows nothing of offsets, of groups, or of how l
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
+import msgspec
 import structlog
 from confluent_kafka import Message
+from msgspec import Struct
 
 from indexer.errors import TierRefused, TierUnavailable
+from indexer.freshness import FreshKind
 from indexer.records import read_embedding
 from indexer.tiers import ColdTier, IndexRecord
-from schemas import topics
+from schemas import topics, traces
 from schemas.errors import BadRecord
 from schemas.ids import Generation, Kind
 from streams.kafka.crash_points import crash_point
@@ -28,6 +31,14 @@ class RecordResult(NamedTuple):
     status: Literal["ok", "retry", "dead"]
     cause: str = ""
 
+
+class _Head(Struct):
+    """Of an embedding. All else is skipped."""
+
+    deleted: bool = False
+
+
+_head: msgspec.msgpack.Decoder[_Head] = msgspec.msgpack.Decoder(_Head)
 
 OK: Final = RecordResult("ok")
 RETRY: Final = RecordResult("retry")
@@ -49,6 +60,11 @@ class IndexRecords:
     def topics(self) -> list[str]:
         return list(self._kinds)
 
+    def fresh_kind(self, message: Message) -> FreshKind:
+        """Of a record that could be read."""
+        is_deleted = _head.decode(message.value() or b"").deleted
+        return "delete" if is_deleted else self._kinds[message.topic() or ""]
+
     def process(self, messages: Sequence[Message], *, again: bool = False) -> list[RecordResult]:
         """One result per message, in order. Those that are `ok` are durable in the tier when this returns. `again`: see
         `ColdTier.write`."""
@@ -58,6 +74,9 @@ class IndexRecords:
         crash_point("index.indexed")
         if OK in results and not self._flush():
             results = [RETRY if result is OK else result for result in results]
+        for message, result in zip(messages, results, strict=True):
+            if result is OK:
+                traces.passed("index", message)
         crash_point("index.flushed")
         return results
 

@@ -4,20 +4,17 @@ Every client of this project has the options that are put together here. Knows n
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
 from streams.errors import KafkaRefused
 from streams.kafka.kafka_errors import log_refused_login, option_errors
+from streams.kafka.records import MAX_RECORD_BYTES
 from streams.settings import KafkaSettings
 
 Config = dict[str, Any]
-
-MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
-"""An input record has at most 1 MB. The largest record that we write is the context of a member with 4,000 ids of 256
-bytes that JSON must escape."""
 
 
 def client_config(kafka: KafkaSettings, **overrides: Any) -> Config:

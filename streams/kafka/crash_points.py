@@ -25,6 +25,7 @@ OF_OPERATORS: Final = (
     "generations.begun",
     "generations.records-sent",
     "generations.committed",
+    "generations.package-fetched",
     "generations.topics-made",
     "generations.groups-deleted",
     "generations.files-removed",

@@ -3,19 +3,20 @@
 The stages send them as outputs, in one transaction with the effects of the batch. Knows no producer.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from confluent_kafka import Message
 
 from contexts.rows import GivenUpAction
 from schemas import topics
-from schemas.dead_letters import DeadLetterCause, Headers, to_headers
+from schemas.dead_letters import DeadLetterCause, DeadLetterKind, Headers, to_headers
 from schemas.events import Activity, event_key
 from schemas.headers import headers_of
 from schemas.times import EPOCH, MICROSECOND
-from streams.kafka.clients import MAX_RECORD_BYTES
-from streams.kafka.records import Output, offset_of, place_of
+from streams.kafka.records import MAX_RECORD_BYTES, Output, offset_of, place_of
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 _STAGE: Final = "contexts"
 LARGEST_BYTES: Final = MAX_RECORD_BYTES - 64 * 1024
@@ -24,14 +25,14 @@ because the broker's limit is on compressed batches."""
 _KEPT_BYTES: Final = 1024 * 1024
 
 
-def dead_letter_record(stage: str, record: Message, cause: str) -> Output:
+def dead_letter_record(stage: str, record: "Message", cause: str, kind: DeadLetterKind = "bad_record") -> Output:
     """The dead letter of a record that can never succeed. Keeps key, value and headers as they are if they fit."""
     key, value, record_headers = record.key(), record.value(), headers_of(record)
     size = size_bytes(key, value, record_headers)
     if size > LARGEST_BYTES:
         cause = f"{cause}; of its {size} bytes only the first {_KEPT_BYTES} of key and value are kept here"
         key, value, record_headers = key and key[:_KEPT_BYTES], value and value[:_KEPT_BYTES], []
-    cause_headers = to_headers(DeadLetterCause(stage, *place_of(record), offset_of(record), cause))
+    cause_headers = to_headers(DeadLetterCause(stage, *place_of(record), offset_of(record), cause), kind)
     return Output(topics.DEAD_LETTERS, key, value, [*record_headers, *cause_headers])
 
 
@@ -53,4 +54,6 @@ def given_up_action_record(given_up: GivenUpAction) -> Output:
         dwell_ms=activity.dwell_ms,
     )
     cause = DeadLetterCause(_STAGE, topics.ACTIVITY, activity.partition, activity.offset, given_up.cause)
-    return Output(topics.DEAD_LETTERS, event_key(event).encode(), msgspec.json.encode(event), to_headers(cause))
+    return Output(
+        topics.DEAD_LETTERS, event_key(event).encode(), msgspec.json.encode(event), to_headers(cause, "post_missing")
+    )

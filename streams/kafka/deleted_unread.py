@@ -44,11 +44,11 @@ def parse_committed(answer: Iterable[TopicPartition]) -> dict[Place, Committed]:
 
 
 def _deleted(partition: TopicPartition) -> int:
-    match = _METADATA.match(_metadata(partition))
+    match = _METADATA.match(metadata_of(partition))
     return int(match[1]) if match else 0
 
 
-def _metadata(partition: TopicPartition) -> bytes:
+def metadata_of(partition: TopicPartition) -> bytes:
     """May have foreign bytes at its end: librdkafka copies metadata without the terminating zero of a C string, and
     confluent-kafka 2.16 reads on to the next zero. So our metadata marks its own end with a semicolon."""
     try:
@@ -84,7 +84,8 @@ def sentence(group: str, topic: str, deleted: Mapping[Partition, int]) -> str:
 
 def consequence(group: str, topic: str) -> str:
     """What follows for whoever relies on the group's work, and how to mend it."""
-    if group == topics.CONTEXTS_GROUP and topic in (*topics.INPUTS, *topics.HOPS):
+    is_input = topics.first_name(topic) in (*topics.INPUTS, *topics.HOPS)
+    if topics.first_name(group) == topics.CONTEXTS_GROUP and is_input:
         return (
             "counts and histories may be wrong; rebuild them from your own record of those events: nearline ingest FILE"
         )

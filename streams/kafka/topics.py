@@ -12,8 +12,9 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from schemas.topics import TopicSpec
 from streams.errors import FixedTopicMismatch, KafkaUnavailable, TopicMismatch
-from streams.kafka.clients import MAX_RECORD_BYTES, admin
+from streams.kafka.clients import admin
 from streams.kafka.kafka_errors import kafka_errors
+from streams.kafka.records import MAX_RECORD_BYTES
 from streams.settings import KafkaSettings
 
 _WEEK_MS: Final = 7 * 24 * 3600 * 1000
@@ -38,6 +39,8 @@ def topic_config(kafka: KafkaSettings, spec: TopicSpec) -> TopicConfig:
     if spec.carries == "lists":
         # More than a gigabyte a day is written, and only closed segments are compacted: so segments are small.
         return {**config, "cleanup.policy": "compact", "segment.bytes": str(_LISTS_SEGMENT_BYTES)}
+    if spec.carries == "recorded":
+        return {**config, "cleanup.policy": "delete", "retention.ms": "-1", "segment.ms": str(_WEEK_MS)}
     if spec.carries == "events":
         return {**config, **_deleted_after(kafka.inputs_retention_s * 1000, kafka.inputs_retention_s * 1000 // 4)}
     config["file.delete.delay.ms"] = str(min(_DELETE_DELAY_MS, erase_ms // 16))
@@ -79,6 +82,14 @@ def ensure_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], timeout_s: f
         _update(client, {name: config for name, config in configs.items() if name in existing})
         _wait_for_leaders(client, configs, deadline)
         _check_partitions(kafka, specs, _count_partitions(client, configs, _CALL_TIMEOUT_S))
+
+
+def existing(kafka: KafkaSettings, specs: Iterable[TopicSpec]) -> list[TopicSpec]:
+    """Those that the broker has. Raises StreamsError."""
+    client = admin(kafka)
+    with kafka_errors():
+        known = _count_partitions(client, [spec.name for spec in specs], _CALL_TIMEOUT_S)
+    return [spec for spec in specs if spec.name in known]
 
 
 def topic_id(kafka: KafkaSettings, name: str) -> str:

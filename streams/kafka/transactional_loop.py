@@ -14,18 +14,18 @@ from typing import Final
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from schemas.ids import Offset, Partition
-from streams.errors import KafkaUnavailable, StreamsError
+from schemas.ids import Offset
+from streams.errors import StreamsError
 from streams.kafka.clients import new_consumer, new_producer
 from streams.kafka.crash_points import crash_point
-from streams.kafka.deleted_unread import parse_committed, to_commit
+from streams.kafka.group_progress import GroupProgress, Progress
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.kafka_errors import kafka_errors, log_refused_login, translate
 from streams.kafka.pace import FULL_PACE, Pace
 from streams.kafka.processor import Background, Processor
 from streams.kafka.records import Output, Place, offset_of, place_of
 from streams.kafka.request_reader import RequestReader
-from streams.kafka.resume_points import NO_RESET, find_resume_points, rewinds
+from streams.kafka.resume_points import NO_RESET, rewinds
 from streams.kafka.sending import produce
 from streams.settings import KafkaSettings
 
@@ -63,12 +63,16 @@ class TransactionalLoop:
         background: Background | None = None,
         heartbeat: Heartbeat = NO_HEARTBEAT,
         pace: Pace = FULL_PACE,
+        on_transaction: Callable[[float], None] = lambda _: None,
+        progress: Progress | None = None,
     ) -> None:
         """`batch_records` is called for each batch and returns how many records the batch may have. Batches that are
         not full begin at least `interval_s` apart, because a transaction costs the broker as much for one record as for
         a thousand. The loop reports to the processor the last offset written to each partition of `reported_topics`.
         Outputs to them must name their partition. `background` is what the loop does while it has no records.
-        `heartbeat` belongs to this loop alone."""
+        `heartbeat` belongs to this loop alone. `on_transaction` is told the seconds that each transaction took.
+        `progress` says what is read by the owner of a partition of `topics`, and from where on; None: that partition,
+        from the group's offset."""
         self._kafka = kafka
         self._processor = processor
         self._group = group
@@ -85,7 +89,10 @@ class TransactionalLoop:
         self._requests = RequestReader(kafka)
         self._heartbeat = heartbeat
         self._pace = pace
+        self._on_transaction = on_transaction
+        self._progress = progress or GroupProgress(kafka, group)
         self._held_back_since: float | None = None
+        self._is_closing = False
         # A field, so that `_on_revoke` can drop records while the batch is being read.
         self._batch: list[Message] = []
         # The keys are the partitions that this worker owns, the values what the group has committed there.
@@ -227,6 +234,7 @@ class TransactionalLoop:
 
     def _run_transaction(self, outputs: list[Output], offsets: Mapping[Place, Offset]) -> None:
         """The order of effects. Before the first step the batch was applied in memory only."""
+        began_s = time.monotonic()
         # 1. Begin.
         self._heartbeat.still_working()
         self._begin()
@@ -245,6 +253,7 @@ class TransactionalLoop:
         # 5. Only now may the processor write anything to its local state.
         self._processor.on_committed(self._last_written)
         crash_point("transaction.rows-written")
+        self._on_transaction(time.monotonic() - began_s)
 
     def _begin(self) -> None:
         """Makes a new producer if the old one has lost all its brokers: the old one's `send_offsets_to_transaction` may
@@ -270,6 +279,7 @@ class TransactionalLoop:
 
     def _send_offsets(self, offsets: Mapping[Place, Offset]) -> None:
         num_deleted = self._num_deleted_unread
+        to_commit = self._progress.to_commit
         partitions = [to_commit(place, offset, num_deleted.get(place, 0)) for place, offset in offsets.items()]
         self._producer.send_offsets_to_transaction(partitions, self._consumer.consumer_group_metadata(), _CALL_S)
 
@@ -291,8 +301,11 @@ class TransactionalLoop:
             self._last_written[place_of(message)] = offset_of(message)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        committed = parse_committed(self._fetch_committed(consumer, partitions))
-        resume_points = find_resume_points(self._kafka, self._group, committed, _CALL_S)
+        if self._is_closing:
+            # What the group gave since the last poll. A consumer that closes gets no committed offsets any more.
+            consumer.assign([])
+            return
+        resume_points = self._progress.resume_points(consumer, partitions)
         self._committed_offsets = {place: resume.committed for place, resume in resume_points.items()}
         self._num_deleted_unread = {place: resume.deleted for place, resume in resume_points.items()}
         self._rewinds = rewinds(resume_points)
@@ -304,22 +317,10 @@ class TransactionalLoop:
         self._requests.take(requests)
         consumer.assign([TopicPartition(*place, start) for place, start in starts.items() if place not in requests])
 
-    def _fetch_committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Waits until no transaction with offsets of the group is open. So the answer contains the last commit of the
-        worker that owned the partitions before."""
-        try:
-            return consumer.committed(partitions, timeout=_CALL_S)
-        except KafkaException as error:
-            raise KafkaUnavailable(
-                f"the broker did not give the offsets of the group {self._group} within {_CALL_S:.0f} s: "
-                f"{translate(error)}; if the broker is there, a transaction was never ended: "
-                "kafka-transactions.sh find-hanging names it, and abort ends it"
-            ) from error
-
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Also called when the group has already given the partitions to another worker. Records that were read and not
         processed are dropped here, because the new owner reads them again."""
-        revoked = {Place(at.topic, Partition(at.partition)) for at in partitions}
+        revoked = set(self._progress.places(partitions))
         self._batch = [record for record in self._batch if (record.topic(), record.partition()) not in revoked]
         for place in revoked:
             self._committed_offsets.pop(place, None)
@@ -337,6 +338,7 @@ class TransactionalLoop:
 
     def _close(self) -> None:
         # The consumer first: closing it revokes the partitions.
+        self._is_closing = True
         self._consumer.close()
         self._requests.close()
         if self._background is not None:

@@ -14,8 +14,10 @@ from typing import Final, NamedTuple
 from confluent_kafka import TopicPartition
 
 from schemas import stages
-from schemas.ids import Offset, Partition
+from schemas.ids import ContextVersion, Offset, Partition
 from schemas.stages import StageReads, all_stages
+from schemas.topics import FIRST_CONTEXTS
+from streams.generations.log import read_generations
 from streams.kafka.deleted_unread import sentence, to_commit
 from streams.kafka.group_offsets import set_offsets
 from streams.kafka.offsets import OffsetReader
@@ -35,11 +37,11 @@ class Acknowledged(NamedTuple):
     number: int
 
 
-def missed_by_contexts(kafka: KafkaSettings) -> list[str]:
+def missed_by_contexts(kafka: KafkaSettings, version: ContextVersion = FIRST_CONTEXTS) -> list[str]:
     """One sentence for each topic that lost records before the context stage had read them. Raises StreamsError."""
-    group = stages.CONTEXTS.group
+    _, group, names = stages.contexts_reads(version)
     with closing(OffsetReader(kafka, _ASK_S)) as reader:
-        places = reader.places(stages.CONTEXTS.topics)
+        places = reader.places(names)
         deleted = deleted_unread(reader.progress(group, places), reader.starts(places))
     by_topic: dict[str, dict[Partition, int]] = {}
     for place, number in deleted.items():
@@ -52,7 +54,7 @@ def acknowledge_deleted(kafka: KafkaSettings, timeout_s: float = _EMPTY_S) -> It
     the first record that is left, as the stage would do. Raises KafkaUnavailable if a group has members for all of
     `timeout_s`; StreamsError."""
     with closing(OffsetReader(kafka, _ASK_S)) as reader:
-        for read in _groups(reader):
+        for read in _groups(kafka, reader):
             by_topic = _acknowledge(kafka, reader, read, timeout_s)
             yield from (Acknowledged(read.group, topic, number) for topic, number in by_topic.items())
 
@@ -75,7 +77,13 @@ def _acknowledge(kafka: KafkaSettings, reader: OffsetReader, read: StageReads, t
     return by_topic
 
 
-def _groups(reader: OffsetReader) -> Iterable[StageReads]:
+def _groups(kafka: KafkaSettings, reader: OffsetReader) -> Iterable[StageReads]:
     """Each group once, with what it reads."""
-    reads = [read for generation in (None, *reader.generations()) for read in all_stages(generation)]
+    state = read_generations(kafka)
+    contexts = {record.id: record.contexts for record in state.records.values()}
+    reads = [
+        read
+        for generation in (None, *reader.generations())
+        for read in all_stages(generation, contexts=contexts, versions=state.context_versions)
+    ]
     return {read.group: read for read in reads if read.group}.values()

@@ -30,6 +30,7 @@ from streams.errors import KafkaUnavailable, NoSuchDeadLetter
 from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.reading import scan, scan_all, scanner
 from streams.kafka.records import Place, offset_of
+from streams.operate.dead_letter_counts import LetterClass, class_of
 from streams.settings import KafkaSettings
 
 _COUNT_S: Final = 1.0
@@ -49,6 +50,7 @@ class DeadLetter(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
+    letter_class: LetterClass = LetterClass("other", "unknown")
 
 
 class Selection(NamedTuple):
@@ -58,11 +60,14 @@ class Selection(NamedTuple):
     cause: str | None = None
     """A part of the cause's sentence."""
     before_ms: Millis | None = None
+    letter_class: LetterClass | None = None
 
     def includes(self, letter: DeadLetter) -> bool:
-        """By cause and age. Letters are looked up by their ids, not filtered."""
-        return (self.cause is None or self.cause in letter.cause.cause) and (
-            self.before_ms is None or letter.died_ms < self.before_ms
+        """By cause, age and class. Letters are looked up by their ids, not filtered."""
+        return (
+            (self.cause is None or self.cause in letter.cause.cause)
+            and (self.before_ms is None or letter.died_ms < self.before_ms)
+            and (self.letter_class is None or self.letter_class == letter.letter_class)
         )
 
 
@@ -184,4 +189,5 @@ def _letter(message: Message) -> DeadLetter:
         message.key(),
         message.value(),
         without_cause(headers),
+        class_of(headers),
     )

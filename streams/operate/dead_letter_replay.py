@@ -6,19 +6,18 @@ time one is fenced.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Final, NamedTuple
 
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 
 from schemas import topics
 from schemas.dead_letters import Fate, mark_headers
-from streams.errors import Fenced, KafkaRefused
-from streams.kafka.clients import admin, new_producer
+from streams.errors import KafkaRefused
+from streams.kafka.clients import admin
+from streams.kafka.command_transactions import CommandTransactions, in_batches
 from streams.kafka.kafka_errors import kafka_errors
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Output
-from streams.kafka.sending import produce
 from streams.operate.dead_letter_box import DeadLetter, Selection, first_unmarked, letters
 from streams.operate.republish import republish_record
 from streams.settings import KafkaSettings
@@ -31,7 +30,6 @@ _TO_THE_END_S: Final = 30.0
 for expired transactions."""
 _BATCH_LETTERS: Final = 500
 _BATCH_BYTES: Final = 16 * 1024 * 1024
-"""The readers of the records that are sent back wait for the whole transaction."""
 
 _SENT_BACK_UNCHANGED: Final = frozenset((*topics.INPUTS, *topics.HOPS, topics.REPUBLISH))
 """Topics that only the context stage reads. A record of a later topic may be older than what its entity has by now, so
@@ -49,14 +47,16 @@ def replay(kafka: KafkaSettings, reader: OffsetReader, selection: Selection) -> 
     """Sends these letters back. Raises NoSuchDeadLetter; KafkaRefused, before anything is sent, if a letter that was
     selected by its id cannot be replayed; Fenced, StreamsError. What was committed before an error stays done."""
     with kafka_errors():
-        producer = _producer(kafka)
+        transactions = _transactions(kafka)
         unmarked = letters(kafka, reader, selection, to_the_end_s=_TO_THE_END_S)
         if selection.ids is not None:
             unmarked = iter([letter for letter in unmarked if way_back(letter) is not None])
         num_marked = num_stuck = 0
         for batch in _batches(unmarked):
             records = [(letter, record) for letter in batch if (record := _way_back(letter)) is not None]
-            _commit(producer, (output for pair in records for output in (pair[1], _mark_record(pair[0], "replayed"))))
+            transactions.commit(
+                output for letter, record in records for output in (record, _mark_record(letter, "replayed"))
+            )
             num_marked += len(records)
             num_stuck += len(batch) - len(records)
         return Marked(num_marked, num_stuck)
@@ -66,10 +66,10 @@ def drop(kafka: KafkaSettings, reader: OffsetReader, selection: Selection) -> in
     """Returns the number of letters. Raises NoSuchDeadLetter, Fenced, StreamsError. What was committed before an error
     stays done."""
     with kafka_errors():
-        producer = _producer(kafka)
+        transactions = _transactions(kafka)
         num_dropped = 0
         for batch in _batches(letters(kafka, reader, selection, to_the_end_s=_TO_THE_END_S)):
-            _commit(producer, (_mark_record(letter, "dropped") for letter in batch))
+            transactions.commit(_mark_record(letter, "dropped") for letter in batch)
             num_dropped += len(batch)
         return num_dropped
 
@@ -94,7 +94,7 @@ def way_back(letter: DeadLetter) -> Output:
 
 
 def _way_back(letter: DeadLetter) -> Output | None:
-    if letter.cause.topic in _SENT_BACK_UNCHANGED:
+    if topics.first_name(letter.cause.topic) in _SENT_BACK_UNCHANGED:
         return Output(letter.cause.topic, letter.key, letter.value, letter.headers)
     return None if letter.key is None else republish_record(letter.key)
 
@@ -104,43 +104,17 @@ def _mark_record(letter: DeadLetter, fate: Fate) -> Output:
     return Output(topics.DEAD_LETTERS, str(letter.id).encode(), None, mark_headers(fate), letter.id.partition)
 
 
-def _producer(kafka: KafkaSettings) -> Producer:
-    """Ends the transaction that another producer with this id left open, and fences that producer."""
-    overrides = {"transactional.id": _TRANSACTIONAL_ID, "transaction.timeout.ms": _TRANSACTION_MS}
-    producer = new_producer(kafka, **overrides)
-    producer.init_transactions(_CALL_S)
-    return producer
+def _transactions(kafka: KafkaSettings) -> CommandTransactions:
+    return CommandTransactions(
+        kafka,
+        _TRANSACTIONAL_ID,
+        _TRANSACTION_MS,
+        fenced_by="another command marks dead letters at the same time",
+        mend="see what is left, and try again",
+    )
 
 
 def _batches(unmarked: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
-    batch: list[DeadLetter] = []
-    num_bytes = 0
-    for letter in unmarked:
-        batch.append(letter)
-        num_bytes += len(letter.value or b"")
-        if len(batch) >= _BATCH_LETTERS or num_bytes >= _BATCH_BYTES:
-            yield batch
-            batch, num_bytes = [], 0
-    if batch:
-        yield batch
-
-
-def _commit(producer: Producer, outputs: Iterable[Output]) -> None:
-    """All of them or none: an output that cannot be delivered fails the commit."""
-    try:
-        with kafka_errors():
-            producer.begin_transaction()
-            for output in outputs:
-                produce(producer, output)
-            producer.commit_transaction(_CALL_S)
-    except Fenced as error:
-        # The broker gives the same answer in both cases.
-        raise Fenced(
-            "another command marks dead letters at the same time, or one transaction took longer than its "
-            f"{_TRANSACTION_MS / 1000:.0f} s; see what is left, and try again"
-        ) from error
-    except BaseException:
-        # An open transaction would hold up everybody who reads these topics.
-        with suppress(KafkaException):
-            producer.abort_transaction(_CALL_S)
-        raise
+    return in_batches(
+        unmarked, lambda letter: len(letter.value or b""), max_records=_BATCH_LETTERS, max_bytes=_BATCH_BYTES
+    )

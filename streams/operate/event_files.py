@@ -17,8 +17,9 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import msgspec
 
+from schemas.canaries import RESERVED
 from schemas.errors import BadRecord
-from schemas.events import Event, event_key, event_time_us, event_topic, parse_event, unknown_fields
+from schemas.events import Event, event_key, event_time_us, event_topic, is_canary, parse_event, unknown_fields
 from schemas.ids import Micros
 from schemas.times import to_micros, to_rfc3339
 from streams.errors import BadFile
@@ -187,6 +188,8 @@ def _read(line: bytes, latest_us: Micros | None) -> Event:
     if len(line) > MAX_LINE_BYTES:
         raise BadRecord(f"the line is longer than {MAX_LINE_BYTES} bytes; shorten the text")
     event = parse_event(line)
+    if is_canary(event):
+        raise BadRecord(f"post_id {RESERVED}")
     if latest_us is not None and event_time_us(event) > latest_us:
         raise BadRecord("at or created_at is more than 24 h past now; send the real time or use --shift-to-now")
     return event

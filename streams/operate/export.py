@@ -1,4 +1,4 @@
-"""Exports the input topics into Parquet files. Each file holds a stretch of one partition.
+"""Exports the input topics into Parquet files, without canaries. Each file holds a stretch of one partition.
 
     <topic>-<partition>-<first offset>-<next offset>.parquet      offset, timestamp_ms, key, value
 
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from schemas import topics
+from schemas.canaries import is_reserved
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import BadFile
 from streams.kafka.kafka_errors import kafka_errors
@@ -72,11 +73,16 @@ def _export_partition(consumer: Consumer, folder: Path, place: Place, first: Off
         is_last = len(batch) < _RECORDS
         next_offset = min(end, _position(consumer, place)) if is_last else Offset((batch[-1].offset() or 0) + 1)
         if next_offset > first:
-            _write(folder, Stretch(place, first, next_offset), batch)
-            yield len(batch)
+            exported_records = [record for record in batch if not _is_canary(record)]
+            _write(folder, Stretch(place, first, next_offset), exported_records)
+            yield len(exported_records)
         if is_last:
             return
         first = next_offset
+
+
+def _is_canary(record: Message) -> bool:
+    return record.topic() == topics.POSTS and is_reserved((record.key() or b"").decode("utf-8", "replace"))
 
 
 def _position(consumer: Consumer, place: Place) -> Offset:
@@ -105,13 +111,30 @@ def exported(folder: Path) -> Iterator[bytes]:
         command = f"nearline export --out {shlex.quote(str(folder))}"
         raise BadFile(f"{folder} holds no exported events; make some with: {command}")
     for stretch in exported_stretches:
-        try:
-            values = pq.read_table(folder / stretch.file_name, columns=["value"])["value"]
-        except (OSError, pa.ArrowException) as error:
-            raise BadFile(
-                f"{folder / stretch.file_name} cannot be read: {error}; remove it and export again"
-            ) from error
+        values = _read(folder, stretch, ["value"])["value"]
         yield from (value.as_py() for value in values if value.is_valid)
+
+
+class ExportedRecord(NamedTuple):
+    offset: Offset
+    timestamp_ms: Millis
+    key: bytes | None
+    value: bytes | None
+
+
+def records_of(folder: Path, stretch: Stretch) -> Iterator[ExportedRecord]:
+    """By offset, each with the timestamp that it had. Raises BadFile."""
+    columns = _read(folder, stretch, _SCHEMA.names).to_pydict()
+    for row in zip(*(columns[name] for name in _SCHEMA.names), strict=True):
+        yield ExportedRecord(*row)
+
+
+def _read(folder: Path, stretch: Stretch, columns: list[str]) -> pa.Table:
+    file = folder / stretch.file_name
+    try:
+        return pq.read_table(file, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise BadFile(f"{file} cannot be read: {error}; remove it and export again") from error
 
 
 def _write(folder: Path, stretch: Stretch, records: Sequence[Message]) -> None:

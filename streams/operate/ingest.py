@@ -10,7 +10,9 @@ from typing import Final, Self
 
 from confluent_kafka import KafkaError, Message
 
-from schemas import topics
+from schemas import topics, traces
+from schemas.dead_letters import Headers
+from schemas.headers import TRACEPARENT_HEADER
 from streams.errors import KafkaRefused, KafkaUnavailable, NotDelivered
 from streams.kafka.clients import Config, admin, new_producer
 from streams.kafka.kafka_errors import kafka_errors
@@ -73,7 +75,7 @@ class EventSender:
                 self._producer.poll(0)
             if rate is not None and start + number / rate > time.monotonic() + _PACE_S:
                 self._poll_until(start + number / rate)
-            produce(self._producer, Output(*event))
+            produce(self._producer, Output(*event, _trace()))
             self.num_sent += 1
             sent()
 
@@ -97,6 +99,12 @@ class EventSender:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._had_outage:
             self._had_outage = True
             self._on_outage()
+
+
+def _trace() -> Headers | None:
+    """The event's trace begins here, if events are traced."""
+    traceparent = traces.sent("ingest")
+    return None if traceparent is None else [(TRACEPARENT_HEADER, traceparent)]
 
 
 def wait_for_topics(kafka: KafkaSettings, on_outage: Callable[[], None]) -> None:

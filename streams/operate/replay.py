@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import Consumer, TopicPartition
 
 from schemas import topics
-from schemas.ids import Generation, Kind, Millis, Offset
+from schemas.ids import ContextVersion, Generation, Kind, Millis, Offset
 from schemas.replays import ReplayRequest, encode_request
 from schemas.topics import ReplayedStage
 from streams.errors import KafkaRefused
@@ -63,10 +63,12 @@ class _Stretch(NamedTuple):
     end: Offset
 
 
-def record_topic(stage: ReplayedStage, kind: Kind, generation: Generation) -> str:
-    """The topic whose records the stage processes."""
+def record_topic(
+    stage: ReplayedStage, kind: Kind, generation: Generation, contexts: ContextVersion = topics.FIRST_CONTEXTS
+) -> str:
+    """The topic whose records the stage processes. `contexts`: the version that the generation reads."""
     if stage == "encode":
-        return topics.POST_CONTEXTS if kind == "post" else topics.MEMBER_CONTEXTS
+        return topics.context_names(contexts).of_kind(kind)
     return topics.embeddings(kind, generation)
 
 
@@ -79,8 +81,12 @@ class ReplayRequests:
         stage: ReplayedStage,
         generation: Generation,
         selection: ReplaySelection,
+        *,
         report: Report = int,
+        contexts: ContextVersion = topics.FIRST_CONTEXTS,
     ) -> None:
+        """`contexts`: the version that the generation reads."""
+        self._contexts = contexts
         self._kafka = kafka
         self._stage: ReplayedStage = stage
         self._generation = generation
@@ -91,7 +97,7 @@ class ReplayRequests:
     def num_offsets(self, kinds: Sequence[Kind]) -> int:
         """How many offsets `send` will pass. Raises StreamsError."""
         with closing(OffsetReader(self._kafka, _ASK_S)) as reader:
-            starts, ends = reader.bounds(record_topic(self._stage, kind, self._generation) for kind in kinds)
+            starts, ends = reader.bounds(self._record_topic(kind) for kind in kinds)
         return sum(ends[place] - starts[place] for place in ends)
 
     def send(self, kinds: Sequence[Kind]) -> Asked:
@@ -107,10 +113,13 @@ class ReplayRequests:
                     numbers[kind] += send_all(self._kafka, _requests(newest, stretch, request_topic), _SEND_S)
         return Asked(numbers, sorted(self._unknown_ids))
 
+    def _record_topic(self, kind: Kind) -> str:
+        return record_topic(self._stage, kind, self._generation, self._contexts)
+
     def _stretches(
         self, reader: OffsetReader, consumer: Consumer, kind: Kind, request_topic: str
     ) -> Iterator[_Stretch]:
-        names = (record_topic(self._stage, kind, self._generation), request_topic)
+        names = (self._record_topic(kind), request_topic)
         places = reader.places(names)
         missing = set(names) - {topic for topic, _ in places}
         if missing:

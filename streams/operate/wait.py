@@ -5,14 +5,15 @@ done: by then everything that the earlier stages make of the input is in there. 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
 from schemas import stages, topics
-from schemas.ids import Generation, Offset, Partition
+from schemas.generations import GenerationRecord
+from schemas.ids import ContextVersion, Generation, Offset, Partition
 from schemas.stages import StageReads
-from schemas.topics import ReplayedStage
+from schemas.topics import ReplayedStage, context_names
 from streams.errors import KafkaRefused, LoginRefused, RetrieverSilent, StillBehind, StreamsError
 from streams.generations.log import read_generations
 from streams.kafka.offsets import OffsetReader, Offsets, going_on_at
@@ -27,7 +28,12 @@ _ANSWER_S: Final = 5.0
 _REFUSED_LOGINS: Final = 2
 """In a row. A broker that is just shutting down may break off one handshake."""
 
-_REPUBLISH: Final = stages.CONTEXTS._replace(topics=(topics.REPUBLISH,))
+
+def _republish(version: ContextVersion) -> StageReads:
+    return stages.contexts_reads(version)._replace(topics=(topics.REPUBLISH,))
+
+
+_REPUBLISH: Final = _republish(topics.FIRST_CONTEXTS)
 
 _T = TypeVar("_T")
 
@@ -48,8 +54,8 @@ class _Step(NamedTuple):
     topics: tuple[str, ...]
     read_offsets: Callable[[list[Place]], dict[Place, Offset | None]]
     """How far the stage is."""
-    is_wanted: Callable[[], bool] = lambda: True
-    """Asked after a failure. False: the generation was retired, and nobody waits for it any more."""
+    generation: Generation | None = None
+    """None: the stage works for all of them."""
 
 
 class _NotWanted(Exception):
@@ -77,17 +83,19 @@ class Wait:
         self._deadline = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self._reader = OffsetReader(kafka, answer_s)
+        self._contexts = topics.FIRST_CONTEXTS
+        """The version that the generation reads."""
 
     def run(self) -> None:
         """Returns once everything that was sent before the call is searchable. Raises StillBehind when the time is up,
-        and LoginRefused if the broker refuses the login or is not trusted."""
+        or the generation is retired meanwhile; LoginRefused if the broker refuses the login or is not trusted."""
         try:
             # 1. The input and the two hops, in the order in which each makes records for the next.
-            for names in (topics.INPUTS, (topics.ACTIVITY_BY_POST,), (topics.ACTIONS_BY_MEMBER,)):
-                self._follow(self._group_step(stages.CONTEXTS._replace(topics=names)))
+            self._contexts = self._read_version()
+            self._follow_inputs(self._contexts)
             # 2. Publish what the context stage holds back for later.
             self._flush()
-            self._follow(self._group_step(_REPUBLISH))
+            self._follow(self._group_step(_republish(self._contexts)))
             # 3. Encoding, and both tiers.
             self._follow_encode()
             # 4. The generations beside it.
@@ -96,33 +104,76 @@ class Wait:
         finally:
             self._reader.close()
 
+    def run_contexts(self, versions: Iterable[ContextVersion]) -> None:
+        """Returns once these versions of the contexts have applied all events that were there at the call, one version
+        after the other. Publications may still be held back."""
+        try:
+            for version in versions:
+                self._follow_inputs(version)
+        finally:
+            self._reader.close()
+
     def run_from(self, stage: ReplayedStage) -> None:
         """The same for what this stage was sent before the call, also to be processed again, and what the stages after
         it make of that. The hot feed reads nothing that the index stage is asked for."""
         try:
             if stage == "encode":
+                self._contexts = self._read_version()
                 self._follow_encode()
             else:
-                self._follow(self._group_step(stages.index_reads(self._generation)))
+                self._follow_own(self._group_step(stages.index_reads(self._generation)))
         finally:
             self._reader.close()
 
+    def _read_version(self) -> ContextVersion:
+        """Of the contexts that the generation reads."""
+        step = self._group_step(stages.CONTEXTS._replace(topics=topics.INPUTS))
+        return self._retry(step, lambda: read_generations(self._kafka)).contexts_of(self._generation)
+
+    def _follow_inputs(self, version: ContextVersion, generation: Generation | None = None) -> None:
+        """`generation`: whose contexts are waited for; None: those of the serving one."""
+        reads = stages.contexts_reads(version)
+        hops = context_names(version).hops
+        inputs = tuple(name for name in reads.topics if name not in (*hops, topics.REPUBLISH))
+        for names in (inputs, *((hop,) for hop in hops)):
+            self._follow(self._group_step(reads._replace(topics=names))._replace(generation=generation))
+
     def _follow_encode(self) -> None:
-        self._follow(self._group_step(stages.encode_reads(self._generation)))
-        self._follow(self._group_step(stages.index_reads(self._generation)))
+        self._follow_own(self._group_step(stages.encode_reads(self._generation, self._contexts)))
+        self._follow_own(self._group_step(stages.index_reads(self._generation)))
         hot_feed = stages.hot_feed_reads(self._generation)
-        self._follow(_Step(hot_feed.stage, hot_feed.topics, self._read_hot_offsets))
+        self._follow_own(_Step(hot_feed.stage, hot_feed.topics, self._read_hot_offsets))
 
-    def _others(self) -> list[Generation]:
+    def _follow_own(self, step: _Step) -> None:
+        try:
+            self._follow(step._replace(generation=self._generation))
+        except _NotWanted as error:
+            raise StillBehind(
+                f"the generation {self._generation}, which served at the beginning, was retired meanwhile; "
+                "run the command again"
+            ) from error
+
+    def _others(self) -> list[GenerationRecord]:
         live = read_generations(self._kafka).live
-        return [record.id for record in live if record.id != self._generation]
+        return [record for record in live if record.id != self._generation]
 
-    def _follow_other(self, generation: Generation) -> None:
-        """Until it is retired."""
-        for reads in (stages.encode_reads(generation), stages.index_reads(generation)):
-            step = self._group_step(reads)._replace(
-                stage=f"{reads.stage} of {generation}", is_wanted=lambda: generation in self._others()
-            )
+    def _is_wanted(self, step: _Step) -> bool:
+        """False: its generation was retired, and nobody waits for it any more. Raises StreamsError."""
+        if step.generation is None:
+            return True
+        record = read_generations(self._kafka).records.get(step.generation)
+        return record is None or record.state != "retired"
+
+    def _follow_other(self, other: GenerationRecord) -> None:
+        """Until it is retired. If it reads contexts of another version, these come first."""
+        generation = other.id
+        if other.contexts != self._contexts:
+            with suppress(_NotWanted):
+                self._follow_inputs(other.contexts, generation)
+                self._flush()
+                self._follow(self._group_step(_republish(other.contexts))._replace(generation=generation))
+        for reads in (stages.encode_reads(generation, other.contexts), stages.index_reads(generation)):
+            step = self._group_step(reads)._replace(stage=f"{reads.stage} of {generation}", generation=generation)
             with suppress(_NotWanted):
                 self._follow(step)
 
@@ -195,7 +246,7 @@ class Wait:
                 if num_refused == _REFUSED_LOGINS:
                     raise
                 with suppress(StreamsError):
-                    if not step.is_wanted():
+                    if not self._is_wanted(step):
                         raise _NotWanted from error
                 for topic in step.topics:
                     self._report(Progress(step.stage, topic, None))

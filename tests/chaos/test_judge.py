@@ -1,6 +1,9 @@
 """Every column of the table of `make chaos` goes red for its own defect, and for no other."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from nearline.chaos.expected_state import expected_state
 from nearline.chaos.expected_vectors import ReEncodedVectors
 from nearline.chaos.feed import Feed
 from nearline.chaos.findings import Findings, Seen
-from nearline.chaos.judge import Verdict, verdict
+from nearline.chaos.judge import Verdict, num_handles, verdict
 from nearline.chaos.table import KILL, Round, figures, sentence
 from tests.kit.data.faultless_pipeline import held_after
 from tests.kit.data.planted_defects import (
@@ -84,6 +87,26 @@ def test_a_revision_below_one_seen_before(case: Case, column: str, tier: str) ->
 
 def test_a_process_that_holds_too_many_files(case: Case) -> None:
     assert case.red(handles={"cold"}) == {"handles"}
+
+
+def test_files_of_a_brokers_topics_do_not_count_not_even_deleted_ones(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "files = [open(name, 'w') for name in sys.argv[1:]]\n"
+        "os.unlink(sys.argv[1])\n"
+        "print(flush=True)\n"
+        "input()"
+    )
+    topics, other = tmp_path / "kafka", tmp_path / "other"
+    topics.mkdir()
+    other.mkdir()
+    command = [sys.executable, "-c", code, topics / "deleted", topics / "log", other / "file"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        numbers = [num_handles(process.pid, outside=folder) for folder in (topics, other, tmp_path / "neither")]
+        process.communicate(b"\n")
+    assert [numbers[2] - number for number in numbers] == [2, 1, 0]
 
 
 NOTHING = Findings(*(set[str]() for _ in Findings._fields))

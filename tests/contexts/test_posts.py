@@ -9,14 +9,16 @@ from contexts.id_log import IDS_IN_CHUNK
 from contexts.posts import expire_waiting, publish_post, waiting_since_us
 from contexts.rows import Hop, PostRow
 from contexts.settings import ContextRules
+from schemas.canaries import CANARY_AUTHOR, canary_id
 from schemas.contexts import PostContext
-from schemas.events import PostEvent
+from schemas.events import PostCreated, PostEvent
 from schemas.hops import MemberAction
 from schemas.ids import MemberId, PostId
 from tests.kit.data.event_order import newest
 from tests.kit.data.rows import (
     POST,
     RULES,
+    moment,
     post_activity,
     post_after,
     post_created,
@@ -54,6 +56,16 @@ def test_any_order_and_any_repeats_end_in_the_newest(case: tuple[list[PostEvent]
     events, sent = case
     row = post_after(*sent)
     assert text_of(row) == newest([msgspec.json.encode(event) for event in events]).get("text")
+
+
+def test_a_canary_is_in_no_history() -> None:
+    """Its author gets neither a member's row nor a context."""
+    canary = canary_id("node", 0)
+    event = PostCreated(post_id=canary, author_id=CANARY_AUTHOR, text="text", created_at=moment(1))
+    created = post_step(PostRow(canary), event)
+    deleted = post_step(created.row, post_deleted(2))
+    assert (created.publish, created.hops) == (True, ())
+    assert (deleted.publish, deleted.hops) == (True, ())
 
 
 def test_created_updated_and_deleted_of_one_time_are_ordered_so() -> None:

@@ -6,7 +6,6 @@ change those of the world.
 """
 
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from nearline.demo.world import World, WorldSize, make_world, write_world
 from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from tests.kit.commands import QuickPipeline
+from tests.kit.folders import temporary_data
 
 SIZE = WorldSize(posts=1_200, members=100, activity=6_000)
 HOT_POSTS = 600
@@ -26,6 +26,8 @@ ENVIRONMENT = {
     "NEARLINE_TRENDING__INTERVAL_S": "0.5",
     "NEARLINE_HOT__CAPACITY": str(HOT_POSTS),
     "NEARLINE_GENERATIONS__SOAK_S": "2",
+    # Tests count what they have sent. `tests/nearline/up/test_up.py` looks at canaries.
+    "NEARLINE_MONITOR__CANARY_S": "0",
 }
 
 
@@ -38,11 +40,11 @@ class Running(NamedTuple):
 @pytest.fixture(scope="package")
 def running() -> Iterator[Running]:
     world = make_world(11, datetime.now(UTC) - timedelta(seconds=1), SIZE)
-    with tempfile.TemporaryDirectory(prefix="nearline-e2e-") as folder:
-        file = Path(folder) / "world.jsonl"
+    with temporary_data("nearline-e2e-") as folder:
+        file = folder / "world.jsonl"
         with file.open("w", encoding="utf-8") as out:
             write_world(world, out)
-        with QuickPipeline(Path(folder) / "data", environment=ENVIRONMENT) as pipeline:
+        with QuickPipeline(folder / "data", environment=ENVIRONMENT) as pipeline:
             pipeline.run("ingest", file)
             pipeline.wait()
             yield Running(pipeline, world, file)

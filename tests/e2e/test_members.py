@@ -98,6 +98,7 @@ def test_a_deleted_member_leaves_nothing(pipeline: Pipeline, client: RetrieverCl
     pipeline.ingest([activity(member_id, post_id, "share")])
     pipeline.wait()
     shown = pipeline.ask("get", "member", member_id)
+    assert shown["vector"]["form"] == "mean", "of the demo's package"
     assert shown["context"]["deleted"] is True
     assert not any(shown["context"].get(name) for name in ("headline", "skills", "history", "acted", "hidden"))
     assert shown["cold"]["deleted"] is True

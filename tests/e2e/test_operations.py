@@ -4,16 +4,18 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
+from nearline.monitor.report import ask_monitor
 from nearline.pipeline import Pipeline
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
 from tests.e2e.conftest import Running
-from tests.kit.data.events import ago, post_created
+from tests.kit.data.events import activity, ago, post_created
 from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -49,8 +51,10 @@ def test_status_says_everything(running: Running) -> None:
     assert status["ready"] is True, status
     assert status["generation"] == pipeline.instance.generation
     processes = {process["name"]: process for process in status["processes"]}
-    assert set(processes) == {"broker", "contexts-0", "trending", "encode-blue-0", "cold-blue", "serve"}
-    assert all(psutil.pid_exists(process["pid"]) and process["restarts"] == 0 for process in processes.values())
+    assert set(processes) == {"broker", "contexts-0", "trending", "monitor", "encode-blue-0", "cold-blue", "serve"}
+    assert all(psutil.pid_exists(process["pid"]) for process in processes.values())
+    restarts = {name: process["restarts"] for name, process in processes.items()}
+    assert set(restarts.values()) == {0}, (restarts, pipeline.log_tail())
     assert {stage["stage"] for stage in status["stages"]} == {"contexts", "trending", "encode", "index", "hot-feed"}
     assert all(set(stage) == STAGE_KEYS for stage in status["stages"])
     behind = {stage["topic"]: stage["lag"] for stage in status["stages"] if stage["stage"] != "trending"}
@@ -60,25 +64,88 @@ def test_status_says_everything(running: Running) -> None:
     assert status["tiers"]["cold"]["members"] > 0
     assert 0 < status["tiers"]["hot"]["posts"] < status["tiers"]["cold"]["posts"]
     assert status["dead_letters"] == 0
-    assert set(status["freshness_s"]) == {"p50", "p99"}
+    assert set(status["freshness_s"]) == {"p50", "p99", "newest_age_s"}
+
+
+@pytest.mark.parametrize("name", ["encode-blue-0", "trending"])
+def test_a_stage_that_stands_still_is_named_within_ten_seconds(
+    pipeline: Pipeline, unique: Callable[[str], str], name: str
+) -> None:
+    pipeline.wait()
+    stage, monitor = name.partition("-")[0], pipeline.instance.monitor
+    assert monitor is not None
+    until(lambda: ask_monitor(monitor, 10).ready, "the monitor to find everything in order", 120, 0.2)
+    (pid,) = (process.pid for process in pipeline.instance.processes if process.name == name)
+    process = psutil.Process(pid)
+    process.suspend()
+    try:
+        until(lambda: _named(monitor) == {stage}, f"{stage} to be named", 10, 0.2)
+        pipeline.ingest([post_created(unique("waits"), "waits"), activity("waits", unique("waits"))])
+        until(lambda: _num_waiting(monitor, stage) > 0, "the lag of the stage to be seen", SEARCHABLE_S, 0.2)
+        status, printed = pipeline.ask("status"), pipeline.run("status")
+        with pipeline.client() as retriever:
+            beginning = f"{stage} of " if stage == "encode" else f"{stage} has stood still for "
+            until(lambda: _told(retriever, beginning), "the retriever to say it too", 30, 0.2)
+            assert retriever.ready().ready, "which still answers"
+        assert status["ready"] is False
+        assert any(f"{name} (pid {pid}) is stopped by a signal, and " in each for each in status["standing_still"])
+        ages_s = [row["oldest_age_s"] for row in status["stages"] if row["stage"] == stage and row["lag"]]
+        assert ages_s
+        assert None not in ages_s
+        fresh = status["freshness_s"]
+        assert (fresh["p50"] >= fresh["newest_age_s"]) or stage == "trending", "nothing becomes searchable"
+        assert printed.startswith("standing still, generation ")
+    finally:
+        process.resume()
+    pipeline.wait()
+    until(lambda: ask_monitor(monitor, 10).ready, "all of it to be in order again", 60, 0.2)
+    assert pipeline.ask("status")["standing_still"] == []
+
+
+def _told(retriever: RetrieverClient, beginning: str) -> bool:
+    return any(sentence.startswith(beginning) for sentence in retriever.ready().standing_still)
+
+
+def _named(monitor: str) -> set[str]:
+    return {standing.stage for standing in ask_monitor(monitor, 10).standing_still}
+
+
+def _num_waiting(monitor: str, stage: str) -> int:
+    """In how many topics a record waits for the stage."""
+    ages_s = ask_monitor(monitor, 10).oldest_age_s
+    return sum(len(topics) for group, topics in ages_s.items() if group.partition(".")[0] == stage)
+
+
+def _metrics(address: str) -> list[str]:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+        return answer.read().decode().splitlines()
+
+
+def _has_counted(address: str, counter: str) -> bool:
+    return any(line.startswith(counter) and float(line.split()[1]) > 0 for line in _metrics(address))
 
 
 def test_prometheus_finds_every_process_that_has_metrics(running: Running) -> None:
     folder = running.pipeline.data_dir / "metrics"
-    names = {"encode-blue-0", "cold-blue", "serve"}
+    names = {"contexts-0", "encode-blue-0", "cold-blue", "serve", "monitor"}
     # The instance is ready when the retriever is; the encode process may still be loading its model.
-    until(lambda: {file.stem for file in folder.glob("*.json")} == names, "three processes to name their address", 120)
+    until(lambda: {file.stem for file in folder.glob("*.json")} == names, "five processes to name their address", 120)
     files = {name: json.loads((folder / f"{name}.json").read_bytes()) for name in names}
     for name, counter in (
+        ("contexts-0", "nearline_contexts_records_total"),
         ("encode-blue-0", "nearline_encode_tokens_total"),
         ("cold-blue", "nearline_cold_oldest_erasure_seconds"),
         ("serve", "nearline_hot_posts"),
+        ("monitor", "kafka_topic_partition_current_offset"),
     ):
         (group,) = files[name]
         assert group["labels"] == {"process": name}
-        with urllib.request.urlopen(f"http://{group['targets'][0]}/metrics", timeout=30) as answer:
-            lines = answer.read().decode().splitlines()
-        assert float(next(line for line in lines if line.startswith(counter)).split()[1]) > 0
+        address = group["targets"][0]
+        # A process that has just started has met nothing to count yet.
+        until(partial(_has_counted, address, counter), f"{counter} of {name} to be above 0", 120)
+        lines = _metrics(address)
+        series = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+        assert len(series) == len(set(series)), "Prometheus refuses a page that says something twice"
 
 
 def test_a_bad_line_is_named_and_nothing_of_its_file_is_sent(

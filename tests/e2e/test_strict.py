@@ -82,6 +82,8 @@ def pipeline(folder: Path, kafka: KafkaSettings) -> Iterator[Pipeline]:
         "NEARLINE_KAFKA__ERASE_WITHIN_S": str(kafka.erase_within_s),
         "NEARLINE_KAFKA__OPTIONS": options,
         "NEARLINE_TRENDING__INTERVAL_S": "0.5",
+        # What is deleted must go from topics that are quiet, too.
+        "NEARLINE_MONITOR__CANARY_S": "0",
     }
     with QuickPipeline(folder / "data", environment=environment) as running:
         yield running

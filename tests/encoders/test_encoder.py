@@ -10,7 +10,15 @@ import torch
 
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage, BadText, Outcome, Unencodable
-from encoders.package.manifest import MeanForm, PoolingMode, PostTemplate, PromptForm, Templates, TokenLimits
+from encoders.package.manifest import (
+    MeanForm,
+    PoolingMode,
+    PostTemplate,
+    PromptForm,
+    QueryTemplate,
+    Templates,
+    TokenLimits,
+)
 from encoders.package.model_package import ModelPackage
 from tests.kit.data.contexts import history_entry, member_context, post_context
 from tests.kit.packages import WORDS, make_tiny_package
@@ -180,3 +188,13 @@ def test_threads_may_share_one_encoder(encoder: Encoder) -> None:
         thread.join()
     assert len(outcomes) == 8
     assert all(np.array_equal(vector, expected) for vector in outcomes)
+
+
+def test_a_query_is_encoded_by_the_query_template(tmp_path: Path) -> None:
+    templates = Templates(query=QueryTemplate("find posts about"))
+    encoder = Encoder.load(make_tiny_package(tmp_path / "p", templates=templates).folder, device="cpu")
+    stock = sentence_transformers.SentenceTransformer(str(encoder.package.folder), device="cpu")
+    prompt = "<|nearline:instruction|>find posts about<|nearline:text|>bread"
+    assert stock.encode(prompt) == pytest.approx(encoder.encode_text("bread"), abs=1e-5)
+    (post,) = encoder.encode_texts(["bread"])
+    assert stock.encode("<|nearline:text|>bread") == pytest.approx(post, abs=1e-5), "a post is no query"

@@ -15,9 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from encoders.encoder import Encoder
 from encoders.errors import BadPackage
 from encoders.from_hugging_face import Recipe, create_package
-from encoders.package.manifest import MeanForm, PostTemplate, Templates, TokenLimits
+from encoders.package.manifest import HISTORY_AGE, MeanForm, MemberVectorsForm, PostTemplate, Templates, TokenLimits
+from encoders.package.model_package import ModelPackage
 from nearline.commands.package import package as package_command
 from tests.kit.data.contexts import history_entry, member_context
+from tests.kit.data.events import write_events
+from tests.kit.data.training_events import events
 from tests.kit.packages import poison, tiny_tokenizer
 
 ROPE = {
@@ -179,3 +182,33 @@ def test_the_command_makes_and_checks(tmp_path: Path) -> None:
     created = CliRunner().invoke(package_command, ["create", str(source), *options])
     assert created.output.startswith("tiny-llama-3-"), created.output
     assert CliRunner().invoke(package_command, ["check", out, "--device", "cpu"]).output == created.output
+
+
+def test_the_command_takes_the_templates_of_a_training(tmp_path: Path) -> None:
+    """The tables of their numbers are fitted on events; without any there is no package."""
+    source = hub_folder(tmp_path / "Llama")
+    config = tmp_path / "train.toml"
+    config.write_text('[templates]\npost = ["count.like", "text"]\nhistory_ages = true\nquery_instruction = "find"')
+    recorded = write_events(tmp_path / "events.jsonl", events(20))
+    limits = ["--post-tokens", "64", "--member-tokens", "64", "--config", str(config)]
+
+    def created(name: str, *more: str) -> Any:
+        arguments = ["create", str(source), "--out", str(tmp_path / name), *limits, *more]
+        return CliRunner().invoke(package_command, arguments)
+
+    refused = created("refused")
+    assert "names numbers (count.like, age), whose quantile tables are fitted on events" in str(refused.exception)
+    config.write_text(config.read_text().replace("count.like", "count.share"))
+    missing = created("missing", "--events", str(recorded))
+    assert "templates.post names count.share, which no event" in str(missing.exception)
+    assert not (tmp_path / "refused").exists()
+    assert not (tmp_path / "missing").exists()
+    config.write_text(config.read_text().replace("count.share", "count.like") + "\n[member_vectors]\nmost = 3\n")
+    made = created("made", "--events", str(recorded))
+    assert made.exit_code == 0, made.output
+    manifest = ModelPackage.load(tmp_path / "made").manifest
+    assert manifest.templates.post.fields == ("count.like", "text")
+    assert manifest.member_vectors == MemberVectorsForm(most=3)
+    assert manifest.quantiles["count.like"][-1] == 2
+    assert manifest.quantiles[HISTORY_AGE][0] >= 0
+    assert manifest.special_tokens["instruction"] == "<|nearline:instruction|>"

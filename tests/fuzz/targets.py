@@ -120,7 +120,7 @@ def contexts(data: bytes) -> None:
         except BadRecord:
             continue
         assert decode(encode_context(context)) == context
-        embedding = _embedding(context, b"")
+        embedding = _embedding(context, b"", b"", b"")
         assert decode_embedded(encode_embedding(embedding)) == embedding
 
 

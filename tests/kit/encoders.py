@@ -36,11 +36,17 @@ class HashEncoder:
     def prepare_posts(self, contexts: Sequence[PostContext]) -> Prepared:
         return Prepared("post", contexts)
 
+    def prepare_post_texts(self, contexts: Sequence[PostContext]) -> Prepared:
+        return Prepared("text", contexts)
+
     def prepare_members(self, contexts: Sequence[MemberContext]) -> Prepared:
         return Prepared("member", contexts)
 
     def run(self, prepared: Prepared) -> list[Outcome]:
         self.calls.append(prepared.kind)
+        if prepared.kind == "text":
+            texts = (context.text for context in prepared.contexts if isinstance(context, PostContext))
+            return [text_vector_of(text) if text else None for text in texts]
         return [self._outcome(context) for context in prepared.contexts]
 
     def _outcome(self, context: PostContext | MemberContext) -> Outcome:
@@ -57,6 +63,11 @@ class MendedEncoder(HashEncoder):
         outcome = super()._outcome(context)
         text = context.text if isinstance(context, PostContext) else context.headline
         return mended_vector_of(text or "") if isinstance(outcome, np.ndarray) else outcome
+
+
+def text_vector_of(text: str) -> Vector:
+    """Of the text alone."""
+    return vector_of(f"the text alone: {text}")
 
 
 def mended_vector_of(text: str) -> Vector:

@@ -21,6 +21,7 @@ from indexer.freshness import FreshnessWindow
 from nearline.errors import NotRunning
 from nearline.settings.instance import Instance, ProcessInfo, locked, read_instance, write_instance
 from tests.kit.data.embeddings import GENERATION
+from tests.kit.folders import temporary_data
 from tests.kit.retrievers import RetrieverSetup, Served
 from tests.kit.waiting import until
 
@@ -41,7 +42,8 @@ class Up:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **environment},
+            # No canaries unless a test asks for them: others count what they have sent.
+            env={**os.environ, "NEARLINE_MONITOR__CANARY_S": "0", **environment},
         )
 
     @property
@@ -53,10 +55,11 @@ class Up:
         return read_instance(self.data_dir)
 
     def wait_ready(self) -> None:
-        """Waits for the line `ready` on stdout."""
+        """Waits for the line `ready` on stdout, and the address of the operators' page after it."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line == "ready\n", f"up printed {line!r}; its log ends with:\n{self.log()[-3000:]}"
+        assert self._process.stdout.readline() == f"the operators' page: {self.instance.monitor}/\n"
 
     def wait_serving(self) -> None:
         """Waits until every process runs and the retriever says that it is ready."""
@@ -110,9 +113,9 @@ def up(
 
 @contextmanager
 def data_folder() -> Iterator[Path]:
-    """A folder that is removed afterwards: pytest would keep the broker's log of three runs."""
-    with tempfile.TemporaryDirectory(prefix="nearline-up-") as folder:
-        yield Path(folder) / "räume, 2"
+    """A folder that is removed afterwards."""
+    with temporary_data("nearline-up-") as folder:
+        yield folder / "räume, 2"
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:

@@ -49,6 +49,7 @@ class Opened:
         self.may_answer = Event()
         self.may_answer.set()
         self.fails = False
+        self.num_failures = 0
         self.num_asking = 0
         self.num_answers = 0
         self.ends: list[str] = []
@@ -60,6 +61,7 @@ class Opened:
         self.may_answer.wait()
         self.num_asking -= 1
         if self.fails:
+            self.num_failures += 1
             raise RetrieverUnavailable("it fails for this test")
         self.num_answers += len(questions)
         answers = self.setup.under_test.answer_batch(questions)
@@ -131,7 +133,8 @@ class Running:
             return False
 
     def take(self, serving: Generation, canary: Canary | None = None, *others: Generation) -> None:
-        self.served.take(Roles(serving, canary, frozenset(others)))
+        beside = (*others, canary.generation) if canary is not None else others
+        self.served.take(Roles(serving, canary, dict.fromkeys(beside, "ready")))
 
     def until_serves(self, generation: Generation) -> None:
         until(lambda: self.serves(generation), f"{generation} to serve")

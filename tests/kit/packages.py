@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import UNSET, UnsetType
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -16,6 +17,7 @@ from encoders.package.manifest import (
     Manifest,
     MeanForm,
     MemberForm,
+    MemberVectorsForm,
     PoolingMode,
     PostTemplate,
     Precision,
@@ -90,6 +92,7 @@ def make_tiny_package(
     templates: Templates | None = None,
     token_limits: TokenLimits | None = None,
     training: dict[str, Any] | None = None,
+    member_vectors: MemberVectorsForm | UnsetType = UNSET,
     **config: Any,
 ) -> ModelPackage:
     """Its vectors have `dimension` numbers, by default `hidden`. Its form of members is `mean` by default."""
@@ -110,6 +113,7 @@ def make_tiny_package(
         token_limits=token_limits or TokenLimits(post=128, member=256),
         precision=precision,
         member_form=form,
+        member_vectors=member_vectors,
         training=training or {},
     )
     return write_package(folder, manifest, tiny_model(len(tokenizer), hidden, layers, seed, **config), tokenizer)

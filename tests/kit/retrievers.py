@@ -113,7 +113,7 @@ class RetrieverSetup:
         ids: IdTable | None = None,
         **settings: Any,
     ) -> None:
-        self.ids = ids or IdTable()
+        self.ids = IdTable() if ids is None else ids
         self.cold = FallibleTier(BruteColdTier(DIMENSION))
         hot_settings = HotSettings(window_s=WINDOW_S, device="cpu")
         new_hot_tier = MatrixHotTier if real_hot_tier else BruteHotTier
@@ -213,7 +213,8 @@ class Served:
         self.own_url = ""
         """Where it alone answers over HTTP."""
         self._own_port = own_port
-        self.feed = HotFeed(_no_consumer, GENERATION, retriever.hot, retriever.trending, window_s=WINDOW_S)
+        generation = retriever.under_test.generation
+        self.feed = HotFeed(_no_consumer, generation, retriever.hot, retriever.trending, window_s=WINDOW_S)
         self._stop = Event()
         self._thread = Thread(target=self.serve)
 

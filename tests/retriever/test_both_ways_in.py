@@ -118,6 +118,14 @@ def test_vectors(way: WayIn) -> None:
     assert body["vectors"][1] == [0.0] * DIMENSION
 
 
+def test_vectors_are_cut_and_of_length_one_again(way: WayIn) -> None:
+    whole = way.ask("Vectors", post_ids=["a", "nothing"], timeout_ms=LONG_MS).body
+    body = way.ask("Vectors", post_ids=["a", "nothing"], dimension=2, timeout_ms=LONG_MS).body
+    assert (body["dimension"], body["vectors"][1]) == (2, [0.0, 0.0])
+    first = np.array(whole["vectors"][0][:2])
+    assert body["vectors"][0] == pytest.approx((first / np.linalg.norm(first)).tolist())
+
+
 MANY = ["p"] * 10_001
 
 
@@ -151,6 +159,8 @@ MANY = ["p"] * 10_001
         ("Similar", {}, "post_ids: "),
         ("Similar", {"post_ids": ["a"] * 1001}, "post_ids: List should have at most 1000 items"),
         ("Vectors", {}, "post_ids: "),
+        ("Vectors", {"post_ids": ["a"], "dimension": 0}, "dimension: "),
+        ("Vectors", {"post_ids": ["a"], "dimension": DIMENSION + 1}, "dimension: it is"),
         ("Vectors", {"post_ids": ["a"] * 1001}, "post_ids: List should have at most 1000 items"),
         ("RetrieveBatch", {}, "queries: "),
         ("RetrieveBatch", {"queries": [{"text": "t"}] * 65}, "queries: List should have at most 64 items"),

@@ -1,15 +1,19 @@
 """Contexts, embeddings, lists, dead letters and times survive encoding and decoding; garbage is a BadRecord."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec import structs
 
-from schemas import contexts, dead_letters, embeddings, trending
+from schemas import contexts, dead_letters, embeddings, post_vectors, trending
 from schemas.errors import BadRecord
-from schemas.ids import MemberId, Micros, Offset, Partition, PostId, Revision
-from schemas.json_schema import EVENTS_SCHEMA, render
+from schemas.ids import Generation, MemberId, Micros, Offset, Partition, PostId, Revision
+from schemas.json_schema import SCHEMAS, Described, render
 from schemas.times import from_rfc3339, to_rfc3339
 
 
@@ -30,6 +34,60 @@ def test_embeddings_round_trip_to_the_bit() -> None:
     assert read == post
     np.testing.assert_array_equal(embeddings.unpack_vector(read.vector), vector)
     assert embeddings.unpack_vector(b"") is None
+    assert b"text_vector" not in embeddings.encode_embedding(post), "records are as they were where nobody asked for it"
+    with_text = structs.replace(post, text_vector=embeddings.pack_vector(vector[:4]))
+    assert embeddings.decode_post_embedding(embeddings.encode_embedding(with_text)) == with_text
+
+
+def test_post_vectors_and_their_switch_round_trip() -> None:
+    at = datetime(2026, 1, 5, 10, tzinfo=UTC)
+    vector = post_vectors.PostVector(
+        PostId("p"), Generation("g-1"), 2, Revision(3), MemberId("m"), None, at, embeddings.pack_vector(np.ones(2))
+    )
+    assert post_vectors.decode_post_vector(post_vectors.encode_post_vector(vector)) == vector
+    switch = post_vectors.PostVectorsSwitch(Generation("g-1"), 2, at, {Partition(0): Offset(7)})
+    assert post_vectors.decode_switch(post_vectors.encode_switch(switch)) == switch
+
+
+def test_interests_round_trip_and_older_readers_and_records_do_without() -> None:
+    vectors = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
+    interests = [embeddings.Interest(vector, weight) for vector, weight in zip(vectors, (2.0, 0.5), strict=True)]
+    packed = embeddings.pack_interests(interests)
+    member = embeddings.MemberEmbedding(
+        MemberId("m"), Revision(2), False, [], [], None, embeddings.pack_vector(vectors[0]), interests=packed
+    )
+    body = embeddings.encode_embedding(member)
+    read = embeddings.decode_member_embedding(body)
+    assert read == member
+    for interest, again in zip(interests, embeddings.unpack_interests(read.interests), strict=True):
+        assert again.weight == interest.weight
+        np.testing.assert_array_equal(again.vector_D, interest.vector_D)
+    # Before there were interests.
+    fields = msgspec.msgpack.decode(body)
+    del fields["interests"]
+    old = embeddings.decode_member_embedding(msgspec.msgpack.encode(fields))
+    assert (old.vector, embeddings.unpack_interests(old.interests)) == (member.vector, [])
+    # Of a later version.
+    assert embeddings.unpack_interests(msgspec.msgpack.encode([2, [1.0], b"", "more"])) == []
+    assert embeddings.pack_interests([]) == b""
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"{",
+        [],
+        [1, [], b""],
+        [1, [1.0], b"123"],
+        [1, [0.0], bytes(4)],
+        [1, [float("nan")], bytes(4)],
+        [1, [1.0] * 17, bytes(4 * 17)],
+    ],
+)
+def test_damaged_interests_are_a_bad_record(packed: Any) -> None:
+    body = packed if isinstance(packed, bytes) else msgspec.msgpack.encode(packed)
+    with pytest.raises(BadRecord, match="interests"):
+        embeddings.unpack_interests(body)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +98,8 @@ def test_embeddings_round_trip_to_the_bit() -> None:
         embeddings.decode_post_embedding,
         embeddings.decode_member_embedding,
         trending.decode_trending,
+        post_vectors.decode_post_vector,
+        post_vectors.decode_switch,
     ],
 )
 @pytest.mark.parametrize("raw", [b"", b"{}", b"\x00", b"\xff", b"[" * 50_000, b"\x81\xa1a"])
@@ -80,5 +140,6 @@ def test_times_without_a_zone_are_refused(text: str) -> None:
         from_rfc3339(text)
 
 
-def test_the_committed_json_schema_is_the_codes() -> None:
-    assert EVENTS_SCHEMA.read_bytes() == render(), "run: python -m schemas.json_schema"
+@pytest.mark.parametrize(("file", "described"), SCHEMAS.items(), ids=lambda value: getattr(value, "name", ""))
+def test_the_committed_json_schemas_are_the_codes(file: Path, described: Described) -> None:
+    assert file.read_bytes() == render(described), "run: python -m schemas.json_schema"

@@ -8,8 +8,9 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from schemas import topics
 from schemas.ids import Offset, Partition
-from streams.kafka.clients import MAX_RECORD_BYTES, producer_config
+from streams.kafka.clients import producer_config
 from streams.kafka.offsets import OffsetReader
+from streams.kafka.records import MAX_RECORD_BYTES
 from streams.operate.dead_letter_box import letters
 from streams.settings import KafkaSettings
 from tests.kit.data.bad_events import ACCEPTED, Case, bodies, raw, records

@@ -17,7 +17,7 @@ from contexts.settings import ContextRules
 from schemas import topics
 from schemas.ids import Offset, Partition
 from schemas.stages import all_stages
-from streams.contexts.counted_offsets import CHANGELOG_OF, offset_cells
+from streams.contexts.counted_offsets import changelog_of, offset_cells
 from streams.contexts.stage import ContextStage
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.stage import EncodeStage
@@ -226,8 +226,9 @@ def test_new_records_with_the_offsets_of_lost_ones_are_read(
 
 
 def _have_counted(kafka: KafkaSettings, place: Place, offset: Offset) -> None:
-    changelog = CHANGELOG_OF[place.topic]
-    (cell,) = offset_cells({place: offset}, changelog)[place.partition].items()
+    names = topics.context_names()
+    changelog = changelog_of(place.topic, names)
+    (cell,) = offset_cells({place: offset}, changelog, names)[place.partition].items()
     producer = Producer(producer_config(kafka))
     producer.produce(changelog, cell[1], cell[0], partition=place.partition)
     assert producer.flush(20) == 0

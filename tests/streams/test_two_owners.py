@@ -22,7 +22,7 @@ from streams.contexts.row_store import RowStore
 from streams.encode.metrics import EncodeMetrics
 from streams.encode.stage import EncodeStage
 from streams.errors import KafkaUnavailable
-from streams.kafka import transactional_loop as transactional
+from streams.kafka import group_progress
 from streams.kafka.clients import consumer_config, producer_config
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.offsets import OffsetReader
@@ -124,7 +124,7 @@ def test_offsets_in_a_transaction_that_never_ends_are_reported_with_the_mend(
     clean_topics: RunningBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kafka may forget a transaction (see `nearline/broker/fenced_start.py`). Then an operator has to end it."""
-    monkeypatch.setattr(transactional, "_CALL_S", 2.0)
+    monkeypatch.setattr(group_progress, "_CALL_S", 2.0)
     encode = EncodeStageSetup(clean_topics)
     group = topics.encode_group(encode.generation)
     before = Producer(producer_config(encode.kafka, **{"transactional.id": "the-owner-before"}))

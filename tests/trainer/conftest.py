@@ -1,9 +1,7 @@
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
-from tests.kit.forks import Forks
 from tests.kit.torch_threads import torch_threads
 
 
@@ -17,9 +15,3 @@ def one_thread() -> Iterator[None]:
 def two_threads() -> Iterator[None]:
     with torch_threads(2):
         yield
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    with closing(Forks()) as forks:
-        yield forks

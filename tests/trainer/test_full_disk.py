@@ -13,9 +13,7 @@ def test_a_full_disk_is_one_sentence_and_training_goes_on_when_there_is_room(tmp
     (tmp_path / "train.toml").write_text(TINY_MODEL)
     recorded = write_events(tmp_path / "events.jsonl", events())
     arguments = [str(argument) for argument in (tmp_path / "disk", recorded, tmp_path / "train.toml")]
-    # Without the kernels, which would be compiled first: the disk is the same.
-    without_kernels = {"CXX": "no-such-compiler"}
-    child = Run("tests.kit.children.train_on_full_disk", arguments, str(tmp_path / "output"), without_kernels)
+    child = Run("tests.kit.children.train_on_full_disk", arguments, str(tmp_path / "output"))
     (status,) = forks.run(child)
     if status == REFUSED:
         pytest.skip(f"a disk of its own for this test is refused here: {output_of(child)}")

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from msgspec.structs import replace
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from threadpoolctl import threadpool_limits
 
 from encoders.encoder import Encoder
-from encoders.package.manifest import MANIFEST_FILE
-from encoders.package.model_package import ModelPackage
+from encoders.package.manifest import MANIFEST_FILE, render_manifest
+from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
 from nearline.commands._recorded_events import read_feed
 from tests.kit.commands import CommandResult, Commands
 from tests.kit.data.events import write_events
@@ -19,6 +22,10 @@ from tests.kit.packages import make_tiny_package
 from tests.kit.torch_threads import torch_threads
 from trainer.data.dataset import training_data
 from trainer.data.feed import Feed
+from trainer.evaluation.evaluation import Evaluation
+from trainer.evaluation.task import evaluation_task
+from trainer.evaluation.untrained import untrained_start
+from trainer.preparation import starting_point
 from trainer.settings import TrainSettings, read_settings
 from trainer.training import Plan
 from trainer.training import train as train_package
@@ -88,14 +95,33 @@ def test_a_package_is_trained_served_and_loaded_by_stock_sentence_transformers(
     assert manifest.quantiles["count.like"][-1] == 2
 
 
-def test_the_same_seed_gives_the_same_package_after_a_kill_too(
+def test_the_untrained_start_is_made_once_more_of_the_same_events(
+    tmp_path: Path, feed: Feed, plan: Plan, whole: ModelPackage
+) -> None:
+    """So the gate can ask whether training gave more. A package that was not made from nothing has another start."""
+    assert [rival["system"] for rival in whole.manifest.training["rivals"]] == ["tf-idf", "bm25", "untrained"]
+    again = untrained_start(whole, feed, plan.cut_us, tmp_path / "again")
+    assert again is not None
+    (tmp_path / "work").mkdir()
+    first = starting_point(plan, training_data(feed, plan.cut_us), tmp_path / "work").trained_model()
+    weights = load_file(again.folder / WEIGHTS_FILE)
+    assert all(torch.equal(weights[name], weight) for name, weight in first.state_dict().items())
+    evaluation = Evaluation(feed, evaluation_task(feed, plan.cut_us))
+    recall = evaluation.as_served(again).result.groups["protocol"].recall["100"]
+    assert recall == whole.manifest.training["rivals"][-1]["recall"]
+    assert untrained_start(make_tiny_package(tmp_path / "tiny"), feed, plan.cut_us, tmp_path / "other") is None
+
+
+def test_the_same_seed_gives_the_same_package_after_a_kill_and_without_a_compiler_too(
     commands: Commands, forks: Forks, recorded: Path, whole: ModelPackage, tmp_path: Path
 ) -> None:
-    """It began in a process whose BLAS has one thread, not two; the record does not speak of them."""
+    """It began in a process that finds no compiler and whose BLAS has one thread, not two; the record does not speak of
+    them."""
     killed = tmp_path / "killed"
     config = recorded.parent / "train.toml"
     arguments = [str(argument) for argument in (recorded, killed, config, TOKENS, 13)]
-    child = Run("tests.kit.children.train_until_killed", arguments, str(tmp_path / "output"))
+    no_compiler = {"CXX": "no-such-compiler", "PATH": ""}
+    child = Run("tests.kit.children.train_until_killed", arguments, str(tmp_path / "output"), no_compiler)
     assert forks.run(child) == [-signal.SIGKILL], output_of(child)
     assert not killed.exists()
     assert "go on with --resume" in train(commands, recorded, killed).err
@@ -119,6 +145,22 @@ def test_training_goes_on_from_a_package(commands: Commands, recorded: Path, tmp
     assert package.manifest.base_model.name == "tiny"
     assert package.manifest.files["tokenizer.json"] == start.manifest.files["tokenizer.json"]
     assert package.manifest.files["model.safetensors"] != start.manifest.files["model.safetensors"]
+
+
+def test_a_start_that_cannot_be_measured_costs_no_training_that_is_done(
+    commands: Commands, recorded: Path, tmp_path: Path
+) -> None:
+    """Only whoever encodes with the start sees that it gives other vectors than it recorded."""
+    start = make_tiny_package(tmp_path / "start", hidden=32, layers=1)
+    golden, *others = start.manifest.goldens
+    opposite = replace(golden, vector=(-np.frombuffer(golden.vector, np.float32)).tobytes())
+    (start.folder / MANIFEST_FILE).write_bytes(render_manifest(replace(start.manifest, goldens=[opposite, *others])))
+    ran = train(commands, recorded, tmp_path / "next", "--from", start.folder, tokens=1_000)
+    assert ran.status == 0, ran.err
+    assert "warning: the untrained start is not measured: " in ran.err
+    record = ModelPackage.load(tmp_path / "next").manifest.training
+    assert [rival["system"] for rival in record["rivals"]] == ["tf-idf", "bm25"]
+    assert "gives another vector than recorded" in record["untrained_not_measured"]
 
 
 def test_tokens_are_dropped_unless_a_package_is_the_start(feed: Feed) -> None:

@@ -6,7 +6,7 @@ meet in a batch. Knows neither texts nor the model.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from sentence_transformers.base.sampler import DefaultBatchSampler
@@ -16,6 +16,8 @@ from trainer.settings import TrainSettings
 
 _EMPTY: Final = Sequences(*(np.empty(0, dtype=np.int64) for _ in Sequences._fields))
 _MIN_GROUP: Final = 2
+
+_Batch = TypeVar("_Batch")
 
 
 class TrainingRows:
@@ -85,13 +87,19 @@ class BatchDrawer:
 
     def batches(self, tokens: int, seed: int) -> list[list[int]]:
         """At least one batch of each task; the tasks' batches are evenly mixed."""
-        weights = self._settings.tasks
-        main_tokens = tokens / (1 + sum(weights.values()))
-        tasks = [self._draw_all(self._main_batch, main_tokens, np.random.default_rng(seed))]
-        for number, (name, weight) in enumerate(weights.items(), 1):
+        of_weight_one, main = tokens_of_weight_one(tokens, self._settings), self._settings.main
+        main_batches = (
+            self._draw_all(self._main_batch, main * of_weight_one, np.random.default_rng(seed)) if main else []
+        )
+        return mixed([main_batches, *self.auxiliary_batches(of_weight_one, seed)])
+
+    def auxiliary_batches(self, of_weight_one: float, seed: int) -> list[list[list[int]]]:
+        """For each task its batches. `of_weight_one`: the tokens of a task of weight 1."""
+        tasks = []
+        for number, (name, weight) in enumerate(self._settings.tasks.items(), 1):
             draw_batch = partial(self._auxiliary_batch, self._auxiliary[name])
-            tasks.append(self._draw_all(draw_batch, main_tokens * weight, np.random.default_rng((seed, number))))
-        return _mixed(tasks)
+            tasks.append(self._draw_all(draw_batch, of_weight_one * weight, np.random.default_rng((seed, number))))
+        return tasks
 
     def _draw_all(
         self,
@@ -171,7 +179,12 @@ class BatchDrawer:
         return np.concatenate([rows, of_nobody])
 
 
-def _mixed(tasks: Sequence[list[list[int]]]) -> list[list[int]]:
+def tokens_of_weight_one(tokens: int, settings: TrainSettings) -> float:
+    """How many of all tokens a task of weight 1 gets."""
+    return tokens / (settings.main + sum(settings.tasks.values()))
+
+
+def mixed(tasks: Sequence[list[_Batch]]) -> list[_Batch]:
     """All tasks' batches in one list, those of each task at even distances."""
     order = sorted(
         ((index + 0.5) / len(batches), task, index)

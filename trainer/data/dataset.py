@@ -10,10 +10,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from schemas.contexts import PostContext
 from schemas.events import Activity
-from schemas.ids import Micros, PostId
-from trainer.data.auxiliary_tasks import task_rows
+from schemas.ids import MemberId, Micros, PostId
+from trainer.data.auxiliary_tasks import Part, task_rows
+from trainer.data.examples import SHOWN, Examples, find_examples
 from trainer.data.feed import Feed
+from trainer.data.quantile_tables import fit_history_ages, fit_quantile_tables
 from trainer.data.replay import replay_until
 from trainer.errors import BadEvents
 from trainer.settings import TaskName
@@ -21,8 +24,6 @@ from trainer.settings import TaskName
 Ints = npt.NDArray[np.int64]
 NOBODY: Final = -1
 """The owner of a row that is only ever a negative."""
-_SHOWN: Final = ("impression", "view", "hide", "dwell")
-"""Actions that say that a member saw a post."""
 
 
 class Sequences(NamedTuple):
@@ -32,6 +33,13 @@ class Sequences(NamedTuple):
     post: Ints
     owner: Ints
     at_us: Ints
+
+
+class PostPart(NamedTuple):
+    """`post`: the number of the first post that has it."""
+
+    post: int
+    part: Part
 
 
 class TrainingData(NamedTuple):
@@ -48,8 +56,12 @@ class TrainingData(NamedTuple):
     shown: dict[int, Sequences]
     """For members: the posts that they saw and did not act on."""
     auxiliary: dict[TaskName, Sequences]
-    parts: list[str]
-    """Texts of auxiliary tasks that are not a whole post; they are numbered after the posts."""
+    parts: list[PostPart]
+    """What auxiliary tasks encode of posts; they are numbered after the posts."""
+    tables: dict[str, list[float]] = {}  # noqa: RUF012 - never changed
+    """The quantile tables, fitted on what was known just before the cut."""
+    examples: Examples | None = None
+    """None where prompts are of the texts alone."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -57,8 +69,11 @@ class TrainingData(NamedTuple):
         return {"posts": len(self.texts), "positives": len(self.acted.post), "members": members}
 
 
-def training_data(feed: Feed, cut_us: Micros, tasks: Collection[TaskName] = ()) -> TrainingData:
-    """Raises BadEvents when there is nothing to learn from."""
+def training_data(
+    feed: Feed, cut_us: Micros, tasks: Collection[TaskName] = (), *, example_negatives: int | None = None
+) -> TrainingData:
+    """`example_negatives`: examples are made too, with at least so many shown posts where there are any. Raises
+    BadEvents when there is nothing to learn from."""
     replay = replay_until(feed, cut_us)
     live_posts = {post_id for post_id, row in replay.posts.items() if row.body is not None}
     posts = sorted(
@@ -74,17 +89,25 @@ def training_data(feed: Feed, cut_us: Micros, tasks: Collection[TaskName] = ()) 
         and positive.post_id in number_of
         and not replay.member(positive.member_id).state.deleted
     )
+    owner_of = {MemberId(member_id): number for member_id, number in owners.of_kind("member").items()}
     wrote = _sequences(
         (number_of[post.post_id], owners["author", post.author_id], post.created_at_us) for post in posts
     )
     texts = [post.text for post in posts]
     created_us = np.array([post.created_at_us for post in posts], dtype=np.int64)
-    auxiliary, parts = _auxiliary(tasks, texts, created_us, owners)
+    auxiliary, parts = _auxiliary(tasks, posts, owners)
     owned = _owned(acted, wrote, *auxiliary.values())
     shown = _shown(feed, cut_us, number_of, owners)
     data = TrainingData(cut_us, texts, created_us, acted, wrote, owned, shown, auxiliary, parts)
     _check(data)
-    return data
+    tables = fit_quantile_tables(replay.posts.values())
+    examples = None
+    if example_negatives is not None:
+        tables |= fit_history_ages(replay.context(member_id, cut_us) for member_id in owner_of)
+        examples = find_examples(feed, cut_us, number_of, owner_of, example_negatives)
+        if not examples.examples:
+            raise BadEvents("no action is on a post that was there before it; give events with the times of the posts")
+    return data._replace(tables=tables, examples=examples)
 
 
 def _check(data: TrainingData) -> None:
@@ -113,20 +136,26 @@ class _OwnerNumbers:
         """`owner`: its kind and its id."""
         return self._numbers.setdefault(owner, len(self._numbers))
 
+    def of_kind(self, kind: str) -> dict[str, int]:
+        return {owner: number for (of_kind, owner), number in self._numbers.items() if of_kind == kind}
+
 
 def _auxiliary(
-    tasks: Collection[TaskName], texts: Sequence[str], created_us: Ints, owners: _OwnerNumbers
-) -> tuple[dict[TaskName, Sequences], list[str]]:
-    """The tasks' rows, and the texts of the parts."""
-    parts: dict[str, int] = {}
+    tasks: Collection[TaskName], posts: Sequence[PostContext], owners: _OwnerNumbers
+) -> tuple[dict[TaskName, Sequences], list[PostPart]]:
+    """The tasks' rows, and the parts. A part that several posts have is one, so that it is no negative of itself."""
+    numbers: dict[Part, int] = {}
+    parts: list[PostPart] = []
     sequences: dict[TaskName, Sequences] = {}
     for name in tasks:
         rows = []
-        for post, owner, part in task_rows(name, texts):
-            number = post if part is None else parts.setdefault(part, len(texts) + len(parts))
-            rows.append((number, owners[name, owner], int(created_us[post])))
+        for row in task_rows(name, posts):
+            number = numbers.setdefault(row.part, len(posts) + len(parts))
+            if number == len(posts) + len(parts):
+                parts.append(PostPart(row.post, row.part))
+            rows.append((number, owners[name, row.owner], posts[row.post].created_at_us))
         sequences[name] = _sequences(rows)
-    return sequences, list(parts)
+    return sequences, parts
 
 
 def _sequences(rows: Iterable[tuple[int, int, int]]) -> Sequences:
@@ -148,11 +177,12 @@ def _owned(*all_sequences: Sequences) -> dict[int, set[int]]:
 
 
 def _shown(feed: Feed, cut_us: Micros, number_of: dict[PostId, int], owners: _OwnerNumbers) -> dict[int, Sequences]:
-    acted = {(positive.member_id, positive.post_id) for positive in feed.positives}
+    """A post counts as not acted on if the member did not act on it before the cut: what it did later is held out."""
+    acted = {(positive.member_id, positive.post_id) for positive in feed.positives if positive.at_us < cut_us}
     rows: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
     for timed in feed.before(cut_us):
         event = timed.event
-        if not isinstance(event, Activity) or event.action not in _SHOWN or event.post_id not in number_of:
+        if not isinstance(event, Activity) or event.action not in SHOWN or event.post_id not in number_of:
             continue
         if (event.member_id, event.post_id) not in acted:
             owner = owners["member", event.member_id]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from contexts.actions import is_positive
 from contexts.settings import ContextRules
 from schemas.contexts import PostContext
-from schemas.events import Activity, Event, EventOrder, PostCreated, PostUpdated, event_order
+from schemas.events import Activity, Event, EventOrder, PostCreated, PostUpdated, event_order, is_canary
 from schemas.hops import PostActivity
 from schemas.ids import MemberId, Micros, PostId, Revision
 from schemas.times import to_micros
@@ -41,12 +41,13 @@ class PositiveAction(NamedTuple):
 
 
 class Feed:
-    """All events of some files. Events of the same moment keep the order in which they are given: the evaluation
-    protocol needs that."""
+    """All events of some files but those of canaries. Events of the same moment keep the order in which they are given:
+    the evaluation protocol needs that."""
 
     def __init__(self, events: Iterable[TimedEvent], rules: ContextRules | None = None) -> None:
         self.rules = rules or ContextRules()
-        self.events = sorted(events, key=lambda timed: (timed.at_us, timed.is_activity))
+        learned_from = (timed for timed in events if not is_canary(timed.event))
+        self.events = sorted(learned_from, key=lambda timed: (timed.at_us, timed.is_activity))
 
     @cached_property
     def positives(self) -> list[PositiveAction]:

@@ -25,6 +25,8 @@ def tfidf(candidates: Sequence[str], histories: Sequence[Sequence[str]], fitted:
     """Sublinear TF-IDF over words of two or more characters that are in at least two texts. A member is the mean of the
     texts of its history. `fitted`: the texts by which it is decided how rare a word is."""
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=_WORDS, min_df=2)
+    if not _share_words(vectorizer, fitted):
+        return np.zeros((len(histories), len(candidates)), dtype=np.float32)
     vectorizer.fit(fitted)
     all_texts = [text for history in histories for text in history]
     posts_CW, texts_W = vectorizer.transform(candidates), vectorizer.transform(all_texts or [""])
@@ -36,6 +38,18 @@ def tfidf(candidates: Sequence[str], histories: Sequence[Sequence[str]], fitted:
             scores_MC[row] = posts_CW @ mean_W
         start += len(history)
     return scores_MC
+
+
+def _share_words(vectorizer: TfidfVectorizer, texts: Sequence[str]) -> bool:
+    """Whether any word is in two texts. Without one there is nothing to fit."""
+    words_of = vectorizer.build_analyzer()
+    seen: set[str] = set()
+    for text in texts:
+        words = set(words_of(text))
+        if words & seen:
+            return True
+        seen |= words
+    return False
 
 
 def bm25(candidates: Sequence[str], histories: Sequence[Sequence[str]]) -> Scores:

@@ -8,14 +8,13 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from schemas.contexts import MemberContext, PostContext
 from schemas.events import Activity
 from schemas.ids import MemberId, Micros, PostId
 from trainer.data.feed import Feed
 from trainer.data.replay import Replay
-from trainer.evaluation.package_vectors import Matrix, PackageVectors, cut
+from trainer.evaluation.package_vectors import PackageVectors, cut
 from trainer.evaluation.ranking_metrics import Numbers, Ranks, ranks_of, recall
 
 MIN_ACTIONS_BEFORE: Final = 5
@@ -105,20 +104,16 @@ def _contexts_before(feed: Feed, targets: list[_Target]) -> list[MemberContext]:
 def ranks_by_package(actions: NextActions, vectors: PackageVectors, dimension: int) -> Ranks:
     """For each action the rank of its post, among those that were there by then."""
     posts_CD = cut(vectors.posts(actions.candidates), dimension)
-    members_AD = vectors.members(actions.contexts).cut(dimension)
+    members = vectors.members(actions.contexts)
     created_C = np.array([post.created_at_us for post in actions.candidates], dtype=np.int64)
     ranks: Ranks = []
     for first in range(0, len(actions.targets), _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
         targets = [[target] for target in actions.targets[rows]]
-        ranks += ranks_of(_scores(members_AD[rows], posts_CD, created_C, actions.at_us[rows]), targets)
+        at_us_A = np.array(actions.at_us[rows], dtype=np.int64)
+        is_later_AC = created_C[None, :] > at_us_A[:, None]
+        ranks += ranks_of(members.rows(rows).scores(posts_CD, is_later_AC), targets)
     return ranks
-
-
-def _scores(members_AD: Matrix, posts_CD: Matrix, created_C: npt.NDArray[np.int64], at_us: list[Micros]) -> Matrix:
-    scores_AC: Matrix = members_AD @ posts_CD.T
-    scores_AC[created_C[None, :] > np.array(at_us, dtype=np.int64)[:, None]] = -np.inf
-    return scores_AC
 
 
 def recalls(actions: NextActions, ranks: Ranks, k: int) -> Numbers:

@@ -22,6 +22,8 @@ class OwnedPosts(nn.Module):
 
     def forward(self, owners_B: Tensor, posts_C: Tensor) -> Tensor:
         """(B, C): True where the post belongs to the row's owner."""
+        if self.keys.device != owners_B.device:  # where weights are divided, only these are put on their device
+            self.keys = self.keys.to(owners_B.device)
         keys_BC = owners_B[:, None] * self._num_posts + posts_C[None, :]
         index_BC = torch.searchsorted(self.keys, keys_BC).clamp(max=len(self.keys) - 1)
         return self.keys[index_BC] == keys_BC

@@ -12,19 +12,20 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import all_gather, all_gather_padded, get_rank, get_world_size
 from torch import Tensor, nn
 
 from trainer.data.dataset import NOBODY
+from trainer.model.devices import first_row, gather_rows, weighted_by_device
 from trainer.model.false_negatives import OwnedPosts
 from trainer.settings import TrainSettings
 
-_BCE_BIAS: Final = -5.0
+BCE_BIAS: Final = -5.0
 """Most pairs are negatives. Without a bias the first steps would teach nothing but that."""
 
 
-class LeaveOneOut(nn.Module):
-    """InfoNCE or binary cross-entropy, as the mean over nested dimensions (Matryoshka, Kusupati et al. 2022)."""
+class BatchLoss(nn.Module):
+    """InfoNCE or binary cross-entropy over all posts of the batch, as the mean over nested dimensions (Matryoshka,
+    Kusupati et al. 2022). Subclasses say who looks for which post."""
 
     def __init__(
         self,
@@ -33,7 +34,8 @@ class LeaveOneOut(nn.Module):
         dimensions: Sequence[int],
         owned: Mapping[int, set[int]],
     ) -> None:
-        """`owned`: for each owner all its posts, also those that are not in the batch because of this owner."""
+        """`owned`: for each owner all its posts, also those that are not in the batch because of this owner. They never
+        count as negatives of this owner."""
         super().__init__()
         self.model = model
         self._owned = OwnedPosts(owned)
@@ -41,14 +43,21 @@ class LeaveOneOut(nn.Module):
         self._binary = settings.loss == "bce"
         self._dimensions = tuple(dimensions)
 
+    def _vectors(self, features: dict[str, Any]) -> Tensor:
+        """(N, H) of N texts, in fp32: where weights travel in bf16 between devices, the model gives bf16."""
+        vectors_NH: Tensor = self.model(features)["sentence_embedding"]
+        return vectors_NH.float()
+
+
+class LeaveOneOut(BatchLoss):
     def forward(self, features: Sequence[dict[str, Any]], labels: Tensor) -> Tensor:
         """`labels`: the owner of each row."""
         (posts,) = features
         numbers_B = posts.pop("number")
-        vectors_BH = self.model(posts)["sentence_embedding"]
-        owned_BC = self._owned(labels, _gather_rows(numbers_B[:, None]).squeeze(1))
+        vectors_BH = self._vectors(posts)
+        owned_BC = self._owned(labels, gather_rows(numbers_B[:, None]).squeeze(1))
         positive_BC = torch.zeros_like(owned_BC)  # a row's own post
-        positive_BC.diagonal(_first_row(len(labels), labels.device))[:] = True
+        positive_BC.diagonal(first_row(len(labels), labels.device))[:] = True
         false_negative_BC = owned_BC & ~positive_BC
         losses = [self._loss(vectors_BH[:, :size], labels, positive_BC, false_negative_BC) for size in self._dimensions]
         return torch.stack(losses).mean()
@@ -59,37 +68,12 @@ class LeaveOneOut(nn.Module):
         same_owner_BB = (owners_B[:, None] == owners_B[None, :]) & (owners_B != NOBODY)[:, None]
         is_query_B = same_owner_BB.sum(1) > 1
         others_BD = same_owner_BB.to(vectors_BD.dtype) @ vectors_BD - vectors_BD
-        scores_BC = F.normalize(others_BD, dim=-1) @ _gather_rows(vectors_BD).T / self._temperature
+        scores_BC = F.normalize(others_BD, dim=-1) @ gather_rows(vectors_BD).T / self._temperature
         if self._binary:
             counts_BC = ~false_negative_BC & is_query_B[:, None]
-            logits = (scores_BC + _BCE_BIAS)[counts_BC]
+            logits = (scores_BC + BCE_BIAS)[counts_BC]
             loss = F.binary_cross_entropy_with_logits(logits, positive_BC.float()[counts_BC])
-            return _weighted_by_device(loss, counts_BC)
+            return weighted_by_device(loss, counts_BC)
         scores_BC = scores_BC.masked_fill(false_negative_BC, float("-inf"))
         loss = F.cross_entropy(scores_BC[is_query_B], positive_BC.int().argmax(1)[is_query_B])
-        return _weighted_by_device(loss, is_query_B)
-
-
-def _gather_rows(rows_BX: Tensor) -> Tensor:
-    """(C, X): the rows of all devices, in the order of their ranks. Gradients flow back to the device of a row."""
-    if get_world_size() == 1:
-        return rows_BX
-    mask_1B = torch.ones(1, len(rows_BX), dtype=torch.bool, device=rows_BX.device)
-    rows, is_row = all_gather_padded(rows_BX[None], mask_1B, with_grad=rows_BX.requires_grad)
-    return rows[is_row]
-
-
-def _first_row(num_rows: int, device: torch.device) -> int:
-    """Where this device's rows begin among those of all devices."""
-    if get_world_size() == 1:
-        return 0
-    return int(all_gather(torch.tensor([num_rows], device=device))[: get_rank()].sum())
-
-
-def _weighted_by_device(loss: Tensor, counted: Tensor) -> Tensor:
-    """Accelerate takes the mean of the devices' gradients, so a device's loss is weighted by how many of all counted
-    pairs or queries are its own."""
-    if get_world_size() == 1:
-        return loss
-    counts = all_gather(counted.sum()[None])
-    return loss * counted.sum() * len(counts) / counts.sum()
+        return weighted_by_device(loss, is_query_B)

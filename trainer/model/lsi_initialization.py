@@ -14,11 +14,11 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
-from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.model.attention import ATTENTION
 from encoders.prompt.prompts import Prompt
+from trainer.scratch_config import scratch_config
 from trainer.settings import TrainSettings
 
 _IDF_POWER: Final = 3
@@ -31,26 +31,18 @@ _MIN_STRENGTH: Final = 1e-4
 """Relative to the strongest direction. A weaker direction is only rounding, from texts that say the same."""
 
 
-def new_model(settings: TrainSettings, num_tokens: int, prompts: Sequence[Prompt], seed: int) -> LlamaModel:
-    """At first its layers add nothing: a text's vector is the mean of its tokens' LSI vectors.
+def new_model(
+    settings: TrainSettings, num_tokens: int, prompts: Sequence[Prompt], seed: int, *, longest: int | None = None
+) -> LlamaModel:
+    """At first its layers add nothing: a text's vector is the mean of its tokens' LSI vectors. `longest`: the most
+    tokens that a prompt may have; None: as many as a post.
 
     One number of each embedding has no meaning: it fills the embedding up to the length that all embeddings have, and
     the last norm's weight for it is zero. So a token that means little keeps small numbers elsewhere; without it the
     norm would make all tokens equally strong.
     """
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=num_tokens,
-        hidden_size=settings.hidden,
-        intermediate_size=3 * settings.hidden,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=max(1, settings.heads // 2),
-        max_position_embeddings=max(512, settings.post_tokens),
-        bos_token_id=None,
-        eos_token_id=None,
-        tie_word_embeddings=False,
-    )
+    config = scratch_config(settings, num_tokens, longest=longest)
     config._attn_implementation = ATTENTION
     model = LlamaModel(config)
     with torch.no_grad():

@@ -6,9 +6,21 @@ from typing import Final
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from encoders.package.quantiles import NUM_BOUNDARIES
+
 _PAD: Final = "<|nearline:pad|>"
 _WORDS: Final = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 """How LLaMA-3 splits text before its merges, a little shorter."""
+
+
+_PERCENTILE_TIMES: Final = 1_000
+"""So often a percentile is among the words from which merges are learned: oftener than most words of a data set."""
+
+
+def percentile_words() -> list[str]:
+    """For the words of a tokenizer whose prompts hold numbers: each percentile is then one token, as in LLaMA-3. Texts
+    alone would leave most of them two, and the model would have to learn what two digits mean together."""
+    return [str(number) for number in range(1, NUM_BOUNDARIES + 2) for _ in range(_PERCENTILE_TIMES)]
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, special_tokens: Sequence[str]) -> PreTrainedTokenizerFast:

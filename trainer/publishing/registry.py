@@ -3,14 +3,19 @@
     packages/<generation>/<file>   the package, as it is; a registry that is a folder is served from directly
     published/<generation>.json    written last, and only if it does not exist: with it the package is published
 
-A publisher that is killed leaves files but no package; the next one writes the same files again, under the same names.
+A publisher that is killed leaves files but no package. In an object store the next one writes the same files again,
+under the same names. A folder is served from as it is, and a file that was half-written would make the package no
+package: so there the files are written into a folder of this publisher's own, which is renamed when it is whole.
 Owns the layout and the order of the writes; refuses to know why a package is good.
 """
 
 import hashlib
 import re
+import shutil
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +26,7 @@ from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
+from encoders.errors import BadPackage
 from encoders.package.manifest import MANIFEST_FILE, read_manifest
 from encoders.package.model_package import ModelPackage
 from trainer.errors import BadRegistry
@@ -33,6 +39,8 @@ _PUBLISHED: Final = "published"
 _RETRIES: Final = 4
 _RETRY_TIME: Final = timedelta(seconds=30)
 """Instead of obstore's three minutes: where there are no credentials, it looks for them until this time is over."""
+_ABANDONED_S: Final = 24 * 3600.0
+"""What a publisher has not touched for so long is left over from one that was killed."""
 
 
 class Publication(Struct, frozen=True):
@@ -62,21 +70,25 @@ class Registry:
         with self._translated():
             return self._folder is None or self._folder.exists()
 
-    def refuse_published(self, generation: str) -> None:
-        """Raises BadRegistry where this generation is published already: its name holds the package's digest, so it is
-        the same package."""
+    def is_published(self, generation: str) -> bool:
         if not self.exists():
-            return
+            return False
         with self._translated():
             try:
                 obstore.head(self._store, _publication_path(generation))
             except FileNotFoundError:
-                return
-        raise _already_published(self.place, generation)
+                return False
+        return True
+
+    def refuse_published(self, generation: str) -> None:
+        """Raises BadRegistry where this generation is published already: its name holds the package's digest, so it is
+        the same package."""
+        if self.is_published(generation):
+            raise _already_published(self.place, generation)
 
     def publish(self, package: ModelPackage, gate: dict[str, Any]) -> Publication:
-        """1. Writes every file; 2. nearline.json; 3. the publication. After a crash between any two there is no
-        package."""
+        """1. Writes every file; 2. nearline.json; 3. in a folder, gives them their place; 4. the publication. After a
+        crash between any two there is no package."""
         generation = str(package.generation)
         self.refuse_published(generation)
         publication = Publication(
@@ -87,16 +99,40 @@ class Registry:
             package.manifest.training,
         )
         with self._translated():
-            if self._folder is not None:
+            if self._folder is None:
+                self._write_files(package, generation)
+            else:
                 self._folder.mkdir(parents=True, exist_ok=True)
-            for name in (*sorted(package.manifest.files), MANIFEST_FILE):
-                obstore.put(self._store, f"{_PACKAGES}/{generation}/{name}", package.folder / name)
+                self._place_in_folder(package, self._folder / _PACKAGES)
             body = msgspec.json.format(msgspec.json.encode(publication), indent=1)
             try:
                 obstore.put(self._store, _publication_path(generation), body, mode="create")
             except AlreadyExistsError as error:
                 raise _already_published(self.place, generation) from error
         return publication
+
+    def _write_files(self, package: ModelPackage, name_of_folder: str) -> None:
+        for name in (*sorted(package.manifest.files), MANIFEST_FILE):
+            obstore.put(self._store, f"{_PACKAGES}/{name_of_folder}/{name}", package.folder / name)
+
+    def _place_in_folder(self, package: ModelPackage, packages: Path) -> None:
+        """The package's folder appears whole or not at all. Of several publishers at once the first one gives it its
+        place; the package is the same. What a publisher of an earlier version left there half-written is replaced."""
+        generation = str(package.generation)
+        _remove_abandoned(packages)
+        own_folder = f".{generation}-{uuid.uuid4().hex}"
+        try:
+            self._write_files(package, own_folder)
+            if (packages / generation).exists() and not _is_whole(packages / generation, package):
+                (packages / generation).rename(packages / f"{own_folder}-replaced")
+            try:
+                (packages / own_folder).rename(packages / generation)
+            except OSError:
+                if not _is_whole(packages / generation, package):
+                    raise
+        finally:
+            for leftover in packages.glob(f"{own_folder}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def publications(self) -> list[Publication]:
         """Oldest first."""
@@ -116,6 +152,13 @@ class Registry:
         for name, digest in read_manifest(body).files.items():
             if hashlib.sha256(self._get(generation, name)).hexdigest() != digest:
                 raise _damaged(self.place, generation, name)
+
+    def size(self, generation: str) -> int:
+        """Of the files of a published package, in bytes."""
+        published = self.show(generation).generation
+        with self._translated():
+            files = (meta for batch in obstore.list(self._store, f"{_PACKAGES}/{published}") for meta in batch)
+            return sum(meta["size"] for meta in files)
 
     def fetch(self, generation: str, folder: Path) -> ModelPackage:
         """Copies a published package into an empty folder and checks it. Raises BadPackage as well."""
@@ -179,6 +222,22 @@ class Registry:
         if self._folder is not None:
             return "name a folder that can be written"
         return "name s3://BUCKET/PATH, gs:// or az://, and check bucket, endpoint and credentials in the environment"
+
+
+def _is_whole(folder: Path, package: ModelPackage) -> bool:
+    try:
+        return ModelPackage.load(folder).digest == package.digest
+    except BadPackage:
+        return False
+
+
+def _remove_abandoned(packages: Path) -> None:
+    """Removes what killed publishers left beside the packages. A running one touches its folder with each file."""
+    oldest_s = time.time() - _ABANDONED_S
+    for folder in packages.glob(".*"):
+        with suppress(FileNotFoundError):  # another publisher removes it too
+            if folder.stat().st_mtime < oldest_s:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publication_path(generation: str) -> str:

@@ -17,8 +17,8 @@ from schemas.ids import Revision
 
 DEADLINE_S = 0.2
 """Of each question: the default."""
-_RETRIEVE = "/nearline.v1.Retriever/Retrieve"
-_CALLS_A_CONNECTION = 32
+RETRIEVE = "/nearline.v1.Retriever/Retrieve"
+CALLS_A_CONNECTION = 32
 _BEFORE_FILES = (
     "benchmarks/kit/before/__init__.py",
     "benchmarks/kit/before/cold_process.py",
@@ -93,7 +93,7 @@ class Now:
     def _requests(self, members: Iterable[int], k: int, timeout_s: float) -> Iterator[bytes]:
         timeout_ms = round(timeout_s * 1e3)
         messages = (RetrieveRequest(member_id=f"author-{number}", k=k, timeout_ms=timeout_ms) for number in members)
-        return grpc_load.requests(_RETRIEVE, (message.SerializeToString() for message in messages), timeout_s)
+        return grpc_load.requests(RETRIEVE, (message.SerializeToString() for message in messages), timeout_s)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def now(sizes: Sizes, folder: Path) -> Iterator[Now]:
     samples: list[bytes] = []
     with _running("benchmarks.kit", sizes, folder, None) as (service, addresses):
         host, _, port = addresses.split()[1].rpartition(":")
-        load = Load(grpc_load.connecting(host, int(port), _CALLS_A_CONNECTION, samples))
+        load = Load(grpc_load.connecting(host, int(port), CALLS_A_CONNECTION, samples))
         yield Now(service, load, sizes.members, samples)
 
 

@@ -1,8 +1,10 @@
 """Records as points of the embedded engine and back. Pure functions; asks no engine.
 
 A point has a head, the fields of `Head` as a JSON array. A member's point also has a body: the posts acted on, the
-posts hidden and the posts seen.
+posts hidden, the posts seen, and its interests in base64, where it has several.
 """
+
+from base64 import b64decode, b64encode
 
 import msgspec
 
@@ -14,7 +16,8 @@ from schemas.ids import MemberId, Micros, PostId, Revision
 
 _heads = msgspec.json.Decoder(Head)
 _bodies = msgspec.json.Decoder(list[list[PostId]])
-"""Bodies from before `seen` have two lists."""
+"""Bodies from before `seen` have two lists, those from before interests three. All are lists of strings, so that an
+earlier version can read them too."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -35,7 +38,8 @@ def to_point(number: int, record: IndexRecord, head: Head) -> Point:
     vector = None if embedding.deleted else unpack_vector(embedding.vector)
     body = None
     if isinstance(embedding, MemberEmbedding) and not embedding.deleted:
-        body = _encoder.encode((embedding.acted, embedding.hidden, embedding.seen)).decode()
+        interests = [[b64encode(embedding.interests).decode()]] if embedding.interests else []
+        body = _encoder.encode([embedding.acted, embedding.hidden, embedding.seen, *interests]).decode()
     return Point(number, vector, _encoder.encode(head).decode(), body)
 
 
@@ -54,7 +58,7 @@ def to_post(head: Head, vector: Vector | None) -> StoredPost:
 def to_member(point: Point) -> StoredMember:
     head = decode_head(point.head)
     lists = [] if point.body is None else _bodies.decode(point.body)
-    acted, hidden, seen = [*lists, [], [], []][:3]
+    acted, hidden, seen, interests = [*lists, [], [], [], []][:4]
     return StoredMember(
         MemberId(head.entity_id),
         Revision(head.revision),
@@ -63,4 +67,5 @@ def to_member(point: Point) -> StoredMember:
         hidden,
         point.vector,
         seen,
+        b64decode(interests[0]) if interests else b"",
     )

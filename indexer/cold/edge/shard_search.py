@@ -44,10 +44,12 @@ class ShardScan:
     """One search in one shard, which may be asked twice. `live` and `passing` are the part of the masks for this shard,
     whose points are numbered from `first_number` on."""
 
-    def __init__(self, shard: Any, first_number: int, live: Mask, passing: Mask) -> None:
+    def __init__(self, shard: Any, first_number: int, live: Mask, passing: Mask, *, exact: bool = False) -> None:
+        """`exact`: the full vectors are compared, without a look at int8 scores first."""
         self._shard = shard
         self._first_number = first_number
         self._passing = passing
+        self._params = _EXACT if exact else _RESCORED
         self._num_live = int(np.count_nonzero(live))
         self.num_passing = int(np.count_nonzero(passing))
         self._may_have_more = False
@@ -64,7 +66,7 @@ class ShardScan:
             query=query,
             limit=asked,
             filter=self._passing_ids() if few_pass else None,
-            params=_RESCORED,
+            params=self._params,
             with_payload=False,
             score_threshold=None if min_score == -math.inf else min_score,
         )
@@ -126,4 +128,5 @@ def _with_slack(hits: float) -> int:
 
 _SCORE: Final = attrgetter("score")
 _NUMBER: Final = attrgetter("id")
+_EXACT: Final = engine.SearchParams(exact=True, quantization=engine.QuantizationSearchParams(ignore=True))
 _RESCORED: Final = engine.SearchParams(quantization=engine.QuantizationSearchParams(rescore=True))

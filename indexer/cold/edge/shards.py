@@ -137,6 +137,20 @@ class Shards:
             scans.append(ShardScan(self._shard(shard_id), first, live[numbers], passing[numbers]))
         return search_shards(scans, query_D, k)
 
+    @property
+    def num_shards(self) -> int:
+        return len(self._shards)
+
+    def search_exactly(self, shard_id: int, query_D: Vector, k: int, live: Mask, passing: Mask) -> NumberedHits:
+        """As `search`, in one shard, by the full vectors of all its points."""
+        first = shard_id * SHARD_POINTS
+        numbers = slice(first, first + SHARD_POINTS)
+        scan = ShardScan(self._shard(shard_id), first, live[numbers], passing[numbers], exact=True)
+        if scan.num_passing:
+            with engine_errors("searched"):
+                scan.ask(engine.Query.Nearest(query_D.tolist()), k, surely=True)
+        return scan.hits
+
     def get(self, numbers: Sequence[int], *, vectors: bool) -> dict[int, Point]:
         """The points with these numbers, by number. Numbers that are not stored are left out."""
         points: dict[int, Point] = {}

@@ -1,6 +1,7 @@
 """Records as points of a Qdrant server and back, and filters as its filters. Pure functions; asks no server."""
 
 import uuid
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -40,8 +41,9 @@ def to_point(record: IndexRecord, now: Micros) -> models.PointStruct:
 def _fields_of_kind(embedding: Embedding) -> dict[str, Any]:
     if isinstance(embedding, MemberEmbedding):
         lists = {"acted": embedding.acted, "hidden": embedding.hidden, "seen": embedding.seen}
-        lists = {} if embedding.deleted else lists
-        return {"member_id": embedding.member_id, **lists}
+        # Always set: an upsert with a condition might otherwise leave the interests of an older record.
+        interests = {"interests": b64encode(embedding.interests).decode()}
+        return {"member_id": embedding.member_id, **({} if embedding.deleted else lists | interests)}
     assert isinstance(embedding, PostEmbedding)
     return {
         "post_id": embedding.post_id,
@@ -128,6 +130,7 @@ def to_member(point: models.Record) -> StoredMember:
         payload.get("hidden", []),
         _vector(point),
         payload.get("seen", []),
+        b64decode(payload.get("interests", "")),
     )
 
 

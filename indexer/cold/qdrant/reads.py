@@ -25,11 +25,14 @@ _EXACT_SCORES: Final = wire.SearchParams(
     quantization=wire.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING)
 )
 
+_EXACT: Final = wire.SearchParams(exact=True, quantization=wire.QuantizationSearchParams(ignore=True))
+
 
 class PointQuery(NamedTuple):
     vector_D: Vector
     limit: int
     filter: models.Filter | None
+    exact: bool = False
 
 
 class PointHits(NamedTuple):
@@ -54,7 +57,7 @@ class QdrantReads:
                 collection_name=collection,
                 query=wire.Query(nearest=wire.VectorInput(dense=wire.DenseVector(data=query.vector_D.tolist()))),
                 filter=_to_wire(query.filter),
-                params=_EXACT_SCORES,
+                params=_EXACT if query.exact else _EXACT_SCORES,
                 limit=query.limit,
                 with_payload=with_fields,
             )

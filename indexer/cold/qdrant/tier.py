@@ -127,7 +127,7 @@ class QdrantColdTier:
     def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
         # Before the server is asked, because it may only hold more than the position says.
         position = self.position()
-        asked = [PointQuery(query.vector_D, query.k, to_filter(query.filters)) for query in queries]
+        asked = [PointQuery(query.vector_D, query.k, to_filter(query.filters), query.exact) for query in queries]
         with self._server():
             answers = self._reads.search(self._names["post"], asked, ("post_id", "revision"), self._deadline(timeout_s))
         return [_to_hits(hits, position) for hits in answers]

@@ -36,6 +36,7 @@ class Query(Struct):
     exclude_posts: list[str]
     only_authors: list[str] | None
     only_posts: list[str] | None
+    exact: bool = False
 
 
 class Search(_Request, tag="search"):
@@ -92,7 +93,7 @@ class PackedHits(Struct):
 
 PackedPost = tuple[PostId, Revision, bool, MemberId, str | None, Micros, bytes]
 """The fields of StoredPost; an empty vector stands for None."""
-PackedMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes, list[PostId]]
+PackedMember = tuple[MemberId, Revision, bool, list[PostId], list[PostId], bytes, list[PostId], bytes]
 """The fields of StoredMember; an empty vector stands for None."""
 
 T = TypeVar("T")
@@ -168,6 +169,7 @@ def _pack_query(query: ColdQuery) -> Query:
         list(filters.exclude_posts),
         None if filters.only_authors is None else list(filters.only_authors),
         None if filters.only_posts is None else list(filters.only_posts),
+        query.exact,
     )
 
 
@@ -183,7 +185,7 @@ def _unpack_query(query: Query) -> ColdQuery:
         None if query.only_authors is None else frozenset(query.only_authors),
         None if query.only_posts is None else frozenset(query.only_posts),
     )
-    return ColdQuery(np.frombuffer(query.vector, "<f4"), query.k, filters)
+    return ColdQuery(np.frombuffer(query.vector, "<f4"), query.k, filters, query.exact)
 
 
 def pack_hits(hits: ColdHits) -> PackedHits:
@@ -205,8 +207,8 @@ def unpack_post(post: PackedPost) -> StoredPost:
 
 
 def pack_member(member: StoredMember) -> PackedMember:
-    return (*member[:5], b"" if member.vector is None else pack_vector(member.vector), member.seen)
+    return (*member[:5], b"" if member.vector is None else pack_vector(member.vector), member.seen, member.interests)
 
 
 def unpack_member(member: PackedMember) -> StoredMember:
-    return StoredMember(*member[:5], unpack_vector(member[5]), member[6])
+    return StoredMember(*member[:5], unpack_vector(member[5]), member[6], member[7])

@@ -1,12 +1,13 @@
 """Which matrix the hot tier has on which device. Imports torch only where it is used."""
 
+from indexer.devices import has_gpu
 from indexer.hot.matrix.matrix import Matrix
 
 
 def new_matrix(dimension: int, capacity: int, device: str, threads: int) -> Matrix:
     """`device`: a value of the setting `hot.device`."""
     if device == "auto":
-        device = "cuda" if _has_gpu() else "cpu"
+        device = "cuda" if has_gpu() else "cpu"
     if device == "cpu":
         from indexer.hot.matrix.flat_matrix import FlatMatrix
 
@@ -14,16 +15,3 @@ def new_matrix(dimension: int, capacity: int, device: str, threads: int) -> Matr
     from indexer.hot.matrix.torch_matrix import TorchMatrix
 
     return TorchMatrix(dimension, capacity, device)
-
-
-def _has_gpu() -> bool:
-    """Looks for the driver before it imports torch, which is slow to load."""
-    from ctypes import CDLL
-
-    try:
-        CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    import torch
-
-    return torch.cuda.is_available()

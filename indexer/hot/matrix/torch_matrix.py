@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import structlog
+import torch
 
 from indexer.errors import TierUnavailable
 from indexer.hot.matrix.blocks import BLOCK
@@ -103,7 +104,9 @@ class _TorchView:
             with translated_errors():
                 return self._view.scan(queries)
         except TierUnavailable as error:
-            self._matrix.fail(error)
+            # Without memory for the scan the rows are as they were, and others may give some back.
+            if not isinstance(error.__cause__, torch.OutOfMemoryError):
+                self._matrix.fail(error)
             raise
 
 

@@ -1,13 +1,13 @@
 """Asks the cold tier for the questions whose answer is not kept, and keeps what it says.
 
-Two equal questions at the same time ask it once. A question waits until its deadline; an answer that comes later is
-kept for the next one. When nobody waits, answers are made ahead: of questions that gave up before their turn came, and
-of members who asked lately and whose vector has changed.
+Two equal questions at the same time ask it once. All vectors of one question are asked in one batch. A question waits
+until its deadline; an answer that comes later is kept for the next one. When nobody waits, answers are made ahead: of
+questions that gave up before their turn came, and of members who asked lately and whose vector has changed.
 """
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from indexer.errors import IndexerError, TierLate, TierUnavailable
-from indexer.tiers import ColdReader, Filters
+from indexer.tiers import ColdQuery, ColdReader, Filters
 from retriever.answer.cold.cold_answers import ColdAnswer, ColdAnswerMaker
 from retriever.answer.cold.kept_answers import Asked, KeptAnswers, Version
 from retriever.answer.hot_state import HotState
@@ -91,28 +91,34 @@ class ColdSearches:
         # All of the following is read and changed under the lock.
         self._open: dict[_Place, ColdJob] = {}
         """Searches that wait or run."""
-        self._queue: deque[ColdJob] = deque()
+        self._queue: deque[list[ColdJob]] = deque()
         self._ahead: OrderedDict[Asked, Callable[[], ColdSearch]] = OrderedDict()
         self._num_running = 0
         self._threads: list[Thread] = []
         self._closed = False
 
-    def ask(self, search: ColdSearch, timeout_s: float) -> ColdJob:
-        """Begins the search, or joins an equal one. Call `wait` afterwards, in any case."""
-        new = ColdJob(search)
+    def ask_together(self, searches: Sequence[ColdSearch], timeout_s: float) -> list[ColdJob]:
+        """Begins each search, or joins an equal one. Call `wait` afterwards, in any case. Those that begin now are one
+        batch to the cold tier."""
+        jobs = [ColdJob(search) for search in searches]
         if self._refuses():
-            new.num_waiting += 1
-            new.future.set_exception(TierUnavailable("the cold tier is left alone for a moment, because it failed"))
-            return new
+            for job in jobs:
+                job.num_waiting += 1
+                job.future.set_exception(TierUnavailable("the cold tier is left alone for a moment, because it failed"))
+            return jobs
         with self._changed:
-            job = self._open.setdefault(new.place, new)
-            job.num_waiting += 1
-            job.timeout_s = max(job.timeout_s, timeout_s)
-            if not (job.has_started or job.is_queued):
-                job.is_queued = True
-                self._queue.append(job)
+            jobs = [self._open.setdefault(job.place, job) for job in jobs]
+            batch = []
+            for job in jobs:
+                job.num_waiting += 1
+                job.timeout_s = max(job.timeout_s, timeout_s)
+                if not (job.has_started or job.is_queued):
+                    job.is_queued = True
+                    batch.append(job)
+            if batch:
+                self._queue.append(batch)
                 self._wake_up()
-        return job
+        return jobs
 
     def wait(self, job: ColdJob, deadline_s: float) -> ColdAnswer:
         """Raises TierLate at the deadline, TierUnavailable if the tier fails."""
@@ -181,13 +187,17 @@ class ColdSearches:
 
     def _next_asked(self) -> Callable[[], None] | None:
         while self._queue:
-            job = self._queue.popleft()
-            if job.num_waiting:
-                job.has_started = True
-                return partial(self._run_job, job)
-            # All its questions have given up. The next ones will be glad of the answer.
-            del self._open[job.place]
-            self._add_ahead(job.search.asked, partial(_identity, job.search))
+            batch = self._queue.popleft()
+            wanted = [job for job in batch if job.num_waiting]
+            for job in batch:
+                if not job.num_waiting:
+                    # All its questions have given up. The next ones will be glad of the answer.
+                    del self._open[job.place]
+                    self._add_ahead(job.search.asked, partial(_identity, job.search))
+            if wanted:
+                for job in wanted:
+                    job.has_started = True
+                return partial(self._run_jobs, wanted)
         return None
 
     def _next_ahead(self) -> Callable[[], None] | None:
@@ -206,29 +216,38 @@ class ColdSearches:
                 return
             job.has_started = True
             self._open[job.place] = job
-        self._run_job(job)
+        self._run_jobs([job])
 
-    def _run_job(self, job: ColdJob) -> None:
+    def _run_jobs(self, jobs: Sequence[ColdJob]) -> None:
         try:
-            answer = self._ask_tier(job)
+            answers = self._ask_tier(jobs)
         except IndexerError as error:
-            self._close_job(job)
-            job.future.set_exception(error)
+            self._fail(jobs, error)
         except Exception as error:
             _log.exception("cold search failed")
-            self._close_job(job)
-            job.future.set_exception(TierUnavailable(f"the cold tier failed: {error}"))
+            self._fail(jobs, TierUnavailable(f"the cold tier failed: {error}"))
         else:
-            # Kept before the job is closed, so that an equal question finds one of the two.
-            if covers(self._hot_state.floor(), answer.position):
-                self._kept.keep(job.search.asked, job.search.version, answer)
-            self._close_job(job)
-            job.future.set_result(answer)
+            for job, answer in zip(jobs, answers, strict=True):
+                # Kept before the job is closed, so that an equal question finds one of the two.
+                if covers(self._hot_state.floor(), answer.position):
+                    self._kept.keep(job.search.asked, job.search.version, answer)
+                self._close_job(job)
+                job.future.set_result(answer)
 
-    def _ask_tier(self, job: ColdJob) -> ColdAnswer:
-        search = job.search
-        hits = self._cold.search(search.vector_D, search.limit, search.filters, timeout_s=job.timeout_s)
-        return self._maker.make(hits, search.limit)
+    def _fail(self, jobs: Sequence[ColdJob], error: IndexerError) -> None:
+        for job in jobs:
+            self._close_job(job)
+            job.future.set_exception(error)
+
+    def _ask_tier(self, jobs: Sequence[ColdJob]) -> list[ColdAnswer]:
+        searches, timeout_s = [job.search for job in jobs], max(job.timeout_s for job in jobs)
+        if len(searches) == 1:
+            (search,) = searches
+            hits = [self._cold.search(search.vector_D, search.limit, search.filters, timeout_s=timeout_s)]
+        else:
+            queries = [ColdQuery(search.vector_D, search.limit, search.filters) for search in searches]
+            hits = self._cold.search_batch(queries, timeout_s=timeout_s)
+        return [self._maker.make(each, search.limit) for each, search in zip(hits, searches, strict=True)]
 
     def _close_job(self, job: ColdJob) -> None:
         with self._changed:

@@ -35,6 +35,8 @@ class Asked(NamedTuple):
     hide_acted: bool = False
     hide_seen: bool = False
     own_posts: bool = False
+    interest: int = 0
+    """Of a member with several vectors: which of them, from 1 on. 0: the member's one vector."""
 
 
 class Version(NamedTuple):

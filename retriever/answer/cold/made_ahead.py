@@ -4,10 +4,12 @@ one. Knows how each of them asked last.
 
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from typing import Final
 
 from retriever.answer.cold.cold_searches import ColdSearch, ColdSearches
+from retriever.answer.combine import How, list_length
 from retriever.answer.nearest_search import cold_limit
 from retriever.answer.queries import asked_by, member_query
 from retriever.answer.question import Question
@@ -22,8 +24,11 @@ _MAX_IDS: Final = 100
 class MadeAhead:
     """Any thread may call the methods. Both return at once."""
 
-    def __init__(self, cold_searches: ColdSearches, max_remembered: int = _REMEMBERED) -> None:
+    def __init__(
+        self, cold_searches: ColdSearches, max_remembered: int = _REMEMBERED, *, combine_by: How = "quota"
+    ) -> None:
         self._cold = cold_searches
+        self._combine_by = combine_by
         self._max_remembered = max_remembered
         self._lock = Lock()
         self._asked: OrderedDict[MemberId, Question] = OrderedDict()
@@ -50,16 +55,21 @@ class MadeAhead:
             question = self._asked.get(member.member_id)
             if member.deleted:
                 self._asked.pop(member.member_id, None)
-        vector_D = member.vector
-        if question is None or vector_D is None:
+        if question is None or member.vector is None:
             return
 
         # Only when its turn comes, the lists are decoded and made filters of: they are long.
-        def search() -> ColdSearch:
+        def search(number: int) -> ColdSearch:
             query = member_query(question, member)
-            return ColdSearch(query.asked, query.version, vector_D, query.filters, cold_limit(question.k))
+            part = query.parts[number]
+            length = question.k if len(query.parts) == 1 else list_length(question.k, part.share, self._combine_by)
+            return ColdSearch(part.asked, part.version, part.vector_D, query.filters, cold_limit(length))
 
-        self._cold.make_ahead(asked_by(question, member.member_id), search)
+        asked = asked_by(question, member.member_id)
+        if not member.interests:
+            self._cold.make_ahead(asked, partial(search, 0))
+        for number in range(len(member.interests)):
+            self._cold.make_ahead(asked._replace(interest=number + 1), partial(search, number))
 
 
 def _num_ids(question: Question) -> int:

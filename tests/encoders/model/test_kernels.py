@@ -128,7 +128,7 @@ def test_an_encoder_with_kernels_gives_the_same_vectors(tmp_path: Path, precisio
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     folder = make_tiny_package(tmp_path / "tiny", hidden=128, precision=precision, templates=templates, **heads).folder
     plain, compiled = (Encoder.load(folder, device="cpu", compiled=compiled) for compiled in (False, True))
-    layer = compiled._model._model.layers[0]
+    layer = compiled._model.forward.model.layers[0]
     assert isinstance(layer, PackedLayer)
     assert layer._ops.kernels is not None
     prompts = plain.prompts(texts)
@@ -166,4 +166,17 @@ def test_without_a_compiler_one_sentence_says_what_to_do(
         EncodingFailed,
         match=r"failing cannot compile encoders/model/kernels.cpp: no such processor; set compile = false",
     ):
+        Encoder.load(package.folder, device="cpu", compiled=True)
+
+
+def test_a_folder_from_which_no_program_may_run_is_one_sentence(
+    package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_kernels_yet: None
+) -> None:
+    """The loader refuses what this compiler writes, as it does in a folder that is mounted noexec."""
+    writes_text = tmp_path / "writes-text"
+    writes_text.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho text > "$2"\n')
+    writes_text.chmod(0o755)
+    monkeypatch.setenv("CXX", str(writes_text))
+    sentence = r"kernels cannot be loaded: .* \(noexec\), set TMPDIR to one where it may, or compile = false$"
+    with pytest.raises(EncodingFailed, match=sentence):
         Encoder.load(package.folder, device="cpu", compiled=True)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(package: ModelPackage) -> N
     prompts = random_prompts()
     model = packed(package, 1000)
     expected = model.run(prompts).vectors
-    model._model = SmallMemory(model._model, 300)  # type: ignore[assignment]
+    model.forward.model = SmallMemory(model.forward.model, 300)  # type: ignore[assignment]
     assert np.stack(model.run(prompts).vectors) == pytest.approx(np.stack(expected), abs=1e-6)
     assert model.budget_tokens <= 300
     assert model.stats.halvings >= 1
@@ -110,7 +111,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(package: ModelPackage) -> N
 
 def test_a_text_that_can_never_fit_does_not_stop_the_others(package: ModelPackage) -> None:
     model = packed(package, 1000)
-    model._model = SmallMemory(model._model, 60)  # type: ignore[assignment]
+    model.forward.model = SmallMemory(model.forward.model, 60)  # type: ignore[assignment]
     outcomes = model.run([[1] * 30, [1] * 61, [2] * 60]).vectors
     assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, False]
     assert "61 tokens" in outcomes[1].cause  # type: ignore[union-attr]
@@ -119,7 +120,7 @@ def test_a_text_that_can_never_fit_does_not_stop_the_others(package: ModelPackag
 def test_a_vector_that_is_not_finite_is_refused_alone(package: ModelPackage) -> None:
     model = packed(package)
     with torch.no_grad():
-        model._model.embed_tokens.weight[5] = float("nan")
+        model.forward.model.embed_tokens.weight[5] = float("nan")
     outcomes = model.run([[1, 2], [1, 5], [3]]).vectors
     assert [isinstance(outcome, Unencodable) for outcome in outcomes] == [False, True, False]
 
@@ -128,7 +129,7 @@ def test_a_text_on_which_the_model_fails_costs_no_other(package: ModelPackage) -
     prompts = [*random_prompts(), [1, 300, 2], *random_prompts(), [300]]
     expected = packed(package).run([[token % 300 for token in prompt] for prompt in prompts]).vectors
     model = packed(package)
-    model._model = FailsOn(model._model, 300)  # type: ignore[assignment]
+    model.forward.model = FailsOn(model.forward.model, 300)  # type: ignore[assignment]
     outcomes = model.run(prompts).vectors
     for prompt, outcome, vector in zip(prompts, outcomes, expected, strict=True):
         if 300 in prompt:
@@ -144,7 +145,7 @@ def test_a_device_that_fails_is_no_fault_of_a_record(package: ModelPackage) -> N
     def broken(**_: Any) -> Any:
         raise RuntimeError("device lost")
 
-    model._model = broken  # type: ignore[assignment]
+    model.forward.model = broken  # type: ignore[assignment]
     with pytest.raises(EncodingFailed, match="device lost"):
         model.run([[1]])
 
@@ -164,13 +165,15 @@ def test_a_shared_prefix_is_computed_once_and_changes_no_vector(
     assert worst_distance(vectors, one_by_one(package, prompts, pooling)) < 1e-6
 
 
-def test_prompts_that_do_not_go_on_after_the_prefix_are_computed_whole(package: ModelPackage) -> None:
+def test_a_prompt_that_does_not_go_on_after_the_prefix_is_computed_whole_and_the_others_share_it(
+    package: ModelPackage,
+) -> None:
     prefix = list(range(60, 80))
-    for odd in ([*prefix[:19], 5, 6], prefix):
-        prompts = [[*prefix, 7, 8], odd]
+    for odd in ([*prefix[:19], 5, 6], prefix, prefix[:3]):
+        prompts = [[*prefix, 7, 8], odd, [*prefix, 9]]
         model = packed(package)
         vectors = model.run(prompts, prefix).vectors
-        assert model.stats.tokens == sum(map(len, prompts))
+        assert model.stats.tokens == 2 + len(odd) + 1
         assert worst_distance(vectors, one_by_one(package, prompts, "mean")) < 1e-6
 
 
@@ -197,6 +200,22 @@ def test_weights_that_do_not_fit_are_refused(copy: Path, old: str, new: str, rea
     assert old in config
     (copy / "config.json").write_text(config.replace(old, new))
     with pytest.raises(BadPackage, match=reason):
+        load_model(copy, ModelPackage.read(copy).manifest, CPU)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        '"rope_scaling": {"type": "dynamic", "factor": 2.0}',
+        '"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}',
+        '"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}',
+    ],
+)
+def test_positions_that_depend_on_the_batch_are_refused(copy: Path, scaling: str) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    (copy / "config.json").write_text(json.dumps(config | json.loads(f"{{{scaling}}}")))
+    with pytest.raises(BadPackage, match=r"(dynamic|longrope), with which a vector depends on .* llama3 or yarn"):
         load_model(copy, ModelPackage.read(copy).manifest, CPU)
 
 
@@ -235,3 +254,40 @@ def test_on_a_gpu_fp32_is_as_exact(package: ModelPackage) -> None:
     model = packed(package, device=torch.device("cuda"))
     prompts = random_prompts()
     assert worst_distance(model.run(prompts).vectors, one_by_one(package, prompts, "mean")) < 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_on_a_gpu_the_host_waits_for_nothing_within_a_batch(tmp_path: Path, pooling: PoolingMode) -> None:
+    package = make_tiny_package(tmp_path / "p", precision="bf16", pooling=pooling)
+    model = packed(package, device=torch.device("cuda"))
+    prompts = sorted(random_prompts(), key=len, reverse=True)
+    prefix = list(range(60, 100))
+    shared = model.forward.shared_prefix(prefix)
+    model.forward.vectors(prompts, None)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model.forward.vectors(prompts, None)
+        model.forward.vectors([prefix + prompt for prompt in prompts], shared)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_a_batch_that_does_not_fit_is_divided(tmp_path: Path) -> None:
+    """This process may take so little of the card that the whole batch does not fit."""
+    package = make_tiny_package(tmp_path / "p", precision="bf16")
+    model = packed(package, 100_000, device=torch.device("cuda"))
+    prompts = random_prompts(400)
+    expected = model.run(prompts).vectors
+    torch.cuda.empty_cache()
+    total = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 16 * 1024**2) / total, 0)
+    try:
+        vectors = model.run(prompts).vectors
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, 0)
+    assert model.stats.halvings > 0
+    assert np.stack(vectors) == pytest.approx(np.stack(expected), abs=2e-2)

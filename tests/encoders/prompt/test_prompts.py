@@ -3,16 +3,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from encoders.errors import Unencodable
 from encoders.package.manifest import (
+    HISTORY_AGE,
     BaseModel,
     Manifest,
     MemberTemplate,
     PostTemplate,
     PromptForm,
+    QueryTemplate,
     Templates,
     TokenLimits,
     default_special_tokens,
@@ -31,7 +34,15 @@ TABLE = [float(number) for number in range(1, 100)]
 class Rendered:
     """Prompts as readable text: one character is one token, special tokens in brackets, begin and end as ^ and ~."""
 
-    def __init__(self, folder: Path, templates: Templates = TEMPLATES, **limits: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        templates: Templates = TEMPLATES,
+        *,
+        form: PromptForm | None = None,
+        tables: dict[str, list[float]] | None = None,
+        **limits: int,
+    ) -> None:
         special = {role: f"<{role}>" for role in default_special_tokens(templates, PromptForm())}
         tokenizer = Tokenizer(models.BPE({chr(32 + number): number for number in range(95)}, []))
         tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -43,7 +54,8 @@ class Rendered:
             base_model=BaseModel("none"),
             templates=templates,
             special_tokens=special,
-            quantiles=dict.fromkeys(number_fields(templates), TABLE),
+            quantiles=dict.fromkeys(number_fields(templates), TABLE) | (tables or {}),
+            member_form=form or PromptForm(),
             dimensions=(8,),
             dimension=8,
             token_limits=TokenLimits(**{"post": 100, "member": 100, **limits}),
@@ -175,3 +187,43 @@ def test_a_huge_text_costs_no_more_than_one_of_the_limit(tmp_path: Path, text: s
     (prompt,) = Rendered(tmp_path, Templates()).prompts.posts([post_context(text)])
     assert not isinstance(prompt, Unencodable)
     assert len(prompt) <= 100
+
+
+def test_a_query_has_a_template_of_its_own(tmp_path: Path) -> None:
+    templates = Templates(PostTemplate(instruction="post"), query=QueryTemplate("find"))
+    rendered = Rendered(tmp_path, templates)
+    assert rendered("queries", "oven") == ["^<instruction>find<text>oven~"]
+    assert rendered("texts", "oven") == ["^<instruction>post<text>oven~"]
+    assert rendered.prompts.query_prefix == rendered.prompts.queries(["x"])[0][:-2]
+
+
+@pytest.mark.parametrize(("query", "expected"), [(UNSET, "^<instruction>post<text>oven~"), (None, "^<text>oven~")])
+def test_without_an_instruction_of_its_own(tmp_path: Path, query: Any, expected: str) -> None:
+    """Unset: as a post of which only the text is known, as in packages from before there was a query template."""
+    template = QueryTemplate() if query is None else UNSET
+    assert Rendered(tmp_path, Templates(PostTemplate(instruction="post"), query=template))("queries", "oven") == [
+        expected
+    ]
+
+
+def test_only_the_newest_entries_of_a_history_are_in_the_prompt(tmp_path: Path) -> None:
+    context = member_context(*(history_entry(text) for text in "abcd"), headline="d")
+    plain = Templates(member=MemberTemplate(("headline",)))
+    newest = Rendered(tmp_path, plain, form=PromptForm(2))
+    assert newest("members", context) == ["^<headline>d<action.like>c<action.like>d~"]
+    assert Rendered(tmp_path, plain)("members", context)[0].count("<action.like>") == 4
+
+
+def test_ages_in_a_history_have_a_table_of_their_own_where_there_is_one(tmp_path: Path) -> None:
+    """Posts are mostly some hours old, what is in a history weeks and months."""
+    context = member_context(history_entry("a", hours_ago=2))
+    ages = Templates(member=MemberTemplate((), history_ages=True))
+    own = Rendered(tmp_path, ages, tables={HISTORY_AGE: [3600.0 * number for number in range(1, 100)]})
+    assert own("members", context) == ["^<action.like><age>3a~"]
+    assert Rendered(tmp_path, ages)("members", context) == ["^<action.like><age>100a~"]
+
+
+def test_a_profile_without_a_field_of_the_template_is_none() -> None:
+    context = member_context(headline="dev", language="en")
+    assert not is_encodable(context, MemberTemplate(("industry", "language")))
+    assert is_encodable(context, MemberTemplate(("headline",)))

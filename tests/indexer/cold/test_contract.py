@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from indexer.brute_force import BruteColdTier
 from indexer.errors import TierRefused
 from indexer.tiers import ColdQuery, ColdTier, Filters, IndexRecord, StoredPost
-from schemas.embeddings import PostEmbedding, unpack_vector
+from schemas.embeddings import PostEmbedding, unpack_interests, unpack_vector
 from schemas.ids import MemberId, Micros, Offset, Partition, PostId, Revision
 from tests.kit.data.embeddings import DIMENSION, NOW, index_records, member_embedding, post_embedding, vectors
 from tests.kit.tiers import SetClock, cold_tier, same_hits
@@ -169,11 +169,14 @@ def test_a_tombstone_has_no_vector(tier: ColdTier) -> None:
     assert stored.vector is None
 
 
+INTERESTS = list(zip(vectors(2, seed=5), (2.0, 0.5), strict=True))
+
+
 def test_members_keep_their_lists_and_may_have_no_vector(tier: ColdTier) -> None:
     tier.write(
         "member",
         index_records(
-            member_embedding("m1", 2, acted=("p1", "p2"), hidden=("p3",), seen=("p4",)),
+            member_embedding("m1", 2, acted=("p1", "p2"), hidden=("p3",), seen=("p4",), interests=INTERESTS),
             member_embedding("m2", empty=True),
         ),
     )
@@ -184,6 +187,10 @@ def test_members_keep_their_lists_and_may_have_no_vector(tier: ColdTier) -> None
     assert second is not None
     assert (first.revision, first.acted, first.hidden, first.deleted) == (2, ["p1", "p2"], ["p3"], False)
     assert first.seen == ["p4"]
+    for (vector, weight), stored in zip(INTERESTS, unpack_interests(first.interests), strict=True):
+        assert stored.weight == weight
+        np.testing.assert_array_equal(stored.vector_D, vector)
+    assert second.interests == b""
     assert first.vector is not None
     np.testing.assert_array_equal(first.vector, vectors(1, seed=2)[0])
     assert second.vector is None
@@ -197,7 +204,7 @@ def test_a_deleted_member_keeps_only_its_revision(tier: ColdTier) -> None:
     )
     stored = tier.members([MemberId("m1")])[0]
     assert stored is not None
-    assert (stored.deleted, stored.acted, stored.vector) == (True, [], None)
+    assert (stored.deleted, stored.acted, stored.vector, stored.interests) == (True, [], None, b"")
     assert tier.write("member", index_records(member_embedding("m1", 1), first=2)) == 0
     assert tier.count("member") == 0
 
@@ -288,13 +295,14 @@ def test_a_batch_is_answered_as_its_queries_are_singly(tier: ColdTier) -> None:
     tier.write("post", index_records(*(post_embedding(f"p{n}", author=f"m{n % 3}") for n in range(40))))
     tier.reached({Partition(0): Offset(40)})
     many = [
-        ColdQuery(query, k, filters)
+        ColdQuery(query, k, filters, exact)
         for query in vectors(2, seed=4)
+        for exact in (False, True)
         for k, filters in ((1, Filters()), (10, Filters(exclude_authors=frozenset({"m1"}))), (64, Filters()))
     ]
     answers = tier.search_batch(many, timeout_s=20)
     for query, hits in zip(many, answers, strict=True):
-        same_hits(hits, tier.search(*query))
+        same_hits(hits, tier.search(query.vector_D, query.k, query.filters))
         assert hits.position == {0: 40}
     assert tier.search_batch([]) == []
 

@@ -23,6 +23,7 @@ from indexer.cold.edge.metrics import ColdMetrics
 from indexer.cold.edge.shards import Point, Shards
 from indexer.cold.edge.tier import EdgeColdTier
 from indexer.errors import TierUnavailable
+from indexer.freshness import FreshnessCounts
 from indexer.settings import ColdSettings
 from schemas.embeddings import Vector
 from schemas.ids import Kind, MemberId, Micros, PostId
@@ -253,7 +254,7 @@ def _with_erased(folder: Path) -> set[str]:
 
 def _metrics(tier: EdgeColdTier) -> bytes:
     registry = CollectorRegistry()
-    registry.register(ColdMetrics(tier))
+    registry.register(ColdMetrics(tier, GENERATION, FreshnessCounts()))
     return generate_latest(registry)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pytest
 
-from indexer.errors import SnapshotRefused
+from indexer.errors import SnapshotOfNewerForm, SnapshotRefused
 from indexer.hot import snapshot_file
 from indexer.hot.snapshot_file import Chunk, Header
 from indexer.hot.tier import MatrixHotTier
@@ -54,6 +54,12 @@ def test_a_damaged_snapshot_is_refused_and_the_tier_stays_empty(whole: bytes, tm
         assert np.count_nonzero(tier._ids._references) == 0
     tier.apply(hot_records(post_embedding("p1")))
     assert tier.count() == 1
+
+
+def test_a_snapshot_of_a_newer_version_is_told_from_a_damaged_one(whole: bytes, tmp_path: Path) -> None:
+    (tmp_path / "hot.snapshot").write_bytes(whole.replace(b"tier 1\n", b"tier 12\n", 1))
+    with pytest.raises(SnapshotOfNewerForm, match="is of form 12, and this version reads them up to form 1"):
+        make().load(tmp_path)
 
 
 def test_a_snapshot_that_ends_too_early_or_too_late_is_refused(whole: bytes, tmp_path: Path) -> None:

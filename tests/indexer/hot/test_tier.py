@@ -8,7 +8,7 @@ import pytest
 
 from indexer.hot.matrix.flat_matrix import FlatView
 from indexer.hot.tier import MatrixHotTier
-from indexer.id_table import IdTable
+from indexer.id_table import KEPT_S, UNKNOWN, IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import NO_FILTERS, Filters, HotAnswer, HotQuery, Numbers
 from schemas.embeddings import Vector
@@ -193,3 +193,20 @@ def test_what_is_gone_leaves_no_number_and_no_author() -> None:
 
 def _num_vectors(tier: MatrixHotTier) -> int:
     return int(np.count_nonzero(tier._contents._matrix.vectors(np.arange(10)).any(axis=1)))
+
+
+def test_a_tier_that_is_closed_gives_all_ids_back_to_a_table_that_others_use() -> None:
+    now_s = [100.0]
+    ids = IdTable(lambda: now_s[0])
+    closed, other = (MatrixHotTier(DIMENSION, HotSettings(device="cpu"), ids) for _ in range(2))
+    for tier in (closed, other):
+        tier.apply(hot_records(*(post_embedding(f"p{n}") for n in range(5))))
+    own = [post_embedding("p0", 2), post_embedding("own"), post_embedding("gone", deleted=True)]
+    closed.apply(hot_records(*own, first=5))
+    closed.release_ids()
+    for _ in range(6):
+        now_s[0] += KEPT_S + 2
+        ids.release(ids.intern([PostId("of somebody else")]))
+    assert ids.find(["own", "gone"]).tolist() == [UNKNOWN, UNKNOWN]
+    assert UNKNOWN not in ids.find([f"p{n}" for n in range(5)])
+    assert sorted(ids.ids(search(other, QUERY).numbers)) == [f"p{n}" for n in range(5)]

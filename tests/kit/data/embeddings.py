@@ -7,7 +7,15 @@ from typing import Final
 import numpy as np
 
 from indexer.tiers import HotRecord, IndexRecord
-from schemas.embeddings import Embedding, MemberEmbedding, PostEmbedding, Vector, pack_vector
+from schemas.embeddings import (
+    Embedding,
+    Interest,
+    MemberEmbedding,
+    PostEmbedding,
+    Vector,
+    pack_interests,
+    pack_vector,
+)
 from schemas.ids import Generation, MemberId, Micros, Offset, Partition, PostId, Revision
 
 DIMENSION: Final = 16
@@ -56,8 +64,10 @@ def member_embedding(
     seen: Sequence[str] = (),
     deleted: bool = False,
     empty: bool = False,
+    interests: Sequence[tuple[Vector, float]] = (),
 ) -> MemberEmbedding:
-    """The vector follows from the revision unless it is passed. `empty`: a member without a vector, and not deleted."""
+    """The vector follows from the revision unless it is passed. `empty`: a member without a vector, and not deleted.
+    `interests`: further vectors, and their weights."""
     if vector is None:
         vector = vectors(1, seed=revision)[0]
     return MemberEmbedding(
@@ -69,6 +79,7 @@ def member_embedding(
         None if deleted else "en",
         b"" if deleted or empty else pack_vector(vector),
         [PostId(post_id) for post_id in seen],
+        pack_interests([Interest(*interest) for interest in interests]),
     )
 
 

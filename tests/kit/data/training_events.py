@@ -47,6 +47,31 @@ def events(num_posts: int = 400, num_members: int = 24, seed: int = 0) -> Iterat
             yield activity(f"m{member}", f"p{number}", at=at)
 
 
+def invented_events(num_posts: int = 400, seed: int = 0) -> Iterator[Event]:
+    """As `events`, in words that are in one post only. Those of a subject share their letters: a model of letters finds
+    them, and no baseline that counts words in common does."""
+    rng = random.Random(seed)
+    for event in events(num_posts, seed=seed):
+        if event["type"] == "activity":
+            yield event
+            continue
+        letters = ("abcdef", "ghijkl", "mnopqr", "stuvwx")[int(event["author_id"][1])]
+        invented = ["".join(rng.choices(letters, k=9)) for _ in range(6)]
+        yield {**event, "text": " ".join([*invented, *rng.sample(COMMON, 2)])}
+
+
+def with_impressions(recorded: Iterable[Event], seed: int = 0) -> Iterator[Event]:
+    """Before each action the member is shown the post, and another member is shown it who does not act on it."""
+    rng = random.Random(seed)
+    for event in recorded:
+        if event["type"] == "activity":
+            member = int(event["member_id"][1:])
+            other = (member + 1 + rng.randrange(len(SUBJECTS) - 1)) % 24
+            for shown in (member, other):
+                yield activity(f"m{shown}", event["post_id"], "impression", at=event["at"])
+        yield event
+
+
 def feed_of(events: Iterable[Event]) -> Feed:
     lines = [line(event) for event in events]
     return Feed(timed_event(parse_event(body), body) for body in lines)

@@ -18,11 +18,15 @@ def commit(broker: RunningBroker, group: str, offsets: Mapping[tuple[str, int], 
     places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
 
     def taken() -> bool:
-        request = broker.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
-        return all(at.error is None for at in request[group].result(20).topic_partitions)
+        # A new client each time: one that has asked too early may wait for that coordinator for good.
+        client = admin(KafkaSettings(bootstrap_servers=broker.bootstrap_servers))
+        request = client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
+        try:
+            return all(at.error is None for at in request[group].result(10).topic_partitions)
+        except (KafkaException, TimeoutError):
+            return False  # a broker's first group makes it wait for its offsets topic
 
-    # A broker's first group makes it wait for its offsets topic.
-    until(taken, f"the broker to take offsets of {group}")
+    until(taken, f"the broker to take offsets of {group}", 60)
 
 
 def commit_all(broker: RunningBroker, kafka: KafkaSettings, group: str, *names: str) -> None:

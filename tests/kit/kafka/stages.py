@@ -21,10 +21,12 @@ from schemas.contexts import (
 )
 from schemas.dead_letters import from_headers
 from schemas.embeddings import encode_embedding
-from schemas.ids import KINDS, Generation, Kind, Offset, Partition
+from schemas.ids import KINDS, ContextVersion, Generation, Kind, Offset, Partition
 from schemas.topics import TopicSpec
+from streams.contexts.role import ONLY_VERSION, Role
 from streams.contexts.stage import ContextStage
 from streams.encode.metrics import EncodeMetrics
+from streams.encode.post_vectors.writer import PostVectorsOf
 from streams.encode.stage import EncodeStage
 from streams.index.loop import IndexLoop
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
@@ -61,10 +63,15 @@ class ContextStageSetup:
         self.sender = Sender(self.kafka)
 
     def stage(
-        self, rules: ContextRules | None = None, batch_records: int = 100, heartbeat: Heartbeat = NO_HEARTBEAT
+        self,
+        rules: ContextRules | None = None,
+        batch_records: int = 100,
+        heartbeat: Heartbeat = NO_HEARTBEAT,
+        role: Role = ONLY_VERSION,
     ) -> ContextStage:
         settings = ContextsSettings(batch_records=batch_records, interval_s=0.01)
-        return ContextStage(self.kafka, settings, rules or ContextRules(), self.folder, "0", heartbeat=heartbeat)
+        rules = rules or ContextRules()
+        return ContextStage(self.kafka, settings, rules, self.folder, "0", heartbeat=heartbeat, role=role)
 
     @contextmanager
     def worker(self, slot: str = "0", crash: str = "") -> Iterator[subprocess.Popen[str]]:
@@ -82,9 +89,10 @@ class ContextStageSetup:
         for input_topic in topics.INPUTS:
             self.sender.send(input_topic, [(key, value) for topic, key, value in sent if topic == input_topic])
 
-    def until_done(self, timeout_s: float = 60) -> None:
+    def until_done(self, timeout_s: float = 60, version: ContextVersion = topics.FIRST_CONTEXTS) -> None:
         """Waits until the stage has no lag, control records included."""
-        until_no_lag(self.kafka, topics.CONTEXTS_GROUP, stages.CONTEXTS.topics, timeout_s)
+        reads = stages.contexts_reads(version)
+        until_no_lag(self.kafka, reads.group, reads.topics, timeout_s)
 
     def flush(self) -> None:
         """Makes the stage publish everything that it holds back."""
@@ -138,7 +146,11 @@ class EncodeStageSetup:
         ensure_topics(self.kafka, [*specs, *topics.generation_topics(self.generation)])
 
     def stage(
-        self, make_heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT, pace: Pace = FULL_PACE
+        self,
+        make_heartbeat: Callable[[str], Heartbeat] = lambda _: NO_HEARTBEAT,
+        pace: Pace = FULL_PACE,
+        contexts: ContextVersion = topics.FIRST_CONTEXTS,
+        post_vectors: PostVectorsOf | None = None,
     ) -> EncodeStage:
         self.registry = CollectorRegistry()
         metrics = EncodeMetrics(self.registry)
@@ -151,6 +163,8 @@ class EncodeStageSetup:
             metrics=metrics,
             make_heartbeat=make_heartbeat,
             pace=pace,
+            contexts=contexts,
+            post_vectors=post_vectors,
         )
 
     def metric(self, name: str, **labels: str) -> float | None:

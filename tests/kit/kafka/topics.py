@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from schemas import topics
 from schemas.ids import Generation, Partition
@@ -120,11 +120,13 @@ def delete_before(broker: RunningBroker, topic: str, partition: int, offset: int
     place = TopicPartition(topic, partition, offset)
 
     def deleted() -> bool:
+        # A client of its own each time: one that knew a topic of the same name before may take it for gone, for long.
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
         try:
-            broker.admin.delete_records([place])[place].result(20)
+            admin.delete_records([place])[place].result(20)
         except KafkaException as error:
-            # The policy takes a moment to reach the partition.
-            if error.args[0].code() != KafkaError.POLICY_VIOLATION:
+            # The policy takes a moment to reach the partition, and a new topic's leader one to be known.
+            if error.args[0].code() not in (KafkaError.POLICY_VIOLATION, KafkaError._NOENT):
                 raise
             return False
         return True

@@ -14,13 +14,15 @@ from nearline.ask.status_sources import sources_of_serve
 from nearline.errors import NotReady
 from nearline.settings.instance import Instance, locked, write_instance
 from nearline.settings.settings import Settings
-from retriever.errors import RetrieverUnavailable
+from retriever.errors import NotAllowed, RetrieverUnavailable
 from retriever.reasons import Code, Reason
 from retriever.settings import ServeSettings
 from schemas.api import FreshnessStatus, HotPositions
+from schemas.ids import Generation
 from tests.kit.data.embeddings import GENERATION
 from tests.kit.retrievers import RetrieverSetup, Served, scored_post
 
+OTHER = Generation("other-1")
 BEHIND = Reason(Code.HOT_CATCHING_UP, "it reads the newest posts")
 
 
@@ -117,7 +119,7 @@ def test_a_retriever_that_does_not_listen_yet_is_waited_for() -> None:
 
 
 def test_how_far_they_are_is_known_only_while_all_of_them_answer(workers: list[Served]) -> None:
-    feed = SlowestFeed(connections(workers))
+    feed = SlowestFeed(connections(workers), GENERATION)
     assert feed.positions() == {}, "they have read nothing"
     workers[1].stop()
     assert feed.positions() is None
@@ -125,5 +127,33 @@ def test_how_far_they_are_is_known_only_while_all_of_them_answer(workers: list[S
     feed.close()
 
 
-def _no_cold_tier() -> Never:
+def test_a_generation_that_is_not_open_is_waited_for(workers: list[Served]) -> None:
+    """Never are the positions of another one taken for its own: they belong to another topic."""
+    feed = SlowestFeed(connections(workers), OTHER)
+    assert feed.positions() is None
+    feed.close()
+
+
+def test_a_wrong_key_is_no_reason_to_wait() -> None:
+    with Served(RetrieverSetup(), api_key="right") as worker:
+        feed = SlowestFeed(connections([worker], api_key="wrong"), GENERATION)
+        with pytest.raises(NotAllowed):
+            feed.positions()
+        feed.close()
+
+
+def test_while_the_pointer_moves_the_positions_of_two_generations_are_not_mixed() -> None:
+    with ExitStack() as stack:
+        setups = [RetrieverSetup(), RetrieverSetup(generation=OTHER)]
+        both = [stack.enter_context(Served(setup)) for setup in setups]
+        setups[0].in_hot(scored_post("a"), scored_post("b"))
+        report = ask_all(connections(both).retrievers(), GENERATION)
+        assert (report.readiness.ready, report.positions.generation, report.positions.posts) == (True, GENERATION, 2)
+        said = f"serve-1: it answers from {OTHER}, and does not know {GENERATION} yet"
+        assert report.readiness.problems == [said]
+        moved = ask_all(connections(both[:1]).retrievers(), OTHER)
+        assert (moved.positions.generation, len(moved.readiness.problems)) == (GENERATION, 1)
+
+
+def _no_cold_tier(_: Generation) -> Never:
     raise AssertionError("the cold tier is not asked here")

@@ -80,7 +80,7 @@ def test_a_request_that_the_retriever_would_not_take(too_large: Callable[[Questi
 
 def test_too_many_vectors_at_once() -> None:
     with pytest.raises(RequestRefused, match=r"^the request is larger than 8,388,608 bytes"):
-        vectors_request(["x" * 1000] * 9000, None)
+        vectors_request(["x" * 1000] * 9000, None, None)
 
 
 def test_nothing_is_sent_that_was_not_asked() -> None:
@@ -171,10 +171,12 @@ def test_a_status_tells_what_is_unknown_from_zero() -> None:
         ready=True,
         problems=["p"],
         hot_posts=0,
+        standing_still=["encode has stood still for 4 s"],
         processes=[pb.ProcessStatus(name="serve", restarts=1)],
         stages=[pb.StageStatus(stage="index", group="g", topic="t", lag=0, deleted_unread={0: 2})],
     )
     status = status_of(message)
     assert (status.ready, status.problems, status.hot_posts, status.cold_posts) == (True, ("p",), 0, None)
+    assert status.standing_still == ("encode has stood still for 4 s",)
     assert status.processes == (("serve", None, 1),)
     assert status.stages == (("index", "g", "t", 0, None, {0: 2}),)

@@ -1,6 +1,7 @@
 """What `nearline chaos`, and so `make chaos`, asks of the adversary."""
 
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from nearline.chaos import run
 from nearline.chaos.findings import Findings
 from nearline.chaos.judge import Verdict
+from nearline.chaos.operator_acts import ACTS
 from nearline.chaos.table import Round
 from nearline.cli import cli
 from nearline.up.runtime import BROKER
@@ -51,6 +53,7 @@ def test_it_passes_every_crash_point_and_kills_every_stage(recorder: Recorder) -
     done = CliRunner().invoke(cli, ["chaos", "--faults", "300"], catch_exceptions=False)
     assert done.exit_code == 0
     assert [name for what, name in recorder.asked if what == "crash_point"] == list(crash_points.OF_STAGES)
+    assert [act for what, act in recorder.asked if what == "act"] == list(ACTS)
     assert {stage for what, stage in recorder.asked if what == "kill"} == {*run.STAGES, BROKER}
     assert {stage for what, stage in recorder.asked if what == "freeze_for_good"} == {*run.STAGES, BROKER}
     assert [name for what, name in recorder.asked if what == "outage"] == list(recorder.outages)
@@ -61,6 +64,23 @@ def test_a_stage_passes_each_crash_point_twice() -> None:
     assert run.CRASHES == 2
     groups = {name.partition(".")[0] for name in crash_points.OF_STAGES}
     assert groups == run.PASSING.keys(), "somebody passes each of them"
+
+
+def test_each_act_of_an_operator_is_killed_at_each_of_its_crash_points_twice() -> None:
+    within = {f"generations.{name}" for name in ("begun", "records-sent", "committed")}
+    removal = {f"generations.{name}" for name in ("groups-deleted", "files-removed", "topics-deleted")}
+    points = {
+        "build": {*within, *removal, "generations.package-fetched", "generations.topics-made"},
+        "promote": within,
+        "rollback": within,
+        "retire": {*within, *removal},
+    }
+    assert set().union(*points.values()) == set(crash_points.OF_OPERATORS)
+    crashes = Counter[tuple[str, str]]()
+    for act in ACTS:
+        crashes.update({(act.verb, point): number for point, number in act.crashes.items()})
+    assert crashes.keys() == {(verb, point) for verb, names in points.items() for point in names}
+    assert min(crashes.values()) == run.CRASHES
 
 
 def test_make_chaos_leaves_none_out() -> None:

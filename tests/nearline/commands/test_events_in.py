@@ -14,17 +14,19 @@ from schemas import topics
 from schemas.contexts import encode_context
 from schemas.dead_letters import DeadLetterCause, to_headers
 from schemas.events import event_time_us, parse_event
-from schemas.ids import Offset, Partition
+from schemas.ids import Generation, Offset, Partition
 from streams.errors import KafkaUnavailable
+from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
 from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.bad_events import ACCEPTED, bodies
 from tests.kit.data.contexts import post_context
+from tests.kit.data.embeddings import GENERATION
 from tests.kit.data.events import activity, post_created, write_events
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.kafka.dead_letters import send_to_dead_letters
-from tests.kit.kafka.topics import Sender, keys_and_values
+from tests.kit.kafka.topics import Sender, keys_and_values, produce
 from tests.kit.retrievers import asking_member, scored_post
 
 pytestmark = pytest.mark.broker
@@ -170,11 +172,13 @@ def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: InstanceWithou
     assert not answer["hot"]["present"]
     nobody = run("get", "member", "nobody", "--json")
     absent = {"present": False, "revision": None, "deleted": None}
-    assert nobody.lines == [{"context": None, "cold": absent, "hot": absent}]
+    assert nobody.lines[0].items() >= {"context": None, "cold": absent, "hot": absent}.items()
+    assert nobody.lines[0]["vector"]["form"] is None
     assert (nobody.status, nobody.err) == (1, "nearline: there is no member nobody, neither a context nor a vector\n")
     assert run("get", "post", "p2").status == run("vectors", "post", "p2").status == 1
     assert run("get", "post", "gone").status == 0, "a tombstone is something"
     assert run("get", "member", "m1", "--json").json["cold"]["present"]
+    assert "member form: the log of the generations does not name the package of" in run("get", "member", "m1").out
     assert "hello" in run("get", "post", "p1").out
 
 
@@ -291,6 +295,22 @@ def test_status_shows_the_lag_of_every_stage(run: Commands, tmp_path: Path) -> N
     assert stages["trending", "activity"]["lag"] == 1
     assert (stages["encode", "post-contexts"]["lag"], stages["encode", "post-contexts"]["oldest_age_s"]) == (0, None)
     assert (answer["ready"], answer["dead_letters"], answer["problems"]) == (True, 0, [])
+
+
+@pytest.mark.usefixtures("patient")
+def test_while_the_retriever_answers_from_another_generation_its_lag_is_unknown(
+    kafka: KafkaSettings, place: InstanceWithoutStages, run: Commands
+) -> None:
+    """Right after a promotion: its positions are those of another topic, and stand for nothing here."""
+    promoted = Generation("other-1")
+    ensure_topics(kafka, topics.generation_topics(promoted))
+    produce(kafka, topics.post_embeddings(promoted), 0)
+    place.rewrite(generation=promoted)
+    answer = run("status", "--json").json
+    lags = {stage["stage"]: stage["lag"] for stage in answer["stages"] if stage["topic"].startswith("post-embeddings")}
+    assert lags == {"index": 1, "hot-feed": None}
+    assert (answer["ready"], answer["generation"]) == (True, promoted)
+    assert answer["problems"] == [f"serve: it answers from {GENERATION}, and does not know {promoted} yet"]
 
 
 @pytest.mark.usefixtures("patient")

@@ -44,7 +44,7 @@ def commands(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Commands]:
 
 
 def test_where_nothing_was_founded(commands: Commands) -> None:
-    empty = {"serving": None, "kept": None, "canary": None, "generations": [], "problems": []}
+    empty = {"serving": None, "kept": None, "canary": None, "generations": [], "contexts": [], "problems": []}
     assert commands("generations", "list", "--json").json == empty
     assert commands("generations", "list").out == "there is no generation yet\n"
     refused = commands("generations", "show", "a-1")

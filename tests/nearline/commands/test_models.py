@@ -1,17 +1,29 @@
 import json
+import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from encoders.package.manifest import TokenLimits
+from schemas import topics
+from schemas.generations import PackageSource
+from streams.generations.models import read_models
+from streams.kafka.topics import ensure_topics
+from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.events import write_events
-from tests.kit.data.training_events import events
+from tests.kit.data.training_events import events, invented_events, with_impressions
+from tests.kit.kafka.brokers import RunningBroker
+from tests.kit.kafka.topics import Sender
 from tests.kit.packages import make_tiny_package
+from trainer.publishing.registry import Registry
 
 
 @pytest.fixture
-def commands() -> Commands:
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Where no instance runs."""
+    monkeypatch.setenv("NEARLINE_DATA_DIR", str(tmp_path / "data"))
     return Commands()
 
 
@@ -27,6 +39,7 @@ def test_publish_compares_and_a_reason_is_kept(commands: Commands, tmp_path: Pat
     forced = commands("models", "publish", folder, "--registry", registry, "--force", "the first one")
     generation = forced.out.split()[0]
     assert forced.out == (f"{generation} is published in {registry}: without a comparison, because: the first one\n")
+    assert forced.err.startswith("note: it is not announced, because no broker is configured")
     assert "the first one" in commands("models", "list", "--registry", registry).out
     shown = commands("models", "show", generation, "--registry", registry)
     assert "why         without a comparison, because: the first one\n" in shown.out
@@ -44,6 +57,46 @@ def test_the_same_package_is_told_before_it_is_compared(commands: Commands, tmp_
     assert again.err.endswith(f"is published in {registry} already; a package never changes\n")
 
 
+@pytest.mark.broker
+def test_what_is_published_is_announced_and_again_if_it_is_published_again(
+    commands: Commands, tmp_path: Path, clean_topics: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEARLINE_KAFKA__BOOTSTRAP_SERVERS", str(clean_topics.bootstrap_servers))
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)
+    package, registry = make_tiny_package(tmp_path / "tiny"), tmp_path / "registry"
+    publish = ("models", "publish", package.folder, "--registry", registry, "--force", "the first one")
+    # Whoever published it was killed before the announcement.
+    published = Registry(str(registry)).publish(package, {"forced": "the first one"})
+    for _ in range(2):
+        assert commands(*publish).out.endswith("because: the first one\nit is announced on the topic models\n")
+    announced = read_models(kafka)
+    assert list(announced.models) == [package.generation]
+    record = announced.models[package.generation]
+    assert (record.digest, record.package) == (package.digest, PackageSource(registry=str(registry)))
+    assert record.published_at == datetime.fromisoformat(published.published_at)
+    assert commands(*publish, "--json").json["announced"] is True
+    # A damaged record hides nothing, and a tombstone takes the announcement back.
+    Sender(kafka).send(topics.MODELS, [(package.generation, b"???"), ("other-1", None)])
+    assert read_models(kafka).models == {package.generation: record}
+    assert "the record at offset 3 of the topic models is refused" in read_models(kafka).problems[0]
+    Sender(kafka).send(topics.MODELS, [(package.generation, None)])
+    assert read_models(kafka).models == {}
+
+
+@pytest.mark.broker
+def test_a_package_that_is_published_and_cannot_be_announced_is_said(
+    commands: Commands, tmp_path: Path, clean_topics: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEARLINE_KAFKA__BOOTSTRAP_SERVERS", str(clean_topics.bootstrap_servers))
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)
+    ensure_topics(kafka, [topics.MODELS_SPEC._replace(partitions=3)])
+    package, registry = make_tiny_package(tmp_path / "tiny"), tmp_path / "registry"
+    refused = commands("models", "publish", package.folder, "--registry", registry, "--force", "the first one")
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith(f"nearline: {package.generation} is published, but it is not announced on the topic")
+    assert Registry(str(registry)).is_published(package.generation)
+
+
 def test_a_missing_registry_is_said_and_an_empty_one_too(commands: Commands, tmp_path: Path) -> None:
     missing = commands("models", "list", "--registry", tmp_path / "modles")
     assert (missing.status, missing.out) == (1, "")
@@ -54,7 +107,7 @@ def test_a_missing_registry_is_said_and_an_empty_one_too(commands: Commands, tmp
 
 def test_publish_compares_with_the_package_that_serves(commands: Commands, tmp_path: Path) -> None:
     """The one that serves reads the first token of a text, so that the other one finds more."""
-    recorded = write_events(tmp_path / "events.jsonl", events())
+    recorded = write_events(tmp_path / "events.jsonl", invented_events())
     until = {"until": "2026-01-09T00:00:00Z"}
     blind = TokenLimits(post=3, member=16)
     serving = make_tiny_package(tmp_path / "serving", token_limits=blind, training=until)
@@ -87,13 +140,22 @@ def test_publish_wants_actions_newer_than_both_trainings(commands: Commands, tmp
 
 
 def test_evaluate_prints_writes_and_draws(commands: Commands, tmp_path: Path) -> None:
-    recorded = write_events(tmp_path / "events.jsonl", events())
+    recorded = write_events(tmp_path / "events.jsonl", with_impressions(events()))
     folder = make_tiny_package(tmp_path / "tiny").folder
     figures, picture = tmp_path / "figures.json", tmp_path / "recall.png"
-    ran = commands("evaluate", folder, "--events", recorded, "--json", figures, "--picture", picture)
+    refused = commands("evaluate", folder, "--events", recorded, "--baseline", tmp_path)
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith(f"nearline: {tmp_path} has no modules.json")
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    (other / "nearline.json").unlink()
+    more = ("--baseline", other, "--json", figures, "--picture", picture)
+    ran = commands("evaluate", folder, "--events", recorded, *more)
     assert ran.status == 0, ran.err
+    assert "AUC of a logistic ranker" in ran.out
     assert "tf-idf titles" in ran.out
     report = json.loads(figures.read_bytes())
     assert [result["system"].partition("-")[0] for result in report["results"]][:2] == ["tiny", "tiny"]
+    assert report["share_better"]["10"]["other acted"]["random acted"] > 0.9
+    assert list(report["as_a_feature"]) == [report["results"][0]["system"]]
     assert report["share_better"]["10"]["tf-idf acted"]["random acted"] > 0.9
     assert picture.read_bytes().startswith(b"\x89PNG")

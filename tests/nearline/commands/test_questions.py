@@ -1,5 +1,6 @@
 """The commands that ask tiers and the retriever: retrieve, get, dump, vectors, status without a broker, doctor."""
 
+import re
 import subprocess
 import sys
 import time
@@ -9,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nearline.settings.instance import ProcessInfo
 from schemas.embeddings import unpack_vector
 from tests.kit.commands import CommandResult, Commands
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.retrievers import asking_member, scored_post
+from tests.kit.running import frozen
+from tests.kit.waiting import until
 
 LIGHT = ("ingest", "wait", "retrieve", "status", "get", "dump", "vectors", "dead_letters", "doctor")
 
@@ -185,7 +189,7 @@ def test_status_says_what_it_knows_while_the_broker_is_away(ask: Asker) -> None:
     answer = ask("status", "--json").json
     assert time.monotonic() - started < 5
     keys = ["ready", "generation", "processes", "stages", "tiers", "dead_letters", "freshness_s", "problems"]
-    assert list(answer) == keys
+    assert list(answer) == [*keys, "standing_still"]
     assert answer["generation"] == "test-0"
     assert answer["processes"] == [
         {"name": "broker", "pid": 1, "restarts": 0},
@@ -194,7 +198,8 @@ def test_status_says_what_it_knows_while_the_broker_is_away(ask: Asker) -> None:
     assert {stage["lag"] for stage in answer["stages"]} == {None}
     assert list(answer["stages"][0]) == ["stage", "group", "topic", "lag", "oldest_age_s", "deleted_unread"]
     assert answer["tiers"] == {"cold": {"posts": 4, "members": 1}, "hot": {"posts": 3}}
-    assert answer["freshness_s"] == {"p50": 0.5, "p99": 0.5}
+    assert list(answer["freshness_s"]) == ["p50", "p99", "newest_age_s"]
+    assert (answer["freshness_s"]["p50"], answer["freshness_s"]["p99"]) == (0.5, 0.5)
     assert answer["dead_letters"] is None
     assert [problem.split(":")[0] for problem in answer["problems"]] == ["broker"]
 
@@ -208,6 +213,31 @@ def test_status_without_a_cold_process_and_a_retriever(ask: Asker, place: Instan
     assert not answer["ready"]
     assert answer["tiers"] == {"cold": {"posts": None, "members": None}, "hot": {"posts": None}}
     assert {problem.split(":")[0] for problem in answer["problems"]} == {"broker", "cold tier", "retriever"}
+
+
+def _numbers(ran: CommandResult) -> dict[str, str]:
+    """The last word of each line of a status, by what stands before it."""
+    return dict(re.findall(r"^(.*\S)  +(\S+)$", ran.out, re.MULTILINE))
+
+
+def test_status_names_a_stopped_process_without_a_monitor(ask: Asker, place: InstanceWithoutStages) -> None:
+    sleeper = subprocess.Popen(["sleep", "600"])
+    place.rewrite(processes=[ProcessInfo("encode-blue-0", sleeper.pid, 0)], monitor="http://127.0.0.1:1")
+    try:
+        with frozen(sleeper.pid):
+            # The newest change takes the place of the freshness that was measured once it is older than that.
+            until(lambda: float(_numbers(ask("status"))["newest change, s ago"]) > 0.5, "it to be older", every_s=0.1)
+            ran = ask("status")
+    finally:
+        place.rewrite()
+        sleeper.kill()
+        sleeper.wait()
+    lines = ran.out.splitlines()
+    assert (ran.status, lines[0]) == (0, "standing still, generation test-0")
+    assert any(f"encode-blue-0 (pid {sleeper.pid}) is stopped by a signal" in line for line in lines)
+    numbers = _numbers(ran)
+    assert numbers["freshness p50, s"] == numbers["freshness p99, s"] == numbers["newest change, s ago"]
+    assert any(line.startswith("problem: monitor: the monitor does not answer at ") for line in lines)
 
 
 def test_status_for_people(ask: Asker) -> None:

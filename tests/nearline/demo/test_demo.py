@@ -2,9 +2,9 @@
 
 import gzip
 import os
+import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from nearline.demo.events import read_facts
 from nearline.demo.run import made_up
 from nearline.demo.world import WorldSize, json_lines, make_world
+from tests.kit.folders import temporary_data
 from tests.kit.instances import processes_of
 from tests.kit.packages import make_tiny_package
 
@@ -58,8 +59,8 @@ def test_both_tiers_have_posts_to_show(tmp_path: Path) -> None:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Short, because sockets are in it."""
-    with tempfile.TemporaryDirectory(prefix="nearline-test-demo-") as folder:
-        yield Path(folder)
+    with temporary_data("nearline-test-demo-") as folder:
+        yield folder
 
 
 @pytest.mark.broker
@@ -83,9 +84,13 @@ def test_a_file_of_events_and_another_package(folder: Path) -> None:
     assert "Of the best" not in printed, "nobody knows the truth of a file"
     assert "was in both tiers and is deleted: it is gone" in printed
     assert "Dead letters: 0." in printed
-    lags = [line.split()[-1] for line in printed.partition("5. Lag")[2].splitlines() if line.startswith("     ")]
+    lag_table, _, replacement = printed.partition("5. Lag")[2].partition("6. The model is replaced by narrower-")
+    lags = [line.split()[-1] for line in lag_table.splitlines() if line.startswith("     ")]
     assert len(lags) > 5
     assert set(lags) == {"0"}
+    for act in ("build: complete", "gate narrower-", "promote: in effect", "rollback: in effect"):
+        assert f"nearline generations {act}" in replacement
+    assert re.search(r"Meanwhile \d+ posts came in, and no question failed\.", replacement)
     assert "no process is left" in printed
     assert processes_of(temporary) == []
     assert list(temporary.iterdir()) == []

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from nearline.demo.subjects import COMMON, SUBJECTS
-from nearline.demo.world import DEMO_SIZE, World, WorldSize, json_lines, main, make_world
+from nearline.demo.world import DEMO_SIZE, World, WorldSize, json_lines, make_world
+from nearline.demo.world_command import main
 from schemas.events import parse_event
 
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)

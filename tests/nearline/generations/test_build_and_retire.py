@@ -17,9 +17,13 @@ from confluent_kafka import Consumer
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
 from indexer.cold.edge import folder
+from nearline.generations import packages as packages_module
 from nearline.generations.local_files import cold_folder, has_local_files
 from nearline.generations.retiring import remove_retired
+from nearline.generations.room import Free
+from nearline.settings.instance import Instance, locked, write_instance
 from nearline.settings.settings import Settings
+from nearline.up import room_beside
 from schemas import topics
 from schemas.generations import GenerationRecord, PackageSource
 from schemas.topics import encode_group, index_group
@@ -215,7 +219,8 @@ def test_nothing_is_removed_while_a_process_still_works_for_it(cluster: Cluster)
     generation = cluster.second.generation
     cluster.build()
     cluster.fill()
-    change_generations(cluster.kafka, lambda state: acts.retire(state, generation, BY))
+    by = acts.acting("test", "to see")
+    retired = change_generations(cluster.kafka, lambda state: acts.retire(state, generation, by)).records[generation]
     settings = Settings(data_dir=cluster.data_dir)
     consumer = Consumer(consumer_config(cluster.kafka, index_group(generation)))
     consumer.subscribe([topics.post_embeddings(generation)])
@@ -224,18 +229,18 @@ def test_nothing_is_removed_while_a_process_still_works_for_it(cluster: Cluster)
         with pytest.raises(
             StillFed, match=rf"still works for the retired generation {generation}.*index\.{generation}"
         ):
-            remove_retired(settings, cluster.kafka, generation, leave_s=0.0)
+            remove_retired(settings, cluster.kafka, retired, leave_s=0.0)
         assert {"topics", "files", index_group(generation)} <= cluster.left()
     finally:
         consumer.close()
     lock = folder.lock(cold_folder(cluster.data_dir, generation))
     try:
         with pytest.raises(StillFed, match="uses the cold tier's folder; stop the process"):
-            remove_retired(settings, cluster.kafka, generation, leave_s=0.0)
+            remove_retired(settings, cluster.kafka, retired, leave_s=0.0)
         assert cluster.left() == {"topics", "files"}
     finally:
         os.close(lock)
-    remove_retired(settings, cluster.kafka, generation)
+    remove_retired(settings, cluster.kafka, retired)
     assert cluster.left() == set()
 
 
@@ -290,6 +295,49 @@ def test_the_rate_can_be_changed_while_it_is_built(cluster: Cluster) -> None:
         rates.append(record.rate)
     assert rates == [5.0, 5.0, 7.5]
     assert [act.what for act in record.history] == ["build", "build with at most 7.5 contexts a second"]
+
+
+def test_where_an_instance_runs_without_room_for_it_nothing_is_made_unless_by_force(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Free(lambda: 0, lambda: 0, lambda _: 0)
+    with locked(cluster.data_dir):
+        write_instance(
+            cluster.data_dir, Instance(os.getpid(), "", cluster.first.generation, "", None, None, True, [], "")
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(room_beside, "free_here", lambda _: nothing)
+            refused = cluster.build()
+            assert (refused.status, refused.out, cluster.record()) == (1, "", None)
+            assert f"this machine has no room for the generation {cluster.second.generation}" in refused.err
+            assert cluster.left() == {"files"}, "its package, which says how much it needs"
+            assert cluster.build("--force").status == 0
+            assert cluster.build().status == 0, "it lives, so it has its room"
+        record = cluster.record()
+        assert record is not None
+        assert (record.state, record.ignores_room) == ("building", True)
+        assert [act.what for act in record.history] == ["build with force"]
+
+
+def test_force_may_follow_when_a_process_elsewhere_has_no_room(cluster: Cluster) -> None:
+    ignores = []
+    for more in ((), ("--force", "--rate", "5"), ("--force",), ()):
+        assert cluster.build(*more).status == 0
+        record = cluster.record()
+        assert record is not None
+        ignores.append(record.ignores_room)
+    assert ignores == [False, True, True, True]
+    assert [act.what for act in record.history] == ["build", "build with at most 5 contexts a second and force"]
+
+
+def test_a_package_is_not_fetched_onto_a_disk_that_is_too_small_for_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages_module, "free_here", lambda _: Free(lambda: 0, lambda: 1_000, lambda _: 0))
+    refused = cluster.build()
+    assert (refused.status, refused.out) == (1, "")
+    assert "its package needs about" in refused.err
+    assert not (packages_module.packages_folder(cluster.data_dir) / cluster.second.generation).exists()
 
 
 def test_wait_ends_when_it_is_ready_or_not_wanted_any_more(cluster: Cluster) -> None:

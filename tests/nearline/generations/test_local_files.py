@@ -1,6 +1,6 @@
 """What a generation has in the data folder of a machine."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -9,7 +9,9 @@ from nearline.generations.local_files import (
     cold_folder,
     empty_if_of_an_earlier_life,
     has_local_files,
+    hot_folder,
     remove_local_files,
+    remove_snapshots_of_no_generation,
 )
 from nearline.generations.packages import packages_folder
 from schemas.ids import Generation
@@ -45,7 +47,36 @@ def test_a_retired_generation_leaves_nothing_and_others_stay(tmp_path: Path) -> 
         empty_if_of_an_earlier_life(folder, generation_record(generation))
         for made in (folder, packages_folder(tmp_path) / generation, tmp_path / "hot" / generation):
             made.mkdir(parents=True)
-    remove_local_files(tmp_path, A)
-    remove_local_files(tmp_path, A)
+    retired = replace(generation_record(A, "retired", None), since=datetime.now(UTC) + timedelta(seconds=1))
+    remove_local_files(tmp_path, retired)
+    remove_local_files(tmp_path, retired)
     assert (has_local_files(tmp_path, A), has_local_files(tmp_path, B)) == (False, True)
     assert [path.name for path in tmp_path.rglob("*a-1*")] == []
+
+
+def test_a_package_that_was_fetched_to_build_it_again_stays(tmp_path: Path) -> None:
+    """The log does not say yet that it is built."""
+    retired = replace(generation_record(A, "retired", None), since=datetime.now(UTC) - timedelta(seconds=1))
+    fetched = packages_folder(tmp_path) / A
+    for made in (fetched, fetched.with_name("a-1.fetching"), cold_folder(tmp_path, A)):
+        made.mkdir(parents=True)
+    remove_local_files(tmp_path, retired)
+    assert sorted(path.name for path in tmp_path.rglob("*a-1*")) == ["a-1", "a-1.fetching"]
+
+
+def test_snapshots_of_a_version_with_one_generation_are_removed(tmp_path: Path) -> None:
+    """Nobody would write them anew, so what was deleted since would stay in them."""
+    (tmp_path / "hot" / "topic-id").mkdir(parents=True)
+    (tmp_path / "hot" / "topic-id" / "posts").touch()
+    hot_folder(tmp_path, A).mkdir()
+    (hot_folder(tmp_path, B) / "topic-id").mkdir(parents=True)
+    (hot_folder(tmp_path, B) / "topic-id" / "posts").touch()
+    remove_snapshots_of_no_generation(tmp_path)
+    remove_snapshots_of_no_generation(tmp_path)
+    assert {path.name for path in (tmp_path / "hot").iterdir()} == {A, B}
+    assert (hot_folder(tmp_path, B) / "topic-id" / "posts").exists()
+
+
+def test_where_there_is_no_snapshot_nothing_is_removed(tmp_path: Path) -> None:
+    remove_snapshots_of_no_generation(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -190,11 +190,20 @@ def test_commands_take_the_settings_of_what_runs_and_not_of_what_was_killed(tmp_
         assert instance_settings(None, tmp_path, serve__api_key="own").serve.api_key == SecretStr("own")
 
 
+def test_the_package_of_what_runs_is_the_one_that_serves(tmp_path: Path) -> None:
+    """Its settings may name the first one, which was replaced since."""
+    write_settings(load_settings(None, tmp_path, package=tmp_path / "first"), instance_settings_file(tmp_path))
+    _write_instance(tmp_path, supervisor_pid=1, package="/models/second")
+    with locked(tmp_path):
+        assert instance_settings(None, tmp_path).package == Path("/models/second")
+        assert instance_settings(None, tmp_path, package=Path("/own")).package == Path("/own")
+
+
 def test_settings_made_in_code_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEARLINE_SERVE__PORT", "2")
     assert Settings().serve.port == 8080
 
 
-def _write_instance(data_dir: Path, supervisor_pid: int) -> None:
-    instance = Instance(supervisor_pid, "127.0.0.1:1", "g", "p", None, None, False, [], "2026-01-05T10:00:00Z")
+def _write_instance(data_dir: Path, supervisor_pid: int, package: str = "p") -> None:
+    instance = Instance(supervisor_pid, "127.0.0.1:1", "g", package, None, None, False, [], "2026-01-05T10:00:00Z")
     write_instance(data_dir, instance)

@@ -3,25 +3,35 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from encoders.package.model_package import ModelPackage
+from indexer.cold.socket.client import RemoteColdTier
+from nearline.settings.settings import Settings
 from nearline.up import live_first
+from nearline.up.build_place import build_cold
+from nearline.up.cold_socket import cold_socket
 from nearline.up.live_first import LiveFirst, oldest_age_s
 from nearline.up.residence import Resident
 from schemas import topics
+from schemas.embeddings import encode_embedding
 from schemas.generations import GenerationRecord
 from streams.errors import KafkaUnavailable
+from streams.index import loop as index_loop
 from streams.kafka.offsets import OffsetReader
+from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
-from tests.kit.data.embeddings import GENERATION
+from tests.kit.data.embeddings import GENERATION, post_embedding, vectors
 from tests.kit.data.generations import two_live
 from tests.kit.instances import NO_BROKER
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import commit_all
-from tests.kit.kafka.topics import make_topics, produce
+from tests.kit.kafka.groups import commit_all, until_workers_share
+from tests.kit.kafka.topics import Sender, make_topics, produce
+from tests.kit.packages import make_tiny_package
+from tests.kit.running import RecordedHeartbeat, in_thread
 from tests.kit.waiting import until
 
 BOUND_S = 2.0
@@ -49,7 +59,7 @@ class Building:
     def change(self, record: GenerationRecord) -> None:
         self.state = self.state.with_records([record])
 
-    def _age_s(self, _: object, generation: str) -> float:
+    def _age_s(self, _: object, generation: str, __: int) -> float:
         assert generation == "a-1", "it looks at the serving one"
         self.looks += 1
         if isinstance(self.age_s, KafkaUnavailable):
@@ -115,6 +125,13 @@ def test_it_keeps_to_its_rate_however_large_its_batches_are(building: Building) 
     assert 1_000 <= num_read <= 1_000 + 10 + 7, "in 100 s"
 
 
+def test_the_rate_does_not_hold_who_never_says_what_it_has_read(building: Building) -> None:
+    """The index stage, which reads what several encode processes write."""
+    building.change(replace(building.record, rate=0.001))
+    for _ in range(100):
+        assert building.pace.may_read()
+
+
 def test_the_rate_may_change_while_it_is_built(building: Building) -> None:
     pace = building.pace
     pace.has_read(10_000)
@@ -148,3 +165,30 @@ class TestTheAgeOfTheOldestRecord:
             outputs = tuple(spec.name for spec in topics.generation_topics(GENERATION))
             commit_all(clean_topics, kafka, group, *(outputs if group.startswith("index") else names))
         assert oldest_age_s(reader, GENERATION) == 0.0
+
+
+@pytest.mark.broker
+def test_the_index_stage_of_a_building_place_stands_back_too(
+    clean_topics: RunningBroker,
+    building: Building,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a cold process is put together: the records of `b-2` stay where they are while `a-1` is behind."""
+    monkeypatch.setattr(index_loop, "POLL_HELD_BACK_S", 0.0)
+    package = make_tiny_package(tmp_path / "package", hidden=16, layers=1)
+    generation, building.age_s = building.record.id, BOUND_S + 0.1
+    kafka = make_topics(clean_topics)
+    ensure_topics(kafka, topics.generation_topics(generation))
+    resident = Resident(building.record, package, lambda: building.state)
+    embedding = encode_embedding(post_embedding("p1", vector=vectors(1, dimension=16)[0]))
+    Sender(kafka).send(topics.post_embeddings(generation), [("p1", embedding)])
+    heartbeat = RecordedHeartbeat()
+    run = build_cold(Settings(data_dir=tmp_path, kafka=kafka), "cold-green", resident, heartbeat)
+    with in_thread(run):
+        until_workers_share(kafka, topics.index_group(generation), 1)
+        heartbeat.until_turned()
+        with closing(RemoteColdTier(cold_socket(tmp_path, generation), 30)) as cold:
+            assert cold.count("post") == 0
+            building.age_s = 0.0
+            until(lambda: cold.count("post") == 1, "it to go on")

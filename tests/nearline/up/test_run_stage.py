@@ -1,9 +1,12 @@
 """`nearline run` on two data folders, which play two machines, with one broker."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,17 +15,22 @@ import pytest
 
 from nearline.ports import free_ports
 from retriever.client import RetrieverClient
-from retriever.errors import RetrieverUnavailable
+from retriever.errors import RetrieverError, RetrieverUnavailable
 from schemas.api import RetrieveRequest
+from schemas.generations import GenerationRecord, PackageSource, Pointer
+from schemas.topics import encode_group, index_group
+from streams.generations.last_state import last_state_file, remember
+from streams.generations.state import Generations
 from tests.kit.commands import run_command
 from tests.kit.data.events import post_created, post_deleted, write_events
+from tests.kit.data.generations import AT
 from tests.kit.instances import START_S, data_folder, processes_of
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.packages import make_tiny_package
 from tests.kit.waiting import until
 from trainer.publishing.registry import Registry
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 
 class Machine:
@@ -33,10 +41,10 @@ class Machine:
         self._config = config
         self.running: list[subprocess.Popen[bytes]] = []
 
-    def run(self, *words: str) -> None:
+    def run(self, *words: str, environment: dict[str, str] | None = None) -> None:
         command = [sys.executable, "-m", "nearline", "run", *words, "--config", self._config, "--data-dir", self.folder]
         with (self.folder.parent / "log").open("ab") as log:
-            self.running.append(subprocess.Popen(command, stderr=log))
+            self.running.append(subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})}))
 
     def children(self) -> dict[str, int]:
         """The pids of the processes of stages, by name."""
@@ -75,7 +83,7 @@ def folder() -> Iterator[Path]:
 def test_two_machines_replace_the_model(clean_topics: RunningBroker, folder: Path) -> None:
     first, second = (make_tiny_package(folder / name, hidden=16, layers=1, seed=seed) for seed, name in enumerate("ab"))
     Registry(str(folder / "registry")).publish(second, {})
-    port, grpc_port = free_ports(2)
+    port, grpc_port, run_port = free_ports(3)
     config = folder / "cluster.toml"
     config.write_text(
         f'package = "{first.folder}"\n[kafka]\nbootstrap_servers = "{clean_topics.bootstrap_servers}"\n'
@@ -91,16 +99,17 @@ def test_two_machines_replace_the_model(clean_topics: RunningBroker, folder: Pat
 
     with ExitStack() as stack:
         one, other = (stack.enter_context(machine(folder / name, config)) for name in ("one", "other"))
-        for words in (["contexts"], ["encode", "--place", "blue"], ["index"], ["serve"]):
+        for words in (["contexts"], ["encode", "--place", "blue"], ["index"], ["serve"], ["monitor"]):
             one.run(*words)
-        other.run("encode", "--place", "green")
+        other.run("encode", "--place", "green", environment={"NEARLINE_RUN__PORT": str(run_port)})
         events = [post_created(f"p{number}", f"number {number} of the harbor") for number in range(20)]
         until(lambda: _ready(url), f"the retriever of {first.generation} to be ready", START_S, 0.2)
         command("ingest", write_events(folder / "events", events))
         command("wait")
         assert _found(url) == (first.generation, {f"p{number}" for number in range(20)})
-        assert set(one.children()) == {"contexts-0", "encode-blue-0", "cold-blue", "serve"}
+        assert set(one.children()) == {"contexts-0", "encode-blue-0", "cold-blue", "serve", "monitor"}
         assert other.children() == {}, "its place is empty"
+        assert _page(run_port, "/readyz") == '{"ready":true,"problems":[]}\n', "and waits for one, as it should"
         before = one.children()
         built = command("generations", "build", second.generation, "--registry", folder / "registry", "--wait").split()[
             0
@@ -109,13 +118,70 @@ def test_two_machines_replace_the_model(clean_topics: RunningBroker, folder: Pat
         assert set(other.children()) == {"encode-green-0"}
         os.kill(other.children()["encode-green-0"], signal.SIGKILL)
         command("ingest", write_events(folder / "events", [post_deleted("p3")]))
+        command("wait")
+        command("generations", "promote", built, "--force", "--reason", "a test")
+        left = {f"p{number}" for number in range(20)} - {"p3"}
+        until(lambda: _found(url) == (built, left), "the promoted one to answer, whole", START_S, 0.2)
+        command("wait")
+        command("generations", "rollback")
+        until(lambda: _found(url) == (first.generation, left), "the way back", START_S, 0.2)
+        command("wait")
         command("generations", "promote", built, "--force", "--reason", "a test")
         command("wait")
+        until(lambda: _found(url) == (built, left), "it to answer again", START_S, 0.2)
+        assert _page(run_port, "/livez") == '{"alive":true}\n'
+        assert _page(run_port, "/readyz") == '{"ready":true,"problems":[]}\n'
+        metrics = _page(run_port, "/metrics")
+        assert 'nearline_process_restarts_total{process="encode-green-0"} 1.0' in metrics
+        assert re.search(r'^nearline_encode_tokens_total\{process="encode-green-0"\} [1-9]', metrics, re.MULTILINE)
         assert set(other.children()) == {"encode-green-0"}, "what is killed is started again"
         assert one.children().items() > before.items(), "a promotion restarts nothing"
-        assert one.stop() + other.stop() == [0] * 5
+        groups = {group(of) for group in (encode_group, index_group) for of in (first.generation, second.generation)}
+        until(lambda: _groups(one.folder) == {"contexts", "trending", *groups}, "the lag of all groups", START_S, 0.2)
+        assert one.stop() + other.stop() == [0] * 6
         assert processes_of(folder) == []
     assert [path.name for path in (folder / "one" / "runs").glob("*.json")] == []
+
+
+def test_a_retriever_that_was_here_before_starts_while_the_broker_is_away(folder: Path) -> None:
+    package = make_tiny_package(folder / "a", hidden=16, layers=1)
+    port, grpc_port, nobody = free_ports(3)
+    config = folder / "cluster.toml"
+    config.write_text(
+        f'package = "{package.folder}"\n[kafka]\nbootstrap_servers = "127.0.0.1:{nobody}"\n'
+        f"[serve]\nport = {port}\ngrpc_port = {grpc_port}\n"
+    )
+    source = PackageSource(folder=str(package.folder))
+    record = GenerationRecord(package.generation, "serving", "blue", source, package.digest, AT)
+    with machine(folder / "one", config) as one:
+        one.folder.mkdir()
+        remember(last_state_file(one.folder), Generations().with_records([record, Pointer(package.generation)]))
+        one.run("serve")
+        until(lambda: _answers(url=f"http://127.0.0.1:{port}"), "the retriever to answer", START_S, 0.2)
+        assert _found(f"http://127.0.0.1:{port}") == (package.generation, set()), "neither tier is there"
+        assert one.stop() == [0]
+
+
+def _answers(url: str) -> bool:
+    try:
+        return bool(_found(url)[0])
+    except RetrieverError:
+        return False
+
+
+def _groups(folder: Path) -> set[str]:
+    """Whose lag the monitor of this data folder measures, wherever they run."""
+    (group,) = json.loads((folder / "metrics" / "monitor.json").read_bytes())
+    with urllib.request.urlopen(f"http://{group['targets'][0]}/metrics", timeout=30) as answer:
+        return set(
+            re.findall(r'^kafka_consumergroup_lag\{consumergroup="([^"]+)"', answer.read().decode(), re.MULTILINE)
+        )
+
+
+def _page(port: int, path: str) -> str:
+    """Raises HTTPError where it does not answer with 200."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+        return str(answer.read().decode())
 
 
 def _ready(url: str) -> bool:

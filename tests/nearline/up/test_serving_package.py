@@ -1,6 +1,7 @@
 """Which package `nearline up` serves, by its settings and the log of the generations on a real broker."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +11,14 @@ from msgspec.structs import replace
 from encoders.package.model_package import ModelPackage
 from nearline.errors import StartFailed
 from nearline.settings.settings import Settings
-from nearline.up.serving_package import serving_package
+from nearline.up.serving_package import ensure_core_topics, serving_package
+from schemas.errors import NewerForm
 from schemas.generations import GenerationRecord, PackageSource, Pointer
-from schemas.topics import GENERATIONS, core_topics, generation_topics
+from schemas.topics import FORMS, GENERATIONS, TopicSpec, core_topics, generation_topics
 from streams.errors import ActRefused
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
+from streams.kafka.offsets import OffsetReader
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
 from tests.kit.data.generations import AT
@@ -152,3 +155,14 @@ def test_a_damaged_record_does_not_keep_it_from_starting(settings: Settings, pac
     Sender(settings.kafka).send(GENERATIONS, [("pointer", b"???")])
     assert serving_package(settings, None) == packages.first
     assert read_generations(settings.kafka).pointer == Pointer(packages.first.generation)
+
+
+def test_a_cluster_of_a_newer_version_is_left_alone(clean_topics: RunningBroker) -> None:
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers, partitions=1)
+    ensure_topics(kafka, [TopicSpec(FORMS, "state", partitions=1)])
+    Sender(kafka).send(FORMS, [("embeddings", b"2")])
+    with pytest.raises(NewerForm, match="has embeddings of form 2, and this version reads them up to form 1"):
+        ensure_core_topics(kafka)
+    with closing(OffsetReader(kafka)) as reader:
+        assert reader.places(spec.name for spec in core_topics() if spec.name != FORMS) == []
+    assert keys_and_values(kafka, FORMS) == [(b"embeddings", b"2")]

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -15,6 +17,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from nearline.monitor.report import ask_monitor
 from retriever.client import RetrieverClient
 from retriever.errors import RetrieverUnavailable
 from schemas.api import RetrieveRequest
@@ -49,7 +52,12 @@ def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
     certified = certificate(data_dir.parent, "retriever.example")
     key_file = data_dir.parent / "key"
     key_file.write_text(KEY)
-    environment = {**certified.environment(), "NEARLINE_SERVE__API_KEY_FILE": str(key_file)}
+    environment = {
+        **certified.environment(),
+        "NEARLINE_SERVE__API_KEY_FILE": str(key_file),
+        "NEARLINE_HOT__STALE_AFTER_S": "5",
+        "NEARLINE_MONITOR__CANARY_S": "1",
+    }
     with up(data_dir, package, environment) as running:
         running.wait_ready()
         _says_what_runs(running)
@@ -57,6 +65,8 @@ def test_the_life_of_an_instance(data_dir: Path, package: Path) -> None:
         _keeps_the_key_to_itself(running)
         _listens_on_loopback_alone(running)
         _second_one_is_refused(running, package)
+        _a_canary_passes_and_nobody_sees_it(running)
+        _is_not_ready_while_the_broker_is_stopped(running)
         _starts_again_whatever_is_killed(running)
         running.kill()
         until(lambda: not processes_of(data_dir), "every process to end with the one that started it", 10)
@@ -83,7 +93,7 @@ def test_a_stop_while_starting_leaves_nothing_behind(data_dir: Path, package: Pa
 def _says_what_runs(running: Up) -> None:
     instance = running.instance
     names = [process.name for process in instance.processes]
-    assert names == ["broker", "contexts-0", "trending", "serve", "encode-blue-0", "cold-blue"]
+    assert names == ["broker", "contexts-0", "trending", "monitor", "serve", "encode-blue-0", "cold-blue"]
     assert instance.supervisor_pid == running.pid
     assert instance.ready
     assert instance.generation.startswith("tiny-")
@@ -139,6 +149,22 @@ def _second_one_is_refused(running: Up, package: Path) -> None:
     assert running.instance.supervisor_pid == running.pid, "the second one must not touch the first one's file"
 
 
+def _a_canary_passes_and_nobody_sees_it(running: Up) -> None:
+    def metrics() -> str:
+        with urllib.request.urlopen(f"{running.instance.monitor}/metrics", timeout=30) as answer:
+            return str(answer.read().decode())
+
+    passed = rf'^nearline_canaries_total{{generation="{running.instance.generation}",outcome="passed"}} [1-9]'
+    until(lambda: re.search(passed, metrics(), re.MULTILINE) is not None, "a canary to pass", START_S, 0.2)
+    assert not re.search(r'outcome="(lost|stayed)"', metrics())
+    command = [sys.executable, "-m", "nearline", "retrieve", "--text", "a canary of nearline", "--json"]
+    done = subprocess.run(
+        [*command, "--data-dir", str(running.data_dir)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nearline-canary" not in done.stdout
+
+
 def _lists_what_serves(running: Up) -> None:
     command = [sys.executable, "-m", "nearline", "generations", "list", "--json", "--data-dir", str(running.data_dir)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -156,6 +182,40 @@ def _another_package_is_refused(running: Up) -> None:
     assert re.search(r"nearline: the generation tiny-\w+ serves here, and this package is tiny-", done.stderr)
     assert done.stderr.endswith(f"nearline generations build '{another}'\n")
     _left_nothing_behind(running)
+
+
+def _is_not_ready_while_the_broker_is_stopped(running: Up) -> None:
+    """What is killed next need not wait for it to go on."""
+    assert running.instance.monitor is not None
+    monitor = running.instance.monitor
+    until(lambda: ask_monitor(monitor, 10).ready, "the monitor to have looked around", START_S, 0.2)
+    (broker,) = (process.pid for process in running.instance.processes if process.name == "broker")
+    psutil.Process(broker).suspend()
+    try:
+        until(lambda: not _serve_says_ready(running), "the retriever not to be ready", 30, 0.1)
+        metrics = _asked_of_serve(running, "/metrics")
+        assert re.findall(r"^nearline_ready\{.*\} (\S+)$", metrics, re.MULTILINE) == ["0.0"]
+        until(lambda: not ask_monitor(monitor, 10).broker_up, "the monitor to miss the broker", 30, 0.1)
+        (standing,) = ask_monitor(monitor, 10).standing_still
+        assert standing.cause == f"broker (pid {broker}) is stopped by a signal"
+    finally:
+        psutil.Process(broker).resume()
+
+
+def _serve_says_ready(running: Up) -> bool:
+    try:
+        return bool(json.loads(_asked_of_serve(running, "/readyz"))["ready"])
+    except urllib.error.HTTPError as error:
+        with error:
+            return bool(json.loads(error.read())["ready"])
+
+
+def _asked_of_serve(running: Up, path: str) -> str:
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    request = urllib.request.Request(f"{running.instance.url}{path}", headers={"X-API-Key": KEY})
+    with urllib.request.urlopen(request, timeout=30, context=anyone) as answer:
+        return str(answer.read().decode())
 
 
 def _starts_again_whatever_is_killed(running: Up) -> None:
@@ -239,5 +299,5 @@ def _all_restarted(running: Up) -> bool:
 def _left_nothing_behind(running: Up) -> None:
     assert processes_of(running.data_dir) == []
     left = {path.name for path in running.data_dir.iterdir()}
-    kept = {"kafka", "rows", "cold", "hot", "trending", "node-id", "lock"}
+    kept = {"kafka", "rows", "cold", "hot", "trending", "checked", "node-id", "lock", "generations.jsonl", "forms.json"}
     assert left <= kept, "only what the next start goes on with"

@@ -4,6 +4,7 @@ not. And an answer is partial only if a part is missing.
 """
 
 import zlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,8 @@ from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import Filters, HotRecord, HotTier, IndexRecord
-from retriever.answer import nearest_search
+from retriever.answer import combine, nearest_search
+from retriever.answer.combine import How
 from retriever.answer.question import Answer, Question
 from retriever.answer.retriever import Retriever
 from retriever.answer.warming_encoder import WarmingEncoder
@@ -25,7 +27,7 @@ from retriever.answer.wholeness import covers
 from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
 from retriever.reasons import Code, Reason
-from schemas.embeddings import MemberEmbedding, PostEmbedding, unpack_vector
+from schemas.embeddings import Interest, MemberEmbedding, PostEmbedding, unpack_interests, unpack_vector
 from schemas.ids import MemberId, Micros, Offset, Partition
 from tests.kit.brute_hot_tier import BruteHotTier
 from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW, member_embedding, post_embedding, vectors
@@ -108,7 +110,25 @@ class Log:
             vector = unpack_vector(embedding.vector)
             if vector is not None and passes(embedding, filters):
                 scored.append((post_id, float(vector @ vector_D), revision))
-        return sorted(scored, key=lambda copy: (-copy[1], copy[0]))[:k]
+        return sorted(scored, key=by_score)[:k]
+
+    def best_of_interests(
+        self, interests: Sequence[Interest], k: int, filters: Filters, how: How
+    ) -> list[tuple[str, float, int]]:
+        """By hand: each interest's whole list, and of each post its first place in any of them."""
+        total = sum(interest.weight for interest in interests)
+        copies: dict[str, list[tuple[float, tuple[str, float, int]]]] = {}
+        for interest in interests:
+            for rank, copy in enumerate(self.best(interest.vector_D, len(POSTS), filters)):
+                place = (rank + 1) / (interest.weight / total) if how == "quota" else -copy[1]
+                copies.setdefault(copy[0], []).append((place, copy))
+        first = [min(of_post, key=lambda placed: (placed[0], -placed[1][1])) for of_post in copies.values()]
+        chosen = sorted(first, key=lambda placed: (placed[0], *by_score(placed[1])))[:k]
+        return sorted((copy for _, copy in chosen), key=by_score)
+
+
+def by_score(copy: tuple[str, float, int]) -> tuple[float, str]:
+    return -copy[1], copy[0]
 
 
 def passes(embedding: PostEmbedding, filters: Filters) -> bool:
@@ -125,6 +145,9 @@ def passes(embedding: PostEmbedding, filters: Filters) -> bool:
 
 class RetrieverOverALog(RuleBasedStateMachine):
     """Two retrievers share the tiers. One keeps cold answers, and the other does not."""
+
+    how: How = "quota"
+    """How they combine the lists of a member's vectors."""
 
     def new_hot_tier(self, ids: IdTable) -> HotTier:
         return BruteHotTier(DIMENSION, HotSettings(window_s=WINDOW_S, capacity=CAPACITY), ids)
@@ -171,6 +194,7 @@ class RetrieverOverALog(RuleBasedStateMachine):
             trending=TrendingLists(),
             feed_problem=self.feed_problem,
             kept_bytes=kept_bytes,
+            combine_by=self.how,
         )
 
     def feed_problem(self) -> Reason | None:
@@ -230,12 +254,16 @@ class RetrieverOverALog(RuleBasedStateMachine):
         deleted=st.integers(0, 4).map(lambda number: number == 0),
         hidden=st.sets(st.sampled_from(POSTS), max_size=3),
         acted=st.sets(st.sampled_from(POSTS), max_size=3),
+        weights=st.sampled_from([(), (), (1, 1), (3, 1), (5, 2, 1)]),
     )
-    def change_member(self, member_id: str, deleted: bool, hidden: set[str], acted: set[str]) -> None:
+    def change_member(
+        self, member_id: str, deleted: bool, hidden: set[str], acted: set[str], weights: tuple[int, ...]
+    ) -> None:
         revision = self.members[member_id].revision + 1 if member_id in self.members else 1
-        vector = vectors(1, seed=zlib.crc32(f"{member_id}/{revision}".encode()))[0]
+        vector, *others = vectors(1 + len(weights), seed=zlib.crc32(f"{member_id}/{revision}".encode()))
         lists = {"hidden": sorted(hidden), "acted": sorted(acted)}
-        member = member_embedding(member_id, revision, vector=vector, deleted=deleted, **lists)
+        interests = [] if deleted else list(zip(others, weights, strict=True))
+        member = member_embedding(member_id, revision, vector=vector, deleted=deleted, interests=interests, **lists)
         self.members[member_id] = member
         self.member_offset += 1
         record = IndexRecord(member, Partition(0), Offset(self.member_offset))
@@ -293,7 +321,11 @@ class RetrieverOverALog(RuleBasedStateMachine):
                 exclude_posts=filters.exclude_posts | hidden, exclude_authors=filters.exclude_authors.union(own)
             )
         assert vector_D is not None
-        best = self.log.best(vector_D, question.k, filters)
+        interests = [] if member is None else unpack_interests(member.interests)
+        if interests:
+            best = self.log.best_of_interests(interests, question.k, filters, self.how)
+        else:
+            best = self.log.best(vector_D, question.k, filters)
         assert answer.post_ids == [post_id for post_id, _, _ in best]
         assert answer.revisions == [revision for _, _, revision in best]
         np.testing.assert_allclose(answer.scores_C, [score for _, score, _ in best], atol=1e-6)
@@ -309,9 +341,12 @@ def _small_margins(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that they are used up often."""
     monkeypatch.setattr(nearest_search, "COLD_MARGIN", 1)
     monkeypatch.setattr(nearest_search, "HOT_MARGIN", 0)
+    monkeypatch.setattr(combine, "SPARE", 0)
 
 
 class RetrieverOverTheRealHotTier(RetrieverOverALog):
+    how: How = "best"
+
     def new_hot_tier(self, ids: IdTable) -> HotTier:
         return MatrixHotTier(DIMENSION, HotSettings(window_s=WINDOW_S, capacity=CAPACITY, device="cpu"), ids)
 

@@ -60,7 +60,7 @@ def test_what_waits_while_a_search_runs_is_searched_together(tier: StoppedTier, 
     pending += [batches.submit(query(number)) for number in range(1, MAX_BATCH + 3)]
     tier.may_go_on.set()
     answers = [search.wait(soon()) for search in pending]
-    assert [answer.numbers.tolist() for answer in answers] == [[number] for number in range(MAX_BATCH + 3)]
+    assert [answer.numbers.tolist() for (answer,) in answers] == [[number] for number in range(MAX_BATCH + 3)]
     assert tier.batches == [[0], list(range(1, MAX_BATCH + 1)), [MAX_BATCH + 1, MAX_BATCH + 2]]
 
 
@@ -70,7 +70,7 @@ def test_many_threads_each_get_their_own_answer(tier: StoppedTier, batches: HotB
 
     def ask(first: int) -> None:
         for number in range(first, first + 200):
-            got[number] = batches.submit(query(number)).wait(soon()).numbers.tolist()
+            got[number] = batches.submit(query(number)).wait(soon())[0].numbers.tolist()
 
     threads = [Thread(target=ask, args=(first,)) for first in range(0, 1600, 200)]
     for thread in threads:
@@ -89,7 +89,7 @@ def test_a_tier_that_hangs_holds_nobody_beyond_the_deadline(tier: StoppedTier, b
             search.wait(time.monotonic() + 0.02)
     after = batches.submit(query(3))
     tier.may_go_on.set()
-    assert after.wait(soon()).numbers.tolist() == [3]
+    assert after.wait(soon())[0].numbers.tolist() == [3]
     assert tier.batches == [[1], [3]], "nobody waits for 2 any more"
 
 
@@ -104,9 +104,9 @@ def test_after_a_while_nobody_waits_for_a_tier_that_hangs(tier: StoppedTier) -> 
     with pytest.raises(TierUnavailable, match="hangs"):
         batches.submit(query(3))
     tier.may_go_on.set()
-    assert first.wait(now[0] + 20).numbers.tolist() == [1]
+    assert first.wait(now[0] + 20)[0].numbers.tolist() == [1]
     until(lambda: batches._began_s is None, "the tier to be well again")
-    assert batches.submit(query(4)).wait(now[0] + 20).numbers.tolist() == [4]
+    assert batches.submit(query(4)).wait(now[0] + 20)[0].numbers.tolist() == [4]
     batches.close()
 
 
@@ -121,7 +121,7 @@ def test_a_failure_reaches_all_of_the_batch_and_the_next_one_is_tried(
             batches.submit(query(1)).wait(soon())
         until(lambda: batches._began_s is None, "the thread to be free, or it may seem to hang")
     tier.failure = None
-    assert batches.submit(query(2)).wait(soon()).numbers.tolist() == [2]
+    assert batches.submit(query(2)).wait(soon())[0].numbers.tolist() == [2]
 
 
 def test_it_knows_how_long_a_search_takes_lately(tier: StoppedTier) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from indexer.id_table import KEPT_S, UNKNOWN, IdTable
 from indexer.tiers import HotAnswer, HotQuery
 from retriever.answer import nearest_search
 from retriever.answer.nearest_search import COLD_MARGIN
 from retriever.answer.question import Question
 from retriever.errors import RequestRefused, RetrieverUnavailable
+from schemas.canaries import CANARY_AUTHOR
 from schemas.embeddings import PostEmbedding
 from schemas.ids import Generation, Micros, PostId
 from tests.kit.data.embeddings import DIMENSION, GENERATION, NOW
@@ -55,6 +57,26 @@ def test_what_a_filter_leaves_out_is_in_no_answer(
     assert answer.post_ids == ["in"]
     assert tiers_of(answer) == [tier.partition(" ")[0]]
     assert not answer.partial
+
+
+@pytest.mark.parametrize("tier", ["hot", "cold"])
+def test_canaries_are_in_no_answer_but_that_to_their_own_question(retriever: RetrieverSetup, tier: str) -> None:
+    place = retriever.in_hot if tier == "hot" else retriever.in_cold
+    place(scored_post("canary", 0.9, author=CANARY_AUTHOR), scored_post("in", 0.5))
+    retriever.in_cold(asking_member("m"), asking_member("empty", empty=True))
+    retriever.trends(canary=9.0, **{"in": 5.0})
+    questions: list[dict[str, Any]] = [
+        {"member_id": "m"},
+        {"member_id": "m", "own_posts": True},
+        {"member_id": "empty", "own_posts": True},
+        {"text": "words"},
+        {"vector_D": QUERY},
+        {"post_ids": ("in",), "only_authors": ["author", CANARY_AUTHOR]},
+    ]
+    for question in questions:
+        assert "canary" not in retriever.ask(**question).post_ids, question
+    assert retriever.ask(member_id="m", only_authors=[CANARY_AUTHOR]).post_ids == []
+    assert retriever.ask(text="words", only_authors=[CANARY_AUTHOR]).post_ids == ["canary"]
 
 
 @pytest.mark.parametrize("tier", ["hot", "cold", "trending hot", "trending cold"])
@@ -310,3 +332,18 @@ def test_the_next_post_takes_the_place_of_one_that_the_cold_tier_has_in_a_newer_
     retriever.in_hot(scored_post("a", 0.9), scored_post("h", 0.8))
     answer = retriever.ask(member_id="m", k=1)
     assert (answer.post_ids, tiers_of(answer), answer.partial) == (["h"], ["hot"], False)
+
+
+def test_a_retriever_that_is_closed_gives_the_ids_of_its_kept_answers_back() -> None:
+    """The table stays: other generations of the process use it."""
+    now_s = [100.0]
+    ids = IdTable(lambda: now_s[0])
+    closed = RetrieverSetup(ids=ids)
+    closed.in_cold(asking_member("m"), *(scored_post(f"c{number}") for number in range(5)))
+    assert closed.ask(member_id="m").post_ids == [f"c{number}" for number in range(5)]
+    assert UNKNOWN not in ids.find(["c0", "c4"])
+    closed.close()
+    for _ in range(4):
+        now_s[0] += KEPT_S + 2
+        ids.release(ids.intern([PostId("of somebody else")]))
+    assert ids.find(["c0", "c4"]).tolist() == [UNKNOWN, UNKNOWN]

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from encoders.errors import EncodingFailed
+from encoders.errors import DeviceFull, EncodingFailed
+from retriever.answer import warming_encoder
 from retriever.answer.warming_encoder import QueryEncoder, WarmingEncoder
 from retriever.errors import RetrieverUnavailable
 from schemas.embeddings import Vector
+from tests.kit.waiting import until
 
 
 class _Forgetful:
@@ -70,3 +72,41 @@ def test_a_text_waits_for_a_busy_model_no_longer_than_it_may() -> None:
         may_go_on.set()
         assert first.result(30) == [1.0]
     assert encoder.encode_text("b", timeout_s=0.01) == [1.0]
+
+
+def test_a_model_that_finds_no_memory_is_loaded_when_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming_encoder, "_TRY_AGAIN_S", 0.01)
+    others_leave, tried = Event(), Event()
+
+    def load() -> QueryEncoder:
+        if not others_leave.is_set():
+            tried.set()
+            raise DeviceFull("the memory of cuda is full now")
+        return _BrokenDevice()
+
+    with capture_logs():
+        encoder = WarmingEncoder(load)
+        encoder.start()
+        assert tried.wait(30)
+        until(lambda: encoder.problem != "the model is still warming up", "the failure")
+        assert encoder.problem == "the device has no memory for the model now; it is tried again"
+        others_leave.set()
+        encoder.join(30)
+    assert encoder.problem is None
+
+
+def test_who_waits_for_memory_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = Event()
+
+    def load() -> Never:
+        tried.set()
+        raise DeviceFull("the memory of cuda is full now")
+
+    monkeypatch.setattr(warming_encoder, "_TRY_AGAIN_S", 3600)
+    with capture_logs():
+        encoder = WarmingEncoder(load)
+        encoder.start()
+        assert tried.wait(30)
+        encoder.stop()
+        encoder.join(30)
+    assert not encoder._thread.is_alive()

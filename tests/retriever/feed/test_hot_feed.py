@@ -150,6 +150,14 @@ def test_freshness_is_that_of_the_records_after_it_caught_up(feeding: Feeding) -
     feeding.send(scored_post("c"))
     feeding.until_live("a", "b", "c")
     until(lambda: feed.freshness.recent() == [2.5], "one sample")
+    feeding.send(scored_post("b", revision=2, deleted=True), headers=origin(4.0))
+    until(lambda: feed.freshness.recent() == [2.5, 4.0], "the deletion's sample")
+    (figures,) = feed.figures()
+    assert {kind: (count.at_most[-1], count.sum_s) for kind, count in figures.by_kind.items()} == {
+        "post": (1, 2.5),
+        "delete": (1, 4.0),
+    }
+    assert figures.positions == feeding.ends()
 
 
 def test_the_trending_lists_are_read_whole_and_followed(feeding: Feeding) -> None:

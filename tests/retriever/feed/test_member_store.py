@@ -28,7 +28,7 @@ BEHIND = Reason(Code.HOT_BEHIND, "the feed is behind")
 class Setup:
     """A store, and what it is told from outside."""
 
-    def __init__(self, capacity: int = 10) -> None:
+    def __init__(self, capacity: int = 10, most_interests: int = 0) -> None:
         self.indexed: dict[Partition, Offset] = {}
         self.feed_problem: Reason | None = None
         self.now_s = 1000.0
@@ -37,6 +37,7 @@ class Setup:
             DIMENSION,
             indexed=lambda: dict(self.indexed),
             feed_problem=lambda: self.feed_problem,
+            most_interests=most_interests,
             clock=lambda: self.now_s,
         )
 
@@ -67,7 +68,9 @@ def stored(
 
 def test_a_member_is_given_back_whole(setup: Setup) -> None:
     vector = vectors(1, seed=7)[0]
-    setup.apply(member_embedding("a", 3, vector=vector, acted=["p1", "ü"], hidden=["p2"], seen=["p3"]), first=100)
+    interests = [(vectors(1, seed=8)[0], 1.5), (vector, 0.25)]
+    lists = {"acted": ["p1", "ü"], "hidden": ["p2"], "seen": ["p3"], "interests": interests}
+    setup.apply(member_embedding("a", 3, vector=vector, **lists), first=100)
     lookup = setup.store.find(A)
     assert lookup.is_sure
     assert lookup.member is not None
@@ -75,13 +78,15 @@ def test_a_member_is_given_back_whole(setup: Setup) -> None:
     assert (member.member_id, member.revision, member.deleted) == ("a", 3, False)
     assert (member.acted, member.hidden, member.seen) == (["p1", "ü"], ["p2"], ["p3"])
     np.testing.assert_array_equal(member.vector, vector)
+    assert [weight for _, weight in member.interests] == [1.5, 0.25]
+    np.testing.assert_array_equal([vector_D for vector_D, _ in member.interests], [each for each, _ in interests])
 
 
 def test_a_member_without_profile_and_history_has_no_vector(setup: Setup) -> None:
     setup.apply(member_embedding("a", empty=True, hidden=["p"]), first=100)
     member = setup.store.find(A).member
     assert member is not None
-    assert (member.vector, member.hidden) == (None, ["p"])
+    assert (member.vector, member.hidden, member.interests) == (None, ["p"], [])
 
 
 def test_a_copy_stays_as_it_was(setup: Setup) -> None:
@@ -173,6 +178,16 @@ def test_long_lists_take_the_place_of_several_members() -> None:
     assert [setup.revision(member) for member in (A, B, C)] == [None, None, 1]
     setup.apply(*(member_embedding(f"m{number}") for number in range(3)), first=3)
     assert setup.store.count() == 4, "the slots of the two that went are used again"
+
+
+@pytest.mark.parametrize(("most_interests", "held"), [(0, 1), (16, 2)])
+def test_interests_take_no_room_of_the_lists(most_interests: int, held: int) -> None:
+    setup = Setup(capacity=2, most_interests=most_interests)
+    setup.store.begin({Partition(0): Offset(0)})
+    interests = [(vector, 1.0) for vector in vectors(16)]
+    hidden = [f"a-post-id-{number:09}" for number in range(180)]  # the two lists alone have room
+    setup.apply(*(member_embedding(member, hidden=hidden, interests=interests) for member in (A, B)), first=0)
+    assert setup.store.count() == held
 
 
 def test_before_the_feed_begins_nothing_is_sure() -> None:

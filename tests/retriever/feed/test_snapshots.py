@@ -1,12 +1,13 @@
 """When a snapshot is written, used and removed, by a clock that the test sets."""
 
+import os
 import pickle
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from indexer.errors import SnapshotRefused
+from indexer.errors import SnapshotOfNewerForm, SnapshotRefused
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import SnapshotMoment
@@ -28,6 +29,7 @@ class Tier(BruteHotTier):
         self.moments: list[SnapshotMoment] = []
         self.ends_at_once = True
         self.fails = False
+        self.finds_newer = False
         self.unfinished: list[Future[None]] = []
 
     def save(self, folder: Path, moment: SnapshotMoment) -> Future[None]:
@@ -42,6 +44,8 @@ class Tier(BruteHotTier):
         return future
 
     def load(self, folder: Path) -> SnapshotMoment | None:
+        if self.finds_newer:
+            raise SnapshotOfNewerForm("it is of form 2")
         try:
             return super().load(folder)
         except pickle.UnpicklingError as error:
@@ -244,3 +248,19 @@ def test_a_process_that_does_not_write_it_removes_one_for_lost_records(setup: Se
 def test_snapshots_can_be_removed_where_there_are_none(tmp_path: Path) -> None:
     remove_snapshots(tmp_path / "hot")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_of_a_newer_version_is_left_alone_until_it_must_go(setup: Setup) -> None:
+    setup.tick()
+    os.utime(setup.root, (setup.now_s, setup.now_s))
+    for folder in setup.root.iterdir():
+        os.utime(folder, (setup.now_s, setup.now_s))
+    setup.restart()
+    setup.tier.finds_newer = True
+    assert setup.snapshots.load() == {}
+    setup.tick(EVERY_S * 2)
+    setup.snapshots.finish(AT)
+    assert setup.on_disk()
+    assert not setup.tier.moments
+    setup.tick(ERASE_S)
+    assert setup.tier.moments, "what was deleted since must not stay in it, so this version's own has taken its place"

@@ -71,6 +71,49 @@ def test_failures_within_chance_end_nothing(watched: Watched) -> None:
     assert watched.reason() is None
 
 
+def measured(watched: Watched, generation: Generation, share: float, number: int) -> None:
+    for _ in range(number):
+        watched.watch.missed(generation, share)
+
+
+def test_a_canary_that_finds_less_ends(watched: Watched) -> None:
+    watched.saw(A, 0, 1)
+    measured(watched, A, 0.002, 300)
+    measured(watched, B, 0.2, 40)
+    assert watched.reason() == (
+        "the recall of 40 of its answers is 0.800, and 0.998 of the serving one; at most 0.01 less is allowed"
+    )
+
+
+def test_a_canary_that_finds_as_much_as_the_serving_one_stays(watched: Watched) -> None:
+    """Also where both find little, and where the difference may be chance."""
+    watched.saw(A, 0, 1)
+    measured(watched, A, 0.2, 300)
+    measured(watched, B, 0.2, 300)
+    assert watched.reason() is None
+    measured(watched, B, 0.4, 30)
+    assert watched.reason() is None
+
+
+def test_a_few_measured_answers_are_no_judgement(watched: Watched) -> None:
+    watched.saw(A, 0, 1)
+    measured(watched, A, 0.0, 300)
+    measured(watched, B, 1.0, 19)
+    assert watched.reason() is None
+    measured(watched, B, 1.0, 1)
+    assert watched.reason() is not None
+    watched.now_s = 601.0
+    assert watched.reason() is None, "they are too old"
+
+
+def test_what_was_measured_of_a_generation_that_has_gone_is_forgotten(watched: Watched) -> None:
+    watched.saw(A, 0, 1)
+    measured(watched, A, 0.0, 300)
+    measured(watched, B, 1.0, 100)
+    watched.watch.forget([A])
+    assert watched.reason() is None
+
+
 def test_a_slow_canary_ends(watched: Watched) -> None:
     watched.saw(A, 0, 1000, [0.02] * 20)
     watched.saw(B, 0, 300, [0.05] * 30)

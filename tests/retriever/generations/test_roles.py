@@ -44,5 +44,7 @@ def test_an_id_with_strange_characters_has_a_share_too() -> None:
 
 def test_open_are_all_that_may_be_asked() -> None:
     assert Roles(Generation("a-1")).open == {"a-1"}
-    roles = Roles(Generation("a-1"), Canary(B, 0.05, AT), frozenset((Generation("c-3"),)))
+    roles = Roles(Generation("a-1"), Canary(B, 0.05, AT), {B: "ready", Generation("c-3"): "kept"})
     assert roles.open == {"a-1", "b-2", "c-3"}
+    named = [roles.state_of(Generation(name)) for name in ("a-1", "b-2", "c-3", "d-4")]
+    assert named == ["serving", "ready", "kept", "retired"]

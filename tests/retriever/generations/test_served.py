@@ -8,14 +8,16 @@ from retriever.answer.question import Answer
 from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.generations import keeper
 from retriever.service.metrics import ServeMetrics
-from schemas.api import ProblemCode
-from schemas.ids import PostId
+from schemas.api import GenerationReadiness, ProblemCode
+from schemas.generations import State
+from schemas.ids import Generation, PostId
 from tests.kit.open_generations import (
     MEMBERS,
     NUM_POSTS,
     A,
     B,
     C,
+    Opened,
     Openings,
     Start,
     answering_held,
@@ -26,6 +28,10 @@ from tests.kit.open_generations import (
 )
 from tests.kit.retrievers import LONG_S
 from tests.kit.waiting import until
+
+
+def beside(state: State, *problems: str) -> GenerationReadiness:
+    return GenerationReadiness(state=state, ready=not problems, problems=list(problems))
 
 
 def test_the_serving_generation_answers(start: Start) -> None:
@@ -62,7 +68,7 @@ def test_the_pointer_moves_when_the_new_one_is_whole(start: Start) -> None:
     opened = running.openings[B]
     assert running.ask().generation == A
     assert running.served.problems() == []
-    assert running.served.problems_beside() == {B: ["5 records to go"]}
+    assert running.served.beside() == {B: beside("serving", "5 records to go")}
     opened.become_whole()
     running.until_serves(B)
     check_one_generation(running.ask())
@@ -126,7 +132,7 @@ def test_a_generation_is_closed_when_its_last_question_is_answered(start: Start)
         thread.start()
         until(lambda: opened.num_asking == 1, "the question to be asked")
         running.take(B)
-        until(lambda: A not in running.served.problems_beside(), "the old one to be taken out")
+        until(lambda: A not in running.served.beside(), "the old one to be taken out")
         assert running.ask().generation == B
         assert opened.ends == []
     thread.join()
@@ -192,14 +198,14 @@ def test_one_that_cannot_be_opened_is_a_problem_beside_and_is_tried_again(
     running = start(openings)
     running.take(A, None, B)
     running.until_serves(A)
-    until(lambda: B in running.served.problems_beside(), "the failure to be told")
+    until(lambda: B in running.served.beside(), "the failure to be told")
     said = "it cannot be opened here; the log of the retriever says why"
-    assert running.served.problems_beside() == {B: [said]}
+    assert running.served.beside() == {B: beside("ready", said)}
     assert running.served.problems() == []
     openings.broken.clear()
     until(lambda: B in openings.opened, "another try")
     running.until_open(B)
-    assert running.served.problems_beside() == {B: []}
+    assert running.served.beside() == {B: beside("ready")}
 
 
 def test_the_end_closes_all_that_is_open_and_keeps_its_files(start: Start) -> None:
@@ -209,6 +215,34 @@ def test_the_end_closes_all_that_is_open_and_keeps_its_files(start: Start) -> No
         running.until_serves(A)
         running.until_open(B)
     assert [openings[generation].ends for generation in (A, B)] == [["stop", "close"]] * 2
+
+
+class SlowOpenings(Openings):
+    """The second one takes as long to open as the test says, as when its package is fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_open = Event()
+
+    def __call__(self, generation: Generation) -> Opened:
+        opened = super().__call__(generation)
+        if generation == B:
+            self.may_open.wait()
+        return opened
+
+
+def test_the_end_does_not_wait_for_one_that_is_being_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the process would be killed before the others have written their snapshots."""
+    monkeypatch.setattr(keeper, "_JOIN_S", 0.1)
+    openings = SlowOpenings()
+    with running_generations(openings) as running:
+        running.take(A, None, B)
+        running.until_serves(A)
+        openings[B]
+    assert openings[A].ends == ["stop", "close"]
+    assert openings[B].ends == []
+    openings.may_open.set()
+    until(lambda: openings[B].ends == ["stop", "close"], "it to be closed as soon as it is open")
 
 
 def test_metrics_name_the_generation_and_forget_a_closed_one(start: Start) -> None:
@@ -231,7 +265,7 @@ def test_metrics_name_the_generation_and_forget_a_closed_one(start: Start) -> No
     ):
         assert line in both
     running.take(A)
-    until(lambda: B not in running.served.problems_beside(), "the other one to be taken out")
+    until(lambda: B not in running.served.beside(), "the other one to be taken out")
     metrics.count_unavailable(B)
     assert 'generation="b-2"' not in metrics.render().decode()
     assert 'nearline_retrieve_answers_total{generation="a-1",outcome="whole"} 1.0' in metrics.render().decode()

@@ -226,7 +226,12 @@ def test_ready_says_what_is_missing() -> None:
         answer = http.get("/readyz")
         assert answer.status_code == 503
         warming = "the model is still warming up"
-        assert answer.json() == {"ready": False, "problems": [warming, "5 records to go"], "beside": {}}
+        assert answer.json() == {
+            "ready": False,
+            "problems": [warming, "5 records to go"],
+            "beside": {},
+            "standing_still": [],
+        }
         retriever.warm_up()
         retriever.feed_problem = None
         assert (http.get("/readyz").status_code, http.get("/readyz").json()["ready"]) == (200, True)

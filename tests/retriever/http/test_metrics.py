@@ -7,10 +7,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from retriever.answer.exact_search import TierRecall
+from retriever.answer.online_recall import RecallFigures
 from retriever.feed.member_feed import MemberFeedFigures
 from schemas.ids import Offset, Partition
 from tests.kit.data.embeddings import GENERATION
-from tests.kit.retrievers import RetrieverSetup, Served, asking_member, scored_post
+from tests.kit.retrievers import PARTITION, RetrieverSetup, Served, asking_member, scored_post
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,10 @@ def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served, nu
     assert number("nearline_kept_answers") >= 1
     assert number("nearline_kept_answers_bytes") > 0
     assert number("nearline_ready") == 1
+    assert number("nearline_requests_in_flight") == number("nearline_waiting_requests") == 0
+    assert number("process_resident_memory_bytes") > 0
+    assert ask(http, member_id="nobody").status_code == 200
+    assert number("nearline_answer_reasons_total", reason="member_unknown", generation=GENERATION) >= 1
     unavailable = number("nearline_retrieve_answers_total", outcome="unavailable")
     served.retriever.cold.fails = served.retriever.hot.fails = True
     try:
@@ -96,3 +102,22 @@ def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served, nu
     finally:
         served.retriever.cold.fails = served.retriever.hot.fails = False
     assert number("nearline_retrieve_answers_total", outcome="unavailable") == unavailable + 1
+
+
+def test_metrics_of_where_the_tiers_are(served: Served, number: Number) -> None:
+    """What decides whether an answer is whole."""
+    served.retriever.under_test.tidy()
+    places = {"partition": str(PARTITION), "generation": GENERATION}
+    assert number("nearline_hot_floor", **places) == served.retriever.hot.floor()[PARTITION]
+    assert number("nearline_cold_position", **places) == served.retriever.cold.position()[PARTITION]
+
+
+def test_metrics_of_recall(served: Served, number: Number, monkeypatch: pytest.MonkeyPatch) -> None:
+    (figures,) = served.retriever.under_test.figures()
+    recall = RecallFigures(3, 0.5, {"cold": TierRecall(19, 20)})
+    monkeypatch.setattr(served.retriever.under_test, "figures", lambda: [figures._replace(recall=recall)])
+    assert number("nearline_recall_answers_total", generation=GENERATION) == 3
+    assert number("nearline_recall_seconds_total", generation=GENERATION) == 0.5
+    of_cold = {"tier": "cold", "generation": GENERATION}
+    assert number("nearline_recall_found_candidates_total", **of_cold) == 19
+    assert number("nearline_recall_expected_candidates_total", **of_cold) == 20

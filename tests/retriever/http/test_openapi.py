@@ -55,6 +55,9 @@ def _for_this_generation(file: Path) -> Path:
         if "vector" in properties:
             (vector, _) = properties["vector"]["anyOf"]
             vector.update(minItems=DIMENSION, maxItems=DIMENSION)
+        if "anyOf" in properties.get("dimension", {}):
+            (dimension, _) = properties["dimension"]["anyOf"]
+            dimension.update(maximum=DIMENSION)
         if "timeout_ms" in properties:
             properties["timeout_ms"]["minimum"] = 30_000
             schema["required"] = [*schema.get("required", ()), "timeout_ms"]

@@ -1,6 +1,9 @@
 """HTTPS with a private authority: who is trusted, and the errors for files that cannot be used."""
 
+import re
+import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,21 @@ def test_plain_http_gets_no_answer(served: Served) -> None:
         client.status()
 
 
+def test_prometheus_is_told_until_when_all_of_the_chain_is_valid(served: Served, tmp_path: Path) -> None:
+    ends = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
+    short = trustme.CA().issue_cert("soon.example", not_after=ends)
+    chain, file = served.settings.certificate_file, tmp_path / "chain.pem"
+    assert chain is not None
+    file.write_bytes(chain.read_bytes() + short.cert_chain_pems[0].bytes())
+    settings = served.settings.model_copy(update={"certificate_file": file})
+    assert tls.certificate_end(settings) == ends.timestamp()
+    assert tls.certificate_end(ServeSettings()) is None
+    with urllib.request.urlopen(f"{served.url}/metrics", context=tls.trusting_only(chain), timeout=30) as answer:
+        body = answer.read().decode()
+    said = re.findall(r"^nearline_certificate_end_timestamp_seconds (.*)$", body, re.MULTILINE)
+    assert [float(value) for value in said] == [tls.certificate_end(served.settings)]
+
+
 def test_a_file_that_does_not_serve_is_named(tmp_path: Path, files: Certificate, other: Certificate) -> None:
     missing, empty = tmp_path / "none.pem", tmp_path / "empty.pem"
     empty.touch()
@@ -96,3 +114,5 @@ def test_a_file_that_does_not_serve_is_named(tmp_path: Path, files: Certificate,
             trusting(empty)
         with pytest.raises(BadCertificate, match=f"{missing} cannot be read"):
             trusting(missing)
+    with pytest.raises(BadCertificate, match=f"{empty} holds no certificate"):
+        tls.certificate_end(ServeSettings(certificate_file=empty, private_key_file=files.private_key_file))

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Message
+from prometheus_client import CollectorRegistry
 
 from contexts.settings import ContextRules
 from schemas import topics
 from schemas.hops import PostActivity, encode_hop
 from schemas.ids import MemberId, Micros, Offset, Partition
-from streams.contexts.processor import CHANGELOGS, ContextProcessor
+from streams.contexts.metrics import ContextMetrics
+from streams.contexts.processor import ContextProcessor
 from streams.contexts.row_store import RowStore
 from streams.kafka.records import Output, Place
 from streams.settings import KafkaSettings
@@ -46,18 +48,23 @@ class Worker:
 
     def _commit(self, outputs: list[Output]) -> None:
         self._end += len(outputs)
-        written = {output.topic for output in outputs if output.topic in CHANGELOGS}
+        written = {output.topic for output in outputs if output.topic in topics.context_names().changelogs}
         self.processor.on_committed({Place(topic, ONLY): Offset(self._end) for topic in written})
 
 
 @contextmanager
-def worker(folder: Path, rules: ContextRules | None = None) -> Iterator[Worker]:
+def worker(folder: Path, rules: ContextRules | None = None, metrics: ContextMetrics | None = None) -> Iterator[Worker]:
     """Started again on the same folder it goes on with the same rows."""
     processor = ContextProcessor(
-        KafkaSettings(partitions=1), rules or ContextRules(), folder, 1000, lambda: Micros(started.now_us)
+        KafkaSettings(partitions=1),
+        rules or ContextRules(),
+        folder,
+        1000,
+        lambda: Micros(started.now_us),
+        metrics=metrics,
     )
     started = Worker(processor)
-    posts, members = (RowStore(folder, Place(topic, ONLY), b"id") for topic in CHANGELOGS)
+    posts, members = (RowStore(folder, Place(topic, ONLY), b"id") for topic in topics.context_names().changelogs)
     processor._posts.open(posts)
     processor._members.open(members)
     try:
@@ -129,3 +136,23 @@ def test_a_clock_that_steps_back_loses_no_waiting_action(tmp_path: Path) -> None
         assert letters(running.transactions_that_are_due()) == [b"first"]
         running.take(created("p"))
         assert running.transactions_that_are_due() == []
+
+
+def test_metrics_say_what_became_of_the_records(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    with worker(tmp_path, metrics=ContextMetrics(registry)) as running:
+        running.take(created("p"), created("p"), record(topics.POSTS, "p", b"{"))
+        for number in range(3):
+            running.take(like("p", f"m{number}"))
+        running.now_us += DAY_US
+        running.transactions_that_are_due()
+
+    def value(name: str, **labels: str) -> float:
+        return registry.get_sample_value(name, labels) or 0.0
+
+    assert value("nearline_contexts_records_total", topic=topics.POSTS) == 3
+    assert value("nearline_contexts_records_total", topic=topics.ACTIVITY_BY_POST) == 3
+    assert value("nearline_contexts_not_applied_total", cause="stale_post_event") == 1
+    assert value("nearline_contexts_not_applied_total", cause="dead_letter") == 1
+    assert value("nearline_contexts_published_total", kind="post", when="at_once") == 1
+    assert value("nearline_contexts_published_total", kind="post", when="put_off") == 1, "its counts"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from schemas.errors import NewerForm
+from schemas.forms import Form
 from schemas.ids import Offset, Partition
 from streams.contexts import row_store
 from streams.contexts.row_store import RowStore, remove_abandoned
@@ -324,3 +326,21 @@ def test_an_error_that_says_nothing_about_the_rows_throws_none_away(
 def _in_files(folder: Path) -> set[bytes]:
     content = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
     return {word for word in (b"zirconium", b"quokka", b"kept") if word in content}
+
+
+def test_rows_of_a_newer_version_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(row_store, "IN_FOLDER", {"rows": Form(newest=2, written=2)})
+        store = RowStore(tmp_path, PLACE, b"id")
+        store.write({b"sp1": b"row"}, Offset(7))
+        store.close()
+    with pytest.raises(NewerForm, match="changelog-2 has rows of form 2, and this version reads them up to form 1"):
+        RowStore(tmp_path, PLACE, b"id")
+
+    monkeypatch.setattr(row_store, "IN_FOLDER", {"rows": Form(newest=2, written=1)})
+    for _ in range(2):  # what it writes itself does not make the older cells of form 1
+        store = RowStore(tmp_path, PLACE, b"id")
+        assert (store.get(b"sp1"), store.position) == (b"row", 7)
+        store.write({b"sp2": b"row"}, Offset(7))
+        assert store.get(b"\0form") == b"2"
+        store.close()

@@ -95,7 +95,7 @@ def test_a_damaged_counted_offset_is_restored_and_one_in_the_changelog_itself_is
         damaged = opened(tmp_path)
         damaged.write({LETTER + topics.MEMBERS.encode(): b"short"}, Offset(1))
         with pytest.raises(error, match="the counted offset of members cannot be read"):
-            refuse_lost_offsets(damaged, {})
+            refuse_lost_offsets(damaged, {}, "contexts")
         damaged.close()
 
 

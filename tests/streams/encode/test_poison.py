@@ -32,7 +32,8 @@ def text_of(number: int) -> str:
 def test_one_in_fifty_that_makes_the_encoder_fail_costs_no_other(clean_topics: RunningBroker, tmp_path: Path) -> None:
     folder = make_tiny_package(tmp_path / "p").folder
     healthy, failing = (Encoder.load(folder, device="cpu", threads=2) for _ in range(2))
-    failing._model._model = FailsOn(failing._model._model, healthy._prompts._tokenizer(POISON)[0])  # type: ignore[assignment]
+    token = healthy._prompts._tokenizer(POISON)[0]
+    failing._model.forward.model = FailsOn(failing._model.forward.model, token)  # type: ignore[assignment]
     encode = EncodeStageSetup(clean_topics)
     encode.encoder = cast(Any, failing)
     contexts = [post_context(post_id=f"p{number}", text=text_of(number)) for number in range(POSTS)]

@@ -173,7 +173,10 @@ def test_nothing_is_encoded_again_while_another_loop_has_new_contexts(encode: En
     encode.encoder = slow = Slow("member")
     heartbeats = defaultdict[str, RecordedHeartbeat](RecordedHeartbeat)
     with in_thread(encode.stage(heartbeats.__getitem__).run):
-        until(lambda: sum(len(heartbeat.owned) for heartbeat in heartbeats.values()) == 16, "each loop to have its own")
+        # Until the second one has joined, the first loop for posts owns all of them.
+        until(
+            lambda: [len(heartbeats[name].owned) for name in ("post", "post-2", "member")] == [4, 4, 8], "each its own"
+        )
         encode.send(member_context(headline="baker"))
         until(lambda: "waits" in slow.calls, "the member")
         encode.replay("post")

@@ -9,11 +9,14 @@ import pytest
 
 from encoders.errors import EncodingFailed, Outcome
 from schemas import stages, topics
+from schemas.contexts import encode_context
 from schemas.dead_letters import from_headers
 from schemas.embeddings import decode_member_embedding, decode_post_embedding, pack_vector
-from schemas.ids import MemberId, Micros, PostId
+from schemas.ids import ContextVersion, MemberId, Micros, PostId
+from streams.kafka.topics import ensure_topics
 from tests.kit.data.contexts import member_context, post_context
 from tests.kit.encoders import POISON, HashEncoder, Prepared, vector_of
+from tests.kit.kafka.groups import until_no_lag
 from tests.kit.kafka.stages import EncodeStageSetup
 from tests.kit.kafka.topics import Sender, all_places, read_topic
 from tests.kit.running import RecordedHeartbeat, child, in_thread
@@ -49,6 +52,21 @@ def test_contexts_become_embeddings(encode: EncodeStageSetup) -> None:
     assert members[b"m1"].vector == pack_vector(vector_of("baker"))
     assert (members[b"m1"].acted, members[b"m1"].hidden, members[b"m1"].seen) == (["p1"], ["p2"], ["p3"])
     assert (members[b"m2"].deleted, members[b"m2"].vector) == (False, b"")
+
+
+def test_a_generation_encodes_the_contexts_of_the_version_that_it_reads(encode: EncodeStageSetup) -> None:
+    second = ContextVersion(2)
+    names = topics.context_names(second)
+    ensure_topics(encode.kafka, topics.context_topics(second))
+    encode.send(post_context("old", post_id="p1", revision=7))
+    Sender(encode.kafka).send(names.post_contexts, [("p1", encode_context(post_context("new", post_id="p1")))])
+    Sender(encode.kafka).send(names.member_contexts, [("m1", encode_context(member_context(member_id="m1")))])
+    reads = stages.encode_reads(encode.generation, second)
+    with in_thread(encode.stage(contexts=second).run):
+        until_no_lag(encode.kafka, reads.group, reads.topics)
+    (post,) = (decode_post_embedding(message.value() or b"") for message in encode.posts())
+    assert post.vector == pack_vector(vector_of("new"))
+    assert [message.key() for message in encode.members()] == [b"m1"]
 
 
 def test_only_the_newest_revision_of_a_batch_is_encoded_and_carries_the_oldest_origin(encode: EncodeStageSetup) -> None:

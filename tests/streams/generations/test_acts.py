@@ -118,6 +118,18 @@ def test_a_rollback_is_not_undone_by_its_repetition() -> None:
     assert rollback(state) == []
 
 
+def test_a_canary_ends_once_and_only_if_it_is_the_one_that_was_judged() -> None:
+    """A rollback after that does not go on to the kept one, either."""
+    state = after(*READY, promote, rollback, canary)
+    for other in (Canary(B, 0.05, AT + timedelta(seconds=1)), Canary(B, 0.06, AT), Canary(C, 0.05, AT)):
+        assert acts.end_canary(state, other, by()) == []
+    state = state.with_records(acts.end_canary(state, Canary(B, 0.05, AT), by(reason="too slow")))
+    assert (state.pointer, states(state)[B][0]) == (Pointer(A, B, rolled_back=True), "kept")
+    assert (state.records[B].history[-1].what, state.records[B].history[-1].reason) == ("end of the canary", "too slow")
+    assert acts.end_canary(state, Canary(B, 0.05, AT), by()) == []
+    assert rollback(state) == []
+
+
 def test_the_next_build_takes_the_place_of_the_kept_one() -> None:
     state = after(*READY, promote)
     state = state.with_records(acts.build(state, package(C), GOAL, by()))
@@ -221,6 +233,7 @@ _CALLS: Final[dict[str, st.SearchStrategy[dict[str, Any]]]] = {
         {"generation": _IDS, "share": st.sampled_from([None, None, 0.05, 0.5]), "force": st.booleans()}
     ),
     "rollback": st.just({}),
+    "end_canary": st.fixed_dictionaries({"canary": st.sampled_from([Canary(B, 0.05, AT), Canary(C, 0.5, AT)])}),
     "retire": st.fixed_dictionaries({"generation": _IDS, "force": st.booleans()}),
 }
 _STEPS = st.lists(
@@ -247,6 +260,9 @@ def test_whatever_is_done_one_generation_serves_and_all_records_agree(
         try:
             records = act(state, by=by(clock, reason), **arguments)
         except ActRefused:
+            continue
+        if state.pointer is None and name == "end_canary":
+            assert records == [], "where nothing was founded there is no canary to end"
             continue
         state = state.with_records(records)
         _check(state)

@@ -175,6 +175,9 @@ def test_freshness_counts_from_the_origin(index: IndexLoopSetup) -> None:
         index.until_no_lag()
     (sample,) = loop.freshness.recent()
     assert 5 <= sample < 40
+    (count,) = loop.freshness_by_kind.counts().values()
+    assert list(loop.freshness_by_kind.counts()) == ["post"]
+    assert (count.at_most[-1], count.sum_s) == (1, sample)
 
 
 def test_tombstones_are_swept_now_and_then(index: IndexLoopSetup) -> None:

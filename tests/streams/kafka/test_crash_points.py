@@ -15,6 +15,7 @@ EFFECTS = {
     *("delete_collection",),
     *("deliver", "incremental_alter_configs", "alter_configs", "send", "send_and_wait", "send_soon", "ack"),
     *("write", "put", "delete", "remove", "flush", "upsert", "sweep", "destroy", "upsert_points", "delete_points"),
+    "rename",
 }
 """Methods and functions by which anything reaches the broker, the rows or a tier. A method that is only named, and
 perhaps called elsewhere, counts too."""
@@ -33,7 +34,7 @@ NAMED = {
     "streams.generations.log._commit: flush": "generations.records-sent",
     "streams.generations.log._commit: commit_transaction": "generations.committed",
     "streams.generations.removal._delete_group: delete_consumer_groups": "generations.groups-deleted",
-    "streams.generations.removal.delete_topics: delete_topics": "generations.topics-deleted",
+    "streams.generations.removal._delete_topics: delete_topics": "generations.topics-deleted",
 }
 """For each effect the crash point that follows it, in the same file: there chaos tests let the process crash."""
 WITHIN = {
@@ -56,6 +57,7 @@ WITHIN = {
         "streams.kafka.sending.deliver: produce",
         "streams.kafka.sending.deliver: flush",
     },
+    "generations.package-fetched": {"nearline.generations.packages.fetch_unless_here: rename"},
     "generations.topics-made": {"streams.kafka.topics._create: create_topics"},
     "generations.files-removed": {"indexer.cold.qdrant.collections.delete_collections: delete_collection"},
     "generations.topics-deleted": {"nearline.generations.retiring.remove_retired: delete_topics"},
@@ -98,9 +100,15 @@ NEEDLESS = {
         "indexer.cold.socket.client._ask: send",
         "indexer.cold.socket.client.scroll_posts: send",
         "indexer.cold.socket.server._serve: send",
+        "nearline.http_pages._send: write",
         "retriever.grpc.health._send_changes: write",
         "retriever.http.tracing.send_traced: send",
         "retriever.service.service.work: write",
+    },
+    "a canary that a killed monitor leaves is found and deleted by the next one": {
+        "nearline.monitor.canaries._begin: send",
+        "nearline.monitor.canaries._delete: send",
+        "nearline.monitor.canaries._delete_leftovers: send",
     },
     "removes what nobody sees; nothing follows that stands on it": {
         "streams.index.loop._sweep_if_due: sweep",
@@ -114,6 +122,11 @@ NEEDLESS = {
     "a copy that takes the old one's place only when it is whole": {
         "indexer.cold.edge.shards._copy: upsert_points",
         "indexer.cold.edge.shards.rewrite: flush",
+        "indexer.cold.edge.shard_folders.recover_shard: rename",
+        "indexer.cold.edge.shard_folders.swap: rename",
+        "indexer.cold.edge.shards._open_or_create: rename",
+        "nearline.broker.class_archive._make: rename",
+        "nearline.broker.jars.ensure_jars: rename",
         "indexer.hot.snapshot.write: write",
         "indexer.hot.snapshot_file.write: write",
         "indexer.hot.snapshot_file.write: flush",
@@ -136,20 +149,26 @@ NEEDLESS = {
         "nearline.commands.replay._replay: send",
         "streams.operate.ingest.close: flush",
         "streams.operate.event_files.open_events: write",
+        "streams.operate.export._write: rename",
         "streams.operate.ingest.send: produce",
         "streams.kafka.sending.send_all: produce",
         "streams.kafka.sending.send_all: flush",
         "streams.kafka.group_offsets._set_once: alter_consumer_group_offsets",
         "streams.operate.dead_letter_replay.clear: delete_records",
+        "nearline.rebuild.files.clear: delete_records",
     },
     "after an error: nothing of it counts, and the next operator would end it too": {
         "streams.generations.log._commit: abort_transaction",
     },
     "a command's transaction, of all or nothing: no offsets and no rows stand on it": {
-        "streams.operate.dead_letter_replay._commit: abort_transaction",
-        "streams.operate.dead_letter_replay._commit: begin_transaction",
-        "streams.operate.dead_letter_replay._commit: commit_transaction",
-        "streams.operate.dead_letter_replay._commit: produce",
+        "streams.kafka.command_transactions.commit: abort_transaction",
+        "streams.kafka.command_transactions.commit: begin_transaction",
+        "streams.kafka.command_transactions.commit: commit_transaction",
+        "streams.kafka.command_transactions.commit: produce",
+        "streams.operate.dead_letter_replay.drop: commit",
+        "streams.operate.dead_letter_replay.replay: commit",
+        "nearline.rebuild.files.load: commit",
+        "streams.encode.post_vectors.switch._write: commit",
     },
     "collections as they should be, made sure of at every start": {
         "nearline.up.build_place._make_collections: write",
@@ -161,6 +180,7 @@ NEEDLESS = {
         "nearline.cli.main: flush",
         "nearline.up.process.leave: flush",
         "streams.kafka.crash_points.crash_point: write",
+        "nearline.top.terminal._write: write",
     },
 }
 """Effects without a crash point, by the reason why they need none."""

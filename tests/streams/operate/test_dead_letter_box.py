@@ -16,6 +16,7 @@ from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Output, Place
 from streams.operate import dead_letter_box
 from streams.operate.dead_letter_box import DeadLetter, LetterCount, Selection, count, letters, parse_id
+from streams.operate.dead_letter_counts import LetterClass
 from streams.operate.dead_letter_replay import way_back
 from streams.settings import KafkaSettings
 from tests.kit.kafka.brokers import RunningBroker
@@ -163,6 +164,9 @@ def test_letters_are_chosen_by_id_cause_and_age(kafka: KafkaSettings, reader: Of
     assert dead_letter_ids(kafka, reader, Selection(cause="too long")) == ["0:0", "0:1", "0:2"]
     assert dead_letter_ids(kafka, reader, Selection(cause="too short")) == []
     assert "0:2" not in dead_letter_ids(kafka, reader, Selection(before_ms=second.died_ms))
+    bad = LetterClass("contexts", "bad_record")
+    assert dead_letter_ids(kafka, reader, Selection(letter_class=bad)) == ["0:0", "0:1", "0:2"]
+    assert dead_letter_ids(kafka, reader, Selection(letter_class=bad._replace(stage="encode"))) == []
     for missing in ("0:3", "9:0"):
         with pytest.raises(NoSuchDeadLetter, match=f"there is no dead letter {missing}"):
             dead_letter_ids(kafka, reader, Selection((parse_id(missing),)))

@@ -10,7 +10,7 @@ from schemas import topics
 from schemas.dead_letters import to_headers
 from schemas.ids import Offset
 from streams.errors import Fenced, KafkaRefused, KafkaUnavailable, NoSuchDeadLetter
-from streams.kafka import reading
+from streams.kafka import command_transactions, reading
 from streams.kafka.clients import producer_config
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
@@ -57,10 +57,10 @@ def test_a_dropped_letter_is_sent_nowhere(kafka: KafkaSettings, reader: OffsetRe
     for number in range(3):
         send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     assert drop(kafka, reader, Selection((parse_id("0:1"),))) == 1
-    assert dead_letter_ids(kafka, reader) == ["0:0", "0:2"]
+    until_listed(kafka, reader, "0:0", "0:2")
     assert drop(kafka, reader, ALL) == 2
     assert keys_and_values(kafka, topics.POSTS) == []
-    assert dead_letter_ids(kafka, reader) == []
+    until_listed(kafka, reader)
 
 
 def test_many_letters_take_several_transactions(
@@ -70,7 +70,12 @@ def test_many_letters_take_several_transactions(
     for number in range(5):
         send_dead_letter(kafka, topics.POSTS, b"%d" % number)
     assert drop(kafka, reader, ALL) == 5
-    assert dead_letter_ids(kafka, reader) == []
+    until_listed(kafka, reader)
+
+
+def until_listed(kafka: KafkaSettings, reader: OffsetReader, *ids: str) -> None:
+    """A broker writes the mark of a commit a moment after it has confirmed it."""
+    until(lambda: dead_letter_ids(kafka, reader) == [*ids], f"only {ids} to be listed")
 
 
 def test_a_command_that_is_killed_before_its_commit_has_sent_nothing(
@@ -78,7 +83,7 @@ def test_a_command_that_is_killed_before_its_commit_has_sent_nothing(
 ) -> None:
     send_dead_letter(kafka, topics.POSTS, b"one")
     with monkeypatch.context() as killed:
-        killed.setattr(dead_letter_replay, "new_producer", DiesBeforeItsCommit.new)
+        killed.setattr(command_transactions, "new_producer", DiesBeforeItsCommit.new)
         with pytest.raises(SystemExit):
             replay(kafka, reader, ALL)
     assert dead_letter_ids(kafka, reader) == ["0:0"]
@@ -89,12 +94,12 @@ def test_a_command_that_is_killed_before_its_commit_has_sent_nothing(
 def test_of_two_commands_one_is_fenced(kafka: KafkaSettings, reader: OffsetReader) -> None:
     send_dead_letter(kafka, topics.POSTS, b"one")
     (letter,) = letters(kafka, reader)
-    slow = dead_letter_replay._producer(kafka)
+    slow = dead_letter_replay._transactions(kafka)
     assert replay(kafka, reader, ALL) == Marked(1, 0)
     with pytest.raises(
         Fenced, match=r"another command marks dead letters .*, or one transaction took longer than its 15 s"
     ):
-        dead_letter_replay._commit(slow, [dead_letter_replay.way_back(letter)])
+        slow.commit([dead_letter_replay.way_back(letter)])
     assert keys_and_values(kafka, topics.POSTS) == [(b"p1", b"one")]
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from schemas.canaries import CANARY_AUTHOR, canary_id
 from schemas.events import event_time_us, parse_event, unknown_fields
 from schemas.ids import Micros
 from schemas.times import from_rfc3339
 from streams.errors import BadFile
 from streams.operate.event_files import MAX_LINE_BYTES, MOST_UNKNOWN, Survey, events, open_events, shift_times, survey
-from tests.kit.data.events import activity, line, post_created
+from tests.kit.data.events import activity, line, post_created, post_deleted
 
 CREATED = post_created("p1", "hello", author_id="m7", at="2026-01-05T10:00:00Z")
 LIKE = activity("m9", "p1", at="2026-01-05T10:00:07.5Z")
@@ -58,6 +59,13 @@ def test_a_bad_line_is_named_with_its_number_and_reason(tmp_path: Path) -> None:
     assert "longer than" in bad[2][1]
     with open_events(argument) as file:
         assert [event.value for event in events(file, None)] == GOOD
+
+
+def test_nobody_sends_canaries_but_the_monitor(tmp_path: Path) -> None:
+    canary = canary_id("node", 0)
+    lines = [line(post_created(canary, author_id=CANARY_AUTHOR)), line(post_deleted(canary))]
+    _, bad = look(write(tmp_path / "events", lines))
+    assert [number for number, reason in bad if reason.startswith("post_id is reserved for the canaries")] == [1, 2]
 
 
 def test_fields_that_no_event_has_are_named_once_with_their_type(tmp_path: Path) -> None:

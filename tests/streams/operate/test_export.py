@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from schemas import topics
+from schemas.canaries import canary_id
 from schemas.ids import Millis, Offset, Partition
 from streams.errors import BadFile
 from streams.kafka.clients import producer_config
@@ -52,6 +53,17 @@ def test_a_later_export_adds_the_new_records(
     assert values(tmp_path) == list(range(60))
     assert export_all > 10
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.broker
+def test_canaries_are_not_exported(kafka: KafkaSettings, tmp_path: Path) -> None:
+    send(kafka, topics.POSTS, range(2))
+    producer = Producer(producer_config(kafka))
+    producer.produce(topics.POSTS, b"3", canary_id("node", 0).encode())
+    assert producer.flush(20) == 0
+    assert sum(export(kafka, tmp_path, Millis(0))) == 2
+    assert values(tmp_path) == [0, 1]
+    assert sum(export(kafka, tmp_path, Millis(0))) == 0, "they are not looked at again"
 
 
 @pytest.mark.broker

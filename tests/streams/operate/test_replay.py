@@ -152,7 +152,7 @@ def test_progress_ends_where_it_was_said_to_end(kafka: KafkaSettings, monkeypatc
     send(kafka, topics.POST_CONTEXTS, *(f"p{number}" for number in range(95)))
     for selection in (ALL, ReplaySelection(since_ms=Millis(50_000))):
         looks: list[int] = []
-        requests = ReplayRequests(kafka, "encode", GENERATION, selection, looks.append)
+        requests = ReplayRequests(kafka, "encode", GENERATION, selection, report=looks.append)
         assert requests.num_offsets(KINDS) == 95
         requests.send(KINDS)
         assert sum(looks) == 95

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from schemas import stages, topics
-from schemas.generations import Pointer
-from schemas.ids import Generation, Offset, Partition
+from schemas.generations import ContextsRecord, Pointer
+from schemas.ids import ContextVersion, Generation, Offset, Partition
 from schemas.topics import ReplayedStage
 from streams.errors import StillBehind, StreamsError
 from streams.generations.log import change_generations
@@ -18,7 +18,7 @@ from streams.kafka.topics import ensure_topics
 from streams.operate.wait import Progress, Wait
 from streams.settings import KafkaSettings
 from tests.kit.data.embeddings import GENERATION
-from tests.kit.data.generations import generation_record
+from tests.kit.data.generations import AT, generation_record
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import commit_all
 from tests.kit.kafka.topics import make_topics, produce
@@ -132,6 +132,30 @@ def test_the_generations_beside_the_serving_one_are_waited_for(
     assert wait.error is None
 
 
+def test_contexts_that_only_another_generation_reads_come_before_its_encoding(
+    clean_topics: RunningBroker, kafka: KafkaSettings, beside: Generation
+) -> None:
+    second = ContextVersion(2)
+    names = topics.context_names(second)
+    ensure_topics(kafka, topics.context_topics(second))
+    reads_second = generation_record(beside, "building", "green", contexts=second)
+    change_generations(kafka, lambda _: [reads_second, ContextsRecord(second, "live", AT, is_prepared=True)])
+    produce(kafka, names.activity_by_post, 0)
+    wait = Waiting(kafka)
+    wait.until_at("contexts", topics.REPUBLISH, 2)
+    only_it_is_behind(clean_topics, kafka)
+    wait.until_at("contexts", names.activity_by_post)
+    produce(kafka, names.post_contexts, 0)
+    inputs_and_hops = [name for name in stages.contexts_reads(second).topics if name != topics.REPUBLISH]
+    commit_all(clean_topics, kafka, names.group, *inputs_and_hops)
+    wait.until_at("contexts", topics.REPUBLISH, 4)
+    commit_all(clean_topics, kafka, names.group, topics.REPUBLISH)
+    wait.until_at(f"encode of {beside}", names.post_contexts)
+    commit_all(clean_topics, kafka, topics.encode_group(beside), *names.contexts)
+    wait.join()
+    assert wait.error is None
+
+
 def test_nobody_waits_for_a_generation_that_is_retired(
     clean_topics: RunningBroker, kafka: KafkaSettings, beside: Generation
 ) -> None:
@@ -145,6 +169,23 @@ def test_nobody_waits_for_a_generation_that_is_retired(
     delete_topics(kafka, beside)
     wait.join()
     assert wait.error is None
+
+
+def test_a_wait_for_what_is_retired_meanwhile_ends_with_a_sentence(
+    clean_topics: RunningBroker, kafka: KafkaSettings, beside: Generation
+) -> None:
+    """Another one serves since then. Its offsets are never compared with those of the one that was waited for."""
+    only_it_is_behind(clean_topics, kafka)
+    produce(kafka, POSTS_OUT, 0)
+    wait = Waiting(kafka, stage="index")
+    wait.until_at("index", POSTS_OUT)
+    promoted = generation_record(beside, "serving", "green")
+    retired = [generation_record(GENERATION, "retired", None), promoted, Pointer(beside)]
+    change_generations(kafka, lambda _: retired)
+    delete_topics(kafka, GENERATION)
+    wait.join()
+    assert isinstance(wait.error, StillBehind)
+    assert f"the generation {GENERATION}, which served at the beginning, was retired meanwhile" in str(wait.error)
 
 
 def test_what_is_asked_for_again_is_waited_for(clean_topics: RunningBroker, kafka: KafkaSettings) -> None:

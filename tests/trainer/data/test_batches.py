@@ -1,8 +1,11 @@
+from datetime import timedelta
+
 import numpy as np
 import pytest
 import torch
 
-from schemas.ids import Micros
+from schemas.ids import Micros, PostId
+from schemas.times import to_micros
 from tests.kit.data.events import activity, member_deleted, post_deleted
 from tests.kit.data.training_events import START, events, feed_of
 from trainer.data.batches import BatchDrawer, TrainingRows
@@ -84,6 +87,17 @@ def test_what_was_shown_and_not_acted_on_is_a_negative() -> None:
     assert {data.texts[post] for post in data.shown[owner].post} == {
         event["text"] for event in only_m1 if event.get("post_id") in {"p3", "p5"} and "text" in event
     }
+
+
+def test_what_is_held_out_does_not_decide_what_is_a_negative() -> None:
+    """The member was shown the post before the cut, and acts on it after: until then nobody knew that."""
+    shown = activity("m1", "p3", "impression", at=START + timedelta(days=10))
+    acted = activity("m1", "p3", "like", at=START + timedelta(days=30))
+    recorded = [event for event in events() if (event.get("member_id"), event.get("post_id")) != ("m1", "p3")]
+    feed = feed_of([*recorded, shown, acted])
+    data = training_data(feed, to_micros(START + timedelta(days=20)))
+    (number,) = [number for number, text in enumerate(data.texts) if text == feed.posts[PostId("p3")].text]
+    assert [number] in [shown_to.post.tolist() for shown_to in data.shown.values()]
 
 
 def test_a_members_own_posts_are_told_from_all_others(data: TrainingData) -> None:

@@ -2,9 +2,11 @@ from datetime import timedelta
 
 import pytest
 
+from schemas.canaries import CANARY_AUTHOR, canary_id
+from schemas.events import MemberEvent
 from schemas.ids import MemberId, PostId
 from schemas.times import to_micros
-from tests.kit.data.events import activity, post_created, post_updated
+from tests.kit.data.events import activity, post_created, post_deleted, post_updated
 from tests.kit.data.training_events import START, events, feed_of
 from trainer.data.replay import replay_until
 from trainer.errors import BadEvents
@@ -41,6 +43,12 @@ def test_a_context_holds_nothing_of_the_cut_or_later() -> None:
     assert [(entry.post_id, entry.action) for entry in both.history] == [("own", "wrote"), ("p1", "like")]
     acted = replay_until(feed, cut_us, wrote=False).context("m", cut_us)
     assert [entry.post_id for entry in acted.history] == ["p1"]
+
+
+def test_nothing_is_learned_of_canaries() -> None:
+    canary = canary_id("node", 0)
+    feed = feed_of([post("p", 0), post(canary, 1, author=CANARY_AUTHOR), post_deleted(canary, at=START)])
+    assert [event.event.post_id for event in feed.events if not isinstance(event.event, MemberEvent)] == ["p"]
 
 
 def test_an_action_that_is_recorded_before_its_post_counts() -> None:

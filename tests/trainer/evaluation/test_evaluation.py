@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from encoders.encoder import Encoder
 from encoders.package.manifest import MeanForm, PromptForm
-from encoders.package.model_package import ModelPackage
 from schemas.contexts import MemberContext, PostContext
 from schemas.ids import MemberId, Revision
+from tests.kit.data.contexts import history_entry, member_context
 from tests.kit.data.events import activity
 from tests.kit.data.training_events import events, feed_of
 from tests.kit.packages import make_tiny_package
 from trainer.data.feed import Feed
 from trainer.data.quantile_tables import fit_quantile_tables
 from trainer.data.replay import replay_until
-from trainer.errors import NotBetter
 from trainer.evaluation.evaluation import Evaluation, Measured
-from trainer.evaluation.package_vectors import MemberVectors
+from trainer.evaluation.package_vectors import MemberVectors, PackageVectors
 from trainer.evaluation.popularity_correlation import popularity_correlations
 from trainer.evaluation.task import evaluation_task
-from trainer.publishing.quality_gate import compare
 
 
 @pytest.fixture(scope="module")
@@ -120,20 +119,26 @@ def test_the_probe_correlates_counts_and_their_percentiles_with_scores(tmp_path:
     assert abs(bare.raw) < 0.5
 
 
+@pytest.mark.parametrize("form", [MeanForm(), PromptForm()])
+def test_a_member_has_the_vector_that_the_encode_stage_gives_it(tmp_path: Path, form: MeanForm | PromptForm) -> None:
+    """Also where there is only a profile, or a text that cannot be encoded."""
+    package = make_tiny_package(tmp_path / "tiny", layers=1, member_form=form)
+    contexts = [
+        member_context(history_entry("bread"), history_entry("oven", "wrote"), headline="baker"),
+        member_context(headline="baker", skills=["go"]),
+        member_context(history_entry("bread"), history_entry("half \ud800"), headline="baker"),
+        member_context(language="en"),
+        member_context(history_entry("bread"), deleted=True),
+    ]
+    ours = PackageVectors(package, device="cpu").members(contexts).cut(package.dimension)
+    for vector, outcome in zip(ours, Encoder.load(package.folder, device="cpu").encode_members(contexts), strict=True):
+        if isinstance(outcome, np.ndarray):
+            assert vector == pytest.approx(outcome, abs=1e-6)
+        else:
+            assert not vector.any()
+    assert [bool(vector.any()) for vector in ours] == [True, True, False, False, False]
+
+
 def test_groups_by_length_hold_every_member_with_a_target(evaluation: Evaluation) -> None:
     groups = next(evaluation.baselines()).result.groups
     assert sum(group.members for name, group in groups.items() if name != "protocol") == len(evaluation.task.targets)
-
-
-def test_the_gate_refuses_what_is_not_better_and_says_both_figures(tmp_path: Path, feed: Feed) -> None:
-    package = make_tiny_package(tmp_path / "random")
-    with pytest.raises(NotBetter, match=r"Recall@100 is \d\.\d+ and that of tiny-.* better in 0% of the resamples"):
-        compare(package, ModelPackage.load(package.folder), feed)
-
-
-def test_the_gate_lets_a_better_one_pass_and_says_against_what(tmp_path: Path) -> None:
-    feed = feed_of(events(1_500))
-    verdict = compare(make_tiny_package(tmp_path / "words", layers=1), None, feed)
-    assert verdict["against"] == "popularity"
-    assert verdict["share_better"] >= 0.95
-    assert verdict["recall"] > verdict["recall_before"]

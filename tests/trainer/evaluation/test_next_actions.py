@@ -1,10 +1,13 @@
 """Which actions are measured, and with which context."""
 
 from datetime import timedelta
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from encoders.package.manifest import MemberVectorsForm
+from schemas.contexts import MemberContext, PostContext
 from schemas.ids import Micros
 from schemas.times import to_micros
 from tests.kit.data.events import activity, post_created, post_updated
@@ -12,6 +15,7 @@ from tests.kit.data.training_events import START, feed_of
 from trainer.data.feed import Feed
 from trainer.evaluation import next_actions as module
 from trainer.evaluation.next_actions import MIN_ACTIONS_BEFORE, next_actions, recalls
+from trainer.evaluation.package_vectors import MemberVectors
 
 NUM = 12
 
@@ -59,13 +63,26 @@ def test_the_newest_are_taken_where_there_are_many(monkeypatch: pytest.MonkeyPat
     assert (newest.since_us, newest.targets, newest.most_candidates) == (_hour(NUM - 1), [0], 1)
 
 
-def test_a_post_that_came_later_cannot_be_found_before() -> None:
+class LaterIsNearer:
+    """A package by which each post is nearer to all members than the posts before it."""
+
+    def __init__(self, interests: int) -> None:
+        self._acted = [(np.array(vector, np.float32), 1.0) for vector in ([1, 0], [0.8, 0.6])][:interests]
+
+    def posts(self, contexts: list[PostContext]) -> np.ndarray:
+        return np.array([[number, NUM] for number in range(len(contexts))], np.float32)
+
+    def members(self, contexts: list[MemberContext]) -> MemberVectors:
+        nearest = (np.array([1, 0], np.float32), 1.0)
+        form = MemberVectorsForm(distance=0.1)
+        return MemberVectors([[nearest] for _ in contexts], [self._acted for _ in contexts], form)
+
+
+@pytest.mark.parametrize("interests", [0, 2])
+def test_a_post_that_came_later_cannot_be_found_before(interests: int) -> None:
     actions = next_actions(_feed(), Micros(0))
-    created_C = np.array([post.created_at_us for post in actions.candidates])
-    scores_AC = module._scores(
-        np.ones((len(actions.targets), 2), np.float32), np.ones((NUM, 2), np.float32), created_C, actions.at_us
-    )
-    assert np.isfinite(scores_AC).sum(axis=1).tolist() == list(range(MIN_ACTIONS_BEFORE + 1, NUM + 1))
+    ranks = module.ranks_by_package(actions, cast(Any, LaterIsNearer(interests)), 2)
+    assert [of_action.tolist() for of_action in ranks] == [[0]] * len(actions.targets)
 
 
 def test_a_members_recall_is_the_mean_of_its_actions() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def test_what_is_published_is_listed_shown_and_whole(place: str, tmp_path: Path,
     assert registry.show(str(package.generation)).gate == FORCED
     registry.verify(str(package.generation))
     assert registry.fetch(str(package.generation), tmp_path / "copy").digest == package.digest
+    files = [file for file in (tmp_path / "copy").rglob("*") if file.is_file()]
+    assert registry.size(str(package.generation)) == sum(file.stat().st_size for file in files)
 
 
 def test_a_folder_is_served_from_as_it_is(tmp_path: Path, package: ModelPackage) -> None:
@@ -149,6 +152,33 @@ def test_one_that_is_killed_at_any_write_publishes_nothing_and_the_next_one_does
         registry.publish(package, FORCED)
         registry.verify(str(package.generation))
         assert len(registry.publications()) == 1
+        if "://" not in place:
+            served = ModelPackage.load(Path(kill["place"]) / "packages" / str(package.generation))
+            assert served.digest == package.digest, "a folder is served from as it is"
+
+
+def half_written(registry: Path, name: str, package: ModelPackage) -> Path:
+    """As a publisher leaves it that is killed within a write: object_store writes beside the file."""
+    folder = registry / "packages" / name
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_bytes((package.folder / "tokenizer.json").read_bytes())
+    (folder / "model.safetensors#1").write_bytes(b"half")
+    return folder
+
+
+def test_what_an_earlier_version_left_half_written_is_replaced(tmp_path: Path, package: ModelPackage) -> None:
+    place = half_written(tmp_path, str(package.generation), package)
+    Registry(str(tmp_path)).publish(package, FORCED)
+    assert ModelPackage.load(place).digest == package.digest
+    assert [folder.name for folder in place.parent.iterdir()] == [str(package.generation)]
+
+
+def test_what_a_killed_publisher_left_is_removed_after_a_day(tmp_path: Path, package: ModelPackage) -> None:
+    old, new = (half_written(tmp_path, name, package) for name in (".p-old", ".p-new"))
+    day_ago = time.time() - 25 * 3600
+    os.utime(old, (day_ago, day_ago))
+    Registry(str(tmp_path)).publish(package, FORCED)
+    assert (old.exists(), new.exists()) == (False, True), "the new one may belong to a publisher that is at work"
 
 
 def test_of_three_at_once_one_publishes(tmp_path: Path, package: ModelPackage) -> None:

@@ -1,6 +1,7 @@
 """What only the embedded cold tier has: shards, segments, and a folder with one owner."""
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 from indexer.brute_force import BruteColdTier
+from indexer.cold.edge import folder
 from indexer.cold.edge.tier import EdgeColdTier
 from indexer.errors import TierRefused, TierUnavailable
 from indexer.tiers import Filters
+from schemas.errors import NewerForm
+from schemas.forms import Form
 from schemas.ids import Micros, PostId
 from tests.kit.data.embeddings import (
     DIMENSION,
@@ -88,6 +92,21 @@ def test_a_folder_of_another_generation_or_dimension_is_refused(tmp_path: Path) 
     with pytest.raises(TierRefused, match="32"):
         open_edge_tier(tmp_path, dimension=32)
     open_edge_tier(tmp_path).close()
+
+
+def test_a_folder_of_a_newer_version_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_edge_tier(tmp_path).close()
+    manifest = tmp_path / "cold.json"
+    assert "form" not in json.loads(manifest.read_text()), "the version before there were forms accepts no other field"
+    with monkeypatch.context() as newer:
+        newer.setattr(folder, "IN_FOLDER", {"cold-tier": Form(newest=2, written=2)})
+        open_edge_tier(tmp_path).close()
+    assert json.loads(manifest.read_text())["form"] == 2
+    with pytest.raises(NewerForm, match="has cold-tier of form 2, and this version reads them up to form 1"):
+        open_edge_tier(tmp_path)
+    monkeypatch.setattr(folder, "IN_FOLDER", {"cold-tier": Form(newest=2, written=1)})
+    open_edge_tier(tmp_path).close()
+    assert json.loads(manifest.read_text())["form"] == 2
 
 
 def test_searches_and_writes_at_the_same_time(tier: EdgeColdTier) -> None:

@@ -92,7 +92,7 @@ def test_a_scroll_comes_in_pages_and_may_be_left(owned: BruteColdTier, path: Pat
 
 
 def test_freshness_is_the_index_loops(owned: BruteColdTier, path: Path, remote: RemoteColdTier) -> None:
-    window = FreshnessWindow()
+    window = FreshnessWindow(clock=lambda: 5.0)
     window.add([1.0, 2.0, 3.0])
     with serving(owned, path, window):
         assert remote.freshness() == window.summary()

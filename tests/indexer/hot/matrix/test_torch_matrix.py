@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from indexer.errors import TierUnavailable
 from indexer.hot.matrix import device_scan
@@ -46,6 +47,18 @@ def test_a_failed_search_says_so_until_the_device_is_repaired(
     tier.apply(hot_records(post_embedding("p2", 2, deleted=True), post_embedding("p3"), first=2))
     tier.expire(NOW)
     assert sorted(hits(tier)) == ["p1", "p3"]
+
+
+def test_a_search_without_memory_says_so_and_loses_no_row(tier: MatrixHotTier, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nwith numbers on further lines")
+
+    tier.apply(hot_records(post_embedding("p1"), post_embedding("p2")))
+    with monkeypatch.context() as full:
+        full.setattr(device_scan._Scan, "add", out_of_memory)
+        with pytest.raises(TierUnavailable, match=r"device failed: CUDA out of memory\.$"):
+            hits(tier)
+    assert sorted(hits(tier)) == ["p1", "p2"]
 
 
 @pytest.mark.parametrize("method", ["reserve", "put", "flip", "view"])

@@ -13,7 +13,7 @@ from indexer.id_table import IdTable
 from indexer.tiers import NO_FILTERS, ColdHits, Offsets
 from retriever.answer.cold import cold_searches
 from retriever.answer.cold.cold_answers import ColdAnswer, ColdAnswerMaker
-from retriever.answer.cold.cold_searches import GIVE_UP_S, ColdSearch, ColdSearches
+from retriever.answer.cold.cold_searches import GIVE_UP_S, ColdJob, ColdSearch, ColdSearches
 from retriever.answer.cold.kept_answers import Asked, KeptAnswers, Version
 from retriever.answer.hot_state import HotState
 from schemas.ids import Offset, Partition, PostId, Revision
@@ -57,6 +57,10 @@ class Setup:
             num_threads=num_threads,
         )
 
+    def ask(self, search: ColdSearch, timeout_s: float) -> ColdJob:
+        (job,) = self.searches.ask_together([search], timeout_s)
+        return job
+
     def floor(self) -> Offsets:
         """Of the hot tier."""
         return self.floor_now
@@ -90,9 +94,9 @@ def setup() -> Iterator[Setup]:
 
 
 def test_two_equal_questions_at_the_same_time_ask_once(setup: Setup) -> None:
-    jobs = [setup.searches.ask(cold_search(7), 1.0) for _ in range(2)]
+    jobs = [setup.ask(cold_search(7), 1.0) for _ in range(2)]
     until(lambda: setup.tier.asked == [7], "the search to begin")
-    jobs.append(setup.searches.ask(cold_search(7), 1.0))
+    jobs.append(setup.ask(cold_search(7), 1.0))
     setup.tier.may_go_on.set()
     answers = [setup.searches.wait(job, soon()) for job in jobs]
     assert [setup.ids_of(answer) for answer in answers] == [["7"]] * 3
@@ -102,11 +106,11 @@ def test_two_equal_questions_at_the_same_time_ask_once(setup: Setup) -> None:
 
 def test_a_tier_that_is_left_alone_makes_nobody_wait_for_the_searches_before(setup: Setup) -> None:
     """The only thread still waits for an earlier answer."""
-    before = setup.searches.ask(cold_search(7), 1.0)
+    before = setup.ask(cold_search(7), 1.0)
     until(lambda: setup.tier.asked == [7], "the search to begin")
     setup.tier_is_left_alone = True
     for number in (7, 8):
-        job = setup.searches.ask(cold_search(number), 1.0)
+        job = setup.ask(cold_search(number), 1.0)
         with pytest.raises(TierUnavailable, match="left alone"):
             setup.searches.wait(job, soon())
     setup.tier_is_left_alone = False
@@ -117,14 +121,14 @@ def test_a_tier_that_is_left_alone_makes_nobody_wait_for_the_searches_before(set
 def test_another_revision_or_a_longer_answer_is_another_question(setup: Setup) -> None:
     setup.tier.may_go_on.set()
     longer = cold_search(7)._replace(limit=3)
-    jobs = [setup.searches.ask(search, 1.0) for search in (cold_search(7), cold_search(7, revision=2), longer)]
+    jobs = [setup.ask(search, 1.0) for search in (cold_search(7), cold_search(7, revision=2), longer)]
     for job in jobs:
         setup.searches.wait(job, soon())
     assert setup.tier.asked == [7, 7, 7]
 
 
 def test_an_answer_that_comes_too_late_is_kept_for_the_next_question(setup: Setup) -> None:
-    job = setup.searches.ask(cold_search(7), 0.01)
+    job = setup.ask(cold_search(7), 0.01)
     with pytest.raises(TierLate):
         setup.searches.wait(job, time.monotonic() + 0.01)
     assert setup.tier.timeouts == [GIVE_UP_S]
@@ -133,32 +137,32 @@ def test_an_answer_that_comes_too_late_is_kept_for_the_next_question(setup: Setu
 
 
 def test_a_long_deadline_counts(setup: Setup) -> None:
-    setup.searches.ask(cold_search(7), GIVE_UP_S + 5)
+    setup.ask(cold_search(7), GIVE_UP_S + 5)
     until(lambda: setup.tier.timeouts == [GIVE_UP_S + 5], "the search to begin")
 
 
 def test_an_answer_that_is_outdated_already_is_not_kept(setup: Setup) -> None:
     setup.floor_now = {Partition(0): Offset(11)}
     setup.tier.may_go_on.set()
-    setup.searches.wait(setup.searches.ask(cold_search(7), 1.0), soon())
+    setup.searches.wait(setup.ask(cold_search(7), 1.0), soon())
     assert len(setup.kept) == 0
 
 
 @pytest.mark.parametrize("failure", [TierUnavailable("down"), ZeroDivisionError("a mistake")])
 def test_a_failure_reaches_all_who_wait_and_the_next_one_asks_again(setup: Setup, failure: Exception) -> None:
     setup.tier.failure = failure
-    jobs = [setup.searches.ask(cold_search(7), 1.0) for _ in range(2)]
+    jobs = [setup.ask(cold_search(7), 1.0) for _ in range(2)]
     setup.tier.may_go_on.set()
     for job in jobs:
         with pytest.raises(TierUnavailable):
             setup.searches.wait(job, soon())
     setup.tier.failure = None
-    assert setup.ids_of(setup.searches.wait(setup.searches.ask(cold_search(7), 1.0), soon())) == ["7"]
+    assert setup.ids_of(setup.searches.wait(setup.ask(cold_search(7), 1.0), soon())) == ["7"]
 
 
 def test_several_searches_run_at_the_same_time_and_not_more() -> None:
     setup = Setup(num_threads=3)
-    jobs = [setup.searches.ask(cold_search(number), 1.0) for number in range(5)]
+    jobs = [setup.ask(cold_search(number), 1.0) for number in range(5)]
     until(lambda: len(setup.tier.asked) == 3, "three searches")
     assert sorted(setup.tier.asked) == [0, 1, 2]
     setup.tier.may_go_on.set()
@@ -168,12 +172,12 @@ def test_several_searches_run_at_the_same_time_and_not_more() -> None:
 
 
 def test_a_question_that_gave_up_in_the_queue_lets_the_others_pass_and_is_made_ahead(setup: Setup) -> None:
-    running = setup.searches.ask(cold_search(1), 1.0)
+    running = setup.ask(cold_search(1), 1.0)
     until(lambda: setup.tier.asked == [1], "the first search to begin")
-    gave_up = setup.searches.ask(cold_search(2), 0.01)
+    gave_up = setup.ask(cold_search(2), 0.01)
     with pytest.raises(TierLate):
         setup.searches.wait(gave_up, time.monotonic())
-    others = [setup.searches.ask(cold_search(number), 1.0) for number in (3, 4)]
+    others = [setup.ask(cold_search(number), 1.0) for number in (3, 4)]
     setup.tier.may_go_on.set()
     for job in (running, *others):
         setup.searches.wait(job, soon())
@@ -182,10 +186,10 @@ def test_a_question_that_gave_up_in_the_queue_lets_the_others_pass_and_is_made_a
 
 
 def test_ahead_is_made_only_while_nobody_waits(setup: Setup) -> None:
-    setup.searches.ask(cold_search(1), 1.0)
+    setup.ask(cold_search(1), 1.0)
     until(lambda: setup.tier.asked == [1], "the first search to begin")
     setup.searches.make_ahead(cold_search(8).asked, lambda: cold_search(8))
-    job = setup.searches.ask(cold_search(2), 1.0)
+    job = setup.ask(cold_search(2), 1.0)
     setup.tier.may_go_on.set()
     setup.searches.wait(job, soon())
     until(lambda: setup.holds(8), "the answer that is made ahead")
@@ -193,7 +197,7 @@ def test_ahead_is_made_only_while_nobody_waits(setup: Setup) -> None:
 
 
 def test_of_a_member_that_changes_often_the_newest_is_made_ahead(setup: Setup) -> None:
-    setup.searches.ask(cold_search(1), 1.0)
+    setup.ask(cold_search(1), 1.0)
     until(lambda: setup.tier.asked == [1], "the first search to begin")
     for revision in (2, 3):
         setup.searches.make_ahead(cold_search(8).asked, lambda revision=revision: cold_search(8, revision))  # type: ignore[misc]
@@ -204,7 +208,7 @@ def test_of_a_member_that_changes_often_the_newest_is_made_ahead(setup: Setup) -
 
 def test_ahead_makes_nothing_that_is_there_already_or_not_needed(setup: Setup) -> None:
     setup.tier.may_go_on.set()
-    setup.searches.wait(setup.searches.ask(cold_search(7), 1.0), soon())
+    setup.searches.wait(setup.ask(cold_search(7), 1.0), soon())
     setup.searches.make_ahead(cold_search(7).asked, lambda: cold_search(7))
     setup.searches.make_ahead(cold_search(8).asked, lambda: cold_search(8))
     until(lambda: setup.holds(8), "the second one")
@@ -213,14 +217,14 @@ def test_ahead_makes_nothing_that_is_there_already_or_not_needed(setup: Setup) -
     built = Event()
     setup.searches.make_ahead(cold_search(9).asked, lambda: [built.set(), cold_search(9)][1])  # type: ignore[return-value, func-returns-value]
     until(built.is_set, "its turn")
-    setup.searches.wait(setup.searches.ask(cold_search(1), 1.0), soon())
+    setup.searches.wait(setup.ask(cold_search(1), 1.0), soon())
     assert setup.tier.asked == [7, 8, 1], "the hot tier holds everything"
 
 
 def test_a_question_joins_what_is_being_made_ahead(setup: Setup) -> None:
     setup.searches.make_ahead(cold_search(7).asked, lambda: cold_search(7))
     until(lambda: setup.tier.asked == [7], "the search to begin")
-    job = setup.searches.ask(cold_search(7), 1.0)
+    job = setup.ask(cold_search(7), 1.0)
     setup.tier.may_go_on.set()
     assert setup.ids_of(setup.searches.wait(job, soon())) == ["7"]
     assert setup.tier.asked == [7]
@@ -228,7 +232,7 @@ def test_a_question_joins_what_is_being_made_ahead(setup: Setup) -> None:
 
 def test_what_waits_to_be_made_ahead_is_bounded(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold_searches, "MAX_AHEAD", 2)
-    setup.searches.ask(cold_search(1), 1.0)
+    setup.ask(cold_search(1), 1.0)
     until(lambda: setup.tier.asked == [1], "the first search to begin")
     for number in (5, 6, 7):
         setup.searches.make_ahead(cold_search(number).asked, lambda number=number: cold_search(number))  # type: ignore[misc]
@@ -240,4 +244,4 @@ def test_what_waits_to_be_made_ahead_is_bounded(setup: Setup, monkeypatch: pytes
 def test_a_search_that_cannot_be_built_ends_no_thread(setup: Setup) -> None:
     setup.tier.may_go_on.set()
     setup.searches.make_ahead(cold_search(8).asked, lambda: cold_search(1 // 0))
-    assert setup.ids_of(setup.searches.wait(setup.searches.ask(cold_search(7), 1.0), soon())) == ["7"]
+    assert setup.ids_of(setup.searches.wait(setup.ask(cold_search(7), 1.0), soon())) == ["7"]

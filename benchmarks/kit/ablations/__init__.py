@@ -1,0 +1,1 @@
+"""What `benchmarks.ablations` compares, on what, and how each arm is trained and measured."""

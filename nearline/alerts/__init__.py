@@ -1,0 +1,1 @@
+"""The alerts: from the objectives in `deploy/slo.toml` to Prometheus' rules."""

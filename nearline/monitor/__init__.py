@@ -1,0 +1,1 @@
+"""How far every stage is behind, and which one stands still: looks, judges, and says it."""

@@ -1,0 +1,62 @@
+"""How the processes of the instance on this data folder are: running, stopped by a signal, or gone, and since when.
+
+Reads what the supervisor and the processes' loops write. Knows no stage's work.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nearline import children
+from nearline.errors import NotRunning
+from nearline.monitor.judgement import ProcessSeen, ProcessState
+from nearline.settings.instance import ProcessInfo, read_instance
+from streams.kafka.heartbeat import read_heartbeats
+
+
+class ProcessWatch:
+    """Any thread may look."""
+
+    def __init__(self, data_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._data_dir = data_dir
+        self._clock = clock
+        self._since: dict[tuple[str, int | None, ProcessState], float] = {}
+
+    def look(self) -> list[ProcessSeen]:
+        """Empty where `nearline run` runs them, of which nobody has a list."""
+        try:
+            processes = read_instance(self._data_dir).processes
+        except NotRunning:
+            processes = []
+        return self.look_at(processes)
+
+    def look_at(self, processes: Sequence[ProcessInfo]) -> list[ProcessSeen]:
+        """The same for processes whose list is known."""
+        now_s = self._clock()
+        states = {process: state_of(process) for process in processes}
+        keys = {process: (process.name, process.pid, state) for process, state in states.items()}
+        before = self._since
+        since = {key: before.get(key, now_s) for key in keys.values()}
+        self._since = since  # always as a whole
+        return [
+            ProcessSeen(
+                *keys[process],
+                now_s - since[keys[process]],
+                idle_s(self._data_dir, process),
+                process.restarts,
+            )
+            for process in processes
+        ]
+
+
+def state_of(process: ProcessInfo) -> ProcessState:
+    if process.pid is None:
+        return "gone"
+    return "stopped" if children.is_stopped(process.pid) else "running"
+
+
+def idle_s(data_dir: Path, process: ProcessInfo) -> float | None:
+    """For how long none of its loops has reported work. None if it has not begun yet, or has no loop that reports."""
+    heartbeats = read_heartbeats(data_dir, process.name).values()
+    worked = [heartbeat.worked_ns for heartbeat in heartbeats if heartbeat.pid == process.pid]
+    return max(0.0, (time.time_ns() - max(worked)) / 1e9) if worked else None

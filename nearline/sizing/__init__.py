@@ -1,0 +1,1 @@
+"""How much of everything a load needs, by formulas from measured figures."""

@@ -1,0 +1,1 @@
+"""`nearline top`: what an instance does, live in a terminal."""
