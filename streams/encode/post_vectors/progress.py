@@ -48,12 +48,11 @@ class ReignProgress:
 
     def resume_points(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> Mapping[Place, ResumePoint]:
         written = _parse(fetch_committed(consumer, POST_VECTORS_GROUP, partitions))
-        others = {partition for partition, (tag, _) in written.items() if tag != self._reign.tag}
         if not self._still_serves():
             # This worker has not heard of the end of its reign yet.
             log.warning("another generation writes the post vectors now", not_any_more=self._reign.generation)
             return {}
-        mine = {Place(self._reign.source, number): at for number, (_, at) in written.items() if number not in others}
+        mine = {Place(self._reign.source, num): at for num, (tag, at) in written.items() if tag == self._reign.tag}
         points = find_resume_points(
             self._kafka, POST_VECTORS_GROUP, {place: Committed(at, 0) for place, at in mine.items()}, _CALL_S
         )
