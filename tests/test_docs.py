@@ -6,15 +6,45 @@ from typing import Any, Final
 
 import pytest
 
+from nearline.settings.loading import load_settings
 from retriever import nearline_pb2 as pb
 from retriever.grpc import calls as grpc_calls
 from retriever.http import problems
 from retriever.reasons import Code
 from schemas.api import ProblemCode
 from tests.kit.grpc_stand_in import StandIn
+from trainer.settings import read_settings
 
 ROOT: Final = Path(__file__).parent.parent
 SERVING: Final = (ROOT / "docs" / "serving.md").read_text()
+PAGES: Final = (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")))
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of its headings, as they are made from their words."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        if path.startswith(("http://", "https://")):
+            continue
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in _anchors(linked), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/settings.md"])
+def test_the_settings_of_the_pages_are_settings(page: str, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(package = .*?)```", (ROOT / page).read_text(), re.DOTALL)
+    file = tmp_path / "nearline.toml"
+    file.write_text(example)
+    settings = load_settings(file)
+    assert settings.kafka.bootstrap_servers == "kafka-1:9092"
+    assert str(settings.cold.url) == "https://qdrant:6333"
 
 
 def test_every_reason_is_explained_and_says_whether_the_answer_is_partial() -> None:
@@ -55,3 +85,13 @@ def test_the_page_of_metrics_names_each_metric_and_no_other() -> None:
     in_source |= {f"nearline_encode_{name}" for name in of_encoder}
     named = set(re.findall(r"`((?:nearline|kafka)_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
     assert {re.sub(r"_(total|info)$", "", name) for name in named} == in_source
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_the_settings_of_the_trainer_on_the_pages_are_settings(page: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    examples = [block for block in blocks if not block.startswith("package = ")]
+    assert examples
+    for example in examples:
+        (tmp_path / "train.toml").write_text(example)
+        read_settings(tmp_path / "train.toml")
