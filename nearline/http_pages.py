@@ -43,13 +43,18 @@ Pages = Mapping[str, Callable[[], Page]]
 Calls = Mapping[tuple[str, str], Callable[[Request], Page]]
 """Likewise, by method (GET or POST) and path."""
 NO_CALLS: Final[Calls] = MappingProxyType({})
+Refuse = Callable[[Message], Page | None]
+"""Takes the headers of any request, and returns what is answered instead; None: it is let in. Several threads call it
+at the same time."""
 
 
 @contextmanager
-def served_pages(name: str, pages: Pages, host: str, port: int, calls: Calls = NO_CALLS) -> Iterator[None]:
+def served_pages(
+    name: str, pages: Pages, host: str, port: int, calls: Calls = NO_CALLS, *, refuse: Refuse = lambda _: None
+) -> Iterator[None]:
     """Serves within the context. `name` is that of the thread. Raises OSError if the port is taken."""
     server_class = _Server6 if ":" in host else _Server
-    with server_class((host, port), _handler(pages, calls)) as server:
+    with server_class((host, port), _handler(pages, calls, refuse)) as server:
         thread = Thread(target=server.serve_forever, name=name, daemon=True)
         thread.start()
         try:
@@ -79,15 +84,17 @@ class _Server6(_Server):
     address_family = AF_INET6
 
 
-def _handler(pages: Pages, calls: Calls) -> type[BaseHTTPRequestHandler]:
+def _handler(pages: Pages, calls: Calls, refuse: Refuse) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = _TIMEOUT_S
 
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
-            page, call = pages.get(path), calls.get(("GET", path))
-            if page is not None:
+            page, call, refusal = pages.get(path), calls.get(("GET", path)), refuse(self.headers)
+            if refusal is not None:
+                self._send(refusal)
+            elif page is not None:
                 self._send(page())
             elif call is not None:
                 self._send(call(Request(query, self.headers, b"")))
@@ -97,9 +104,12 @@ def _handler(pages: Pages, calls: Calls) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             path, _, query = self.path.partition("?")
             call, length = calls.get(("POST", path)), self.headers.get("Content-Length", "")
+            refusal = refuse(self.headers)
             # What is not read of a body would be taken for the next request.
             self.close_connection = True
-            if call is None:
+            if refusal is not None:
+                self._send(refusal)
+            elif call is None:
                 self._send(_not_found(pages, calls))
             elif not length.isascii() or not length.isdigit():
                 self._send(_problem(HTTPStatus.LENGTH_REQUIRED, "send a Content-Length"))

@@ -2,14 +2,26 @@
 
 import os
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_IN_FLIGHT: Final = 64
 MAX_WORKERS: Final = 64
 _MAX_PORT: Final = 65_535
+
+
+def _can_be_sent(key: SecretStr) -> SecretStr:
+    """Refuses an empty key, as an unset variable leaves behind: it would let in everybody who sends an empty header."""
+    value = key.get_secret_value()
+    if not value or value != value.strip() or not value.isprintable():
+        raise ValueError("a key is at least one character, without spaces around it and without line ends")
+    return key
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_can_be_sent)]
+"""A key that fits into a header."""
 
 
 def _four_for_each_core(settings: dict[str, Any]) -> int:
@@ -35,7 +47,7 @@ class ServeSettings(BaseModel):
     worker_port: int | None = Field(None, ge=1, le=_MAX_PORT - MAX_WORKERS)
     """Of several workers the first one alone answers over HTTP at this port too, the second one at the next, and so on:
     for their metrics, and for whoever must ask each of them. None: free ports."""
-    api_key: SecretStr | None = None
+    api_key: ApiKey | None = None
     api_key_file: Path | None = None
     """A file that holds the key, so that it stands neither in the settings file nor in the environment."""
     certificate_file: Path | None = None
@@ -81,16 +93,6 @@ class ServeSettings(BaseModel):
     @property
     def scheme(self) -> str:
         return "http" if self.certificate_file is None else "https"
-
-    @field_validator("api_key")
-    @classmethod
-    def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
-        """Refuses an empty key, as an unset variable leaves behind: it would let in everybody who sends an empty
-        header."""
-        value = key.get_secret_value() if key is not None else "no key"
-        if not value or value != value.strip() or not value.isprintable():
-            raise ValueError("a key is at least one character, without spaces around it and without line ends")
-        return key
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

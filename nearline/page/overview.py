@@ -14,6 +14,7 @@ from nearline.ask.status import TiersSeen, while_held_up
 from nearline.monitor.judgement import ProcessSeen
 from nearline.monitor.monitor import Figures, Monitor
 from nearline.monitor.report import Report
+from nearline.page.access import Access
 from nearline.page.alerts import Alert, firing
 from nearline.page.history import HOUR_S, Columns, History
 from schemas.api import FreshnessStatus
@@ -104,6 +105,7 @@ class Overview(Struct, frozen=True):
     alerts: list[Alert]
     problems: list[str]
     acts_allowed: bool
+    no_acts_because: str | None
     question_needs_key: bool
     history: Columns
 
@@ -150,7 +152,7 @@ def overview(  # noqa: PLR0917
     now_s: float,
     since_s: float,
     *,
-    has_key: bool,
+    access: Access,
 ) -> Overview:
     """`now_s`: by the monitor's clock. `since_s`: from when on the history is wanted."""
     report, figures, state = monitor.report, monitor.figures, monitor.generations
@@ -181,8 +183,9 @@ def overview(  # noqa: PLR0917
         dead_letters=[LettersShown(of.stage, of.kind, n) for of, n in sorted(monitor.dead_letters.items())],
         alerts=firing(objectives, report, history.fresh, waits_s, answers_whole=answers_whole),
         problems=[] if collected is None else collected.problems,
-        acts_allowed=has_key,
-        question_needs_key=has_key,
+        acts_allowed=access.no_acts_because is None,
+        no_acts_because=access.no_acts_because,
+        question_needs_key=access.key is not None,
         history=history.columns(since_s),
     )
 

@@ -1,7 +1,7 @@
 """The page and what stands behind it, over HTTP: `/`, `/v1/overview`, questions and acts.
 
-Acts want the API key in a header, which no other site's page can send for somebody who has it; without a key in the
-settings there are none. Knows nothing of how an act is done.
+Acts want the API key in a header, which no other site's page can send for somebody who has it. Which key that is, and
+where there are no acts, is decided in `access.py` beside this file. Knows nothing of how an act is done.
 """
 
 import base64
@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from nearline.errors import NotReady, is_ours
 from nearline.http_pages import Calls, Page, Request, json_page
+from nearline.page.access import OTHER_SITE, Access, is_of_other_site
 from nearline.page.overview import Overview
 from retriever.service.api_key import REFUSAL, is_allowed
 from schemas.dead_letters import DeadLetterKind
@@ -31,10 +32,6 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-NO_KEY: Final = (
-    "no API key is set, so nobody may change anything here: set serve.api_key (NEARLINE_SERVE__API_KEY_FILE), "
-    "or use the commands, such as nearline generations promote"
-)
 _T = TypeVar("_T", bound=Struct)
 
 
@@ -107,26 +104,29 @@ class Acts(Protocol):
     def answer(self, question: Question) -> Candidates: ...
 
 
-def page_calls(overview: Callable[[float], Overview], acts: Acts, key: SecretStr | None) -> Calls:
+def page_calls(overview: Callable[[float], Overview], acts: Acts, access: Access) -> Calls:
     """`overview` takes since when the history is wanted, in seconds since 1970, and returns at once."""
     front, building = _front_page(), Lock()
 
     def overview_page(request: Request) -> Page:
         return _with_headers(json_page(True, overview(_since_s(request.query))))
 
+    def refused_to(request: Request) -> Page | None:
+        if is_of_other_site(request.headers):
+            return _refused(HTTPStatus.FORBIDDEN, OTHER_SITE)
+        return None if _has_key(access.key, request) else _refused(HTTPStatus.UNAUTHORIZED, REFUSAL)
+
     def ask(request: Request) -> Page:
         # With any header of its own a request of another site's page asks first, and is never allowed.
-        if "X-API-Key" not in request.headers or not _has_key(key, request):
+        if "X-API-Key" not in request.headers:
             return _refused(HTTPStatus.UNAUTHORIZED, REFUSAL)
-        return _answered(request, Question, acts.answer)
+        return refused_to(request) or _answered(request, Question, acts.answer)
 
     def act(wanted: type[_T], do: Callable[[_T], str]) -> Callable[[Request], Page]:
         def called(request: Request) -> Page:
-            if key is None:
-                return _refused(HTTPStatus.FORBIDDEN, NO_KEY)
-            if not _has_key(key, request):
-                return _refused(HTTPStatus.UNAUTHORIZED, REFUSAL)
-            return _answered(request, wanted, lambda body: {"done": do(body)})
+            if access.no_acts_because is not None:
+                return _refused(HTTPStatus.FORBIDDEN, access.no_acts_because)
+            return refused_to(request) or _answered(request, wanted, lambda body: {"done": do(body)})
 
         return called
 

@@ -16,7 +16,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from nearline.errors import BadSettings, NotRunning
 from nearline.settings.instance import read_instance
-from nearline.settings.settings import ENVIRONMENT_PREFIX, Settings
+from nearline.settings.settings import ENVIRONMENT_PREFIX, MonitorSettings, Settings
+from retriever.settings import ServeSettings
 from schemas.files import write_whole
 
 Layer = dict[str, Any]
@@ -93,28 +94,34 @@ def _validated(layers: Mapping[str, Layer]) -> Settings:
 
 
 def _resolve_files(settings: Settings) -> Settings:
-    """Makes paths absolute, because child processes may run in another folder, and reads the API key from its file."""
+    """Makes paths absolute, because child processes may run in another folder, and reads API keys from their files."""
     changes: Layer = {"data_dir": settings.data_dir.absolute()}
     if settings.cold.ca_file is not None:
         changes["cold"] = settings.cold.model_copy(update={"ca_file": settings.cold.ca_file.absolute()})
     if settings.package is not None:
         changes["package"] = settings.package.absolute()
-    serve = settings.serve
+    serve, monitor = settings.serve, settings.monitor
     files = {"certificate_file": serve.certificate_file, "private_key_file": serve.private_key_file}
     of_serve: Layer = {name: path and path.absolute() for name, path in {**files, "ca_file": serve.ca_file}.items()}
-    if serve.api_key is None and serve.api_key_file is not None:
-        of_serve |= {"api_key": _read_key(serve.api_key_file), "api_key_file": None}
-    return settings.model_copy(update={**changes, "serve": serve.model_copy(update=of_serve)})
+    changes["serve"] = serve.model_copy(update=of_serve | _key_of_file("serve", serve))
+    changes["monitor"] = monitor.model_copy(update=_key_of_file("monitor", monitor))
+    return settings.model_copy(update=changes)
 
 
-def _read_key(path: Path) -> SecretStr:
+def _key_of_file(section: str, settings: ServeSettings | MonitorSettings) -> Layer:
+    """Empty where no file is to be read: a key that is given itself wins."""
+    path = settings.api_key_file
+    if settings.api_key is not None or path is None:
+        return {}
     try:
         key = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings(f"serve.api_key_file: {path} cannot be read: {error}") from None
+        raise BadSettings(f"{section}.api_key_file: {path} cannot be read: {error}") from None
     if len(key.splitlines()) != 1:
-        raise BadSettings(f"serve.api_key_file: {path} is empty or has several lines; write the key into it, in one")
-    return SecretStr(key)
+        raise BadSettings(
+            f"{section}.api_key_file: {path} is empty or has several lines; write the key into it, in one"
+        )
+    return {"api_key": SecretStr(key), "api_key_file": None}
 
 
 def _read_file(path: Path) -> Layer:

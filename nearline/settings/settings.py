@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from contexts.settings import ContextRules
 from indexer.settings import ColdSettings, HotSettings
-from retriever.settings import ServeSettings
+from retriever.settings import ApiKey, ServeSettings
 from streams.settings import (
     AutopilotSettings,
     ContextsSettings,
@@ -44,6 +44,11 @@ class MonitorSettings(BaseModel):
     """Of HTTP. 0 takes a free port, the same one until `nearline up` or `nearline run` ends."""
     canary_s: float = Field(10.0, ge=0, le=3600)
     """So often a post that nobody is shown is sent in, looked for, and deleted again. 0: never."""
+    api_key: ApiKey | None = None
+    """Of operators: what the operators' page is asked and told to do wants it. None: on loopback it wants
+    `serve.api_key`; elsewhere nothing can be changed from the page."""
+    api_key_file: Path | None = None
+    """A file that holds the key, so that it stands neither in the settings file nor in the environment."""
 
     @property
     def url(self) -> str:

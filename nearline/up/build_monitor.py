@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nearline.http_pages import Calls
     from nearline.monitor.monitor import Monitor
+    from nearline.page.access import Access
     from nearline.page.collector import Collector
     from streams.generations.state import Generations
 
@@ -40,6 +41,7 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
     from nearline.monitor.monitor import LOOK_EVERY_S, Monitor
     from nearline.monitor.processes import ProcessWatch
     from nearline.monitor.server import served
+    from nearline.page.access import access
     from nearline.page.history import STEP_S
     from nearline.up.metrics import announce, withdraw
     from streams.generations.follower import GenerationsFollower
@@ -53,7 +55,8 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
     registry.register(DataFolderMetrics(settings.data_dir))
     ProcessCollector(registry=registry)
     canaries = _canaries(settings, monitor, follower.current, registry)
-    collector, calls = _page(settings, monitor, follower.current)
+    allowed = access(settings.monitor, settings.serve.api_key)
+    collector, calls = _page(settings, monitor, follower.current, allowed)
     host, port = settings.monitor.host, settings.monitor.port
 
     def run(stop: Event) -> None:
@@ -61,7 +64,7 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
         follower.start()
         monitor.judge()
         with (
-            served(monitor, registry, host, port, calls),
+            served(monitor, registry, host, port, calls, refuse=allowed.refuse_host),
             repeating("looking at lag", LOOK_EVERY_S, monitor.look_at_broker),
             repeating("asking for the page", STEP_S, collector.look),
         ):
@@ -77,7 +80,7 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
 
 
 def _page(
-    settings: Settings, monitor: "Monitor", state: "Callable[[], Generations | None]"
+    settings: Settings, monitor: "Monitor", state: "Callable[[], Generations | None]", access: "Access"
 ) -> "tuple[Collector, Calls]":
     """The operators' page: who collects its figures, and what is served."""
     import time
@@ -90,15 +93,15 @@ def _page(
     from nearline.up.page_acts import PageActs
     from nearline.up.page_sources import page_sources
 
-    objectives, key = read_objectives(), settings.serve.api_key
+    objectives = read_objectives()
     collector = Collector(monitor, page_sources(settings, state), objectives.freshness.within_s)
 
     def now(since_s: float) -> Overview:
         collected, history = collector.collected, collector.history
-        return overview(monitor, collected, history, objectives, time.monotonic(), since_s, has_key=key is not None)
+        return overview(monitor, collected, history, objectives, time.monotonic(), since_s, access=access)
 
     acts = PageActs(lambda: own_connections(settings), lambda: monitor.report.broker_up)
-    return collector, page_calls(now, acts, key)
+    return collector, page_calls(now, acts, access)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from nearline.ask.status import TiersSeen
 from nearline.monitor.monitor import Monitor
 from nearline.monitor.processes import ProcessWatch
 from nearline.monitor.server import served
+from nearline.page.access import access
 from nearline.page.collector import Collector, Sources
 from nearline.page.overview import Overview, overview
 from nearline.page.pages import (
@@ -32,6 +33,7 @@ from nearline.page.pages import (
     page_calls,
 )
 from nearline.ports import free_ports
+from nearline.settings.settings import MonitorSettings
 from schemas.api import ColdStatus, FreshnessStatus, HotStatus, TiersStatus
 from streams.generations.state import Generations
 from streams.settings import KafkaSettings
@@ -134,18 +136,22 @@ def served_page(
     state: Callable[[], Generations | None] = lambda: None,
     sources: Sources | None = None,
     key: str | None = KEY,
+    host: str = "127.0.0.1",
+    serve_key: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[ServedPage]:
     monitor = Monitor(kafka, state, ProcessWatch(folder), 60.0, clock)
     collector = Collector(monitor, sources or Sources(lambda: TIERS, list, dict), 60.0, clock)
     objectives = read_objectives()
+    settings = MonitorSettings(host=host, port=port, api_key=None if key is None else SecretStr(key))
+    allowed = access(settings, None if serve_key is None else SecretStr(serve_key))
 
     def now(since_s: float) -> Overview:
         collected, history = collector.collected, collector.history
-        return overview(monitor, collected, history, objectives, clock(), since_s, has_key=key is not None)
+        return overview(monitor, collected, history, objectives, clock(), since_s, access=allowed)
 
-    calls = page_calls(now, acts, None if key is None else SecretStr(key))
-    with served(monitor, CollectorRegistry(), "127.0.0.1", port, calls):
+    calls = page_calls(now, acts, allowed)
+    with served(monitor, CollectorRegistry(), host, port, calls, refuse=allowed.refuse_host):
         yield ServedPage(monitor, collector, port)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from nearline.page.access import NO_KEY
 from nearline.ports import free_ports
 from streams.errors import ActRefused
 from streams.settings import KafkaSettings
@@ -97,7 +98,7 @@ def test_without_a_key_nothing_can_be_pressed(browser: Browser, acts: PlayedActs
     ):
         expect(page.get_by_role("button", name="Promote b-2")).to_be_disabled()
         expect(page.get_by_role("button", name="Build")).to_be_disabled()
-        expect(page.locator("#act-note")).to_contain_text("No API key is set")
+        expect(page.locator("#act-note")).to_have_text(NO_KEY)
 
 
 def test_a_restart_of_the_server_is_survived(browser: Browser, tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ import base64
 import hashlib
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from nearline.errors import NotReady
+from nearline.page.access import NO_KEY, NO_OWN_KEY, OTHER_HOST, OTHER_SITE
 from nearline.page.overview import Overview
-from nearline.page.pages import NO_KEY, Question, RollBack
+from nearline.page.pages import Question, RollBack
 from nearline.ports import free_ports
 from retriever.service.api_key import REFUSAL
 from streams.errors import ActRefused
@@ -25,6 +27,15 @@ ACTS = {
     "rollback": {"reason": "old posts"},
     "replay-dead-letters": {"stage": "encode", "cause": "unencodable"},
 }
+
+
+@pytest.fixture
+def keyless(acts: PlayedActs, tmp_path: Path) -> Iterator[ServedPage]:
+    """On loopback, without a key of its own; the retriever has none either."""
+    kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
+    with served_page(tmp_path, kafka, acts, free_ports(1)[0], key=None) as page:
+        page.monitor.judge()
+        yield page
 
 
 @pytest.fixture
@@ -102,10 +113,98 @@ def test_without_a_key_nobody_may_act(acts: PlayedActs, tmp_path: Path) -> None:
     with served_page(tmp_path, kafka, acts, free_ports(1)[0], key=None) as page:
         refused = page.ask("POST", "/v1/acts/rollback", {}, X_API_Key="")
         assert (refused.status, refused.json) == (403, {"detail": NO_KEY})
-        assert page.overview()["acts_allowed"] is False
+        said = page.overview()
+        assert (said["acts_allowed"], said["no_acts_because"], said["question_needs_key"]) == (False, NO_KEY, False)
         assert page.ask("POST", "/v1/question", {"text": "w"}).status == 401, "another site's page could send this"
         assert page.ask("POST", "/v1/question", {"text": "w"}, X_API_Key="").status == 200
     assert acts.done == [Question("w")]
+
+
+def test_on_loopback_without_a_key_of_its_own_the_retrievers_is_wanted(acts: PlayedActs, tmp_path: Path) -> None:
+    kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
+    with served_page(tmp_path, kafka, acts, free_ports(1)[0], key=None, serve_key=KEY) as page:
+        assert page.overview()["acts_allowed"] is True
+        assert page.ask("POST", "/v1/acts/rollback", {}).status == 401
+        assert page.ask("POST", "/v1/acts/rollback", {}, X_API_Key=KEY).status == 200
+
+
+def test_the_retrievers_clients_may_not_act_where_the_monitor_has_its_own_key(acts: PlayedActs, tmp_path: Path) -> None:
+    kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
+    with served_page(tmp_path, kafka, acts, free_ports(1)[0], serve_key="of-all-clients") as page:
+        for path in ("/v1/acts/rollback", "/v1/question"):
+            assert page.ask("POST", path, {}, X_API_Key="of-all-clients").status == 401
+    assert acts.done == []
+
+
+def test_beyond_loopback_the_retrievers_key_changes_nothing(acts: PlayedActs, tmp_path: Path) -> None:
+    kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
+    with served_page(tmp_path, kafka, acts, free_ports(1)[0], key=None, serve_key=KEY, host="0.0.0.0") as page:
+        refused = page.ask("POST", "/v1/acts/rollback", {}, X_API_Key=KEY)
+        assert (refused.status, refused.json) == (403, {"detail": NO_OWN_KEY})
+        assert "set monitor.api_key" in NO_OWN_KEY
+        said = page.overview()
+        assert (said["acts_allowed"], said["no_acts_because"]) == (False, NO_OWN_KEY)
+        assert page.ask("POST", "/v1/question", {"text": "w"}, X_API_Key="").status == 401
+        assert page.ask("POST", "/v1/question", {"text": "w"}, X_API_Key=KEY).status == 200
+    with served_page(tmp_path, kafka, acts, free_ports(1)[0], host="0.0.0.0") as page:
+        assert page.ask("POST", "/v1/acts/rollback", {}, X_API_Key=KEY).status == 200
+        assert page.ask("GET", "/", Host="monitor.example").status == 200
+    assert acts.done == [Question("w"), RollBack()]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:9308", "localhost.:1", "127.0.0.1:80", "127.9.9.9", "[::1]:9308", "a.localhost"]
+)
+def test_on_loopback_its_names_are_answered(keyless: ServedPage, host: str) -> None:
+    assert keyless.ask("GET", "/livez", Host=host).status == 200
+    assert keyless.ask("POST", "/v1/question", {"text": "w"}, Host=host, X_API_Key="").status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("attacker.example", "attacker.example:9308", "127.0.0.1.attacker.example", "localhost.attacker.example"),
+        *("notlocalhost", "192.0.2.7:9308", "0.0.0.0", "[2001:db8::1]", "127.0.0.1@attacker.example", "[", ""),
+    ],
+)
+def test_another_sites_name_that_leads_here_is_refused_everything(
+    keyless: ServedPage, acts: PlayedActs, host: str
+) -> None:
+    """DNS rebinding: a browser takes what is asked so for that site's own, and lets its page send any header."""
+    calls = [("GET", path) for path in ("/", "/v1/overview", "/metrics", "/readyz", "/livez", "/else")]
+    calls += [("POST", path) for path in ("/v1/question", "/v1/acts/rollback", "/else")]
+    for method, path in calls:
+        refused = keyless.ask(method, path, {}, Host=host, X_API_Key="")
+        assert (refused.status, refused.json) == (403, {"detail": OTHER_HOST}), path
+    assert acts.done == []
+
+
+def test_with_its_own_key_it_may_be_reached_by_any_name(page: ServedPage) -> None:
+    assert page.ask("GET", "/v1/overview", Host="monitor.example").status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "may"),
+    [
+        ({"Origin": "http://attacker.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://127.0.0.1:1"}, False),
+        ({"Origin": "http://monitor.example", "Host": "monitor.example"}, True),
+        ({"Origin": "https://Monitor.example", "Host": "monitor.example"}, True),
+        ({"Sec_Fetch_Site": "cross-site"}, False),
+        ({"Sec_Fetch_Site": "same-site", "Origin": "http://localhost:1", "Host": "localhost:1"}, False),
+        ({"Sec_Fetch_Site": "same-origin", "Origin": "https://behind-a-proxy.example"}, True),
+        ({"Sec_Fetch_Site": "none"}, True),
+    ],
+)
+def test_what_another_sites_page_sends_is_refused_also_with_the_key(
+    page: ServedPage, acts: PlayedActs, headers: dict[str, str], may: bool
+) -> None:
+    for path, body in (("/v1/acts/rollback", {}), ("/v1/question", {"text": "w"})):
+        answer = page.ask("POST", path, body, X_API_Key=KEY, **headers)
+        assert answer.status == (200 if may else 403)
+        assert may or answer.json == {"detail": OTHER_SITE}
+    assert len(acts.done) == (2 if may else 0)
 
 
 def test_a_question_wants_the_key_too(page: ServedPage, acts: PlayedActs) -> None:

@@ -134,15 +134,22 @@ def test_settings_from_elsewhere_cannot_make_the_kafka_client_run_code(tmp_path:
         load_settings(file)
 
 
-def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", ["serve", "monitor"])
+def test_the_key_may_be_in_a_file(tmp_path: Path, section: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "key"
     file.write_text("hunter2\n")
-    settings = load_settings(serve__api_key_file=file)
-    assert settings.serve.api_key == SecretStr("hunter2")
+    monkeypatch.setenv(f"NEARLINE_{section.upper()}__API_KEY_FILE", str(file))
+    settings = load_settings()
+    keys = {"serve": settings.serve.api_key, "monitor": settings.monitor.api_key}
+    assert keys == {"serve": None, "monitor": None, section: SecretStr("hunter2")}
     assert "hunter2" not in repr(settings)
+    write_settings(settings, instance_settings_file(tmp_path))
+    assert read_settings(instance_settings_file(tmp_path)) == settings, "the monitor is a child, and has it too"
     file.write_text("\n")
-    with pytest.raises(BadSettings, match="is empty"):
-        load_settings(serve__api_key_file=file)
+    with pytest.raises(BadSettings, match=rf"{section}.api_key_file: .* is empty"):
+        load_settings()
+    monkeypatch.setenv(f"NEARLINE_{section.upper()}__API_KEY", "own")
+    assert getattr(load_settings(), section).api_key == SecretStr("own")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +168,12 @@ def test_what_would_leave_the_door_open_is_refused(settings: dict[str, Any], sen
     with pytest.raises(BadSettings, match=sentence) as caught:
         load_settings(**{f"serve__{name}": value for name, value in settings.items()})
     assert "hunter2" not in str(caught.value)
+
+
+def test_an_empty_key_of_the_monitor_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEARLINE_MONITOR__API_KEY", "")
+    with pytest.raises(BadSettings, match=r"monitor.api_key in the environment is wrong: .* at least one character"):
+        load_settings()
 
 
 def test_files_of_https_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
