@@ -133,6 +133,8 @@ def test_the_variables_of_compose_are_settings(monkeypatch: pytest.MonkeyPatch) 
     service = COMPOSE["services"]["nearline"]
     settings = _settings(monkeypatch, {**variables(instructions("Dockerfile")), **service["environment"]})
     assert settings.kafka.bootstrap_servers == "kafka:9092"
+    assert service["environment"]["NEARLINE_MONITOR__API_KEY"] is None, "it comes from the shell of who starts it"
+    assert settings.monitor.api_key is None
     published = {int(port.rpartition(":")[2]) for port in service["ports"]}
     assert published == {settings.serve.port, settings.serve.port_of_grpc, settings.monitor.port}
     assert all(port.startswith("127.0.0.1:") for each in COMPOSE["services"].values() for port in each.get("ports", []))
@@ -193,10 +195,11 @@ def test_the_health_check_goes_by_the_answer(status: int, expected: int) -> None
     assert _health().main([url]) == 1, "nobody listens there any more"
 
 
-def _settings(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
+def _settings(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str | None]) -> Settings:
+    """None: a variable of Compose that nobody has set in the shell."""
     for name in [name for name in os.environ if name.startswith("NEARLINE_")]:
         monkeypatch.delenv(name)
     for name, value in environment.items():
-        if name.startswith("NEARLINE_"):
+        if name.startswith("NEARLINE_") and value is not None:
             monkeypatch.setenv(name, value)
     return load_settings()

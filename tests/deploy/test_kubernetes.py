@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from nearline.cli import cli
+from nearline.page.access import access
 from nearline.settings.loading import load_settings
 from nearline.settings.settings import Settings
 from nearline.up.stages import COLD_GRACE_S, STAGES_GRACE_S
@@ -65,11 +66,39 @@ def matching(built: list[Manifest], selector: dict[str, str]) -> list[str]:
     return [name for name, pod in pods(built).items() if selector.items() <= pod["metadata"]["labels"].items()]
 
 
+def reaches(built: list[Manifest], source: str, target: str, port: str) -> bool:
+    """Whether the policies let a pod of `source` connect to this port of one of `target`, by its name."""
+    policies = [each["spec"] for each in of_kind(built, "NetworkPolicy")]
+    (number,) = {each["containerPort"] for each in container(pods(built)[target])["ports"] if each["name"] == port}
+
+    def lets(of: str, kind: str, peers: str, peer: str) -> bool:
+        rules = [
+            rule
+            for policy in policies
+            if kind in policy["policyTypes"] and of in matching(built, policy["podSelector"]["matchLabels"])
+            for rule in policy[kind.lower()]
+        ]
+        return any(
+            {port, number} & {each["port"] for each in rule["ports"]}
+            and (peers not in rule or any(_is_peer(built, each, peer) for each in rule[peers]))
+            for rule in rules
+        )
+
+    return lets(source, "Egress", "to", target) and lets(target, "Ingress", "from", source)
+
+
+def _is_peer(built: list[Manifest], peer: Manifest, name: str) -> bool:
+    """A namespace that is named is another one."""
+    other_namespace = bool(peer.get("namespaceSelector"))
+    return not other_namespace and name in matching(built, peer["podSelector"]["matchLabels"])
+
+
 @pytest.fixture
 def settings_of(built: list[Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Loads what a pod would: its file, its variables, and something for each secret."""
     maps = {each["metadata"]["name"]: each["data"] for each in of_kind(built, "ConfigMap")}
     secrets = {"kafka-options": '{"sasl.password": "x"}', "serve-api-key": "a-key", "qdrant-api-key": "b"}
+    secrets["monitor-api-key"] = "c"
 
     def load(name: str) -> Settings:
         for variable in [variable for variable in os.environ if variable.startswith("NEARLINE_")]:
@@ -137,12 +166,35 @@ def test_every_setting_exists_and_ports_are_those_of_the_containers(built: list[
         assert settings.cold.url, "the embedded cold tier needs a data folder that pods do not share"
 
 
-def test_the_autopilot_asks_the_service_of_the_retriever(settings_of: Any, built: list[Manifest]) -> None:
+@pytest.mark.parametrize(("name", "asks_at"), [("autopilot", {"http", "grpc"}), ("monitor", {"http"})])
+def test_who_asks_the_retriever_knows_it_and_is_let_through_and_in(
+    settings_of: Any, built: list[Manifest], name: str, asks_at: set[str]
+) -> None:
     services = {each["metadata"]["name"]: each["spec"] for each in of_kind(built, "Service")}
-    settings = settings_of("autopilot")
+    retriever, settings = settings_of("serve"), settings_of(name)
     ports = {port["name"]: port["port"] for port in services["serve"]["ports"]}
     assert settings.serve.url == f"http://serve:{ports['http']}"
     assert settings.serve.grpc_url == f"serve:{ports['grpc']}"
+    assert {port for port in ports if reaches(built, name, "serve", port)} == asks_at
+    assert not reaches(built, name, "serve", "run"), "metrics are for Prometheus"
+    assert settings.serve.api_key == retriever.serve.api_key
+    assert settings.cold.api_key == retriever.cold.api_key, "it counts what the cold tier holds"
+
+
+def test_nobody_else_here_reaches_the_retriever_or_the_monitor(built: list[Manifest]) -> None:
+    others = STAGES - {"autopilot", "monitor"}
+    assert not [name for name in others for port in ("http", "grpc") if reaches(built, name, "serve", port)]
+    assert not [name for name in STAGES if reaches(built, name, "monitor", "http")]
+
+
+def test_operators_have_a_key_of_their_own(settings_of: Any, built: list[Manifest]) -> None:
+    """A monitor that listens beyond loopback takes no other; without one there are no acts, but the page is there."""
+    settings = settings_of("monitor")
+    assert access(settings.monitor, settings.serve.api_key).key == settings.monitor.api_key
+    assert settings.monitor.api_key not in (None, settings.serve.api_key)
+    assert [name for name in pods(built) if settings_of(name).monitor.api_key is not None] == ["monitor"]
+    (variable,) = (each for each in container(pods(built)["monitor"])["env"] if "MONITOR" in each["name"])
+    assert variable["valueFrom"]["secretKeyRef"]["optional"] is True
 
 
 def test_probes_ask_for_pages_that_are_there(built: list[Manifest]) -> None:
@@ -216,7 +268,10 @@ def test_every_volume_that_is_mounted_is_there(built: list[Manifest]) -> None:
 
 def test_secrets_are_named_and_never_written(built: list[Manifest]) -> None:
     assert of_kind(built, "Secret") == []
-    secret = {"NEARLINE_SERVE__API_KEY", "NEARLINE_COLD__API_KEY", "NEARLINE_KAFKA__OPTIONS"}
+    secret = {
+        *("NEARLINE_SERVE__API_KEY", "NEARLINE_MONITOR__API_KEY", "NEARLINE_COLD__API_KEY"),
+        "NEARLINE_KAFKA__OPTIONS",
+    }
     for pod in pods(built).values():
         for variable in container(pod)["env"]:
             assert (variable["name"] in secret) == ("secretKeyRef" in variable.get("valueFrom", {}))
