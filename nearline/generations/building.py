@@ -43,13 +43,22 @@ def name_package(name: str, registry: str | None) -> Generation:
     return Generation(name)
 
 
-def find_package(name: str, registry: str | None, data_dir: Path) -> acts.Package:
-    """The same package with every file checked. One in a registry is fetched into the data folder. Raises BadPackage,
-    BadRegistry."""
+def find_package(name: str, registry: str | None, data_dir: Path, *, fetch: bool = True) -> acts.Package:
+    """The same package with every file checked. One in a registry is fetched into the data folder; without `fetch` it
+    is checked where it lies. Raises BadPackage, BadRegistry."""
     folder = Path(name).absolute()
     if folder.is_dir() or registry is None:
         return load_package(Generation(name), PackageSource(folder=str(folder)), data_dir)
+    if not fetch:
+        return _check_in_registry(Generation(name), in_registry(registry))
     return load_package(Generation(name), in_registry(registry), data_dir)
+
+
+def _check_in_registry(generation: Generation, source: PackageSource) -> acts.Package:
+    # Imported here: most instances have no registry.
+    from trainer.publishing.registry import Registry
+
+    return acts.Package(generation, source, Registry(str(source.registry)).verify(generation).digest)
 
 
 def load_package(generation: Generation, source: PackageSource, data_dir: Path) -> acts.Package:

@@ -143,15 +143,20 @@ class Registry:
     def show(self, generation: str) -> Publication:
         return self._read(_publication_path(generation))
 
-    def verify(self, generation: str) -> None:
-        """Reads every file again and compares its digest with what was published."""
+    def verify(self, generation: str) -> Publication:
+        """Reads every file again and compares its digest with what was published, which it returns. Nothing is kept of
+        the files, neither on the disk nor in memory."""
         publication = self.show(generation)
-        body = self._get(generation, MANIFEST_FILE)
+        body = b"".join(self._pieces(generation, MANIFEST_FILE))
         if hashlib.sha256(body).hexdigest() != publication.digest:
             raise _damaged(self.place, generation, MANIFEST_FILE)
         for name, digest in read_manifest(body).files.items():
-            if hashlib.sha256(self._get(generation, name)).hexdigest() != digest:
+            read = hashlib.sha256()
+            for piece in self._pieces(generation, name):
+                read.update(piece)
+            if read.hexdigest() != digest:
                 raise _damaged(self.place, generation, name)
+        return publication
 
     def size(self, generation: str) -> int:
         """Of the files of a published package, in bytes."""
@@ -162,11 +167,12 @@ class Registry:
 
     def fetch(self, generation: str, folder: Path) -> ModelPackage:
         """Copies a published package into an empty folder and checks it. Raises BadPackage as well."""
-        body = self._get(self.show(generation).generation, MANIFEST_FILE)
+        body = b"".join(self._pieces(self.show(generation).generation, MANIFEST_FILE))
         for name in (*read_manifest(body).files, MANIFEST_FILE):
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(self._get(generation, name))
+            with file.open("wb") as written:
+                written.writelines(self._pieces(generation, name))
         return ModelPackage.load(folder)
 
     @property
@@ -196,10 +202,12 @@ class Registry:
         except msgspec.DecodeError as error:
             raise BadRegistry(f"{self.place}: {path} is no publication: {error}; take it out") from error
 
-    def _get(self, generation: str, name: str) -> bytes:
+    def _pieces(self, generation: str, name: str) -> Iterator[bytes]:
+        """A file of a package, some MB at a time: weights may be larger than the memory of who reads them."""
         with self._translated():
             try:
-                return bytes(obstore.get(self._store, f"{_PACKAGES}/{generation}/{name}").bytes())
+                for piece in obstore.get(self._store, f"{_PACKAGES}/{generation}/{name}").stream():
+                    yield bytes(piece)
             except FileNotFoundError as error:
                 raise _damaged(self.place, generation, name) from error
 

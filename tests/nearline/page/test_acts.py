@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from nearline.ask.connections import Connections, own_connections
 from nearline.errors import BadSettings, NearlineError
+from nearline.generations.packages import packages_folder
 from nearline.page.pages import Build, Promote, Question, ReplayLetters, RollBack
 from nearline.settings.settings import Settings
 from nearline.up.page_acts import PageActs
@@ -16,6 +17,7 @@ from retriever.errors import RequestRefused
 from retriever.settings import ServeSettings
 from schemas import topics
 from schemas.dead_letters import DeadLetterKind, to_headers
+from schemas.generations import PackageSource
 from schemas.ids import Generation
 from streams.errors import ActRefused
 from streams.generations.log import change_generations, read_generations
@@ -26,7 +28,10 @@ from tests.kit.data.generations import next_records
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.kafka.dead_letters import cause_of_death, send_to_dead_letters
 from tests.kit.kafka.topics import keys_and_values
+from tests.kit.packages import make_tiny_package
 from tests.kit.retrievers import scored_post
+from trainer.errors import BadRegistry
+from trainer.publishing.registry import Registry
 
 
 def on_broker(kafka: KafkaSettings, folder: Path) -> PageActs:
@@ -47,6 +52,26 @@ def test_generations_are_moved_in_the_log(kafka: KafkaSettings, tmp_path: Path) 
     assert act.who.startswith("operators' page of ")
     with pytest.raises(BadSettings, match="nothing is no folder"):
         acts.build(Build(str(tmp_path / "nothing")))
+
+
+@pytest.mark.broker
+def test_where_nobody_builds_the_package_is_checked_where_it_lies(kafka: KafkaSettings, tmp_path: Path) -> None:
+    """On a cluster the pods of a place fetch it, and the monitor has little memory and disk."""
+    package, registry = make_tiny_package(tmp_path / "package", hidden=16, layers=1), tmp_path / "registry"
+    Registry(str(registry)).publish(package, {})
+    data_dir, weights = tmp_path / "data", registry / "packages" / package.generation / "model.safetensors"
+    acts, wanted, whole = on_broker(kafka, data_dir), Build(package.generation, str(registry)), weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    with pytest.raises(BadRegistry, match="is not the file that was published"):
+        acts.build(wanted)
+    assert package.generation not in read_generations(kafka).records
+    weights.write_bytes(whole)
+    change_generations(kafka, next_records)
+    assert acts.build(wanted) == f"{package.generation} is being built"
+    record = read_generations(kafka).records[package.generation]
+    assert (record.state, record.digest) == ("building", package.digest)
+    assert record.package == PackageSource(registry=str(registry))
+    assert not packages_folder(data_dir).exists()
 
 
 @pytest.mark.broker

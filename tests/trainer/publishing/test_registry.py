@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 
+from encoders.errors import BadPackage
 from encoders.package.model_package import ModelPackage
 from tests.kit.packages import make_tiny_package
 from trainer.errors import BadRegistry
@@ -128,6 +130,23 @@ def test_a_damaged_file_is_found(
         obstore.put(registry._store, file, damage(bytes(obstore.get(registry._store, file).bytes())))
     with pytest.raises(BadRegistry, match=r"tokenizer\.json of .* is not the file that was published"):
         registry.verify(str(package.generation))
+
+
+def test_weights_may_be_larger_than_the_memory_of_who_reads_them(tmp_path: Path, package: ModelPackage) -> None:
+    registry, generation, size = Registry(str(tmp_path / "registry")), str(package.generation), 128 << 20
+    registry.publish(package, FORCED)
+    with (tmp_path / "registry" / "packages" / generation / "model.safetensors").open("r+b") as weights:
+        weights.truncate(size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRegistry, match="is not the file that was published"):
+            registry.verify(generation)
+        with pytest.raises(BadPackage, match="is not the file that was recorded"):
+            registry.fetch(generation, tmp_path / "copy")
+        assert tracemalloc.get_traced_memory()[1] < size // 2
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "copy" / "model.safetensors").stat().st_size == size
 
 
 def test_what_is_not_published_is_named(place: str, package: ModelPackage) -> None:
