@@ -6,7 +6,7 @@ has a sentence about it. A status always comes. Knows nothing of how the parts a
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from threading import Thread
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -25,6 +25,7 @@ from schemas.api import (
 )
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import StageReads, all_stages
+from streams.errors import StreamsError
 from streams.generations.log import read_generations
 from streams.generations.state import Generations
 from streams.kafka import deleted_unread
@@ -32,7 +33,8 @@ from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.records import Place
 from streams.operate import dead_letter_box
 from streams.operate.dead_letter_box import LetterCount
-from streams.operate.lag import Lag, read_lags
+from streams.operate.lag import Lag, StageLag, read_stage_lags, topic_lags
+from streams.operate.record_shares import READ_S, RecordShares
 from streams.settings import KafkaSettings
 
 BUDGET_S: Final = 4.0
@@ -41,6 +43,8 @@ BUDGET_S: Final = 4.0
 _HOT_S: Final = 2.5
 _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 2.0
+_SPARE_S: Final = 0.5
+"""Of the budget: with less time left, lags stay as they were read."""
 _LIVE_S: Final = 1.0
 """For the log of the generations. Without it only the stages of the serving one are shown."""
 _COUNT_S: Final = 1.0
@@ -145,7 +149,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     if standing.broker_is_silent:
         problems.append("broker: not asked, because it does not answer the monitor")
     else:
-        asked_streams = _Question("broker", lambda: _ask_streams(sources.kafka(), reads, hot_report))
+        asked_streams = _Question("broker", lambda: _ask_streams(sources.kafka(), reads, hot_report, deadline))
         streams = asked_streams.answer(deadline, problems)
     # The lags matter more, so the dead letters are counted after them and separately.
     letters = _ask_letters(sources.kafka, deadline, problems) if streams is not None else None
@@ -198,11 +202,27 @@ def _generation(hot: HotReport | None) -> Generation | None:
     return Generation(hot.positions.generation) if hot is not None else None
 
 
-def _ask_streams(kafka: KafkaSettings, reads: list[StageReads], hot: Callable[[], HotReport | None]) -> _Streams:
+def _ask_streams(
+    kafka: KafkaSettings, reads: list[StageReads], hot: Callable[[], HotReport | None], deadline: float
+) -> _Streams:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-        lags = read_lags(reader, reads, _PROBE_S, lambda: _hot_offsets(hot(), reads))
+        in_offsets = read_stage_lags(reader, reads, _PROBE_S, lambda: _hot_offsets(hot(), reads))
+        lags = topic_lags(_in_records(kafka, reader, in_offsets, deadline))
         problems = [deleted_unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
         return _Streams([_stage(lag) for lag in lags], problems)
+
+
+def _in_records(
+    kafka: KafkaSettings, reader: OffsetReader, in_offsets: list[StageLag], deadline: float
+) -> list[StageLag]:
+    """Counted as the monitor counts them. If there is no time for that, or no answer, they stay in offsets, which are
+    at least as many."""
+    left_s = deadline - time.monotonic() - _SPARE_S
+    if left_s <= 0:
+        return in_offsets
+    with closing(RecordShares(kafka, reader)) as shares, suppress(StreamsError):
+        return shares.in_records(in_offsets, min(READ_S, left_s))
+    return in_offsets
 
 
 def _ask_letters(kafka: Callable[[], KafkaSettings], deadline: float, problems: list[str]) -> int | None:

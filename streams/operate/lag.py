@@ -61,7 +61,11 @@ def read_lags(
 ) -> list[Lag]:
     """One lag for each stage and topic; unknown if the topic does not exist yet. The rest is as for
     `read_stage_lags`."""
-    stages = read_stage_lags(reader, reads, probe_s, hot_feed)
+    return topic_lags(read_stage_lags(reader, reads, probe_s, hot_feed))
+
+
+def topic_lags(stages: Iterable[StageLag]) -> list[Lag]:
+    """One for each stage and topic; unknown if the topic does not exist yet."""
     return [_topic_lag(stage, topic) for stage in stages for topic in stage.reads.topics]
 
 

@@ -5,7 +5,9 @@ Reads the last offsets before the end, now and then, and takes what was found th
 """
 
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import Final, NamedTuple
 
 import structlog
@@ -23,7 +25,7 @@ from streams.settings import KafkaSettings
 _KNOWN_FOR_S: Final = 10.0
 _STRETCH: Final = 500
 """So many offsets are read: a few per cent of uncertainty, for some milliseconds."""
-_READ_S: Final = 0.5
+READ_S: Final = 0.5
 """For all partitions of one look; what there was no time for comes at the next one."""
 
 log = structlog.get_logger(__name__)
@@ -54,35 +56,53 @@ class RecordShares:
         self._consumer: Consumer | None = None
         self._shares: dict[Place, _Share] = {}
 
-    def in_records(self, stages: list[StageLag]) -> list[StageLag]:
-        """The same with lags that count records, at least one where something waits. Raises StreamsError if the broker
-        does not say which records can be read."""
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def in_records(self, stages: list[StageLag], read_s: float = READ_S) -> list[StageLag]:
+        """The same with lags that count records, at least one where something waits. Reading takes at most `read_s`.
+        A partition that there was no time for is taken to be like the others of its topic; of a topic of which nothing
+        was read offsets are counted. Raises StreamsError if the broker does not say which records can be read."""
         done: Offsets = {}
         for stage in stages:
             for place, lag in stage.partitions.items():
                 if lag.records:
                     done[place] = min(lag.done, done.get(place, lag.done))
-        self._read_unknown(done)
+        self._read_unknown(done, read_s)
+        of_topics = self._shares_of_topics()
         return [
-            stage._replace(partitions={place: self._counted(place, lag) for place, lag in stage.partitions.items()})
+            stage._replace(
+                partitions={place: self._counted(place, lag, of_topics) for place, lag in stage.partitions.items()}
+            )
             for stage in stages
         ]
 
-    def _counted(self, place: Place, lag: PartitionLag) -> PartitionLag:
-        share = self._shares.get(place)
-        if not lag.records or share is None or share.of_offsets is None:
+    def _counted(self, place: Place, lag: PartitionLag, of_topics: Mapping[str, float]) -> PartitionLag:
+        own = self._shares.get(place)
+        share = of_topics.get(place.topic) if own is None else own.of_offsets
+        if not lag.records or share is None:
             return lag
-        return lag._replace(records=max(1, round((lag.end - lag.done) * share.of_offsets)))
+        return lag._replace(records=max(1, round((lag.end - lag.done) * share)))
 
-    def _read_unknown(self, done: Offsets) -> None:
+    def _shares_of_topics(self) -> dict[str, float]:
+        """The mean of what was found in each topic's partitions. The same stage writes all of them."""
+        shares: defaultdict[str, list[float]] = defaultdict(list)
+        for place, share in self._shares.items():
+            if share.of_offsets is not None:
+                shares[place.topic].append(share.of_offsets)
+        return {topic: fmean(of_partitions) for topic, of_partitions in shares.items()}
+
+    def _read_unknown(self, done: Offsets, read_s: float) -> None:
         """What was done before `done` says nothing of what waits."""
         now_s = self._clock()
         self._shares = {at: share for at, share in self._shares.items() if now_s - share.read_at_s < _KNOWN_FOR_S}
-        unknown = [place for place in done if place not in self._shares]
+        # One partition of each topic first, so that as many topics as possible are known when the time is up.
+        unknown = sorted((place for place in done if place not in self._shares), key=lambda place: place.partition)
         if not unknown:
             return
         starts, ends = self._reader.starts(unknown), self._reader.stable_ends(unknown)
-        deadline = time.monotonic() + _READ_S
+        deadline = time.monotonic() + read_s
         for place in unknown:
             end = ends[place]
             first = Offset(max(starts[place], done[place], end - self._stretch))

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +17,8 @@ from schemas.dead_letters import DeadLetterCause, to_headers
 from schemas.events import event_time_us, parse_event
 from schemas.ids import Generation, Offset, Partition
 from streams.errors import KafkaUnavailable
+from streams.kafka.offsets import OffsetReader
+from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
 from streams.operate import dead_letter_box
 from streams.settings import KafkaSettings
@@ -26,8 +29,9 @@ from tests.kit.data.embeddings import GENERATION
 from tests.kit.data.events import activity, post_created, write_events
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.kafka.dead_letters import send_to_dead_letters
-from tests.kit.kafka.topics import Sender, keys_and_values, produce
+from tests.kit.kafka.topics import Sender, keys_and_values, produce, transaction
 from tests.kit.retrievers import asking_member, scored_post
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
 
@@ -50,7 +54,7 @@ def run(place: InstanceWithoutStages) -> Commands:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else this machine does, `status` has the time to learn all."""
-    for name in ("_PROBE_S", "_HOT_S", "_KAFKA_CALL_S", "_COUNT_S"):
+    for name in ("_PROBE_S", "_HOT_S", "_KAFKA_CALL_S", "_COUNT_S", "READ_S"):
         monkeypatch.setattr(status, name, 60.0)
     monkeypatch.setattr(status, "read_status", partial(status.read_status, budget_s=120.0))
 
@@ -295,6 +299,17 @@ def test_status_shows_the_lag_of_every_stage(run: Commands, tmp_path: Path) -> N
     assert stages["trending", "activity"]["lag"] == 1
     assert (stages["encode", "post-contexts"]["lag"], stages["encode", "post-contexts"]["oldest_age_s"]) == (0, None)
     assert (answer["ready"], answer["dead_letters"], answer["problems"]) == (True, 0, [])
+
+
+@pytest.mark.usefixtures("patient")
+def test_status_counts_records_and_not_the_control_records_of_transactions(kafka: KafkaSettings, run: Commands) -> None:
+    place = Place(topics.POST_CONTEXTS, Partition(0))
+    for _ in range(3):
+        transaction(kafka, *place, commit=True)
+    with closing(OffsetReader(kafka)) as reader:
+        until(lambda: reader.stable_ends([place]) == {place: 6}, "the end of the last transaction")
+    stages = run("status", "--json").json["stages"]
+    assert [row["lag"] for row in stages if row["topic"] == place.topic] == [3]
 
 
 @pytest.mark.usefixtures("patient")

@@ -47,6 +47,23 @@ def test_control_records_are_not_counted(clean_topics: RunningBroker) -> None:
         until(lambda: records(0, end) == end, "the newest records to be counted again")
 
 
+def test_a_partition_that_there_was_no_time_for_is_like_the_others_of_its_topic(clean_topics: RunningBroker) -> None:
+    kafka, other = make_topics(clean_topics), Place(PLACE.topic, Partition(1))
+    for place in (PLACE, other):
+        for _ in range(TRANSACTIONS):
+            transaction(kafka, place.topic, place.partition, commit=True)
+    lag = PartitionLag(Offset(0), Offset(2 * TRANSACTIONS), 2 * TRANSACTIONS, None)
+    with closing(OffsetReader(kafka)) as reader, closing(RecordShares(kafka, reader, lambda: 0.0)) as shares:
+
+        def records(read_s: float, *places: Place) -> list[int]:
+            (stage,) = shares.in_records([StageLag(contexts_reads(), dict.fromkeys(places, lag), {})], read_s)
+            return [lag.records for lag in stage.partitions.values()]
+
+        assert records(0.0, PLACE, other) == [2 * TRANSACTIONS] * 2, "nothing of the topic was read"
+        until(lambda: records(30.0, PLACE) == [TRANSACTIONS], "the records to be counted")
+        assert records(0.0, PLACE, other) == [TRANSACTIONS] * 2
+
+
 def test_a_batch_that_was_aborted_says_nothing_of_the_records_before_it(clean_topics: RunningBroker) -> None:
     kafka = make_topics(clean_topics)
     produce(kafka, PLACE.topic, PLACE.partition, 6)
