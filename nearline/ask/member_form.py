@@ -8,7 +8,6 @@ from encoders.package.manifest import FormName, Manifest, form_name
 from encoders.package.model_package import ModelPackage
 from nearline.ask.connections import Connections
 from nearline.generations.packages import package_folder
-from streams.generations.log import read_generations
 
 _WORDS = {"prompt": "profile and history as one prompt", "mean": "the mean of the vectors of profile and history"}
 
@@ -25,7 +24,7 @@ class ServedForm(NamedTuple):
 def served_form(connections: Connections) -> ServedForm:
     """Reads nearline.json alone. Raises NotRunning, RetrieverError, StreamsError."""
     generation = connections.generation
-    record = read_generations(connections.kafka).records.get(generation)
+    record = connections.generations.records.get(generation)
     if record is None:
         return ServedForm(None, f"the log of the generations does not name the package of {generation}")
     try:

@@ -26,7 +26,6 @@ from schemas.api import (
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import StageReads, all_stages
 from streams.errors import StreamsError
-from streams.generations.log import read_generations
 from streams.generations.state import Generations
 from streams.kafka import deleted_unread
 from streams.kafka.offsets import OffsetReader, Offsets
@@ -72,6 +71,8 @@ class Sources(NamedTuple):
     standing: Callable[[], Standing]
     generation: Generation | None
     kafka: Callable[[], KafkaSettings]
+    generations: Callable[[], Generations]
+    """What the log of the generations says."""
     hot: Callable[[], HotReport]
     cold: Callable[[], AbstractContextManager[ColdReader]]
 
@@ -133,7 +134,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     asked_cold = _Question("cold tier", lambda: _ask_cold(sources.cold))
     asked_processes = _Question("processes", sources.processes)
     asked_standing = _Question("monitor", sources.standing)
-    asked_live = _Question("generations", lambda: read_generations(sources.kafka()))
+    asked_live = _Question("generations", sources.generations)
     live_deadline = time.monotonic() + min(_LIVE_S, budget_s)
 
     def hot_report() -> HotReport | None:

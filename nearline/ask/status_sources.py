@@ -16,6 +16,7 @@ from nearline.settings.settings import Settings
 from retriever.errors import RetrieverError
 from schemas.api import ProcessStatus, Readiness
 from schemas.ids import Generation
+from streams.generations.log import read_generations
 
 if TYPE_CHECKING:
     from retriever.service.answering import Answering, HotFeeds
@@ -36,6 +37,7 @@ def sources_of_command(connections: Connections) -> Sources:
         standing=Standing if is_elsewhere else lambda: _standing(connections.settings, connections.instance()),
         generation=generation,
         kafka=lambda: connections.kafka,
+        generations=lambda: connections.generations,
         hot=lambda: ask_all(connections.retrievers(_RETRIEVER_S), generation),
         cold=lambda: closing(connections.cold(_COLD_S, generation)),
     )
@@ -63,6 +65,7 @@ def sources_of_serve(
         standing=lambda: standing_in_folder(settings),
         generation=generation,
         kafka=lambda: settings.kafka,
+        generations=lambda: read_generations(settings.kafka),
         hot=hot_report,
         cold=lambda: closing(cold(generation or retriever.generation)),
     )

@@ -12,6 +12,8 @@ def top(*, settings: Settings, instance: InstanceReader) -> None:
     """Show live in the terminal what stands still, the lag and speed of every stage, freshness, tiers, generations,
     processes and dead letters. q quits.
 
+    Where the terminal has no room for all rows, those that matter most are shown, and how many more there are.
+
     \b
     Example:
       nearline top
@@ -33,6 +35,6 @@ def top(*, settings: Settings, instance: InstanceReader) -> None:
     looking = Looking(lambda before: take_look(settings, before), wakeup.draw, EVERY_S)
     looking.start()
     try:
-        draw_until_quit(lambda: screen(looking.newest), wakeup, console, keys)
+        draw_until_quit(lambda: screen(looking.newest, console), wakeup, console, keys)
     finally:
         looking.stop()

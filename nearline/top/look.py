@@ -19,7 +19,6 @@ from nearline.top.series import NO_RATES, Rates, Series, rates_between, read_ser
 from schemas.api import StatusResponse
 from schemas.generations import GenerationRecord
 from streams.errors import StreamsError
-from streams.generations.log import read_generations
 from streams.generations.progress import Progress, read_progress
 from streams.kafka.offsets import OffsetReader
 
@@ -69,9 +68,9 @@ def _series(connections: Connections) -> Series | None:
 
 
 def _generations(connections: Connections) -> list[LivingGeneration]:
-    """Empty where the broker is away, which the status says."""
+    """Empty where the broker is away, which the status says. The log is what the status has read."""
     try:
-        live = read_generations(connections.kafka).live
+        live = connections.generations.live
         with closing(OffsetReader(connections.kafka)) as reader:
             now = datetime.now(UTC)
             return [LivingGeneration(record, read_progress(reader, record, now)) for record in live]

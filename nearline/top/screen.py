@@ -1,13 +1,14 @@
-"""What a look shows, as tables. Pure functions; knows neither how it was found out nor the terminal."""
+"""What a look shows, as tables. Pure functions; knows nothing of how it was found out."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
+from typing import Final
 
-from rich.columns import Columns
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from nearline.top.fitting import LongTable, Row, sentences_within, stacks_within
 from nearline.top.look import LivingGeneration, Look
 from nearline.top.series import Rates, Series
 from schemas.api import StageStatus, StatusResponse
@@ -16,21 +17,31 @@ _OLD_S = 60.0
 """The objective of freshness: what has waited for longer is shown as late."""
 _BAD, _LATE, _GOOD, _FAINT = "bold red", "yellow", "green", "dim"
 _UNKNOWN = "-"
+_HEADLINE_AND_KEYS: Final = 2
+_LEAST_FOR_TABLES: Final = 6
+"""Lines that sentences leave to the tables of stages and processes."""
 
 
-def screen(look: Look | None) -> RenderableType:
-    """The most important things first: what does not fit on the terminal is cut off below."""
+def screen(look: Look | None, console: Console) -> RenderableType:
+    """The most important things first. Where there is no room for all, it says how much is left out."""
     if look is None:
         return Text("looking …", _FAINT)
     if look.status is None:
         return Group(_top_line(look, "not running", _BAD), Text(look.problem, _BAD), _keys())
-    status = look.status
+    status, figures = look.status, _figures(look.status)
+    room = console.height - _HEADLINE_AND_KEYS - figures.num_lines
+    sentences = sentences_within(list(_sentences(status)), room - _LEAST_FOR_TABLES, console)
+    room -= sum(len(sentence.wrap(console, console.width)) for sentence in sentences)
+    stages = _stages(status.stages, look.rates)
+    others = stacks_within(console, _generations(look.generations), _processes(status), _letters(status, look.series))
+    # The stages have more to say, but a process that does not run is to be seen too.
+    for_others = min(others.num_lines, max(room - stages.num_lines, room // 3))
     return Group(
         _headline(look, status),
-        *_sentences(status),
-        _figures(status),
-        _stages(status.stages, look.rates),
-        Columns([_generations(look.generations), _processes(status), _letters(status, look.series)], padding=(0, 4)),
+        *sentences,
+        figures.drawn(),
+        stages.drawn(room - for_others),
+        others.drawn(for_others),
         _keys(),
     )
 
@@ -54,68 +65,55 @@ def _sentences(status: StatusResponse) -> Iterator[Text]:
         yield Text(problem, _LATE)
 
 
-def _figures(status: StatusResponse) -> Table:
+def _figures(status: StatusResponse) -> LongTable:
     cold, hot, fresh = status.tiers.cold, status.tiers.hot, status.freshness_s
-    table = _table("freshness p50", "p99", "newest change", "hot posts", "cold posts", "cold members")
-    table.add_row(
-        _seconds(fresh.p50),
-        _seconds(fresh.p99),
-        _seconds(fresh.newest_age_s, " ago"),
-        *map(_number, (hot.posts, cold.posts, cold.members)),
-    )
-    return table
+    row: list[str | Text] = [_seconds(fresh.p50), _seconds(fresh.p99), _seconds(fresh.newest_age_s, " ago")]
+    row += map(_number, (hot.posts, cold.posts, cold.members))
+    return LongTable(("freshness p50", "p99", "newest change", "hot posts", "cold posts", "cold members"), [Row(row)])
 
 
-def _stages(stages: Iterable[StageStatus], rates: Rates) -> Table:
-    table = _table("stage", "topic", text=2)
-    for name in ("waiting", "oldest", "in/s", "done/s"):
-        table.add_column(name, justify="right")
+def _stages(stages: Iterable[StageStatus], rates: Rates) -> LongTable:
+    """What is not known, and what has waited for the longest, weighs most."""
+    rows = []
     for stage in stages:
         came, done = rates.came.get(stage.topic), rates.done.get((stage.group, stage.topic))
         age, waiting = _seconds(stage.oldest_age_s), Text(_number(stage.lag), _LATE if stage.lag else "")
-        table.add_row(stage.stage, stage.topic, waiting, age, _rate(came), _rate(done))
-    return table
+        weight = (float(stage.lag is None), stage.oldest_age_s or 0.0, float(stage.lag or 0))
+        rows.append(Row((stage.stage, stage.topic, waiting, age, _rate(came), _rate(done)), weight))
+    return LongTable(("stage", "topic", "waiting", "oldest", "in/s", "done/s"), rows, num_text=2)
 
 
-def _generations(generations: Iterable[LivingGeneration]) -> Table:
-    table = _table("generation", "state", "place", text=3)
+def _generations(generations: Iterable[LivingGeneration]) -> LongTable:
+    rows = []
     for record, progress in generations:
         share = "" if progress is None else f" {progress.share:.0%}"
-        table.add_row(record.id, record.state + share, record.place or "")
-    return table
+        weight = (float(record.state == "serving"),)
+        rows.append(Row((record.id, record.state + share, record.place or ""), weight))
+    return LongTable(("generation", "state", "place"), rows, num_text=3)
 
 
-def _processes(status: StatusResponse) -> Table:
-    table = _table("process", text=1)
-    table.add_column("pid", justify="right")
-    table.add_column("restarts", justify="right")
+def _processes(status: StatusResponse) -> LongTable:
+    rows = []
     for process in status.processes:
         pid = Text("not running", _BAD) if process.pid is None else Text(str(process.pid))
-        table.add_row(process.name, pid, Text(str(process.restarts), _LATE if process.restarts else ""))
-    return table
+        restarts = Text(str(process.restarts), _LATE if process.restarts else "")
+        rows.append(Row((process.name, pid, restarts), (float(process.pid is None), float(process.restarts))))
+    return LongTable(("process", "pid", "restarts"), rows, num_text=1)
 
 
-def _letters(status: StatusResponse, series: Series | None) -> Table:
+def _letters(status: StatusResponse, series: Series | None) -> LongTable:
     """By cause where the monitor knows them."""
-    table = _table("dead letters of", "cause", text=2)
-    table.add_column("number", justify="right")
-    for (stage, cause), number in ({} if series is None else series.letters).items():
-        if number:
-            table.add_row(stage, cause, Text(str(number), _LATE))
-    table.add_row("all", "", _number(status.dead_letters))
-    return table
+    rows = [
+        Row((stage, cause, Text(str(number), _LATE)), (float(number),))
+        for (stage, cause), number in ({} if series is None else series.letters).items()
+        if number
+    ]
+    total = Row(("all", "", _number(status.dead_letters)), (math.inf,))
+    return LongTable(("dead letters of", "cause", "number"), [*rows, total], num_text=2)
 
 
 def _keys() -> Text:
     return Text("q quits", _FAINT)
-
-
-def _table(*header: str, text: int = 0) -> Table:
-    """The first `text` columns hold text, the others numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for at, name in enumerate(header):
-        table.add_column(name, justify="left" if at < text else "right", no_wrap=True)
-    return table
 
 
 def _number(number: int | None) -> str:

@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 
 from encoders.package.manifest import MeanForm, MemberForm, PromptForm
-from nearline.ask import member_form
 from nearline.ask.connections import Connections
 from nearline.ask.member_form import form_of, served_form
 from nearline.errors import NotRunning
@@ -52,10 +51,9 @@ def test_of_a_package_that_is_not_here_the_form_is_not_known(tmp_path: Path, mon
 
     connections = Connections(settings, no_instance)
     monkeypatch.setattr(Connections, "generation", package.generation)
-    monkeypatch.setattr(Connections, "kafka", settings.kafka)
 
     def served(records: dict[Generation, GenerationRecord]) -> str:
-        monkeypatch.setattr(member_form, "read_generations", lambda _: Generations(records))
+        monkeypatch.setattr(Connections, "generations", Generations(records))
         return str(served_form(connections))
 
     def record(digest: str) -> dict[Generation, GenerationRecord]:

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from nearline.top.look import LivingGeneration, Look
@@ -49,10 +50,11 @@ LOOK = Look(
 )
 
 
-def drawn(look: Look | None, width: int = 140) -> list[str]:
+def drawn(look: Look | None, width: int = 140, height: int = 60) -> list[str]:
     """The words of each line."""
     file = io.StringIO()
-    Console(file=file, width=width, height=60).print(screen(look))
+    console = Console(file=file, width=width, height=height)
+    console.print(screen(look, console))
     return [" ".join(line.split()) for line in file.getvalue().splitlines()]
 
 
@@ -81,6 +83,62 @@ def test_a_narrow_terminal_shows_the_same_below_one_another() -> None:
     text = "\n".join(drawn(LOOK, width=60))
     assert "serve 812 0" in text
     assert "encode too long 8" in text
+
+
+def busy_look() -> Look:
+    """More than fits on a small terminal, and what matters stands last everywhere."""
+    waits = {"index": (700, 900.0), "replay-index-posts": (None, None)}
+    stages = [
+        StageStatus(
+            stage="encode", group="encode", topic=f"replay-encode-members.demo-{number}", lag=0, oldest_age_s=None
+        )
+        for number in range(14)
+    ]
+    stages += [
+        StageStatus(stage="index", group="index", topic=f"{topic}.demo-b6d41035", lag=lag, oldest_age_s=age_s)
+        for topic, (lag, age_s) in waits.items()
+    ]
+    processes = [ProcessStatus(name=f"contexts-{number}", pid=4_000_000 + number, restarts=0) for number in range(8)]
+    processes += [
+        ProcessStatus(name="cold-blue", pid=77, restarts=3),
+        ProcessStatus(name="serve", pid=None, restarts=0),
+    ]
+    status = STATUS.model_copy(update={"stages": stages, "processes": processes})
+    return LOOK._replace(status=status)
+
+
+def test_a_small_terminal_shows_what_matters_and_how_much_more_there_is() -> None:
+    lines = drawn(busy_look(), width=80, height=24)
+    assert len(lines) <= 24
+    assert (lines[0][:8], lines[-1]) == ("nearline", "q quits")
+    assert "index index.demo-b6d41035 700 900.0 s - -" in lines, "what has waited for longest"
+    assert "index replay-index-posts.demo-b6d41035 - - - -" in lines, "what is not known"
+    shown = sum(line.startswith(("encode replay", "index ")) for line in lines)
+    assert f"and {16 - shown} more" in lines
+    assert shown >= 6
+    text = "\n".join(lines)
+    assert "serve not running 0" in text
+    assert "cold-blue 77 3" in text
+    processes = sum(text.count(f"contexts-{number} ") for number in range(8)) + 2
+    assert any(line.endswith(f"and {10 - processes} more") for line in lines)
+    assert "new-2222bbbb building 75% green" in text
+    tall = drawn(busy_look(), width=80)
+    assert not any("more" in line for line in tall)
+    assert tall[-1] == "q quits"
+
+
+@pytest.mark.parametrize("height", [5, 12, 24])
+def test_many_long_sentences_leave_room_for_the_tables(height: int) -> None:
+    sentences = [f"stage {number} has stood still " + "for many words " * 9 for number in range(9)]
+    look = LOOK._replace(status=STATUS.model_copy(update={"standing_still": sentences}))
+    lines = drawn(look, width=80, height=height)
+    assert lines[1].startswith("stage 0 has stood still")
+    shown = sum(line.startswith("stage ") and "has stood still" in line for line in lines)
+    assert f"and {9 + len(STATUS.problems) - shown} more" in lines
+    if height > 12:
+        assert len(lines) <= height
+        assert shown > 2
+        assert "contexts posts 1,234 75.2 s 35.0 1,200.5" in lines
 
 
 def test_states_have_words_and_not_only_colours() -> None:
