@@ -18,6 +18,8 @@ from schemas.generations import Moment
 from schemas.ids import Generation, MemberId, Offset, Partition, PostId, Revision
 
 SWITCH_KEY: Final = b"post-vectors"
+TAGGED: Final = "reign="
+"""Stands before the tag of a reign in the metadata of each offset that is committed in it."""
 
 
 class PostVector(Struct, frozen=True):
@@ -50,6 +52,11 @@ class PostVectorsSwitch(Struct, frozen=True):
 _encoder = msgspec.json.Encoder()
 _vector = msgspec.json.Decoder(PostVector)
 _switch = msgspec.json.Decoder(PostVectorsSwitch)
+
+
+def beginning_of_tag(generation: Generation, since: Moment) -> str:
+    """Of the reign in which this generation serves since then. The number of dimensions follows."""
+    return f"{generation} {since.isoformat()} "
 
 
 def headers_of_vector(generation: Generation, dimension: int, revision: Revision) -> Headers:

@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from schemas.generations import GenerationRecord
 from schemas.ids import KINDS, ContextVersion, Generation
+from schemas.post_vectors import TAGGED, beginning_of_tag
 from schemas.topics import (
     ACTIVITY,
     FIRST_CONTEXTS,
     INPUTS,
+    POST_VECTORS,
+    POST_VECTORS_GROUP,
     REPUBLISH,
     TRENDING_GROUP,
     ReplayedStage,
@@ -25,12 +29,21 @@ NO_GROUP: Final = ""
 """The hot feed has no group. It is asked itself how far it is."""
 
 
+class CommittedUnder(NamedTuple):
+    """Where a group says how far it is that commits nothing under the topic it reads: under the partition of the same
+    number of another topic, with metadata that begins with `tag`. With other metadata it has not begun."""
+
+    topic: str
+    tag: str
+
+
 class StageReads(NamedTuple):
-    """A stage, its consumer group and the topics it reads."""
+    """A stage, its consumer group and the topics it reads. `under`: None where the group commits as all others do."""
 
     stage: str
     group: str
     topics: tuple[str, ...]
+    under: CommittedUnder | None = None
 
 
 def contexts_reads(version: ContextVersion = FIRST_CONTEXTS) -> StageReads:
@@ -70,6 +83,13 @@ def live_reads(generation: Generation, contexts: ContextVersion = FIRST_CONTEXTS
 
 def hot_feed_reads(generation: Generation) -> StageReads:
     return StageReads("hot-feed", NO_GROUP, (post_embeddings(generation),))
+
+
+def post_vectors_reads(serving: GenerationRecord) -> StageReads:
+    """Of the loop that writes `post-vectors` while this generation serves."""
+    tag = f"{TAGGED}{beginning_of_tag(serving.id, serving.since)}"
+    topics = (post_embeddings(serving.id),)
+    return StageReads(POST_VECTORS, POST_VECTORS_GROUP, topics, CommittedUnder(POST_VECTORS, tag))
 
 
 def all_stages(

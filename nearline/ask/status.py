@@ -24,7 +24,7 @@ from schemas.api import (
     TiersStatus,
 )
 from schemas.ids import Generation, Offset, Partition
-from schemas.stages import StageReads, all_stages
+from schemas.stages import StageReads, all_stages, post_vectors_reads
 from streams.errors import StreamsError
 from streams.generations.state import Generations
 from streams.kafka import deleted_unread
@@ -70,6 +70,8 @@ class Sources(NamedTuple):
     processes: Callable[[], list[ProcessStatus]]
     standing: Callable[[], Standing]
     generation: Generation | None
+    post_vectors: bool
+    """Whether they are written."""
     kafka: Callable[[], KafkaSettings]
     generations: Callable[[], Generations]
     """What the log of the generations says."""
@@ -146,6 +148,8 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     standing = asked_standing.answer(deadline, problems) or Standing()
     state = (None if standing.broker_is_silent else asked_live.answer(live_deadline, [])) or Generations()
     reads = _reads(generation, state)
+    if sources.post_vectors and state.serving is not None:
+        reads.append(post_vectors_reads(state.serving))
     streams = None
     if standing.broker_is_silent:
         problems.append("broker: not asked, because it does not answer the monitor")

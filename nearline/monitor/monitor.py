@@ -18,7 +18,7 @@ from nearline.monitor.processes import ProcessWatch
 from nearline.monitor.report import Report, standstill
 from nearline.monitor.seen import Followed, Look, followed_stages, stages_seen
 from schemas.ids import Generation, Micros, Partition
-from schemas.stages import contexts_reads
+from schemas.stages import contexts_reads, post_vectors_reads
 from schemas.times import now_us, to_rfc3339
 from schemas.topics import FIRST_CONTEXTS, POSTS, context_names, encode_group
 from streams.errors import KafkaRefused, StreamsError
@@ -61,8 +61,11 @@ class Monitor:
         processes: ProcessWatch,
         stalled_after_s: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        post_vectors: bool = False,
     ) -> None:
-        """`state` is the newest state of the log of generations; None if it was not read yet."""
+        """`state` is the newest state of the log of generations; None if it was not read yet. `post_vectors`: whether
+        they are written. Their lag is measured and not judged: nobody's answer waits for them."""
         self._reader = OffsetReader(kafka, _ANSWER_S)
         self._known = KnownFirstRecords(self._reader, clock)
         self._shares = RecordShares(kafka, self._reader, clock)
@@ -73,6 +76,7 @@ class Monitor:
         self._processes = processes
         self._stalled_after_s = stalled_after_s
         self._clock = clock
+        self._post_vectors = post_vectors
         self._answered_at_s = clock()
         """When the broker has answered last, or this began."""
         self._error: StreamsError | None = None
@@ -164,6 +168,8 @@ class Monitor:
         followed = followed_stages(state)
         at_s, at_ms = self._clock(), time.time() * 1000
         reads = [each.reads for each in followed]
+        if self._post_vectors and state.serving is not None:
+            reads.append(post_vectors_reads(state.serving))
         in_offsets = read_stage_lags(self._reader, reads, _PROBE_S, first_records=self._known.first_records)
         lags = self._shares.in_records(in_offsets)
         ends = self._reader.ends(self._reader.places(spec.name for spec in state.topics))

@@ -49,7 +49,13 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
 
     follower = GenerationsFollower(settings.kafka)
     processes = ProcessWatch(settings.data_dir)
-    monitor = Monitor(settings.kafka, follower.current, processes, settings.stalled_after_s)
+    monitor = Monitor(
+        settings.kafka,
+        follower.current,
+        processes,
+        settings.stalled_after_s,
+        post_vectors=settings.encode.post_vectors,
+    )
     registry = CollectorRegistry()
     registry.register(MonitorMetrics(monitor))
     registry.register(DataFolderMetrics(settings.data_dir))

@@ -16,9 +16,10 @@ from confluent_kafka.admin import OffsetSpec
 
 from schemas import topics
 from schemas.ids import Generation, Millis, Offset, Partition
+from schemas.stages import CommittedUnder
 from streams.errors import KafkaUnavailable, LoginRefused
 from streams.kafka.clients import admin, new_consumer
-from streams.kafka.deleted_unread import Committed, parse_committed
+from streams.kafka.deleted_unread import Committed, metadata_of, parse_committed
 from streams.kafka.kafka_errors import RefusedLogins, kafka_errors, translate
 from streams.kafka.records import Place, offset_of, place_of
 from streams.settings import KafkaSettings
@@ -98,12 +99,25 @@ class OffsetReader:
 
     def progress(self, group: str, places: Iterable[Place]) -> dict[Place, Committed]:
         """The committed offsets, with the number of records that were deleted before the group had read them."""
-        partitions = [TopicPartition(*place) for place in places]
+        return parse_committed(self._committed(group, [TopicPartition(*place) for place in places]))
+
+    def progress_under(self, group: str, places: Iterable[Place], under: CommittedUnder) -> dict[Place, Committed]:
+        """The same, of a group that commits under another topic."""
+        by_number = {place.partition: place for place in places}
+        answer = self._committed(group, [TopicPartition(under.topic, number) for number in by_number])
+        tag = under.tag.encode()
+        nothing = Committed(None, 0)
+        return {
+            by_number[place.partition]: committed if metadata_of(at).startswith(tag) else nothing
+            for at, (place, committed) in zip(answer, parse_committed(answer).items(), strict=True)
+        }
+
+    def _committed(self, group: str, partitions: list[TopicPartition]) -> list[TopicPartition]:
         if not partitions:
-            return {}
+            return []
         try:
             client = self._group_client
-            return parse_committed(self._ask(lambda left_s: client(group).committed(partitions, timeout=left_s)))
+            return self._ask(lambda left_s: client(group).committed(partitions, timeout=left_s))
         except KafkaUnavailable:
             # A client that knew the coordinator before the broker was killed may wait for it forever (librdkafka 5511).
             self._group_clients.pop(group).close()

@@ -39,14 +39,14 @@ class Acknowledged(NamedTuple):
 
 def missed_by_contexts(kafka: KafkaSettings, version: ContextVersion = FIRST_CONTEXTS) -> list[str]:
     """One sentence for each topic that lost records before the context stage had read them. Raises StreamsError."""
-    _, group, names = stages.contexts_reads(version)
+    reads = stages.contexts_reads(version)
     with closing(OffsetReader(kafka, _ASK_S)) as reader:
-        places = reader.places(names)
-        deleted = deleted_unread(reader.progress(group, places), reader.starts(places))
+        places = reader.places(reads.topics)
+        deleted = deleted_unread(reader.progress(reads.group, places), reader.starts(places))
     by_topic: dict[str, dict[Partition, int]] = {}
     for place, number in deleted.items():
         by_topic.setdefault(place.topic, {})[place.partition] = number
-    return [sentence(group, topic, by_partition) for topic, by_partition in by_topic.items()]
+    return [sentence(reads.group, topic, by_partition) for topic, by_partition in by_topic.items()]
 
 
 def acknowledge_deleted(kafka: KafkaSettings, timeout_s: float = _EMPTY_S) -> Iterator[Acknowledged]:

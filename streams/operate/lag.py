@@ -97,7 +97,8 @@ def read_stage_lags(
         firsts = (first_records or reader.first_records)(below_end, ends, left_s / 2)
         left_s = max(0.0, left_s - (time.monotonic() - began_s))
         partitions = {place: _partition_lag(place, done[place], ends[place], firsts) for place in done}
-        stages.append(StageLag(read, partitions, deleted_unread(progress, starts) if read.group else {}))
+        counts_deleted = read.group and read.under is None
+        stages.append(StageLag(read, partitions, deleted_unread(progress, starts) if counts_deleted else {}))
     return stages
 
 
@@ -114,6 +115,8 @@ def deleted_unread(progress: Mapping[Place, Committed], starts: Offsets) -> dict
 def _progress(
     reader: OffsetReader, read: StageReads, places: list[Place], hot_feed: Callable[[], Offsets | None]
 ) -> dict[Place, Committed]:
+    if read.under is not None:
+        return reader.progress_under(read.group, places, read.under)
     if read.group:
         return reader.progress(read.group, places)
     offsets = hot_feed()

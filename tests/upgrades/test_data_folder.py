@@ -104,14 +104,14 @@ def test_rows_and_counts_go_on(before: Before, kafka: KafkaSettings) -> None:
         history = load_member(MemberId("m2"), members.get).history
         assert len(history.entries()) == len(before.expected["members"]["m2"]["context"]["history"])
 
-    _, group, topics_read = contexts_reads()
+    reads = contexts_reads()
     stage = ContextStage(kafka, ContextsSettings(interval_s=0.01), ContextRules(), before.data_dir, "0")
     with in_thread(stage.run):
         likes = [activity(f"new-{number}", "p1", "like") for number in range(9)]
         Sender(kafka).send(topics.ACTIVITY, [(key_of(like), line(like)) for like in likes])
-        until_no_lag(kafka, group, topics_read)
+        until_no_lag(kafka, reads.group, reads.topics)
         send_all(kafka, [flush_record(Partition(0))])
-        until_no_lag(kafka, group, topics_read)
+        until_no_lag(kafka, reads.group, reads.topics)
     of_p1 = [record.value() or b"" for record in read_topic(kafka, topics.POST_CONTEXTS) if record.key() == b"p1"]
     newest = decode_post_context(of_p1[-1])
     was = before.expected["posts"]["p1"]["context"]
@@ -183,12 +183,12 @@ def test_all_but_the_topics_is_rebuilt(before: Before, kafka: KafkaSettings, tmp
     with closing(_rows(before.data_dir, kafka, topics.POST_CHANGELOG)) as posts:
         row = load_post(PostId("p1"), posts.get)
 
-    _, group, topics_read = contexts_reads()
+    reads = contexts_reads()
     stage = ContextStage(kafka, ContextsSettings(interval_s=0.01), ContextRules(), tmp_path, "0")
     with in_thread(stage.run):
         late = post_deleted("p3")
         Sender(kafka).send(topics.POSTS, [(key_of(late), line(late))])
-        until_no_lag(kafka, group, topics_read)
+        until_no_lag(kafka, reads.group, reads.topics)
     with closing(_rows(tmp_path, kafka, topics.POST_CHANGELOG)) as posts:
         assert load_post(PostId("p1"), posts.get) == row
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from schemas.ids import Generation
+from schemas.post_vectors import beginning_of_tag
 from schemas.topics import post_embeddings
 
 
@@ -28,4 +29,4 @@ class Reign(NamedTuple):
     @property
     def tag(self) -> str:
         """Committed with each offset. Has no semicolon, which ends it there."""
-        return f"{self.generation} {self.since.isoformat()} {self.dimension}"
+        return f"{beginning_of_tag(self.generation, self.since)}{self.dimension}"

@@ -13,9 +13,12 @@ from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.waiting import until
 
 
-def commit(broker: RunningBroker, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
+def commit(
+    broker: RunningBroker, group: str, offsets: Mapping[tuple[str, int], int], metadata: str | None = None
+) -> None:
     """Makes the group commit these offsets, by (topic, partition)."""
-    places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+    with_each = () if metadata is None else (metadata,)
+    places = [TopicPartition(*place, offset, *with_each) for place, offset in offsets.items()]
 
     def taken() -> bool:
         # A new client each time: one that has asked too early may wait for that coordinator for good.

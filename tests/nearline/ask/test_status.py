@@ -1,12 +1,19 @@
 """The status of an instance of which some parts do not answer."""
 
+from pathlib import Path
 from typing import Any
 
+from nearline.ask.connections import Connections
 from nearline.ask.standing import Standing
 from nearline.ask.status import Sources, read_status
+from nearline.ask.status_sources import sources_of_command
 from nearline.errors import NotReady
-from schemas.topics import CONTEXTS_GROUP, POSTS
+from nearline.settings.instance import Instance
+from nearline.settings.settings import Settings
+from schemas.topics import CONTEXTS_GROUP, POST_VECTORS_GROUP, POSTS
 from tests.kit.data.embeddings import GENERATION
+from tests.kit.data.generations import founded
+from tests.kit.instances import NO_BROKER
 
 
 def _silent() -> Any:
@@ -23,7 +30,7 @@ def test_while_the_broker_is_away_ages_are_those_that_the_monitor_knows() -> Non
         asked.append("broker")
         return _silent()
 
-    status = read_status(Sources(list, lambda: standing, GENERATION, kafka, _silent, _silent, _silent))
+    status = read_status(Sources(list, lambda: standing, GENERATION, False, kafka, _silent, _silent, _silent))
     ages_s = {stage.topic: stage.oldest_age_s for stage in status.stages if stage.group == CONTEXTS_GROUP}
     assert ages_s.pop(POSTS) == 9.0
     assert set(ages_s.values()) == {None}
@@ -32,5 +39,18 @@ def test_while_the_broker_is_away_ages_are_those_that_the_monitor_knows() -> Non
     assert not asked
 
     other = Standing(frozenset([("encode", GENERATION)]), ["encode has stood still"])
-    status = read_status(Sources(list, lambda: other, GENERATION, kafka, _silent, _silent, _silent))
+    status = read_status(Sources(list, lambda: other, GENERATION, False, kafka, _silent, _silent, _silent))
     assert "broker: it does not answer" in status.problems
+
+
+def test_post_vectors_are_a_stage_where_they_are_written(tmp_path: Path) -> None:
+    for written, rows in ((True, [("post-vectors", "post-embeddings.a-1", None)]), (False, [])):
+        settings = Settings.model_validate({"data_dir": tmp_path, "encode": {"post_vectors": written}})
+        connections = Connections(
+            settings, lambda: Instance(1, NO_BROKER, "a-1", "", None, None, False, [], "2026-01-05T10:00:00Z")
+        )
+        sources = sources_of_command(connections)
+        assert sources.post_vectors == written
+        sources = sources._replace(generations=founded, kafka=_silent, hot=_silent, cold=_silent)
+        stages = read_status(sources).stages
+        assert [(row.stage, row.topic, row.lag) for row in stages if row.group == POST_VECTORS_GROUP] == rows

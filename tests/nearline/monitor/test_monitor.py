@@ -27,10 +27,10 @@ from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.settings import KafkaSettings
 from tests.kit.data.embeddings import GENERATION
-from tests.kit.data.generations import generation_record
+from tests.kit.data.generations import founded, generation_record
 from tests.kit.instances import NO_BROKER
 from tests.kit.kafka.brokers import RunningBroker
-from tests.kit.kafka.groups import commit
+from tests.kit.kafka.groups import commit, commit_all
 from tests.kit.kafka.topics import make_topics, produce, transaction
 from tests.kit.running import frozen
 from tests.kit.waiting import until
@@ -112,9 +112,14 @@ class Served:
 
 @contextmanager
 def monitoring(
-    kafka: KafkaSettings, folder: Path, state: Callable[[], Generations | None], clock: Callable[[], float]
+    kafka: KafkaSettings,
+    folder: Path,
+    state: Callable[[], Generations | None],
+    clock: Callable[[], float],
+    *,
+    post_vectors: bool = False,
 ) -> Iterator[Served]:
-    monitor = Monitor(kafka, state, ProcessWatch(folder), 60.0, clock)
+    monitor = Monitor(kafka, state, ProcessWatch(folder), 60.0, clock, post_vectors=post_vectors)
     registry = CollectorRegistry()
     registry.register(MonitorMetrics(monitor))
     (port,) = free_ports(1)
@@ -175,6 +180,26 @@ def _what_cannot_be_read_has_an_age(kafka: KafkaSettings, seen: "Served", clock:
         assert "behind an open transaction" in report.standing_still[0].sentence
     finally:
         producer.abort_transaction(20)
+
+
+@pytest.mark.broker
+def test_lag_of_post_vectors_is_measured_where_they_are_written_and_holds_up_nobody(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    kafka, clock, state = make_topics(clean_topics), Clock(), founded(GENERATION)
+    group, source = topics.POST_VECTORS_GROUP, topics.post_embeddings(GENERATION)
+    produce(kafka, source, 0, 3)
+    commit_all(clean_topics, kafka, topics.index_group(GENERATION), source)
+    with monitoring(kafka, tmp_path, lambda: state, clock, post_vectors=True) as seen:
+        seen.look_until_answered()
+        assert seen.lag(group, source)[0] == 3
+        clock.now_s += 60.0
+        seen.look()
+        assert seen.lag(group, source)[0] == 3
+        assert seen.ready().standing_still == []
+    with monitoring(kafka, tmp_path, lambda: state, clock) as seen:
+        seen.look_until_answered()
+        assert group not in seen.get("/metrics")[1], "it is switched off"
 
 
 @pytest.mark.broker

@@ -2,18 +2,23 @@
 
 import time
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
 from schemas import topics
 from schemas.ids import Offset, Partition
-from schemas.stages import all_stages
+from schemas.stages import all_stages, post_vectors_reads
+from streams.encode.post_vectors.progress import ReignProgress
+from streams.encode.post_vectors.reign import Reign
 from streams.errors import KafkaUnavailable
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
+from streams.kafka.topics import ensure_topics
 from streams.operate.lag import Lag, read_lags
 from streams.settings import KafkaSettings
 from tests.kit.data.embeddings import GENERATION
+from tests.kit.data.generations import generation_record
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import commit, commit_all
 from tests.kit.kafka.topics import produce, transaction
@@ -48,6 +53,35 @@ def test_a_group_that_committed_nothing_has_all_of_it_to_do(kafka: KafkaSettings
     produce(kafka, topics.POSTS, 1, 2, now_ms - 90_000)
     lag = lag_of(reader, "contexts", topics.POSTS)
     assert (lag.records, lag.oldest_ms) == (5, now_ms - 90_000)
+
+
+def test_the_lag_of_post_vectors_is_what_this_reign_has_still_to_write(
+    clean_topics: RunningBroker, kafka: KafkaSettings, reader: OffsetReader
+) -> None:
+    """Its group commits under `post-vectors`, with the tag of the reign, how far it has read the embeddings."""
+    serving = generation_record(GENERATION)
+    ensure_topics(kafka, topics.POST_VECTOR_SPECS)
+    source = topics.post_embeddings(GENERATION)
+    produce(kafka, source, 0, 5)
+    produce(kafka, source, 1, 2)
+
+    def records() -> int | None:
+        (lag,) = read_lags(reader, [post_vectors_reads(serving)], 10.0)
+        assert (lag.stage, lag.group, lag.topic) == ("post-vectors", topics.POST_VECTORS_GROUP, source)
+        return lag.records
+
+    def commit_in(reign: Reign, offset: int) -> None:
+        place = Place(source, Partition(0))
+        committed = ReignProgress(kafka, reign, lambda: True).to_commit(place, Offset(offset), 0)
+        at = {(committed.topic, committed.partition): committed.offset}
+        commit(clean_topics, topics.POST_VECTORS_GROUP, at, committed.metadata)
+
+    assert records() == 7, "nothing is written yet"
+    reign = Reign(serving.id, serving.since, 50, is_text=True)
+    commit_in(reign._replace(since=serving.since - timedelta(days=1)), 4)
+    assert records() == 7, "in a new reign all posts are written again"
+    commit_in(reign, 4)
+    assert records() == 3
 
 
 def test_the_oldest_record_is_the_first_that_is_not_processed(
