@@ -1,13 +1,16 @@
-"""Which form the serving package's member vectors have, and why: as its training has recorded."""
+"""Which form the serving package's member vectors have, how many of them a member has, and why: as the package and its
+training have recorded, and as the cold tier holds the member."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from encoders.errors import BadPackage
-from encoders.package.manifest import FormName, Manifest, form_name
+from encoders.package.manifest import FormName, Manifest, MemberVectorsForm, form_name
 from encoders.package.model_package import ModelPackage
+from indexer.tiers import StoredMember
 from nearline.ask.connections import Connections
 from nearline.generations.packages import package_folder
+from schemas.embeddings import unpack_interests
 
 _WORDS = {"prompt": "profile and history as one prompt", "mean": "the mean of the vectors of profile and history"}
 
@@ -16,9 +19,25 @@ class ServedForm(NamedTuple):
     form: FormName | None
     """None where this machine does not have the package."""
     why: str
+    most: int | None = None
+    """How many interests a member may have, each with a vector of its own; None where members have one vector, or
+    where that is not known."""
 
     def __str__(self) -> str:
         return self.why if self.form is None else f"{self.form}, {_WORDS[self.form]}: {self.why}"
+
+
+class MemberVectors(NamedTuple):
+    """The vectors that a member is asked with. `shares`: of the answer, for each of its interests; empty where it has
+    one vector or none."""
+
+    number: int
+    shares: list[float]
+    why: str
+
+    def __str__(self) -> str:
+        shares = f" (shares {', '.join(f'{share:.2f}' for share in self.shares)})" if self.shares else ""
+        return f"{self.number}{shares}: {self.why}"
 
 
 def served_form(connections: Connections) -> ServedForm:
@@ -37,13 +56,40 @@ def served_form(connections: Connections) -> ServedForm:
 
 
 def form_of(manifest: Manifest) -> ServedForm:
-    form = form_name(manifest.member_form)
+    several = manifest.member_vectors
+    most = several.most if isinstance(several, MemberVectorsForm) else None
+    return ServedForm(form_name(manifest.member_form), _why(manifest), most)
+
+
+def _why(manifest: Manifest) -> str:
     inner = manifest.training.get("inner_split")
     measured: Mapping[str, Any] = inner["measured"] if isinstance(inner, dict) else {}
     if len(measured) > 1:
         best = {name: max(entry["recall"] for entry in entries) for name, entries in measured.items()}
         recalls = ", ".join(f"{name} {recall:.3f}" for name, recall in best.items())
-        return ServedForm(form, f"the better one on an inner split of its training's events (Recall@100: {recalls})")
+        return f"the better one on an inner split of its training's events (Recall@100: {recalls})"
     if manifest.training:
-        return ServedForm(form, "as the settings of its training, or the package that it began with, say")
-    return ServedForm(form, "as the package was made; it was not trained here")
+        return "as the settings of its training, or the package that it began with, say"
+    return "as the package was made; it was not trained here"
+
+
+def vectors_of(member: StoredMember | None, served: ServedForm) -> MemberVectors:
+    """`member`: as the cold tier holds it; None if it does not."""
+    if member is None:
+        return MemberVectors(0, [], "the cold tier does not hold the member")
+    if member.vector is None:
+        empty = "the member has neither profile nor history, or they could not be encoded"
+        return MemberVectors(0, [], "the member is deleted" if member.deleted else empty)
+    weights = [interest.weight for interest in unpack_interests(member.interests)]
+    if not weights:
+        return MemberVectors(1, [], _why_one(served))
+    shares = [weight / sum(weights) for weight in weights]
+    return MemberVectors(len(weights), shares, "one for each cluster of what it acted on, in place of its one vector")
+
+
+def _why_one(served: ServedForm) -> str:
+    if served.form is None:
+        return "whether the package would give it more is not known here"
+    if served.most is None:
+        return "the package gives each member one"
+    return f"what it acted on is not several clusters; the package gives at most {served.most}"

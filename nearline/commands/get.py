@@ -9,6 +9,7 @@ from nearline.commands._terminal import print_json, print_table
 from nearline.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from indexer.tiers import StoredMember
     from nearline.ask.connections import Connections
 
 _ABSENT: dict[str, Any] = {"present": False, "revision": None, "deleted": None}
@@ -22,8 +23,9 @@ _ABSENT: dict[str, Any] = {"present": False, "revision": None, "deleted": None}
 def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instance: InstanceReader) -> None:
     """Print a post's or a member's newest context, and how each tier holds it.
 
-    Of a member also which form the serving package's member vectors have, one prompt or a mean, and why. Where nothing
-    is known of it, not even that it was deleted, the exit status is 1.
+    Of a member also which form the serving package's member vectors have, one prompt or a mean, and why; and with how
+    many vectors it is asked: several where what it acted on falls into clusters. Where nothing is known of it, not
+    even that it was deleted, the exit status is 1.
 
     \b
     Example:
@@ -34,10 +36,8 @@ def get(*, kind: str, entity_id: str, as_json: bool, settings: Settings, instanc
     from nearline.errors import NearlineError
 
     connections = Connections(settings, instance)
-    tiers = _post_tiers(connections, entity_id) if kind == "post" else _member_tiers(connections, entity_id)
-    parts = {"context": _context(connections, kind, entity_id), **tiers}
-    if kind == "member":
-        parts |= {"vector": _member_form(connections)}
+    shown = _post_tiers(connections, entity_id) if kind == "post" else _member_parts(connections, entity_id)
+    parts = {"context": _context(connections, kind, entity_id), **shown}
     if as_json:
         print_json(parts)
     else:
@@ -65,35 +65,33 @@ def _post_tiers(connections: "Connections", post_id: str) -> dict[str, Any]:
     return {"cold": post.cold.model_dump(mode="json"), "hot": post.hot.model_dump(mode="json")}
 
 
-def _member_tiers(connections: "Connections", member_id: str) -> dict[str, Any]:
-    """The hot tier holds no members."""
+def _member_parts(connections: "Connections", member_id: str) -> dict[str, Any]:
+    """How the tiers hold it, of which the hot one holds no members, and what its vectors are."""
     from contextlib import closing
 
+    from nearline.ask.member_form import served_form, vectors_of
     from schemas.ids import MemberId
 
     with closing(connections.cold()) as tier:
         member = tier.members([MemberId(member_id)])[0]
-    if member is None:
-        return {"cold": _ABSENT, "hot": _ABSENT}
-    cold = {
-        "present": True,
-        "revision": member.revision,
-        "deleted": member.deleted,
-        "has_vector": member.vector is not None,
+    served = served_form(connections)
+    return {
+        "cold": _ABSENT if member is None else _cold_member(member),
+        "hot": _ABSENT,
+        "vector": {"form": served.form, "why": served.why},
+        "vectors": vectors_of(member, served)._asdict(),
     }
-    return {"cold": cold, "hot": _ABSENT}
 
 
-def _member_form(connections: "Connections") -> dict[str, Any]:
-    from nearline.ask.member_form import served_form
-
-    return served_form(connections)._asdict()
+def _cold_member(member: "StoredMember") -> dict[str, Any]:
+    has_vector = member.vector is not None
+    return {"present": True, "revision": member.revision, "deleted": member.deleted, "has_vector": has_vector}
 
 
 def _print(parts: dict[str, Any]) -> None:
     import json
 
-    from nearline.ask.member_form import ServedForm
+    from nearline.ask.member_form import MemberVectors, ServedForm
 
     context = parts["context"]
     click.echo("no context" if context is None else json.dumps(context, indent=2, ensure_ascii=False))
@@ -101,3 +99,4 @@ def _print(parts: dict[str, Any]) -> None:
     print_table(("tier", *_ABSENT), rows)
     if "vector" in parts:
         click.echo(f"member form: {ServedForm(**parts['vector'])}")
+        click.echo(f"vectors: {MemberVectors(**parts['vectors'])}")

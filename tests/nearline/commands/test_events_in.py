@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 
 from nearline.ask import status
@@ -25,7 +26,7 @@ from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.bad_events import ACCEPTED, bodies
 from tests.kit.data.contexts import post_context
-from tests.kit.data.embeddings import GENERATION
+from tests.kit.data.embeddings import DIMENSION, GENERATION
 from tests.kit.data.events import activity, post_created, write_events
 from tests.kit.instances import InstanceWithoutStages, instance_without_stages
 from tests.kit.kafka.dead_letters import send_to_dead_letters
@@ -183,6 +184,11 @@ def test_get_shows_context_and_tiers(kafka: KafkaSettings, place: InstanceWithou
     assert run("get", "post", "gone").status == 0, "a tombstone is something"
     assert run("get", "member", "m1", "--json").json["cold"]["present"]
     assert "member form: the log of the generations does not name the package of" in run("get", "member", "m1").out
+    assert nobody.lines[0]["vectors"]["number"] == 0
+    unit = np.eye(DIMENSION, dtype=np.float32)[:2]
+    place.retriever.in_cold(asking_member("m2", interests=[(unit[0], 3.0), (unit[1], 1.0)]))
+    assert run("get", "member", "m2", "--json").json["vectors"].items() >= {"number": 2, "shares": [0.75, 0.25]}.items()
+    assert "vectors: 2 (shares 0.75, 0.25): one for each cluster" in run("get", "member", "m2").out
     assert "hello" in run("get", "post", "p1").out
 
 
