@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from indexer.tiers import ColdReader
     from nearline.client.client import Client
     from retriever.client import RetrieverClient
-    from streams.generations.state import Generations
 
 ANSWER_TIMEOUT_S: Final = 30.0
 
@@ -52,14 +51,9 @@ class Connections:
     @cached_property
     def context_version(self) -> ContextVersion:
         """Of the contexts that the serving generation reads. Raises NotRunning, RetrieverError, StreamsError."""
-        return self.generations.contexts_of(self.generation)
-
-    @cached_property
-    def generations(self) -> "Generations":
-        """What the log of the generations says, read once. Raises NotRunning, StreamsError."""
         from streams.generations.log import read_generations
 
-        return read_generations(self.kafka)
+        return read_generations(self.kafka).contexts_of(self.generation)
 
     def candidates(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "Client":
         """Asks for candidates, over gRPC. The caller closes it. Raises NotRunning, NotReady, BadCertificate,

@@ -11,6 +11,7 @@ from indexer.tiers import StoredMember
 from nearline.ask.connections import Connections
 from nearline.generations.packages import package_folder
 from schemas.embeddings import unpack_interests
+from streams.generations.log import read_generations
 
 _WORDS = {"prompt": "profile and history as one prompt", "mean": "the mean of the vectors of profile and history"}
 
@@ -43,7 +44,7 @@ class MemberVectors(NamedTuple):
 def served_form(connections: Connections) -> ServedForm:
     """Reads nearline.json alone. Raises NotRunning, RetrieverError, StreamsError."""
     generation = connections.generation
-    record = connections.generations.records.get(generation)
+    record = read_generations(connections.kafka).records.get(generation)
     if record is None:
         return ServedForm(None, f"the log of the generations does not name the package of {generation}")
     try:

@@ -38,7 +38,7 @@ def sources_of_command(connections: Connections) -> Sources:
         generation=generation,
         post_vectors=connections.settings.encode.post_vectors,
         kafka=lambda: connections.kafka,
-        generations=lambda: connections.generations,
+        generations=lambda: read_generations(connections.kafka),
         hot=lambda: ask_all(connections.retrievers(_RETRIEVER_S), generation),
         cold=lambda: closing(connections.cold(_COLD_S, generation)),
     )

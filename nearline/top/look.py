@@ -20,6 +20,7 @@ from schemas.api import StatusResponse
 from schemas.generations import GenerationRecord
 from streams.errors import StreamsError
 from streams.generations.progress import Progress, read_progress
+from streams.generations.state import Generations
 from streams.kafka.offsets import OffsetReader
 
 EVERY_S: Final = 2.0
@@ -47,9 +48,11 @@ def take_look(settings: Settings, before: Look | None) -> Look:
     """Takes some seconds at most. `before` is the look before this one, from which rates follow."""
     connections = Connections(settings, lambda: read_instance(settings.data_dir))
     try:
-        status = read_status(sources_of_command(connections))
+        sources = sources_of_command(connections)
+        log = _ReadLog(sources.generations)
+        status = read_status(sources._replace(generations=log.read))
         series = _series(connections)
-        generations = _generations(connections)
+        generations = _generations(connections, log.newest)
     except Exception as error:  # whatever goes wrong, the screen stays, and says so until it is over
         return Look(time.time(), problem=str(error) if is_ours(error) else f"{type(error).__name__}: {error}")
     rates = NO_RATES
@@ -67,13 +70,27 @@ def _series(connections: Connections) -> Series | None:
         return None
 
 
-def _generations(connections: Connections) -> list[LivingGeneration]:
-    """Empty where the broker is away, which the status says. The log is what the status has read."""
+class _ReadLog:
+    """The log of the generations as a status reads it, once a look. The status leaves it alone if it takes long."""
+
+    def __init__(self, read: Callable[[], Generations]) -> None:
+        self._read = read
+        self.newest = Generations()
+        """Empty while it was not read."""
+
+    def read(self) -> Generations:
+        self.newest = self._read()
+        return self.newest
+
+
+def _generations(connections: Connections, log: Generations) -> list[LivingGeneration]:
+    """Empty where the broker is away, which the status says."""
+    if not log.live:
+        return []
     try:
-        live = connections.generations.live
         with closing(OffsetReader(connections.kafka)) as reader:
             now = datetime.now(UTC)
-            return [LivingGeneration(record, read_progress(reader, record, now)) for record in live]
+            return [LivingGeneration(record, read_progress(reader, record, now)) for record in log.live]
     except StreamsError:
         return []
 

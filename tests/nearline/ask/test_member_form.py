@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from encoders.package.manifest import MeanForm, MemberForm, MemberVectorsForm, PromptForm
 from indexer.tiers import StoredMember
+from nearline.ask import member_form
 from nearline.ask.connections import Connections
 from nearline.ask.member_form import ServedForm, form_of, served_form, vectors_of
 from nearline.errors import NotRunning
@@ -79,9 +80,10 @@ def test_of_a_package_that_is_not_here_the_form_is_not_known(tmp_path: Path, mon
 
     connections = Connections(settings, no_instance)
     monkeypatch.setattr(Connections, "generation", package.generation)
+    monkeypatch.setattr(Connections, "kafka", settings.kafka)
 
     def served(records: dict[Generation, GenerationRecord]) -> str:
-        monkeypatch.setattr(Connections, "generations", Generations(records))
+        monkeypatch.setattr(member_form, "read_generations", lambda _: Generations(records))
         return str(served_form(connections))
 
     def record(digest: str) -> dict[Generation, GenerationRecord]:

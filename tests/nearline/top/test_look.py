@@ -2,10 +2,13 @@
 
 import pytest
 
+from nearline.ask import status_sources
 from nearline.settings.settings import Settings
+from nearline.top import look as top_look
 from nearline.top.look import take_look
-from streams.generations import log
+from schemas.generations import GenerationRecord
 from streams.generations.state import Generations
+from tests.kit.data.generations import founded
 from tests.kit.instances import instance_without_stages
 
 
@@ -14,12 +17,15 @@ def test_the_log_of_the_generations_is_read_once_a_look(monkeypatch: pytest.Monk
 
     def read_generations(kafka: object) -> Generations:
         read.append(kafka)
-        return Generations()
+        return founded()
 
-    monkeypatch.setattr(log, "read_generations", read_generations)
+    def progress(_reader: object, _record: GenerationRecord, _now: object) -> None:
+        """It is complete."""
+
+    monkeypatch.setattr(status_sources, "read_generations", read_generations)
+    monkeypatch.setattr(top_look, "read_progress", progress)
     with instance_without_stages() as place:
-        look = take_look(Settings(data_dir=place.data_dir), None)
-        assert look.problem == ""
-        assert len(read) == 1
-        take_look(Settings(data_dir=place.data_dir), look)
-    assert len(read) == 2, "it may have changed"
+        for times in (1, 2):
+            look = take_look(Settings(data_dir=place.data_dir), None)
+            assert [str(living.record.id) for living in look.generations] == ["a-1"]
+            assert len(read) == times, "each look reads it anew, once"
