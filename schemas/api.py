@@ -328,7 +328,8 @@ class ProcessStatus(_Answer):
 
 
 class StageStatus(_Answer):
-    """`lag` is in records. `oldest_age_s` is the age of the oldest record that is not processed yet; None without lag.
+    """`lag` is in records; in offsets, which are more, if there was no time to count them. `oldest_age_s` is the age of
+    the oldest record that is not processed yet; None without lag.
 
     `deleted_unread` is, for each partition, how many records retention deleted before the stage had read them, at most.
     """

@@ -18,7 +18,7 @@ from schemas.generations import Moment
 from schemas.ids import Generation, MemberId, Offset, Partition, PostId, Revision
 
 SWITCH_KEY: Final = b"post-vectors"
-TAGGED: Final = "reign="
+REIGN_PREFIX: Final = "reign="
 """Stands before the tag of a reign in the metadata of each offset that is committed in it."""
 
 

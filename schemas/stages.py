@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from schemas.generations import GenerationRecord
 from schemas.ids import KINDS, ContextVersion, Generation
-from schemas.post_vectors import TAGGED, beginning_of_tag
+from schemas.post_vectors import REIGN_PREFIX, beginning_of_tag
 from schemas.topics import (
     ACTIVITY,
     FIRST_CONTEXTS,
@@ -87,7 +87,7 @@ def hot_feed_reads(generation: Generation) -> StageReads:
 
 def post_vectors_reads(serving: GenerationRecord) -> StageReads:
     """Of the loop that writes `post-vectors` while this generation serves."""
-    tag = f"{TAGGED}{beginning_of_tag(serving.id, serving.since)}"
+    tag = f"{REIGN_PREFIX}{beginning_of_tag(serving.id, serving.since)}"
     topics = (post_embeddings(serving.id),)
     return StageReads(POST_VECTORS, POST_VECTORS_GROUP, topics, CommittedUnder(POST_VECTORS, tag))
 

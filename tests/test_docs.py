@@ -22,7 +22,8 @@ PAGES: Final = (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")))
 
 def _anchors(page: Path) -> set[str]:
     """Of its headings, as they are made from their words."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    without_code = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", without_code, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

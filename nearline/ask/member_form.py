@@ -20,7 +20,7 @@ class ServedForm(NamedTuple):
     form: FormName | None
     """None where this machine does not have the package."""
     why: str
-    most: int | None = None
+    most_vectors: int | None = None
     """How many interests a member may have, each with a vector of its own; None where members have one vector, or
     where that is not known."""
 
@@ -29,16 +29,16 @@ class ServedForm(NamedTuple):
 
 
 class MemberVectors(NamedTuple):
-    """The vectors that a member is asked with. `shares`: of the answer, for each of its interests; empty where it has
-    one vector or none."""
+    """The vectors that a member is asked with. `weights`: of its interests, one in all; empty where it has one vector
+    or none."""
 
     number: int
-    shares: list[float]
+    weights: list[float]
     why: str
 
     def __str__(self) -> str:
-        shares = f" (shares {', '.join(f'{share:.2f}' for share in self.shares)})" if self.shares else ""
-        return f"{self.number}{shares}: {self.why}"
+        weights = f" (weights {', '.join(f'{weight:.2f}' for weight in self.weights)})" if self.weights else ""
+        return f"{self.number}{weights}: {self.why}"
 
 
 def served_form(connections: Connections) -> ServedForm:
@@ -58,8 +58,8 @@ def served_form(connections: Connections) -> ServedForm:
 
 def form_of(manifest: Manifest) -> ServedForm:
     several = manifest.member_vectors
-    most = several.most if isinstance(several, MemberVectorsForm) else None
-    return ServedForm(form_name(manifest.member_form), _why(manifest), most)
+    most_vectors = several.most if isinstance(several, MemberVectorsForm) else None
+    return ServedForm(form_name(manifest.member_form), _why(manifest), most_vectors)
 
 
 def _why(manifest: Manifest) -> str:
@@ -84,13 +84,13 @@ def vectors_of(member: StoredMember | None, served: ServedForm) -> MemberVectors
     weights = [interest.weight for interest in unpack_interests(member.interests)]
     if not weights:
         return MemberVectors(1, [], _why_one(served))
-    shares = [weight / sum(weights) for weight in weights]
-    return MemberVectors(len(weights), shares, "one for each cluster of what it acted on, in place of its one vector")
+    of_one = [weight / sum(weights) for weight in weights]
+    return MemberVectors(len(weights), of_one, "one for each cluster of what it acted on, in place of its one vector")
 
 
 def _why_one(served: ServedForm) -> str:
     if served.form is None:
         return "whether the package would give it more is not known here"
-    if served.most is None:
+    if served.most_vectors is None:
         return "the package gives each member one"
-    return f"what it acted on is not several clusters; the package gives at most {served.most}"
+    return f"what it acted on is not several clusters; the package gives at most {served.most_vectors}"

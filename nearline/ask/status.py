@@ -6,7 +6,7 @@ has a sentence about it. A status always comes. Knows nothing of how the parts a
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing
 from threading import Thread
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -25,7 +25,6 @@ from schemas.api import (
 )
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import StageReads, all_stages, post_vectors_reads
-from streams.errors import StreamsError
 from streams.generations.state import Generations
 from streams.kafka import deleted_unread
 from streams.kafka.offsets import OffsetReader, Offsets
@@ -33,7 +32,7 @@ from streams.kafka.records import Place
 from streams.operate import dead_letter_box
 from streams.operate.dead_letter_box import LetterCount
 from streams.operate.lag import Lag, StageLag, read_stage_lags, topic_lags
-from streams.operate.record_shares import READ_S, RecordShares
+from streams.operate.record_shares import RecordShares
 from streams.settings import KafkaSettings
 
 BUDGET_S: Final = 4.0
@@ -42,8 +41,10 @@ BUDGET_S: Final = 4.0
 _HOT_S: Final = 2.5
 _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 2.0
+_RECORDS_S: Final = 1.0
+"""For counting the records among the offsets of all lags."""
 _SPARE_S: Final = 0.5
-"""Of the budget: with less time left, lags stay as they were read."""
+"""Of the budget, for what comes after that."""
 _LIVE_S: Final = 1.0
 """For the log of the generations. Without it only the stages of the serving one are shown."""
 _COUNT_S: Final = 1.0
@@ -77,11 +78,6 @@ class Sources(NamedTuple):
     """What the log of the generations says."""
     hot: Callable[[], HotReport]
     cold: Callable[[], AbstractContextManager[ColdReader]]
-
-
-class _Streams(NamedTuple):
-    stages: list[StageStatus]
-    problems: list[str]
 
 
 class _Cold(NamedTuple):
@@ -150,22 +146,26 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     reads = _reads(generation, state)
     if sources.post_vectors and state.serving is not None:
         reads.append(post_vectors_reads(state.serving))
-    streams = None
+    lags = None
     if standing.broker_is_silent:
         problems.append("broker: not asked, because it does not answer the monitor")
     else:
-        asked_streams = _Question("broker", lambda: _ask_streams(sources.kafka(), reads, hot_report, deadline))
-        streams = asked_streams.answer(deadline, problems)
-    # The lags matter more, so the dead letters are counted after them and separately.
-    letters = _ask_letters(sources.kafka, deadline, problems) if streams is not None else None
+        asked_lags = _Question("broker", lambda: _ask_lags(sources.kafka(), reads, hot_report))
+        lags = asked_lags.answer(deadline, problems)
+    # The lags matter more, so their records and the dead letters are counted after them and separately.
+    letters = None
+    if lags is not None:
+        lags = _in_records(sources.kafka, lags, deadline)
+        letters = _ask_letters(sources.kafka, deadline, problems)
     hot = asked_hot.answer(hot_deadline, problems)
     processes = asked_processes.answer(deadline, problems) or []
     cold = asked_cold.answer(deadline, problems)
     if hot is not None:
         problems += hot.readiness.problems
-    problems += streams.problems if streams is not None else []
+    of_topics = topic_lags(lags) if lags is not None else []
+    problems += [deleted_unread.sentence(lag.group, lag.topic, lag.deleted) for lag in of_topics if lag.deleted]
     problems += standing.problems
-    stages = streams.stages if streams is not None else _unknown_stages(reads)
+    stages = [_stage(lag) for lag in of_topics] if lags is not None else _unknown_stages(reads)
     return StatusResponse(
         ready=hot is not None and hot.readiness.ready and not standing.sentences,
         generation=generation,
@@ -207,27 +207,23 @@ def _generation(hot: HotReport | None) -> Generation | None:
     return Generation(hot.positions.generation) if hot is not None else None
 
 
-def _ask_streams(
-    kafka: KafkaSettings, reads: list[StageReads], hot: Callable[[], HotReport | None], deadline: float
-) -> _Streams:
+def _ask_lags(kafka: KafkaSettings, reads: list[StageReads], hot: Callable[[], HotReport | None]) -> list[StageLag]:
     with closing(OffsetReader(kafka, _KAFKA_CALL_S)) as reader:
-        in_offsets = read_stage_lags(reader, reads, _PROBE_S, lambda: _hot_offsets(hot(), reads))
-        lags = topic_lags(_in_records(kafka, reader, in_offsets, deadline))
-        problems = [deleted_unread.sentence(lag.group, lag.topic, lag.deleted) for lag in lags if lag.deleted]
-        return _Streams([_stage(lag) for lag in lags], problems)
+        return read_stage_lags(reader, reads, _PROBE_S, lambda: _hot_offsets(hot(), reads))
 
 
-def _in_records(
-    kafka: KafkaSettings, reader: OffsetReader, in_offsets: list[StageLag], deadline: float
-) -> list[StageLag]:
+def _in_records(kafka: Callable[[], KafkaSettings], in_offsets: list[StageLag], deadline: float) -> list[StageLag]:
     """Counted as the monitor counts them. If there is no time for that, or no answer, they stay in offsets, which are
     at least as many."""
-    left_s = deadline - time.monotonic() - _SPARE_S
-    if left_s <= 0:
+    if not any(lag.records for stage in in_offsets for lag in stage.partitions.values()):
         return in_offsets
-    with closing(RecordShares(kafka, reader)) as shares, suppress(StreamsError):
-        return shares.in_records(in_offsets, min(READ_S, left_s))
-    return in_offsets
+
+    def count() -> list[StageLag]:
+        with closing(OffsetReader(kafka(), _KAFKA_CALL_S)) as reader, closing(RecordShares(kafka(), reader)) as shares:
+            return shares.in_records(in_offsets)
+
+    counted = _Question("records", count).answer(min(deadline - _SPARE_S, time.monotonic() + _RECORDS_S), [])
+    return in_offsets if counted is None else counted
 
 
 def _ask_letters(kafka: Callable[[], KafkaSettings], deadline: float, problems: list[str]) -> int | None:

@@ -90,10 +90,10 @@ class Stacks(NamedTuple):
 def stacks_within(console: Console, first: LongTable, second: LongTable, third: LongTable) -> Stacks:
     """As many beside one another as the terminal is wide enough for. Of two stacks the second one has the longest
     table, which is usually the second."""
-    one, two, three = (_width(console, table) for table in (first, second, third))
-    if one + two + three + 2 * _GAP <= console.width:
+    left, middle, right = (_width(console, table) for table in (first, second, third))
+    if left + middle + right + 2 * _GAP <= console.width:
         return Stacks([[first], [second], [third]])
-    if max(one, three) + two + _GAP <= console.width:
+    if max(left, right) + middle + _GAP <= console.width:
         return Stacks([[first, third], [second]])
     return Stacks([[first, second, third]])
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from schemas.ids import Millis, Offset, Partition
 from schemas.stages import StageReads
+from streams.errors import KafkaRefused
 from streams.kafka.deleted_unread import Committed, deleted_since
 from streams.kafka.offsets import FirstRecord, OffsetReader, Offsets, going_on_at
 from streams.kafka.records import Place
@@ -80,7 +81,8 @@ def read_stage_lags(
 
     Reading the first records takes at most `probe_s` in all: each stage may take half of what is left. `hot_feed`
     returns the offsets of the stage that has no group. It is asked after all others, and may block. `first_records` is
-    called in place of the reader's own.
+    called in place of the reader's own. A stage that commits under another topic has no partitions where the broker
+    refuses to say how far it is.
     """
     reads = list(reads)
     reader.get_ready(read.group for read in reads if read.group)
@@ -116,7 +118,10 @@ def _progress(
     reader: OffsetReader, read: StageReads, places: list[Place], hot_feed: Callable[[], Offsets | None]
 ) -> dict[Place, Committed]:
     if read.under is not None:
-        return reader.progress_under(read.group, places, read.under)
+        try:
+            return reader.progress_under(read.group, places, read.under)
+        except KafkaRefused:
+            return {}  # nothing else waits for it, so a right that is missing for it hides no other lag
     if read.group:
         return reader.progress(read.group, places)
     offsets = hot_feed()

@@ -25,7 +25,7 @@ from streams.settings import KafkaSettings
 _KNOWN_FOR_S: Final = 10.0
 _STRETCH: Final = 500
 """So many offsets are read: a few per cent of uncertainty, for some milliseconds."""
-READ_S: Final = 0.5
+_READ_S: Final = 0.5
 """For all partitions of one look; what there was no time for comes at the next one."""
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ class _Share(NamedTuple):
 
 
 class RecordShares:
-    """One thread. Never closed: at the end of the process it may still wait for the broker."""
+    """One thread. The monitor never closes it: at the end of the process it may still wait for the broker."""
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class RecordShares:
         if self._consumer is not None:
             self._consumer.close()
 
-    def in_records(self, stages: list[StageLag], read_s: float = READ_S) -> list[StageLag]:
-        """The same with lags that count records, at least one where something waits. Reading takes at most `read_s`.
-        A partition that there was no time for is taken to be like the others of its topic; of a topic of which nothing
-        was read offsets are counted. Raises StreamsError if the broker does not say which records can be read."""
+    def in_records(self, stages: list[StageLag]) -> list[StageLag]:
+        """The same with lags that count records, at least one where something waits. A partition that there was no time
+        for is taken to be like the others of its topic; of a topic of which nothing was read offsets are counted.
+        Raises StreamsError if the broker does not say which records can be read."""
         done: Offsets = {}
         for stage in stages:
             for place, lag in stage.partitions.items():
                 if lag.records:
                     done[place] = min(lag.done, done.get(place, lag.done))
-        self._read_unknown(done, read_s)
+        self._read_unknown(done)
         of_topics = self._shares_of_topics()
         return [
             stage._replace(
@@ -86,14 +86,14 @@ class RecordShares:
         return lag._replace(records=max(1, round((lag.end - lag.done) * share)))
 
     def _shares_of_topics(self) -> dict[str, float]:
-        """The mean of what was found in each topic's partitions. The same stage writes all of them."""
+        """The mean of what was found in each topic's partitions, which are written in the same way."""
         shares: defaultdict[str, list[float]] = defaultdict(list)
         for place, share in self._shares.items():
             if share.of_offsets is not None:
                 shares[place.topic].append(share.of_offsets)
         return {topic: fmean(of_partitions) for topic, of_partitions in shares.items()}
 
-    def _read_unknown(self, done: Offsets, read_s: float) -> None:
+    def _read_unknown(self, done: Offsets) -> None:
         """What was done before `done` says nothing of what waits."""
         now_s = self._clock()
         self._shares = {at: share for at, share in self._shares.items() if now_s - share.read_at_s < _KNOWN_FOR_S}
@@ -102,7 +102,7 @@ class RecordShares:
         if not unknown:
             return
         starts, ends = self._reader.starts(unknown), self._reader.stable_ends(unknown)
-        deadline = time.monotonic() + read_s
+        deadline = time.monotonic() + _READ_S
         for place in unknown:
             end = ends[place]
             first = Offset(max(starts[place], done[place], end - self._stretch))

@@ -166,16 +166,17 @@ def test_every_setting_exists_and_ports_are_those_of_the_containers(built: list[
         assert settings.cold.url, "the embedded cold tier needs a data folder that pods do not share"
 
 
-@pytest.mark.parametrize(("name", "asks_at"), [("autopilot", {"http", "grpc"}), ("monitor", {"http"})])
+@pytest.mark.parametrize("name", ["autopilot", "monitor"])
 def test_who_asks_the_retriever_knows_it_and_is_let_through_and_in(
-    settings_of: Any, built: list[Manifest], name: str, asks_at: set[str]
+    settings_of: Any, built: list[Manifest], name: str
 ) -> None:
+    """The monitor's pod over gRPC too: operators run their commands in it."""
     services = {each["metadata"]["name"]: each["spec"] for each in of_kind(built, "Service")}
     retriever, settings = settings_of("serve"), settings_of(name)
     ports = {port["name"]: port["port"] for port in services["serve"]["ports"]}
     assert settings.serve.url == f"http://serve:{ports['http']}"
     assert settings.serve.grpc_url == f"serve:{ports['grpc']}"
-    assert {port for port in ports if reaches(built, name, "serve", port)} == asks_at
+    assert {port for port in ports if reaches(built, name, "serve", port)} == {"http", "grpc"}
     assert not reaches(built, name, "serve", "run"), "metrics are for Prometheus"
     assert settings.serve.api_key == retriever.serve.api_key
     assert settings.cold.api_key == retriever.cold.api_key, "it counts what the cold tier holds"

@@ -15,7 +15,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from schemas.ids import Offset, Partition
-from schemas.post_vectors import TAGGED
+from schemas.post_vectors import REIGN_PREFIX
 from schemas.topics import POST_VECTORS, POST_VECTORS_GROUP
 from streams.encode.post_vectors.reign import Reign
 from streams.kafka.clients import new_consumer
@@ -27,7 +27,7 @@ from streams.kafka.resume_points import ResumePoint, find_resume_points
 from streams.settings import KafkaSettings
 
 _CALL_S: Final = 30.0
-_TAG: Final = re.compile(rb"%s([^;]*);" % TAGGED.encode())
+_TAG: Final = re.compile(rb"%s([^;]*);" % REIGN_PREFIX.encode())
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class ReignProgress:
         return points | {place: ResumePoint(OFFSET_BEGINNING, None, 0) for place in new}
 
     def to_commit(self, place: Place, offset: Offset, deleted: int) -> TopicPartition:
-        return TopicPartition(POST_VECTORS, place.partition, offset, f"{TAGGED}{self._reign.tag};")
+        return TopicPartition(POST_VECTORS, place.partition, offset, f"{REIGN_PREFIX}{self._reign.tag};")
 
 
 def read_written(kafka: KafkaSettings, partitions: Sequence[Partition]) -> Written:

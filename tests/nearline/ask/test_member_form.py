@@ -61,7 +61,7 @@ def test_a_package_says_its_form_and_why(
         (STORED, UNSET, "1: the package gives each member one"),
         (STORED, MemberVectorsForm(most=3), "1: what it acted on is not several clusters; the package gives at most 3"),
         (STORED._replace(interests=INTERESTS), MemberVectorsForm(most=3),
-         "3 (shares 0.50, 0.25, 0.25): one for each cluster of what it acted on"),
+         "3 (weights 0.50, 0.25, 0.25): one for each cluster of what it acted on"),
     ],
 )  # fmt: skip
 def test_a_member_is_asked_with_as_many_vectors_as_it_has_interests(

@@ -1,8 +1,12 @@
 """The status of an instance of which some parts do not answer."""
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import pytest
+
+from nearline.ask import status as status_module
 from nearline.ask.connections import Connections
 from nearline.ask.standing import Standing
 from nearline.ask.status import Sources, read_status
@@ -11,9 +15,12 @@ from nearline.errors import NotReady
 from nearline.settings.instance import Instance
 from nearline.settings.settings import Settings
 from schemas.topics import CONTEXTS_GROUP, POST_VECTORS_GROUP, POSTS
+from streams.operate.record_shares import RecordShares
+from streams.settings import KafkaSettings
 from tests.kit.data.embeddings import GENERATION
 from tests.kit.data.generations import founded
 from tests.kit.instances import NO_BROKER
+from tests.kit.kafka.topics import produce
 
 
 def _silent() -> Any:
@@ -54,3 +61,22 @@ def test_post_vectors_are_a_stage_where_they_are_written(tmp_path: Path) -> None
         sources = sources._replace(generations=founded, kafka=_silent, hot=_silent, cold=_silent)
         stages = read_status(sources).stages
         assert [(row.stage, row.topic, row.lag) for row in stages if row.group == POST_VECTORS_GROUP] == rows
+
+
+@pytest.mark.broker
+def test_lags_stay_in_offsets_where_their_records_are_not_counted_in_time(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    produce(kafka, POSTS, 0, 3)
+    never = Event()
+    monkeypatch.setattr(status_module, "_RECORDS_S", 0.01)
+    monkeypatch.setattr(RecordShares, "in_records", lambda *_: never.wait())
+    try:
+        status = read_status(
+            Sources(list, Standing, GENERATION, False, lambda: kafka, _silent, _silent, _silent), budget_s=20.0
+        )
+    finally:
+        never.set()
+    (posts,) = (row for row in status.stages if (row.group, row.topic) == (CONTEXTS_GROUP, POSTS))
+    assert posts.lag == 3
+    assert not [problem for problem in status.problems if problem.startswith(("broker", "records"))]

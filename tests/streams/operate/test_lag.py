@@ -11,7 +11,7 @@ from schemas.ids import Offset, Partition
 from schemas.stages import all_stages, post_vectors_reads
 from streams.encode.post_vectors.progress import ReignProgress
 from streams.encode.post_vectors.reign import Reign
-from streams.errors import KafkaUnavailable
+from streams.errors import KafkaRefused, KafkaUnavailable
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.records import Place
 from streams.kafka.topics import ensure_topics
@@ -82,6 +82,20 @@ def test_the_lag_of_post_vectors_is_what_this_reign_has_still_to_write(
     assert records() == 7, "in a new reign all posts are written again"
     commit_in(reign, 4)
     assert records() == 3
+
+
+def test_a_right_that_is_missing_for_post_vectors_hides_no_other_lag(
+    kafka: KafkaSettings, reader: OffsetReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise KafkaRefused("Group authorization failed")
+
+    monkeypatch.setattr(reader, "progress_under", refused)
+    produce(kafka, topics.POSTS, 0, 3)
+    reads = [*all_stages(GENERATION), post_vectors_reads(generation_record(GENERATION))]
+    lags = {(lag.stage, lag.topic): lag.records for lag in read_lags(reader, reads, 10.0)}
+    assert lags["post-vectors", topics.post_embeddings(GENERATION)] is None
+    assert lags["contexts", topics.POSTS] == 3
 
 
 def test_the_oldest_record_is_the_first_that_is_not_processed(
