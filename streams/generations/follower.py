@@ -101,13 +101,15 @@ class GenerationsFollower:
         overrides = {
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
+            # Each process has a follower, and hardly ever is there anything to follow.
+            "fetch.wait.max.ms": 2_000,
         }
         with kafka_errors(), closing(new_consumer(self._kafka, "nearline-generations", **overrides)) as consumer:
             self._begin(consumer)
             while not self._stop.is_set():
                 message = consumer.poll(_POLL_S)
                 if message is not None:
-                    self._take(message)
+                    self._take(message, consumer)
                 self._tell()
 
     def _begin(self, consumer: Consumer) -> None:
@@ -117,12 +119,19 @@ class GenerationsFollower:
         if _PLACE not in ends:
             raise KafkaUnavailable("there is no topic generations yet")
         self._read, self._must_reach = Generations(), ends[_PLACE]
+        if starts[_PLACE] == ends[_PLACE]:
+            self._publish()
         consumer.assign([TopicPartition(*_PLACE, starts[_PLACE])])
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message, consumer: Consumer) -> None:
         error = message.error()
         if error is None:
             self._read = self._read.with_message(message.key(), message.value(), offset_of(message))
+            # The end is said only when the broker has waited for more. Behind the last record of a transaction there is
+            # its control record alone.
+            _, end = consumer.get_watermark_offsets(TopicPartition(*_PLACE), cached=True)
+            if offset_of(message) + 2 >= end >= self._must_reach:
+                self._publish()
         elif error.code() != KafkaError._PARTITION_EOF:
             raise translate(error)
         elif offset_of(message) >= self._must_reach:

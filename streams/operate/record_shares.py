@@ -60,16 +60,16 @@ class RecordShares:
         if self._consumer is not None:
             self._consumer.close()
 
-    def in_records(self, stages: list[StageLag]) -> list[StageLag]:
-        """The same with lags that count records, at least one where something waits. A partition that there was no time
-        for is taken to be like the others of its topic; of a topic of which nothing was read offsets are counted.
-        Raises StreamsError if the broker does not say which records can be read."""
+    def in_records(self, stages: list[StageLag], read_s: float = _READ_S) -> list[StageLag]:
+        """The same with lags that count records, at least one where something waits. Reading takes at most `read_s`.
+        A partition that there was no time for is taken to be like the others of its topic; of a topic of which nothing
+        was read offsets are counted. Raises StreamsError if the broker does not say which records can be read."""
         done: Offsets = {}
         for stage in stages:
             for place, lag in stage.partitions.items():
                 if lag.records:
                     done[place] = min(lag.done, done.get(place, lag.done))
-        self._read_unknown(done)
+        self._read_unknown(done, read_s)
         of_topics = self._shares_of_topics()
         return [
             stage._replace(
@@ -93,7 +93,7 @@ class RecordShares:
                 shares[place.topic].append(share.of_offsets)
         return {topic: fmean(of_partitions) for topic, of_partitions in shares.items()}
 
-    def _read_unknown(self, done: Offsets) -> None:
+    def _read_unknown(self, done: Offsets, read_s: float) -> None:
         """What was done before `done` says nothing of what waits."""
         now_s = self._clock()
         self._shares = {at: share for at, share in self._shares.items() if now_s - share.read_at_s < _KNOWN_FOR_S}
@@ -102,7 +102,7 @@ class RecordShares:
         if not unknown:
             return
         starts, ends = self._reader.starts(unknown), self._reader.stable_ends(unknown)
-        deadline = time.monotonic() + _READ_S
+        deadline = time.monotonic() + read_s
         for place in unknown:
             end = ends[place]
             first = Offset(max(starts[place], done[place], end - self._stretch))
