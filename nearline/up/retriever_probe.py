@@ -17,7 +17,6 @@ from retriever.http import tls
 from retriever.settings import ServeSettings
 
 _EVERY_S: Final = 0.5
-_EVERY_WHEN_READY_S: Final = 1.0
 _TIMEOUT_S: Final = 1.0
 _NO_ANSWER: Final = (TimeoutError, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
@@ -53,12 +52,12 @@ class RetrieverProbe:
         return f"{host}:{port}"
 
     def look(self) -> None:
-        """Call this often; the retriever is asked every half second, every second while it is ready."""
+        """Call this often; the retriever is asked every half second."""
         if time.monotonic() >= self._due_at:
             with suppress(*_NO_ANSWER):
                 status = self._ask()
                 self.listens, self.ready = status is not None, status == http.HTTPStatus.OK
-            self._due_at = time.monotonic() + (_EVERY_WHEN_READY_S if self.ready else _EVERY_S)
+            self._due_at = time.monotonic() + _EVERY_S
 
     def _ask(self) -> int | None:
         """The status of the answer; None if nobody listens, or somebody else. Raises one of `_NO_ANSWER`."""

@@ -35,7 +35,7 @@ def consumer_config(kafka: KafkaSettings, group: str, **overrides: Any) -> Confi
         "heartbeat.interval.ms": 1_000,
         # The broker answers as soon as there is a record. An idle consumer asks again this often, and a seek may have
         # to wait this long.
-        "fetch.wait.max.ms": 1_000,
+        "fetch.wait.max.ms": 500,
         "queued.max.messages.kbytes": 65_536,
     }
     return _config(kafka, defaults, overrides)

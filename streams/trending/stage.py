@@ -37,11 +37,9 @@ from streams.trending.scores import TrendingScores
 log = structlog.get_logger()
 
 BATCH_EVENTS: Final = 1000
-BATCH_S: Final = 0.5
+BATCH_S: Final = 0.2
 STALLED_LOOKS: Final = 6
 """If the group has something to read and commits nothing for this many looks, the process leaves."""
-_TURN_S: Final = 0.25
-"""Between two reports that the loop goes round."""
 WATCH_EVERY_S: Final = 10.0
 STOP_S: Final = 10.0
 EXIT_STATUS: Final = 70
@@ -147,7 +145,7 @@ class TrendingStage:
                 await self._leave_if_stalled(watch)
                 watch_at = time.monotonic() + WATCH_EVERY_S
             self._heartbeat.loop_turned()
-            await asyncio.sleep(_TURN_S)
+            await asyncio.sleep(0.1)
 
     async def _leave_if_stalled(self, watch: CommitWatch) -> None:
         owned = [Place(topics.ACTIVITY, partition) for partition in self._scores]

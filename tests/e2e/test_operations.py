@@ -126,8 +126,9 @@ def _has_counted(address: str, counter: str) -> bool:
     return any(line.startswith(counter) and float(line.split()[1]) > 0 for line in _metrics(address))
 
 
-def test_prometheus_finds_every_process_that_has_metrics(running: Running) -> None:
+def test_prometheus_finds_every_process_that_has_metrics(running: Running, unique: Callable[[str], str]) -> None:
     folder = running.pipeline.data_dir / "metrics"
+    running.pipeline.ingest([post_created(unique("counted"), "counted")])  # else there may be nothing to count
     names = {"contexts-0", "encode-blue-0", "cold-blue", "serve", "monitor"}
     # The instance is ready when the retriever is; the encode process may still be loading its model.
     until(lambda: {file.stem for file in folder.glob("*.json")} == names, "five processes to name their address", 120)
@@ -142,7 +143,6 @@ def test_prometheus_finds_every_process_that_has_metrics(running: Running) -> No
         (group,) = files[name]
         assert group["labels"] == {"process": name}
         address = group["targets"][0]
-        # A process that has just started has met nothing to count yet.
         until(partial(_has_counted, address, counter), f"{counter} of {name} to be above 0", 120)
         lines = _metrics(address)
         series = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0, every_s: float = 0.02) -> None:
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0, every_s: float = 0.02) -> None:
     """Returns when the condition holds; fails the test when it does not within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():

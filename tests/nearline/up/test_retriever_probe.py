@@ -79,7 +79,6 @@ def _look_at_all(probes: RetrieverProbes) -> None:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retriever_probe, "_EVERY_S", 0.0)
-    monkeypatch.setattr(retriever_probe, "_EVERY_WHEN_READY_S", 0.0)
     monkeypatch.setattr(retriever_probe, "_TIMEOUT_S", 0.2)
 
 
