@@ -42,7 +42,7 @@ _HOT_S: Final = 2.5
 _KAFKA_CALL_S: Final = 1.5
 _PROBE_S: Final = 2.0
 _RECORDS_S: Final = 1.0
-"""For counting the records among the offsets of all lags."""
+"""For counting the records among the offsets of all lags; half of it for reading some of them."""
 _SPARE_S: Final = 0.5
 """Of the budget, for what comes after that."""
 _LIVE_S: Final = 1.0
@@ -220,7 +220,7 @@ def _in_records(kafka: Callable[[], KafkaSettings], in_offsets: list[StageLag], 
 
     def count() -> list[StageLag]:
         with closing(OffsetReader(kafka(), _KAFKA_CALL_S)) as reader, closing(RecordShares(kafka(), reader)) as shares:
-            return shares.in_records(in_offsets)
+            return shares.in_records(in_offsets, _RECORDS_S / 2)
 
     counted = _Question("records", count).answer(min(deadline - _SPARE_S, time.monotonic() + _RECORDS_S), [])
     return in_offsets if counted is None else counted

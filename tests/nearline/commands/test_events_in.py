@@ -55,7 +55,7 @@ def run(place: InstanceWithoutStages) -> Commands:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else this machine does, `status` has the time to learn all."""
-    for name in ("_PROBE_S", "_HOT_S", "_KAFKA_CALL_S", "_COUNT_S", "READ_S"):
+    for name in ("_PROBE_S", "_HOT_S", "_KAFKA_CALL_S", "_COUNT_S", "_RECORDS_S"):
         monkeypatch.setattr(status, name, 60.0)
     monkeypatch.setattr(status, "read_status", partial(status.read_status, budget_s=120.0))
 
