@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from nearline.settings.settings import Settings
+from nearline.up.live_first import looking_for_live_records, oldest_waiting_ms
 from nearline.up.residence import Run
 from schemas.ids import ContextVersion
 from schemas.stages import contexts_reads, live_reads
@@ -22,13 +23,9 @@ from streams.generations.follower import GenerationsFollower
 from streams.generations.state import Generations
 from streams.kafka.heartbeat import Heartbeat
 from streams.kafka.offsets import OffsetReader
-from streams.kafka.periodic import repeating
 from streams.kafka.records import Place
-from streams.operate.lag import read_lags
 from streams.settings import KafkaSettings
 
-_LOOK_EVERY_S: Final = 0.5
-_PROBE_S: Final = 1.0
 _STANDS_STILL_S: Final = 30.0
 """A stage that works is done with its oldest record long before."""
 
@@ -111,9 +108,7 @@ class LiveContextsFirst:
         if not self._is_building:
             yield
             return
-        # Never closed: at the end of the process the thread may still ask.
-        reader = OffsetReader(self._kafka)
-        with repeating("looking whether live records wait", _LOOK_EVERY_S, lambda: self.look(reader)):
+        with looking_for_live_records(self._kafka, self.look):
             yield
 
     def may_read(self) -> bool:
@@ -136,12 +131,12 @@ class LiveContextsFirst:
             return
         reads = [contexts_reads(serving.contexts), *live_reads(serving.id, serving.contexts)]
         try:
-            lags = read_lags(reader, reads, _PROBE_S)
+            oldest_ms = oldest_waiting_ms(reader, reads)
         except StreamsError as error:
             # The stage itself waits out an outage of the broker.
             log.debug("how long live records wait is not known", error=str(error))
             return
-        self.take(min((lag.oldest_ms for lag in lags if lag.oldest_ms is not None), default=None), time.time() * 1000)
+        self.take(oldest_ms, time.time() * 1000)
 
     def take(self, oldest_ms: int | None, now_ms: float) -> None:
         """`oldest_ms`: the timestamp of the oldest record that waits; None if none does. If the same one waits for too

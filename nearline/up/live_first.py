@@ -6,7 +6,7 @@ more.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Final
@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from nearline.up.residence import Resident
-from schemas.ids import ContextVersion, Generation
-from schemas.stages import live_reads
+from schemas.ids import ContextVersion, Generation, Millis
+from schemas.stages import StageReads, live_reads
 from schemas.topics import FIRST_CONTEXTS
 from streams.errors import StreamsError
 from streams.kafka.offsets import OffsetReader
@@ -62,11 +62,7 @@ class LiveFirst:
         if not self._is_building:
             yield
             return
-        # Never closed: at the end of the process the thread may still ask.
-        reader = OffsetReader(self._kafka)
-        # Before the loops begin: they would read a first batch while nobody knows yet whether live records wait.
-        self._look(reader)
-        with repeating("looking whether live records wait", _LOOK_EVERY_S, lambda: self._look(reader)):
+        with looking_for_live_records(self._kafka, self._look):
             yield
 
     def may_read(self) -> bool:
@@ -116,6 +112,21 @@ class LiveFirst:
 def oldest_age_s(reader: OffsetReader, generation: Generation, contexts: ContextVersion = FIRST_CONTEXTS) -> float:
     """For how long the oldest record has waited that this generation has not encoded, or not indexed. 0 if there is
     none. Raises StreamsError."""
-    lags = read_lags(reader, live_reads(generation, contexts), _PROBE_S)
-    oldest_ms = min((lag.oldest_ms for lag in lags if lag.oldest_ms is not None), default=None)
+    oldest_ms = oldest_waiting_ms(reader, live_reads(generation, contexts))
     return 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
+
+
+def oldest_waiting_ms(reader: OffsetReader, reads: Iterable[StageReads]) -> Millis | None:
+    """The timestamp of the oldest record that one of these stages has still to process. Raises StreamsError."""
+    return min((lag.oldest_ms for lag in read_lags(reader, reads, _PROBE_S) if lag.oldest_ms is not None), default=None)
+
+
+@contextmanager
+def looking_for_live_records(kafka: KafkaSettings, look: Callable[[OffsetReader], None]) -> Iterator[None]:
+    """Calls `look` once, and then again and again in a thread."""
+    # Never closed: at the end of the process the thread may still ask.
+    reader = OffsetReader(kafka)
+    # Before the loops begin: they would read a first batch while nobody knows yet whether live records wait.
+    look(reader)
+    with repeating("looking whether live records wait", _LOOK_EVERY_S, lambda: look(reader)):
+        yield
