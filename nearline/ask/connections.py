@@ -32,6 +32,14 @@ class Connections:
         self.settings = settings
         self.instance = instance
 
+    def has_instance(self) -> bool:
+        """Whether one runs on the data folder."""
+        try:
+            self.instance()
+        except NotRunning:
+            return False
+        return True
+
     @cached_property
     def kafka(self) -> KafkaSettings:
         """Raises NotRunning."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from nearline.ask.connections import Connections
 from nearline.ask.texts import read_texts
-from nearline.errors import NearlineError, NotReady, NotRunning
+from nearline.errors import NearlineError, NotReady
 from nearline.page.pages import Build, Candidate, Candidates, Promote, Question, ReplayLetters, RollBack
 from retriever.errors import RequestRefused, RetrieverError
 from schemas.api import RetrieveRequest
@@ -46,7 +46,9 @@ class PageActs:
 
         connections = self._connections()
         registry, by = wanted.registry or None, _by(wanted.reason)
-        built = operator_acts.build(connections, wanted.package, registry, by, fetch=_is_of_instance(connections))
+        # Those who build work on an instance's data folder. Elsewhere they fetch a package for themselves, and the
+        # monitor may have neither the memory nor the disk for it.
+        built = operator_acts.build(connections, wanted.package, registry, by, fetch=connections.has_instance())
         try:
             remove_left_behind(connections.settings, connections.kafka)
         except StillFed as error:
@@ -99,16 +101,6 @@ class PageActs:
             answer.timings_ms.get("total"),
             notes,
         )
-
-
-def _is_of_instance(connections: Connections) -> bool:
-    """Whether those who build work on this data folder. Elsewhere they fetch a package for themselves, and the monitor
-    may have neither the memory nor the disk for it."""
-    try:
-        connections.instance()
-    except NotRunning:
-        return False
-    return True
 
 
 def _request(question: Question) -> RetrieveRequest:

@@ -18,7 +18,7 @@ from indexer.errors import IndexerError
 from indexer.tiers import ColdReader
 from nearline.ask.connections import Connections
 from nearline.broker.embedded import topic_folders
-from nearline.errors import NearlineError, NotRunning
+from nearline.errors import NearlineError
 from nearline.generations.free_room import free_here
 from nearline.generations.local_files import cold_folder
 from nearline.generations.packages import package_folder, packages_folder
@@ -50,11 +50,7 @@ _MEND: Final = "make room, or repeat the build with --force, which overrules thi
 def refuse_build_without_room(connections: Connections, package: Package, state: Generations) -> None:
     """Does nothing where no instance runs on the data folder. Raises NoRoom."""
     settings = connections.settings
-    try:
-        connections.instance()
-    except NotRunning:
-        return
-    if state.serving is None:
+    if state.serving is None or not connections.has_instance():
         return
     serving = state.serving
     fetched = packages_folder(settings.data_dir) / package.id

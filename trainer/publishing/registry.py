@@ -147,7 +147,7 @@ class Registry:
         """Reads every file again and compares its digest with what was published, which it returns. Nothing is kept of
         the files, neither on the disk nor in memory."""
         publication = self.show(generation)
-        body = b"".join(self._pieces(generation, MANIFEST_FILE))
+        body = self._manifest(generation)
         if hashlib.sha256(body).hexdigest() != publication.digest:
             raise _damaged(self.place, generation, MANIFEST_FILE)
         for name, digest in read_manifest(body).files.items():
@@ -167,7 +167,7 @@ class Registry:
 
     def fetch(self, generation: str, folder: Path) -> ModelPackage:
         """Copies a published package into an empty folder and checks it. Raises BadPackage as well."""
-        body = b"".join(self._pieces(self.show(generation).generation, MANIFEST_FILE))
+        body = self._manifest(self.show(generation).generation)
         for name in (*read_manifest(body).files, MANIFEST_FILE):
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -201,6 +201,9 @@ class Registry:
             return msgspec.json.decode(body, type=Publication)
         except msgspec.DecodeError as error:
             raise BadRegistry(f"{self.place}: {path} is no publication: {error}; take it out") from error
+
+    def _manifest(self, generation: str) -> bytes:
+        return b"".join(self._pieces(generation, MANIFEST_FILE))
 
     def _pieces(self, generation: str, name: str) -> Iterator[bytes]:
         """A file of a package, some MB at a time: weights may be larger than the memory of who reads them."""
