@@ -28,7 +28,7 @@ setup: .venv/installed
 # skipped, or fail where TEST_PROGRAMS_REQUIRED is 1.
 test: setup
 	@$(BIN)/python -m benchmarks.kit.programs
-	$(BIN)/pytest -n 4 --durations=20
+	$(BIN)/pytest -n 5 --durations=20
 
 # The cold tier's tests on a Qdrant server: NEARLINE_TEST_QDRANT_URL=http://host:6333 make test-qdrant
 test-qdrant: export NEARLINE_TEST_QDRANT_URL ?= http://127.0.0.1:6333

@@ -60,9 +60,9 @@ def log_settings_stay() -> Iterator[None]:
 
 
 # Each worker has a range of ports, so that no two workers pick the same free port.
-_PORTS_OF_WORKER: Final = 3_000
+_PORTS_OF_WORKER: Final = 2_400
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    first = 20_000 + int(worker.removeprefix("gw")) % 4 * _PORTS_OF_WORKER
+    first = 20_000 + int(worker.removeprefix("gw")) % 5 * _PORTS_OF_WORKER
     os.environ[RANGE_VARIABLE] = f"{first}-{first + _PORTS_OF_WORKER - 1}"
 
 # Java's second compiler costs more than it gains in the short life of a test's broker.
