@@ -1,11 +1,15 @@
 """What the pages for users say is what the code does."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from nearline.demo import world_command
+from nearline.demo.subjects import SUBJECTS
+from nearline.demo.world import make_world
 from nearline.settings.loading import load_settings
 from retriever import nearline_pb2 as pb
 from retriever.grpc import calls as grpc_calls
@@ -75,6 +79,20 @@ def test_the_lines_of_python_ask_for_candidates(page: str) -> None:
         exec(program, names)
     assert names["answer"].post_ids == ("p1", "p2")
     assert stand_in.received[0].request.member_id == "m00007"
+
+
+def test_the_readmes_ids_and_subjects_are_the_made_up_worlds() -> None:
+    """Of `python -m nearline.demo.world` without options, whatever the time is."""
+    readme = (ROOT / "README.md").read_text()
+    assert f"its world's {len(SUBJECTS)} subjects" in readme
+    ids = set(re.findall(r"\b[mp]\d{5,}\b", readme))
+    assert ids == {"m00007", "p000007"}
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    default_seed = next(option.default for option in world_command.main.params if option.name == "seed")
+    for at in (now, now + timedelta(days=100, hours=7)):
+        truth = make_world(default_seed, at).truth
+        live = {*truth.subject_of, *truth.interests} - {*truth.deleted_posts, *truth.deleted_members}
+        assert ids <= live
 
 
 def test_the_page_of_metrics_names_each_metric_and_no_other() -> None:

@@ -26,6 +26,7 @@ def export(*, out: Path, since: str | None, settings: Settings, instance: Instan
     from tqdm import tqdm
 
     from nearline.ask.connections import Connections
+    from nearline.settings.data_folder import make_writable_folder
     from schemas.ids import Millis
     from schemas.times import from_rfc3339
     from streams.operate.export import export
@@ -34,9 +35,11 @@ def export(*, out: Path, since: str | None, settings: Settings, instance: Instan
         since_ms = Millis(from_rfc3339(since) // 1000 if since else 0)
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from error
+    kafka = Connections(settings, instance).kafka
+    make_writable_folder(out, "out", "--out")
     num = 0
     with tqdm(desc="events", disable=not on_terminal(), unit="") as bar:
-        for num_written in export(Connections(settings, instance).kafka, out, since_ms):
+        for num_written in export(kafka, out, since_ms):
             num += num_written
             bar.update(num_written)
     click.echo(f"{num} events")

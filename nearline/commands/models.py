@@ -81,13 +81,25 @@ def publish(
     # Looked at first: the comparison takes minutes, and would only find that the package is no better than itself.
     if kafka is None:
         target.refuse_published(str(package.generation))
-    if target.is_published(str(package.generation)):
+    already = target.is_published(str(package.generation))
+    if already:
         publication = target.show(str(package.generation))
     else:
         publication = target.publish(package, {"forced": force} if force else _gate(package, target, events, baselines))
     if kafka is not None:
         _announce(kafka, publication, registry)
-    _print_published(publication, registry, announced=kafka is not None, as_json=as_json)
+    if as_json:
+        print_json({**msgspec.to_builtins(publication), "already": already, "announced": kafka is not None})
+    else:
+        click.echo(_published(publication, registry, already=already))
+    if kafka is None:
+        click.echo(
+            "note: it is not announced, because no broker is configured and no instance runs here; to announce it, "
+            "run the command again with --config or --data-dir",
+            err=True,
+        )
+    elif not as_json:
+        click.echo("it is announced on the topic models")
 
 
 def _broker(settings: Settings, instance: InstanceReader) -> "KafkaSettings | None":
@@ -119,19 +131,11 @@ def _announce(kafka: "KafkaSettings", publication: "Publication", registry: str)
         raise NotAnnounced(generation, str(error)) from error
 
 
-def _print_published(publication: "Publication", registry: str, *, announced: bool, as_json: bool) -> None:
-    if as_json:
-        print_json({**msgspec.to_builtins(publication), "announced": announced})
-    else:
-        click.echo(f"{publication.generation} is published in {registry}: {_why(publication.gate)}")
-    if announced and not as_json:
-        click.echo("it is announced on the topic models")
-    if not announced:
-        click.echo(
-            "note: it is not announced, because no broker is configured and no instance runs here; to announce it, "
-            "run the command again with --config or --data-dir",
-            err=True,
-        )
+def _published(publication: "Publication", registry: str, *, already: bool) -> str:
+    when = f"is published in {registry}"
+    if already:
+        when = f"was published in {registry} already, at {publication.published_at}, and nothing was compared now"
+    return f"{publication.generation} {when}: {_why(publication.gate)}"
 
 
 def _gate(

@@ -50,12 +50,14 @@ def train(
       nearline train --events events.jsonl.gz --out my-package --resume
     """
     from nearline.commands._recorded_events import read_feed
+    from nearline.settings.data_folder import make_writable_folder
     from trainer.device_use import this_card
     from trainer.plan import Plan
     from trainer.settings import read_settings
     from trainer.training import train
 
     settings = read_settings(config)
+    make_writable_folder(out.absolute().parent, "out", "--out")  # before the events are read, which takes minutes
     if idle := this_card().idle:
         click.echo(f"trains on one GPU and leaves {idle} idle; accelerate launch -m nearline train uses all", err=True)
     feed = read_feed(events)

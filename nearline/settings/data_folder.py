@@ -1,4 +1,4 @@
-"""Makes the data folder, which holds everything of an instance."""
+"""Makes folders that a command writes into, first of all the data folder, which holds everything of an instance."""
 
 import tempfile
 from pathlib import Path
@@ -8,11 +8,17 @@ from nearline.errors import BadSettings
 
 def make_data_folder(data_dir: Path) -> None:
     """Makes the folder if it is missing. Raises BadSettings where nothing can be written into it."""
+    make_writable_folder(data_dir, "data_dir", "--data-dir")
+
+
+def make_writable_folder(folder: Path, name: str, option: str) -> None:
+    """Makes the folder if it is missing. Raises BadSettings where nothing can be written into it. `name`: what the user
+    knows it as; `option`: what names another one."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=data_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise BadSettings(
-            f"data_dir: {data_dir} cannot be made or written ({error.strerror}); choose another with --data-dir"
+            f"{name}: {folder} cannot be made or written ({error.strerror}); choose another with {option}"
         ) from None

@@ -44,15 +44,17 @@ class _SupervisedPart:
     def __init__(self, part: Part, clock: Callable[[], float]) -> None:
         self.part = part
         self.restarts = 0
-        self.process: children.Child | None = part.launch()
+        self.process: children.Child | None = None
         self._clock = clock
         self._started_at = clock()
+        self._was_started = False
         self._delay_s = FIRST_DELAY_S
         self._due_at = 0.0
         self._reason: str | None = None
         self._num_same_reason = 0
         self._kill_at: float | None = None
         """Set while it is being ended for good."""
+        self._launch(self._started_at)
 
     @property
     def info(self) -> ProcessInfo:
@@ -71,8 +73,9 @@ class _SupervisedPart:
         elif self.process is not None:
             if self.process.poll() is not None:
                 self._on_end(self.process, now)
-        elif now >= self._due_at and self._restart(now):
-            self.restarts += 1
+        elif now >= self._due_at:
+            again = self._was_started
+            self.restarts += self._launch(now) and again
 
     def end(self, grace_s: float) -> None:
         """Tells the process to end, and starts none any more."""
@@ -89,8 +92,8 @@ class _SupervisedPart:
         if self.process is not None and self.process.poll() is not None:
             self.process = None
 
-    def _restart(self, now: float) -> bool:
-        """Launches the process again, and returns True. After an error, such as too little memory for a fork, the next
+    def _launch(self, now: float) -> bool:
+        """Launches the process, and returns True. After an error, such as too little memory for a fork, the next
         try comes later; the other parts are not affected."""
         try:
             self.process = self.part.launch()
@@ -99,12 +102,13 @@ class _SupervisedPart:
             self._schedule_restart(now)
             return False
         self._started_at = now
+        self._was_started = True
         return True
 
     def _on_end(self, process: children.Child, now: float) -> None:
         self.process = None
         if process.returncode == START_AGAIN:
-            self._restart(now)
+            self._launch(now)
             return
         was_steady = now - self._started_at >= STEADY_S
         if was_steady:
@@ -139,7 +143,7 @@ class Supervisor:
         return [supervised.info for supervised in self._parts]
 
     def start(self, part: Part) -> None:
-        """Starts the part, and keeps it running from now on."""
+        """Starts the part, and keeps it running from now on, also where it cannot be launched yet."""
         self._parts.append(_SupervisedPart(part, self._clock))
 
     def look(self) -> None:

@@ -84,11 +84,14 @@ def sentence(group: str, topic: str, deleted: Mapping[Partition, int]) -> str:
 
 def consequence(group: str, topic: str) -> str:
     """What follows for whoever relies on the group's work, and how to mend it."""
-    is_input = topics.first_name(topic) in (*topics.INPUTS, *topics.HOPS)
-    if topics.first_name(group) == topics.CONTEXTS_GROUP and is_input:
+    name = topics.first_name(topic)
+    if topics.first_name(group) == topics.CONTEXTS_GROUP and name in topics.INPUTS:
         return (
             "counts and histories may be wrong; rebuild them from your own record of those events: nearline ingest FILE"
         )
+    if topics.first_name(group) == topics.CONTEXTS_GROUP and name in topics.HOPS:
+        # The events themselves are still in the input topics. Who ingests them again has them counted twice.
+        return "counts and histories may be wrong; make them anew from the input topics: nearline rebuild contexts"
     if group == topics.TRENDING_GROUP:
         return "trending lists are short of them until they have decayed"
     if topics.asks_to_replay(topic):

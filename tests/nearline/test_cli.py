@@ -59,6 +59,8 @@ def test_an_error_is_one_sentence_and_status_1(arguments: list[str], sentence: s
         (["broker", "status", "--data-dir", "a b"], "start it with: nearline broker start --data-dir '/"),
         (["status", "--data-dir", "a b"], "start it with: nearline up --data-dir '/"),
         (["export", "--data-dir", "a b", "--out", "o"], "start it with: nearline up --data-dir '/"),
+        (["export", "--out", "/proc/x"], "out: /proc/x cannot be made or written (No such file or directory); choose"),
+        (["train", "--events", "none", "--out", "/proc/x/y"], "out: /proc/x cannot be made or written (No such file"),
     ],
 )
 def test_an_error_says_what_to_do(
@@ -68,6 +70,8 @@ def test_an_error_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if "/proc/x" in arguments and "export" in arguments:  # whose broker is looked for first
+        monkeypatch.setenv("NEARLINE_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
     ran = Commands()(*arguments)
     assert (ran.status, ran.out, len(ran.err.splitlines())) == (1, "", 1), ran.err
     assert sentence in ran.err

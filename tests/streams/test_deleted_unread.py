@@ -271,7 +271,9 @@ def test_an_offset_that_the_broker_cannot_tell_now_is_not_taken_for_none(tmp_pat
     ("group", "topic", "consequence"),
     [
         (topics.CONTEXTS_GROUP, topics.ACTIVITY, "counts and histories may be wrong; rebuild them"),
-        (topics.CONTEXTS_GROUP, topics.ACTIONS_BY_MEMBER, "nearline ingest FILE"),
+        (topics.CONTEXTS_GROUP, topics.POSTS, "nearline ingest FILE"),
+        (topics.CONTEXTS_GROUP, topics.ACTIONS_BY_MEMBER, "nearline rebuild contexts"),
+        (topics.CONTEXTS_GROUP, topics.ACTIVITY_BY_POST, "nearline rebuild contexts"),
         (topics.TRENDING_GROUP, topics.ACTIVITY, "trending lists are short of them"),
         (topics.encode_group(GENERATION), topics.POST_CONTEXTS, "missing until their posts and members change again"),
         (topics.encode_group(GENERATION), topics.replay_requests("encode", "post", GENERATION), "nearline replay"),

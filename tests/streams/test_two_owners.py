@@ -45,7 +45,7 @@ BROKERS_CHECK_S = 1.0
 FROZEN_S = 4.0
 """How long each of three questions to the frozen broker waits. Together they take longer than the sessions of the
 workers (2 s) and of the broker (9 s)."""
-JOIN_S = 8.0
+JOIN_S = 30.0
 """A session of two seconds, a rebalance and a restore, on a busy machine."""
 
 

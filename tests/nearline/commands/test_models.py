@@ -68,13 +68,17 @@ def test_what_is_published_is_announced_and_again_if_it_is_published_again(
     # Whoever published it was killed before the announcement.
     published = Registry(str(registry)).publish(package, {"forced": "the first one"})
     for _ in range(2):
-        assert commands(*publish).out.endswith("because: the first one\nit is announced on the topic models\n")
+        told = commands(*publish).out
+        assert told.startswith(f"{package.generation} was published in {registry} already, at {published.published_at}")
+        assert "nothing was compared now" in told
+        assert told.endswith("because: the first one\nit is announced on the topic models\n")
     announced = read_models(kafka)
     assert list(announced.models) == [package.generation]
     record = announced.models[package.generation]
     assert (record.digest, record.package) == (package.digest, PackageSource(registry=str(registry)))
     assert record.published_at == datetime.fromisoformat(published.published_at)
-    assert commands(*publish, "--json").json["announced"] is True
+    as_json = commands(*publish, "--json").json
+    assert (as_json["already"], as_json["announced"]) == (True, True)
     # A damaged record hides nothing, and a tombstone takes the announcement back.
     Sender(kafka).send(topics.MODELS, [(package.generation, b"???"), ("other-1", None)])
     assert read_models(kafka).models == {package.generation: record}

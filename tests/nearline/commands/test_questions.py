@@ -187,7 +187,7 @@ def test_a_dump_is_all_that_is_live(ask: Asker, tier: str, ids: set[str]) -> Non
 def test_status_says_what_it_knows_while_the_broker_is_away(ask: Asker) -> None:
     started = time.monotonic()
     answer = ask("status", "--json").json
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30, "librdkafka's own time is a minute"
     keys = ["ready", "generation", "processes", "stages", "tiers", "dead_letters", "freshness_s", "problems"]
     assert list(answer) == [*keys, "standing_still"]
     assert answer["generation"] == "test-0"
