@@ -4,6 +4,7 @@ All ids that begin with `nearline-canary` are theirs, of posts and of members. M
 history holds one, and nobody can act on one.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from schemas.ids import MemberId, PostId
@@ -17,6 +18,14 @@ RESERVED: Final = "is reserved for the canaries of the monitor; use an id that d
 def is_reserved(entity_id: str) -> bool:
     """Whether only canaries, or their author, may have it."""
     return entity_id.startswith(CANARY_AUTHOR)
+
+
+def asks_for_canaries(only_authors: Collection[str] | None) -> bool:
+    """Whether a question with these `only_authors` is for canaries and nothing else. Only the monitor asks so. It is no
+    question of a member, and is not counted as one."""
+    if not only_authors:
+        return False
+    return all(author == CANARY_AUTHOR for author in only_authors)
 
 
 def canary_id(monitor: str, number: int) -> PostId:

@@ -39,10 +39,10 @@ OVERVIEW: Final = Board(
                 Number(
                     "Whole answers",
                     "percentunit",
-                    'sum(rate(nearline_retrieve_answers_total{outcome="whole"}[5m])) / (sum(rate('
-                    "nearline_retrieve_answers_total[5m])) + sum(rate(nearline_refused_requests_total[5m])) "
-                    "+ sum(rate(nearline_late_requests_total[5m])))",
-                    "Of the questions of the last five minutes; refused and late ones have none.",
+                    '(sum(rate(nearline_retrieve_answers_total{outcome="whole"}[5m])) or vector(0)) / (('
+                    "sum(rate(nearline_retrieve_answers_total[5m])) or vector(0)) "
+                    "+ sum(rate(nearline_refused_requests_total[5m])) + sum(rate(nearline_late_requests_total[5m])))",
+                    "Of the questions of the last five minutes; refused and late ones have none, and those that fail.",
                     bad_below=0.999,
                 ),
                 Number(

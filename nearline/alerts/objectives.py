@@ -49,6 +49,7 @@ class Limits(_Settings):
     at_least: int = Field(ge=0)
     stands_still_s: float = Field(gt=0)
     waits_s: float = Field(gt=0)
+    no_canary_s: float = Field(gt=0)
     erase_within_s: float = Field(gt=0)
     recall: Share
     disk_free: Share

@@ -53,6 +53,16 @@ def _of_the_stream(limits: Limits) -> Iterator[Alert]:
         "generation {{ $labels.generation }}",
         "canary-lost",
     )
+    # Of one that is not sent, because nobody can look for it, none is lost.
+    yield Alert(
+        "NearlineNoCanaryPasses",
+        f"max by (generation) (nearline_canary_newest_success_age_seconds) * {SERVING} > {limits.no_canary_s:g}",
+        "1m",
+        "ticket",
+        "for {{ $value }} s no post that was sent to see whether it is found has been found and deleted again, and "
+        "perhaps none is sent: generation {{ $labels.generation }}",
+        "no-canary-passes",
+    )
 
 
 def _of_what_all_need(limits: Limits) -> Iterator[Alert]:

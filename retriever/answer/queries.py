@@ -18,7 +18,7 @@ from retriever.errors import RequestRefused, RetrieverUnavailable
 from retriever.feed.member_rows import HeldMember
 from retriever.reasons import Code, Reason
 from schemas.api import ProblemCode
-from schemas.canaries import CANARY_AUTHOR
+from schemas.canaries import CANARY_AUTHOR, asks_for_canaries
 from schemas.embeddings import Vector
 from schemas.ids import MemberId
 
@@ -26,7 +26,7 @@ _UNKNOWN: Final = "the member was never written, or is deleted"
 _NO_VECTOR: Final = "the member has neither a profile nor a history"
 _UNAVAILABLE: Final = "the member cannot be looked up now, and any post may be one that the member hid"
 _NO_MODEL: Final = "the text cannot be encoded now"
-_CANARIES_ALONE: Final = frozenset((str(CANARY_AUTHOR),))
+_CANARY_AUTHORS: Final = frozenset((str(CANARY_AUTHOR),))
 
 
 class Queries:
@@ -160,9 +160,9 @@ def member_filters(question: Question, member: HeldMember | None) -> Filters:
 
 def without_canaries(filters: Filters) -> Filters:
     """The monitor asks for the posts of their author alone. Members never see them, whatever they ask for."""
-    if filters.only_authors == _CANARIES_ALONE:
+    if asks_for_canaries(filters.only_authors):
         return filters
-    return filters._replace(exclude_authors=filters.exclude_authors | _CANARIES_ALONE)
+    return filters._replace(exclude_authors=filters.exclude_authors | _CANARY_AUTHORS)
 
 
 def _query(vector_D: Vector, filters: Filters) -> Query:

@@ -42,6 +42,7 @@ from retriever.feed.member_store import MemberStore
 from retriever.feed.trending_lists import TrendingLists
 from retriever.reasons import Code, Reason
 from schemas.api import GenerationReadiness, HotPost, PostResponse, ProblemCode, TierPost
+from schemas.canaries import asks_for_canaries
 from schemas.ids import Generation, PostId, Revision
 from schemas.times import EPOCH
 
@@ -253,9 +254,12 @@ class Retriever:
         return inquiry.builder.finish(candidates)
 
     def _offer_for_recall(self, inquiry: Inquiry, query: Query, candidates: Candidates) -> None:
-        """Of partial answers it is known that something is missing."""
+        """Of partial answers it is known that something is missing. Those to the monitor say nothing of what members
+        get: they hold a canary or two, which hardly any search misses."""
         recall, exact, k = self._recall, self._exact, inquiry.question.k
         if recall is None or exact is None or not recall.wants():
+            return
+        if asks_for_canaries(inquiry.question.filters.only_authors):
             return
         if (parts := query.parts) and not inquiry.builder.is_partial:
             lowest_score = float(candidates.scores_C[-1]) if len(candidates.scores_C) else math.inf

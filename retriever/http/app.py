@@ -105,7 +105,7 @@ def create_app(  # noqa: PLR0917
     app.include_router(_operations_routes(retriever, feeds, status), prefix="/v1")
     # The middleware that is added last runs first. So no body is read without a valid key, and a request takes a place
     # only when its body is complete.
-    app.add_middleware(OperationLimit, count_refused=metrics.count_refused)
+    app.add_middleware(OperationLimit)
     app.add_middleware(QuestionLimit, check_room=lambda: service.check_room(None))
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyGuard, key=settings.api_key)

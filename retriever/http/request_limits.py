@@ -109,18 +109,16 @@ class QuestionLimit:
 
 class OperationLimit:
     """Lets in as many operations as have threads, and refuses all others at once. Runs after BodyLimit, so that a
-    client that sends slowly takes no place."""
+    client that sends slowly takes no place. What it refuses is no question, and is not counted as one."""
 
-    def __init__(self, app: ASGIApp, count_refused: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._free = OPERATIONS_IN_FLIGHT
-        self._count_refused = count_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _is_operation(scope):
             await self._app(scope, receive, send)
         elif self._free == 0:
-            self._count_refused()
             sentence = "the retriever already answers as many operations as it can; try again"
             await problem(Trouble(ProblemCode.BUSY, sentence, _RETRY_AFTER_S))(scope, receive, send)
         else:

@@ -5,7 +5,7 @@ Whatever belongs to a generation has its label. When a generation is closed, its
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,6 +22,9 @@ from schemas.ids import Generation
 
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _GENERATION: Final = "generation"
+
+Outcome = Literal["whole", "partial", "unavailable", "failed"]
+"""Of a question that was not refused, and whose caller did not wait in vain. Failed: by a mistake of ours."""
 
 
 class ServeMetrics:
@@ -41,7 +44,7 @@ class ServeMetrics:
         )
         self._answers = Counter(
             "nearline_retrieve_answers",
-            "Answers: whole, partial, unavailable",
+            "Questions by what came of them: whole, partial, unavailable, failed",
             ["outcome", _GENERATION],
             registry=self._registry,
         )
@@ -53,11 +56,11 @@ class ServeMetrics:
         )
         self._refused = Counter(
             "nearline_refused_requests",
-            "Requests refused because they would have been answered too late",
+            "Questions refused because they would have been answered too late; one of a batch that was refused unread",
             registry=self._registry,
         )
         self._late = Counter(
-            "nearline_late_requests", "Requests that were begun and not answered in time", registry=self._registry
+            "nearline_late_requests", "Questions that were begun and not answered in time", registry=self._registry
         )
         self._candidates = Counter(
             "nearline_candidates", "Candidates by where they came from", ["tier", _GENERATION], registry=self._registry
@@ -81,10 +84,15 @@ class ServeMetrics:
             registry=self._registry,
         ).set(end_s)
 
-    def count(self, answer: Answer) -> None:
+    def count(self, outcome: Outcome, generation: str | None, number: int = 1) -> None:
+        """When the answer, or the error, is given to the caller. None: it is not known which generation was asked."""
+        self._counted.add(generation or "")
+        self._answers.labels(outcome, generation or "").inc(number)
+
+    def measure(self, answer: Answer) -> None:
+        """How the answer was made: also if it is late, because then these figures say why."""
         generation = answer.generation
         self._counted.add(generation)
-        self._answers.labels("partial" if answer.partial else "whole", generation).inc()
         for reason in answer.reasons:
             self._reasons.labels(reason.code, generation).inc()
         for step, time_ms in answer.timings_ms.items():
@@ -92,16 +100,11 @@ class ServeMetrics:
         for tier, number in answer.counts.items():
             self._candidates.labels(tier, generation).inc(number)
 
-    def count_unavailable(self, generation: str | None) -> None:
-        """None: no generation was asked."""
-        self._counted.add(generation or "")
-        self._answers.labels("unavailable", generation or "").inc()
+    def count_refused(self, number: int = 1) -> None:
+        self._refused.inc(number)
 
-    def count_refused(self) -> None:
-        self._refused.inc()
-
-    def count_late(self) -> None:
-        self._late.inc()
+    def count_late(self, number: int = 1) -> None:
+        self._late.inc(number)
 
     def render(self) -> bytes:
         self._forget_closed()

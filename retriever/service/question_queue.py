@@ -43,14 +43,12 @@ class QuestionQueue:
         places: int,
         length: int,
         *,
-        count_refused: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`places` questions are answered at the same time, each in a thread of its own, and `length` more may wait."""
         self._places = places
         self._free = places
         self._length = length
-        self._count_refused = count_refused
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._usual_s = 0.0
@@ -189,7 +187,6 @@ class QuestionQueue:
         return (len(self._waiting) + 1) * self._usual_s / self._places
 
     def _busy(self) -> RetrieverBusy:
-        self._count_refused()
         return RetrieverBusy(
             "more questions came than can be answered in time; try again",
             code=ProblemCode.BUSY,

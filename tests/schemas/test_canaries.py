@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.canaries import CANARY_AUTHOR, canary_id, is_reserved
+from schemas.canaries import CANARY_AUTHOR, asks_for_canaries, canary_id, is_reserved
 from schemas.errors import BadRecord
 from schemas.events import is_canary, parse_event
 from tests.kit.data.events import activity, member_updated, post_created, post_deleted
@@ -42,3 +42,18 @@ def test_whoever_else_uses_one_is_told_which_field_and_what_to_do(event: dict[st
     with pytest.raises(BadRecord) as refused:
         parse(event)
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("only_authors", "asks"),
+    [
+        (None, False),
+        ([], False),
+        (["m1"], False),
+        ([CANARY_AUTHOR, "m1"], False),
+        ([CANARY_AUTHOR], True),
+        (frozenset((CANARY_AUTHOR,)), True),
+    ],
+)
+def test_only_a_question_for_their_author_alone_asks_for_canaries(only_authors: Any, asks: bool) -> None:
+    assert asks_for_canaries(only_authors) is asks

@@ -107,22 +107,46 @@ def test_an_objective_that_cannot_be_measured_is_refused(section: str, key: str,
         Objectives.model_validate(data)
 
 
-def test_every_alert_has_tests_that_it_fires_and_that_it_does_not() -> None:
-    tests = [test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]]
-    checks = [check for test in tests for check in test["promql_expr_test"]]
-    fires = {alert["alert"]: 0 for alert in ALERTS}
-    silent = dict.fromkeys(fires, 0)
-    for check in checks:
-        pattern = re.findall(r'alertname=~?"([^"]+)"', check["expr"])
-        for name in fires:
-            if not pattern or re.fullmatch(pattern[0], name):
-                listed = {re.findall(r'alertname="(\w+)"', sample["labels"])[0] for sample in check["exp_samples"]
-                          if "alertname" in sample["labels"]}  # fmt: skip
-                expected = name in listed if listed else bool(check["exp_samples"])
-                fires[name] += expected
-                silent[name] += not check["exp_samples"]
-    assert [name for name, number in fires.items() if not number] == []
-    assert [name for name, number in silent.items() if not number] == []
+def test_every_alert_has_tests_that_it_fires_and_that_it_does_not_and_that_it_resolves() -> None:
+    """It resolves where it fires, and later in the same test does not."""
+    fires, silent, resolves = set[str](), set[str](), set[str]()
+    for test in (test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]):
+        fired: dict[str, int] = {}
+        for check in sorted(test["promql_expr_test"], key=lambda check: _seconds(check["eval_time"])):
+            at_s = _seconds(check["eval_time"])
+            for name in _firing(check):
+                fired.setdefault(name, at_s)
+            if not check["exp_samples"]:
+                quiet = _asked_for(check)
+                silent |= quiet
+                resolves |= {name for name in quiet if at_s > fired.get(name, at_s)}
+        fires |= fired.keys()
+    names = {alert["alert"] for alert in ALERTS}
+    assert names - fires == set(), "they never fire"
+    assert names - silent == set(), "they are never silent"
+    assert names - resolves == set(), "they never resolve"
+
+
+def _asked_for(check: dict[str, Any]) -> set[str]:
+    """The alerts that a check is about: all, if it names none."""
+    pattern = re.findall(r'alertname=~?"([^"]+)"', check["expr"])
+    return {alert["alert"] for alert in ALERTS if not pattern or re.fullmatch(pattern[0], alert["alert"])}
+
+
+def _firing(check: dict[str, Any]) -> set[str]:
+    """Those of them that are to fire."""
+    if not check["exp_samples"]:
+        return set()
+    labels = " ".join(sample["labels"] for sample in check["exp_samples"])
+    named = set(re.findall(r'alertname="(\w+)"', labels))
+    return _asked_for(check) & named if named else _asked_for(check)
+
+
+def _seconds(duration: str) -> int:
+    """Of one such as 8h30m."""
+    return sum(
+        int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in re.findall(r"(\d+)([hms])", duration)
+    )
 
 
 @pytest.mark.timeout(600)

@@ -12,6 +12,7 @@ from retriever.answer.cold.kept_answers import NO_MEMBER, Asked
 from retriever.answer.exact_search import GivenAnswer, Recalls, TierRecall
 from retriever.answer.inquiry import QueryPart
 from retriever.answer.online_recall import OnlineRecall, RecallCounts
+from schemas.canaries import CANARY_AUTHOR
 from schemas.ids import Generation, Offset, PostId
 from tests.kit.data.embeddings import GENERATION
 from tests.kit.retrievers import PARTITION, QUERY, RetrieverSetup, scored_post
@@ -138,6 +139,16 @@ def test_where_the_tier_fails_or_the_answer_is_partial_nothing_is_said(measured:
     assert measured.setup.ask(vector_D=QUERY).partial
     assert measured.recall.wants(), "the partial answer was not taken"
     assert (measured.figures().answers, measured.missed) == (0, [])
+
+
+def test_answers_to_the_monitor_are_not_measured(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    offered: list[Generation] = []
+    monkeypatch.setattr(measured.recall, "offer", lambda generation, *_: offered.append(generation))
+    measured.setup.in_cold(scored_post("nearline-canary-0-0", 0.9, author=CANARY_AUTHOR), scored_post("a", 0.8))
+    assert measured.ask(only_authors=[CANARY_AUTHOR]) == ["nearline-canary-0-0"]
+    assert offered == []
+    assert measured.ask(only_authors=["author"]) == ["a"]
+    assert offered == [GENERATION]
 
 
 def test_a_retriever_that_is_closed_measures_nothing_more(measured: Measured) -> None:

@@ -252,8 +252,9 @@ def test_metrics_name_the_generation_and_forget_a_closed_one(start: Start) -> No
     running.until_open(B)
     metrics = ServeMetrics(running.served, running.served.feeds)
     for generation in (A, B):
-        metrics.count(running.ask(generation=generation))
-    metrics.count_unavailable(B)
+        metrics.measure(running.ask(generation=generation))
+        metrics.count("whole", generation)
+    metrics.count("unavailable", B)
     both = metrics.render().decode()
     for line in (
         'nearline_retrieve_answers_total{generation="a-1",outcome="whole"} 1.0',
@@ -266,7 +267,7 @@ def test_metrics_name_the_generation_and_forget_a_closed_one(start: Start) -> No
         assert line in both
     running.take(A)
     until(lambda: B not in running.served.beside(), "the other one to be taken out")
-    metrics.count_unavailable(B)
+    metrics.count("unavailable", B)
     assert 'generation="b-2"' not in metrics.render().decode()
     assert 'nearline_retrieve_answers_total{generation="a-1",outcome="whole"} 1.0' in metrics.render().decode()
 

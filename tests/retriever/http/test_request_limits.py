@@ -47,6 +47,7 @@ def test_operations_that_hang_take_no_place_of_a_question(served: Served, retrie
         inside = [pool.submit(ask, served, "/v1/hot/posts") for _ in range(number)]
         scroll.wait_for(number)
         assert ask(served, "/v1/status").status_code == 429
+        assert "nearline_refused_requests_total 0.0" in ask(served, "/metrics").text, "a status is no question"
         assert ask(served).status_code == 200
         scroll.open()
         assert [request.result().status_code for request in inside] == [200] * number
