@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from confluent_kafka import Consumer
@@ -17,9 +17,10 @@ from confluent_kafka import Consumer
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
 from indexer.cold.edge import folder
+from nearline.generations import building, retiring
 from nearline.generations import packages as packages_module
 from nearline.generations.local_files import cold_folder, has_local_files
-from nearline.generations.retiring import remove_retired
+from nearline.generations.retiring import remove_left_behind, remove_retired
 from nearline.generations.room import Free
 from nearline.settings.instance import Instance, locked, write_instance
 from nearline.settings.settings import Settings
@@ -27,7 +28,7 @@ from nearline.up import room_beside
 from schemas import topics
 from schemas.generations import GenerationRecord, PackageSource
 from schemas.topics import encode_group, index_group
-from streams.errors import StillFed
+from streams.errors import ActRefused, StillFed
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
 from streams.kafka.clients import admin, consumer_config
@@ -76,6 +77,11 @@ class Cluster(NamedTuple):
     def record(self) -> GenerationRecord | None:
         """Of the second one."""
         return read_generations(self.kafka).records.get(self.second.generation)
+
+    def retire(self) -> GenerationRecord:
+        """In the log alone."""
+        generation, by = self.second.generation, acts.acting("test", "to see")
+        return change_generations(self.kafka, lambda state: acts.retire(state, generation, by)).records[generation]
 
     def make_ready(self) -> None:
         change_generations(self.kafka, lambda state: acts.ready(state, self.second.generation, BY))
@@ -219,8 +225,7 @@ def test_nothing_is_removed_while_a_process_still_works_for_it(cluster: Cluster)
     generation = cluster.second.generation
     cluster.build()
     cluster.fill()
-    by = acts.acting("test", "to see")
-    retired = change_generations(cluster.kafka, lambda state: acts.retire(state, generation, by)).records[generation]
+    retired = cluster.retire()
     settings = Settings(data_dir=cluster.data_dir)
     consumer = Consumer(consumer_config(cluster.kafka, index_group(generation)))
     consumer.subscribe([topics.post_embeddings(generation)])
@@ -242,6 +247,94 @@ def test_nothing_is_removed_while_a_process_still_works_for_it(cluster: Cluster)
         os.close(lock)
     remove_retired(settings, cluster.kafka, retired)
     assert cluster.left() == set()
+
+
+@pytest.mark.parametrize(
+    ("step", "is_left_behind"), [("delete_groups", False), ("_remove_files", False), ("delete_groups", True)]
+)
+def test_a_removal_that_hung_leaves_what_was_built_again_meanwhile(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, step: str, *, is_left_behind: bool
+) -> None:
+    cluster.build()
+    cluster.fill()
+    retired, settings = cluster.retire(), Settings(data_dir=cluster.data_dir)
+    do_step = getattr(retiring, step)
+
+    def hang(*arguments: Any) -> None:
+        do_step(*arguments)
+        patch.undo()
+        assert cluster.build().status == 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retiring, step, hang)
+        if is_left_behind:
+            remove_left_behind(settings, cluster.kafka)
+        else:
+            with pytest.raises(ActRefused, match="was built again while what it had before was removed"):
+                remove_retired(settings, cluster.kafka, retired)
+    record = cluster.record()
+    assert record is not None
+    assert record.state == "building"
+    assert cluster.left() == {"topics", "files"}
+    with pytest.raises(ActRefused, match="was built again"):
+        remove_retired(settings, cluster.kafka, retired)
+    assert cluster.left() == {"topics", "files"}
+
+
+def test_it_does_not_wait_until_what_was_built_again_closes_its_cold_tier(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.build()
+    retired = cluster.retire()
+
+    def find_it_open(*_: object) -> bool:
+        patch.undo()
+        assert cluster.build().status == 0
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retiring, "remove_local_files", find_it_open)
+        with pytest.raises(ActRefused, match="was built again"):
+            remove_retired(Settings(data_dir=cluster.data_dir), cluster.kafka, retired)
+    assert cluster.left() == {"topics", "files"}
+
+
+def test_nobody_is_told_to_stop_the_processes_of_what_was_built_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.build()
+    retired = cluster.retire()
+
+    def find_them_in_its_groups(*_: object) -> None:
+        patch.undo()
+        assert cluster.build().status == 0
+        raise StillFed.of_generation(retired.id, [encode_group(retired.id)], 90.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retiring, "delete_groups", find_them_in_its_groups)
+        with pytest.raises(ActRefused, match="was built again"):
+            remove_retired(Settings(data_dir=cluster.data_dir), cluster.kafka, retired)
+    assert cluster.left() == {"topics", "files"}
+
+
+def test_a_removal_between_the_steps_of_a_build_takes_no_topics_from_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began before the build, and the log does not say yet that the generation is built again."""
+    cluster.build()
+    retired = cluster.retire()
+    ends = building._ends_of_contexts
+
+    def remove_first(*arguments: Any) -> acts.Goal:
+        remove_retired(Settings(data_dir=cluster.data_dir), cluster.kafka, retired)
+        assert "topics" not in cluster.left()
+        return ends(*arguments)
+
+    monkeypatch.setattr(building, "_ends_of_contexts", remove_first)
+    assert cluster.build().status == 0
+    with closing(OffsetReader(cluster.kafka, 30)) as reader:
+        names = [spec.name for spec in topics.generation_topics(cluster.second.generation)]
+        assert {place.topic for place in reader.places(names)} == set(names)
 
 
 REFUSED = [
