@@ -1,4 +1,5 @@
-"""Removes what retired generations have: groups, collections or folders, and at last topics.
+"""Removes what retired generations have: groups, collections or folders, and at last topics. Also what a build has made
+that was refused or killed.
 
 Processes that work for a generation leave by themselves when it is retired. Every step can be repeated, and a command
 that is repeated after a crash between any two of them goes on.
@@ -6,9 +7,11 @@ that is repeated after a crash between any two of them goes on.
 
 import time
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from typing import Final
 
 from nearline.generations.local_files import remove_local_files
+from nearline.generations.packages import remove_fetched
 from nearline.settings.settings import Settings
 from schemas.generations import GenerationRecord
 from schemas.ids import Generation
@@ -93,3 +96,19 @@ def remove_left_behind(settings: Settings, kafka: KafkaSettings, only: Generatio
         if record is not None and record.state == "retired":
             with suppress(ActRefused):
                 remove_retired(settings, kafka, record)
+
+
+def remove_unbuilt(settings: Settings, kafka: KafkaSettings, generation: Generation) -> bool:
+    """Removes what a build has made before the log says that it builds: topics, and the package that it fetched. For a
+    build that was refused, or was killed and is not wanted any more. Returns False if there is nothing to remove, or
+    the generation lives. Raises StreamsError."""
+    state = read_generations(kafka)
+    if generation in {record.id for record in state.live}:
+        return False
+    with closing(OffsetReader(kafka)) as reader:
+        # Before anything was founded they are those of an earlier version, whose generation will be founded.
+        are_topics_made = state.pointer is not None and generation in reader.generations()
+    if are_topics_made:
+        delete_topics(kafka, generation)
+    is_package_removed = remove_fetched(settings.data_dir, generation, datetime.now(UTC))
+    return are_topics_made or is_package_removed

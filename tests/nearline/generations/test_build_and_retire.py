@@ -20,13 +20,14 @@ from indexer.cold.edge import folder
 from nearline.generations import building, retiring
 from nearline.generations import packages as packages_module
 from nearline.generations.local_files import cold_folder, has_local_files
-from nearline.generations.retiring import remove_left_behind, remove_retired
+from nearline.generations.retiring import remove_left_behind, remove_retired, remove_unbuilt
 from nearline.generations.room import Free
 from nearline.settings.instance import Instance, locked, write_instance
 from nearline.settings.settings import Settings
 from nearline.up import room_beside
 from schemas import topics
 from schemas.generations import GenerationRecord, PackageSource
+from schemas.ids import Generation
 from schemas.topics import encode_group, index_group
 from streams.errors import ActRefused, StillFed
 from streams.generations import acts
@@ -212,6 +213,8 @@ def test_the_next_build_retires_the_kept_one_and_removes_it(
     assert cluster.run("rollback").out == f"{first} serves\n"
     promoted = cluster.run("promote", second, "--force", "--reason", "a test", "--by", "somebody")
     assert promoted.out == f"{second} serves, {first} is kept\n"
+    assert "is serving and complete" in cluster.build().err
+    assert cluster.left() == {"topics", "files"}, "a build that is refused takes nothing from what lives"
     assert cluster.run("rollback").out == f"{first} serves, {second} is kept\n"
     assert cluster.run("build", str(third.folder)).out == f"{third.generation}\n"
     assert cluster.left() == set()
@@ -337,6 +340,47 @@ def test_a_removal_between_the_steps_of_a_build_takes_no_topics_from_it(
         assert {place.topic for place in reader.places(names)} == set(names)
 
 
+def test_what_a_killed_build_has_left_can_be_retired(cluster: Cluster, crashing: Crashing) -> None:
+    """Nobody repeats the build, so nothing of the generation is in the log."""
+    generation = cluster.second.generation
+    build, retire = ("build", generation, "--registry", str(cluster.registry)), ("retire", generation)
+    assert crashing.run("generations.topics-made", *build) == EXIT_STATUS
+    assert crashing.run("generations.topics-deleted", *retire) == EXIT_STATUS
+    assert cluster.left() == {"files"}
+    assert cluster.run(*retire).out == f"{generation} was never built, and nothing of it is left\n"
+    assert cluster.left() == set()
+    assert f"there is no generation {generation}" in cluster.run(*retire).err
+
+
+def test_a_build_that_is_refused_because_another_one_came_first_leaves_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = acts.Package(Generation("third-3"), PackageSource(folder="/models/third"), "digest of the third")
+    ends = building._ends_of_contexts
+
+    def build_the_third_first(*arguments: Any) -> acts.Goal:
+        assert cluster.left() == {"topics", "files"}
+        change_generations(cluster.kafka, lambda state: acts.build(state, third, {}, BY))
+        return ends(*arguments)
+
+    monkeypatch.setattr(building, "_ends_of_contexts", build_the_third_first)
+    refused = cluster.build()
+    assert refused.status == 1
+    assert "the generation third-3 is building already" in refused.err
+    assert cluster.left() == set()
+
+
+def test_topics_of_a_version_that_had_no_log_stay_until_their_generation_is_founded(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers, partitions=1)
+    served = Generation("served-1")
+    ensure_topics(kafka, (*topics.core_topics(), *topics.generation_topics(served)))
+    assert not remove_unbuilt(Settings(data_dir=tmp_path), kafka, served)
+    with closing(OffsetReader(kafka, 30)) as reader:
+        assert reader.generations() == [served]
+
+
 REFUSED = [
     (
         ["build", "/nowhere"],
@@ -403,7 +447,7 @@ def test_where_an_instance_runs_without_room_for_it_nothing_is_made_unless_by_fo
             refused = cluster.build()
             assert (refused.status, refused.out, cluster.record()) == (1, "", None)
             assert f"this machine has no room for the generation {cluster.second.generation}" in refused.err
-            assert cluster.left() == {"files"}, "its package, which says how much it needs"
+            assert cluster.left() == set(), "not even the package, which says how much it needs"
             assert cluster.build("--force").status == 0
             assert cluster.build().status == 0, "it lives, so it has its room"
         record = cluster.record()
