@@ -29,9 +29,10 @@ from schemas import topics
 from schemas.generations import GenerationRecord, PackageSource
 from schemas.ids import Generation
 from schemas.topics import encode_group, index_group
-from streams.errors import ActRefused, StillFed
+from streams.errors import ActRefused, KafkaUnavailable, StillFed
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
+from streams.generations.progress import Progress
 from streams.kafka.clients import admin, consumer_config
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.offsets import OffsetReader
@@ -483,3 +484,33 @@ def test_wait_ends_when_it_is_ready_or_not_wanted_any_more(cluster: Cluster) -> 
     waited = cluster.build("--wait")
     assert (waited.status, waited.out) == (0, f"{cluster.second.generation}\n")
     assert waited.err.endswith(f"{cluster.second.generation} is ready\n")
+
+
+def test_wait_draws_a_bar_on_a_terminal(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Progress | None] = [Progress(0, 8, None), Progress(4, 8, 3_725.4), None, Progress(7, 8, 65.0)]
+    generation = cluster.second.generation
+
+    def look(_: object, record: GenerationRecord, __: object) -> Progress | None:
+        if record.state != "building":
+            return None
+        progress = looks.pop(0)
+        if not looks:
+            cluster.make_ready()
+        if progress is None:
+            raise KafkaUnavailable("the broker is away")
+        return progress
+
+    monkeypatch.setattr(building, "read_progress", look)
+    monkeypatch.setattr(building, "_LOOK_EVERY_S", 0.0)
+    waited = Commands(cluster.data_dir, on_terminal=True)(
+        "generations", "build", generation, "--registry", cluster.registry, "--wait"
+    )
+    assert (waited.status, waited.out) == (0, f"{generation}\n")
+    *drawn, last = waited.err.split("\r\x1b[K")[1:]
+    assert drawn == [
+        f"[{'':<30}] 0 %",
+        f"[{'#' * 15:<30}] 50 %, 1 h 2 min left",
+        f"[{'':<30}] nobody answers now",
+        f"[{'#' * 26:<30}] 87 %, 1 min 5 s left",
+    ]
+    assert last == f"{generation} is ready\n", "in place of the bar"
