@@ -15,7 +15,8 @@ from nearline.autopilot import acts
 from nearline.autopilot.decision import Models, Next, Plan, decide
 from nearline.errors import NearlineError
 from nearline.generations.building import load_package, start_building
-from nearline.generations.retiring import remove_left_behind
+from nearline.generations.packages import remove_fetched
+from nearline.generations.retiring import remove_left_behind, remove_unbuilt
 from nearline.settings.settings import Settings
 from schemas.generations import Gate, GenerationRecord, Record
 from schemas.ids import Generation
@@ -95,6 +96,9 @@ class Pilot:
 
     def _build(self, decision: "_Decision", generation: Generation) -> None:
         model = decision.models[generation]
+        # Older models are not tried any more. Who fetched one after this one was published builds it by hand.
+        for older in decision.models.keys() - decision.state.records.keys() - {generation}:
+            remove_fetched(self._settings.data_dir, older, model.published_at)
         try:
             package = load_package(generation, model.package, self._settings.data_dir)
         except PackageError as error:
@@ -109,10 +113,15 @@ class Pilot:
             return acts.begin(state, package, goal, by)
 
         refuse = partial(self._refuse_without_room, package)
-        start_building(self._kafka, package, self._by(decision), begin, refuse)
+        try:
+            start_building(self._kafka, package, self._by(decision), begin, refuse)
+        except ActRefused:
+            remove_unbuilt(self._settings, self._kafka, generation)
+            raise
 
     def _fail(self, decision: "_Decision", generation: Generation, why: str) -> None:
         self._write(decision, lambda state, by: acts.fail(state, generation, acting(by.who, why, by.at)))
+        remove_unbuilt(self._settings, self._kafka, generation)
 
     def _write(self, decision: "_Decision", adds: "_Adds") -> None:
         def decided(state: Generations) -> Sequence[Record]:

@@ -156,15 +156,21 @@ def retire(
 ) -> None:
     """Stop feeding G, and delete its groups, topics, collections and files. The serving one is never retired.
 
+    Also deletes what a build of G has left that was killed before G was in the log.
+
     \b
     Example:
       nearline generations retire my-package-0123abcd
     """
-    from nearline.generations.retiring import remove_retired
+    from nearline.generations.retiring import remove_retired, remove_unbuilt
     from streams.generations import acts
-    from streams.generations.log import change_generations
+    from streams.generations.log import change_generations, read_generations
 
     kafka, who = kafka_of(settings, instance), operator(by, reason)
+    is_known = _id(generation) in read_generations(kafka).records
+    if not is_known and remove_unbuilt(settings, kafka, _id(generation)):
+        click.echo(f"{generation} was never built, and nothing of it is left")
+        return
     state = change_generations(kafka, lambda state: acts.retire(state, _id(generation), who, force=force))
     remove_retired(settings, kafka, state.records[_id(generation)])
     click.echo(f"{generation} is retired, and nothing of it is left")

@@ -67,7 +67,7 @@ def _feed(connections: "Connections", events: tuple[str, ...]) -> "Feed":
     if events:
         from nearline.commands._recorded_events import read_feed
 
-        return read_feed(events)
+        return read_feed(events, connections.settings.rules)
     from nearline.gate.recorded import recorded_feed
 
     return recorded_feed(connections.kafka, connections.settings.rules)

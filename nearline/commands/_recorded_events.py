@@ -11,14 +11,16 @@ from schemas.events import parse_event
 from streams.operate.event_files import open_events
 
 if TYPE_CHECKING:
+    from contexts.settings import ContextRules
     from trainer.data.feed import Feed, TimedEvent
 
 
-def read_feed(files: Sequence[str]) -> "Feed":
-    """Raises BadRecording for a line that is no event, BadFile for a file that cannot be read to its end."""
+def read_feed(files: Sequence[str], rules: "ContextRules | None" = None) -> "Feed":
+    """`rules`: those of an instance, if they say which actions are positive. Raises BadRecording for a line that is no
+    event, BadFile for a file that cannot be read to its end."""
     from trainer.data.feed import Feed
 
-    return Feed(event for name in files for event in _read_events(name))
+    return Feed((event for name in files for event in _read_events(name)), rules)
 
 
 def _read_events(name: str) -> "Iterator[TimedEvent]":

@@ -96,7 +96,10 @@ def start_building(
     crash_point("generations.topics-made")
     # 3. The goal, and the act.
     goal = _ends_of_contexts(kafka, version_to_build(read_generations(kafka)))
-    return change_generations(kafka, lambda state: build(state, package, goal, by))
+    state = change_generations(kafka, lambda state: build(state, package, goal, by))
+    # 4. The topics again. Until the log said that it lives, somebody may have removed what was left of it.
+    ensure_topics(kafka, generation_topics(package.id))
+    return state
 
 
 def _ends_of_contexts(kafka: KafkaSettings, version: ContextVersion) -> acts.Goal:

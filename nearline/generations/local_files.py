@@ -58,7 +58,7 @@ def remove_local_files(data_dir: Path, record: GenerationRecord) -> bool:
     if is_removed:
         _marker(cold).unlink(missing_ok=True)
     shutil.rmtree(hot_folder(data_dir, record.id), ignore_errors=True)
-    remove_fetched(data_dir, record)
+    remove_fetched(data_dir, record.id, record.since)
     return is_removed
 
 

@@ -7,6 +7,7 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -77,13 +78,16 @@ def package_here(record: GenerationRecord, settings: Settings) -> ModelPackage:
     return package
 
 
-def remove_fetched(data_dir: Path, record: GenerationRecord) -> None:
-    """Of a retired generation. What was fetched after that stays: somebody is about to build it again."""
-    folder = packages_folder(data_dir)
-    for path in (folder / record.id, folder / f"{record.id}{_FETCHING}"):
+def remove_fetched(data_dir: Path, generation: Generation, until: datetime) -> bool:
+    """Removes the package of a generation that does not live. What was fetched after `until` stays: somebody is about
+    to build it. Returns False if nothing was removed."""
+    folder, is_removed = packages_folder(data_dir), False
+    for path in (folder / generation, folder / f"{generation}{_FETCHING}"):
         with suppress(FileNotFoundError):
-            if path.stat().st_mtime <= record.since.timestamp():
+            if path.stat().st_mtime <= until.timestamp():
                 shutil.rmtree(path, ignore_errors=True)
+                is_removed = True
+    return is_removed
 
 
 def fetch_unless_here(generation: Generation, registry: str, data_dir: Path) -> Path:
@@ -101,8 +105,11 @@ def fetch_unless_here(generation: Generation, registry: str, data_dir: Path) -> 
             published = Registry(registry)
             needed = Room(disk=published.size(generation))
             refuse_without_room(generation, "its package needs", needed, free_here(folder.parent), "make room")
-            published.fetch(generation, beside)
-            beside.rename(folder)
+            try:
+                published.fetch(generation, beside)
+                beside.rename(folder)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 

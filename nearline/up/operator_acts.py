@@ -3,10 +3,12 @@
 from functools import partial
 
 from nearline.ask.connections import Connections
+from nearline.errors import NoRoom
 from nearline.generations.building import find_package, name_package, start_building
-from nearline.generations.retiring import remove_left_behind
+from nearline.generations.retiring import remove_left_behind, remove_unbuilt
 from nearline.up.room_beside import refuse_build_without_room
 from schemas.ids import Generation
+from streams.errors import ActRefused
 from streams.generations import acts
 from streams.generations.acts import By
 from streams.generations.log import change_generations
@@ -25,13 +27,17 @@ def build(
 ) -> Generation:
     """Begins to build a generation beside the serving one. `package` is a folder, or a generation that is published in
     the registry; without `fetch` it is checked there, and those who work for it fetch it. Can be repeated. The caller
-    then calls `remove_left_behind`. Raises BadSettings, BadPackage, BadRegistry, NoRoom, ActRefused, StillFed,
-    StreamsError."""
+    then calls `remove_left_behind`. A build that is refused leaves nothing. Raises BadSettings, BadPackage,
+    BadRegistry, NoRoom, ActRefused, StillFed, StreamsError."""
     settings, kafka = connections.settings, connections.kafka
     remove_left_behind(settings, kafka, name_package(package, registry))
     found = find_package(package, registry, settings.data_dir, fetch=fetch)
     refuse = None if force else partial(refuse_build_without_room, connections, found)
-    start_building(kafka, found, by, partial(acts.build, rate=rate, force=force), refuse)
+    try:
+        start_building(kafka, found, by, partial(acts.build, rate=rate, force=force), refuse)
+    except (ActRefused, NoRoom):
+        remove_unbuilt(settings, kafka, found.id)
+        raise
     return found.id
 
 

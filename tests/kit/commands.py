@@ -19,12 +19,17 @@ from nearline.pipeline import Pipeline
 
 
 def run_command(
-    arguments: Sequence[str | Path], *, stdin: str = "", environment: Mapping[str, str] | None = None
+    arguments: Sequence[str | Path],
+    *,
+    stdin: str = "",
+    environment: Mapping[str, str] | None = None,
+    on_terminal: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """What `nearline ARGUMENTS` leaves behind, with this stdin, and this environment beside ours."""
+    """What `nearline ARGUMENTS` leaves behind, with this stdin, and this environment beside ours. `on_terminal`: its
+    stderr is one."""
     assert threading.current_thread() is threading.main_thread(), "what is replaced is replaced for all threads"
     words = ["nearline", *map(str, arguments)]
-    out, err = _Text(), _Text()
+    out, err = _Text(), _Terminal() if on_terminal else _Text()
     with _replaced(words, stdin, environment or {}), redirect_stdout(out), redirect_stderr(err):
         try:
             cli.main()
@@ -53,11 +58,12 @@ class CommandResult(NamedTuple):
 class Commands:
     """`commands("status", "--json")` runs a command in this process, for the instance in `data_dir` if there is one."""
 
-    def __init__(self, data_dir: Path | None = None) -> None:
+    def __init__(self, data_dir: Path | None = None, *, on_terminal: bool = False) -> None:
         self._options: list[str | Path] = [] if data_dir is None else ["--data-dir", data_dir]
+        self._on_terminal = on_terminal
 
     def __call__(self, *arguments: str | Path) -> CommandResult:
-        done = run_command([*arguments, *self._options])
+        done = run_command([*arguments, *self._options], on_terminal=self._on_terminal)
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
@@ -81,6 +87,11 @@ class _Text(io.TextIOWrapper):
         buffer = self.buffer
         assert isinstance(buffer, io.BytesIO)
         return buffer.getvalue().decode()
+
+
+class _Terminal(_Text):
+    def isatty(self) -> bool:
+        return True
 
 
 @contextmanager

@@ -4,20 +4,22 @@ in the log is said here, and what the gate finds is given."""
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from encoders.package.manifest import MANIFEST_FILE
-from encoders.package.model_package import ModelPackage
+from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
 from nearline.autopilot import acts as own
 from nearline.autopilot.decision import Next
 from nearline.autopilot.pilot import Pilot
 from nearline.errors import NoRoom
 from nearline.gate.gate import CHECKS
 from nearline.gate.names import IN_LOG
+from nearline.generations import building
+from nearline.generations.packages import packages_folder
 from nearline.settings.settings import Settings
 from nearline.up.build import build
 from nearline.up.failure_reports import StartTracker
@@ -85,6 +87,10 @@ class Cluster:
     @property
     def state(self) -> Generations:
         return read_generations(self.kafka)
+
+    def fetched(self) -> set[str]:
+        """The folders of packages."""
+        return {path.name for path in packages_folder(self.settings.data_dir).iterdir() if path.is_dir()}
 
     def status(self) -> Any:
         return Commands(self.settings.data_dir)("autopilot", "status", "--json").json
@@ -246,7 +252,35 @@ def test_a_machine_without_room_hinders_it_until_there_is_some(cluster: Cluster)
     )
 
 
-@pytest.mark.parametrize("damage", ["a file", "the digest"])
+def test_the_package_of_a_model_that_is_not_tried_any_more_is_removed(cluster: Cluster) -> None:
+    """The machine had no room for it, and then a newer one was published."""
+    _, second, third = cluster.packages
+    cluster.announce(second)
+    cluster.missing = "2 GB are missing"
+    cluster.look()
+    assert cluster.fetched() == {second.generation}, "it is tried again, and not fetched again"
+    cluster.now = datetime.now(UTC) + timedelta(seconds=1)
+    cluster.announce(third)
+    assert cluster.look().generation == third.generation
+    assert cluster.fetched() == {third.generation}
+
+
+def test_what_was_made_for_a_build_is_removed_if_an_operator_came_first(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = building._ends_of_contexts
+
+    def be_switched_off(*arguments: Any) -> acts.Goal:
+        change_generations(cluster.kafka, lambda state: own.switch(state, BY, on=False))
+        return ends(*arguments)
+
+    monkeypatch.setattr(building, "_ends_of_contexts", be_switched_off)
+    cluster.announce(cluster.packages[1])
+    assert cluster.look().what == "build"
+    assert (cluster.generations_with_topics(), cluster.fetched()) == ([], set())
+
+
+@pytest.mark.parametrize("damage", ["a file", "the weights", "the digest"])
 def test_a_package_that_is_not_what_was_announced_has_failed(cluster: Cluster, tmp_path: Path, damage: str) -> None:
     package = make_tiny_package(tmp_path / "d", hidden=16, layers=1, seed=7)
     registry = tmp_path / "registry"
@@ -254,10 +288,14 @@ def test_a_package_that_is_not_what_was_announced_has_failed(cluster: Cluster, t
     if damage == "a file":
         file = registry / "packages" / package.generation / MANIFEST_FILE
         file.write_bytes(file.read_bytes().replace(b'"format"', b'"fromat"'))
-    digest = package.digest if damage == "a file" else "0" * 64
+    if damage == "the weights":
+        (registry / "packages" / package.generation / WEIGHTS_FILE).write_bytes(b"others")
+    digest = "0" * 64 if damage == "the digest" else package.digest
     cluster.announce(package, registry=str(registry), digest=digest)
     assert cluster.look().what == "build"
-    words = {"a file": "its package cannot be used: ", "the digest": "another package than the announced one lies in"}
+    assert cluster.fetched() == set()
+    cannot = "its package cannot be used: "
+    words = {"a file": cannot, "the weights": cannot, "the digest": "another package than the announced one lies in"}
     status = cluster.status()
     assert status["failed"][package.generation].startswith(words[damage])
     assert status["next"]["why"].startswith(f"the newest model {package.generation} failed: ")

@@ -8,17 +8,23 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from nearline.gate import gate
 from nearline.gate.gate import CHECKS
+from nearline.gate.names import RECALL
 from schemas import topics
 from schemas.contexts import encode_context
+from schemas.generations import PackageSource, Pointer
 from schemas.ids import Generation
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
 from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.contexts import post_context
+from tests.kit.data.events import activity, post_created, write_events
 from tests.kit.data.generations import AT, founded, generation_record
 from tests.kit.kafka.topics import Sender
+from tests.kit.packages import make_tiny_package
+from trainer.evaluation.next_actions import MIN_ACTIONS_BEFORE
 
 pytestmark = pytest.mark.broker
 
@@ -56,6 +62,36 @@ def test_what_fails_and_what_cannot_be_measured_is_said_and_recorded(
     refused = commands("generations", "promote", "b-2")
     assert (refused.status, refused.out) == (1, "")
     assert "the gate of the generation b-2 does not hold: vectors in the log (1, bound 0)" in refused.err
+
+
+def test_recall_is_measured_on_recorded_events_with_the_rules_of_the_instance(
+    commands: Commands, kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the rules that nearline comes with, a dwell of a second is no positive action. The topics hold no event."""
+    a, b = (make_tiny_package(tmp_path / name, hidden=16, layers=1, seed=seed) for seed, name in enumerate("ab"))
+    serving, ready = (
+        replace(record, id=package.generation, package=PackageSource(folder=str(package.folder)), digest=package.digest)
+        for record, package in ((generation_record("a-1"), a), (READY, b))
+    )
+    change_generations(kafka, lambda _: [serving, ready, Pointer(serving.id)])
+    posts = [f"p{number}" for number in range(MIN_ACTIONS_BEFORE + 3)]
+    files = {
+        "first.jsonl": [post_created(post_id, at=AT) for post_id in posts],
+        "second.jsonl": [
+            activity("m1", post_id, "dwell", dwell_ms=1_000, at=AT + timedelta(minutes=minute))
+            for minute, post_id in enumerate(posts, 1)
+        ],
+    }
+    options = [
+        option for name, events in files.items() for option in ("--events", write_events(tmp_path / name, events))
+    ]
+    monkeypatch.setattr(gate, "CHECKS", [check for check in CHECKS if check.names == RECALL])
+    monkeypatch.setenv("NEARLINE_RULES__POSITIVE_DWELL_MS", "1000")
+    file = tmp_path / "gate.json"
+    assert commands("generations", "gate", ready.id, *options, "--json", file).status == 1
+    notes = {figure["name"]: figure["note"] for figure in msgspec.json.decode(file.read_bytes())["figures"]}
+    assert notes.keys() == set(RECALL)
+    assert all(note.startswith("not measured: there are 3 actions of 1 members on posts") for note in notes.values())
 
 
 def test_only_what_is_ready_or_kept_is_measured(commands: Commands, kafka: KafkaSettings) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from confluent_kafka import Consumer
@@ -17,19 +17,22 @@ from confluent_kafka import Consumer
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
 from indexer.cold.edge import folder
+from nearline.generations import building, retiring
 from nearline.generations import packages as packages_module
 from nearline.generations.local_files import cold_folder, has_local_files
-from nearline.generations.retiring import remove_retired
+from nearline.generations.retiring import remove_left_behind, remove_retired, remove_unbuilt
 from nearline.generations.room import Free
 from nearline.settings.instance import Instance, locked, write_instance
 from nearline.settings.settings import Settings
 from nearline.up import room_beside
 from schemas import topics
 from schemas.generations import GenerationRecord, PackageSource
+from schemas.ids import Generation
 from schemas.topics import encode_group, index_group
-from streams.errors import StillFed
+from streams.errors import ActRefused, KafkaUnavailable, StillFed
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
+from streams.generations.progress import Progress
 from streams.kafka.clients import admin, consumer_config
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.offsets import OffsetReader
@@ -76,6 +79,11 @@ class Cluster(NamedTuple):
     def record(self) -> GenerationRecord | None:
         """Of the second one."""
         return read_generations(self.kafka).records.get(self.second.generation)
+
+    def retire(self) -> GenerationRecord:
+        """In the log alone."""
+        generation, by = self.second.generation, acts.acting("test", "to see")
+        return change_generations(self.kafka, lambda state: acts.retire(state, generation, by)).records[generation]
 
     def make_ready(self) -> None:
         change_generations(self.kafka, lambda state: acts.ready(state, self.second.generation, BY))
@@ -206,6 +214,8 @@ def test_the_next_build_retires_the_kept_one_and_removes_it(
     assert cluster.run("rollback").out == f"{first} serves\n"
     promoted = cluster.run("promote", second, "--force", "--reason", "a test", "--by", "somebody")
     assert promoted.out == f"{second} serves, {first} is kept\n"
+    assert "is serving and complete" in cluster.build().err
+    assert cluster.left() == {"topics", "files"}, "a build that is refused takes nothing from what lives"
     assert cluster.run("rollback").out == f"{first} serves, {second} is kept\n"
     assert cluster.run("build", str(third.folder)).out == f"{third.generation}\n"
     assert cluster.left() == set()
@@ -219,8 +229,7 @@ def test_nothing_is_removed_while_a_process_still_works_for_it(cluster: Cluster)
     generation = cluster.second.generation
     cluster.build()
     cluster.fill()
-    by = acts.acting("test", "to see")
-    retired = change_generations(cluster.kafka, lambda state: acts.retire(state, generation, by)).records[generation]
+    retired = cluster.retire()
     settings = Settings(data_dir=cluster.data_dir)
     consumer = Consumer(consumer_config(cluster.kafka, index_group(generation)))
     consumer.subscribe([topics.post_embeddings(generation)])
@@ -242,6 +251,135 @@ def test_nothing_is_removed_while_a_process_still_works_for_it(cluster: Cluster)
         os.close(lock)
     remove_retired(settings, cluster.kafka, retired)
     assert cluster.left() == set()
+
+
+@pytest.mark.parametrize(
+    ("step", "is_left_behind"), [("delete_groups", False), ("_remove_files", False), ("delete_groups", True)]
+)
+def test_a_removal_that_hung_leaves_what_was_built_again_meanwhile(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, step: str, *, is_left_behind: bool
+) -> None:
+    cluster.build()
+    cluster.fill()
+    retired, settings = cluster.retire(), Settings(data_dir=cluster.data_dir)
+    do_step = getattr(retiring, step)
+
+    def hang(*arguments: Any) -> None:
+        do_step(*arguments)
+        patch.undo()
+        assert cluster.build().status == 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retiring, step, hang)
+        if is_left_behind:
+            remove_left_behind(settings, cluster.kafka)
+        else:
+            with pytest.raises(ActRefused, match="was built again while what it had before was removed"):
+                remove_retired(settings, cluster.kafka, retired)
+    record = cluster.record()
+    assert record is not None
+    assert record.state == "building"
+    assert cluster.left() == {"topics", "files"}
+    with pytest.raises(ActRefused, match="was built again"):
+        remove_retired(settings, cluster.kafka, retired)
+    assert cluster.left() == {"topics", "files"}
+
+
+def test_it_does_not_wait_until_what_was_built_again_closes_its_cold_tier(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.build()
+    retired = cluster.retire()
+
+    def find_it_open(*_: object) -> bool:
+        patch.undo()
+        assert cluster.build().status == 0
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retiring, "remove_local_files", find_it_open)
+        with pytest.raises(ActRefused, match="was built again"):
+            remove_retired(Settings(data_dir=cluster.data_dir), cluster.kafka, retired)
+    assert cluster.left() == {"topics", "files"}
+
+
+def test_nobody_is_told_to_stop_the_processes_of_what_was_built_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.build()
+    retired = cluster.retire()
+
+    def find_them_in_its_groups(*_: object) -> None:
+        patch.undo()
+        assert cluster.build().status == 0
+        raise StillFed.of_generation(retired.id, [encode_group(retired.id)], 90.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retiring, "delete_groups", find_them_in_its_groups)
+        with pytest.raises(ActRefused, match="was built again"):
+            remove_retired(Settings(data_dir=cluster.data_dir), cluster.kafka, retired)
+    assert cluster.left() == {"topics", "files"}
+
+
+def test_a_removal_between_the_steps_of_a_build_takes_no_topics_from_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began before the build, and the log does not say yet that the generation is built again."""
+    cluster.build()
+    retired = cluster.retire()
+    ends = building._ends_of_contexts
+
+    def remove_first(*arguments: Any) -> acts.Goal:
+        remove_retired(Settings(data_dir=cluster.data_dir), cluster.kafka, retired)
+        assert "topics" not in cluster.left()
+        return ends(*arguments)
+
+    monkeypatch.setattr(building, "_ends_of_contexts", remove_first)
+    assert cluster.build().status == 0
+    with closing(OffsetReader(cluster.kafka, 30)) as reader:
+        names = [spec.name for spec in topics.generation_topics(cluster.second.generation)]
+        assert {place.topic for place in reader.places(names)} == set(names)
+
+
+def test_what_a_killed_build_has_left_can_be_retired(cluster: Cluster, crashing: Crashing) -> None:
+    """Nobody repeats the build, so nothing of the generation is in the log."""
+    generation = cluster.second.generation
+    build, retire = ("build", generation, "--registry", str(cluster.registry)), ("retire", generation)
+    assert crashing.run("generations.topics-made", *build) == EXIT_STATUS
+    assert crashing.run("generations.topics-deleted", *retire) == EXIT_STATUS
+    assert cluster.left() == {"files"}
+    assert cluster.run(*retire).out == f"{generation} was never built, and nothing of it is left\n"
+    assert cluster.left() == set()
+    assert f"there is no generation {generation}" in cluster.run(*retire).err
+
+
+def test_a_build_that_is_refused_because_another_one_came_first_leaves_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = acts.Package(Generation("third-3"), PackageSource(folder="/models/third"), "digest of the third")
+    ends = building._ends_of_contexts
+
+    def build_the_third_first(*arguments: Any) -> acts.Goal:
+        assert cluster.left() == {"topics", "files"}
+        change_generations(cluster.kafka, lambda state: acts.build(state, third, {}, BY))
+        return ends(*arguments)
+
+    monkeypatch.setattr(building, "_ends_of_contexts", build_the_third_first)
+    refused = cluster.build()
+    assert refused.status == 1
+    assert "the generation third-3 is building already" in refused.err
+    assert cluster.left() == set()
+
+
+def test_topics_of_a_version_that_had_no_log_stay_until_their_generation_is_founded(
+    clean_topics: RunningBroker, tmp_path: Path
+) -> None:
+    kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers, partitions=1)
+    served = Generation("served-1")
+    ensure_topics(kafka, (*topics.core_topics(), *topics.generation_topics(served)))
+    assert not remove_unbuilt(Settings(data_dir=tmp_path), kafka, served)
+    with closing(OffsetReader(kafka, 30)) as reader:
+        assert reader.generations() == [served]
 
 
 REFUSED = [
@@ -310,7 +448,7 @@ def test_where_an_instance_runs_without_room_for_it_nothing_is_made_unless_by_fo
             refused = cluster.build()
             assert (refused.status, refused.out, cluster.record()) == (1, "", None)
             assert f"this machine has no room for the generation {cluster.second.generation}" in refused.err
-            assert cluster.left() == {"files"}, "its package, which says how much it needs"
+            assert cluster.left() == set(), "not even the package, which says how much it needs"
             assert cluster.build("--force").status == 0
             assert cluster.build().status == 0, "it lives, so it has its room"
         record = cluster.record()
@@ -346,3 +484,33 @@ def test_wait_ends_when_it_is_ready_or_not_wanted_any_more(cluster: Cluster) -> 
     waited = cluster.build("--wait")
     assert (waited.status, waited.out) == (0, f"{cluster.second.generation}\n")
     assert waited.err.endswith(f"{cluster.second.generation} is ready\n")
+
+
+def test_wait_draws_a_bar_on_a_terminal(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Progress | None] = [Progress(0, 8, None), Progress(4, 8, 3_725.4), None, Progress(7, 8, 65.0)]
+    generation = cluster.second.generation
+
+    def look(_: object, record: GenerationRecord, __: object) -> Progress | None:
+        if record.state != "building":
+            return None
+        progress = looks.pop(0)
+        if not looks:
+            cluster.make_ready()
+        if progress is None:
+            raise KafkaUnavailable("the broker is away")
+        return progress
+
+    monkeypatch.setattr(building, "read_progress", look)
+    monkeypatch.setattr(building, "_LOOK_EVERY_S", 0.0)
+    waited = Commands(cluster.data_dir, on_terminal=True)(
+        "generations", "build", generation, "--registry", cluster.registry, "--wait"
+    )
+    assert (waited.status, waited.out) == (0, f"{generation}\n")
+    *drawn, last = waited.err.split("\r\x1b[K")[1:]
+    assert drawn == [
+        f"[{'':<30}] 0 %",
+        f"[{'#' * 15:<30}] 50 %, 1 h 2 min left",
+        f"[{'':<30}] nobody answers now",
+        f"[{'#' * 26:<30}] 87 %, 1 min 5 s left",
+    ]
+    assert last == f"{generation} is ready\n", "in place of the bar"
