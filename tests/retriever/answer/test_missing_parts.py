@@ -93,6 +93,20 @@ def test_a_member_that_cannot_be_read_gets_nothing_that_may_be_hidden(
         assert_partial(answer, Code.MEMBER_UNAVAILABLE, "the member cannot be looked up now")
 
 
+def test_a_member_whom_the_store_dropped_before_it_was_indexed_gets_nothing_that_may_be_hidden(
+    retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever.in_hot(scored_post("hidden"))
+    retriever.trends(hidden=1)
+    retriever.members.begin({PARTITION: Offset(5)})
+    monkeypatch.setattr(retriever.members, "_indexed", lambda: {PARTITION: Offset(4)})
+    answer = retriever.ask(member_id="m")
+    assert answer.post_ids == []
+    assert_partial(answer, Code.MEMBER_UNAVAILABLE, "the member cannot be looked up now")
+    monkeypatch.setattr(retriever.members, "_indexed", lambda: {PARTITION: Offset(5)})
+    assert codes_of(retriever.ask(member_id="m")) == [Code.MEMBER_UNKNOWN, Code.TRENDING]
+
+
 def test_a_member_in_the_store_gets_nothing_that_is_known_to_be_hidden(retriever: RetrieverSetup) -> None:
     retriever.in_hot(scored_post("a"), scored_post("hidden"))
     retriever.in_member_feed(asking_member("m", hidden=["hidden"], empty=True))
