@@ -115,6 +115,7 @@ class Retriever:
         if self._exact is not None:
             self._exact.close()
         self.forget_kept()
+        self._trending.close()
         self._maker.release_dropped()
 
     def forget_kept(self) -> None:

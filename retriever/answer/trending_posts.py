@@ -87,6 +87,10 @@ class TrendingPosts:
         """Does not wait for a question that asks the cold tier now."""
         self._is_void = True
 
+    def close(self) -> None:
+        """Call it when nobody asks any more: what it holds keeps numbers of the table of ids."""
+        self._pages, self._known = {}, {}
+
     def search(self, inquiry: Inquiry, query: Query) -> None:
         """Sets the candidates: the first k posts, in the order of the ranking. Raises RetrieverUnavailable if neither
         tier answers."""

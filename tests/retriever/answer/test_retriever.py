@@ -334,13 +334,15 @@ def test_the_next_post_takes_the_place_of_one_that_the_cold_tier_has_in_a_newer_
     assert (answer.post_ids, tiers_of(answer), answer.partial) == (["h"], ["hot"], False)
 
 
-def test_a_retriever_that_is_closed_gives_the_ids_of_its_kept_answers_back() -> None:
+@pytest.mark.parametrize("member_id", ["m", "nobody"])
+def test_a_retriever_that_is_closed_gives_the_ids_of_its_kept_answers_back(member_id: str) -> None:
     """The table stays: other generations of the process use it."""
     now_s = [100.0]
     ids = IdTable(lambda: now_s[0])
     closed = RetrieverSetup(ids=ids)
     closed.in_cold(asking_member("m"), *(scored_post(f"c{number}") for number in range(5)))
-    assert closed.ask(member_id="m").post_ids == [f"c{number}" for number in range(5)]
+    closed.trends(**{f"c{number}": 9 - number for number in range(5)})
+    assert closed.ask(member_id=member_id).post_ids == [f"c{number}" for number in range(5)]
     assert UNKNOWN not in ids.find(["c0", "c4"])
     closed.close()
     for _ in range(4):
