@@ -8,6 +8,7 @@ import pytest
 from indexer.tiers import HotAnswer, HotQuery
 from retriever.answer import nearest_search
 from retriever.answer.question import Answer
+from retriever.answer.trending_posts import ASK_ANEW_S
 from retriever.errors import RetrieverUnavailable
 from retriever.reasons import Code, Reason
 from schemas.ids import Offset, PostId
@@ -259,6 +260,30 @@ def test_of_a_trending_post_the_newer_copy_counts_whichever_tier_holds_it(retrie
     retriever.in_cold(scored_post("a", revision=2, deleted=True), scored_post("b", deleted=True))
     retriever.trends(a=2, b=1)
     assert retriever.ask(member_id="nobody").post_ids == ["b"]
+
+
+def test_while_the_index_is_behind_it_is_asked_about_trending_posts_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    retriever = RetrieverSetup(clock=lambda: now_s)
+    posts, asked = retriever.cold.tier.posts, []
+    monkeypatch.setattr(retriever.cold.tier, "posts", lambda ids, **rest: asked.append(ids) or posts(ids, **rest))
+    retriever.in_cold(scored_post("a"))
+    retriever.trends(a=1)
+    retriever.cold.tier.reached({PARTITION: Offset(5)})
+    retriever.hot.tier.begin({PARTITION: Offset(7)})
+    for _ in range(5):
+        answer = retriever.ask(member_id="nobody")
+        assert (answer.post_ids, answer.partial, len(asked)) == (["a"], True, 1)
+    retriever.in_cold(scored_post("a", revision=2, deleted=True))
+    now_s += ASK_ANEW_S
+    for _ in range(5):
+        assert (retriever.ask(member_id="nobody").post_ids, len(asked)) == ([], 2)
+    retriever.cold.tier.reached({PARTITION: Offset(6)})
+    for _ in range(5):
+        assert (retriever.ask(member_id="nobody").partial, len(asked)) == (True, 3), "its position has moved"
+    retriever.close()
 
 
 def test_what_is_known_of_trending_posts_is_as_old_as_its_oldest_part(retriever: RetrieverSetup) -> None:
