@@ -143,7 +143,9 @@ def test_similar_posts_are_nearest_to_the_mean_and_do_not_hold_the_posts_themsel
     assert answer.post_ids == ["c", "e", "d"]
     both = (vector_with(0.0) + vector_with(1.0)) / np.sqrt(2)
     assert answer.scores_C[0] == pytest.approx(float(both @ vector_with(0.7)), abs=1e-6)
-    assert retriever.ask(post_ids=(PostId("b"), PostId("unknown"))).post_ids[0] == "c"
+    assert answer.reasons == []
+    answer = retriever.ask(post_ids=(PostId("b"), PostId("unknown")))
+    assert (answer.post_ids[0], codes_of(answer), answer.partial) == ("c", ["posts_unknown"], False)
 
 
 def test_similar_posts_need_one_that_is_known(retriever: RetrieverSetup) -> None:
