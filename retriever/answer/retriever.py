@@ -159,7 +159,7 @@ class Retriever:
         for row, post in enumerate(found.posts):
             if post is not None and post.vector is not None:
                 vectors_CD[row], revisions[row] = post.vector, post.revision
-        return PostVectors(self.generation, list(ids), revisions, vectors_CD)
+        return PostVectors(self.generation, list(ids), revisions, vectors_CD, found.unread)
 
     def post(self, post_id: PostId) -> PostResponse:
         """One post as each tier holds it. Raises RetrieverUnavailable."""

@@ -176,7 +176,10 @@ def test_a_post_that_is_perhaps_not_read_yet_is_not_called_unknown(retriever: Re
         retriever.ask(post_ids=(PostId("new"),))
     with pytest.raises(RetrieverUnavailable, match=f"{sentence}; try again"):
         retriever.under_test.vectors([PostId("a"), PostId("old"), PostId("new")])
-    assert retriever.under_test.vectors([PostId("a"), PostId("old")]).revisions == [1, 1]
+    for ids in (["a"], ["a", "old"]):
+        vectors = retriever.under_test.vectors([PostId(post_id) for post_id in ids])
+        assert vectors.revisions == [1] * len(ids)
+        assert [reason.detail for reason in vectors.reasons] == [sentence], "they may have changed since"
     answer = retriever.ask(post_ids=(PostId("a"), PostId("new")))
     assert (set(answer.post_ids), answer.partial) == ({"old", "near"}, True)
 

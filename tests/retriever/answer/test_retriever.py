@@ -254,6 +254,7 @@ def test_vectors_of_posts_come_from_the_tier_that_holds_them(retriever: Retrieve
     ids = [PostId(name) for name in ("b", "never", "a", "gone")]
     vectors = retriever.under_test.vectors(ids)
     assert (vectors.generation, vectors.post_ids, vectors.revisions) == (GENERATION, ids, [2, 0, 1, 0])
+    assert (vectors.partial, vectors.reasons) == (False, [])
     none = np.zeros(DIMENSION)
     np.testing.assert_allclose(vectors.vectors_CD, [vector_with(0.8), none, vector_with(0.9), none], atol=1e-6)
     retriever.cold.fails = True
