@@ -173,18 +173,22 @@ class VectorsRequest(_message.Message):
     def __init__(self, post_ids: _Optional[_Iterable[str]] = ..., generation: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., dimension: _Optional[int] = ...) -> None: ...
 
 class VectorsResponse(_message.Message):
-    __slots__ = ("generation", "post_ids", "revisions", "dimension", "vectors")
+    __slots__ = ("generation", "post_ids", "revisions", "dimension", "vectors", "partial", "reasons")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     POST_IDS_FIELD_NUMBER: _ClassVar[int]
     REVISIONS_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
     generation: str
     post_ids: _containers.RepeatedScalarFieldContainer[str]
     revisions: _containers.RepeatedScalarFieldContainer[int]
     dimension: int
     vectors: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, generation: _Optional[str] = ..., post_ids: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[int]] = ..., dimension: _Optional[int] = ..., vectors: _Optional[_Iterable[float]] = ...) -> None: ...
+    partial: bool
+    reasons: _containers.RepeatedCompositeFieldContainer[Reason]
+    def __init__(self, generation: _Optional[str] = ..., post_ids: _Optional[_Iterable[str]] = ..., revisions: _Optional[_Iterable[int]] = ..., dimension: _Optional[int] = ..., vectors: _Optional[_Iterable[float]] = ..., partial: _Optional[bool] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

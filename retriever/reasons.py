@@ -33,6 +33,8 @@ class Code(StrEnum):
     """The candidates are what is popular now, because there is no vector. The answer is whole."""
     NOTHING_TRENDING = "nothing_trending"
     """Nothing is popular now. The answer is whole and empty."""
+    POSTS_UNKNOWN = "posts_unknown"
+    """Some of the posts to which others shall be similar are unknown or deleted. The answer is whole."""
 
 
 class Reason(NamedTuple):

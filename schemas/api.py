@@ -209,13 +209,16 @@ class RetrieveBatchResponse(_Answer):
 
 
 class VectorsResponse(_Answer):
-    """Columns in the order of the request's ids. A post that is unknown or deleted has revision 0 and zeros."""
+    """Columns in the order of the request's ids. A post that is unknown or deleted has revision 0 and zeros. `partial`
+    says that some may be outdated, or of posts that are deleted, and `reasons` says why."""
 
     generation: str
     post_ids: list[str]
     revisions: list[int]
     dimension: int
     vectors: list[list[float]]
+    partial: bool
+    reasons: list[ReasonMessage]
 
 
 class TierPost(_Answer):

@@ -75,7 +75,7 @@ class FilledRows:
         for first in range(0, self.num_rows, self._chunk):
             slots = self._slots(first)
             self._rows.put(slots, self._vectors(first).cpu().numpy(), _fields(slots))
-            self._rows.flip(slots, np.empty(0, np.int64))
+            self._rows.flipping(slots, np.empty(0, np.int64))()
             self.num_filled += len(slots)
 
     def queries(self, count: int) -> list[ScanQuery]:
@@ -175,8 +175,9 @@ class Upserts:
             replaced = np.unique(rng.integers(0, len(held), BATCH))
             new, free = free[: len(replaced)], free[len(replaced) :]
             rows.put(new, vectors[: len(new)], _fields(new))
+            flip = rows.flipping(new, held[replaced])
             with self._filled.lock:
-                rows.flip(new, held[replaced])
+                flip()
             gone.append(held[replaced])
             held[replaced] = new
             if len(gone) > _LOOKED_AT:

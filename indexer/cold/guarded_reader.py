@@ -73,7 +73,12 @@ class GuardedColdReader:
         if decision == "ask":
             return self._watched(call, timeout_s)
         answer: Future[T] = Future()
-        Thread(target=self._probe, args=(call, answer), name="cold-probe", daemon=True).start()
+        probe = Thread(target=self._probe, args=(call, answer), name="cold-probe", daemon=True)
+        try:
+            probe.start()
+        except RuntimeError as error:  # the machine has no thread left
+            self._breaker.failed()
+            raise TierUnavailable("the cold tier cannot be asked: no thread can be started") from error
         try:
             return answer.result(timeout_s)
         except TimeoutError as error:

@@ -109,8 +109,9 @@ class Contents:
         number, deleted = self._columns.number, self._columns.deleted
         new_live = new[~deleted[new]]
         num_live = self._num_live + len(new_live) - int(np.count_nonzero(~deleted[old]))
+        flip = self._matrix.flipping(new_live, old)
         with self._changed:
-            self._matrix.flip(new_live, old)
+            flip()
             self._held[old] = False
             self._held[new] = True
             self._slot_of.set(number[old], np.full(len(old), -1))

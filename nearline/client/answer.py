@@ -62,6 +62,9 @@ class Vectors:
     posts: tuple[PostVector | None, ...] = field(repr=False)
     """In the order in which the ids were asked for. None for a post that is unknown or deleted."""
     request_id: str | None = None
+    partial: bool = False
+    """Some may be outdated, or of posts that are deleted; `reasons` says why."""
+    reasons: tuple[Reason, ...] = ()
 
 
 class ProcessStatus(NamedTuple):

@@ -75,7 +75,7 @@ def answer_of(message: pb.RetrieveResponse, columns: Sequence[Column], request_i
     return Answer(
         generation=message.generation,
         partial=message.partial,
-        reasons=tuple(Reason(reason.code, reason.detail) for reason in message.reasons),
+        reasons=_reasons(message),
         post_ids=tuple(message.post_ids[:]),
         scores=tuple(message.scores[:]),
         tiers=tuple(map(_TIERS.__getitem__, message.tiers[:])),
@@ -94,7 +94,11 @@ def vectors_of(message: pb.VectorsResponse, request_id: str | None) -> Vectors:
         PostVector(post_id, revision, numbers[row * dimension : (row + 1) * dimension]) if revision else None
         for row, (post_id, revision) in enumerate(zip(message.post_ids, message.revisions, strict=True))
     )
-    return Vectors(message.generation, posts, request_id)
+    return Vectors(message.generation, posts, request_id, message.partial, _reasons(message))
+
+
+def _reasons(message: pb.RetrieveResponse | pb.VectorsResponse) -> tuple[Reason, ...]:
+    return tuple(Reason(reason.code, reason.detail) for reason in message.reasons)
 
 
 def status_of(message: pb.StatusResponse) -> Status:

@@ -19,7 +19,10 @@ from retriever.workers import worker
 
 MAX_BATCH: Final = 64
 STUCK_S: Final = 0.5
-"""A search that has run for so long hangs. Further questions do not wait for it."""
+"""A search hangs that has run for so long, and for several times what searches take lately. Further questions do not
+wait for it."""
+_STUCK_SEARCHES: Final = 3
+"""So many times."""
 _SEARCHES: Final = 3
 """So many typical searches a question waits for at most: one that runs, its own, and one more for safety."""
 _WEIGHT: Final = 0.1
@@ -75,13 +78,14 @@ class HotBatches:
     def submit(self, *queries: HotQuery) -> PendingHotSearch:
         """At most `MAX_BATCH`. Raises TierUnavailable if the hot tier hangs."""
         began_s = self._began_s
-        if began_s is not None and self._clock() - began_s > STUCK_S:
+        if began_s is not None and self._clock() - began_s > max(STUCK_S, _STUCK_SEARCHES * self.typical_s):
             raise TierUnavailable("the hot tier hangs")
         pending = PendingHotSearch(queries, self._clock)
         with self._changed:
             if self._thread is None:
-                self._thread = worker(self._run, "hot-search")
-                self._thread.start()
+                thread = worker(self._run, "hot-search")
+                thread.start()
+                self._thread = thread  # only now: one that cannot be started is tried again
             self._waiting.append(pending)
             self._changed.notify()
         return pending

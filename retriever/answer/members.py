@@ -12,8 +12,8 @@ from indexer.errors import IndexerError
 from indexer.tiers import ColdReader
 from retriever.answer.answer_builder import cold_problem
 from retriever.feed.member_rows import HeldMember
-from retriever.feed.member_store import Lookup, MemberStore
-from retriever.reasons import Reason
+from retriever.feed.member_store import Lookup, MemberStore, Refilled
+from retriever.reasons import Code, Reason
 from schemas.ids import MemberId
 
 _MIN_TIMEOUT_S: Final = 0.001
@@ -24,8 +24,9 @@ class FoundMember(NamedTuple):
     a member, sure        the newest one, perhaps deleted
     a member, not sure    there may be a newer one
     None, sure            never written
-    None, not sure        not written as far as the cold tier knows, but the index or the feed is behind
-    None, unreadable      nothing is known about the member now
+    None, not sure        not written as far as the cold tier knows, but the feed is behind
+    None, unreadable      nothing is known about the member now: the cold tier does not answer, or the index is behind
+                          what the store has read and dropped
     """
 
     member: HeldMember | None
@@ -63,4 +64,9 @@ class Members:
             lookup.member_id: self._store.refill(lookup, member)
             for lookup, member in zip(lookups, members, strict=True)
         }
-        return {member_id: FoundMember(*refill) for member_id, refill in refilled.items()}
+        return {member_id: _found(refill) for member_id, refill in refilled.items()}
+
+
+def _found(refill: Refilled) -> FoundMember:
+    is_lost = refill.member is None and refill.doubt is not None and refill.doubt.code == Code.COLD_BEHIND
+    return FoundMember(*refill, unreadable=is_lost)

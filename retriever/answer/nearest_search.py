@@ -65,9 +65,14 @@ class _Part:
     def columns(self) -> ColdColumns:
         return NO_COLD_COLUMNS if self.cold is None else self.cold.columns
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the cold answer was not made for this question."""
+        return self.cold is not None and not self.cold_is_new
+
     def is_outdated(self) -> bool:
-        """Whether the cold answer was not made for this question, and is no longer exact."""
-        if self.cold is None or self.cold_is_new:
+        """Whether a kept answer is no longer exact."""
+        if self.cold is None or not self.is_kept:
             return False
         return self.hot is None or not covers(self.hot.floor, self.cold.position)
 
@@ -86,6 +91,8 @@ class _Search:
     parts: list[_Part]
     cold_problem: Reason | None = None
     pending: PendingHotSearch | None = None
+    hot_until_s: float = 0.0
+    """Until then the hot search is waited for."""
     hot_failed: bool = False
     feed_problem: Reason | None = None
     """As of a moment before the hot search."""
@@ -183,10 +190,16 @@ class NearestSearch:
             search.cold_problem = cold_problem(error)
 
     def _ask_hot(self, searches: Sequence[_Search]) -> None:
-        """All at once, so that they are one batch. Does not wait."""
-        feed_problem = self._hot_state.feed_problem()
+        """All at once, so that they are one batch. Does not wait.
+
+        Without the hot tier a kept answer is of no use, so half of the time is left to ask for a new one. That counts
+        for the whole batch: the questions are waited for one after the other."""
+        feed_problem, now_s = self._hot_state.feed_problem(), self._clock()
+        has_kept = any(part.is_kept for search in searches for part in search.parts)
         for search in searches:
             search.feed_problem, search.pending = feed_problem, None
+            deadline_s = search.inquiry.deadline_s
+            search.hot_until_s = now_s + (deadline_s - now_s) / 2 if has_kept else deadline_s
             if not search.hot_failed:
                 self._submit(search)
 
@@ -214,7 +227,7 @@ class NearestSearch:
             return nothing
         try:
             with search.inquiry.builder.step("hot"):
-                return search.pending.wait(search.inquiry.deadline_s)
+                return search.pending.wait(search.hot_until_s)
         except IndexerError:
             search.hot_failed = True
             return nothing

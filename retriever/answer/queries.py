@@ -25,6 +25,7 @@ from schemas.ids import MemberId
 _UNKNOWN: Final = "the member was never written, or is deleted"
 _NO_VECTOR: Final = "the member has neither a profile nor a history"
 _UNAVAILABLE: Final = "the member cannot be looked up now, and any post may be one that the member hid"
+_SOME_UNKNOWN: Final = "some of the posts are unknown or deleted, so the others alone say what is similar"
 _NO_MODEL: Final = "the text cannot be encoded now"
 _CANARY_AUTHORS: Final = frozenset((str(CANARY_AUTHOR),))
 
@@ -87,8 +88,11 @@ class Queries:
         vectors = [post.vector for post in found.posts if post is not None and post.vector is not None]
         if not vectors and not found.problems:
             raise RequestRefused("post_ids: none of these posts is known", code=ProblemCode.NOT_FOUND)
-        for problem in found.problems if len(vectors) < len(ids) else ():
-            inquiry.builder.missing(problem)
+        if len(vectors) < len(ids):
+            for problem in found.problems:
+                inquiry.builder.missing(problem)
+            if not found.problems:
+                inquiry.builder.note(Code.POSTS_UNKNOWN, _SOME_UNKNOWN)
         if not vectors:
             raise RetrieverUnavailable("the posts cannot be looked up now; try again")
         mean_D = np.mean(vectors, axis=0, dtype=np.float32)

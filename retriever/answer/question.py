@@ -81,6 +81,12 @@ class PostVectors:
     post_ids: list[PostId]
     revisions: list[Revision]
     vectors_CD: Vector = field(repr=False)
+    reasons: list[Reason]
+    """Why some may be outdated, or of posts that are deleted."""
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.reasons)
 
     def cut(self, dimension: int) -> "PostVectors":
         """The first numbers of each, of length one again. Raises RequestRefused if there are fewer."""

@@ -116,6 +116,7 @@ class Retriever:
         if self._exact is not None:
             self._exact.close()
         self.forget_kept()
+        self._trending.close()
         self._maker.release_dropped()
 
     def forget_kept(self) -> None:
@@ -159,7 +160,7 @@ class Retriever:
         for row, post in enumerate(found.posts):
             if post is not None and post.vector is not None:
                 vectors_CD[row], revisions[row] = post.vector, post.revision
-        return PostVectors(self.generation, list(ids), revisions, vectors_CD)
+        return PostVectors(self.generation, list(ids), revisions, vectors_CD, found.unread)
 
     def post(self, post_id: PostId) -> PostResponse:
         """One post as each tier holds it. Raises RetrieverUnavailable."""

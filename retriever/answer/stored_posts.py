@@ -23,6 +23,8 @@ class Found(NamedTuple):
     """In the order of the ids. Tombstones too; None for a post that no tier that answered holds."""
     problems: list[Reason]
     """Which tier did not answer, and why a post that none holds may be there all the same."""
+    unread: list[Reason]
+    """Why there may be newer records, also of posts that were found."""
 
 
 class StoredPosts:
@@ -51,17 +53,17 @@ class StoredPosts:
         problems = [HOT_PROBLEM] if hot is None else []
         unknown = [row for row, post in enumerate(posts) if post is None]
         if not unknown or (hot is not None and self._hot_state.holds_everything()):
-            return Found(posts, problems)
+            return Found(posts, problems, unread)
         try:
             timeout_s = max(deadline_s - self._clock(), _MIN_TIMEOUT_S)
             cold = self._cold.posts([ids[row] for row in unknown], with_vectors=with_vectors, timeout_s=timeout_s)
         except IndexerError as error:
             if hot is None:
                 raise RetrieverUnavailable(NEITHER) from error
-            return Found(posts, [*problems, cold_problem(error)])
+            return Found(posts, [*problems, cold_problem(error)], unread)
         for row, post in zip(unknown, cold, strict=True):
             posts[row] = post
-        return Found(posts, problems + unread if None in cold else problems)
+        return Found(posts, problems + unread if None in cold else problems, unread)
 
     def _in_hot(self, ids: Sequence[PostId], with_vectors: bool) -> list[StoredPost | None] | None:
         try:

@@ -5,6 +5,7 @@ it is asked again only for posts that come into the lists. So a question costs o
 posts of the page.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -29,6 +30,8 @@ from retriever.reasons import Code, Reason
 from schemas.ids import PostId, Revision
 
 PAGE: Final = 4096
+ASK_ANEW_S: Final = 1.0
+"""While the cold tier's position stands still, it is asked no sooner again about the same posts."""
 _TIER: Final = TIERS.index("trending")
 _MIN_TIMEOUT_S: Final = 0.001
 
@@ -82,10 +85,16 @@ class TrendingPosts:
         """What the cold tier said about listed posts."""
         self._position: Offsets = {}
         """The cold tier's position before it was first asked about them."""
+        self._asked_at_s = -math.inf
+        """When that was."""
 
     def forget(self) -> None:
         """Does not wait for a question that asks the cold tier now."""
         self._is_void = True
+
+    def close(self) -> None:
+        """Call it when nobody asks any more: what it holds keeps numbers of the table of ids."""
+        self._pages, self._known = {}, {}
 
     def search(self, inquiry: Inquiry, query: Query) -> None:
         """Sets the candidates: the first k posts, in the order of the ranking. Raises RetrieverUnavailable if neither
@@ -112,13 +121,17 @@ class TrendingPosts:
         )
 
     def _look(self, ranked: Sequence[TrendingPost], first: int, filters: Filters, inquiry: Inquiry) -> _Looked:
-        """Asks the cold tier anew if what was kept is outdated."""
-        page, problem = self._page(ranked, first, inquiry, new=False)
+        """Asks the cold tier anew if what was kept is outdated. A hot tier that hangs leaves half of the time for
+        that."""
+        deadline_s, before_hot_s = inquiry.deadline_s, inquiry.before_hot_s
+        page, problem = self._page(ranked, first, inquiry, before_hot_s, new=False)
         feed_problem = self._hot_state.feed_problem()
-        hot = self._ask_hot(page, filters, inquiry)
+        hot_until_s = (self._clock() + deadline_s) / 2 if problem is None else deadline_s
+        hot = self._ask_hot(page, filters, inquiry, hot_until_s)
         if problem is None and (hot is None or not covers(hot.floor, page.answer.position)):
-            page, problem = self._page(ranked, first, inquiry, new=True)
-            hot = hot and self._ask_hot(page, filters, inquiry)
+            cold_until_s = deadline_s if hot is None else before_hot_s
+            page, problem = self._page(ranked, first, inquiry, cold_until_s, new=True)
+            hot = hot and self._ask_hot(page, filters, inquiry, deadline_s)
         if hot is None:
             if problem is not None:
                 raise RetrieverUnavailable(NEITHER)
@@ -127,35 +140,37 @@ class TrendingPosts:
             return _Looked(page, hot, reasons(hot.floor, page.answer.position, feed_problem))
         return _Looked(page, hot, [problem] if feed_problem is None else [feed_problem, problem])
 
-    def _ask_hot(self, page: _Page, filters: Filters, inquiry: Inquiry) -> HotAnswer | None:
+    def _ask_hot(self, page: _Page, filters: Filters, inquiry: Inquiry, until_s: float) -> HotAnswer | None:
         """Which posts of the page are alive there and pass the filters. None if the hot tier fails."""
         only = page.ids if filters.only_posts is None else page.ids & filters.only_posts
         query = HotQuery(self._no_vector_D, PAGE, filters._replace(only_posts=only), page.answer.columns.numbers_C)
         try:
             with inquiry.builder.step("hot"):
-                return self._hot.submit(query).wait(inquiry.deadline_s)[0]
+                return self._hot.submit(query).wait(until_s)[0]
         except IndexerError:
             return None
 
     def _page(
-        self, ranked: Sequence[TrendingPost], first: int, inquiry: Inquiry, *, new: bool
+        self, ranked: Sequence[TrendingPost], first: int, inquiry: Inquiry, until_s: float, *, new: bool
     ) -> tuple[_Page, Reason | None]:
         """The posts of a page as the cold tier holds them. If it fails, a page without them, and why."""
         posts = ranked[first : first + PAGE]
         with inquiry.builder.step("cold"):
-            if not self._lock.acquire(timeout=self._left_s(inquiry)):
+            if not self._lock.acquire(timeout=self._left_s(until_s)):
                 return self._make_page(posts, {}, {}), cold_problem(TierLate("another question asks it already"))
             try:
-                return self._kept_page(ranked, first, inquiry, new), None
+                return self._kept_page(ranked, first, until_s, new), None
             except IndexerError as error:
                 return self._make_page(posts, {}, {}), cold_problem(error)
             finally:
                 self._lock.release()
 
-    def _kept_page(self, ranked: Sequence[TrendingPost], first: int, inquiry: Inquiry, new: bool) -> _Page:
+    def _kept_page(self, ranked: Sequence[TrendingPost], first: int, until_s: float, new: bool) -> _Page:
         posts = ranked[first : first + PAGE]
         if self._is_void:
             self._is_void, new = False, True
+        elif new:
+            new = self._may_say_more(until_s)
         if new:
             self._known = {}
         if new or ranked is not self._ranked:
@@ -163,19 +178,28 @@ class TrendingPosts:
             self._known = {post_id: post for post_id, post in self._known.items() if post_id in listed}
             self._ranked, self._pages = ranked, {}
         if first not in self._pages:
-            self._ask_cold([post.post_id for post in posts if post.post_id not in self._known], inquiry)
+            self._ask_cold([post.post_id for post in posts if post.post_id not in self._known], until_s)
             self._pages[first] = self._make_page(posts, self._known, self._position)
         return self._pages[first]
 
-    def _ask_cold(self, ids: list[PostId], inquiry: Inquiry) -> None:
+    def _may_say_more(self, until_s: float) -> bool:
+        """Whether the cold tier may know more of the posts than when it was asked. An index that is behind would
+        otherwise be asked about all of them for every question."""
+        if self._clock() - self._asked_at_s >= ASK_ANEW_S:
+            return True
+        return self._cold.position(timeout_s=self._left_s(until_s)) != self._position
+
+    def _ask_cold(self, ids: list[PostId], until_s: float) -> None:
+        if not self._known:
+            self._asked_at_s = self._clock()
         if self._hot_state.holds_everything():
             # The hot tier knows all posts. That is right for as long as its floor does not move.
             self._position = {}
             self._known.update(dict.fromkeys(ids))
             return
         if not self._known:
-            self._position = self._cold.position(timeout_s=self._left_s(inquiry))
-        self._known.update(zip(ids, self._cold.posts(ids, timeout_s=self._left_s(inquiry)), strict=True))
+            self._position = self._cold.position(timeout_s=self._left_s(until_s))
+        self._known.update(zip(ids, self._cold.posts(ids, timeout_s=self._left_s(until_s)), strict=True))
 
     def _make_page(
         self, posts: Sequence[TrendingPost], known: Mapping[PostId, StoredPost | None], position: Offsets
@@ -186,8 +210,8 @@ class TrendingPosts:
         hits = ColdHits(ids, np.array([post.score for post in posts], np.float32), revisions, position)
         return _Page(self._maker.make(hits, len(ids) + 1), frozenset(ids), stored)
 
-    def _left_s(self, inquiry: Inquiry) -> float:
-        return max(inquiry.before_hot_s - self._clock(), _MIN_TIMEOUT_S)
+    def _left_s(self, until_s: float) -> float:
+        return max(until_s - self._clock(), _MIN_TIMEOUT_S)
 
 
 def _passing(looked: _Looked, filters: Filters) -> Iterator[tuple[int, Revision]]:

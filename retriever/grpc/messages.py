@@ -43,7 +43,7 @@ def write_answer(answer: Answer) -> bytes:
     head = pb.RetrieveResponse(
         generation=answer.generation,
         partial=answer.partial,
-        reasons=[pb.Reason(code=reason.code, detail=reason.detail) for reason in answer.reasons],
+        reasons=_reasons(answer),
         post_ids=answer.post_ids,
         timings_ms=answer.timings_ms,
         authors=answer.authors,
@@ -70,6 +70,8 @@ def write_vectors(vectors: PostVectors) -> bytes:
         post_ids=vectors.post_ids,
         revisions=vectors.revisions,
         dimension=vectors.vectors_CD.shape[1],
+        partial=vectors.partial,
+        reasons=_reasons(vectors),
     )
     numbers = _packed(pb.VectorsResponse.VECTORS_FIELD_NUMBER, vectors.vectors_CD.astype("<f4", copy=False))
     return _encoded(head) + numbers
@@ -118,6 +120,10 @@ def _moment(name: str, micros: int, place: str) -> datetime:
         return EPOCH + timedelta(microseconds=micros)
     except OverflowError:
         raise RequestRefused(f"{place}{name}: is not between the years 1 and 9999") from None
+
+
+def _reasons(answer: Answer | PostVectors) -> list[pb.Reason]:
+    return [pb.Reason(code=reason.code, detail=reason.detail) for reason in answer.reasons]
 
 
 def _encoded(message: Message) -> bytes:

@@ -27,8 +27,14 @@ def write_vectors(vectors: PostVectors) -> bytes:
             "revisions": vectors.revisions,
             "dimension": vectors.vectors_CD.shape[1],
             "vectors": vectors.vectors_CD.tolist(),
+            "partial": vectors.partial,
+            "reasons": _reasons(vectors),
         }
     )
+
+
+def _reasons(answer: Answer | PostVectors) -> list[dict[str, str]]:
+    return [{"code": reason.code, "detail": reason.detail} for reason in answer.reasons]
 
 
 def _message(answer: Answer) -> dict[str, Any]:
@@ -36,7 +42,7 @@ def _message(answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {
         "generation": answer.generation,
         "partial": answer.partial,
-        "reasons": [{"code": reason.code, "detail": reason.detail} for reason in answer.reasons],
+        "reasons": _reasons(answer),
         "post_ids": answer.post_ids,
         "scores": answer.scores_C.tolist(),
         "tiers": [TIERS[tier] for tier in answer.tiers_C.tolist()],

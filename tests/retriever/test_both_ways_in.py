@@ -13,6 +13,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from retriever.answer.question import Question
+from retriever.reasons import Code, Reason
 from retriever.service.question_queue import QuestionQueue
 from schemas.times import to_micros
 from tests.kit.data.embeddings import DIMENSION, GENERATION
@@ -116,6 +117,18 @@ def test_vectors(way: WayIn) -> None:
     assert (body["post_ids"], body["revisions"], body["dimension"]) == (["a", "nothing", "b"], [3, 0, 1], DIMENSION)
     assert [vector[0] for vector in body["vectors"]] == pytest.approx([0.9, 0.0, 0.8])
     assert body["vectors"][1] == [0.0] * DIMENSION
+
+
+def test_vectors_that_may_be_outdated_say_so(way: WayIn, served: Served) -> None:
+    whole = way.ask("Vectors", post_ids=["a"], timeout_ms=LONG_MS).body
+    assert (whole["partial"], whole["reasons"]) == (False, [])
+    behind = Reason(Code.HOT_BEHIND, "the feed has not reached the end for 20 s")
+    served.retriever.feed_problem = behind
+    try:
+        body = way.ask("Vectors", post_ids=["a"], timeout_ms=LONG_MS).body
+    finally:
+        served.retriever.feed_problem = None
+    assert (body["partial"], body["reasons"]) == (True, [behind._asdict()])
 
 
 def test_vectors_are_cut_and_of_length_one_again(way: WayIn) -> None:

@@ -3,8 +3,9 @@
 Shapes: S slots, D dimensions, K slots of one call.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -65,10 +66,15 @@ class DeviceRows:
                 block.high_RD.index_fill_(0, rows, 0)
                 block.low_RD.index_fill_(0, rows, 0)
 
-    def flip(self, live: Slots, dead: Slots) -> None:
+    def flipping(self, live: Slots, dead: Slots) -> Callable[[], None]:
+        """A copy from main memory waits for all that the stream still does; a fill of what is there does not."""
         with self.in_stream():
-            self._live.index_fill_(0, self.moved(live), True)
-            self._live.index_fill_(0, self.moved(dead), False)
+            return partial(self.flip, self.moved(live), self.moved(dead))
+
+    def flip(self, live: torch.Tensor, dead: torch.Tensor) -> None:
+        with self.in_stream():
+            self._live.index_fill_(0, live, True)
+            self._live.index_fill_(0, dead, False)
 
     def view(self, num_slots: int) -> DeviceView:
         with self.in_stream():

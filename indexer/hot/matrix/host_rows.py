@@ -1,5 +1,7 @@
 """What a search looks at, in main memory: the vectors, which slots are live, and the fields that filters compare."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from indexer.hot.matrix.arrays import grown
@@ -39,6 +41,9 @@ class HostRows:
     def fields(self, slots: Slots) -> Fields:
         return self.columns.at(slots)
 
-    def flip(self, live: Slots, dead: Slots) -> None:
-        self.live[live] = True
-        self.live[dead] = False
+    def flipping(self, live: Slots, dead: Slots) -> Callable[[], None]:
+        def flip() -> None:
+            self.live[live] = True
+            self.live[dead] = False
+
+        return flip

@@ -7,7 +7,7 @@ with torch on a GPU.
 Shapes: S slots, D dimensions, K slots of one call, R rows of a tile, B queries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -72,7 +72,7 @@ class View(Protocol):
 
 
 class Matrix(Protocol):
-    """One thread writes: it calls `reserve`, `put`, `clear`, `flip` and `repair`. A slot that is given to `put` or
+    """One thread writes: it calls `reserve`, `put`, `clear`, `flipping` and `repair`. A slot that is given to `put` or
     `clear` is not looked at by any view. Methods marked "locked" are called within the tier's lock, and are quick."""
 
     def reserve(self, num_slots: int) -> None:
@@ -89,8 +89,9 @@ class Matrix(Protocol):
 
     def fields(self, slots: Slots) -> Fields: ...
 
-    def flip(self, live: Slots, dead: Slots) -> None:
-        """Locked. The slots in `live` become live, then those in `dead` become dead."""
+    def flipping(self, live: Slots, dead: Slots) -> Callable[[], None]:
+        """Returns what makes the slots in `live` live, then those in `dead` dead: call it once, locked. All that may
+        wait for a device happens before it is returned."""
         ...
 
     def view(self, num_slots: int) -> View:

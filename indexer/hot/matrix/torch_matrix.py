@@ -46,14 +46,22 @@ class TorchMatrix(HostRows):
         super().clear(slots)
         self._on_device(lambda rows: rows.clear(slots))
 
-    def flip(self, live: Slots, dead: Slots) -> None:
-        super().flip(live, dead)
-        self._on_device(lambda rows: rows.flip(live, dead))
+    def flipping(self, live: Slots, dead: Slots) -> Callable[[], None]:
+        flip_on_host = super().flipping(live, dead)
+        flips: list[Callable[[], None]] = []
+        self._on_device(lambda rows: flips.append(rows.flipping(live, dead)))
+
+        def flip() -> None:
+            flip_on_host()
+            # These are the same rows, if they are still there: the thread that writes is the one that repairs.
+            self._on_device(lambda _: flips[0]())
+
+        return flip
 
     def view(self, num_slots: int) -> View:
-        views: list[DeviceView] = []
-        self._on_device(lambda rows: views.append(rows.view(num_slots)))
-        return _TorchView(self, views[0] if views else None)
+        views: list[_TorchView] = []
+        self._on_device(lambda rows: views.append(_TorchView(self, rows, rows.view(num_slots))))
+        return views[0] if views else _TorchView(self, None, None)
 
     def repair(self) -> None:
         if self._device_rows is not None:
@@ -67,9 +75,10 @@ class TorchMatrix(HostRows):
         self._device_rows = rows
         _log.info("the hot tier's device works again")
 
-    def fail(self, error: TierUnavailable) -> None:
-        """Any thread may call this."""
-        self._device_rows = None
+    def fail(self, rows: DeviceRows | None, error: TierUnavailable) -> None:
+        """Any thread may call this. Rows that were copied anew since stay."""
+        if self._device_rows is rows:
+            self._device_rows = None
         _log.warning("the hot tier's device failed", error=str(error))
 
     def _copied(self) -> DeviceRows:
@@ -78,23 +87,26 @@ class TorchMatrix(HostRows):
         for first in range(0, len(self.live), BLOCK):
             slots = np.arange(first, min(first + BLOCK, len(self.live)))
             rows.put(slots, self.vectors(slots), self.fields(slots))
-        rows.flip(np.flatnonzero(self.live), _NO_SLOTS)
+        rows.flipping(np.flatnonzero(self.live), _NO_SLOTS)()
         return rows
 
     def _on_device(self, action: Callable[[DeviceRows], object]) -> None:
-        if self._device_rows is not None:
+        rows = self._device_rows  # once: a search that fails takes them away at any time
+        if rows is not None:
             try:
                 with translated_errors():
-                    action(self._device_rows)
+                    action(rows)
             except TierUnavailable as error:
-                self.fail(error)
+                self.fail(rows, error)
 
 
 class _TorchView:
     """Implements `View`."""
 
-    def __init__(self, matrix: TorchMatrix, view: DeviceView | None) -> None:
+    def __init__(self, matrix: TorchMatrix, rows: DeviceRows | None, view: DeviceView | None) -> None:
+        """The view of these rows; None for both if the device fails."""
         self._matrix = matrix
+        self._rows = rows
         self._view = view
 
     def scan(self, queries: Sequence[ScanQuery]) -> list[ScannedSlots]:
@@ -106,7 +118,7 @@ class _TorchView:
         except TierUnavailable as error:
             # Without memory for the scan the rows are as they were, and others may give some back.
             if not isinstance(error.__cause__, torch.OutOfMemoryError):
-                self._matrix.fail(error)
+                self._matrix.fail(self._rows, error)
             raise
 
 

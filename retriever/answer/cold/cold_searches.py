@@ -121,7 +121,20 @@ class ColdSearches:
         return jobs
 
     def wait(self, job: ColdJob, deadline_s: float) -> ColdAnswer:
-        """Raises TierLate at the deadline, TierUnavailable if the tier fails."""
+        """Raises TierLate at the deadline, TierUnavailable if the tier fails.
+
+        A search that had begun for questions with less time may end too early for this one: then it is begun once
+        more."""
+        try:
+            return self._result(job, deadline_s)
+        except TierLate:
+            left_s = deadline_s - self._clock()
+            if left_s <= 0:
+                raise
+        (again,) = self.ask_together([job.search], left_s)
+        return self._result(again, deadline_s)
+
+    def _result(self, job: ColdJob, deadline_s: float) -> ColdAnswer:
         try:
             return job.future.result(max(deadline_s - self._clock(), 0.0))
         except FutureTimeoutError as error:
@@ -146,8 +159,8 @@ class ColdSearches:
         needed = self._num_running + max(len(self._queue), 1)
         if len(self._threads) < min(needed, self._num_threads):
             thread = worker(self._run, f"cold-search-{len(self._threads)}")
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)  # only now: one that cannot be started is tried again
         self._changed.notify()
 
     def _add_ahead(self, asked: Asked, search: Callable[[], ColdSearch]) -> None:

@@ -235,6 +235,27 @@ def test_a_frozen_tier_costs_nobody_time_and_the_probe_finds_it_again(gated: Gat
     until(lambda: ask(reader) == 7, "the tier to be asked again")
 
 
+class NoThread(threading.Thread):
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_probe_for_which_there_is_no_thread_is_followed_by_another(
+    gated: Gated, breaker: Breaker, clock: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = GuardedColdReader(gated, breaker)
+    gated.error = TierUnavailable("for this test")
+    assert [ask(reader) for _ in range(FAILURES_IN_A_ROW)] == ["refused"] * FAILURES_IN_A_ROW
+    gated.error = None
+    clock.now += 1.1 * PROBE_EVERY_S
+    with monkeypatch.context() as full:
+        full.setattr("indexer.cold.guarded_reader.Thread", NoThread)
+        with pytest.raises(TierUnavailable, match="no thread can be started"):
+            reader.count("post")
+    clock.now += 1.1 * PROBE_EVERY_S
+    assert ask(reader, 30) == 7
+
+
 def test_a_slow_tier_is_not_cut_off(gated: Gated) -> None:
     """It takes longer than every caller waits, but the probe does not, so the tier is asked again and again."""
     reader = GuardedColdReader(gated, probe_s=30)

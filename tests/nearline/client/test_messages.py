@@ -164,6 +164,13 @@ def test_vectors_come_in_the_order_of_the_ids_and_are_none_where_there_is_none()
     )
     vectors = vectors_of(message, None)
     assert vectors.posts == (("a", 1, (1.0, 0.0)), None, ("b", 2, (0.0, 1.0)))
+    assert (vectors.partial, vectors.reasons) == (False, ())
+
+
+def test_vectors_that_may_be_outdated_say_so() -> None:
+    message = pb.VectorsResponse(partial=True, reasons=[pb.Reason(code="hot_behind", detail="It is behind.")])
+    vectors = vectors_of(message, None)
+    assert (vectors.partial, vectors.reasons) == (True, (("hot_behind", "It is behind."),))
 
 
 def test_a_status_tells_what_is_unknown_from_zero() -> None:

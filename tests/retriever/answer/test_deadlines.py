@@ -1,20 +1,22 @@
 """No question waits longer than it may, whatever hangs: the other tier answers within the deadline."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Never
 
 import pytest
 
 from indexer.errors import TierLate
+from indexer.tiers import StoredPost
 from retriever.answer.hot_batches import STUCK_S
 from retriever.answer.question import Answer, Question
 from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.errors import RetrieverUnavailable
 from retriever.reasons import Code, Reason
 from schemas.embeddings import Vector
+from schemas.ids import MemberId, PostId
 from tests.kit.raw_clients import Gate
-from tests.kit.retrievers import LONG_S, QueryModel, RetrieverSetup, asking_member, codes_of, scored_post
+from tests.kit.retrievers import LONG_S, QUERY, QueryModel, RetrieverSetup, asking_member, codes_of, scored_post
 from tests.kit.waiting import until
 
 TIMEOUT_S = 2.0
@@ -141,6 +143,37 @@ def test_a_hot_tier_that_hangs_is_left_out_and_said(retriever: RetrieverSetup) -
     gate.open()
     until(lambda: retriever.under_test._hot_batches._began_s is None, "the hot tier to be well again")
     assert asked_in_time(retriever).post_ids == ["a", "b"]
+
+
+@pytest.mark.parametrize("member_id", ["m", "nobody"])
+def test_a_hot_tier_that_begins_to_hang_leaves_time_to_ask_anew_for_what_was_kept(
+    retriever: RetrieverSetup, member_id: str
+) -> None:
+    def with_time_only(posts: Sequence[PostId], *, timeout_s: float) -> list[StoredPost | None]:
+        if timeout_s < TIMEOUT_S / 10:
+            raise TierLate("for this test")
+        found: list[StoredPost | None] = look_up(posts, timeout_s=timeout_s)
+        return found
+
+    look_up, retriever.cold.tier.posts = retriever.cold.tier.posts, with_time_only
+    retriever.trends(a=1)
+    retriever.ask(member_id=member_id)
+    gate = retriever.hot.tier.search = Gate(retriever.hot.tier.search)
+    answer = asked_in_time(retriever, member_id)
+    gate.open()
+    assert (answer.post_ids, answer.partial) == (["a"], True)
+    assert Code.HOT_UNAVAILABLE in codes_of(answer)
+
+
+def test_questions_of_a_batch_wait_so_long_for_a_hot_tier_that_hangs_that_each_can_ask_anew(
+    retriever: RetrieverSetup,
+) -> None:
+    retriever.ask(member_id="m")
+    gate = retriever.hot.tier.search = Gate(retriever.hot.tier.search)
+    questions = [Question(vector_D=QUERY, timeout_s=TIMEOUT_S), Question(member_id=MemberId("m"), timeout_s=TIMEOUT_S)]
+    answers = retriever.under_test.answer_batch(questions)
+    gate.open()
+    assert [(answer.post_ids, codes_of(answer)) for answer in answers] == [(["a"], [Code.HOT_UNAVAILABLE])] * 2
 
 
 def test_when_both_hang_it_is_said_in_time(retriever: RetrieverSetup) -> None:

@@ -76,10 +76,12 @@ QUESTIONS: Final = st.builds(
     k=st.integers(1, 8),
     filters=st.one_of(st.just(Filters()), FILTERS),
     hide_acted=st.booleans(),
+    hide_seen=st.booleans(),
     own_posts=st.booleans(),
 )
 
 
+FEW_POSTS: Final = st.sets(st.sampled_from(POSTS), max_size=3).map(sorted)
 LIKELY: Final = st.sampled_from([True, True, True, False])
 
 
@@ -252,16 +254,14 @@ class RetrieverOverALog(RuleBasedStateMachine):
     @rule(
         member_id=st.sampled_from(MEMBERS),
         deleted=st.integers(0, 4).map(lambda number: number == 0),
-        hidden=st.sets(st.sampled_from(POSTS), max_size=3),
-        acted=st.sets(st.sampled_from(POSTS), max_size=3),
+        lists=st.fixed_dictionaries(dict.fromkeys(["hidden", "acted", "seen"], FEW_POSTS)),
         weights=st.sampled_from([(), (), (1, 1), (3, 1), (5, 2, 1)]),
     )
     def change_member(
-        self, member_id: str, deleted: bool, hidden: set[str], acted: set[str], weights: tuple[int, ...]
+        self, member_id: str, deleted: bool, lists: dict[str, list[str]], weights: tuple[int, ...]
     ) -> None:
         revision = self.members[member_id].revision + 1 if member_id in self.members else 1
         vector, *others = vectors(1 + len(weights), seed=zlib.crc32(f"{member_id}/{revision}".encode()))
-        lists = {"hidden": sorted(hidden), "acted": sorted(acted)}
         interests = [] if deleted else list(zip(others, weights, strict=True))
         member = member_embedding(member_id, revision, vector=vector, deleted=deleted, interests=interests, **lists)
         self.members[member_id] = member
@@ -315,7 +315,9 @@ class RetrieverOverALog(RuleBasedStateMachine):
         filters, vector_D = question.filters, question.vector_D
         if member is not None:
             vector_D = unpack_vector(member.vector)
-            hidden = {*member.hidden, *(member.acted if question.hide_acted else ())}
+            acted = member.acted if question.hide_acted else ()
+            seen = member.seen if question.hide_seen else ()
+            hidden = {*member.hidden, *acted, *seen}
             own = () if question.own_posts else {member.member_id}
             filters = filters._replace(
                 exclude_posts=filters.exclude_posts | hidden, exclude_authors=filters.exclude_authors.union(own)

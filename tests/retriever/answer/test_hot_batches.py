@@ -110,6 +110,50 @@ def test_after_a_while_nobody_waits_for_a_tier_that_hangs(tier: StoppedTier) -> 
     batches.close()
 
 
+def test_a_tier_whose_searches_always_take_long_does_not_hang(
+    tier: StoppedTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    search = tier.search
+
+    def slow(queries: Sequence[HotQuery]) -> list[HotAnswer]:
+        now[0] += 1.0
+        return search(queries)
+
+    monkeypatch.setattr(tier, "search", slow)
+    batches = HotBatches(tier, clock=lambda: now[0])  # type: ignore[arg-type]
+    tier.may_go_on.set()
+    for _ in range(50):
+        batches.submit(query(1)).wait(now[0] + 20)
+        until(lambda: batches._began_s is None, "the thread to be free")
+    tier.may_go_on.clear()
+    batches.submit(query(2))
+    until(lambda: tier.batches[-1] == [2], "the search to begin")
+    now[0] += 1.5
+    usual = batches.submit(query(3))
+    now[0] += 1.5
+    with pytest.raises(TierUnavailable, match="hangs"):
+        batches.submit(query(4))
+    tier.may_go_on.set()
+    assert usual.wait(now[0] + 20)[0].numbers.tolist() == [3]
+    batches.close()
+
+
+def test_a_thread_that_could_not_be_started_is_tried_again(
+    tier: StoppedTier, batches: HotBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoThread(Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    tier.may_go_on.set()
+    with monkeypatch.context() as full:
+        full.setattr("retriever.answer.hot_batches.worker", lambda work, name: NoThread(target=work, name=name))
+        with pytest.raises(RuntimeError, match="new thread"):
+            batches.submit(query(1))
+    assert batches.submit(query(2)).wait(time.monotonic() + 5)[0].numbers.tolist() == [2]
+
+
 @pytest.mark.parametrize("failure", [TierUnavailable("the device is gone"), ZeroDivisionError("a mistake")])
 def test_a_failure_reaches_all_of_the_batch_and_the_next_one_is_tried(
     tier: StoppedTier, batches: HotBatches, failure: Exception

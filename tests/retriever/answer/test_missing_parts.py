@@ -8,6 +8,7 @@ import pytest
 from indexer.tiers import HotAnswer, HotQuery
 from retriever.answer import nearest_search
 from retriever.answer.question import Answer
+from retriever.answer.trending_posts import ASK_ANEW_S
 from retriever.errors import RetrieverUnavailable
 from retriever.reasons import Code, Reason
 from schemas.ids import Offset, PostId
@@ -93,6 +94,20 @@ def test_a_member_that_cannot_be_read_gets_nothing_that_may_be_hidden(
         assert_partial(answer, Code.MEMBER_UNAVAILABLE, "the member cannot be looked up now")
 
 
+def test_a_member_whom_the_store_dropped_before_it_was_indexed_gets_nothing_that_may_be_hidden(
+    retriever: RetrieverSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever.in_hot(scored_post("hidden"))
+    retriever.trends(hidden=1)
+    retriever.members.begin({PARTITION: Offset(5)})
+    monkeypatch.setattr(retriever.members, "_indexed", lambda: {PARTITION: Offset(4)})
+    answer = retriever.ask(member_id="m")
+    assert answer.post_ids == []
+    assert_partial(answer, Code.MEMBER_UNAVAILABLE, "the member cannot be looked up now")
+    monkeypatch.setattr(retriever.members, "_indexed", lambda: {PARTITION: Offset(5)})
+    assert codes_of(retriever.ask(member_id="m")) == [Code.MEMBER_UNKNOWN, Code.TRENDING]
+
+
 def test_a_member_in_the_store_gets_nothing_that_is_known_to_be_hidden(retriever: RetrieverSetup) -> None:
     retriever.in_hot(scored_post("a"), scored_post("hidden"))
     retriever.in_member_feed(asking_member("m", hidden=["hidden"], empty=True))
@@ -161,7 +176,10 @@ def test_a_post_that_is_perhaps_not_read_yet_is_not_called_unknown(retriever: Re
         retriever.ask(post_ids=(PostId("new"),))
     with pytest.raises(RetrieverUnavailable, match=f"{sentence}; try again"):
         retriever.under_test.vectors([PostId("a"), PostId("old"), PostId("new")])
-    assert retriever.under_test.vectors([PostId("a"), PostId("old")]).revisions == [1, 1]
+    for ids in (["a"], ["a", "old"]):
+        vectors = retriever.under_test.vectors([PostId(post_id) for post_id in ids])
+        assert vectors.revisions == [1] * len(ids)
+        assert [reason.detail for reason in vectors.reasons] == [sentence], "they may have changed since"
     answer = retriever.ask(post_ids=(PostId("a"), PostId("new")))
     assert (set(answer.post_ids), answer.partial) == ({"old", "near"}, True)
 
@@ -245,6 +263,30 @@ def test_of_a_trending_post_the_newer_copy_counts_whichever_tier_holds_it(retrie
     retriever.in_cold(scored_post("a", revision=2, deleted=True), scored_post("b", deleted=True))
     retriever.trends(a=2, b=1)
     assert retriever.ask(member_id="nobody").post_ids == ["b"]
+
+
+def test_while_the_index_is_behind_it_is_asked_about_trending_posts_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    retriever = RetrieverSetup(clock=lambda: now_s)
+    posts, asked = retriever.cold.tier.posts, []
+    monkeypatch.setattr(retriever.cold.tier, "posts", lambda ids, **rest: asked.append(ids) or posts(ids, **rest))
+    retriever.in_cold(scored_post("a"))
+    retriever.trends(a=1)
+    retriever.cold.tier.reached({PARTITION: Offset(5)})
+    retriever.hot.tier.begin({PARTITION: Offset(7)})
+    for _ in range(5):
+        answer = retriever.ask(member_id="nobody")
+        assert (answer.post_ids, answer.partial, len(asked)) == (["a"], True, 1)
+    retriever.in_cold(scored_post("a", revision=2, deleted=True))
+    now_s += ASK_ANEW_S
+    for _ in range(5):
+        assert (retriever.ask(member_id="nobody").post_ids, len(asked)) == ([], 2)
+    retriever.cold.tier.reached({PARTITION: Offset(6)})
+    for _ in range(5):
+        assert (retriever.ask(member_id="nobody").partial, len(asked)) == (True, 3), "its position has moved"
+    retriever.close()
 
 
 def test_what_is_known_of_trending_posts_is_as_old_as_its_oldest_part(retriever: RetrieverSetup) -> None:

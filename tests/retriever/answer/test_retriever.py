@@ -143,7 +143,9 @@ def test_similar_posts_are_nearest_to_the_mean_and_do_not_hold_the_posts_themsel
     assert answer.post_ids == ["c", "e", "d"]
     both = (vector_with(0.0) + vector_with(1.0)) / np.sqrt(2)
     assert answer.scores_C[0] == pytest.approx(float(both @ vector_with(0.7)), abs=1e-6)
-    assert retriever.ask(post_ids=(PostId("b"), PostId("unknown"))).post_ids[0] == "c"
+    assert answer.reasons == []
+    answer = retriever.ask(post_ids=(PostId("b"), PostId("unknown")))
+    assert (answer.post_ids[0], codes_of(answer), answer.partial) == ("c", ["posts_unknown"], False)
 
 
 def test_similar_posts_need_one_that_is_known(retriever: RetrieverSetup) -> None:
@@ -252,6 +254,7 @@ def test_vectors_of_posts_come_from_the_tier_that_holds_them(retriever: Retrieve
     ids = [PostId(name) for name in ("b", "never", "a", "gone")]
     vectors = retriever.under_test.vectors(ids)
     assert (vectors.generation, vectors.post_ids, vectors.revisions) == (GENERATION, ids, [2, 0, 1, 0])
+    assert (vectors.partial, vectors.reasons) == (False, [])
     none = np.zeros(DIMENSION)
     np.testing.assert_allclose(vectors.vectors_CD, [vector_with(0.8), none, vector_with(0.9), none], atol=1e-6)
     retriever.cold.fails = True
@@ -334,13 +337,15 @@ def test_the_next_post_takes_the_place_of_one_that_the_cold_tier_has_in_a_newer_
     assert (answer.post_ids, tiers_of(answer), answer.partial) == (["h"], ["hot"], False)
 
 
-def test_a_retriever_that_is_closed_gives_the_ids_of_its_kept_answers_back() -> None:
+@pytest.mark.parametrize("member_id", ["m", "nobody"])
+def test_a_retriever_that_is_closed_gives_the_ids_of_its_kept_answers_back(member_id: str) -> None:
     """The table stays: other generations of the process use it."""
     now_s = [100.0]
     ids = IdTable(lambda: now_s[0])
     closed = RetrieverSetup(ids=ids)
     closed.in_cold(asking_member("m"), *(scored_post(f"c{number}") for number in range(5)))
-    assert closed.ask(member_id="m").post_ids == [f"c{number}" for number in range(5)]
+    closed.trends(**{f"c{number}": 9 - number for number in range(5)})
+    assert closed.ask(member_id=member_id).post_ids == [f"c{number}" for number in range(5)]
     assert UNKNOWN not in ids.find(["c0", "c4"])
     closed.close()
     for _ in range(4):

@@ -1,21 +1,28 @@
 """A device that fails and works again."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
 from indexer.errors import TierUnavailable
-from indexer.hot.matrix import device_scan
+from indexer.hot.matrix import device_scan, torch_matrix
 from indexer.hot.matrix.device_rows import DeviceRows
-from indexer.hot.matrix.torch_matrix import TorchMatrix
+from indexer.hot.matrix.matrix import ScanFilter, ScanQuery
+from indexer.hot.matrix.torch_matrix import TorchMatrix, translated_errors
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import NO_FILTERS, HotQuery
 from schemas.ids import Offset, Partition, PostId
 from tests.kit.data.embeddings import DIMENSION, NOW, hot_records, post_embedding, vectors
+from tests.kit.raw_clients import Gate
 
 QUERY = vectors(1)[0]
+NO_FILTER = ScanFilter(None, None, None, np.empty(0, np.int32), None, None)
 
 
 @pytest.fixture
@@ -28,6 +35,12 @@ def tier(monkeypatch: pytest.MonkeyPatch) -> MatrixHotTier:
 def hits(tier: MatrixHotTier) -> list[PostId]:
     (answer,) = tier.search([HotQuery(QUERY, 10, NO_FILTERS, np.empty(0, np.int32))])
     return tier._ids.ids(answer.numbers)
+
+
+def matrix_of(tier: MatrixHotTier) -> TorchMatrix:
+    matrix = tier._contents._matrix
+    assert isinstance(matrix, TorchMatrix)
+    return matrix
 
 
 def fail(*_: object) -> None:
@@ -87,8 +100,7 @@ def test_what_a_failing_device_did_not_clear_is_gone_after_the_repair(
         tier.begin({Partition(0): Offset(1)})
         tier.expire(NOW)
     assert hits(tier) == ["p2"]
-    matrix = tier._contents._matrix
-    assert isinstance(matrix, TorchMatrix)
+    matrix = matrix_of(tier)
     assert matrix._device_rows is not None
     assert np.count_nonzero(matrix._device_rows._blocks[0].high_RD.numpy().any(axis=1)) == 1
 
@@ -104,6 +116,57 @@ def test_a_device_that_still_fails_is_tried_again_later(tier: MatrixHotTier, mon
                 hits(tier)
     tier.expire(NOW)
     assert sorted(hits(tier)) == ["p1", "p2"]
+
+
+def test_a_device_that_hangs_while_posts_leave_keeps_nobody_from_looking_posts_up(
+    tier: MatrixHotTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier.apply(hot_records(post_embedding("p1"), post_embedding("p2")))
+    gate = Gate(torch.from_numpy)
+    with ThreadPoolExecutor(2) as threads, monkeypatch.context() as hanging:
+        hanging.setattr(DeviceRows, "moved", lambda _, array: gate(array))
+        try:
+            dropping = threads.submit(tier.begin, {Partition(0): Offset(1)})
+            gate.wait_for(1)
+            posts = threads.submit(tier.posts, [PostId("p1"), PostId("p2")]).result(10)
+        finally:
+            gate.open()
+        dropping.result(30)
+    assert None not in posts, "they are there until the device goes on"
+    assert hits(tier) == ["p2"]
+
+
+def test_a_search_that_fails_on_the_device_takes_no_change_from_the_tier(
+    tier: MatrixHotTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the device away while the tier is about to write there."""
+    matrix = matrix_of(tier)
+
+    @contextmanager
+    def a_search_fails_first() -> Iterator[None]:
+        matrix._device_rows = None
+        with translated_errors():
+            yield
+
+    with monkeypatch.context() as failing:
+        failing.setattr(torch_matrix, "translated_errors", a_search_fails_first)
+        tier.apply(hot_records(post_embedding("p1")))
+    tier.expire(NOW)
+    assert hits(tier) == ["p1"]
+
+
+def test_a_search_that_fails_late_does_not_take_away_the_repaired_device(
+    tier: MatrixHotTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier.apply(hot_records(post_embedding("p1")))
+    with tier._contents.scanning(np.empty(0, np.int32)) as (_, view), monkeypatch.context() as broken:
+        broken.setattr(device_scan._Scan, "add", fail)
+        with pytest.raises(TierUnavailable):
+            hits(tier)
+        tier.expire(NOW)
+        with pytest.raises(TierUnavailable):
+            view.scan([ScanQuery(QUERY, 1, NO_FILTER, np.empty(0, np.int64), np.empty(0, np.int32))])
+    assert hits(tier) == ["p1"]
 
 
 def test_blocks_of_a_device_are_searched_together(monkeypatch: pytest.MonkeyPatch) -> None:

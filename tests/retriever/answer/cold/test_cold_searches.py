@@ -141,6 +141,26 @@ def test_a_long_deadline_counts(setup: Setup) -> None:
     until(lambda: setup.tier.timeouts == [GIVE_UP_S + 5], "the search to begin")
 
 
+def test_a_long_deadline_counts_also_for_who_joins_a_search_with_less_time(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = setup.tier.search
+
+    def late_if_short(*query: Any, timeout_s: float) -> ColdHits:
+        hits = search(*query, timeout_s=timeout_s)
+        if timeout_s <= GIVE_UP_S:
+            raise TierLate("for this test")
+        return hits
+
+    monkeypatch.setattr(setup.tier, "search", late_if_short)
+    setup.ask(cold_search(7), 0.01)
+    until(lambda: setup.tier.asked == [7], "the search to begin")
+    patient = setup.ask(cold_search(7), 20.0)
+    setup.tier.may_go_on.set()
+    assert setup.ids_of(setup.searches.wait(patient, soon())) == ["7"]
+    assert setup.tier.asked == [7, 7]
+
+
 def test_an_answer_that_is_outdated_already_is_not_kept(setup: Setup) -> None:
     setup.floor_now = {Partition(0): Offset(11)}
     setup.tier.may_go_on.set()
