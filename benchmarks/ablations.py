@@ -45,6 +45,9 @@ from trainer.evaluation.ranking_metrics import share_better
 _NOW: Final = datetime(2026, 1, 20, tzinfo=UTC)
 _NOT_WORSE: Final = 0.05
 _BETTER: Final = 0.95
+_PROFILE_ONLY: Final = "profile alone"
+"""The members whom the pipeline knew by their profile alone. Of those without a positive action some have written, and
+some have no profile."""
 POPULARITY: Final = "popularity"
 ORACLE: Final = "oracle"
 
@@ -117,13 +120,18 @@ def _compared(arms: Mapping[str, Values], rival: Arm, bound: float | None = None
 
 
 def _numbers(arms: Mapping[str, Values]) -> list[Figure]:
+    named = {"percentiles": arms[BASE.name], "raw numbers": arms[RAW.name], "no numbers": arms[NO_NUMBERS.name]}
+    rows: list[Figure] = []
+    for name, arm in named.items():
+        rows += [
+            Figure(f"correlation of popularity with score, {name}", arm.correlation),
+            Figure(f"the same of popularity as counted, {name}", arm.raw_correlation),
+        ]
     percentiles, raw = arms[BASE.name].correlation, arms[RAW.name].correlation
     return [
         *_compared(arms, RAW, _BETTER),
         *_compared(arms, NO_NUMBERS, _BETTER),
-        Figure("correlation of popularity with score, percentiles", percentiles),
-        Figure("correlation of popularity with score, raw numbers", raw),
-        Figure("correlation of popularity with score, no numbers", arms[NO_NUMBERS.name].correlation),
+        *rows,
         Figure("correlation, percentiles - raw numbers", percentiles - raw, 0.1),
     ]
 
@@ -146,21 +154,23 @@ def _history(arms: Mapping[str, Values]) -> list[Figure]:
 
 def _form(task: LiveTask, arms: Mapping[str, Values]) -> list[Figure]:
     rows: list[Figure] = []
-    for name, _, _ in LENGTHS:
-        of_length = task.of_length(name)
-        if of_length.any():
-            prompt, mean = (arms[arm.name].recall_100[of_length] for arm in (BASE, MEAN_FORM))
+    groups = {_PROFILE_ONLY: task.profile_only_M}
+    groups |= {f"history {name}": task.of_length(name) for name, _, _ in LENGTHS}
+    for name, of_group in groups.items():
+        if of_group.any():
+            prompt, mean = (arms[arm.name].recall_100[of_group] for arm in (BASE, MEAN_FORM))
+            bound = _BETTER if name == _PROFILE_ONLY else None
             rows += [
-                Figure(f"Recall@100, member as prompt, history {name} ({of_length.sum()})", float(prompt.mean())),
-                Figure(f"Recall@100, member as mean, history {name}", float(mean.mean())),
-                Figure(f"prompt better, history {name}", share_better(prompt, mean), _BETTER if name == "0" else None),
+                Figure(f"Recall@100, member as prompt, {name} ({of_group.sum()})", float(prompt.mean())),
+                Figure(f"Recall@100, member as mean, {name}", float(mean.mean())),
+                Figure(f"prompt better, {name}", share_better(prompt, mean), bound),
             ]
     return rows
 
 
 def _oracle(task: LiveTask, arms: Mapping[str, Values]) -> list[Figure]:
     base, popular, oracle = arms[BASE.name], arms[POPULARITY], arms[ORACLE]
-    profile_only = task.of_length("0")
+    profile_only = task.profile_only_M
     rows = [
         Figure("share of what the oracle's best 100 hold", float(base.oracle_share.mean()), 0.6),
         Figure("the same, popularity", float(popular.oracle_share.mean())),
@@ -169,7 +179,7 @@ def _oracle(task: LiveTask, arms: Mapping[str, Values]) -> list[Figure]:
     ]
     if profile_only.any():
         ratio = base.recall_100[profile_only].mean() / np.maximum(popular.recall_100[profile_only].mean(), 1e-9)
-        rows.append(Figure("Recall@100, profile-only members ÷ popularity", float(ratio), 3.0))
+        rows.append(Figure(f"Recall@100, {_PROFILE_ONLY} ÷ popularity", float(ratio), 3.0))
     return rows
 
 

@@ -1,10 +1,11 @@
-"""What the trainer's tasks teach each other: each alone, all together, and all but one, at equal tokens.
+"""What the trainer's tasks teach each other: each alone, all together, all but one, and none, at equal tokens.
 
 `python -m benchmarks.tasks [--events FILE] [--tokens N] [--seeds N] [--quick] [--json F]`. An arm is one training; it
 is measured by Recall@100 and AUC of every task on held out posts, and by the main task's Recall@100 of held out
-actions. Two arms are compared by a bootstrap over what looks, of all seeds together. Without `--events` it makes a
-world of its own. Also shown: what 50 numbers of a vector keep of all, and the AUC of shuffled labels, which must be
-chance. `--quick` only shows that it works.
+actions. Two arms are compared by a bootstrap over what looks, of all seeds together. All but one, at the task that was
+left out, are compared with the untrained start: what is learned of a task without ever seeing it. Without `--events`
+it makes a world of its own. Also shown: what 50 numbers of a vector keep of all, and the AUC of shuffled labels, which
+must be chance. `--quick` only shows that it works.
 """
 
 import argparse
@@ -25,15 +26,19 @@ from trainer.data.feed import Feed
 from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.ranking_metrics import Numbers, share_better
 from trainer.evaluation.task import evaluation_task
-from trainer.evaluation.task_figures import HeldOutTask, held_out_tasks, measure_tasks
+from trainer.evaluation.task_figures import held_out_tasks, measure, measure_tasks, task_vectors
+from trainer.evaluation.untrained import untrained_start
 from trainer.plan import Plan
 from trainer.settings import TrainSettings
 from trainer.training import train
 
 MAIN: Final = "main"
+UNTRAINED: Final = "untrained"
 _HOLDOUT: Final = 0.15
 _NARROW: Final = 50
 _SURE: Final = 0.95
+_SHUFFLES: Final = 8
+"""One alone may bring posts of a few large clusters together."""
 _QUICK_WORLD: Final = WorldSize(2_000, 150, 10_000, 7.0)
 _QUICK: Final = TrainSettings(hidden=64, layers=1, heads=2, vocabulary=1_000, dimensions=(64,), batch_tokens=1_024)
 _QUICK_TOKENS: Final = 20_000
@@ -66,13 +71,15 @@ def main() -> int:
     tokens = _QUICK_TOKENS if quick else arguments.tokens
     feed = read_feed([arguments.events]) if arguments.events else task_feed(size=_QUICK_WORLD) if quick else task_feed()
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as name:
-        trainings = _Trainings(feed, settings, tokens, range(arguments.seeds), Path(name))
+        trainings = Trainings(feed, settings, tokens, range(arguments.seeds), Path(name))
         figures = trainings.figures()
     # Of a training that is far too short nothing follows.
     return report([figure._replace(bound=None) for figure in figures] if quick else figures, arguments.json)
 
 
-class _Trainings:
+class Trainings:
+    """All arms, on one feed. Their packages stay in `folder`."""
+
     def __init__(self, feed: Feed, settings: TrainSettings, tokens: int, seeds: Iterable[int], folder: Path) -> None:
         self._feed = feed
         self._cut_us = feed.cut(_HOLDOUT)
@@ -95,8 +102,14 @@ class _Trainings:
         for arm in arms:
             print(f"training: {arm.name}", flush=True)
             measured[arm.name] = self._measured([self._trained(arm, seed) for seed in self._seeds])
-        rows = [Figure(f"{arm.name}: {name}", value) for arm in arms for name, value in _of_arm(measured[arm.name])]
-        return [*rows, *_transfer(measured, self._tasks), *self._of_all(self._package(everything, self._seeds[0]))]
+        measured[UNTRAINED] = self._measured([self._untrained(everything, seed) for seed in self._seeds])
+        rows = [Figure(f"{arm}: {name}", value) for arm, of_arm in measured.items() for name, value in _of_arm(of_arm)]
+        return [
+            *rows,
+            *_transfer(measured, self._tasks),
+            *_zero_shot(measured, self._tasks),
+            *self._of_all(self._package(everything, self._seeds[0])),
+        ]
 
     def _trained(self, arm: Arm, seed: int) -> ModelPackage:
         weights = {task: 1.0 for task in arm.tasks if task != MAIN}
@@ -104,6 +117,13 @@ class _Trainings:
         plan = Plan(self._cut_us, self._tokens, seed, TrainSettings.model_validate(fields), "tasks")
         package = train(self._feed, plan, self._package_folder(arm, seed))
         assert package is not None, "one process trains"
+        return package
+
+    def _untrained(self, arm: Arm, seed: int) -> ModelPackage:
+        """With what every arm of this seed began: no task changes it."""
+        folder = self._folder / f"{UNTRAINED}-{seed}"
+        package = untrained_start(self._package(arm, seed), self._feed, self._cut_us, folder)
+        assert package is not None, "all arms are made from nothing"
         return package
 
     def _package_folder(self, arm: Arm, seed: int) -> Path:
@@ -127,15 +147,17 @@ class _Trainings:
         )
 
     def _of_all(self, package: ModelPackage) -> list[Figure]:
-        shuffled: list[HeldOutTask] = [task.with_shuffled_labels() for task in self._held_out]
-        chance = [abs(task.figures.auc - 0.5) for task in measure_tasks(package, shuffled)]
+        chance = []
+        for task, vectors in zip(self._held_out, task_vectors(package, self._held_out), strict=True):
+            shuffled = (measure(task.with_shuffled_labels(seed), *vectors) for seed in range(_SHUFFLES))
+            chance.append(abs(np.mean([each.figures.auc for each in shuffled]) - 0.5))
         whole, narrow = (
             measure_tasks(package, self._held_out),
             measure_tasks(package, self._held_out, dimension=_NARROW),
         )
         kept = [part.figures.recall_100 / all_.figures.recall_100 for part, all_ in zip(narrow, whole, strict=True)]
         return [
-            Figure("largest distance of AUC from 0.5, labels shuffled", max(chance), 0.02, "at_most"),
+            Figure("largest distance of a task's AUC from 0.5, labels shuffled", float(max(chance)), 0.02, "at_most"),
             Figure(f"least Recall@100 of {_NARROW} numbers / of all", min(kept), 0.97),
         ]
 
@@ -160,6 +182,17 @@ def _transfer(measured: dict[str, Measured], tasks: Iterable[str]) -> list[Figur
         *figures,
         Figure("tasks at which all is at least as good as alone", not_worse, len(TASKS)),
         Figure("tasks at which all is better than alone", better, 2),
+    ]
+
+
+def _zero_shot(measured: dict[str, Measured], tasks: Iterable[str]) -> list[Figure]:
+    untrained = measured[UNTRAINED]
+    return [
+        Figure(
+            f"share of resamples in which all but {task} is better at {task} than the untrained start",
+            share_better(measured[f"all but {task}"].recalls[task], untrained.recalls[task]),
+        )
+        for task in tasks
     ]
 
 

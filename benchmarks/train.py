@@ -44,7 +44,8 @@ from trainer.settings import TrainSettings
 from trainer.training import train
 
 _HOLDOUT: Final = 0.15
-_BOUNDS: Final = {"100": 0.27, "500": 0.46, "2000": 0.63}
+_BOUNDS: Final = {"100": 0.2775, "500": 0.4845, "2000": 0.6695}
+"""What was measured first on the commits of U-Boot, 0.278, 0.485 and 0.670 as rounded: nothing may get worse there."""
 _AIMS: Final = {"100": 0.30, "500": 0.51, "2000": 0.67}
 """Recall that the training which is stopped early aims at; no bounds."""
 _EARLY_DROPOUT: Final = 0.75

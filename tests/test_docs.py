@@ -16,7 +16,9 @@ from retriever.grpc import calls as grpc_calls
 from retriever.http import problems
 from retriever.reasons import Code
 from schemas.api import ProblemCode
+from schemas.ids import Micros
 from tests.kit.grpc_stand_in import StandIn
+from trainer.plan import Plan
 from trainer.settings import read_settings
 
 ROOT: Final = Path(__file__).parent.parent
@@ -113,4 +115,5 @@ def test_the_settings_of_the_trainer_on_the_pages_are_settings(page: str, tmp_pa
     assert examples
     for example in examples:
         (tmp_path / "train.toml").write_text(example)
-        read_settings(tmp_path / "train.toml")
+        settings = read_settings(tmp_path / "train.toml")
+        Plan(Micros(0), 1, 0, settings, "docs").refuse_what_is_not_learned()

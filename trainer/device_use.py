@@ -113,7 +113,7 @@ def _fitted(settings: TrainSettings, memory: "_Memory", cached: bool, checkpoint
     """And whether a batch fits so. Without GradCache all passes are kept until the loss, so there is one."""
     room = memory.tokens(checkpointing=checkpointing)
     whole = settings.batch_tokens
-    longest = max(settings.train_tokens, settings.member_tokens)
+    longest = max(settings.train_tokens or settings.post_tokens, settings.member_tokens)
     pass_tokens = settings.pass_tokens or (max(longest, min(whole, room)) if cached else whole)
     enough = settings.pass_tokens or min(whole, _MIN_PASS_TOKENS) if cached else whole
     num_passes = math.ceil(whole / pass_tokens) if memory.is_divided else None

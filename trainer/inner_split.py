@@ -21,7 +21,7 @@ from schemas.times import to_rfc3339
 from trainer.checkpoints import last_checkpoint
 from trainer.data.feed import Feed
 from trainer.device_use import is_sharded
-from trainer.errors import BadStart
+from trainer.errors import BadEvents, BadStart
 from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.task import evaluation_task
 from trainer.model.starting_point import StartingPoint
@@ -66,7 +66,15 @@ def try_on_inner_split(feed: Feed, plan: Plan, work: Path, *, progress: bool = F
     cut_us = earlier.cut(settings.inner_holdout)
     # A base may know some of the later part already; nothing of that is measured on.
     known_until_us = replace(plan, cut_us=cut_us).until_us
-    evaluation = Evaluation(earlier, evaluation_task(earlier, known_until_us))
+    try:
+        evaluation = Evaluation(earlier, evaluation_task(earlier, known_until_us))
+    except BadEvents as error:
+        if known_until_us == cut_us:
+            raise
+        raise BadStart(
+            f"{plan.start} was trained until {to_rfc3339(known_until_us)}, so too little is new to it before the held "
+            "out actions to stop early by; take evaluate_tokens out of the settings"
+        ) from error
     tried: dict[FormName, _Tried] = {}
     for candidate in plans:
         form = form_name(candidate.prompts.form)

@@ -23,7 +23,9 @@ from encoders.package.manifest import (
     MemberVectorsForm,
     PostTemplate,
     PromptForm,
+    QueryTemplate,
     Templates,
+    TokenLimits,
     form_name,
 )
 from encoders.package.model_package import ModelPackage
@@ -85,6 +87,16 @@ class Plan:
             return self.settings.token_dropout
         return _TOKEN_DROPOUT if self.start is None else 0.0
 
+    @property
+    def train_tokens(self) -> int:
+        """How many tokens training sees of a post: as many as the package encodes, unless the settings name another
+        number."""
+        if self.settings.train_tokens is not None:
+            return self.settings.train_tokens
+        if self.start is None:
+            return self.settings.post_tokens
+        return (TokenLimits() if self.base is None else self.base.token_limits).post
+
     @cached_property
     def base(self) -> Manifest | None:
         """Of the package that it starts from. Raises PackageError."""
@@ -107,7 +119,8 @@ class Plan:
     @property
     def device_use(self) -> DeviceUse:
         """Raises BadStart where the model is too large for the device, and BadPackage."""
-        return device_use(self.settings, self._config, this_card())
+        settings = self.settings.model_copy(update={"train_tokens": self.train_tokens})
+        return device_use(settings, self._config, this_card())
 
     @property
     def prompts(self) -> PackagePrompts:
@@ -129,6 +142,31 @@ class Plan:
                 f"{settings.member_form}; take it out of the settings, or leave --from out"
             )
         return PackagePrompts(base.templates, base.member_form)
+
+    def refuse_what_is_not_learned(self) -> None:
+        """Raises BadStart where prompts would be served with what no step of this training sees, or where the settings
+        ask for what the member form leaves out."""
+        settings, (templates, form) = self.settings, self.prompts
+        is_learned = self.base is not None and bool(self.base.training)
+        has_instruction = isinstance(templates.query, QueryTemplate) and bool(templates.query.instruction)
+        if has_instruction and "search" not in settings.tasks and not is_learned:
+            raise BadStart(
+                "text queries begin with query_instruction, which only the task search teaches; name search under "
+                "tasks, or leave query_instruction out"
+            )
+        if settings.member_form == "auto" or self.base is not None or not isinstance(form, MeanForm):
+            return
+        member = templates.member
+        asked = {
+            "member_instruction": bool(member.instruction),
+            "history_ages": member.history_ages,
+            "the language of profiles": "language" in member.profile,
+        }
+        if unused := [name for name, is_asked in asked.items() if is_asked]:
+            raise BadStart(
+                f"templates asks for {', '.join(unused)}, which the member form mean does not use; take it out, or set "
+                "member_form to prompt or auto"
+            )
 
     @property
     def member_vectors(self) -> MemberVectorsForm | UnsetType:
@@ -160,7 +198,7 @@ class Plan:
             "settings": self.settings.model_dump(mode="json")
             | self.rates._asdict()
             | self.device_use._asdict()
-            | {"token_dropout": self.token_dropout},
+            | {"token_dropout": self.token_dropout, "train_tokens": self.train_tokens},
             "device": this_card().name,
             "versions": {name: version(name) for name in _VERSIONS},
         }

@@ -30,7 +30,7 @@ from encoders.prompt.safe_tokenizer import SafeTokenizer
 from trainer.data.batches import BatchDrawer, FixedBatches, TrainingRows
 from trainer.data.dataset import TrainingData, training_data
 from trainer.data.feed import Feed
-from trainer.data.named_fields import refuse_missing_fields
+from trainer.data.named_fields import refuse_missing_fields, refuse_missing_numbers
 from trainer.data.pair_batches import draw_pairs
 from trainer.data.rendering import TrainingPrompts
 from trainer.device_use import DeviceUse, is_sharded
@@ -67,9 +67,11 @@ class PreparedTraining(NamedTuple):
 
 
 def planned_data(feed: Feed, plan: Plan) -> TrainingData:
-    """What the plan learns from. Raises BadEvents."""
+    """What the plan learns from. Raises BadEvents and BadStart."""
     if plan.settings.templates is not None:
         refuse_missing_fields(feed, plan.cut_us, plan.settings.templates)
+    elif plan.start is not None:
+        refuse_missing_numbers(feed, plan.cut_us, plan.prompts.templates.post, plan.start)
     return training_data(feed, plan.cut_us, plan.settings.tasks, example_negatives=plan.example_negatives)
 
 
@@ -124,7 +126,7 @@ def _steps_of_texts(
 ) -> _Steps:
     """Posts alone: each of a group is to be found by the mean of the others."""
     with PartialState().main_process_first():
-        prompts = _prompts(start, data, work, plan.settings.train_tokens)
+        prompts = _prompts(start, data, work, plan.train_tokens)
     rows = TrainingRows(data)
     share_kept = 1 - plan.token_dropout
     lengths = np.array([math.ceil(share_kept * len(prompt)) for prompt in prompts])
@@ -145,7 +147,7 @@ def _steps_of_pairs(
     """Members as they were before an action, and the posts that they acted on."""
     with PartialState().main_process_first():
         start.tokenizer.save_pretrained(str(work / "tokenizer"))
-    manifest = _cut_posts(start.manifest, plan.settings.train_tokens)
+    manifest = _cut_posts(start.manifest, plan.train_tokens)
     prompts = TrainingPrompts(manifest, work / "tokenizer" / TOKENIZER_FILE, 1 - plan.token_dropout)
     drawn = draw_pairs(data, prompts, plan.settings, plan.tokens, plan.seed)
     return _Steps(

@@ -43,8 +43,8 @@ class TemplateSettings(BaseModel):
     """Each entry of a member's history also holds its age, as a percentile."""
     member_instruction: str = ""
     query_instruction: str = ""
-    """Before the words of a text query. The task search teaches it. Empty: a query is as a post of which only the
-    text is known."""
+    """Before the words of a text query. The task search teaches it, and has to be named. Empty: a query is as a post of
+    which only the text is known."""
 
     @model_validator(mode="after")
     def _are_templates(self) -> "TemplateSettings":
@@ -109,8 +109,8 @@ class TrainSettings(BaseModel):
     the special tokens."""
 
     # What a batch holds.
-    train_tokens: int = Field(128, ge=8)
-    """Of a longer text training sees the start."""
+    train_tokens: int | None = Field(None, ge=8)
+    """Of a longer text training sees the start. None: as many tokens as the package encodes."""
     token_dropout: float | None = Field(None, ge=0, lt=1)
     """The share of a text's tokens that a step does not see; each step drops others. It prevents overfitting, and the
     same number of tokens holds more posts. None: 0.5 where the model is made from scratch, 0 where it starts from a

@@ -35,6 +35,7 @@ def train(feed: Feed, plan: Plan, out: Path, *, resume: bool = False, progress: 
     PackageError and OSError."""
     if out.exists():
         raise BadStart(f"{out} is there already; a package is never overwritten, choose another folder")
+    plan.refuse_what_is_not_learned()
     data = planned_data(feed, plan)
     # Made before the steps: if the feed is no good for an evaluation, that must fail now, not after hours of training.
     task = _held_out_task(feed, plan)

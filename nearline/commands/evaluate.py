@@ -100,13 +100,15 @@ def _measure(
 
 
 def _untrained(evaluation: "Evaluation", packages: "list[ModelPackage]", device: str) -> "Iterator[Measured]":
-    """Of each package that was made from nothing."""
-    from trainer.evaluation.untrained import untrained_start
+    """Of each package that was made from nothing. Of the others it says that there is none."""
+    from trainer.evaluation.untrained import NOT_AT_HAND, untrained_start
 
     for package in packages:
         with TemporaryDirectory(prefix="nearline-untrained-") as folder:
             start = untrained_start(package, evaluation.feed, evaluation.task.cut_us, Path(folder) / "package")
-            if start is not None:
+            if start is None:
+                click.echo(f"the untrained start of {package.generation} is not measured: {NOT_AT_HAND}", err=True)
+            else:
                 yield evaluation.as_served(start, name=f"untrained {package.generation}", device=device)
 
 

@@ -159,10 +159,12 @@ def _why(gate: dict[str, Any]) -> str:
     if "forced" in gate:
         return f"without a comparison, because: {gate['forced']}"
     more = "".join(f"; {rival['system']} has {rival['recall']:.3f}" for rival in gate.get("rivals", []))
+    missing = gate.get("untrained_not_measured")
     return (
         f"Recall@{gate['recall_at']} {gate['recall']:.3f}, {gate['against']} has {gate['recall_before']:.3f}; "
         f"better in {gate['share_better']:.0%} of the resamples; {gate['members']} members, from {gate['from']} on"
         + more
+        + (f"; the untrained start is not measured: {missing}" if missing else "")
     )
 
 

@@ -9,9 +9,10 @@ import contexts.posts
 from benchmarks.ablations import ORACLE, POPULARITY, Size, figures, run
 from benchmarks.kit.ablations.arms import PARTS, Scale
 from benchmarks.kit.ablations.measure import Values
-from benchmarks.kit.ablations.task import LiveTask
+from benchmarks.kit.ablations.task import LiveTask, _is_profile_only
 from contexts.actions import is_positive
 from nearline.demo.made_feed.shape import FeedSize
+from tests.kit.data.contexts import history_entry, member_context
 from tests.kit.torch_threads import torch_threads
 
 TINY = Size(
@@ -29,7 +30,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[LiveTask, dict[s
         task, arms = run(TINY, [*PARTS], folder, folder / "arms.json")
     written = json.loads((folder / "arms.json").read_text())
     assert written.keys() == arms.keys()
-    of_models = {name for name, fields in written.items() if {"correlation", "member_tokens"} <= fields.keys()}
+    of_models = {
+        name for name, fields in written.items() if {"correlation", "raw_correlation", "member_tokens"} <= fields.keys()
+    }
     assert of_models == arms.keys() - {ORACLE, POPULARITY}, "the others are not measured"
     return task, arms
 
@@ -68,8 +71,29 @@ def test_members_are_not_asked_for_what_they_know(measured: tuple[LiveTask, dict
     assert any(post.counts.get("impression") for post in task.candidates)
 
 
+def test_only_members_without_any_history_are_known_by_their_profile_alone(
+    measured: tuple[LiveTask, dict[str, Values]],
+) -> None:
+    wrote = history_entry("bread", "wrote")
+    contexts = [member_context(headline="baker"), member_context(wrote, headline="baker"), member_context()]
+    assert [_is_profile_only(context) for context in contexts] == [True, False, False]
+    task, _ = measured
+    assert task.profile_only_M.any()
+    assert task.of_length("0")[task.profile_only_M].all()
+
+
 def test_the_table_has_every_part(measured: tuple[LiveTask, dict[str, Values]]) -> None:
     names = [figure.name for figure in figures(*measured, [*PARTS])]
     assert len(set(names)) == len(names) > 20
-    for words in ("raw numbers", "no numbers", "cross-entropy", "0 hard", "1 hard", "all impressions", "last pooling"):
+    for words in (
+        "profile alone",
+        "as counted",
+        "raw numbers",
+        "no numbers",
+        "cross-entropy",
+        "0 hard",
+        "1 hard",
+        "all impressions",
+        "last pooling",
+    ):
         assert any(words in name for name in names)

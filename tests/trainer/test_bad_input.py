@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from encoders.package.manifest import PostTemplate, Templates
+from encoders.package.manifest import PostTemplate, QueryTemplate, Templates
+from schemas.times import to_rfc3339
 from tests.kit.commands import CommandResult, Commands
 from tests.kit.data.events import write_events
-from tests.kit.data.training_events import TINY_MODEL, events
+from tests.kit.data.training_events import TINY_MODEL, events, feed_of
 from tests.kit.packages import make_tiny_package
 
 COUNTS = '[templates]\npost = ["count.like", "text"]\n'
@@ -83,6 +84,39 @@ def test_a_start_with_other_templates(commands: Commands, tmp_path: Path) -> Non
     refused(ran, tmp_path / "out", "has other templates than the settings name")
     ran = train(commands, tmp_path, [*events(40)], 'member_form = "auto"\n', "--from", start)
     refused(ran, tmp_path / "out", "has the member form mean, and member_form is auto")
+
+
+def test_a_start_whose_counts_no_event_carries(commands: Commands, tmp_path: Path) -> None:
+    """Its tables would be fitted anew, and every post have the highest percentile."""
+    templates = Templates(PostTemplate(("count.like", "text")))
+    start = make_tiny_package(tmp_path / "start", hidden=32, layers=1, templates=templates).folder
+    ran = train(commands, tmp_path, without_counts(), "", "--from", start)
+    refused(ran, tmp_path / "out", f"the prompts of {start} hold count.like, which no event before the held out ones")
+
+
+QUERY = '[templates]\nquery_instruction = "find"\n'
+
+
+def test_an_instruction_of_queries_that_no_task_teaches(commands: Commands, tmp_path: Path) -> None:
+    words = "text queries begin with query_instruction, which only the task search teaches"
+    refused(train(commands, tmp_path, [*events(40)], QUERY), tmp_path / "out", words)
+    templates = Templates(query=QueryTemplate("find"))
+    start = make_tiny_package(tmp_path / "start", hidden=32, layers=1, templates=templates).folder
+    refused(train(commands, tmp_path, [*events(40)], "", "--from", start), tmp_path / "out", words)
+
+
+def test_what_the_member_form_leaves_out(commands: Commands, tmp_path: Path) -> None:
+    asked = '[templates]\nprofile = ["headline", "language"]\nhistory_ages = true\nmember_instruction = "read"\n'
+    ran = train(commands, tmp_path, [*events(40)], asked)
+    words = "templates asks for member_instruction, history_ages, the language of profiles, which the member form mean"
+    refused(ran, tmp_path / "out", words)
+
+
+def test_a_start_that_knows_all_of_the_inner_split(commands: Commands, tmp_path: Path) -> None:
+    known = {"until": to_rfc3339(feed_of(events(150)).cut(0.15))}
+    start = make_tiny_package(tmp_path / "start", hidden=32, layers=1, training=known).folder
+    ran = train(commands, tmp_path, [*events(150)], "evaluate_tokens = 100\n", "--from", start)
+    refused(ran, tmp_path / "out", f"{start} was trained until {known['until']}, so too little is new to it")
 
 
 def test_nothing_held_out_cannot_be_measured(commands: Commands, tmp_path: Path) -> None:

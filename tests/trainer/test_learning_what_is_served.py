@@ -34,7 +34,6 @@ batch_tokens = 2_000
 post = ["author", "age", "count.like", "text"]
 profile = ["headline"]
 history_ages = true
-query_instruction = "find"
 """
 
 

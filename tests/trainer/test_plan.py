@@ -13,6 +13,7 @@ from encoders.package.manifest import (
     PromptForm,
     QueryTemplate,
     Templates,
+    TokenLimits,
 )
 from schemas.ids import Micros
 from schemas.times import from_rfc3339, to_rfc3339
@@ -88,6 +89,24 @@ def test_a_start_with_other_prompts_is_refused(tmp_path: Path) -> None:
     for form in ("prompt", "auto"):
         with pytest.raises(BadStart, match=f"has the member form mean, and member_form is {form}"):
             _ = plan(start, member_form=form).prompts
+
+
+def test_of_a_text_training_sees_as_much_as_is_served(tmp_path: Path) -> None:
+    start = package(tmp_path, token_limits=TokenLimits(post=300))
+    assert (plan().train_tokens, plan(post_tokens=64).train_tokens) == (128, 64)
+    assert (plan(start).train_tokens, plan(tmp_path / "hugging-face").train_tokens) == (300, TokenLimits().post)
+    assert plan(start, train_tokens=50).train_tokens == 50
+    assert plan(start).record(training_data(feed_of(events(150)), CUT))["settings"]["train_tokens"] == 300
+
+
+def test_what_is_asked_of_prompts_is_learned(tmp_path: Path) -> None:
+    """Or refused: see test_bad_input.py."""
+    query, member = {"query_instruction": "find"}, {"history_ages": True, "member_instruction": "read"}
+    plan(templates=query, tasks={"search": 1.0}).refuse_what_is_not_learned()
+    plan(templates=member, member_form="prompt").refuse_what_is_not_learned()
+    plan(templates=member, member_form="auto").refuse_what_is_not_learned()
+    taught = package(tmp_path, templates=Templates(query=QueryTemplate("find")), training={"until": LATER})
+    plan(taught).refuse_what_is_not_learned()
 
 
 def test_texts_alone_need_no_examples(tmp_path: Path) -> None:

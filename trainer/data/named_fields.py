@@ -2,8 +2,9 @@
 table would be of zeros."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from encoders.package.manifest import PROFILE_FIELDS
+from encoders.package.manifest import PROFILE_FIELDS, PostTemplate
 from schemas.events import Activity, MemberUpdated, PostCreated, PostUpdated
 from schemas.ids import Micros
 from trainer.data.feed import Feed, TimedEvent
@@ -23,6 +24,19 @@ def refuse_missing_fields(feed: Feed, cut_us: Micros, templates: TemplateSetting
                 f"templates.{side} names {', '.join(missing)}, which no event before the held out ones carries; take "
                 "it out of the settings, or give other events"
             )
+
+
+def refuse_missing_numbers(feed: Feed, cut_us: Micros, template: PostTemplate, start: Path) -> None:
+    """`template`: of the package `start`, from which training goes on. Its tables are fitted anew, and of what no event
+    carries every post would have the highest percentile. Raises BadEvents."""
+    if not template.numbers:
+        return
+    carried = _carried(feed.before(cut_us))["post"]
+    if missing := [field for field in template.numbers if field not in carried]:
+        raise BadEvents(
+            f"the prompts of {start} hold {', '.join(missing)}, which no event before the held out ones carries; give "
+            "other events, or start from another package"
+        )
 
 
 def _carried(events: Iterable[TimedEvent]) -> dict[str, set[str]]:

@@ -78,17 +78,26 @@ def held_out_tasks(feed: Feed, cut_us: Micros) -> list[HeldOutTask]:
 def measure_tasks(
     package: ModelPackage, tasks: Sequence[HeldOutTask], *, device: str = "auto", dimension: int | None = None
 ) -> list[MeasuredTask]:
-    """`dimension`: to which vectors are cut; None: the package's own. Raises PackageError."""
+    """See `task_vectors`."""
+    vectors = task_vectors(package, tasks, device=device, dimension=dimension)
+    return [measure(task, *of_task) for task, of_task in zip(tasks, vectors, strict=True)]
+
+
+def task_vectors(
+    package: ModelPackage, tasks: Sequence[HeldOutTask], *, device: str = "auto", dimension: int | None = None
+) -> list[tuple[Matrix, Matrix]]:
+    """For each task (Q, D) of what looks and (C, D) of what is looked for. `dimension`: to which vectors are cut; None:
+    the package's own. Raises PackageError."""
     vectors = PackageVectors(package, device=device)
     size = dimension or package.dimension
-    measured = []
+    of_tasks = []
     for task in tasks:
         posts_CD = cut(vectors.posts(task.posts), size)
         queries_QD = (
             posts_CD[-len(task.alike_QC) :] if task.queries is None else cut(vectors.queries(task.queries), size)
         )
-        measured.append(measure(task, queries_QD, posts_CD))
-    return measured
+        of_tasks.append((queries_QD, posts_CD))
+    return of_tasks
 
 
 def measure(task: HeldOutTask, queries_QD: Matrix, posts_CD: Matrix) -> MeasuredTask:

@@ -5,6 +5,7 @@ Owns how it is made once more, of the events at hand. How a new model begins is 
 """
 
 from pathlib import Path
+from typing import Final
 
 from msgspec.structs import replace
 from transformers import PreTrainedTokenizerFast
@@ -21,6 +22,9 @@ from trainer.data.feed import Feed
 from trainer.data.replay import replay_until
 from trainer.model.lsi_initialization import new_model
 from trainer.settings import TrainSettings
+
+NOT_AT_HAND: Final = "it was not made from nothing, and only --baseline START measures what it was made from"
+"""Why there is no untrained start of a package."""
 
 
 def untrained_start(package: ModelPackage, feed: Feed, cut_us: Micros, folder: Path) -> ModelPackage | None:

@@ -20,7 +20,7 @@ from trainer.errors import BadEvents, NotBetter
 from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.rivals import RECALL_AT, rival, rivals_for_nothing
 from trainer.evaluation.task import evaluation_task
-from trainer.evaluation.untrained import untrained_start
+from trainer.evaluation.untrained import NOT_AT_HAND, untrained_start
 
 _MIN_SHARE_BETTER: Final = 0.95
 _HOLDOUT: Final = 0.15
@@ -67,6 +67,7 @@ def compare(
         "recall_before": rivals[0].recall,
         "share_better": rivals[0].share_better,
         "rivals": msgspec.to_builtins(rivals[1:]),
+        **({"untrained_not_measured": NOT_AT_HAND} if untrained is None else {}),
     }
 
 

@@ -31,14 +31,17 @@ ORACLE_AT: Final = 100
 
 
 class Values(NamedTuple):
-    """(M,) each, but for the last three."""
+    """(M,) each, but for the last four."""
 
     recall_10: Numbers
     recall_100: Numbers
     oracle_share: Numbers
     """What the member would act on of the best 100, as a share of what it would of the best 100 that there are."""
     correlation: float
-    """Of popularity with the mean score, over the candidates; NaN: not measured, as of the two that have no model."""
+    """Of popularity, as a percentile, with the mean score, over the candidates; NaN: not measured, as of the two that
+    have no model."""
+    raw_correlation: float
+    """The same of popularity as it was counted."""
     member_tokens: float
     """The mean length of what a member's vector is made of; NaN: there is no such vector."""
     trained_tokens: int
@@ -61,10 +64,10 @@ class Measuring:
 
     def popularity(self) -> Values:
         scores_C = self._task.popularity_C.astype(np.float32)
-        return self._values(np.broadcast_to(scores_C, (len(self._task.members), len(scores_C))), math.nan, math.nan, 0)
+        return self._values(np.broadcast_to(scores_C, (len(self._task.members), len(scores_C))))
 
     def oracle(self) -> Values:
-        return self._values(self._task.chances_MC.astype(np.float32), math.nan, math.nan, 0)
+        return self._values(self._task.chances_MC.astype(np.float32))
 
     def _data(self, arm: Arm) -> tuple[TrainingData, list[MemberContext]]:
         """What is learned from, and the members that are measured. Replaying takes long, so arms share it."""
@@ -103,14 +106,23 @@ class Measuring:
         scores_MC: Matrix = members_MD @ posts_CD.T
         table = package.manifest.quantiles[POPULARITY]
         percentiles_C = [percentile(table, count) for count in self._task.popularity_C]
-        correlation = _correlation(np.array(percentiles_C, dtype=np.float64), scores_MC.mean(0))
-        return self._values(scores_MC, correlation, _mean_length(package, contexts), trained)
+        as_percentile, as_counted = (
+            _correlation(np.asarray(numbers, dtype=np.float64), scores_MC.mean(0))
+            for numbers in (percentiles_C, self._task.popularity_C)
+        )
+        return self._values(scores_MC, (as_percentile, as_counted), _mean_length(package, contexts), trained)
 
-    def _values(self, scores_MC: Matrix, correlation: float, member_tokens: float, trained: int) -> Values:
+    def _values(
+        self,
+        scores_MC: Matrix,
+        correlations: tuple[float, float] = (math.nan, math.nan),
+        member_tokens: float = math.nan,
+        trained: int = 0,
+    ) -> Values:
         ranks = self._task.ranks(scores_MC)
         found_M = self._task.expected(scores_MC, ORACLE_AT)
         share_M = np.divide(found_M, self._best_M, out=np.zeros_like(found_M), where=self._best_M > 0)
-        return Values(recall(ranks, 10), recall(ranks, 100), share_M, correlation, member_tokens, trained)
+        return Values(recall(ranks, 10), recall(ranks, 100), share_M, *correlations, member_tokens, trained)
 
 
 def by_name(arms: Mapping[str, Values]) -> dict[str, dict[str, float]]:

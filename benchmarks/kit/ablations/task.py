@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from benchmarks.kit.ablations.arms import RULES
+from encoders.prompt.prompts import has_profile
 from nearline.demo.made_feed.feed import MadeFeed
 from nearline.demo.made_feed.shape import SHOWN_FOR_S, Flags, Numbers
 from schemas.contexts import MemberContext, PostContext
@@ -43,6 +44,8 @@ class LiveTask(NamedTuple):
     """How many positive actions each member did before."""
     left_out_MC: Flags
     """What the member wrote or has acted on."""
+    profile_only_M: Flags
+    """Whether the pipeline knew the member by its profile alone: it had acted on nothing and written nothing."""
     chances_MC: Numbers
     """How likely the member acts on the candidate if it looks at it; 0 where it is left out."""
 
@@ -76,8 +79,8 @@ def live_task(made: MadeFeed, feed: Feed) -> LiveTask:
     """Raises BadEvents where nobody acts later on a post that was there."""
     cut_us = feed.cut(HOLDOUT)
     since_us = cut_us - SHOWN_FOR_S * 1e6
-    published = _replayed(feed, cut_us).post_contexts.values()
-    candidates = [post for post in published if not post.deleted and post.created_at_us >= since_us]
+    replay = _replayed(feed, cut_us)
+    candidates = [post for post in replay.post_contexts.values() if not post.deleted and post.created_at_us >= since_us]
     index_of = {post.post_id: index for index, post in enumerate(candidates)}
     before: dict[MemberId, list[PostId]] = {}
     later: dict[MemberId, dict[int, None]] = {}
@@ -98,8 +101,13 @@ def live_task(made: MadeFeed, feed: Feed) -> LiveTask:
         [list(later[member_id]) for member_id in members],
         [len(before.get(member_id, ())) for member_id in members],
         left_out_MC,
+        np.array([_is_profile_only(replay.context(member_id, cut_us)) for member_id in members]),
         _chances(made, cut_us, candidates, members) * ~left_out_MC,
     )
+
+
+def _is_profile_only(context: MemberContext) -> bool:
+    return has_profile(context) and not context.history
 
 
 def member_contexts(feed: Feed, task: LiveTask) -> list[MemberContext]:

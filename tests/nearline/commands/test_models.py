@@ -126,6 +126,8 @@ def test_publish_compares_with_the_package_that_serves(commands: Commands, tmp_p
     assert gate["against"].startswith(str(serving.generation))
     assert (gate["from"], gate["recall"] > gate["recall_before"]) == (until["until"], True)
     assert len(commands("models", "list", *registry).out.splitlines()) == 3
+    shown = commands("models", "show", better.generation, *registry).out
+    assert "; the untrained start is not measured: it was not made from nothing, and only --baseline START" in shown
 
 
 @pytest.mark.parametrize("which", ["serving", "new"])
@@ -155,6 +157,7 @@ def test_evaluate_prints_writes_and_draws(commands: Commands, tmp_path: Path) ->
     more = ("--baseline", other, "--json", figures, "--picture", picture)
     ran = commands("evaluate", folder, "--events", recorded, *more)
     assert ran.status == 0, ran.err
+    assert "is not measured: it was not made from nothing, and only --baseline START" in ran.err
     assert "AUC of a logistic ranker" in ran.out
     assert "tf-idf titles" in ran.out
     report = json.loads(figures.read_bytes())

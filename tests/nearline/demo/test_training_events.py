@@ -51,8 +51,8 @@ def test_the_committed_package_was_trained_with_the_committed_settings() -> None
     training = ModelPackage.load(DEMO / "package").manifest.training
     settings = read_settings(DEMO / "training_whole_texts.toml").model_dump(mode="json")
     assert training["start"] == "half-texts"
-    # It was made when a pass had 2,048 tokens where none were given, as it still has on a CPU.
-    recorded = {**training["settings"], "token_dropout": None, "pass_tokens": None}
+    # What is not given is recorded as it was chosen: 2,048 tokens in a pass, 128 of a text.
+    recorded = {**training["settings"], "token_dropout": None, "pass_tokens": None, "train_tokens": None}
     assert recorded == {name: settings[name] for name in recorded}
     newer = settings.keys() - recorded.keys()
     fields = TrainSettings.model_fields

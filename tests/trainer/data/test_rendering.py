@@ -22,9 +22,14 @@ from encoders.prepared import MeanSource, Prepared
 from encoders.prompt.prompts import Prompt
 from schemas.ids import MemberId
 from tests.kit.data.contexts import history_entry, member_context, post_context
+from tests.kit.data.events import post_created
+from tests.kit.data.training_events import START, events, feed_of
 from tests.kit.packages import WORDS, make_tiny_package
 from trainer.data.auxiliary_tasks import Part
 from trainer.data.rendering import PromptTable, TrainingPrompts, token_ids
+from trainer.plan import Plan
+from trainer.preparation import _prompts, planned_data, starting_point
+from trainer.settings import TrainSettings
 
 TEMPLATES = Templates(
     PostTemplate(("author", "language", "age", "count.like", "rate.click", "text"), "what is it about"),
@@ -90,10 +95,8 @@ def test_members_are_rendered_as_in_the_encode_stage(package: ModelPackage, trai
     assert [bool(parts) for parts in served] == [True, True, True, True, False, False]
 
 
-def test_a_query_is_rendered_as_in_the_retriever(
-    package: ModelPackage, training: TrainingPrompts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder = Encoder.load(package.folder, device="cpu")
+def _seen(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
+    """What its model is given from now on."""
     seen: list[Prompt] = []
     run = encoder._model.run
 
@@ -102,6 +105,14 @@ def test_a_query_is_rendered_as_in_the_retriever(
         return run(prompts, prefix)
 
     monkeypatch.setattr(encoder._model, "run", recorded)
+    return seen
+
+
+def test_a_query_is_rendered_as_in_the_retriever(
+    package: ModelPackage, training: TrainingPrompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.load(package.folder, device="cpu")
+    seen = _seen(encoder, monkeypatch)
     encoder.encode_text("bread and an oven")
     assert [spelled(training, training.part(POSTS[0], Part("bread and an oven", is_query=True)))] == seen
 
@@ -115,6 +126,32 @@ def test_a_part_of_a_post_has_all_its_other_fields(package: ModelPackage, traini
     ):
         served = Encoder.load(package.folder, device="cpu").prepare_posts([alike]).prompts
         assert [spelled(training, training.part(known, part))] == served
+
+
+def test_texts_alone_are_rendered_as_in_the_encode_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training of texts alone: whole posts, titles as queries and the bodies of the task search."""
+    templates = Templates(PostTemplate(instruction="what is it about"), query=QueryTemplate("find posts about"))
+    limits = TokenLimits(post=200, member=90)
+    start = make_tiny_package(tmp_path / "start", layers=1, templates=templates, token_limits=limits).folder
+    titled = [post_created(f"t{number}", f"{text}\n\n{text} too", at=START) for number, text in enumerate(WORDS)]
+    feed = feed_of([post_created("long", " ".join(WORDS * 9), at=START), *titled, *events(30)])
+    plan = Plan(feed.cut(0.15), 1_000, 0, TrainSettings(tasks={"search": 1.0}), "texts", start)
+    data = planned_data(feed, plan)
+    (tmp_path / "work").mkdir()
+    prompts = _prompts(starting_point(plan, data, tmp_path / "work"), data, tmp_path / "work", plan.train_tokens)
+
+    encoder = Encoder.load(start, device="cpu")
+    served = [prompt for text in data.texts for prompt in encoder.prepare_posts([post_context(text)]).prompts]
+    assert prompts[: len(data.texts)] == served
+    assert max(map(len, served)) == limits.post, "cut alike"
+    seen = _seen(encoder, monkeypatch)
+    for _, part in data.parts:
+        if part.is_query:
+            encoder.encode_text(part.text)
+        else:
+            encoder.run(encoder.prepare_posts([post_context(part.text)]))
+    assert prompts[len(data.texts) :] == seen
+    assert {part.is_query for _, part in data.parts} == {True, False}
 
 
 def test_only_tokens_of_texts_may_be_dropped(package: ModelPackage, training: TrainingPrompts) -> None:

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from encoders.package.manifest import BaseModel
 from encoders.package.model_package import ModelPackage
 from schemas.ids import Micros
 from schemas.times import from_rfc3339, to_rfc3339
@@ -10,6 +12,7 @@ from tests.kit.packages import make_tiny_package
 from trainer.data.feed import Feed
 from trainer.errors import BadEvents, NotBetter
 from trainer.evaluation.task import EvaluationTask, evaluation_task
+from trainer.evaluation.untrained import untrained_start
 from trainer.publishing import quality_gate
 from trainer.publishing.quality_gate import compare
 
@@ -37,6 +40,7 @@ def test_the_gate_lets_a_better_one_pass_and_says_against_what(package: ModelPac
     assert verdict["recall"] > verdict["recall_before"]
     assert [rival["system"] for rival in verdict["rivals"]] == ["tf-idf", "bm25"]
     assert min(rival["share_better"] for rival in verdict["rivals"]) >= 0.95
+    assert "only --baseline START measures what it was made from" in verdict["untrained_not_measured"]
 
 
 def test_the_gate_refuses_what_words_in_common_find_too(package: ModelPackage) -> None:
@@ -48,6 +52,18 @@ def test_the_gate_refuses_what_words_in_common_find_too(package: ModelPackage) -
 def test_the_gate_refuses_what_is_not_better_than_a_folder(package: ModelPackage, invented: Feed) -> None:
     with pytest.raises(NotBetter, match=rf"that of {package.generation} is"):
         compare(package, None, invented, [package.folder])
+
+
+def test_the_gate_refuses_what_is_not_better_than_its_untrained_start(
+    package: ModelPackage, invented: Feed, tmp_path: Path
+) -> None:
+    """Of what was made from nothing and never trained the start is the same model."""
+    manifest = replace(package.manifest, base_model=BaseModel("none"))
+    of_nothing = ModelPackage(package.folder, manifest, package.digest)
+    start = untrained_start(of_nothing, invented, invented.cut(0.15), tmp_path / "start")
+    assert start is not None
+    with pytest.raises(NotBetter, match=r"that of untrained is \d\.\d+: better in 0% of the resamples"):
+        compare(start, None, invented)
 
 
 def test_nobody_is_measured_on_what_a_named_package_has_learned(
