@@ -1,12 +1,13 @@
 """Freshness as a histogram for Prometheus, the same one in each process that fills a tier."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from indexer.freshness import BUCKETS_S, FreshKind, FreshnessCount
+from indexer.freshness import BUCKETS_S, FreshKind, FreshnessCount, FreshnessCounts
 
 _BOUNDS: Final = (*map(floatToGoString, BUCKETS_S), "+Inf")
 
@@ -26,3 +27,15 @@ def add_freshness(
     for kind, count in counts.items():
         buckets = list(zip(_BOUNDS, map(float, count.at_most), strict=True))
         family.add_metric([tier, kind, generation], buckets, count.sum_s)
+
+
+class FreshnessMetric(Collector):
+    """Of one tier, by the counts of the loop that fills it."""
+
+    def __init__(self, tier: str, generation: str, freshness: FreshnessCounts) -> None:
+        self._tier, self._generation, self._freshness = tier, generation, freshness
+
+    def collect(self) -> Iterable[Metric]:
+        family = freshness_family()
+        add_freshness(family, self._tier, self._generation, self._freshness.counts())
+        yield family

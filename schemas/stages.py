@@ -92,6 +92,12 @@ def post_vectors_reads(serving: GenerationRecord) -> StageReads:
     return StageReads(POST_VECTORS, POST_VECTORS_GROUP, topics, CommittedUnder(POST_VECTORS, tag))
 
 
+def post_vectors_stages(serving: GenerationRecord | None, *, written: bool) -> list[StageReads]:
+    """The stage of `post-vectors` where there is one: where they are written (`encode.post_vectors`), and a generation
+    serves, which writes them."""
+    return [post_vectors_reads(serving)] if written and serving is not None else []
+
+
 def all_stages(
     generation: Generation | None,
     others: Iterable[Generation] = (),

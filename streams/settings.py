@@ -90,7 +90,7 @@ class IndexSettings(_Settings):
     batch_records: int = Field(1000, ge=1, le=100_000)
     linger_s: float = Field(0.1, ge=0, le=5)
     metrics_host: str = "127.0.0.1"
-    """As for contexts. The embedded cold tier has metrics."""
+    """As for contexts."""
 
 
 class TrendingSettings(_Settings):

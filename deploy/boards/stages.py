@@ -215,7 +215,7 @@ ENCODE: Final = Board(
 INDEX: Final = Board(
     "index",
     "index",
-    "The index stage and the embedded cold tier: from vectors to what is found for good.",
+    "The index stage and the cold tier: from vectors to what is found for good.",
     [
         _behind("index", "index", "cold", ", generation"),
         Row(
@@ -246,13 +246,13 @@ INDEX: Final = Board(
                     "Entities",
                     "short",
                     [Query("max by (kind, generation) (nearline_cold_entities)", "{{kind}} {{generation}}")],
-                    "Live ones.",
+                    "Live ones, of the embedded tier.",
                 ),
                 Lines(
                     "Oldest deletion that is still in the files",
                     "s",
                     [Query("max by (process) (nearline_cold_oldest_erasure_seconds)", "{{process}}")],
-                    "Must stay below kafka.erase_within_s.",
+                    "Of the embedded tier. Must stay below kafka.erase_within_s.",
                 ),
             ],
         ),

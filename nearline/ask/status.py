@@ -24,7 +24,7 @@ from schemas.api import (
     TiersStatus,
 )
 from schemas.ids import Generation, Offset, Partition
-from schemas.stages import StageReads, all_stages, post_vectors_reads
+from schemas.stages import StageReads, all_stages, post_vectors_stages
 from streams.generations.state import Generations
 from streams.kafka import deleted_unread
 from streams.kafka.offsets import OffsetReader, Offsets
@@ -143,9 +143,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     # What stands still matters most, and a busy machine may take seconds to say it.
     standing = asked_standing.answer(deadline, problems) or Standing()
     state = (None if standing.broker_is_silent else asked_live.answer(live_deadline, [])) or Generations()
-    reads = _reads(generation, state)
-    if sources.post_vectors and state.serving is not None:
-        reads.append(post_vectors_reads(state.serving))
+    reads = _reads(generation, state) + post_vectors_stages(state.serving, written=sources.post_vectors)
     lags = None
     if standing.broker_is_silent:
         problems.append("broker: not asked, because it does not answer the monitor")

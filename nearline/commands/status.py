@@ -1,4 +1,4 @@
-"""`nearline status`: shows processes, lags, tiers, dead letters and freshness of the instance."""
+"""`nearline status`: what stands still in the instance; its processes, lags, tiers, dead letters and freshness."""
 
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @instance_options
 def status(*, as_json: bool, settings: Settings, instance: InstanceReader) -> None:
-    """Print processes, the lag of every stage, the tiers, dead letters and freshness, and what stands still: since
-    when, why, what it holds up, and what happens next.
+    """Print what stands still: since when, why, what it holds up, and what happens next. Then processes, the lag of
+    every stage, the tiers, dead letters and freshness.
 
     Answers within 5 s; what does not answer in time is unknown and named.
 
@@ -39,7 +39,12 @@ def status(*, as_json: bool, settings: Settings, instance: InstanceReader) -> No
 
 def _print(answer: "StatusResponse") -> None:
     state = "standing still" if answer.standing_still else "ready" if answer.ready else "not ready"
-    click.echo(f"{state}, generation {answer.generation or 'unknown'}\n")
+    click.echo(f"{state}, generation {answer.generation or 'unknown'}")
+    for sentence in answer.standing_still:
+        click.echo(f"standing still: {sentence}")
+    for problem in answer.problems:
+        click.echo(f"problem: {problem}")
+    click.echo()
     print_table(
         ("process", "pid", "restarts"), ((process.name, process.pid, process.restarts) for process in answer.processes)
     )
@@ -60,10 +65,6 @@ def _print(answer: "StatusResponse") -> None:
         ("newest change, s ago", fresh.newest_age_s),
     ]
     print_table(("what", "number"), rows)
-    for sentence in answer.standing_still:
-        click.echo(f"standing still: {sentence}")
-    for problem in answer.problems:
-        click.echo(f"problem: {problem}")
 
 
 def _stage_row(stage: "StageStatus") -> tuple[object, ...]:

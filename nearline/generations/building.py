@@ -43,7 +43,7 @@ def name_package(name: str, registry: str | None) -> Generation:
     return Generation(name)
 
 
-def find_package(name: str, registry: str | None, data_dir: Path, *, fetch: bool = True) -> acts.Package:
+def find_package(name: str, registry: str | None, data_dir: Path, *, fetch: bool) -> acts.Package:
     """The same package with every file checked. One in a registry is fetched into the data folder; without `fetch` it
     is checked where it lies. Raises BadPackage, BadRegistry."""
     folder = Path(name).absolute()

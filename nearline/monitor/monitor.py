@@ -18,7 +18,7 @@ from nearline.monitor.processes import ProcessWatch
 from nearline.monitor.report import Report, standstill
 from nearline.monitor.seen import Followed, Look, followed_stages, stages_seen
 from schemas.ids import Generation, Micros, Partition
-from schemas.stages import contexts_reads, post_vectors_reads
+from schemas.stages import contexts_reads, post_vectors_stages
 from schemas.times import now_us, to_rfc3339
 from schemas.topics import FIRST_CONTEXTS, POSTS, context_names, encode_group
 from streams.errors import KafkaRefused, StreamsError
@@ -168,8 +168,7 @@ class Monitor:
         followed = followed_stages(state)
         at_s, at_ms = self._clock(), time.time() * 1000
         reads = [each.reads for each in followed]
-        if self._post_vectors and state.serving is not None:
-            reads.append(post_vectors_reads(state.serving))
+        reads += post_vectors_stages(state.serving, written=self._post_vectors)
         in_offsets = read_stage_lags(self._reader, reads, _PROBE_S, first_records=self._known.first_records)
         lags = self._shares.in_records(in_offsets)
         ends = self._reader.ends(self._reader.places(spec.name for spec in state.topics))

@@ -20,7 +20,7 @@ _PAGES: Final = {"Freshness": "freshness", "Deletes": "deletes"}
 
 
 class Alert(Struct, frozen=True):
-    """`page`: the name of its runbook, in docs/runbooks."""
+    """`page`: the name of its runbook, without what the objectives have as `runbooks`."""
 
     name: str
     severity: Severity

@@ -103,6 +103,7 @@ class Overview(Struct, frozen=True):
     processes: list[ProcessShown]
     dead_letters: list[LettersShown]
     alerts: list[Alert]
+    runbooks: str
     problems: list[str]
     acts_allowed: bool
     no_acts_because: str | None
@@ -182,6 +183,7 @@ def overview(  # noqa: PLR0917
         processes=_processes(monitor.processes),
         dead_letters=[LettersShown(of.stage, of.kind, n) for of, n in sorted(monitor.dead_letters.items())],
         alerts=firing(objectives, report, history.fresh, waits_s, answers_whole=answers_whole),
+        runbooks=objectives.runbooks,
         problems=[] if collected is None else collected.problems,
         acts_allowed=access.no_acts_because is None,
         no_acts_because=access.no_acts_because,

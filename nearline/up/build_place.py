@@ -23,11 +23,14 @@ from nearline.up.live_first import LiveFirst
 from nearline.up.residence import Resident, Run
 from nearline.up.resources import encode_device, encode_threads, limit_gpu_memory
 from nearline.up.room_beside import refuse_cold_without_room, refuse_encode_without_room
+from schemas.ids import Generation
 from streams.generations.completeness import Completeness, say_ready_if_complete
 from streams.kafka.heartbeat import Heartbeat
 from streams.kafka.periodic import repeating
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from encoders.encoder import Encoder
     from indexer.cold.edge.tier import EdgeColdTier
     from streams.index.loop import IndexLoop
@@ -111,6 +114,7 @@ def build_cold(
     make_edge_tier: EdgeTierFactory | None = None,
 ) -> Run:
     """Only this process opens the generation's embedded cold tier. The other processes ask it over its socket."""
+    from nearline.up.metrics import served_metrics
     from streams.index.loop import IndexLoop
 
     if settings.cold.url is None:
@@ -128,9 +132,16 @@ def build_cold(
         may_read=live_first.may_read,
     )
 
+    registry = _index_registry(resident.record.id, loop, edge_tier)
+
     def run(stop: Event) -> None:
-        served = nullcontext() if edge_tier is None else _served_edge_tier(settings, name, resident, edge_tier, loop)
-        with closing(tier), served, live_first.running(), _completeness_watched(settings, name, resident):
+        with (
+            closing(tier),
+            served_metrics(name, settings.data_dir, settings.index.metrics_host, registry),
+            nullcontext() if edge_tier is None else _served_edge_tier(settings, resident, edge_tier, loop),
+            live_first.running(),
+            _completeness_watched(settings, name, resident),
+        ):
             if edge_tier is None:
                 _make_collections(tier)
             loop.run(stop)
@@ -165,24 +176,31 @@ def _make_collections(tier: ColdTier) -> None:
         log.warning("the collections could not be made yet", error=str(error))
 
 
-@contextmanager
-def _served_edge_tier(
-    settings: Settings, name: str, resident: Resident, tier: "EdgeColdTier", loop: "IndexLoop"
-) -> Iterator[None]:
-    """Serves the embedded cold tier to the other processes, and its metrics to Prometheus."""
+def _index_registry(generation: Generation, loop: "IndexLoop", edge_tier: "EdgeColdTier | None") -> "CollectorRegistry":
+    """How fresh a Qdrant server is only this process knows too; all else of itself the server says."""
     from prometheus_client import CollectorRegistry, ProcessCollector
 
-    from indexer.cold.edge.metrics import ColdMetrics
-    from indexer.cold.socket.server import ColdServer
-    from nearline.up.metrics import served_metrics
+    from indexer.freshness_metric import FreshnessMetric
 
     registry = CollectorRegistry()
-    registry.register(ColdMetrics(tier, resident.record.id, loop.freshness_by_kind))
+    registry.register(FreshnessMetric("cold", generation, loop.freshness_by_kind))
     ProcessCollector(registry=registry)
-    with (
-        served_metrics(name, settings.data_dir, settings.index.metrics_host, registry),
-        closing(ColdServer(tier, cold_socket(settings.data_dir, resident.record.id), loop.freshness)) as server,
-    ):
+    if edge_tier is not None:
+        from indexer.cold.edge.metrics import ColdMetrics
+
+        registry.register(ColdMetrics(edge_tier, generation))
+    return registry
+
+
+@contextmanager
+def _served_edge_tier(
+    settings: Settings, resident: Resident, tier: "EdgeColdTier", loop: "IndexLoop"
+) -> Iterator[None]:
+    """Serves the embedded cold tier to the other processes."""
+    from indexer.cold.socket.server import ColdServer
+
+    socket_path = cold_socket(settings.data_dir, resident.record.id)
+    with closing(ColdServer(tier, socket_path, loop.freshness)) as server:
         server.start()
         yield
 

@@ -23,15 +23,15 @@ def build(
     *,
     rate: float | None = None,
     force: bool = False,
-    fetch: bool = True,
 ) -> Generation:
     """Begins to build a generation beside the serving one. `package` is a folder, or a generation that is published in
-    the registry; without `fetch` it is checked there, and those who work for it fetch it. Can be repeated. The caller
-    then calls `remove_left_behind`. A build that is refused leaves nothing. Raises BadSettings, BadPackage,
-    BadRegistry, NoRoom, ActRefused, StillFed, StreamsError."""
+    the registry. Can be repeated. The caller then calls `remove_left_behind`. A build that is refused leaves nothing.
+    Raises BadSettings, BadPackage, BadRegistry, NoRoom, ActRefused, StillFed, StreamsError."""
     settings, kafka = connections.settings, connections.kafka
     remove_left_behind(settings, kafka, name_package(package, registry))
-    found = find_package(package, registry, settings.data_dir, fetch=fetch)
+    # Those who build work on an instance's data folder. Elsewhere they fetch a package for themselves, and whoever acts
+    # may have neither the memory nor the disk for it: it is checked where it lies.
+    found = find_package(package, registry, settings.data_dir, fetch=connections.has_instance())
     refuse = None if force else partial(refuse_build_without_room, connections, found)
     try:
         start_building(kafka, found, by, partial(acts.build, rate=rate, force=force), refuse)

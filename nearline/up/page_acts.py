@@ -45,10 +45,7 @@ class PageActs:
         from nearline.up import operator_acts
 
         connections = self._connections()
-        registry, by = wanted.registry or None, _by(wanted.reason)
-        # Those who build work on an instance's data folder. Elsewhere they fetch a package for themselves, and the
-        # monitor may have neither the memory nor the disk for it.
-        built = operator_acts.build(connections, wanted.package, registry, by, fetch=connections.has_instance())
+        built = operator_acts.build(connections, wanted.package, wanted.registry or None, _by(wanted.reason))
         try:
             remove_left_behind(connections.settings, connections.kafka)
         except StillFed as error:

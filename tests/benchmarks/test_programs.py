@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.kit import programs
 from benchmarks.kit.programs import REQUIRED, CannotGet, find, get
-from tests.kit.programs import program
+from tests.kit.browser import running_browser
+from tests.kit.programs import needs, program
 
 _APT: Final = """#!/bin/sh
 echo "$@" >> "$ASKED"
@@ -97,6 +98,29 @@ def test_what_cannot_be_had_is_a_failure_only_where_it_is_required(
     outcome = pytest.fail.Exception if required else pytest.skip.Exception
     with pytest.raises(outcome, match="in Debian's package prometheus: `make test` as root"):
         program("promtool")
+
+
+@pytest.mark.parametrize(
+    ("is_here", "required", "is_skipped"), [(False, "0", True), (False, "1", False), (True, "0", False)]
+)
+def test_tests_in_a_browser_go_by_the_same_look_up(
+    system: Path, monkeypatch: pytest.MonkeyPatch, is_here: bool, required: str, is_skipped: bool
+) -> None:
+    """Whatever lies at another place of this machine, and whoever else sets CI."""
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setenv(REQUIRED, required)
+    if is_here:
+        _add(system, "chromium", "#!/bin/sh\n")
+        assert program("chromium") == system / "chromium"
+    assert needs("chromium").args == (is_skipped,)
+
+
+def test_a_browser_that_is_missing_is_one_sentence(system: Path) -> None:
+    with (
+        pytest.raises(CannotGet, match=r"^chromium is not here; it is in Debian's package chromium"),
+        running_browser(),
+    ):
+        pytest.fail("another browser was taken")
 
 
 def test_it_runs_as_make_calls_it(tmp_path: Path) -> None:

@@ -141,6 +141,16 @@ def test_the_variables_of_compose_are_settings(monkeypatch: pytest.MonkeyPatch) 
     assert (service["read_only"], service["tmpfs"], service["cap_drop"]) == (True, ["/tmp"], ["ALL"])
 
 
+def test_prometheus_of_compose_reaches_every_process_that_has_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = COMPOSE["services"]["nearline"]
+    settings = _settings(monkeypatch, {**variables(instructions("Dockerfile")), **service["environment"]})
+    hosts = {f"{name}.metrics_host": group.metrics_host for name, group in settings if hasattr(group, "metrics_host")}
+    assert len(hosts) >= 3
+    hosts |= {"serve.host": settings.serve.host, "monitor.host": settings.monitor.host}
+    assert hosts == dict.fromkeys(hosts, "0.0.0.0"), "the others are reached from within the container alone"
+    assert service["hostname"] == "nearline", "by this name they announce themselves"
+
+
 def test_compose_builds_and_mounts_what_is_there() -> None:
     for service in COMPOSE["services"].values():
         if "build" in service:

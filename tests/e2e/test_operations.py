@@ -96,6 +96,7 @@ def test_a_stage_that_stands_still_is_named_within_ten_seconds(
         fresh = status["freshness_s"]
         assert stage == "trending" or fresh["p50"] >= fresh["newest_age_s"], "nothing becomes searchable"
         assert printed.startswith("standing still, generation ")
+        assert printed.splitlines()[1].startswith("standing still: "), "before all tables"
     finally:
         process.resume()
     pipeline.wait()

@@ -12,11 +12,12 @@ from nearline.pipeline import Pipeline
 from schemas import topics
 from schemas.api import RetrieveRequest
 from streams.settings import KafkaSettings
-from tests.kit.browser import needs_chromium, opened, running_browser
+from tests.kit.browser import opened, running_browser
 from tests.kit.data.events import post_created, post_deleted
 from tests.kit.kafka.topics import Sender
+from tests.kit.programs import needs
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(600), needs_chromium]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600), needs("chromium")]
 
 SLOW_MS = 120_000
 """On a busy machine."""

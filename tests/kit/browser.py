@@ -1,29 +1,24 @@
 """A real browser without a window: Debian's Chromium, driven by playwright."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
-import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-CHROMIUM: Final = Path("/usr/bin/chromium")
-
-needs_chromium = pytest.mark.skipif(
-    not CHROMIUM.exists() and not os.environ.get("CI"),
-    reason="there is no /usr/bin/chromium; on Debian: apt-get update && apt-get install -y chromium",
-)
-"""Elsewhere it is skipped, in CI it fails."""
+from benchmarks.kit.programs import CannotGet, find, how_to_get
 
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
+    """Raises CannotGet where it is missing. Tests also say `programs.needs("chromium")`, and are skipped there."""
+    chromium = find("chromium")
+    if chromium is None:
+        raise CannotGet(how_to_get("chromium"))
     with sync_playwright() as playwright:
         # Its own sandbox needs rights that root in a container has not. It is shown our own page alone.
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        browser = playwright.chromium.launch(executable_path=str(chromium), args=arguments)
         try:
             yield browser
         finally:

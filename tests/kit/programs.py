@@ -13,6 +13,16 @@ def program(name: Program) -> Path:
     path = find(name)
     if path is not None:
         return path
-    if os.environ.get(REQUIRED) == "1":
+    if _is_required():
         pytest.fail(how_to_get(name))
     pytest.skip(how_to_get(name))
+
+
+def needs(name: Program) -> pytest.MarkDecorator:
+    """The same for all tests of a module, before their fixtures start anything; where it is required and missing, they
+    are not skipped, and fail at its first use."""
+    return pytest.mark.skipif(find(name) is None and not _is_required(), reason=how_to_get(name))
+
+
+def _is_required() -> bool:
+    return os.environ.get(REQUIRED) == "1"

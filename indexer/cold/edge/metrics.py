@@ -1,4 +1,4 @@
-"""The embedded cold tier's metrics for Prometheus."""
+"""The embedded cold tier's metrics for Prometheus. How fresh it is the loop says that fills it."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from indexer.freshness import FreshnessCounts
-from indexer.freshness_metric import add_freshness, freshness_family
 from schemas.ids import KINDS, Generation
 
 if TYPE_CHECKING:
@@ -17,9 +15,8 @@ if TYPE_CHECKING:
 class ColdMetrics(Collector):
     """Reads the tier at every scrape."""
 
-    def __init__(self, tier: "EdgeColdTier", generation: Generation, freshness: FreshnessCounts) -> None:
-        """`freshness`: of the loop that fills the tier."""
-        self._tier, self._generation, self._freshness = tier, generation, freshness
+    def __init__(self, tier: "EdgeColdTier", generation: Generation) -> None:
+        self._tier, self._generation = tier, generation
 
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily(
@@ -31,6 +28,3 @@ class ColdMetrics(Collector):
         for kind in KINDS:
             live.add_metric([kind, self._generation], self._tier.count(kind))
         yield live
-        freshness = freshness_family()
-        add_freshness(freshness, "cold", self._generation, self._freshness.counts())
-        yield freshness

@@ -23,7 +23,6 @@ from indexer.cold.edge.metrics import ColdMetrics
 from indexer.cold.edge.shards import Point, Shards
 from indexer.cold.edge.tier import EdgeColdTier
 from indexer.errors import TierUnavailable
-from indexer.freshness import FreshnessCounts
 from indexer.settings import ColdSettings
 from schemas.embeddings import Vector
 from schemas.ids import Kind, MemberId, Micros, PostId
@@ -254,7 +253,7 @@ def _with_erased(folder: Path) -> set[str]:
 
 def _metrics(tier: EdgeColdTier) -> bytes:
     registry = CollectorRegistry()
-    registry.register(ColdMetrics(tier, GENERATION, FreshnessCounts()))
+    registry.register(ColdMetrics(tier, GENERATION))
     return generate_latest(registry)
 
 

@@ -234,16 +234,20 @@ def test_status_names_a_stopped_process_without_a_monitor(ask: Asker, place: Ins
         sleeper.wait()
     lines = ran.out.splitlines()
     assert (ran.status, lines[0]) == (0, "standing still, generation test-0")
-    assert any(f"encode-blue-0 (pid {sleeper.pid}) is stopped by a signal" in line for line in lines)
+    assert lines[1].startswith("standing still: ")
+    assert f"encode-blue-0 (pid {sleeper.pid}) is stopped by a signal" in lines[1]
     numbers = _numbers(ran)
     assert numbers["freshness p50, s"] == numbers["freshness p99, s"] == numbers["newest change, s ago"]
     assert any(line.startswith("problem: monitor: the monitor does not answer at ") for line in lines)
 
 
 def test_status_for_people(ask: Asker) -> None:
-    printed = ask("status").out
-    assert "cold posts" in printed
-    assert "problem: broker" in printed
+    """What is wrong comes before the tables."""
+    lines = ask("status").out.splitlines()
+    assert lines[0] == "ready, generation test-0"
+    assert lines[1].startswith("problem: broker: ")
+    assert lines[2] == ""
+    assert "cold posts" in [line.rsplit("  ", 1)[0].strip() for line in lines[3:]]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from nearline.alerts.objectives import read_objectives
 from nearline.ask.status import TiersSeen
 from nearline.monitor.monitor import Monitor
 from nearline.monitor.processes import ProcessWatch
+from nearline.monitor.report import Report, Standstill
 from nearline.monitor.server import served
 from nearline.page.access import access
 from nearline.page.collector import Collector, Sources
@@ -48,6 +49,12 @@ TIERS = TiersSeen(
     hot_caught_up=True,
     problems=[],
 )
+
+
+def standing(stage: str, generation: str | None = None) -> Report:
+    """This stage has stood still for 40 s."""
+    still = Standstill(stage, generation, "2026-01-05T10:00:00Z", 40.0, "", "", "", f"{stage} has stood still")
+    return Report(ready=False, broker_up=True, look_age_s=1.0, standing_still=[still])
 
 
 class PlayedActs:
@@ -139,10 +146,14 @@ def served_page(
     host: str = "127.0.0.1",
     serve_key: str | None = None,
     clock: Callable[[], float] = time.monotonic,
+    runbooks: str | None = None,
 ) -> Iterator[ServedPage]:
+    """`runbooks`: where they lie; None: where `deploy/slo.toml` says."""
     monitor = Monitor(kafka, state, ProcessWatch(folder), 60.0, clock)
     collector = Collector(monitor, sources or Sources(lambda: TIERS, list, dict), 60.0, clock)
     objectives = read_objectives()
+    if runbooks is not None:
+        objectives = objectives.model_copy(update={"runbooks": runbooks})
     settings = MonitorSettings(host=host, port=port, api_key=None if key is None else SecretStr(key))
     allowed = access(settings, None if serve_key is None else SecretStr(serve_key))
 

@@ -12,13 +12,14 @@ from nearline.page.access import NO_KEY
 from nearline.ports import free_ports
 from streams.errors import ActRefused
 from streams.settings import KafkaSettings
-from tests.kit.browser import needs_chromium, opened, running_browser
+from tests.kit.browser import opened, running_browser
 from tests.kit.data.generations import two_live
 from tests.kit.instances import NO_BROKER
+from tests.kit.programs import needs
 from tests.kit.running import child
-from tests.nearline.page.conftest import KEY, PlayedActs, ServedPage, served_page
+from tests.nearline.page.conftest import KEY, PlayedActs, ServedPage, served_page, standing
 
-pytestmark = needs_chromium
+pytestmark = needs("chromium")
 
 MONITOR = "tests.kit.children.monitor"
 SLOW_MS = 60_000
@@ -79,6 +80,30 @@ def test_texts_of_posts_are_no_markup(page: Page, acts: PlayedActs) -> None:
     expect(page.locator("#answers tbody td").last).to_have_text(text)
     assert page.locator("#answers img, #answers script").count() == 0
     assert "caught" not in page.title()
+
+
+@pytest.mark.parametrize(
+    ("runbooks", "is_link"),
+    [
+        ("https://runbooks.example/nearline", True),
+        ("http://localhost:8000", True),
+        ("docs/runbooks", False),
+        ("javascript:alert(1)//https:/", False),
+    ],
+)
+def test_the_runbook_of_an_alert_is_a_link_where_an_address_is_named(
+    browser: Browser, acts: PlayedActs, tmp_path: Path, runbooks: str, is_link: bool
+) -> None:
+    kafka, port = KafkaSettings(bootstrap_servers=NO_BROKER), free_ports(1)[0]
+    with served_page(tmp_path, kafka, acts, port, runbooks=runbooks) as served:
+        served.monitor.report = standing("contexts")
+        with opened(browser, served.url) as page:
+            shown = page.locator("#alerts tbody td").last
+            address, link = f"{runbooks}/stage-stands-still.md", shown.get_by_role("link")
+            expect(shown).to_have_text("stage-stands-still" if is_link else address)
+            expect(link).to_have_count(int(is_link))
+            if is_link:
+                expect(link).to_have_attribute("href", address)
 
 
 def test_the_focus_stays_while_the_figures_change(served: ServedPage, page: Page) -> None:

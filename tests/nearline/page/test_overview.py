@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nearline.ask.status import TiersSeen
-from nearline.monitor.report import Report, Standstill
+from nearline.monitor.report import Report
 from nearline.page.collector import Sources
 from nearline.ports import free_ports
 from schemas import topics
@@ -19,7 +19,7 @@ from tests.kit.instances import NO_BROKER
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.topics import make_topics, produce
 from tests.kit.waiting import until
-from tests.nearline.page.conftest import TIERS, PlayedActs, served_page
+from tests.nearline.page.conftest import TIERS, PlayedActs, served_page, standing
 
 AWAY = KafkaSettings(bootstrap_servers=NO_BROKER)
 
@@ -30,11 +30,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-def standing(stage: str, generation: str | None = None) -> Report:
-    still = Standstill(stage, generation, "2026-01-05T10:00:00Z", 40.0, "", "", "", f"{stage} has stood still")
-    return Report(ready=False, broker_up=True, look_age_s=1.0, standing_still=[still])
 
 
 def test_freshness_that_cannot_be_measured_is_as_old_as_the_newest_success(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from nearline.alerts.objectives import read_objectives
 from nearline.errors import NotReady
 from nearline.page.access import NO_KEY, NO_OWN_KEY, OTHER_HOST, OTHER_SITE
 from nearline.page.overview import Overview
@@ -71,6 +72,7 @@ def test_the_endpoint_says_what_is_known_before_anything_is(page: ServedPage) ->
     assert (said["ready"], said["report"]["broker_up"], said["collected_age_s"]) == (False, False, None)
     assert [each["id"] for each in said["generations"]] == ["a-1", "b-2"]
     assert said["history"] == {"at_s": [], "series": {}}
+    assert said["runbooks"] == read_objectives().runbooks
 
 
 def test_the_endpoint_says_what_was_collected_also_while_the_broker_is_away(page: ServedPage) -> None:
