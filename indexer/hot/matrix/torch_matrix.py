@@ -2,17 +2,16 @@
 it can be lost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 import numpy as np
 import structlog
-import torch
 
 from indexer.errors import TierUnavailable
 from indexer.hot.matrix.blocks import BLOCK
+from indexer.hot.matrix.device_errors import is_out_of_memory, translated_errors
 from indexer.hot.matrix.device_rows import DeviceRows
 from indexer.hot.matrix.device_scan import DeviceView
 from indexer.hot.matrix.host_rows import HostRows
@@ -51,9 +50,15 @@ class TorchMatrix(HostRows):
         self._on_device(lambda rows: rows.flip(live, dead))
 
     def view(self, num_slots: int) -> View:
-        views: list[DeviceView] = []
-        self._on_device(lambda rows: views.append(rows.view(num_slots)))
-        return _TorchView(self, views[0] if views else None)
+        rows = self._device_rows
+        if rows is None:
+            return _TorchView(self, TierUnavailable("the hot tier's device failed, and is not repaired yet"))
+        try:
+            with translated_errors():
+                return _TorchView(self, rows.view(num_slots))
+        except TierUnavailable as error:
+            self.fail_to_read(error)
+            return _TorchView(self, error)
 
     def repair(self) -> None:
         if self._device_rows is not None:
@@ -67,8 +72,13 @@ class TorchMatrix(HostRows):
         self._device_rows = rows
         _log.info("the hot tier's device works again")
 
-    def fail(self, error: TierUnavailable) -> None:
-        """Any thread may call this."""
+    def fail_to_read(self, error: TierUnavailable) -> None:
+        """Any thread may call this. Without memory for a search the rows are as they were, and others may give some
+        back."""
+        if not is_out_of_memory(error.__cause__):
+            self._fail(error)
+
+    def _fail(self, error: TierUnavailable) -> None:
         self._device_rows = None
         _log.warning("the hot tier's device failed", error=str(error))
 
@@ -82,38 +92,29 @@ class TorchMatrix(HostRows):
         return rows
 
     def _on_device(self, action: Callable[[DeviceRows], object]) -> None:
-        if self._device_rows is not None:
+        rows = self._device_rows  # another thread may set it to None meanwhile
+        if rows is not None:
             try:
                 with translated_errors():
-                    action(self._device_rows)
+                    action(rows)
             except TierUnavailable as error:
-                self.fail(error)
+                self._fail(error)
 
 
 class _TorchView:
     """Implements `View`."""
 
-    def __init__(self, matrix: TorchMatrix, view: DeviceView | None) -> None:
+    def __init__(self, matrix: TorchMatrix, view: DeviceView | TierUnavailable) -> None:
+        """`view`: or why there is none."""
         self._matrix = matrix
         self._view = view
 
     def scan(self, queries: Sequence[ScanQuery]) -> list[ScannedSlots]:
-        if self._view is None:
-            raise TierUnavailable("the hot tier's device failed, and is not repaired yet")
+        if isinstance(self._view, TierUnavailable):
+            raise self._view
         try:
             with translated_errors():
                 return self._view.scan(queries)
         except TierUnavailable as error:
-            # Without memory for the scan the rows are as they were, and others may give some back.
-            if not isinstance(error.__cause__, torch.OutOfMemoryError):
-                self._matrix.fail(error)
+            self._matrix.fail_to_read(error)
             raise
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """torch raises RuntimeError, or a class below it, for everything that a device does not do."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise TierUnavailable(f"the hot tier's device failed: {str(error).partition(chr(10))[0]}") from error
