@@ -68,6 +68,7 @@ class Encoder:
         budget_tokens: int = BUDGET_TOKENS,
         compiled: bool = False,
         attention: AttentionKernel = "flash",
+        shares_memory: bool = False,
         checked: CheckedFiles | None = None,
     ) -> "Encoder":
         """Checks the package's digests and golden texts. Raises PackageError, and DeviceFull if the device has no room
@@ -76,7 +77,8 @@ class Encoder:
         `threads`: how many batches run side by side on a CPU. Torch then uses one thread for each batch, which is set
         for the whole process. None: one batch at a time, on as many threads as torch chooses. With `compiled`, call
         `warm_up` before the first real text. `attention`, on a GPU in bf16: see `EncodeSettings`; `any` is the kernel
-        that torch prefers, to compare with.
+        that torch prefers, to compare with. `shares_memory`: this process itself holds more on the device than the
+        model. A text that finds no memory then raises DeviceFull and is never refused.
         """
         if threads is not None:
             torch.set_num_threads(1)
@@ -88,6 +90,7 @@ class Encoder:
             threads=threads or 1,
             compiled=compiled,
             attention=attention,
+            shares_memory=shares_memory,
         )
         encoder.check_goldens()
         return encoder
@@ -102,6 +105,7 @@ class Encoder:
         threads: int = 1,
         compiled: bool = False,
         attention: AttentionKernel = "flash",
+        shares_memory: bool = False,
     ) -> "Encoder":
         """Like `load`, without the checks: for code that writes a package, whose golden vectors do not exist yet."""
         manifest, folder = package.manifest, package.folder
@@ -109,7 +113,15 @@ class Encoder:
         torch_device = choose_device(device)
         model = load_model(folder, manifest, torch_device, compiled=compiled)
         _check_sizes(package, tokenizer.num_tokens, model.config)
-        packed = PackedModel(model, manifest, torch_device, budget_tokens, threads, num_splits=NUM_SPLITS[attention])
+        packed = PackedModel(
+            model,
+            manifest,
+            torch_device,
+            budget_tokens,
+            threads,
+            num_splits=NUM_SPLITS[attention],
+            shares_memory=shares_memory,
+        )
         return cls(package, Prompts(manifest, tokenizer), packed)
 
     @property

@@ -31,17 +31,28 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device == "cpu" and not options.quick:
         parser.error("on a CPU there is only --quick: its figures mean nothing")
     with tempfile.TemporaryDirectory(prefix="nearline-gpu-") as temporary:
-        folder = Path(temporary)
-        if options.wheels is not None:
-            from benchmarks.gpu.wheels import use_wheels
+        try:
+            return _begin(options, Path(temporary))
+        except ModuleNotFoundError as error:  # what only one part needs is noted where that part fails
+            print(
+                f"the module {error.name} is missing, and every part needs it; give a folder with its wheel, "
+                "--wheels DIR (benchmarks/gpu/README.md names the wheels)",
+                file=sys.stderr,
+            )
+            return 1
 
-            use_wheels(options.wheels, folder / "site")
-        import torch
 
-        if options.device != "cpu" and not torch.cuda.is_available():
-            print("no NVIDIA GPU is here, or torch sees none; nothing was measured", file=sys.stderr)
-            return _NO_GPU
-        return _measure(options, folder)
+def _begin(options: argparse.Namespace, folder: Path) -> int:
+    if options.wheels is not None:
+        from benchmarks.gpu.wheels import use_wheels
+
+        use_wheels(options.wheels, folder / "site")
+    import torch
+
+    if options.device != "cpu" and not torch.cuda.is_available():
+        print("no NVIDIA GPU is here, or torch sees none; nothing was measured", file=sys.stderr)
+        return _NO_GPU
+    return _measure(options, folder)
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> int:

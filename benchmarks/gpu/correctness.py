@@ -13,6 +13,7 @@ from benchmarks.kit.other_encoders import one_by_one
 from benchmarks.kit.table import Figure
 from encoders.encoder import Encoder
 from encoders.errors import Unencodable
+from encoders.model.attention import FLASH, ONE_SPLIT, NumSplits, Packing, packed_attention, takes_num_splits
 from schemas.embeddings import Vector
 
 WORST: Final = 3e-3
@@ -31,6 +32,7 @@ def measure(run: Run) -> None:
         run.leave_out(f"{main} compiled", "on a CPU these are other kernels, with tests of their own")
     for name in run.sizes.variants:
         run.arm(name, partial(_vectors, run, truth, name, prefix, compiled=False))
+    run.arm("batch-invariant attention", partial(_invariance, run))
     run.arm("flash and cuDNN", partial(_attention, run))
 
 
@@ -83,18 +85,49 @@ def as_array(vectors: Sequence[Vector | Unencodable]) -> Vector:
     return np.asarray(vectors, np.float64)  # type: ignore[return-value]  # double, to see small distances
 
 
+def _invariance(run: Run) -> Iterator[Figure]:
+    """The attention of each text alone and among others."""
+    if run.device.is_gpu and not takes_num_splits():
+        raise LeftOut(f"torch {torch.__version__} cannot be told to keep the keys of a text together")
+    lengths = [1_000, 600, 384, 200, 100, 24]
+    texts = [_random_qkv(run, length) for length in lengths]
+    batch = [torch.cat(parts, 1) for parts in zip(*texts, strict=True)]
+    for name, num_splits, bound in (("invariant", ONE_SPLIT, 1.0), ("flash", FLASH, None)):
+        attend = partial(_packed, run, num_splits=num_splits)
+        together = torch.split(attend(batch, lengths), lengths)
+        alone = [attend(qkv, [length]) for qkv, length in zip(texts, lengths, strict=True)]
+        same = all(map(torch.equal, together, alone))
+        yield Figure(f"{name}: a text has the same bits in any batch (1: yes)", float(same), bound)
+
+
+def _packed(run: Run, qkv: Sequence[torch.Tensor], lengths: list[int], *, num_splits: NumSplits) -> torch.Tensor:
+    """`qkv`: each (heads, tokens, head). Returns (tokens, heads, head)."""
+    packing = Packing(lengths, torch.device(run.device.name), num_splits=num_splits)
+    query, key, value = (tensor.unsqueeze(0) for tensor in qkv)
+    with torch.inference_mode():
+        return packed_attention(torch.nn.Module(), query, key, value, None, packing=packing)[0][0]
+
+
+def _random_qkv(run: Run, tokens: int) -> list[torch.Tensor]:
+    """Each (heads, tokens, head), of the main layout."""
+    config = run.models.layout(run.models.main).config()
+    sizes = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+    shapes = [(heads, tokens, int(config.head_dim)) for heads in sizes]
+    return [torch.randn(shape, device=run.device.name, dtype=torch.bfloat16) for shape in shapes]
+
+
 def _attention(run: Run) -> Iterator[Figure]:
     """The packed attention of a batch, on either backend of torch, where torch has the choice."""
     if not run.device.is_gpu:
         raise LeftOut("there is one packed attention on a CPU")
-    config = run.models.layout(run.models.main).config()
     lengths = [count * 2 for count in (500, 300, 200, 100, 100, 60, 60, 60, 40, 30, 20, 10, 1)]
-    tokens, head = sum(lengths), int(config.head_dim)
-    sizes = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
-    qkv = [torch.randn(tokens, heads, head, device=run.device.name, dtype=torch.bfloat16) for heads in sizes]
+    qkv = [tensor.transpose(0, 1).contiguous() for tensor in _random_qkv(run, sum(lengths))]
     flash_s, flash = _on_backend(run, SDPBackend.FLASH_ATTENTION, qkv, lengths)
     yield Figure("flash, ms a layer of a batch", flash_s * 1e3)
-    cudnn_s, cudnn = _on_backend(run, SDPBackend.CUDNN_ATTENTION, qkv, lengths)
+    try:
+        cudnn_s, cudnn = _on_backend(run, SDPBackend.CUDNN_ATTENTION, qkv, lengths)
+    except RuntimeError as error:  # of torch, for cards or a cuDNN that cannot do it
+        raise LeftOut(f"cuDNN: {error}") from error
     yield Figure("cuDNN, ms a layer of a batch", cudnn_s * 1e3)
     yield Figure("cuDNN, ms of the first batch of a geometry", _first_s(run, qkv, lengths) * 1e3)
     yield Figure("largest difference of the two", float((flash - cudnn).abs().max()), 0.05, "at_most")

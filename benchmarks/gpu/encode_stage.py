@@ -1,5 +1,7 @@
-"""Part 6: the loops of the encode stage, each in its thread with the stage's turns, without Kafka: records in, outputs
-out, and how much slower that is than the encoder alone.
+"""Part 6: the encode stage without Kafka: records in, outputs out, and how much slower that is than the encoder alone.
+
+The stage's own loop, `streams/encode/stage.py`, reads from Kafka, so it is not what runs here: each loop of this file
+stands for one of its loops, in a thread, with its `EncodeTurns` and `ContextRecords`.
 """
 
 import time

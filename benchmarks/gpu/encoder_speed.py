@@ -13,6 +13,7 @@ from benchmarks.gpu.sizes import Layout
 from benchmarks.kit.other_encoders import sentence_transformers
 from benchmarks.kit.table import Figure
 from encoders.encoder import Encoder
+from encoders.model.attention import AttentionKernel, takes_num_splits
 
 _OUTSIDE: Final = 0.05
 _TIMES_STOCK: Final = 3.0
@@ -23,16 +24,20 @@ _HOST_THREADS: Final = 8
 
 
 class _Rates(NamedTuple):
-    """Of posts, from the arms before: tokens per second by the name of the arm, and the share of the floor."""
+    """From the arms before, by the name of the arm."""
 
-    tokens_per_s: dict[str, float]
+    posts: dict[str, float]
+    """Tokens per second."""
+    members: dict[str, float]
+    """Likewise, of long ones."""
     shares: dict[str, float]
+    """Of the floor, for posts."""
 
 
 def measure(run: Run, layout: str) -> None:
     run.models.forget_all_but(layout)
     run.arm("rates of the device", partial(_rates_of_device, run))
-    rates = _Rates({}, {})
+    rates = _Rates({}, {}, {})
     for kind, compiled in (("eager", False), *([("compiled", True)] if run.device.is_gpu else [])):
         run.arm(f"{layout} {kind}", partial(_speed, run, layout, rates, compiled=compiled))
     run.arm(f"{layout} better of eager and compiled", partial(_best, run, layout, rates))
@@ -40,6 +45,10 @@ def measure(run: Run, layout: str) -> None:
         run.arm(f"{layout}, {prefix_tokens} tokens before each", partial(_prefix, run, layout, prefix_tokens))
     run.arm(f"{layout} sentence-transformers, padded", partial(_stock, run, layout, rates, padded=True))
     run.arm(f"{layout} sentence-transformers, unpadded", partial(_stock, run, layout, rates, padded=False))
+    if layout == run.models.main:
+        kernels: tuple[AttentionKernel, ...] = ("invariant", "any")
+        for attention in kernels:
+            run.arm(f"{layout}, attention = {attention}", partial(_other_attention, run, layout, rates, attention))
 
 
 def _rates_of_device(run: Run) -> Iterator[Figure]:
@@ -49,15 +58,15 @@ def _rates_of_device(run: Run) -> Iterator[Figure]:
 
 def _speed(run: Run, layout: str, rates: _Rates, *, compiled: bool) -> Iterator[Figure]:
     encoder = _encoder(run, layout, compiled=compiled)
+    posts, members = _samples(run, layout)
     sizes = run.models.layout(layout)
-    posts = run.models.posts(sizes.num_posts)
-    members = [run.models.words(run.sizes.member_tokens, first=number) for number in range(sizes.num_members)]
     posts_s, tokens_per_s, share = _speed_of(run, encoder, sizes, posts)
     key = "compiled" if compiled else "eager"
-    rates.tokens_per_s[key], rates.shares[key] = tokens_per_s, share
+    rates.posts[key], rates.shares[key] = tokens_per_s, share
     yield Figure("posts, tokens/s", tokens_per_s)
     yield Figure("posts, share of the floor", share)
     _, tokens_per_s, share = _speed_of(run, encoder, sizes, members)
+    rates.members[key] = tokens_per_s
     yield Figure("long members, tokens/s", tokens_per_s)
     yield Figure("long members, share of the floor", share)
     if run.device.is_gpu:
@@ -65,6 +74,25 @@ def _speed(run: Run, layout: str, rates: _Rates, *, compiled: bool) -> Iterator[
     # Last, because a machine may forbid the profiler.
     outside = _outside(run, encoder, posts, posts_s)
     yield Figure("posts, share of the time not in the model", outside, run.aim(_OUTSIDE), "at_most")
+
+
+def _samples(run: Run, layout: str) -> tuple[list[str], list[str]]:
+    """Posts, and texts as long as a member's."""
+    sizes = run.models.layout(layout)
+    members = [run.models.words(run.sizes.member_tokens, first=number) for number in range(sizes.num_members)]
+    return run.models.posts(sizes.num_posts), members
+
+
+def _other_attention(run: Run, layout: str, rates: _Rates, attention: AttentionKernel) -> Iterator[Figure]:
+    """What batch-invariant attention costs, and what torch's own choice of a kernel would gain."""
+    if run.device.is_gpu and not takes_num_splits():
+        raise LeftOut(f"torch {torch.__version__} has one packed attention, which takes no such choice")
+    if "eager" not in rates.members:
+        raise LeftOut("flash was not measured")
+    encoder = _encoder(run, layout, compiled=False, attention=attention)
+    for name, sample, flash in zip(("posts", "long members"), _samples(run, layout), rates[:2], strict=True):
+        _, tokens_per_s, _ = _speed_of(run, encoder, run.models.layout(layout), sample)
+        yield Figure(f"{name}, tokens/s / flash", tokens_per_s / flash["eager"])
 
 
 def _speed_of(run: Run, encoder: Encoder, layout: Layout, sample: Sequence[str]) -> tuple[float, float, float]:
@@ -130,8 +158,8 @@ def _stock(run: Run, layout: str, rates: _Rates, *, padded: bool) -> Iterator[Fi
         run.device.free()
         yield Figure(f"batches of {batch}, tokens/s", tokens / seconds)
         best = max(best, tokens / seconds)
-    if rates.tokens_per_s:
-        ratio = max(rates.tokens_per_s.values()) / best
+    if rates.posts:
+        ratio = max(rates.posts.values()) / best
         yield Figure("ours / its best batch", ratio, run.aim(_TIMES_STOCK if padded else None))
 
 
@@ -140,7 +168,7 @@ def _encode(stock: Callable[[Sequence[str]], object], sample: Sequence[str]) -> 
     return lambda: stock(rendered)
 
 
-def _encoder(run: Run, layout: str, *, compiled: bool) -> Encoder:
+def _encoder(run: Run, layout: str, *, compiled: bool, attention: AttentionKernel = "flash") -> Encoder:
     if run.device.is_gpu:
         torch.cuda.reset_peak_memory_stats(run.device.name)
-    return run.models.encoder(layout, compiled=compiled, limit=run.sizes.member_tokens)
+    return run.models.encoder(layout, compiled=compiled, attention=attention, limit=run.sizes.member_tokens)

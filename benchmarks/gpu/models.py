@@ -13,6 +13,7 @@ from benchmarks.gpu.device import Device
 from benchmarks.gpu.sizes import Layout, Sizes
 from benchmarks.kit.packages import random_package, texts
 from encoders.encoder import Encoder
+from encoders.model.attention import AttentionKernel
 from encoders.package.manifest import PostTemplate, Precision, Templates, TokenLimits
 from encoders.package.model_package import TOKENIZER_FILE, ModelPackage
 from encoders.prompt.prompts import Prompts
@@ -54,7 +55,13 @@ class Models:
             shutil.rmtree(self._packages.pop(key).folder)
 
     def encoder(
-        self, name: str, *, compiled: bool = False, prefix_tokens: int = 0, limit: int | None = None
+        self,
+        name: str,
+        *,
+        compiled: bool = False,
+        attention: AttentionKernel = "flash",
+        prefix_tokens: int = 0,
+        limit: int | None = None,
     ) -> Encoder:
         """`prefix_tokens`: so many tokens all texts begin with, or two more where words do not come out even. `limit`:
         tokens of a text."""
@@ -66,7 +73,8 @@ class Models:
             templates=Templates(PostTemplate(("text",), instruction)),
             token_limits=TokenLimits(post=limit, member=limit),
         )
-        encoder = Encoder.unchecked(replace(package, manifest=manifest), device=self._device.name, compiled=compiled)
+        changed = replace(package, manifest=manifest)
+        encoder = Encoder.unchecked(changed, device=self._device.name, compiled=compiled, attention=attention)
         encoder.warm_up()
         return encoder
 

@@ -57,7 +57,7 @@ def _encode_beside(run: Run, left_bytes: int) -> Iterator[Figure]:
     lost = [outcome for outcome in outcomes if isinstance(outcome, Unencodable)]
     for cause in sorted({outcome.cause for outcome in lost})[:3]:
         print(f"    lost: {cause}", flush=True)
-    yield Figure("posts without a vector", len(lost), run.aim(0), "at_most")
+    yield Figure("posts without a vector", len(lost), 0, "at_most")
     yield Figure("times the encoder said that the device fails", outages)
     yield Figure("times the budget was halved", encoder.stats.halvings)
     yield Figure("budget at the end of that, tokens", encoder.budget_tokens)

@@ -14,7 +14,7 @@ def all_parts(run: Run) -> Iterator[Part]:
     first, *others = run.sizes.layouts
     scan, *larger_scans = run.sizes.scans
     yield _part(run, "1 correctness", 20, "correctness")
-    yield _part(run, "2 encoder", 40, "encoder_speed", layout=first)
+    yield _part(run, "2 encoder", 60, "encoder_speed", layout=first)
     yield _part(run, "3 hot tier", 25, "hot_tier", num_rows=scan, whole_tier=True)
     yield _part(run, "4 out of memory", 15, "out_of_memory")
     yield _part(run, "6 encode stage", 20, "encode_stage")

@@ -106,7 +106,7 @@ def trained_on(training: Training, out: Path) -> str:
 
 
 def trained_by_two(training: Training, out: Path, backend: str) -> dict[str, Any]:
-    """By one of two processes; which one, `torchrun` would say in the environment."""
+    """By one of two processes; which one, `torchrun` would say in the environment. The first has the result."""
     feed, plan = training.begin()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -115,9 +115,11 @@ def trained_by_two(training: Training, out: Path, backend: str) -> dict[str, Any
     began = time.perf_counter()
     package = train(feed, plan, out)
     record = {} if package is None else package.manifest.training
-    result = {"seconds": time.perf_counter() - began, "tokens": record["seen"]["tokens"] if record else 0}
+    seconds = time.perf_counter() - began
     torch.distributed.destroy_process_group()
-    return result
+    if not record:
+        return {}
+    return {"seconds": seconds, "tokens": record["seen"]["tokens"], "losses": [loss for _, loss in record["losses"]]}
 
 
 def _weights(package: ModelPackage | None) -> str:

@@ -135,6 +135,7 @@ def _query_encoder(settings: Settings, package: ModelPackage) -> "Encoder":
         device=settings.encode.device,
         compiled=settings.encode.compile,
         attention=settings.encode.attention,
+        shares_memory=True,  # with the hot tier, with what a search of it takes, and with other generations
         checked=checked_files(settings.data_dir),
     )
     encoder.warm_up()

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
+from benchmarks.gpu import correctness
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.device import Device
 from benchmarks.gpu.markdown import page
@@ -32,13 +34,20 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path, forks: Forks) -> None:
     whole, output = forked(tmp_path, forks, [0])
     assert whole["failed"] == [], output
     assert whole["finished"]
+    bounds = {row["figure"]: row["bound"] for row in whole["figures"]}
+    assert bounds["a made-up neighbour: posts without a vector"] == 0
+    assert bounds["loss curve: difference of these / CPU"] is not None
+    assert bounds["two processes on one card: difference of the mean loss to fp32 on a CPU / that"] is not None
     assert {row["figure"].partition(":")[0] for row in whole["figures"]} == {
         "tiny eager",
         "no groups",
+        "batch-invariant attention",
         "rates of the device",
         "tiny better of eager and compiled",
         "tiny, 12 tokens before each",
         "tiny sentence-transformers, padded",
+        "tiny, attention = invariant",
+        "tiny, attention = any",
         "0.001024M posts, filling",
         "0.001024M posts, exactness",
         "0.001024M posts",
@@ -129,6 +138,34 @@ def test_a_part_that_cannot_be_loaded_fails_alone_and_one_without_time_is_left_o
     assert [entry["what"] for entry in whole["left_out"]] == ["b"]
     assert [row["figure"] for row in whole["figures"]] == ["arm: figure"]
     assert whole["finished"]
+
+
+def test_a_library_that_every_part_needs_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    for name in ("run", "models"):
+        monkeypatch.delitem(sys.modules, f"benchmarks.gpu.{name}")
+    assert main(["--device", "cpu", "--quick"]) == 1
+    assert re.search(r"^the module msgspec is missing.* --wheels DIR .*README", capsys.readouterr().err)
+
+
+def test_where_cudnn_cannot_do_it_flash_is_measured_and_the_comparison_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_backend(_: GpuRun, backend: SDPBackend, *__: object) -> tuple[float, torch.Tensor]:
+        if backend == SDPBackend.CUDNN_ATTENTION:
+            raise RuntimeError("constraints are not satisfied:\n  - cuDNN >= 9.18 on SM90 or SM100 is required")
+        return 0.002, torch.zeros(1)
+
+    monkeypatch.setattr(correctness, "_on_backend", on_backend)
+    run = new_run(tmp_path)
+    run.device.is_gpu = True
+    run.arm("both", lambda: correctness._attention(run))
+    assert [figure.name for figure in run.figures] == ["both: flash, ms a layer of a batch"]
+    whole = json.loads((tmp_path / "figures.json").read_text())
+    assert whole["failed"] == []
+    assert "SM90 or SM100 is required" in whole["left_out"][0]["why"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

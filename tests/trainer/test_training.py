@@ -25,7 +25,7 @@ from trainer.data.feed import Feed
 from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.task import evaluation_task
 from trainer.evaluation.untrained import untrained_start
-from trainer.preparation import starting_point
+from trainer.preparation import prepare, starting_point
 from trainer.settings import TrainSettings, read_settings
 from trainer.training import Plan
 from trainer.training import train as train_package
@@ -173,6 +173,25 @@ def test_tokens_are_dropped_unless_a_package_is_the_start(feed: Feed) -> None:
         for start in (None, Path("other"))
     ]
     assert [plan.record(data)["settings"]["token_dropout"] for plan in plans] == [0.5, 0.0, 0.1, 0.1]
+
+
+def test_the_rate_rises_in_the_warm_up_and_then_falls(tmp_path: Path, feed: Feed, plan: Plan) -> None:
+    settings = plan.settings.model_copy(update={"warmup": 0.5})
+    warm = Plan(plan.cut_us, TOKENS, 0, settings, "warm")
+    data = training_data(feed, warm.cut_us)
+    trainer, seen = prepare(starting_point(warm, data, tmp_path), data, warm, tmp_path)
+    trainer.create_optimizer_and_scheduler(seen["steps"])
+    assert trainer.optimizer is not None
+    assert trainer.lr_scheduler is not None
+    rates = []
+    for _ in range(seen["steps"]):
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        rates.append(trainer.lr_scheduler.get_last_lr()[0])
+    risen = seen["steps"] // 2
+    assert rates[:risen] == pytest.approx([rates[risen - 1] * step / risen for step in range(1, risen + 1)])
+    assert rates[risen - 1 :] == sorted(rates[risen - 1 :], reverse=True)
+    assert rates[-1] < rates[risen - 1] / 100
 
 
 def test_pooling_is_a_setting_and_the_package_is_loaded_with_it(

@@ -2,17 +2,16 @@
 it can be lost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 import numpy as np
 import structlog
-import torch
 
 from indexer.errors import TierUnavailable
 from indexer.hot.matrix.blocks import BLOCK
+from indexer.hot.matrix.device_errors import is_out_of_memory, translated_errors
 from indexer.hot.matrix.device_rows import DeviceRows
 from indexer.hot.matrix.device_scan import DeviceView
 from indexer.hot.matrix.host_rows import HostRows
@@ -59,9 +58,15 @@ class TorchMatrix(HostRows):
         return flip
 
     def view(self, num_slots: int) -> View:
-        views: list[_TorchView] = []
-        self._on_device(lambda rows: views.append(_TorchView(self, rows, rows.view(num_slots))))
-        return views[0] if views else _TorchView(self, None, None)
+        rows = self._device_rows  # once: a search that fails takes them away at any time
+        if rows is None:
+            return _TorchView(self, None, TierUnavailable("the hot tier's device failed, and is not repaired yet"))
+        try:
+            with translated_errors():
+                return _TorchView(self, rows, rows.view(num_slots))
+        except TierUnavailable as error:
+            self.fail_to_read(rows, error)
+            return _TorchView(self, rows, error)
 
     def repair(self) -> None:
         if self._device_rows is not None:
@@ -75,8 +80,14 @@ class TorchMatrix(HostRows):
         self._device_rows = rows
         _log.info("the hot tier's device works again")
 
-    def fail(self, rows: DeviceRows | None, error: TierUnavailable) -> None:
-        """Any thread may call this. Rows that were copied anew since stay."""
+    def fail_to_read(self, rows: DeviceRows | None, error: TierUnavailable) -> None:
+        """Any thread may call this. Without memory for a search the rows are as they were, and others may give some
+        back."""
+        if not is_out_of_memory(error.__cause__):
+            self._fail(rows, error)
+
+    def _fail(self, rows: DeviceRows | None, error: TierUnavailable) -> None:
+        """Rows that were copied anew since stay."""
         if self._device_rows is rows:
             self._device_rows = None
         _log.warning("the hot tier's device failed", error=str(error))
@@ -97,35 +108,24 @@ class TorchMatrix(HostRows):
                 with translated_errors():
                     action(rows)
             except TierUnavailable as error:
-                self.fail(rows, error)
+                self._fail(rows, error)
 
 
 class _TorchView:
     """Implements `View`."""
 
-    def __init__(self, matrix: TorchMatrix, rows: DeviceRows | None, view: DeviceView | None) -> None:
-        """The view of these rows; None for both if the device fails."""
+    def __init__(self, matrix: TorchMatrix, rows: DeviceRows | None, view: DeviceView | TierUnavailable) -> None:
+        """`view`: of these rows, or why there is none."""
         self._matrix = matrix
         self._rows = rows
         self._view = view
 
     def scan(self, queries: Sequence[ScanQuery]) -> list[ScannedSlots]:
-        if self._view is None:
-            raise TierUnavailable("the hot tier's device failed, and is not repaired yet")
+        if isinstance(self._view, TierUnavailable):
+            raise self._view
         try:
             with translated_errors():
                 return self._view.scan(queries)
         except TierUnavailable as error:
-            # Without memory for the scan the rows are as they were, and others may give some back.
-            if not isinstance(error.__cause__, torch.OutOfMemoryError):
-                self._matrix.fail(self._rows, error)
+            self._matrix.fail_to_read(self._rows, error)
             raise
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """torch raises RuntimeError, or a class below it, for everything that a device does not do."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise TierUnavailable(f"the hot tier's device failed: {str(error).partition(chr(10))[0]}") from error

@@ -1,6 +1,7 @@
 """A device without memory: what is waited out, what is refused, and how the budget comes back."""
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from encoders.errors import DeviceFull, EncodingFailed, Unencodable
+from encoders.model import packed_model
 from encoders.model.device_memory import CudaMemory, is_out_of_memory
 from encoders.model.loading import load_model
 from encoders.model.packed_model import PackedModel
@@ -49,13 +51,72 @@ class Card:
         return not self.others_hold_some
 
 
-@pytest.fixture
-def model(package: ModelPackage) -> PackedModel:
-    return PackedModel(load_model(package.folder, package.manifest, CPU), package.manifest, CPU, 1000)
+def new_model(package: ModelPackage, budget_tokens: int = 1000, **options: Any) -> PackedModel:
+    model = load_model(package.folder, package.manifest, CPU)
+    return PackedModel(model, package.manifest, CPU, budget_tokens, **options)
+
+
+def as_on_a_gpu(model: PackedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch after the other, and a call waits for its vectors only when the next call may be launched."""
+    lock = Lock()
+
+    class Moment:
+        def __init__(self, _: torch.device) -> None:
+            assert lock.locked()
+
+        def wait(self) -> None:
+            assert not lock.locked()
+
+        def seconds_to(self, _: "Moment") -> float:
+            return 2.0
+
+    monkeypatch.setattr(packed_model, "CudaMoment", Moment)
+    model._pool, model._device_lock = None, lock
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def model(request: pytest.FixtureRequest, package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> PackedModel:
+    model = new_model(package)
+    if request.param == "gpu":
+        as_on_a_gpu(model, monkeypatch)
+    return model
 
 
 def stacked(model: PackedModel) -> Any:
     return np.stack(model.run(PROMPTS).vectors)  # type: ignore[arg-type]
+
+
+def test_the_time_of_a_gpu_is_that_between_the_moments_of_a_call(
+    package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = new_model(package)
+    expected = stacked(model)
+    as_on_a_gpu(model, monkeypatch)
+    model.stats.device_s = 1.0
+    assert stacked(model) == pytest.approx(expected, abs=1e-6)
+    assert model.stats.device_s == 3.0
+
+
+def test_a_gpu_computes_once_what_it_has_not_tried_after_a_batch_that_did_not_fit(
+    package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = stacked(new_model(package))
+    model = new_model(package, budget_tokens=60)
+    as_on_a_gpu(model, monkeypatch)
+    card = Card(model, room=55)
+    assert stacked(model) == pytest.approx(expected, abs=1e-6)
+    assert card.tries[0] == 60
+    assert sum(card.tries[1:]) == sum(map(len, PROMPTS))
+
+
+def test_a_text_that_no_batch_has_computed_is_never_a_vector_of_zeros(
+    model: PackedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batches = model._run_batches
+    monkeypatch.setattr(model, "_run_batches", lambda call, part, rows: run_batches(call, part, rows[1:]))
+    skipped, *others = model.run(PROMPTS).vectors
+    assert isinstance(skipped, Unencodable)
+    assert not any(isinstance(vector, Unencodable) for vector in others)
 
 
 def test_a_card_that_is_full_for_a_moment_loses_no_text(model: PackedModel) -> None:
@@ -74,6 +135,16 @@ def test_a_text_is_refused_if_it_fails_twice_on_an_otherwise_empty_card(model: P
     card = Card(model, room=20)
     assert model.run([[1] * 21]).vectors == [Unencodable("its 21 tokens do not fit the device's memory")]
     assert card.tries == [21, 21, 21]
+
+
+def test_in_a_process_that_holds_more_than_the_model_no_text_is_refused(package: ModelPackage) -> None:
+    """The card looks empty: what the process itself holds, such as a hot tier, does not count as others'."""
+    model = new_model(package, shares_memory=True)
+    card = Card(model, room=20)
+    with pytest.raises(DeviceFull, match="memory of cpu is full now"):
+        model.run([[1] * 21])
+    card.room = 100
+    assert isinstance(model.run([[1] * 21]).vectors[0], np.ndarray)
 
 
 @pytest.mark.parametrize("seen_empty", [1, 2])
@@ -110,7 +181,7 @@ def test_the_budget_is_halved_and_comes_back(model: PackedModel, error: Callable
     for _ in range(200):
         if model.budget_tokens == 1000:
             break
-        model.run(PROMPTS)
+        model.run(PROMPTS * 10)
     assert model.budget_tokens == 1000
 
 

@@ -62,14 +62,31 @@ def test_a_failed_search_says_so_until_the_device_is_repaired(
     assert sorted(hits(tier)) == ["p1", "p3"]
 
 
-def test_a_search_without_memory_says_so_and_loses_no_row(tier: MatrixHotTier, monkeypatch: pytest.MonkeyPatch) -> None:
+def outside_of_torch_s_allocator() -> RuntimeError:
+    error = RuntimeError("CUDA error: out of memory\nwith hints on further lines")
+    error.error_code = 2  # type: ignore[attr-defined]  # as torch.AcceleratorError has
+    return error
+
+
+@pytest.mark.parametrize("step", [(device_scan._Scan, "add"), (DeviceRows, "view")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory.\nwith numbers on further lines"),
+        outside_of_torch_s_allocator(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_search_without_memory_says_so_and_loses_no_row(
+    tier: MatrixHotTier, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str], error: RuntimeError
+) -> None:
     def out_of_memory(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nwith numbers on further lines")
+        raise error
 
     tier.apply(hot_records(post_embedding("p1"), post_embedding("p2")))
     with monkeypatch.context() as full:
-        full.setattr(device_scan._Scan, "add", out_of_memory)
-        with pytest.raises(TierUnavailable, match=r"device failed: CUDA out of memory\.$"):
+        full.setattr(*step, out_of_memory)
+        with pytest.raises(TierUnavailable, match=r"device failed: CUDA .*(out of memory|ALLOC_FAILED)"):
             hits(tier)
     assert sorted(hits(tier)) == ["p1", "p2"]
 
