@@ -202,3 +202,11 @@ def _of_processes(limits: Limits) -> Iterator[Alert]:
         "the generation {{ $labels.generation }} was the canary, and its answers left their bounds",
         "generation-canary-ended",
     )
+    yield Alert(
+        "NearlineGenerationsDamaged",
+        "max(nearline_generations_damaged_records) > 0",
+        "2m",
+        "ticket",
+        "{{ $value }} records of the topic generations are refused, and the monitor has not mended them",
+        "generations-damaged",
+    )

@@ -24,7 +24,9 @@ from schemas.api import (
     TiersStatus,
 )
 from schemas.ids import Generation, Offset, Partition
+from schemas.printable import printable
 from schemas.stages import StageReads, all_stages, post_vectors_stages
+from streams.errors import GenerationsDamaged
 from streams.generations.state import Generations
 from streams.kafka import deleted_unread
 from streams.kafka.offsets import OffsetReader, Offsets
@@ -51,6 +53,7 @@ _COUNT_S: Final = 1.0
 """For the dead letters, which are counted one by one."""
 _CLOSE_S: Final = 0.2
 """For closing the clients that counted them."""
+_DAMAGE_CHARS: Final = 1_000
 
 _T = TypeVar("_T")
 
@@ -78,6 +81,13 @@ class Sources(NamedTuple):
     """What the log of the generations says."""
     hot: Callable[[], HotReport]
     cold: Callable[[], AbstractContextManager[ColdReader]]
+
+
+class _Log(NamedTuple):
+    """What the log of the generations says. `damages`: a sentence for each record that is refused."""
+
+    state: Generations
+    damages: list[str]
 
 
 class _Cold(NamedTuple):
@@ -132,7 +142,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     asked_cold = _Question("cold tier", lambda: _ask_cold(sources.cold))
     asked_processes = _Question("processes", sources.processes)
     asked_standing = _Question("monitor", sources.standing)
-    asked_live = _Question("generations", sources.generations)
+    asked_log = _Question("generations", lambda: _ask_log(sources.generations))
     live_deadline = time.monotonic() + min(_LIVE_S, budget_s)
 
     def hot_report() -> HotReport | None:
@@ -142,7 +152,9 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     generation = sources.generation or _generation(hot_report())
     # What stands still matters most, and a busy machine may take seconds to say it.
     standing = asked_standing.answer(deadline, problems) or Standing()
-    state = (None if standing.broker_is_silent else asked_live.answer(live_deadline, [])) or Generations()
+    said = None if standing.broker_is_silent else asked_log.answer(live_deadline, [])
+    state, damages = said or _Log(Generations(), [])
+    problems += damages
     reads = _reads(generation, state) + post_vectors_stages(state.serving, written=sources.post_vectors)
     lags = None
     if standing.broker_is_silent:
@@ -199,6 +211,14 @@ def _reads(generation: Generation | None, state: Generations) -> list[StageReads
     others = [record.id for record in state.live if record.id != generation]
     contexts = {record.id: record.contexts for record in state.live}
     return all_stages(generation, others, contexts, state.context_versions)
+
+
+def _ask_log(generations: Callable[[], Generations]) -> _Log:
+    try:
+        state = generations()
+    except GenerationsDamaged as error:
+        return _Log(Generations(), [printable(str(error), _DAMAGE_CHARS)])
+    return _Log(state, [printable(str(damage), _DAMAGE_CHARS) for damage in state.damages])
 
 
 def _generation(hot: HotReport | None) -> Generation | None:

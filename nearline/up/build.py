@@ -17,7 +17,7 @@ Qdrant engine in cold.
 
 from collections.abc import Callable
 from threading import Event
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -31,10 +31,15 @@ from nearline.up.failure_reports import StartTracker
 from nearline.up.names import AUTOPILOT, COLD, CONTEXTS, ENCODE, MONITOR, SERVE, TRENDING, check_name, serve_names
 from nearline.up.residence import Run, at_place
 from nearline.up.resources import limit_gpu_memory
+from retriever.errors import RetrieverUnavailable
 from schemas.api import StatusResponse
+from schemas.generations import GenerationRecord
 from schemas.topics import FIRST_CONTEXTS
-from streams.generations.state import PLACES
+from streams.generations.state import PLACES, Generations
 from streams.kafka.heartbeat import Heartbeat, HeartbeatFile
+
+if TYPE_CHECKING:
+    from retriever.service.answering import HotFeeds
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +108,7 @@ def build_serve(settings: Settings, name: str, report_started: Callable[[], None
     from nearline.generations.local_files import remove_snapshots_of_no_generation
     from nearline.up.metrics import withdraw
     from nearline.up.open_generation import OpenedGeneration, cold_reader
+    from nearline.up.room_beside import refuse_serve_without_room
     from nearline.up.served_by_log import ServedByLog
     from retriever.answer.online_recall import OnlineRecall
     from retriever.serving import Addresses, serve
@@ -114,12 +120,13 @@ def build_serve(settings: Settings, name: str, report_started: Callable[[], None
     limit_gpu_memory([settings.hot.device, settings.encode.device], settings.serve.gpu_fraction)
     worker, ids = serve_names(settings).index(name), IdTable()
     writes_snapshots, recall = worker == 0, OnlineRecall(settings.serve.recall_budget)
-    by_log = ServedByLog(
-        settings.kafka,
-        settings.generations,
-        lambda record: OpenedGeneration(settings, record, ids, recall, writes_snapshots=writes_snapshots),
-        last_state_file(settings.data_dir),
-    )
+
+    def open_generation(state: Generations, record: GenerationRecord) -> OpenedGeneration:
+        refuse_serve_without_room(settings, state, record, _num_hot_posts(served.feeds))
+        return OpenedGeneration(settings, record, ids, recall, writes_snapshots=writes_snapshots)
+
+    last_state = last_state_file(settings.data_dir)
+    by_log = ServedByLog(settings.kafka, settings.generations, open_generation, last_state)
     served = by_log.served
     recall.watch(served.missed)
     standing = StandingWatch(lambda: standing_in_folder(settings))
@@ -151,6 +158,15 @@ def build_serve(settings: Settings, name: str, report_started: Callable[[], None
         withdraw(name, settings.data_dir)
 
     return run
+
+
+def _num_hot_posts(feeds: "HotFeeds") -> int | None:
+    """Of the serving generation; None while its hot tier is being filled."""
+    try:
+        progress = feeds.progress()
+    except RetrieverUnavailable:  # none is open yet
+        return None
+    return progress.posts if progress.caught_up else None
 
 
 def _announce_serve(settings: Settings, name: str, url: str) -> None:

@@ -37,6 +37,7 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
     from prometheus_client import CollectorRegistry, ProcessCollector
 
     from nearline.data_folder_metrics import DataFolderMetrics
+    from nearline.monitor.mending import MEND_EVERY_S, LogMender
     from nearline.monitor.metrics import MonitorMetrics
     from nearline.monitor.monitor import LOOK_EVERY_S, Monitor
     from nearline.monitor.processes import ProcessWatch
@@ -60,6 +61,7 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
     registry.register(MonitorMetrics(monitor))
     registry.register(DataFolderMetrics(settings.data_dir))
     ProcessCollector(registry=registry)
+    mender = LogMender(settings.kafka, follower, registry)
     canaries = _canaries(settings, monitor, follower.current, registry)
     allowed = access(settings.monitor, settings.serve.api_key)
     collector, calls = _page(settings, monitor, follower.current, allowed)
@@ -73,6 +75,7 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
             served(monitor, registry, host, port, calls, refuse=allowed.refuse_host),
             repeating("looking at lag", LOOK_EVERY_S, monitor.look_at_broker),
             repeating("asking for the page", STEP_S, collector.look),
+            repeating("mending the log of the generations", MEND_EVERY_S, mender.look),
         ):
             log.info("listening", url=settings.monitor.url)
             announce(MONITOR, settings.data_dir, host, port)

@@ -21,7 +21,7 @@ from nearline.settings.settings import Settings
 from nearline.up.cold_socket import cold_socket
 from nearline.up.live_first import LiveFirst
 from nearline.up.residence import Resident, Run
-from nearline.up.resources import encode_device, encode_threads, limit_gpu_memory
+from nearline.up.resources import encode_device, encode_gpu, encode_threads, limit_gpu_memory
 from nearline.up.room_beside import refuse_cold_without_room, refuse_encode_without_room
 from schemas.ids import Generation
 from streams.generations.completeness import Completeness, say_ready_if_complete
@@ -48,6 +48,7 @@ def build_encode(settings: Settings, name: str, resident: Resident, make_heartbe
     from prometheus_client import CollectorRegistry, ProcessCollector
 
     from encoders.metrics import EncoderMetrics
+    from nearline.up.device_turns import DeviceTurns, SharedDevice
     from nearline.up.metrics import served_metrics
     from nearline.up.post_vectors import post_vectors_of
     from streams.encode.metrics import EncodeMetrics
@@ -60,11 +61,19 @@ def build_encode(settings: Settings, name: str, resident: Resident, make_heartbe
     registry = CollectorRegistry()
     registry.register(EncoderMetrics(encoder))
     ProcessCollector(registry=registry)
-    pace = LiveFirst(settings.kafka, resident, settings.generations.live_bound_s, encoder.yield_cores)
+    gpu = encode_gpu(settings, int(slot))
+    turns = None if gpu is None else DeviceTurns(settings.data_dir, gpu)
+    pace = LiveFirst(
+        settings.kafka,
+        resident,
+        settings.generations.live_bound_s,
+        encoder.yield_cores,
+        device_is_taken=(lambda: False) if turns is None else turns.is_taken,
+    )
     stage = EncodeStage(
         settings.kafka,
         settings.encode,
-        encoder,
+        encoder if turns is None else SharedDevice(encoder, turns, lambda: resident.newest.state != "building"),
         resident.record.id,
         f"{node_id(settings.kafka, settings.data_dir)}.{slot}",
         metrics=EncodeMetrics(registry),

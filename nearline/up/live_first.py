@@ -1,8 +1,8 @@
 """The serving generation goes first: holds back the encode stage and the index stage of one that is being built.
 
 Each stands back while the oldest record that the serving generation has not encoded or indexed yet has waited for
-longer than a bound, and encode never reads faster than its rate. From the moment when it is complete it is held back no
-more.
+longer than a bound. Encode also does while the serving generation's wants the same device, and never reads faster than
+its rate. From the moment when it is complete it is held back no more.
 """
 
 import time
@@ -40,12 +40,16 @@ class LiveFirst:
         bound_s: float,
         yield_cores: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        device_is_taken: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`yield_cores` is called with True while the generation is being built, and with False from then on."""
+        """`yield_cores` is called with True while the generation is being built, and with False from then on.
+        `device_is_taken`: whether one that goes first has a turn on it; asked before each batch."""
         self._kafka = kafka
         self._resident = resident
         self._bound_s = bound_s
         self._yield_cores = yield_cores
+        self._device_is_taken = device_is_taken
         self._clock = clock
         self._lock = Lock()
         # Guarded by the lock.
@@ -68,8 +72,10 @@ class LiveFirst:
     def may_read(self) -> bool:
         if not self._is_building:
             return True
+        if self._stands_back or self._device_is_taken():
+            return False
         rate = self._resident.newest.rate
-        return not self._stands_back and (rate is None or self._has_allowance(rate))
+        return rate is None or self._has_allowance(rate)
 
     def has_read(self, num_records: int) -> None:
         with self._lock:

@@ -40,6 +40,18 @@ def encode_device(settings: Settings, slot: int) -> str:
     return f"cuda:{slot % num_gpus}" if num_gpus > 1 else device
 
 
+def encode_gpu(settings: Settings, slot: int) -> str | None:
+    """The GPU of an encode process, as `gpu_named` gives it."""
+    return None if gpu_named(settings.encode.device) is None else gpu_named(encode_device(settings, slot))
+
+
+def gpu_named(device: str) -> str | None:
+    """By number, so that two names of one device are one. `device`: as in settings. None for a CPU."""
+    if device == "cpu" or (device == "auto" and not has_gpu()):
+        return None
+    return device if ":" in device else "cuda:0"
+
+
 def limit_gpu_memory(devices: Iterable[str], fraction: float | None) -> None:
     """What this process may take of the memory of each of these devices, from now on. Beyond it torch has none left, as
     if the card were full. Does nothing where there is no GPU. `devices`: names as in settings."""

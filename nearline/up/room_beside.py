@@ -1,8 +1,8 @@
 """Refuses another generation where the machine has no room for it, before anything of it is begun.
 
 `nearline generations build` asks for all processes of an instance that runs on its data folder. On other machines only
-their own processes can tell: each process of a place asks for itself when it starts, and says so in its failure report.
-The size follows from what the serving generation has here.
+their own processes can tell: each process of a place asks for itself when it starts, and says so in its failure report;
+a retriever asks before it opens what is ready. The size follows from what the serving generation has here.
 """
 
 import os
@@ -13,7 +13,6 @@ from typing import Final
 
 from encoders.errors import BadPackage
 from encoders.package.model_package import ModelPackage
-from indexer.devices import has_gpu
 from indexer.errors import IndexerError
 from indexer.tiers import ColdReader
 from nearline.ask.connections import Connections
@@ -21,7 +20,7 @@ from nearline.broker.embedded import topic_folders
 from nearline.errors import NearlineError
 from nearline.generations.free_room import free_here
 from nearline.generations.local_files import cold_folder
-from nearline.generations.packages import package_folder, packages_folder
+from nearline.generations.packages import package_folder, package_here, packages_folder
 from nearline.generations.room import (
     Corpus,
     Model,
@@ -36,7 +35,7 @@ from nearline.generations.room import (
 from nearline.settings.settings import Settings
 from nearline.up.cold_socket import cold_socket
 from nearline.up.residence import Resident
-from nearline.up.resources import encode_device
+from nearline.up.resources import encode_gpu, gpu_named
 from retriever.errors import RetrieverError
 from schemas.generations import GenerationRecord
 from schemas.topics import generation_topics
@@ -66,7 +65,7 @@ def refuse_build_without_room(connections: Connections, package: Package, state:
 def refuse_encode_without_room(settings: Settings, resident: Resident, slot: int) -> None:
     """Raises NoRoom."""
     if _is_asked_for(resident):
-        _refuse(settings, resident, encode_room(Model.of(resident.package), _encode_gpu(settings, slot)))
+        _refuse(settings, resident, encode_room(Model.of(resident.package), encode_gpu(settings, slot)))
 
 
 def refuse_cold_without_room(settings: Settings, resident: Resident) -> None:
@@ -86,6 +85,20 @@ def refuse_cold_without_room(settings: Settings, resident: Resident) -> None:
     _refuse(settings, resident, needed.without(taken))
 
 
+def refuse_serve_without_room(
+    settings: Settings, state: Generations, record: GenerationRecord, num_posts: int | None
+) -> None:
+    """Only of what is ready, and answers nobody yet. All processes of the retriever open it at about the same time, so
+    each of them asks for all. `num_posts`: those of the serving generation in the hot tier here; None while that is
+    being filled, and takes its own room too. Raises NoRoom, and what `package_here` raises."""
+    if state.serving is None or record.state != "ready" or record.ignores_room or record == state.canary:
+        return
+    filling = [record] if num_posts is not None else [record, state.serving]
+    models = [Model.of(package_here(each, settings)) for each in filling]
+    needed = together(_of_retriever(settings, model, Corpus(model.dimension, num_posts, None)) for model in models)
+    refuse_without_room(record.id, "the retriever needs", needed, free_here(settings.data_dir), _MEND)
+
+
 def _is_asked_for(resident: Resident) -> bool:
     """What is complete has had its room, and answers: it is never kept from starting."""
     return resident.newest.state == "building" and not resident.newest.ignores_room
@@ -99,21 +112,26 @@ def _of_instance(settings: Settings, model: Model, corpus: Corpus) -> Room:
     """Of everything that works for one generation."""
     return together(
         [
-            *(encode_room(model, _encode_gpu(settings, slot)) for slot in range(settings.encode.workers)),
+            *(encode_room(model, encode_gpu(settings, slot)) for slot in range(settings.encode.workers)),
             *([cold_room(model, corpus)] if settings.cold.url is None else []),
-            *(
-                serve_room(
-                    model,
-                    corpus,
-                    capacity=settings.hot.capacity,
-                    snapshots=worker == 0 and settings.hot.snapshot_every_s is not None,
-                    encode_gpu=_gpu(settings.encode.device),
-                    hot_gpu=_gpu(settings.hot.device),
-                )
-                for worker in range(settings.serve.workers)
-            ),
+            _of_retriever(settings, model, corpus),
             log_room(model, corpus),
         ]
+    )
+
+
+def _of_retriever(settings: Settings, model: Model, corpus: Corpus) -> Room:
+    """Of all its processes."""
+    return together(
+        serve_room(
+            model,
+            corpus,
+            capacity=settings.hot.capacity,
+            snapshots=worker == 0 and settings.hot.snapshot_every_s is not None,
+            encode_gpu=gpu_named(settings.encode.device),
+            hot_gpu=gpu_named(settings.hot.device),
+        )
+        for worker in range(settings.serve.workers)
     )
 
 
@@ -146,17 +164,6 @@ def _files(settings: Settings, record: GenerationRecord) -> tuple[int, int]:
     topics = {spec.name for spec in generation_topics(record.id)}
     logs = topic_folders(settings.data_dir / "kafka", topics)
     return _size(cold_folder(settings.data_dir, record.id)), sum(map(_size, logs))
-
-
-def _encode_gpu(settings: Settings, slot: int) -> str | None:
-    return None if _gpu(settings.encode.device) is None else _gpu(encode_device(settings, slot))
-
-
-def _gpu(device: str) -> str | None:
-    """By number, so that two names of one device are one."""
-    if device == "cpu" or (device == "auto" and not has_gpu()):
-        return None
-    return device if ":" in device else "cuda:0"
 
 
 def _size(folder: Path) -> int:

@@ -111,8 +111,9 @@ class _StageRun:
             with self._stages.followed():
                 log.info("runs", processes=list(self._names))
                 while not self._stop.is_set:
-                    self._stages.look(self._stages.state)
-                    self._health.looked(self._supervisor.processes, knows_generations=self._stages.knows_state)
+                    state = self._stages.state
+                    self._stages.look(state)
+                    self._health.looked(self._supervisor.processes, knows_generations=state is not None)
                     time.sleep(_LOOK_EVERY_S)
         except StopRequested:
             pass

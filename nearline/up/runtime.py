@@ -146,9 +146,10 @@ class Runtime:
         announced = False
         with stages.followed():
             while not self._stop.is_set:
-                state = stages.state
+                newest = stages.state
+                state = newest or Generations()
                 self._follow_serving(state.serving)
-                stages.look(state)
+                stages.look(newest)
                 self._probe.look()
                 self._write_instance(state)
                 if self._probe.ready and not announced:

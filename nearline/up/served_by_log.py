@@ -37,8 +37,8 @@ _BROKER_AWAY_AFTER_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
-OpenRecord = Callable[[GenerationRecord], OpenGeneration]
-"""As `Open`, with what the log says of the generation."""
+OpenRecord = Callable[[Generations, GenerationRecord], OpenGeneration]
+"""As `Open`, with what the log says: of all generations, and of this one."""
 
 
 class ServedByLog:
@@ -89,7 +89,7 @@ class ServedByLog:
         record = state.records[generation]
         # Remembered first: what is opened in vain is not open, so its life does not count.
         self._lives = {**self._lives, generation: record.life}
-        return self._open_record(record)
+        return self._open_record(state, record)
 
     def _take(self) -> None:
         """The newest state, whoever calls this. Returns at once."""

@@ -74,14 +74,9 @@ class Stages:
         self._running: frozenset[str] | None = None
 
     @property
-    def state(self) -> Generations:
-        """The newest state of the log; an empty one until it was read."""
-        return self._follower.current() or Generations()
-
-    @property
-    def knows_state(self) -> bool:
-        """The log was read."""
-        return self._follower.current() is not None
+    def state(self) -> Generations | None:
+        """The newest state of the log; None until it was read."""
+        return self._follower.current()
 
     @property
     def started(self) -> frozenset[str]:
@@ -94,7 +89,7 @@ class Stages:
         erase_s = self._settings.kafka.erase_within_s
         self._detector = StallDetector(
             self._settings.kafka,
-            lambda: groups_in_use(self.state),
+            lambda: groups_in_use(self.state or Generations()),
             self._settings.data_dir,
             self._settings.stalled_after_s,
         )
@@ -109,7 +104,7 @@ class Stages:
             finally:
                 self._detector.close()
 
-    def look(self, state: Generations) -> None:
+    def look(self, state: Generations | None) -> None:
         """Call it about ten times a second, within `followed`, with a state from this object."""
         running = self._running = frozenset(process.name for process in self._supervisor.processes)
         for name in self._all_names(state, running):
@@ -126,10 +121,11 @@ class Stages:
             log.warning("a process stands still and is killed", part=name, after_s=self._settings.stalled_after_s)
             self._supervisor.kill(name)
 
-    def _all_names(self, state: Generations, running: Iterable[str]) -> list[str]:
+    def _all_names(self, state: Generations | None, running: Iterable[str]) -> list[str]:
         """Also of the versions of the contexts that run, or ran until now."""
         contexts = [name for name in self._names if parse(name).stage == CONTEXTS]
-        of_versions = [of_version(name, version) for name in contexts for version in state.context_versions]
+        versions = [] if state is None else state.context_versions
+        of_versions = [of_version(name, version) for name in contexts for version in versions]
         left = [name for name in running if parse(name).stage == CONTEXTS]
         return list(dict.fromkeys((*self._names, *of_versions, *left)))
 
@@ -148,7 +144,7 @@ class Stages:
 
     def _remove_retired(self) -> None:
         """Whoever retired a generation may have done it on another machine."""
-        state = self.state
+        state = self.state or Generations()
         for record in state.records.values():
             if record.state == "retired":
                 remove_local_files(self._settings.data_dir, record)
@@ -162,8 +158,11 @@ class Stages:
                     remove_rows(self._settings.data_dir, slot, version)
 
 
-def _has_work(name: ProcessName, state: Generations) -> bool:
-    """The retriever always has: it follows the log itself, and knows more of it while the broker is away."""
+def _has_work(name: ProcessName, state: Generations | None) -> bool:
+    """The retriever always has: it follows the log itself, and knows more of it while the broker is away. Until the log
+    was read, the contexts have none: also the first version may be retired."""
+    if state is None:
+        return name.place is None and name.stage not in {AUTOPILOT, CONTEXTS}
     if name.stage == AUTOPILOT:
         return state.autopilot_is_on
     if name.stage == CONTEXTS:

@@ -115,13 +115,14 @@ def build(
 
 
 def _build_on(record: GenerationRecord, by: By, rate: float | None, force: bool) -> Sequence[Record]:
-    """Of what is being built, or is ready, only this may change."""
+    """Of what is being built only this may change; of what is ready only that it ignores whether there is room."""
+    rate = None if record.state == "ready" else rate
     changes = []
     if rate is not None and rate != record.rate:
         changes.append(f"at most {rate:g} contexts a second")
     if force and not record.ignores_room:
         changes.append("force")
-    if record.state == "ready" or not changes:
+    if not changes:
         return []
     changed = _changed(record, by, f"build with {' and '.join(changes)}")
     return [replace(changed, rate=rate or record.rate, ignores_room=force or record.ignores_room)]

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from schemas.ids import Offset, Partition
 from schemas.topics import GENERATIONS
 from streams.errors import KafkaUnavailable
-from streams.generations.state import Generations
+from streams.generations.state import Damage, Generations
 from streams.kafka.clients import new_consumer
 from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.kafka.offsets import OffsetReader
@@ -37,6 +37,8 @@ class GenerationsFollower:
         it raises is logged, and it is called again with the newest state a moment later."""
         self._kafka = kafka
         self._on_change = on_change
+        self.damages: tuple[Damage, ...] = ()
+        """Of the log as it was read last, also where the last good state stays because of them."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="generations", daemon=True)
         self._changed = threading.Condition()
@@ -141,10 +143,10 @@ class GenerationsFollower:
 
     def _publish(self) -> None:
         """Makes what was read the current state, if it is a good one."""
-        known = () if self._current is None else self._current.damages
         for damage in self._read.damages:
-            if damage not in known:
+            if damage not in self.damages:
                 log.error("a damaged record; what its key stands for stays as it was", error=str(damage))
+        self.damages = self._read.damages
         contradiction = self._read.contradiction()
         if self._read.pointer is None and self._current is not None and self._current.pointer is not None:
             contradiction = "the log is empty now"

@@ -5,6 +5,7 @@ soon as it can be read, and a file that cannot be read counts as missing.
 """
 
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import structlog
@@ -14,11 +15,13 @@ from schemas.generations import encode_record, key_of
 from schemas.ids import Offset
 from streams.generations.state import Generations
 
+FILE: Final = "generations.jsonl"
+
 log = structlog.get_logger(__name__)
 
 
 def last_state_file(data_dir: Path) -> Path:
-    return data_dir / "generations.jsonl"
+    return data_dir / FILE
 
 
 def remember(file: Path, state: Generations) -> None:

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException, Producer
 from schemas.generations import Record, encode_record, key_of
 from schemas.topics import GENERATIONS
 from streams.errors import Fenced, GenerationsDamaged, KafkaUnavailable
+from streams.generations.last_state import FILE
 from streams.generations.state import Generations
 from streams.kafka.clients import new_producer
 from streams.kafka.crash_points import crash_point
@@ -46,7 +47,7 @@ def read_generations(kafka: KafkaSettings) -> Generations:
     if (contradiction := state.contradiction()) is not None:
         raise GenerationsDamaged(
             f"the topic generations contradicts itself: {contradiction}{_listed(state)}; "
-            "send a good record with the same key, from a copy of the topic"
+            f"send a good record with the same key; each retriever keeps those that it knew last in DATA/{FILE}"
         )
     return state
 
@@ -80,8 +81,8 @@ def _producer(kafka: KafkaSettings) -> Producer:
 
 def _mended(state: Generations, records: Iterable[Record]) -> list[Record]:
     """The last good records of the keys that are damaged and not written anyway."""
-    damaged_keys = {damage.key for damage in state.damages} - {key_of(record) for record in records}
-    return [record for record in state.all_records if key_of(record) in damaged_keys]
+    written = {key_of(record) for record in records}
+    return [record for record in state.last_good if key_of(record) not in written]
 
 
 def _commit(producer: Producer, records: Iterable[Record]) -> None:

@@ -81,6 +81,12 @@ class Generations:
         return [*self.records.values(), *self.contexts.values(), *others]
 
     @property
+    def last_good(self) -> list[Record]:
+        """The records that stand in place of the damaged ones."""
+        damaged_keys = {damage.key for damage in self.damages}
+        return [record for record in self.all_records if key_of(record) in damaged_keys]
+
+    @property
     def context_versions(self) -> list[ContextVersion]:
         """Those whose stages run: a generation reads them, or will. Before anything was founded the first one."""
         if not self.records:

@@ -1,5 +1,5 @@
-"""A monitor of a broker that is not there, in a process of its own: `python -m tests.kit.children.monitor FOLDER PORT`,
-and its API key if it has one. The retriever's is `of-all-clients`. Prints `listens` when it does."""
+"""A monitor in a process of its own: `python -m tests.kit.children.monitor FOLDER PORT [KEY [BROKER]]`. Where none is
+named the broker is not there. The retriever's key is `of-all-clients`. Prints `listens` when it does."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ from threading import Event
 from pydantic import SecretStr
 
 from nearline import log
+from nearline.monitor import mending
 from nearline.settings.settings import MonitorSettings, Settings
 from nearline.up.build_monitor import build_monitor
 from retriever.settings import ServeSettings
@@ -15,11 +16,12 @@ from streams.settings import KafkaSettings
 from tests.kit.instances import NO_BROKER
 
 
-def main(folder: str, port: str, key: str | None = None) -> None:
+def main(folder: str, port: str, key: str = "", broker: str = NO_BROKER) -> None:
     log.configure("monitor", "info")
-    monitor = MonitorSettings(port=int(port), canary_s=0, api_key=None if key is None else SecretStr(key))
+    mending.MEND_EVERY_S = 0.1  # type: ignore[misc]
+    monitor = MonitorSettings(port=int(port), canary_s=0, api_key=SecretStr(key) if key else None)
     serve = ServeSettings(api_key=SecretStr("of-all-clients"))
-    kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
+    kafka = KafkaSettings(bootstrap_servers=broker)
     settings = Settings(data_dir=Path(folder), kafka=kafka, monitor=monitor, serve=serve)
     build_monitor(settings, lambda: print("listens", flush=True))(Event())
 

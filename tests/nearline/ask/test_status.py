@@ -14,7 +14,10 @@ from nearline.ask.status_sources import sources_of_command
 from nearline.errors import NotReady
 from nearline.settings.instance import Instance
 from nearline.settings.settings import Settings
+from schemas.ids import Offset
 from schemas.topics import CONTEXTS_GROUP, POST_VECTORS_GROUP, POSTS
+from streams.errors import GenerationsDamaged
+from streams.generations.state import Generations
 from streams.operate.record_shares import RecordShares
 from streams.settings import KafkaSettings
 from tests.kit.data.embeddings import GENERATION
@@ -61,6 +64,18 @@ def test_post_vectors_are_a_stage_where_they_are_written(tmp_path: Path) -> None
         sources = sources._replace(generations=founded, kafka=_silent, hot=_silent, cold=_silent)
         stages = read_status(sources).stages
         assert [(row.stage, row.topic, row.lag) for row in stages if row.group == POST_VECTORS_GROUP] == rows
+
+
+@pytest.mark.parametrize("last_good_is_known", [True, False])
+def test_a_damaged_record_of_the_generations_is_named(last_good_is_known: bool) -> None:
+    def generations() -> Generations:
+        if not last_good_is_known:
+            raise GenerationsDamaged("the record at offset 7 \x1b[2J is gone for good")
+        return founded().with_message(b"pointer", b"???", Offset(7))
+
+    status = read_status(Sources(list, Standing, GENERATION, False, _silent, generations, _silent, _silent))
+    (problem,) = (each for each in status.problems if "the record at offset 7" in each)
+    assert problem.isprintable()
 
 
 @pytest.mark.broker

@@ -1,4 +1,4 @@
-"""The monitor as its process puts it together: whom it lets in by its settings."""
+"""The monitor as its process puts it together: whom it lets in by its settings, and that it mends the log."""
 
 import http.client
 import json
@@ -6,8 +6,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
 from nearline.ports import free_ports
+from schemas.topics import GENERATIONS
+from streams.generations.log import change_generations, read_generations
+from streams.settings import KafkaSettings
+from tests.kit.data.generations import next_records
+from tests.kit.kafka.topics import Sender
 from tests.kit.running import child
+from tests.kit.waiting import until
 
 MONITOR = "tests.kit.children.monitor"
 OF_ALL_CLIENTS = "of-all-clients"
@@ -16,10 +24,10 @@ WRONG_BODY = b"{"
 
 
 @contextmanager
-def running(folder: Path, *key: str) -> Iterator[int]:
+def running(folder: Path, *key_and_broker: str) -> Iterator[int]:
     """Its port."""
     port = free_ports(1)[0]
-    with child(MONITOR, str(folder), str(port), *key) as monitor:
+    with child(MONITOR, str(folder), str(port), *key_and_broker) as monitor:
         assert monitor.stdout is not None
         assert monitor.stdout.readline() == "listens\n"
         yield port
@@ -47,3 +55,11 @@ def test_with_one_it_takes_that_alone(tmp_path: Path) -> None:
         assert status(port, "POST", "/v1/acts/rollback", X_API_Key=OF_ALL_CLIENTS) == 401
         assert status(port, "POST", "/v1/acts/rollback", X_API_Key="of-operators") == 400
         assert status(port, "GET", "/v1/overview", Host="monitor.example") == 200
+
+
+@pytest.mark.broker
+def test_it_mends_a_damaged_record_of_the_generations(kafka: KafkaSettings, tmp_path: Path) -> None:
+    change_generations(kafka, next_records)
+    Sender(kafka).send(GENERATIONS, [("pointer", b"???")])
+    with running(tmp_path, "", str(kafka.bootstrap_servers)):
+        until(lambda: not read_generations(kafka).damages, "the last good record to be there again")

@@ -2,36 +2,45 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from encoders.encoder import Encoder
+from encoders.errors import Outcome
 from encoders.package.model_package import ModelPackage
 from indexer.cold.socket.client import RemoteColdTier
 from nearline.settings.settings import Settings
-from nearline.up import live_first
-from nearline.up.build_place import build_cold
+from nearline.up import build_place, live_first
+from nearline.up.build_place import build_cold, build_encode
 from nearline.up.cold_socket import cold_socket
+from nearline.up.device_turns import DeviceTurns
 from nearline.up.live_first import LiveFirst, oldest_age_s
 from nearline.up.residence import Resident
 from schemas import topics
+from schemas.contexts import encode_context
 from schemas.embeddings import encode_embedding
 from schemas.generations import GenerationRecord
+from schemas.ids import Generation
 from streams.errors import KafkaUnavailable
 from streams.index import loop as index_loop
+from streams.kafka import transactional_loop
+from streams.kafka.heartbeat import Heartbeat
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.topics import ensure_topics
-from streams.settings import KafkaSettings
+from streams.settings import EncodeSettings, KafkaSettings
+from tests.kit.data.contexts import post_context
 from tests.kit.data.embeddings import GENERATION, post_embedding, vectors
 from tests.kit.data.generations import two_live
 from tests.kit.instances import NO_BROKER
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import commit_all, until_workers_share
-from tests.kit.kafka.topics import Sender, make_topics, produce
+from tests.kit.kafka.topics import Sender, keys_and_values, make_topics, produce
 from tests.kit.packages import make_tiny_package
-from tests.kit.running import RecordedHeartbeat, in_thread
+from tests.kit.running import RecordedHeartbeat, child, in_thread
 from tests.kit.waiting import until
 
 BOUND_S = 2.0
@@ -46,11 +55,19 @@ class Building:
         self.now_s = 0.0
         self.looks = 0
         self.yields: list[bool] = []
+        self.device_is_taken = False
         monkeypatch.setattr(live_first, "_LOOK_EVERY_S", 0.01)
         monkeypatch.setattr(live_first, "oldest_age_s", self._age_s)
         resident = Resident(self.record, package, lambda: self.state)
         kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
-        self.pace = LiveFirst(kafka, resident, BOUND_S, self.yields.append, lambda: self.now_s)
+        self.pace = LiveFirst(
+            kafka,
+            resident,
+            BOUND_S,
+            self.yields.append,
+            lambda: self.now_s,
+            device_is_taken=lambda: self.device_is_taken,
+        )
 
     @property
     def record(self) -> GenerationRecord:
@@ -83,6 +100,16 @@ def test_it_stands_back_while_live_records_wait_for_too_long(building: Building)
         assert not pace.may_read(), "as before"
         building.age_s = BOUND_S
         until(pace.may_read, "it to go on")
+
+
+def test_it_stands_back_while_the_serving_one_wants_the_device(building: Building) -> None:
+    building.device_is_taken = True
+    assert not building.pace.may_read()
+    building.device_is_taken = False
+    assert building.pace.may_read()
+    building.device_is_taken = True
+    building.change(replace(building.record, state="ready"))
+    assert building.pace.may_read(), "it is complete"
 
 
 def test_what_is_complete_is_held_back_no_more_and_takes_its_share_of_the_cores(building: Building) -> None:
@@ -192,3 +219,71 @@ def test_the_index_stage_of_a_building_place_stands_back_too(
             assert cold.count("post") == 0
             building.age_s = 0.0
             until(lambda: cold.count("post") == 1, "it to go on")
+
+
+class Encoding:
+    """A topic with one context, for an encode process as it is put together, as if its device were a GPU."""
+
+    def __init__(self, kafka: KafkaSettings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.package = make_tiny_package(folder / "package", hidden=16, layers=1)
+        self.settings = Settings(data_dir=folder, kafka=kafka, encode=EncodeSettings(device="cpu"))
+        self.turns_seen: list[bool] = []
+        """At each run of the model."""
+        monkeypatch.setattr(transactional_loop, "_POLL_HELD_BACK_S", 0.0)
+        monkeypatch.setattr(build_place, "encode_gpu", lambda *_: "cuda:0")
+        turns, run = DeviceTurns(folder, "cuda:0"), Encoder.run
+
+        def run_and_look(encoder: Encoder, prepared: Any) -> list[Outcome]:
+            self.turns_seen.append(turns.is_taken())
+            return run(encoder, prepared)
+
+        monkeypatch.setattr(Encoder, "run", run_and_look)
+        Sender(kafka).send(topics.POST_CONTEXTS, [("p1", encode_context(post_context()))])
+
+    @contextmanager
+    def running(self, record: GenerationRecord, heartbeat: Heartbeat) -> Iterator[None]:
+        state = two_live("building").with_records([record])
+        resident = Resident(record, self.package, lambda: state)
+        ensure_topics(self.settings.kafka, topics.generation_topics(record.id))
+        with in_thread(build_encode(self.settings, "encode-green-0", resident, lambda _: heartbeat)):
+            until_workers_share(self.settings.kafka, topics.encode_group(record.id), 3)
+            yield
+
+    def has_encoded(self, generation: Generation) -> bool:
+        return bool(keys_and_values(self.settings.kafka, topics.post_embeddings(generation)))
+
+
+@pytest.fixture
+def encoding(
+    clean_topics: RunningBroker, building: Building, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Encoding:
+    assert building.age_s == 0.0, "no live record waits"
+    return Encoding(make_topics(clean_topics), tmp_path, monkeypatch)
+
+
+@pytest.mark.broker
+def test_encode_of_a_building_place_stands_back_while_the_serving_one_has_a_turn_on_its_device(
+    encoding: Encoding, building: Building, tmp_path: Path
+) -> None:
+    record, heartbeat = replace(building.record, ignores_room=True), RecordedHeartbeat()
+    with child("tests.kit.children.device_turn", str(tmp_path), "cuda:0") as serving:
+        assert serving.stdout is not None
+        assert serving.stdout.readline() == "has a turn\n"
+        with encoding.running(record, heartbeat):
+            for _ in range(10):
+                assert heartbeat.beats.acquire(timeout=60), "a loop says that it is held back"
+            assert not encoding.has_encoded(record.id)
+            encoding.turns_seen.clear()
+            serving.kill()
+            serving.wait(60)
+            until(lambda: encoding.has_encoded(record.id), "it to go on")
+    assert set(encoding.turns_seen) == {False}, "nobody stands back for it"
+
+
+@pytest.mark.broker
+def test_the_turns_of_encode_of_a_serving_generation_are_seen(encoding: Encoding, building: Building) -> None:
+    record = building.state.serving
+    assert record is not None
+    with encoding.running(record, RecordedHeartbeat()):
+        until(lambda: encoding.has_encoded(record.id), "its context to be encoded")
+    assert True in encoding.turns_seen

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -22,8 +23,12 @@ from nearline.up.build import build
 from nearline.up.build_place import build_cold, build_encode
 from nearline.up.failure_reports import StartTracker, failure_report_of, write_failure_report
 from nearline.up.residence import Resident
-from nearline.up.room_beside import refuse_build_without_room, refuse_encode_without_room
-from schemas.generations import PackageSource, Pointer, State
+from nearline.up.room_beside import (
+    refuse_build_without_room,
+    refuse_encode_without_room,
+    refuse_serve_without_room,
+)
+from schemas.generations import Canary, GenerationRecord, PackageSource, Pointer, State
 from schemas.ids import Generation
 from schemas.topics import core_topics, generation_topics
 from streams.generations import acts
@@ -33,7 +38,7 @@ from streams.generations.state import Generations
 from streams.kafka.heartbeat import NO_HEARTBEAT
 from streams.kafka.topics import ensure_topics
 from streams.settings import EncodeSettings, KafkaSettings
-from tests.kit.data.generations import founded, generation_record
+from tests.kit.data.generations import AT, founded, generation_record
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.packages import make_tiny_package
 
@@ -110,6 +115,70 @@ class TestAProcessOfAPlace:
         room_beside.refuse_cold_without_room(settings, resident(package))
 
 
+class TestTheRetriever:
+    """Of the package's 16 numbers a post takes 64 bytes, and 250 more. Its weights are smaller than a MB."""
+
+    POSTS = 1_000
+
+    @pytest.fixture
+    def beside(self, package: ModelPackage) -> GenerationRecord:
+        return opened(package, generation_record(package.generation, "ready", "green"))
+
+    @pytest.fixture
+    def log(self, package: ModelPackage, beside: GenerationRecord) -> Generations:
+        return founded().with_records([opened(package, generation_record("a-1")), beside])
+
+    def test_it_does_not_open_what_is_ready_where_that_would_not_fit(
+        self, machine: Machine, settings: Settings, log: Generations, beside: GenerationRecord
+    ) -> None:
+        machine.memory = 0
+        with pytest.raises(NoRoom, match=r"the retriever needs about 1 MB of memory, of .* the build with --force"):
+            refuse_serve_without_room(settings, log, beside, self.POSTS)
+        machine.memory, machine.disk = 1 * MB, 0
+        with pytest.raises(NoRoom, match="the retriever needs about 1 MB of disk"):
+            refuse_serve_without_room(settings, log, beside, self.POSTS)
+        machine.disk = 1 * MB
+        refuse_serve_without_room(settings, log, beside, self.POSTS)
+
+    def test_its_processes_open_it_together(
+        self, machine: Machine, settings: Settings, log: Generations, beside: GenerationRecord
+    ) -> None:
+        four = settings.model_copy(update={"serve": settings.serve.model_copy(update={"workers": 4})})
+        machine.memory = 1 * MB
+        refuse_serve_without_room(settings, log, beside, self.POSTS)
+        with pytest.raises(NoRoom):
+            refuse_serve_without_room(four, log, beside, self.POSTS)
+
+    def test_what_the_serving_one_is_still_filling_is_not_free(
+        self, machine: Machine, settings: Settings, log: Generations, beside: GenerationRecord
+    ) -> None:
+        """As after a restart: what it will hold is what it may hold."""
+        machine.disk = 1 * MB
+        refuse_serve_without_room(settings, log, beside, self.POSTS)
+        with pytest.raises(NoRoom, match="about 2 MB of disk"):
+            refuse_serve_without_room(settings, log, beside, None)
+
+    @pytest.mark.parametrize("fields", [{"state": "serving"}, {"state": "kept"}, {"ignores_room": True}])
+    def test_what_may_be_asked_or_was_built_by_force_is_opened_whatever_is_free(
+        self, machine: Machine, settings: Settings, log: Generations, beside: GenerationRecord, fields: dict[str, Any]
+    ) -> None:
+        machine.memory = 0
+        record = replace(beside, **fields)
+        refuse_serve_without_room(settings, log.with_records([record]), record, self.POSTS)
+
+    def test_a_canary_is_opened_too(
+        self, machine: Machine, settings: Settings, log: Generations, beside: GenerationRecord
+    ) -> None:
+        machine.memory = 0
+        pointer = Pointer(Generation("a-1"), canary=Canary(beside.id, 0.05, AT))
+        refuse_serve_without_room(settings, log.with_records([pointer]), beside, self.POSTS)
+
+
+def opened(package: ModelPackage, record: GenerationRecord) -> GenerationRecord:
+    """With a package that is here."""
+    return replace(record, package=PackageSource(folder=str(package.folder)), digest=package.digest)
+
+
 def write(file: Path, size: int) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x" * size)
@@ -158,13 +227,11 @@ class TestTheCommand:
         self, machine: Machine, connections: Connections, found: Package, package: ModelPackage
     ) -> None:
         machine.memory = 0
-        source = PackageSource(folder=str(package.folder))
         kept = generation_record("c-3", "kept", "green")
         state = Generations({**founded().records, kept.id: kept}, Pointer(Generation("a-1"), kept.id))
         with pytest.raises(NoRoom):
             refuse_build_without_room(connections, found, state)
-        readable = replace(kept, package=source, digest=package.digest)
-        refuse_build_without_room(connections, found, state.with_records([readable]))
+        refuse_build_without_room(connections, found, state.with_records([opened(package, kept)]))
 
     def test_on_another_machine_than_the_instance_it_asks_nothing(
         self, machine: Machine, settings: Settings, found: Package

@@ -16,19 +16,25 @@ from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from nearline.generations.local_files import hot_folder
+from nearline.generations.room import Free
 from nearline.ports import free_ports
 from nearline.settings.settings import Settings
+from nearline.up import room_beside
 from nearline.up.build import build_serve
+from retriever.answer import online_recall
+from retriever.answer.exact_search import TierRecall
+from retriever.answer.online_recall import OnlineRecall, RecallCounts
 from retriever.client import RetrieverClient
 from retriever.errors import RequestRefused, RetrieverUnavailable
+from retriever.generations import keeper
 from retriever.settings import ServeSettings
 from schemas.api import Readiness, RetrieveRequest, RetrieveResponse
 from schemas.embeddings import encode_embedding
-from schemas.generations import PackageSource
+from schemas.generations import Act, PackageSource
 from schemas.ids import Generation
 from schemas.topics import core_topics, generation_topics, member_embeddings, post_embeddings
 from streams.generations import acts
-from streams.generations.log import Decide, change_generations
+from streams.generations.log import Decide, change_generations, read_generations
 from streams.kafka.topics import ensure_topics
 from streams.settings import EncodeSettings, KafkaSettings
 from tests.kit.data.embeddings import member_embedding, post_embedding, vectors
@@ -107,6 +113,9 @@ class Serving:
 
     def act(self, decide: Decide) -> None:
         change_generations(self.settings.kafka, decide)
+
+    def history(self, generation: Generation) -> Sequence[Act]:
+        return read_generations(self.settings.kafka).records[generation].history
 
     def promote(self, generation: Generation) -> None:
         self.act(lambda state: acts.promote(state, generation, BY, force=True))
@@ -266,3 +275,54 @@ def test_a_process_that_was_away_learns_everything_from_the_log(serving: Serving
         readiness = serving.readiness()
         assert readiness is not None
         assert readiness.beside == {}
+
+
+def test_a_canary_that_finds_less_than_an_exact_search_ends(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real answers of both are measured; what is found is as the test says."""
+    first, second = (package.generation for package in serving.packages)
+
+    class SecondFindsHalf(OnlineRecall):
+        def __init__(self, _: float) -> None:
+            super().__init__(budget=0.9)
+
+        def offer(self, generation: Generation, counts: RecallCounts, _: object) -> None:
+            num_found = 1 if generation == second else 2
+            super().offer(generation, counts, lambda: {"hot": TierRecall(num_found, 2)})
+
+    monkeypatch.setattr(online_recall, "OnlineRecall", SecondFindsHalf)
+
+    def has_ended() -> bool:
+        for generation in (None, first, second):
+            serving.ask(generation)
+        return serving.history(second)[-1].what == acts.CANARY_ENDED
+
+    with serving.running():
+        serving.until_ready(second)
+        serving.act(lambda state: acts.promote(state, second, BY, share=0.5, force=True))
+        until(has_ended, "the canary to end", START_S)
+    assert "the recall of" in serving.history(second)[-1].reason
+
+
+def test_a_retriever_without_room_serves_on_alone_until_the_build_is_repeated_by_force(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine of a cluster, where no command could ask. Without memory the one that serves would be killed."""
+    first, second = (package.generation for package in serving.packages)
+    full = Free(lambda: 0, lambda: 0, lambda _: 0)
+    monkeypatch.setattr(room_beside, "free_here", lambda _: full)
+    monkeypatch.setattr(keeper, "_AGAIN_S", 0.1)
+    with serving.running():
+        until(lambda: _is_ready_without(serving, second), "it to say that the other one is not open", START_S, 0.1)
+        check_one_generation(serving.ask())
+        source = PackageSource(folder=str(serving.packages.second.folder))
+        again = acts.Package(second, source, serving.packages.second.digest)
+        serving.act(lambda state: acts.build(state, again, {}, BY, force=True))
+        serving.until_ready(second)
+        assert serving.ask().generation == first
+
+
+def _is_ready_without(serving: Serving, generation: Generation) -> bool:
+    readiness = serving.readiness()
+    if readiness is None or not readiness.ready or generation not in readiness.beside:
+        return False
+    return "cannot be opened here" in readiness.beside[generation].problems[0]

@@ -1,7 +1,7 @@
 """Which generations the retriever opens, by the log, and how a bad canary ends. Generations over plain tiers."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from nearline.up.served_by_log import ServedByLog, roles_of
-from retriever.answer.question import Question
+from retriever.answer.question import Answer, Question
 from retriever.errors import RetrieverUnavailable
 from retriever.generations.roles import Roles, is_in_share
 from schemas.generations import Canary, Pointer, Record, State
@@ -71,9 +71,29 @@ class Process:
 
     def __init__(self, kafka: KafkaSettings, openings: Openings, last_state: Path) -> None:
         self.openings = openings
-        bounds = GenerationsSettings(canary_errors=0.01, canary_p99_ratio=1e9, canary_window_s=600.0)
-        self.by_log = ServedByLog(kafka, bounds, lambda record: openings(record.id), last_state, _AWAY_AFTER_S)
+        # Answers are timed by a clock that only the test moves, so a busy machine makes no canary slow.
+        bounds = GenerationsSettings(canary_errors=0.01, canary_p99_ratio=2.0, canary_window_s=600.0)
+        self.by_log = ServedByLog(kafka, bounds, lambda _, record: openings(record.id), last_state, _AWAY_AFTER_S)
         self.served = self.by_log.served
+        self.now_s = 0.0
+        self.served._clock = lambda: self.now_s
+
+    def answer_slowly(self, generation: Generation) -> None:
+        """From now on each of its answers takes a second."""
+        opened = self.openings[generation]
+        answer_batch = opened.answer_batch
+
+        def slowly(questions: Sequence[Question]) -> list[Answer]:
+            self.now_s += 1.0
+            return answer_batch(questions)
+
+        opened.answer_batch = slowly  # type: ignore[method-assign]
+
+    def miss_half(self, generation: Generation) -> None:
+        """As the thread that measures recall tells it."""
+        for _ in range(100):
+            self.served.missed(A, 0.0)
+            self.served.missed(generation, 0.5)
 
     def answers_from(self, member: str = MEMBERS[0], generation: Generation | None = None) -> str | None:
         try:
@@ -187,6 +207,27 @@ def test_a_canary_that_fails_ends_once_whoever_sees_it(kafka: KafkaSettings) -> 
         until(lambda: _is_written(kafka, second), "the other's act to be over, which had nothing left to do")
         until(lambda: _has_canary(processes[0], in_share[0]), "the next canary to be asked")
         assert processes[0].served.verdict() is None, "it has a chance of its own"
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(("do_badly", "reason"), [(Process.answer_slowly, "p99"), (Process.miss_half, "recall")])
+def test_a_canary_that_is_slow_or_finds_less_ends(
+    kafka: KafkaSettings, do_badly: Callable[[Process, Generation], None], reason: str
+) -> None:
+    with running(kafka) as process:
+        process.until_serves(A)
+        process.until_open_beside(B)
+        do_badly(process, B)
+        write(kafka, Pointer(A, canary=CANARY))
+
+        def has_ended() -> bool:
+            for member in MEMBERS:
+                process.answers_from(member)
+            return _pointer(kafka) == Pointer(A, rolled_back=True)
+
+        until(has_ended, "the canary to end", every_s=0.2)
+        (end,) = (act for act in read_generations(kafka).records[B].history if act.what == "end of the canary")
+        assert reason in end.reason
 
 
 def _has_canary(process: Process, member: str) -> bool:

@@ -92,8 +92,8 @@ def test_a_stop_while_starting_leaves_nothing_behind(data_dir: Path, package: Pa
 
 def _says_what_runs(running: Up) -> None:
     instance = running.instance
-    names = [process.name for process in instance.processes]
-    assert names == ["broker", "contexts-0", "trending", "monitor", "serve", "encode-blue-0", "cold-blue"]
+    names = sorted(process.name for process in instance.processes)
+    assert names == ["broker", "cold-blue", "contexts-0", "encode-blue-0", "monitor", "serve", "trending"]
     assert instance.supervisor_pid == running.pid
     assert instance.ready
     assert instance.generation.startswith("tiny-")

@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schemas.generations import Canary, Gate, GateFigure, PackageSource, Pointer, Record, decode_record, encode_record
 from schemas.generations import key_of as key_of_record
@@ -144,6 +145,16 @@ def test_what_was_retired_can_be_built_again_from_nothing() -> None:
     state = state.with_records(build(state))
     assert (states(state)[B], state.records[B].gate) == (("building", "green"), None)
     assert [act.what for act in state.records[B].history] == ["build", "ready", "gate", "retire", "build"]
+
+
+def test_what_is_ready_is_given_room_by_force() -> None:
+    """A retriever may lack room for it where its other processes had it."""
+    state = after(*READY)
+    assert acts.build(state, package(B), GOAL, by(), rate=5.0) == []
+    (forced,) = acts.build(state, package(B), GOAL, by(), rate=5.0, force=True)
+    assert forced == replace(state.records[B], ignores_room=True, history=forced.history)
+    assert forced.history[-1].what == "build with force"
+    assert acts.build(state.with_records([forced]), package(B), GOAL, by(), force=True) == []
 
 
 def test_the_kept_one_is_retired_after_a_day_or_by_force() -> None:

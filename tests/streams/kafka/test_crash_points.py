@@ -103,6 +103,7 @@ NEEDLESS = {
         "nearline.http_pages._send: write",
         "retriever.grpc.health._send_changes: write",
         "retriever.http.tracing.send_traced: send",
+        "retriever.service.service._answer: write",
         "retriever.service.service.work: write",
     },
     "a canary that a killed monitor leaves is found and deleted by the next one": {
@@ -111,6 +112,7 @@ NEEDLESS = {
         "nearline.monitor.canaries._delete_leftovers: send",
     },
     "removes what nobody sees; nothing follows that stands on it": {
+        "nearline.generations.retiring.remove_unbuilt: delete_topics",
         "streams.index.loop._sweep_if_due: sweep",
         "indexer.cold.edge.tier._sweep: remove",
         "indexer.cold.edge.shards.remove: delete_points",
