@@ -98,8 +98,9 @@ def test_the_runbook_of_an_alert_is_a_link_where_an_address_is_named(
     with served_page(tmp_path, kafka, acts, port, runbooks=runbooks) as served:
         served.monitor.report = standing("contexts")
         with opened(browser, served.url) as page:
-            shown = page.locator("#alerts tbody td").last
-            address, link = f"{runbooks}/stage-stands-still.md", shown.get_by_role("link")
+            row, address = page.locator("#alerts tbody tr"), f"{runbooks}/stage-stands-still.md"
+            shown, link = row.locator("td").last, row.get_by_role("link")
+            expect(row.locator("th")).to_have_text("NearlineStageStandsStill")
             expect(shown).to_have_text("stage-stands-still" if is_link else address)
             expect(link).to_have_count(int(is_link))
             if is_link:
