@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -306,40 +306,38 @@ def test_a_removal_that_hung_leaves_what_was_built_again_meanwhile(
     assert cluster.left() == {"topics", "files"}
 
 
-def test_it_does_not_wait_until_what_was_built_again_closes_its_cold_tier(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+def check_built_again_during(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, step: str, ends: Callable[[Generation], object]
 ) -> None:
+    """The second one is built again while this step of its removal runs, which ends so."""
     cluster.build()
     retired = cluster.retire()
 
-    def find_it_open(*_: object) -> bool:
+    def run_step(*_: object) -> object:
         patch.undo()
         assert cluster.build().status == 0
-        return False
+        return ends(retired.id)
 
     with monkeypatch.context() as patch:
-        patch.setattr(retiring, "remove_local_files", find_it_open)
+        patch.setattr(retiring, step, run_step)
         with pytest.raises(ActRefused, match="was built again"):
             remove_retired(Settings(data_dir=cluster.data_dir), cluster.kafka, retired)
     assert cluster.left() == {"topics", "files"}
+
+
+def test_it_does_not_wait_until_what_was_built_again_closes_its_cold_tier(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_built_again_during(cluster, monkeypatch, "remove_local_files", lambda _: False)
 
 
 def test_nobody_is_told_to_stop_the_processes_of_what_was_built_again(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.build()
-    retired = cluster.retire()
+    def find_them_in_its_groups(generation: Generation) -> None:
+        raise StillFed.of_generation(generation, [encode_group(generation)], 90.0)
 
-    def find_them_in_its_groups(*_: object) -> None:
-        patch.undo()
-        assert cluster.build().status == 0
-        raise StillFed.of_generation(retired.id, [encode_group(retired.id)], 90.0)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(retiring, "delete_groups", find_them_in_its_groups)
-        with pytest.raises(ActRefused, match="was built again"):
-            remove_retired(Settings(data_dir=cluster.data_dir), cluster.kafka, retired)
-    assert cluster.left() == {"topics", "files"}
+    check_built_again_during(cluster, monkeypatch, "delete_groups", find_them_in_its_groups)
 
 
 def test_a_removal_between_the_steps_of_a_build_takes_no_topics_from_it(
