@@ -108,7 +108,7 @@ class Service:
             generation = None if request.generation is None else Generation(request.generation)
             vectors = self._retriever.vectors(ids, left_s, generation)
             body = write(vectors if request.dimension is None else vectors.cut(request.dimension))
-            return _Made(body, [("whole", vectors.generation)])
+            return _Made(body, [(_outcome(vectors.partial), vectors.generation)])
 
         return await self._run(work, request.timeout_ms, within_s, 1)
 
@@ -164,7 +164,7 @@ class Service:
             _log.debug("answered", partial=answer.partial, reasons=[reason.code for reason in answer.reasons])
             if not asks_for_canaries(question.filters.only_authors):
                 self._metrics.measure(answer)
-                outcomes.append(("partial" if answer.partial else "whole", answer.generation))
+                outcomes.append((_outcome(answer.partial), answer.generation))
         return outcomes
 
     def _questions(self, request: RetrieveBatchRequest, timeout_s: float) -> list[Question]:
@@ -180,6 +180,10 @@ class Service:
 
 def _num_counted(questions: Sequence[BatchQuery | SimilarRequest]) -> int:
     return sum(not asks_for_canaries(question.only_authors) for question in questions)
+
+
+def _outcome(partial: bool) -> Outcome:
+    return "partial" if partial else "whole"
 
 
 def _for_answer(left_s: float) -> float:

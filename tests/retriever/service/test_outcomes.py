@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from retriever.errors import DeadlineExceeded, RequestRefused, RetrieverBusy, RetrieverUnavailable
+from retriever.reasons import Code, Reason
 from retriever.service.metrics import ServeMetrics
 from retriever.service.service import Service
 from retriever.settings import ServeSettings
@@ -148,6 +149,13 @@ def ask(counted: Counted, call: Call) -> None:
 def test_an_answer_counts_for_each_of_its_questions(counted: Counted, call: Call, number: int) -> None:
     ask(counted, call)
     assert counted.outcomes() == {"whole": number}
+
+
+@pytest.mark.parametrize(("call", "number"), CALLS[:-1])
+def test_an_answer_that_may_be_outdated_counts_as_partial(counted: Counted, call: Call, number: int) -> None:
+    counted.setup.feed_problem = Reason(Code.HOT_BEHIND, "the feed has not reached the end for 20 s")
+    ask(counted, call)
+    assert counted.outcomes() == {"partial": number}
 
 
 @calls
