@@ -58,6 +58,7 @@ class LiveFirst:
         # Written by the thread that looks, or before it starts.
         self._stands_back = False
         self._yields = False
+        self._look_again_at = clock()
         self._follow_state()
 
     @contextmanager
@@ -95,7 +96,8 @@ class LiveFirst:
 
     def _look(self, reader: OffsetReader) -> None:
         self._follow_state()
-        if not self._is_building:
+        now = self._clock()
+        if not self._is_building or now < self._look_again_at:
             return
         serving = self._resident.state().serving
         try:
@@ -108,6 +110,8 @@ class LiveFirst:
         if stands_back != self._stands_back:
             log.info("stands back for live records" if stands_back else "goes on", oldest_age_s=round(age_s, 1))
         self._stands_back = stands_back
+        # No record can have waited for longer than the bound before then.
+        self._look_again_at = now + self._bound_s - age_s
 
     def _follow_state(self) -> None:
         if self._is_building != self._yields:

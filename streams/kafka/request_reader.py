@@ -52,7 +52,12 @@ class RequestReader:
 
     def _assign(self, starts: dict[Place, int]) -> None:
         if self._consumer is None:
-            overrides = {"queued.max.messages.kbytes": _QUEUE_KBYTES, **NO_RESET}
+            overrides = {
+                "queued.max.messages.kbytes": _QUEUE_KBYTES,
+                # Each loop has such a reader, and hardly ever is there a request.
+                "fetch.wait.max.ms": 2_000,
+                **NO_RESET,
+            }
             self._consumer = new_consumer(self._kafka, "nearline-requests", **overrides)
         self._next, self._held, self.may_have_more = starts, [], bool(starts)
         self._consumer.assign([TopicPartition(*place, offset) for place, offset in starts.items()])

@@ -93,13 +93,23 @@ def test_it_stands_back_while_live_records_wait_for_too_long(building: Building)
     pace = building.pace
     assert pace.may_read()
     with pace.running():
-        building.age_s = BOUND_S + 0.1
+        building.age_s, building.now_s = BOUND_S + 0.1, BOUND_S
         until(lambda: not pace.may_read(), "it to stand back")
         building.age_s, before = KafkaUnavailable("away"), building.looks
         until(lambda: building.looks > before + 1, "it to ask a broker that is away")
         assert not pace.may_read(), "as before"
         building.age_s = BOUND_S
         until(pace.may_read, "it to go on")
+
+
+def test_it_looks_only_when_a_record_can_have_waited_for_too_long(building: Building) -> None:
+    building.age_s = 0.5
+    with building.pace.running():
+        for _ in range(10):
+            time.sleep(0.01)
+        assert building.looks == 1
+        building.now_s = BOUND_S - 0.5
+        until(lambda: building.looks == 2, "it to look again")
 
 
 def test_it_stands_back_while_the_serving_one_wants_the_device(building: Building) -> None:
