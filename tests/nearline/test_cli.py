@@ -59,6 +59,10 @@ def test_an_error_is_one_sentence_and_status_1(arguments: list[str], sentence: s
             ["up", "--data-dir", ""],
             "Invalid value for '--data-dir': it is empty; name a folder, or leave it out; see: ",
         ),
+        (
+            ["evaluate", "--events", "e", "--device", "gpu"],
+            "'--device': give auto, cpu, cuda, or cuda:N such as cuda:0",
+        ),
         (["broker", "start", "--data-dir", "/proc/x"], "data_dir: /proc/x/kafka cannot be made or written"),
         (["broker", "status", "--data-dir", "a b"], "start it with: nearline broker start --data-dir '/"),
         (["status", "--data-dir", "a b"], "start it with: nearline up --data-dir '/"),
