@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
@@ -16,6 +17,10 @@ class _Settings(BaseModel):
 def _url(url: str | None) -> str | None:
     if url is not None and not re.match(r"https?://[^/]", url):
         raise ValueError("begin it with http:// or https:// and a host, such as https://qdrant:6333")
+    try:
+        urlsplit(url or "").port  # noqa: B018
+    except ValueError:
+        raise ValueError("its port is no number up to 65535; write it such as https://qdrant:6333") from None
     return url
 
 

@@ -1,5 +1,6 @@
 """Ports on this machine: free ones, and whether somebody listens on one."""
 
+import errno
 import os
 import random
 import socket
@@ -68,8 +69,7 @@ def listens(port: int) -> bool:
 
 def listening_port(host: str, port: int, mend: str = _MEND) -> int:
     """The port itself if it is free; for 0 any free port. Raises StartFailed, with the mend."""
-    if port == 0:
-        return free_ports(1)[0]
+    port = port or free_ports(1)[0]
     _bound(host, port, mend).close()
     return port
 
@@ -97,6 +97,8 @@ def _bound(host: str, port: int, mend: str) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                mend = "name an address of this machine as the host"
             raise StartFailed(f"cannot listen on {host} port {port}: {error.strerror}; {mend}") from None
         stack.pop_all()
     return sock

@@ -1,8 +1,9 @@
 """Settings of the stages. `nearline/settings/` fills them from files, environment and flags; nothing is read here."""
 
-from typing import Annotated, Final, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from indexer.devices import Device
 
@@ -23,12 +24,28 @@ def _refuse_code(options: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return options
 
 
+def _refuse_sections(options: Any) -> Any:
+    """In TOML a name with dots and without quotes is a section. Numbers need quotes too."""
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if isinstance(value, dict):
+            raise ValueError(f'put names with dots into quotes, such as "{name}.{next(iter(value), "name")}"')
+        if not isinstance(value, str | SecretStr):
+            raise ValueError(f"{name} must be text; put its value into quotes")
+    return options
+
+
+def _node_id(name: str | None) -> str | None:
+    if name is not None and re.fullmatch(r"[A-Za-z0-9-]{1,100}", name) is None:
+        raise ValueError("give 1 to 100 letters, digits and hyphens, such as worker-1")
+    return name
+
+
 class KafkaSettings(_Settings):
     bootstrap_servers: str | None = None
     """None: the embedded broker of this data folder."""
-    options: Annotated[dict[str, SecretStr], AfterValidator(_refuse_code)] = {}
+    options: Annotated[dict[str, SecretStr], BeforeValidator(_refuse_sections), AfterValidator(_refuse_code)] = {}
     """Options for every Kafka client, such as `security.protocol` and `sasl.password`."""
-    node_id: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,100}$")
+    node_id: Annotated[str | None, AfterValidator(_node_id)] = None
     """Names this machine in transactional ids, so that a process that is started again ends the open transaction of the
     one before it at once. No two machines may share it. None: made at the first start, and kept in the data folder.
     For a data folder that may be lost while the machine keeps its name, as that of a StatefulSet's pod."""

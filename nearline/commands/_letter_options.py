@@ -65,7 +65,7 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     ) -> R:
         is_limited = bool(letter_ids or cause or older_than_s is not None)
         if is_limited == every:
-            raise click.UsageError("say which dead letters: give ids, --cause, --older-than, or --all")
+            raise click.UsageError("say which dead letters: give ids, --cause, --older-than, or --all alone")
         return command(*args, selection=make_selection(letter_ids, cause, older_than_s), **options)
 
     return with_selection

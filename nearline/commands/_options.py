@@ -28,6 +28,15 @@ class EntityId(click.ParamType):
         return str(value)
 
 
+class _DataFolder(click.Path):
+    """Refuses an empty name, such as an unset variable leaves behind: it would mean the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty; name a folder, or leave it out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 InstanceReader = Callable[[], Instance]
 """Reads `DATA/instance.json` at the first call. Raises NotRunning."""
 
@@ -43,7 +52,7 @@ def place_options(command: Callable[P, R]) -> Callable[P, R]:
         ),
         click.option(
             "--data-dir",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=_DataFolder(path_type=Path, file_okay=False),
             help="Where everything of an instance lies. Environment: NEARLINE_DATA_DIR; else ./.nearline.",
         ),
     ):

@@ -83,13 +83,15 @@ def list_(
             for letter in islice(behind, limit):
                 print_json(_summary(letter))
         else:
-            _print_page(read_page(selected, after_id, limit or _PAGE))
+            page = read_page(selected, after_id, limit or _PAGE)
+            if page.num_by_cause:
+                _print_page(page, after)
+            else:
+                is_filtered = cause is not None or older_than_s is not None
+                click.echo(f"there is no dead letter{' that fits --cause and --older-than' if is_filtered else ''}")
 
 
-def _print_page(page: "LetterPage") -> None:
-    if not page.num_by_cause:
-        click.echo("there is no dead letter")
-        return
+def _print_page(page: "LetterPage", after: str | None) -> None:
     causes = page.num_by_cause.most_common(_MOST_CAUSES)
     print_table(
         ("letters", "stage", "topic", "cause"), [(number, *_cells(cause, (20, 40, 100))) for cause, number in causes]
@@ -97,6 +99,9 @@ def _print_page(page: "LetterPage") -> None:
     if len(page.num_by_cause) > len(causes):
         click.echo(f"and {len(page.num_by_cause) - len(causes)} more causes")
     click.echo()
+    if not page.letters:
+        click.echo(f"there is none behind {after}")
+        return
     rows = [_summary(letter) for letter in page.letters]
     print_table(
         tuple(_LETTER_CHARS), [_cells([row[name] for name in _LETTER_CHARS], _LETTER_CHARS.values()) for row in rows]

@@ -118,7 +118,7 @@ class _Report:
             self._bad_lines.append((number, reason))
 
     def print(self, survey: "Survey") -> None:
-        shown = self._bad_lines[:1] if self._is_not_json() else self._bad_lines
+        shown = self._bad_lines[:1] if self._is_not_json(survey) else self._bad_lines
         for number, reason in shown:
             click.echo(f"{self._name}:{number}: {reason}", err=True)
         if len(shown) < len(self._bad_lines):
@@ -130,13 +130,12 @@ class _Report:
             more = " and more" if len(survey.unknown) > _MOST_REPORTED else ""
             click.echo(f"{self._name}: no event has these fields, nothing reads them: {names}{more}", err=True)
 
-    def _is_not_json(self) -> bool:
+    def _is_not_json(self, survey: "Survey") -> bool:
         """True for a file of another kind: the same reason for each of its first lines would tell nothing more."""
         from schemas.errors import NotJson
 
-        numbers = [number for number, _ in self._bad_lines]
-        are_first = numbers == list(range(1, _MOST_REPORTED + 1))
-        return are_first and all(isinstance(reason, NotJson) for _, reason in self._bad_lines)
+        is_long = survey.num_events == 0 and len(self._bad_lines) == _MOST_REPORTED
+        return is_long and all(isinstance(reason, NotJson) for _, reason in self._bad_lines)
 
 
 def _shifts(settings: Settings, files: "list[EventFile]", surveys: "list[Survey]", now_us: int) -> list[int]:

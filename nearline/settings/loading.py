@@ -115,8 +115,10 @@ def _key_of_file(section: str, settings: ServeSettings | MonitorSettings) -> Lay
         return {}
     try:
         key = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings(f"{section}.api_key_file: {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise BadSettings(f"{section}.api_key_file: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadSettings(f"{section}.api_key_file: {path} is not text in UTF-8; write the key into it") from None
     if len(key.splitlines()) != 1:
         raise BadSettings(
             f"{section}.api_key_file: {path} is empty or has several lines; write the key into it, in one"

@@ -6,9 +6,9 @@ this stays cheap: every command does.
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from contexts.settings import ContextRules
 from indexer.settings import ColdSettings, HotSettings
@@ -26,6 +26,13 @@ from streams.settings import (
 ENVIRONMENT_PREFIX: Final = "NEARLINE_"
 
 _DEMO_PACKAGE: Final = Path(__file__).parent.parent / "demo" / "package"
+
+
+def _named(path: Any) -> Any:
+    """An empty name, such as an unset variable leaves behind, would mean the current folder."""
+    if path == "":
+        raise ValueError("it is empty; name a folder, or leave it out")
+    return path
 
 
 def _readable(path: Path) -> Path:
@@ -57,12 +64,18 @@ class MonitorSettings(BaseModel):
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
+def _collector(url: str | None) -> str | None:
+    if url is not None and not re.match(r"https?://[^/]", url):
+        raise ValueError("begin it with http:// or https:// and a host, such as http://collector:4318")
+    return url
+
+
 class TracesSettings(BaseModel):
     """Of OpenTelemetry."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint: str | None = Field(None, pattern=r"^https?://[^/]")
+    endpoint: Annotated[str | None, AfterValidator(_collector)] = None
     """Where a collector takes OTLP over HTTP, such as http://collector:4318. None: OTEL_EXPORTER_OTLP_ENDPOINT; without
     both nothing is traced."""
 
@@ -83,7 +96,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data_dir: Annotated[Path, AfterValidator(_readable)] = Path(".nearline")
+    data_dir: Annotated[Path, BeforeValidator(_named), AfterValidator(_readable)] = Path(".nearline")
     package: Path | None = None
     """The folder of the very first model package. None: the demo's. Which one serves later is in the log of the
     generations."""

@@ -66,9 +66,9 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
 
     Raises NearlineError, PackageError, StreamsError, BadCertificate, NewerForm.
     """
-    check_options(settings.kafka)
     if settings.kafka.bootstrap_servers is None:
         check_for_embedded_broker(settings.kafka)
+    check_options(settings.kafka)
     make_data_folder(settings.data_dir)
     with locked(settings.data_dir):
         agree_on_folder_forms(settings.data_dir)

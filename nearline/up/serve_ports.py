@@ -19,7 +19,7 @@ def named_ports(serve: ServeSettings) -> Iterator[ServeSettings]:
 
 def _with_ports(serve: ServeSettings) -> ServeSettings:
     if serve.port == serve.port_of_grpc == 0:
-        port, grpc_port = free_ports(2)
+        port, grpc_port = (listening_port(serve.host, free) for free in free_ports(2))
     else:
         port, grpc_port = (listening_port(serve.host, wanted) for wanted in (serve.port, serve.port_of_grpc))
     return serve.model_copy(update={"port": port, "grpc_port": grpc_port})

@@ -37,6 +37,8 @@ class Keeper:
         self._closing: list[tuple[Slot, Thread]] = []
         self._again_at_s: dict[Generation, float] = {}
         """When to try again, of those that could not be opened. Replaced at each change."""
+        self._reasons: dict[Generation, str] = {}
+        """Why they could not be opened the last time: a traceback is logged once for each reason."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -97,8 +99,14 @@ class Keeper:
         try:
             opened = self._open(generation)
         except Exception as error:
-            _log.exception(
-                "a generation cannot be opened", generation=generation, error=str(error), again_in_s=_AGAIN_S
+            is_new = self._reasons.get(generation) != str(error)
+            self._reasons[generation] = str(error)
+            _log.error(
+                "a generation cannot be opened",
+                generation=generation,
+                error=str(error),
+                again_in_s=_AGAIN_S,
+                exc_info=is_new,
             )
             self._again_at_s = {**self._again_at_s, generation: self._clock() + _AGAIN_S}
             return
@@ -107,6 +115,7 @@ class Keeper:
             opened.close()
             return
         _log.info("a generation is open, and is being filled", generation=generation)
+        self._reasons.pop(generation, None)
         self._again_at_s = {other: at_s for other, at_s in self._again_at_s.items() if other != generation}
         self._slots.add(Slot(generation, opened))
 

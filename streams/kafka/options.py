@@ -53,6 +53,12 @@ def check_for_trending(options: Mapping[str, Any]) -> None:
             raise KafkaRefused(f"kafka.options: trending does not know {name}; of these it knows {known}")
     protocol = security_protocol(options)
     if protocol.startswith("sasl"):
+        if not any(map(options.get, _MECHANISM_NAMES)):
+            # The clients' defaults differ, and librdkafka's is Kerberos, which this build of it cannot do.
+            raise KafkaRefused(
+                f"kafka.options: sasl.mechanism is missing; security.protocol is {options['security.protocol']}, so "
+                f"name one of {', '.join(_MECHANISMS)}"
+            )
         sasl_mechanism(options)
     if protocol.endswith("ssl"):
         ssl_context(options)
@@ -64,7 +70,7 @@ def security_protocol(options: Mapping[str, Any]) -> str:
 
 def sasl_mechanism(options: Mapping[str, Any]) -> str:
     """Raises KafkaRefused."""
-    mechanism = str(options.get("sasl.mechanism") or options.get("sasl.mechanisms") or "PLAIN").upper()
+    mechanism = str(next(filter(None, map(options.get, _MECHANISM_NAMES)), "PLAIN")).upper()
     if mechanism not in _MECHANISMS:
         raise KafkaRefused(
             f"kafka.options: trending cannot use sasl.mechanism {mechanism}; use {', '.join(_MECHANISMS)}"
@@ -99,6 +105,7 @@ def _check_files(options: Mapping[str, Any]) -> None:
             raise KafkaRefused(f"kafka.options: {name} {options[name]} cannot be read: {error.strerror}") from error
 
 
+_MECHANISM_NAMES: Final = ("sasl.mechanism", "sasl.mechanisms")
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _TRANSLATED: Final = frozenset(
     (

@@ -29,7 +29,8 @@ def new_app(group: str, kafka: KafkaSettings, folder: Path) -> faust.App:
         topic_allow_declare=False,
         autodiscover=False,
         store="memory://",
-        datadir=folder,
+        # Faust takes it for a template, in which braces have a meaning.
+        datadir=Path(str(folder).replace("{", "{{").replace("}", "}}")),
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=6,
         broker_heartbeat_interval=1,

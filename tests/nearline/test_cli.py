@@ -55,6 +55,14 @@ def test_an_error_is_one_sentence_and_status_1(arguments: list[str], sentence: s
         ),
         (["up", "--port", "70000"], "Invalid value for '--port': give a whole number from 0 to 65535; see"),
         (["up", "--data-dir", "/proc/x"], "data_dir: /proc/x cannot be made or written (No such file or directory)"),
+        (
+            ["up", "--data-dir", ""],
+            "Invalid value for '--data-dir': it is empty; name a folder, or leave it out; see: ",
+        ),
+        (
+            ["evaluate", "--events", "e", "--device", "gpu"],
+            "'--device': give auto, cpu, cuda, or cuda:N such as cuda:0",
+        ),
         (["broker", "start", "--data-dir", "/proc/x"], "data_dir: /proc/x/kafka cannot be made or written"),
         (["broker", "status", "--data-dir", "a b"], "start it with: nearline broker start --data-dir '/"),
         (["status", "--data-dir", "a b"], "start it with: nearline up --data-dir '/"),

@@ -224,14 +224,18 @@ class Registry:
                 f"the registry {self.place} does not let us: {_message(error)}; {self._access()}"
             ) from error
         except (BaseError, OSError, ValueError) as error:
-            raise BadRegistry(f"the registry {self.place} cannot be used: {_message(error)}; {self._mend()}") from error
+            raise BadRegistry(
+                f"the registry {self.place} cannot be used: {_message(error)}; {self._mend(error)}"
+            ) from error
 
     def _access(self) -> str:
         return "check who owns the folder" if self._folder is not None else "check the credentials in the environment"
 
-    def _mend(self) -> str:
+    def _mend(self, error: Exception) -> str:
         if self._folder is not None:
             return "name a folder that can be written"
+        if "builder error" in str(error):
+            return "name an endpoint that begins with https://, or set AWS_ALLOW_HTTP=true in the environment"
         return "name s3://BUCKET/PATH, gs:// or az://, and check bucket, endpoint and credentials in the environment"
 
 
@@ -265,7 +269,7 @@ def _damaged(place: str, generation: str, name: str) -> BadRegistry:
 
 def _message(error: Exception) -> str:
     """In one line: the first line of obstore's text, and the message in the XML that S3's protocol answers with."""
-    text = str(error)
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
     s3_message = re.search("<Message>([^<]+)</Message>", text)
     line = text.partition("\n")[0].partition(": <?xml")[0].strip()
     return f"{line} ({s3_message[1]})" if s3_message else line

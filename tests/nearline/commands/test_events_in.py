@@ -103,6 +103,15 @@ def test_that_a_file_is_no_json_is_told_once(run: Commands, tmp_path: Path) -> N
     assert ended.startswith(f"nearline: nothing of {file} was sent")
 
 
+def test_that_a_file_with_blank_lines_is_no_json_is_told_once_too(run: Commands, tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("# words\n\n" * 30)
+    first, kind, more, _ = run("ingest", file).err.splitlines()
+    assert first.startswith(f"{file}:1: the record is not valid JSON")
+    assert kind == f"{file}: none of its first 20 lines is JSON"
+    assert more == f"{file}: and 29 more bad lines"
+
+
 def test_fields_that_nothing_reads_are_told_once_a_file(kafka: KafkaSettings, run: Commands, tmp_path: Path) -> None:
     coloured = {**LIKE, "colour": "red"}
     files = [write_events(tmp_path / name, [coloured, coloured]) for name in ("a", "b")]
@@ -277,6 +286,9 @@ def test_dead_letters_are_summed_up_by_cause_and_paged(
     assert last[1].isprintable()
     assert "\\x1b[2Jxxx" in last[1]
     assert len(run("dead-letters", "list", "--json").lines) == 41
+    assert run("dead-letters", "list", "--after", "1:40").out.splitlines()[-1] == "there is none behind 1:40"
+    none = run("dead-letters", "list", "--older-than", "1d").out
+    assert none == "there is no dead letter that fits --cause and --older-than\n"
     listed = run("dead-letters", "list", "--json", "--limit", "1", "--cause", "empty").lines
     assert [letter["id"] for letter in listed] == ["1:40"]
 

@@ -67,6 +67,7 @@ def test_the_data_folder_is_absolute_and_may_come_from_anywhere(
         ("NEARLINE_KAFKA__OPTIONS", "{bad", "NEARLINE_KAFKA__OPTIONS in the environment is not JSON"),
         ("NEARLINE_HOT__DEVICE", "gpu", "hot.device in the environment is wrong: .*give auto, cpu, cuda, or"),
         ("NEARLINE_ENCODE__DEVICE", "cuda:", "encode.device in the environment is wrong: .*give auto, cpu, cuda, or"),
+        ("NEARLINE_DATA_DIR", "", "data_dir in the environment is wrong: it is empty; name a folder, or leave it out"),
         ("NEARLINE_LOG_LEVEL", "loud", "log_level in the environment is wrong: input should be 'debug', 'info'"),
     ],
 )
@@ -89,6 +90,24 @@ def test_a_wrong_variable_is_named(name: str, value: str, sentence: str, monkeyp
             r"encode.device in .*wrong.toml is wrong: give auto, cpu, cuda, or cuda:N such as",
         ),
         ("[cold]\nurl = 'qdrant:6333'\n", r"cold.url in .*wrong.toml is wrong: begin it with http:// or https://"),
+        (
+            "[cold]\nurl = 'http://qdrant:abc'\n",
+            r"cold.url in .*wrong.toml is wrong: its port is no number up to 65535",
+        ),
+        ("[cold]\nurl = 'http://qdrant:66333'\n", r"cold.url in .*wrong.toml is wrong: its port is no number up to"),
+        (
+            "[traces]\nendpoint = 'collector:4318'\n",
+            r"traces.endpoint in .*wrong.toml is wrong: begin it with http:// or https:// and a host",
+        ),
+        ("[kafka]\nnode_id = 'a b'\n", r"kafka.node_id in .*wrong.toml is wrong: give 1 to 100 letters, digits and"),
+        (
+            "[kafka.options]\nsecurity.protocol = 'SSL'\n",
+            r'kafka.options in .*wrong.toml is wrong: put names with dots into quotes, such as "security.protocol"$',
+        ),
+        (
+            "[kafka.options]\n'linger.ms' = 10\n",
+            r"kafka.options in .*wrong.toml is wrong: linger.ms must be text; put its value into quotes",
+        ),
         ('data_dir = "a\\u0000b"\n', r"data_dir in .*wrong.toml is wrong: its name must be text in UTF-8"),
         ("[serve\n", r"the configuration .*wrong.toml is not TOML"),
     ],
@@ -147,6 +166,14 @@ def test_the_key_may_be_in_a_file(tmp_path: Path, section: str, monkeypatch: pyt
     assert read_settings(instance_settings_file(tmp_path)) == settings, "the monitor is a child, and has it too"
     file.write_text("\n")
     with pytest.raises(BadSettings, match=rf"{section}.api_key_file: .* is empty"):
+        load_settings()
+    file.write_bytes(b"\xff")
+    with pytest.raises(BadSettings, match=rf"{section}.api_key_file: .* is not text in UTF-8"):
+        load_settings()
+    file.unlink()
+    with pytest.raises(
+        BadSettings, match=rf"{section}.api_key_file: {file} cannot be read: No such file or directory$"
+    ):
         load_settings()
     monkeypatch.setenv(f"NEARLINE_{section.upper()}__API_KEY", "own")
     assert getattr(load_settings(), section).api_key == SecretStr("own")

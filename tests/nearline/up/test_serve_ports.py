@@ -36,6 +36,14 @@ def test_ports_that_workers_share_are_held_and_those_of_one_process_are_left_to_
         assert [is_free(port) for port in (serve.port, serve.port_of_grpc)] == [True, True]
 
 
+@pytest.mark.parametrize(("host", "reason"), [("no.such.host", "Name or service not known"), ("192.0.2.1", "Cannot")])
+@pytest.mark.parametrize("port", [0, 8080])
+def test_a_host_that_is_not_this_machine_ends_the_start(host: str, reason: str, port: int) -> None:
+    sentence = f"^cannot listen on {host} port .*: {reason}.*; name an address of this machine as the host$"
+    with pytest.raises(StartFailed, match=sentence), named_ports(ServeSettings(host=host, port=port)):
+        pass
+
+
 @pytest.mark.parametrize("worker", [0, 1])
 def test_a_port_of_a_worker_that_is_taken_ends_the_start(worker: int) -> None:
     first = free_ports_in_a_row(2)

@@ -1,8 +1,10 @@
 """Which generation answers a question, and when that changes."""
 
 from threading import Event, Thread
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from retriever.answer.question import Answer
 from retriever.errors import RequestRefused, RetrieverUnavailable
@@ -190,15 +192,21 @@ def test_a_named_generation_answers_if_it_is_whole(start: Start) -> None:
     assert caught.value.code == ProblemCode.UNKNOWN_GENERATION
 
 
+def _failures(logs: list[Any]) -> list[Any]:
+    return [each for each in logs if each["event"] == "a generation cannot be opened"]
+
+
 def test_one_that_cannot_be_opened_is_a_problem_beside_and_is_tried_again(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "_AGAIN_S", 0.1)
     openings = Openings(broken=[B])
-    running = start(openings)
-    running.take(A, None, B)
-    running.until_serves(A)
-    until(lambda: B in running.served.beside(), "the failure to be told")
+    with capture_logs() as logs:
+        running = start(openings)
+        running.take(A, None, B)
+        running.until_serves(A)
+        until(lambda: len(_failures(logs)) >= 3, "three tries")
+    assert [each["exc_info"] for each in _failures(logs)][:3] == [True, False, False], "one traceback for each reason"
     said = "it cannot be opened here; the log of the retriever says why"
     assert running.served.beside() == {B: beside("ready", said)}
     assert running.served.problems() == []

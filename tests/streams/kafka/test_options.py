@@ -12,6 +12,7 @@ from streams.settings import KafkaSettings
         ({"security.protocol": "sl"}, 'Invalid value "sl" for configuration property "security.protocol"'),
         ({"linger.ms": "-5"}, "value -5 is outside allowed range"),
         ({"security.protocol": "sasl_ssl", "sasl.mechanism": "PLAIN"}, "sasl.username and sasl.password must be set"),
+        ({"security.protocol": "SASL_SSL"}, "sasl.mechanism is missing; security.protocol is SASL_SSL, so name one of"),
         ({"acks": "1"}, "`acks` must be set to `all`"),
         ({"max.poll.interval.ms": "10"}, "must be >= `session.timeout.ms`"),
         ({"error_cb": "no function"}, "error_cb"),

@@ -34,6 +34,13 @@ def test_every_broker_of_the_list_is_known() -> None:
     assert app.conf.id == "trending"
 
 
+def test_its_folder_may_have_any_name() -> None:
+    """Faust takes the name for a template."""
+    folder = Path("a,b %d ${x} {conf.id} {}")
+    app = new_app("trending", KafkaSettings(bootstrap_servers="one:1"), folder)
+    assert app.conf.datadir == folder
+
+
 def test_without_a_broker_it_says_so() -> None:
     with pytest.raises(KafkaRefused, match=r"kafka\.bootstrap_servers"):
         new_app("trending", KafkaSettings(), Path("folder"))

@@ -224,6 +224,7 @@ def test_a_file_in_the_place_of_the_folder_is_one_sentence(tmp_path: Path, packa
         with pytest.raises(BadRegistry, match=r"file cannot be used: .*; name a folder that can be written") as caught:
             use()
         assert "\n" not in str(caught.value)
+        assert "[Errno" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("s3")
@@ -241,6 +242,14 @@ def test_a_wrong_object_store_is_one_sentence(url: str, words: str, package: Mod
         with pytest.raises(BadRegistry, match=f"the registry {url} cannot be used: .*{words}.*; name s3://") as caught:
             use()
         assert "\n" not in str(caught.value)
+
+
+def test_an_endpoint_without_tls_is_told_from_one_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment("http://127.0.0.1:1").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    with pytest.raises(BadRegistry, match=r"begins with https://, or set AWS_ALLOW_HTTP=true in the environment$"):
+        Registry("s3://bucket/models").publications()
 
 
 def test_an_object_store_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
