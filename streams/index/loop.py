@@ -30,7 +30,13 @@ from streams.kafka.deleted_unread import parse_committed, to_commit
 from streams.kafka.heartbeat import NO_HEARTBEAT, Heartbeat
 from streams.kafka.kafka_errors import kafka_errors, translate
 from streams.kafka.records import Place
-from streams.kafka.resume_points import NO_RESET, find_resume_points, from_the_start, rewinds
+from streams.kafka.resume_points import (
+    NO_RESET,
+    find_resume_points,
+    from_the_start,
+    has_committed_records,
+    rewinds,
+)
 from streams.kafka.sending import DeadLetterDelivery
 from streams.settings import IndexSettings, KafkaSettings
 
@@ -264,11 +270,11 @@ class IndexLoop:
         self._forget_stored(partitions)
         committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
         resume_points = find_resume_points(self._kafka, self._group, committed, CALL_S)
-        if any(resume.committed for resume in resume_points.values()) and self._tier_is_empty():
+        of_records = {place: at for place, at in resume_points.items() if place.topic in self._records.topics}
+        if self._tier_is_empty() and has_committed_records(self._kafka, of_records, CALL_S):
             log.error(
                 "the cold tier has lost everything that was indexed; all records are read again", group=self._group
             )
-            of_records = {place: at for place, at in resume_points.items() if place.topic in self._records.topics}
             resume_points |= from_the_start(self._kafka, of_records, CALL_S)
         consumer.incremental_assign(
             [TopicPartition(*place, resume.read_from) for place, resume in resume_points.items()]

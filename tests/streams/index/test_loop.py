@@ -9,9 +9,11 @@ from threading import Semaphore
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from schemas import stages, topics
 from schemas.embeddings import encode_embedding
+from schemas.ids import Partition
 from streams.errors import KafkaUnavailable
 from streams.index.backoff import RetryBackoff
 from streams.kafka.crash_points import EXIT_STATUS
@@ -20,7 +22,7 @@ from tests.kit.data.embeddings import member_embedding, post_embedding
 from tests.kit.journal_tier import JournalTier
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import IndexLoopSetup
-from tests.kit.kafka.topics import Sender, all_places
+from tests.kit.kafka.topics import Sender, all_places, transaction
 from tests.kit.running import RecordedHeartbeat, in_thread
 from tests.kit.waiting import until
 
@@ -73,6 +75,19 @@ def test_a_tier_that_has_lost_everything_is_filled_again_and_its_position_says_s
     with in_thread(index.loop(JournalTier(index.journal)).run):
         index.until_no_lag()
     assert set(index.durable()) == {"other", *(f"p{n}" for n in range(100))}
+
+
+def test_a_tier_that_is_empty_because_only_control_records_were_read_has_lost_nothing(index: IndexLoopSetup) -> None:
+    """Nobody is alarmed. The record before is of a transaction that was aborted."""
+    transaction(index.kafka, index.posts, 0, commit=False)
+    with capture_logs() as logs:
+        for _ in range(2):
+            tier = JournalTier(index.journal)
+            with in_thread(index.loop(tier).run):
+                until(lambda: tier.position.get(Partition(0)) == 2, "the control record to be read")  # noqa: B023
+            assert tier.is_empty()
+            assert tier.received == []
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
 
 
 def test_a_position_waits_for_what_the_tier_does_not_take(index: IndexLoopSetup) -> None:
