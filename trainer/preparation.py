@@ -249,7 +249,7 @@ class PackedTrainer(SentenceTransformerTrainer):
         """Gives the device's memory back; called by all processes. The weights that have learned, by their names in the
         model, where they were divided among devices: in the first process, with nothing in the others. None where each
         device had all: then the model has them."""
-        if self.args.device.type == "cpu":
+        if self.args.device.type == "cpu" and not self.is_fsdp_enabled:
             return None
         learned: dict[str, Tensor] | None = None
         if self.is_fsdp_enabled:
