@@ -24,7 +24,6 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from encoders.errors import Unencodable
 from encoders.package.manifest import Manifest, PoolingMode
-from encoders.package.model_package import TOKENIZER_FILE
 from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer
 from trainer.data.batches import BatchDrawer, FixedBatches, TrainingRows
@@ -42,6 +41,7 @@ from trainer.model.pair_collator import PairCollator
 from trainer.model.pair_loss import PairLoss
 from trainer.model.reproducible import reproducible
 from trainer.model.starting_point import StartingPoint, from_package, from_scratch
+from trainer.model.tokenizer import save_tokenizer
 from trainer.plan import Plan
 
 
@@ -146,9 +146,9 @@ def _steps_of_pairs(
 ) -> _Steps:
     """Members as they were before an action, and the posts that they acted on."""
     with PartialState().main_process_first():
-        start.tokenizer.save_pretrained(str(work / "tokenizer"))
+        tokenizer_file = save_tokenizer(start.tokenizer, work)
     manifest = _cut_posts(start.manifest, plan.train_tokens)
-    prompts = TrainingPrompts(manifest, work / "tokenizer" / TOKENIZER_FILE, 1 - plan.token_dropout)
+    prompts = TrainingPrompts(manifest, tokenizer_file, 1 - plan.token_dropout)
     drawn = draw_pairs(data, prompts, plan.settings, plan.tokens, plan.seed)
     return _Steps(
         drawn.batches,
@@ -162,9 +162,8 @@ def _steps_of_pairs(
 def _prompts(start: StartingPoint, data: TrainingData, work: Path, limit: int) -> list[Prompt]:
     """The prompts of all posts and then of all parts of posts, cut to `limit` tokens. A text that cannot be encoded
     becomes an empty prompt."""
-    start.tokenizer.save_pretrained(str(work / "tokenizer"))
     manifest = start.manifest
-    tokenizer = SafeTokenizer(work / "tokenizer" / TOKENIZER_FILE, manifest.special_tokens)
+    tokenizer = SafeTokenizer(save_tokenizer(start.tokenizer, work), manifest.special_tokens)
     prompts = Prompts(_cut_posts(manifest, limit), tokenizer)
     parts = [part for _, part in data.parts]
     queries = prompts.queries([part.text for part in parts])
@@ -250,7 +249,7 @@ class PackedTrainer(SentenceTransformerTrainer):
         """Gives the device's memory back; called by all processes. The weights that have learned, by their names in the
         model, where they were divided among devices: in the first process, with nothing in the others. None where each
         device had all: then the model has them."""
-        if self.args.device.type == "cpu":
+        if self.args.device.type == "cpu" and not self.is_fsdp_enabled:
             return None
         learned: dict[str, Tensor] | None = None
         if self.is_fsdp_enabled:

@@ -18,7 +18,7 @@ def all_parts(run: Run) -> Iterator[Part]:
     yield _part(run, "3 hot tier", 25, "hot_tier", num_rows=scan, whole_tier=True)
     yield _part(run, "4 out of memory", 15, "out_of_memory")
     yield _part(run, "6 encode stage", 20, "encode_stage")
-    yield _part(run, "5 trainer", 160, "training")
+    yield _part(run, "5 trainer", 190, "training")
     for num_rows in larger_scans:
         yield _part(run, "3 hot tier, larger", 90, "hot_tier", num_rows=num_rows, whole_tier=False)
     for layout in others:

@@ -22,6 +22,16 @@ from benchmarks.gpu.run import Run
 Job = Callable[..., Any]
 """A function of a module; what it returns travels as JSON."""
 
+DIVIDED: Final = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+}
+"""Weights are divided (FSDP2): what `accelerate launch` tells each process when called as docs/training.md says."""
+
 _SPARE_S: Final = 10.0
 _MOST_S: Final = 150.0
 """Of one process."""

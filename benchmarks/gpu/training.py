@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.gpu.processes import Failed, Processes, Started, free_port_store, ranked, results
-from benchmarks.gpu.run import Run
+from benchmarks.gpu.processes import DIVIDED, Failed, Processes, Started, free_port_store, ranked, results
+from benchmarks.gpu.run import LeftOut, Run
 from benchmarks.kit.table import Figure
 from encoders.package.manifest import Precision
 
@@ -33,7 +33,8 @@ def measure(run: Run) -> None:
     run.arm("all weights", partial(_speed, run, trainings, {}))
     run.arm("loss curve", partial(_curve, run, trainings))
     run.arm("a kill and a resume", partial(_kill, run, trainings))
-    run.arm("two processes on one card", partial(_two, run, trainings))
+    run.arm("two processes on one card", partial(_two, run, trainings, divided=False))
+    run.arm("two processes, weights divided", partial(_two, run, trainings, divided=True))
     run.arm("all weights, sums in any order", partial(_speed, run, trainings, {"deterministic": False}))
     run.arm("all weights, computed twice", partial(_speed, run, trainings, _TWICE))
 
@@ -64,6 +65,24 @@ class _Trainings:
         settings = {"batch_tokens": batch_tokens, "checkpoint_steps": _CHECKPOINT_STEPS, **more}
         start = self._run.models.package("small", "fp32").folder
         return {"start": start, "tokens": steps * batch_tokens, "settings": settings}
+
+    def by_two(self, backend: str, precision: Precision, *, divided: bool = False, cpu: bool = False) -> dict[str, Any]:
+        """What the first of two processes says that train the small model. Raises Failed."""
+        training = self.small(
+            _STEPS, precision=precision, pass_tokens=self._run.sizes.curve_batch_tokens // 2, **_TWICE
+        )
+        out = self._run.folder / f"by-two-{self._count}"
+        store = free_port_store()
+        environments = [{**ranked(store.port, rank), **(DIVIDED if divided else {})} for rank in range(2)]
+        started = [
+            self.start("trained_by_two", training, out, backend, cpu=cpu, **environment) for environment in environments
+        ]
+        first, _ = results(*started)
+        return dict(first)
+
+    @cached_property
+    def mean_loss_of_two_cpus(self) -> float:
+        return float(np.mean(self.by_two("gloo", "fp32", cpu=True)["losses"]))
 
 
 def _environment(run: Run, *, cpu: bool) -> dict[str, str]:
@@ -123,35 +142,27 @@ def _kill(run: Run, trainings: _Trainings) -> Iterator[Figure]:
     yield Figure("the same weights, byte for byte, as without a kill (1: yes)", same, 1.0)
 
 
-def _two(run: Run, trainings: _Trainings) -> Iterator[Figure]:
+def _two(run: Run, trainings: _Trainings, *, divided: bool) -> Iterator[Figure]:
     """NCCL may refuse two processes on one card; then they speak through gloo. That the batches of two processes are
-    one batch is a test of the suite, on CPUs; here their losses are compared with those there."""
-    errors: list[str] = []
+    one batch is a test of the suite, on CPUs; here their losses are compared with those there. `divided`: each process
+    has a part of each weight (FSDP2 through accelerate). Where that cannot be done, the processes say why."""
+    failed: list[str] = []
+    refused: list[str] = []
     for backend in ("nccl", "gloo") if run.device.is_gpu else ("gloo",):
         try:
-            both = _by_two(run, trainings, backend, "bf16")
+            both = trainings.by_two(backend, "bf16", divided=divided)
         except Failed as error:
-            errors.append(f"{backend}: {error}")
-            print(f"    {errors[-1]}", flush=True)
+            failed.append(f"{backend}: {error}")
+            print(f"    {failed[-1]}", flush=True)
+            continue
+        if "cannot_divide" in both:
+            refused.append(f"{backend}: {both['cannot_divide']}")
+            print(f"    {refused[-1]}", flush=True)
             continue
         yield Figure(f"through {backend}, tokens/s of both", both["tokens"] / both["seconds"])
-        on_cpu = _by_two(run, trainings, "gloo", "fp32", cpu=True)
-        ratio = float(np.mean(both["losses"]) / np.mean(on_cpu["losses"]))
+        ratio = float(np.mean(both["losses"])) / trainings.mean_loss_of_two_cpus
         yield Figure("difference of the mean loss to fp32 on a CPU / that", abs(ratio - 1), _SAME_LOSS, "at_most")
         return
-    raise Failed("; ".join(errors))
-
-
-def _by_two(
-    run: Run, trainings: _Trainings, backend: str, precision: Precision, *, cpu: bool = False
-) -> dict[str, Any]:
-    """What the first of them says."""
-    training = trainings.small(_STEPS, precision=precision, pass_tokens=run.sizes.curve_batch_tokens // 2, **_TWICE)
-    out = run.folder / f"by-two-{backend}-{precision}"
-    store = free_port_store()
-    started = [
-        trainings.start("trained_by_two", training, out, backend, cpu=cpu, **ranked(store.port, rank))
-        for rank in range(2)
-    ]
-    first, _ = results(*started)
-    return dict(first)
+    if failed:
+        raise Failed("; ".join(failed))
+    raise LeftOut("; ".join(refused))

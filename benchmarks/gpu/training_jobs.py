@@ -7,11 +7,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from transformers.trainer_utils import SaveStrategy
 
 from benchmarks.gpu.device import forward_operations
@@ -21,6 +24,7 @@ from nearline.demo.world import WorldSize, make_world
 from schemas.events import parse_event
 from trainer.data.dataset import training_data
 from trainer.data.feed import Feed, timed_event
+from trainer.device_use import is_sharded
 from trainer.model.collator import Collator
 from trainer.settings import TrainSettings
 from trainer.training import Plan, PreparedTraining, prepare, starting_point, train
@@ -106,12 +110,16 @@ def trained_on(training: Training, out: Path) -> str:
 
 
 def trained_by_two(training: Training, out: Path, backend: str) -> dict[str, Any]:
-    """By one of two processes; which one, `torchrun` would say in the environment. The first has the result."""
+    """By one of two processes; which one, `torchrun` would say in the environment. The first has the result:
+    `cannot_divide` and why, where each is to have a part of the weights and cannot."""
     feed, plan = training.begin()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group(backend)
     PartialState(cpu=not torch.cuda.is_available())
+    why = _why_not_divided() if is_sharded() else None
+    if why is not None:
+        return {"cannot_divide": why}
     began = time.perf_counter()
     package = train(feed, plan, out)
     record = {} if package is None else package.manifest.training
@@ -120,6 +128,25 @@ def trained_by_two(training: Training, out: Path, backend: str) -> dict[str, Any
     if not record:
         return {}
     return {"seconds": seconds, "tokens": record["seen"]["tokens"], "losses": [loss for _, loss in record["losses"]]}
+
+
+def _why_not_divided() -> str | None:
+    """None if accelerate divides weights between these processes, and they can send each other what FSDP2 sends."""
+    accelerator = Accelerator()
+    kind, device = accelerator.distributed_type, accelerator.device
+    if kind != DistributedType.FSDP:
+        return (
+            f"accelerate {version('accelerate')} does not divide weights on a {device.type}: asked for FSDP2, it makes "
+            f"{kind.value} of the two processes, each with all weights"
+        )
+    part, whole = torch.ones(1, device=device), torch.ones(2, device=device)
+    try:
+        torch.distributed.all_gather_into_tensor(whole, part)
+        torch.distributed.reduce_scatter_tensor(part, whole)
+        part.tolist()  # waits for both
+    except RuntimeError as error:
+        return " ".join(str(error).split())[:300]
+    return None
 
 
 def _weights(package: ModelPackage | None) -> str:

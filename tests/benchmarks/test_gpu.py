@@ -68,7 +68,13 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path, forks: Forks) -> None:
         "flash and cuDNN",
         "tiny sentence-transformers, unpadded",
         "0.001024M posts, FAISS",
+        "two processes, weights divided",
     ]
+    assert re.fullmatch(
+        r"gloo: accelerate [\d.]+ does not divide weights on a cpu: asked for FSDP2, it makes MULTI_CPU of the two "
+        "processes, each with all weights",
+        whole["left_out"][-1]["why"],
+    )
 
 
 def test_when_the_time_is_over_it_ends_and_says_what_it_left_out(tmp_path: Path, forks: Forks) -> None:

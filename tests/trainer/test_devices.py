@@ -1,11 +1,14 @@
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from encoders.package.model_package import ModelPackage
+from benchmarks.gpu.processes import DIVIDED
+from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
 from tests.kit.children.train_on_two_devices import ROWS, gradient_of_embeddings, loss_of
 from tests.kit.commands import Commands
 from tests.kit.data.events import write_events
@@ -27,6 +30,7 @@ pass_tokens = 128
 cached_gradients = true
 gradient_checkpointing = true
 """
+ALL_BATCHES = 1_000
 
 
 def as_launched(port: int, rank: int) -> dict[str, str]:
@@ -77,6 +81,49 @@ def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_pat
     assert lines.count(str(package.generation)) == 1
     record = package.manifest.training
     assert record["losses"][-1][0] == record["seen"]["steps"] // 2 // 5 * 5, "each took every second batch"
+
+
+def test_weights_that_accelerate_divides_learn_the_same_and_a_kill_changes_nothing(
+    tmp_path: Path, forks: Forks
+) -> None:
+    """FSDP2 as on two GPUs, on two processes of CPU. A checkpoint has a file of each."""
+    recorded = write_events(tmp_path / "events.jsonl", events(150))
+    settings = f"{TINY_MODEL}\n{ON_A_GPU}".replace("bf16", "fp32").replace("_steps = 5", "_steps = 2")
+    (tmp_path / "train.toml").write_text(settings)
+
+    def trained(name: str, *options: str, environment: dict[str, str] = DIVIDED, last: int = ALL_BATCHES) -> list[int]:
+        """`last`: of the first process, which is killed then."""
+        out, config = tmp_path / name / "package", tmp_path / "train.toml"
+        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        children = [
+            Run(
+                "tests.kit.children.train_divided",
+                [str(argument) for argument in (recorded, out, config, 5_000, batches, *options)],
+                str(tmp_path / f"{name}-{rank}.txt"),
+                {**as_launched(store.port, rank), **environment},
+            )
+            for rank, batches in enumerate((last, ALL_BATCHES))
+        ]
+        statuses = forks.run(*children)
+        assert statuses == [0, 0] or last < ALL_BATCHES, [output_of(child) for child in children]
+        return statuses
+
+    trained("whole", environment={})
+    trained("divided")
+    assert trained("killed", last=4)[0] == -signal.SIGKILL
+    checkpoint = tmp_path / "killed" / ".package.training" / "checkpoint-2"
+    parts = {file.name for file in (checkpoint / "pytorch_model_fsdp_0").iterdir()}
+    assert parts == {".metadata", "__0_0.distcp", "__1_0.distcp"}
+    assert (checkpoint / "trainer_state.json").exists(), "training goes on from here"
+    trained("killed", "--resume")
+    whole, divided, killed = (ModelPackage.load(tmp_path / name / "package") for name in ("whole", "divided", "killed"))
+    assert killed.manifest.files == divided.manifest.files
+    losses, divided_losses = ([loss for _, loss in package.manifest.training["losses"]] for package in (whole, divided))
+    assert len(losses) > 1
+    assert divided_losses == pytest.approx(losses, rel=1e-3)
+    weights, divided_weights = (load_file(package.folder / WEIGHTS_FILE) for package in (whole, divided))
+    for name, weight in weights.items():
+        assert torch.cosine_similarity(divided_weights[name].flatten(), weight.flatten(), dim=0) > 0.999, name
 
 
 def test_one_process_trains_on_one_device_and_the_command_says_what_is_idle(

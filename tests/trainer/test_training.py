@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from threadpoolctl import threadpool_limits
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from encoders.encoder import Encoder
 from encoders.package.manifest import MANIFEST_FILE, render_manifest
@@ -192,6 +193,31 @@ def test_the_rate_rises_in_the_warm_up_and_then_falls(tmp_path: Path, feed: Feed
     assert rates[:risen] == pytest.approx([rates[risen - 1] * step / risen for step in range(1, risen + 1)])
     assert rates[risen - 1 :] == sorted(rates[risen - 1 :], reverse=True)
     assert rates[-1] < rates[risen - 1] / 100
+
+
+def test_gradients_are_clipped_before_the_fused_optimizer_sees_them(tmp_path: Path, feed: Feed, plan: Plan) -> None:
+    """A low temperature makes them large."""
+    strange = plan.settings.model_copy(update={"temperature": 1e-3})
+    data = training_data(feed, plan.cut_us)
+    clipped = Plan(plan.cut_us, 4_000, 0, strange, "clipped")
+    trainer, _ = prepare(starting_point(clipped, data, tmp_path), data, clipped, tmp_path)
+    trainer.args.logging_steps = 1
+    norms: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        assert optimizer.defaults["fused"]
+        gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        trainer.train()
+    finally:
+        hook.remove()
+    before = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
+    assert max(before) > 2
+    assert len(norms) == len(before)
+    assert norms == pytest.approx([min(1.0, norm) for norm in before], rel=1e-3)
 
 
 def test_pooling_is_a_setting_and_the_package_is_loaded_with_it(

@@ -25,14 +25,14 @@ from encoders.package.manifest import (
     default_special_tokens,
     number_fields,
 )
-from encoders.package.model_package import TOKENIZER_FILE, WEIGHTS_FILE, ModelPackage
+from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
 from encoders.prompt.prompts import Prompt, Prompts
 from encoders.prompt.safe_tokenizer import SafeTokenizer
 from trainer.data.dataset import TrainingData
 from trainer.model.lora import merge, with_adapters
 from trainer.model.lsi_initialization import new_model
 from trainer.model.packed_llama import trainable
-from trainer.model.tokenizer import percentile_words, train_tokenizer
+from trainer.model.tokenizer import percentile_words, save_tokenizer, train_tokenizer
 from trainer.plan import Plan
 
 
@@ -66,8 +66,7 @@ def from_scratch(data: TrainingData, plan: Plan, work: Path) -> StartingPoint:
         member_form=form,
         member_vectors=plan.member_vectors,
     )
-    tokenizer.save_pretrained(str(work / "tokenizer"))
-    prompts = _whole_prompts(data, manifest, SafeTokenizer(work / "tokenizer" / TOKENIZER_FILE, special_tokens))
+    prompts = _whole_prompts(data, manifest, SafeTokenizer(save_tokenizer(tokenizer, work), special_tokens))
     longest = max(settings.post_tokens, member_tokens)
     model = new_model(settings, len(tokenizer), prompts, plan.seed, longest=longest)
     return StartingPoint(model, tokenizer, manifest, lambda: model)

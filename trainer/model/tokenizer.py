@@ -1,12 +1,16 @@
-"""Trains a new tokenizer on a data set's texts."""
+"""Trains a new tokenizer on a data set's texts, and saves it for the processes of a training."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from encoders.package.model_package import TOKENIZER_FILE
 from encoders.package.quantiles import NUM_BOUNDARIES
+from schemas.files import write_whole
 
 _PAD: Final = "<|nearline:pad|>"
 _WORDS: Final = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
@@ -44,3 +48,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, special_tokens: Seque
     tokenizer.train_from_iterator(texts, trainer)
     fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD)  # type: ignore[no-untyped-call]
     return fast
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, work: Path) -> Path:
+    """Returns the file. All processes of a training save the same one and read it, at the same time too: nobody reads a
+    part of it."""
+    file = work / TOKENIZER_FILE
+    with TemporaryDirectory(dir=work) as folder:
+        tokenizer.save_pretrained(folder)
+        write_whole(file, (Path(folder) / TOKENIZER_FILE).read_bytes())
+    return file

@@ -61,6 +61,7 @@ def test_a_rotation_keeps_lengths_and_rotates_by_its_angle() -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # the compiler of torch 2.11 uses it
 def test_the_compiler_takes_the_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled for a CPU here. In use they are compiled for a GPU; a CPU has the kernels."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
