@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("generation", metavar="G")
-@click.option("--events", multiple=True, type=click.Path(exists=True, allow_dash=True), help="Recorded events instead of those in the topics: JSON lines, .gz, or a "
+@click.option("--events", multiple=True, type=click.Path(exists=True, allow_dash=True),
+              help="Recorded events instead of those in the topics: JSON lines, .gz, or a "
               "folder of nearline export; may be given several times.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="All figures, here.")
 @act_options
