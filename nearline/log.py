@@ -49,6 +49,18 @@ def configure(process: str, level: str) -> None:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
 
+def configure_command(level: str) -> None:
+    """For a command, whose stdout is for what it prints. What its libraries log goes to stderr: warnings, and all of it
+    at the level debug."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(
+            number if number == logging.DEBUG else max(number, logging.WARNING)
+        ),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+
+
 def _formatter(process: str, on_terminal: bool) -> logging.Formatter:
     def name_process(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         # Threads that libraries start do not inherit our context variables.

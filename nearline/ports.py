@@ -13,7 +13,7 @@ from nearline.errors import StartFailed
 # Below the range from which the kernel takes ports for outgoing connections. In that range, a client that tries to
 # reach a broker that is down could get the broker's own port, connect to itself, and keep the broker from coming back.
 _PORTS: Final = range(20_000, 32_000)
-_MEND: Final = "choose another with --port"
+_MEND: Final = "choose another serve.port; nearline up has --port for it"
 RANGE_VARIABLE: Final = "NEARLINE_PORTS"
 """Such as `20000-25999`. Gives instances that start at the same time separate ranges: otherwise two could choose the
 same free port before either listens on it."""

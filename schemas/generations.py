@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas.errors import BadRecord
-from schemas.ids import ContextVersion, Generation, Offset, Partition
+from schemas.ids import ContextVersion, Generation, GenerationName, Offset, Partition
 from schemas.topics import FIRST_CONTEXTS
 
 POINTER_KEY: Final = b"pointer"
@@ -76,7 +76,7 @@ class Act(Struct, frozen=True):
 class GenerationRecord(Struct, frozen=True):
     """Everything that is known of one generation. A retired one has no place."""
 
-    id: Generation
+    id: GenerationName
     state: State
     place: PlaceName | None
     package: PackageSource

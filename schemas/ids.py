@@ -1,5 +1,6 @@
 """Ids, revisions, offsets and times, each as its own type: mypy then finds, say, an offset that is passed as an id."""
 
+import re
 from typing import Annotated, Final, Literal, NewType
 
 from msgspec import Meta
@@ -12,6 +13,10 @@ MemberId = NewType("MemberId", str)
 Revision = NewType("Revision", Int64)
 """Grows with every published context of one entity; 0 stands for "never published"."""
 Generation = NewType("Generation", str)
+_GENERATION: Final = "^[a-z0-9][a-z0-9-]{0,99}$"
+GenerationName = Annotated[Generation, Meta(pattern=_GENERATION)]
+"""As the manifest of a package has it. A folder gets this name, so it is nothing that leads elsewhere."""
+is_generation_name = re.compile(_GENERATION).fullmatch
 ContextVersion = NewType("ContextVersion", int)
 """Which rows and contexts: 1 for those of the start, and one more with each `nearline rebuild contexts`."""
 Partition = NewType("Partition", Int64)

@@ -4,17 +4,12 @@ They announce a package to whoever wants to build it. Sending one again changes 
 read them: `schemas/models.schema.json` is their JSON Schema. Fields that this version does not know are ignored.
 """
 
-from typing import Annotated
-
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from schemas.errors import BadRecord
 from schemas.generations import Moment, PackageSource
-from schemas.ids import Generation
-
-GenerationName = Annotated[Generation, Meta(pattern="^[a-z0-9][a-z0-9-]{0,99}$")]
-"""As the manifest of a package has it. A folder gets this name, so it is nothing that leads elsewhere."""
+from schemas.ids import GenerationName
 
 
 class ModelRecord(Struct, frozen=True):

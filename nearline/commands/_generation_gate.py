@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("generation", metavar="G")
-@click.option("--events", multiple=True, help="Recorded events instead of those in the topics: JSON lines, .gz, or a "
+@click.option("--events", multiple=True, type=click.Path(exists=True, allow_dash=True),
+              help="Recorded events instead of those in the topics: JSON lines, .gz, or a "
               "folder of nearline export; may be given several times.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="All figures, here.")
 @act_options
@@ -51,14 +52,17 @@ def gate(
     from streams.generations import acts
     from streams.generations.log import read_generations
 
+    # A mistake is said before minutes of measuring.
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise click.UsageError(f"--json: there is no folder {json_file.parent}; make it, or name a file elsewhere")
     who, connections = operator(by, reason), Connections(settings, instance)
     state = read_generations(connections.kafka)
     record = acts.known(state, Generation(generation))
     found = measure(connections, state, record, lambda: _feed(connections, events), _show_begin)
     print_gate(found)
+    record_gate(connections.kafka, record, found, who)
     if json_file is not None:
         _write(json_file, record.id, found)
-    record_gate(connections.kafka, record, found, who)
     if not found.holds:
         click.get_current_context().exit(1)
 

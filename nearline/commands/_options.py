@@ -71,7 +71,11 @@ def instance_options(command: Callable[..., R]) -> Callable[..., R]:
     @place_options
     @functools.wraps(command)
     def with_instance(*args: object, data_dir: Path | None, config: Path | None, **options: object) -> R:
+        # Imported here: `--help` needs no log.
+        from nearline import log
+
         settings = instance_settings(config, data_dir)
+        log.configure_command(settings.log_level)
         return command(*args, settings=settings, instance=_reader(settings), **options)
 
     return with_instance

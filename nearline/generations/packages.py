@@ -21,7 +21,7 @@ from nearline.generations.free_room import free_here
 from nearline.generations.room import Room, refuse_without_room
 from nearline.settings.settings import Settings
 from schemas.generations import GenerationRecord, PackageSource
-from schemas.ids import Generation
+from schemas.ids import Generation, is_generation_name
 
 _FETCHING: Final = ".fetching"
 
@@ -80,7 +80,9 @@ def package_here(record: GenerationRecord, settings: Settings) -> ModelPackage:
 
 def remove_fetched(data_dir: Path, generation: Generation, until: datetime) -> bool:
     """Removes the package of a generation that does not live. What was fetched after `until` stays: somebody is about
-    to build it. Returns False if nothing was removed."""
+    to build it. Returns False if nothing was removed, also where this is no generation's name but, say, a path."""
+    if not is_generation_name(generation):
+        return False
     folder, is_removed = packages_folder(data_dir), False
     for path in (folder / generation, folder / f"{generation}{_FETCHING}"):
         with suppress(FileNotFoundError):

@@ -3,6 +3,13 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
+
+import click
+import pytest
+import structlog
+
+from nearline.commands._options import instance_options
 
 CODE = """
 import logging
@@ -56,3 +63,22 @@ def test_every_line_is_json_with_its_process_and_libraries_come_the_same_way() -
     ]
     assert lines[0]["records"] == 3
     assert "ZeroDivisionError" in lines[2]["exception"]
+
+
+@pytest.mark.parametrize(("level", "logged"), [("info", ["careful"]), ("debug", ["whispered", "careful"])])
+def test_on_the_stdout_of_a_command_is_only_what_it_prints(
+    level: str, logged: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    @instance_options
+    def command(**_: object) -> None:
+        log = structlog.get_logger("mine")
+        log.debug("whispered")
+        log.warning("careful")
+        click.echo("{}")
+
+    monkeypatch.setenv("NEARLINE_LOG_LEVEL", level)
+    command.main(["--data-dir", str(tmp_path)], standalone_mode=False)
+    printed = capsys.readouterr()
+    assert printed.out == "{}\n"
+    assert [word for word in ("whispered", "careful") if word in printed.err] == logged

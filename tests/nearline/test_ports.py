@@ -55,7 +55,7 @@ class TestHeldPorts:
             assert client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
     def _is_refused(self, port: int) -> None:
-        sentence = f"^cannot listen on 127.0.0.1 port {port}: Address already in use; choose another with --port$"
+        sentence = f"^cannot listen on 127.0.0.1 port {port}: Address already in use; choose another serve.port"
         with pytest.raises(StartFailed, match=sentence):
             listening_port("127.0.0.1", port)
         with pytest.raises(StartFailed, match=sentence), held("127.0.0.1", [port]):

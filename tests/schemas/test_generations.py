@@ -78,6 +78,7 @@ def test_fields_of_a_later_version_are_ignored() -> None:
         ),
         (b"a-1", b"\xff", "not a record"),
         (b"a-1", b"[" * 100_000, "not a record"),
+        (b"../a-1", encode_record(generation_record("../a-1")), "matching regex"),
         (b"another", encode_record(FULL), "its id is not its key"),
         (b"\xff", encode_record(FULL), "its id is not its key"),
         (FULL.id.encode(), encode_record(msgspec.structs.replace(FULL, since=datetime(2026, 1, 5))), "timezone"),

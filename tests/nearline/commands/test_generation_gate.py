@@ -106,6 +106,20 @@ def test_only_what_is_ready_or_kept_is_measured(commands: Commands, kafka: Kafka
     assert read_generations(kafka).records[Generation("b-2")].gate is None
 
 
+@pytest.mark.parametrize("option", ["--events", "--json"])
+def test_a_path_that_leads_nowhere_is_refused_before_anything_is_measured(
+    commands: Commands, kafka: KafkaSettings, tmp_path: Path, option: str
+) -> None:
+    """A gate that held would count no more."""
+    change_generations(kafka, lambda _: [*founded().records.values(), founded().pointer, READY])  # type: ignore[list-item]
+    nowhere = tmp_path / "nowhere"
+    refused = commands("generations", "gate", "b-2", option, nowhere / "file")
+    assert (refused.status, refused.out) == (1, "")
+    assert option in refused.err
+    assert str(nowhere) in refused.err
+    assert read_generations(kafka).records[Generation("b-2")].gate is None
+
+
 def test_a_generation_that_was_built_again_meanwhile_gets_no_gate(kafka: KafkaSettings) -> None:
     from nearline.commands._generation_gate import record_gate
     from schemas.generations import Gate

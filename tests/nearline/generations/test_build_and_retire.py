@@ -373,6 +373,19 @@ def test_what_a_killed_build_has_left_can_be_retired(cluster: Cluster, crashing:
     assert f"there is no generation {generation}" in cluster.run(*retire).err
 
 
+def test_a_folder_is_no_generation_and_is_never_removed(cluster: Cluster, tmp_path: Path) -> None:
+    """Whoever has built a folder may want to retire it by the same name."""
+    package = Path(shutil.copytree(cluster.second.folder, tmp_path / "mine"))
+    fetched = packages_module.packages_folder(cluster.data_dir) / cluster.first.generation
+    fetched.mkdir(parents=True)
+    for path in (str(package), os.path.relpath(package, fetched.parent), "..", ".", ""):
+        refused = cluster.run("retire", path)
+        assert (refused.status, refused.out) == (1, "")
+        assert f"there is no generation {path}" in refused.err
+    assert ModelPackage.load(package).generation == cluster.second.generation
+    assert fetched.exists()
+
+
 def test_a_build_that_is_refused_because_another_one_came_first_leaves_nothing(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
