@@ -93,9 +93,10 @@ def build(
     retired: list[Record] = []
     for other in (record for record in state.live if record.state != "serving"):
         if other.state != "kept":
+            first = "promote it" if other.state == "ready" else "wait until it is ready"
             raise ActRefused(
                 f"the generation {other.id} is {other.state} already, and only one can be beside the serving one; "
-                f"promote it, or: nearline generations retire {other.id}"
+                f"{first}, or: nearline generations retire {other.id}"
             )
         _refuse_canary(pointer, other.id, "make room for another")
         pointer = replace(pointer, kept=None)
