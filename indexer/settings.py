@@ -14,14 +14,25 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _url(url: str | None) -> str | None:
-    if url is not None and not re.match(r"https?://[^/]", url):
-        raise ValueError("begin it with http:// or https:// and a host, such as https://qdrant:6333")
+def checked_url(url: str | None, example: str) -> str | None:
+    """Raises ValueError."""
+    if url is None:
+        return None
+    if not re.match(r"https?://[^/]", url):
+        raise ValueError(f"begin it with http:// or https:// and a host, such as {example}")
     try:
-        urlsplit(url or "").port  # noqa: B018
+        parts = urlsplit(url)
     except ValueError:
-        raise ValueError("its port is no number up to 65535; write it such as https://qdrant:6333") from None
+        raise ValueError(f"it is no URL; write it such as {example}") from None
+    try:
+        parts.port  # noqa: B018
+    except ValueError:
+        raise ValueError(f"its port is no number up to 65535; write it such as {example}") from None
     return url
+
+
+def _url(url: str | None) -> str | None:
+    return checked_url(url, "https://qdrant:6333")
 
 
 class ColdSettings(_Settings):

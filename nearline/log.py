@@ -50,15 +50,21 @@ def configure(process: str, level: str) -> None:
 
 
 def configure_command(level: str) -> None:
-    """For a command, whose stdout is for what it prints. What its libraries log goes to stderr: warnings, and all of it
-    at the level debug."""
+    """For a command, whose stdout is for what it prints. What our own modules log goes to stderr: warnings, and all of
+    it at the level debug."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
+        processors=[*_SHARED, _readable_lines(colors=sys.stderr.isatty())],
         wrapper_class=structlog.make_filtering_bound_logger(
             number if number == logging.DEBUG else max(number, logging.WARNING)
         ),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+
+
+def _readable_lines(*, colors: bool) -> structlog.dev.ConsoleRenderer:
+    # Where rich is installed, structlog's own tracebacks show local variables: a request's headers, with the key.
+    return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
 
 
 def _formatter(process: str, on_terminal: bool) -> logging.Formatter:
@@ -67,8 +73,7 @@ def _formatter(process: str, on_terminal: bool) -> logging.Formatter:
         return {"process": process, **event}
 
     last: list[Any] = (
-        # Where rich is installed, structlog's own tracebacks show local variables: a request's headers, with the key.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [_readable_lines(colors=True)]
         if on_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

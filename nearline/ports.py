@@ -14,6 +14,7 @@ from nearline.errors import StartFailed
 # reach a broker that is down could get the broker's own port, connect to itself, and keep the broker from coming back.
 _PORTS: Final = range(20_000, 32_000)
 _MEND: Final = "choose another serve.port; nearline up has --port for it"
+_HOST_MEND: Final = "name an address of this machine as the host"
 RANGE_VARIABLE: Final = "NEARLINE_PORTS"
 """Such as `20000-25999`. Gives instances that start at the same time separate ranges: otherwise two could choose the
 same free port before either listens on it."""
@@ -96,9 +97,11 @@ def _bound(host: str, port: int, mend: str) -> socket.socket:
             sock = stack.enter_context(socket.socket(family, kind, protocol))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
+        except UnicodeError:
+            raise StartFailed(f"cannot listen on {host} port {port}: no name of a machine; {_HOST_MEND}") from None
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                mend = "name an address of this machine as the host"
+                mend = _HOST_MEND
             raise StartFailed(f"cannot listen on {host} port {port}: {error.strerror}; {mend}") from None
         stack.pop_all()
     return sock

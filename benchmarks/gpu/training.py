@@ -164,5 +164,5 @@ def _two(run: Run, trainings: _Trainings, *, divided: bool) -> Iterator[Figure]:
         yield Figure("difference of the mean loss to fp32 on a CPU / that", abs(ratio - 1), _SAME_LOSS, "at_most")
         return
     if failed:
-        raise Failed("; ".join(failed))
+        raise Failed("; ".join([*failed, *refused]))
     raise LeftOut("; ".join(refused))

@@ -37,6 +37,21 @@ class _DataFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
+def checked_device(_: click.Context, __: click.Parameter, name: str) -> str:
+    """The callback of an option: refuses a device that this machine does not have, before anything is loaded."""
+    from indexer.devices import check_name, check_presence
+    from indexer.errors import NoSuchDevice
+
+    try:
+        check_name(name)
+        check_presence("--device", name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    except NoSuchDevice as error:
+        raise click.UsageError(str(error)) from None
+    return name
+
+
 InstanceReader = Callable[[], Instance]
 """Reads `DATA/instance.json` at the first call. Raises NotRunning."""
 

@@ -87,8 +87,9 @@ def list_(
             if page.num_by_cause:
                 _print_page(page, after)
             else:
-                is_filtered = cause is not None or older_than_s is not None
-                click.echo(f"there is no dead letter{' that fits --cause and --older-than' if is_filtered else ''}")
+                filters = {"--cause": cause, "--older-than": older_than_s}
+                names = " and ".join(name for name, value in filters.items() if value is not None)
+                click.echo(f"there is no dead letter{f' that fits {names}' if names else ''}")
 
 
 def _print_page(page: "LetterPage", after: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nearline.commands._options import checked_device
 from nearline.commands._terminal import on_terminal, print_table
 
 if TYPE_CHECKING:
@@ -20,18 +21,6 @@ if TYPE_CHECKING:
 _HEADER = ("system", "history", "form", "dim", "members", "R@10", "R@100", "R@500", "R@2000", "NDCG", "R@100 95 %")
 
 
-def _device(_: click.Context, __: click.Parameter, name: str) -> str:
-    from indexer.devices import check_name, check_presence
-    from indexer.errors import NoSuchDevice
-
-    try:
-        check_name(name)
-        check_presence("--device", name)
-    except (ValueError, NoSuchDevice) as error:
-        raise click.BadParameter(str(error)) from None
-    return name
-
-
 @click.command()
 @click.argument("packages", nargs=-1, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--events", required=True, multiple=True, help="JSON lines, or .gz; may be given several times.")
@@ -41,7 +30,7 @@ def _device(_: click.Context, __: click.Parameter, name: str) -> str:
               help="A folder of sentence-transformers, measured too; may be given several times.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="All figures, here.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Recall against k, here (.png, .svg).")
-@click.option("--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, callback=checked_device, help="auto, cpu, cuda or cuda:N.")
 def evaluate(
     *,
     packages: tuple[Path, ...],

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nearline.commands._options import package_id_of
+from nearline.commands._options import checked_device, package_id_of
 
 
 @click.group()
@@ -73,7 +73,7 @@ def create(
 
 @package.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, callback=checked_device, help="auto, cpu, cuda or cuda:N.")
 def check(*, folder: Path, device: str) -> None:
     """Check the digests and the golden vectors of a package; prints its generation.
 

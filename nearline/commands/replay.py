@@ -114,8 +114,8 @@ def _selection(since: str | None, until: str | None, ids: str | None) -> "Replay
     from streams.operate.replay import ReplaySelection
 
     since_ms, until_ms = _time("--since", since), _time("--until", until)
-    if since_ms is not None and until_ms is not None and until_ms < since_ms:
-        raise click.UsageError("--until: it is before --since, so nothing is between them; name a later time")
+    if since_ms is not None and until_ms is not None and until_ms <= since_ms:
+        raise click.UsageError("--until: it is not after --since, so nothing is between them; name a later time")
     return ReplaySelection(
         since_ms=since_ms,
         until_ms=until_ms,

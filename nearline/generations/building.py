@@ -14,7 +14,7 @@ from encoders.package.model_package import ModelPackage
 from nearline.errors import BadSettings
 from nearline.generations.packages import checked_files, fetch_unless_here, in_registry
 from schemas.generations import GenerationRecord, PackageSource, Record
-from schemas.ids import ContextVersion, Generation, Offset, Partition
+from schemas.ids import ContextVersion, Generation
 from schemas.topics import GENERATIONS, context_names, generation_topics
 from streams.errors import ActRefused, StreamsError
 from streams.generations import acts
@@ -23,13 +23,11 @@ from streams.generations.log import change_generations, read_generations
 from streams.generations.progress import Progress, read_progress
 from streams.generations.state import Generations
 from streams.kafka.crash_points import crash_point
-from streams.kafka.offsets import OffsetReader
-from streams.kafka.records import Place
+from streams.kafka.offsets import OffsetReader, Offsets
 from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
 
 _LOOK_EVERY_S: Final = 1.0
-_LOG: Final = Place(GENERATIONS, Partition(0))
 
 
 def name_package(name: str, registry: str | None) -> Generation:
@@ -119,13 +117,14 @@ Report = Callable[[Progress | None], None]
 
 def wait_until_built(kafka: KafkaSettings, generation: Generation, report: Report) -> GenerationRecord:
     """Returns when the generation is complete. Waits out every outage. Raises ActRefused if it is retired meanwhile."""
-    state, state_end = Generations(), Offset(-1)
+    state, state_ends = Generations(), Offsets()
     with closing(OffsetReader(kafka)) as reader:
         while True:
             try:
                 # Reading the log takes new clients. At each look they would be most of what the broker has to do.
-                if (end := reader.ends([_LOG])[_LOG]) != state_end:
-                    state, state_end = read_generations(kafka), end
+                _, ends = reader.bounds([GENERATIONS])
+                if ends != state_ends:
+                    state, state_ends = read_generations(kafka), ends
                 record = acts.known(state, generation)
                 progress = read_progress(reader, record, datetime.now(UTC))
             except ActRefused:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from contexts.settings import ContextRules
-from indexer.settings import ColdSettings, HotSettings
+from indexer.settings import ColdSettings, HotSettings, checked_url
 from retriever.settings import ApiKey, ServeSettings
 from streams.settings import (
     AutopilotSettings,
@@ -65,9 +65,7 @@ class MonitorSettings(BaseModel):
 
 
 def _collector(url: str | None) -> str | None:
-    if url is not None and not re.match(r"https?://[^/]", url):
-        raise ValueError("begin it with http:// or https:// and a host, such as http://collector:4318")
-    return url
+    return checked_url(url, "http://collector:4318")
 
 
 class TracesSettings(BaseModel):

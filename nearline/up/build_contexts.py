@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from nearline.settings.settings import Settings
-from nearline.up.live_first import looking_for_live_records, oldest_waiting_ms
+from nearline.up.live_first import looking_for_live_records, oldest_waiting
 from nearline.up.residence import Run
 from schemas.ids import ContextVersion
 from schemas.stages import contexts_reads, live_reads
@@ -131,12 +131,13 @@ class LiveContextsFirst:
             return
         reads = [contexts_reads(serving.contexts), *live_reads(serving.id, serving.contexts)]
         try:
-            oldest_ms = oldest_waiting_ms(reader, reads)
+            oldest = oldest_waiting(reader, reads)
         except StreamsError as error:
             # The stage itself waits out an outage of the broker.
             log.debug("how long live records wait is not known", error=str(error))
             return
-        self.take(oldest_ms, time.time() * 1000)
+        if oldest.is_certain or oldest.at_ms is not None:
+            self.take(oldest.at_ms, time.time() * 1000)
 
     def take(self, oldest_ms: int | None, now_ms: float) -> None:
         """`oldest_ms`: the timestamp of the oldest record that waits; None if none does. If the same one waits for too

@@ -9,18 +9,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from nearline.up.residence import Resident
-from schemas.ids import ContextVersion, Generation, Millis
+from schemas.ids import Millis
 from schemas.stages import StageReads, live_reads
-from schemas.topics import FIRST_CONTEXTS
 from streams.errors import StreamsError
 from streams.kafka.offsets import OffsetReader
 from streams.kafka.periodic import repeating
-from streams.operate.lag import read_lags
+from streams.operate.lag import read_stage_lags
 from streams.settings import KafkaSettings
 
 _LOOK_EVERY_S: Final = 0.5
@@ -101,12 +100,16 @@ class LiveFirst:
             return
         serving = self._resident.state().serving
         try:
-            age_s = 0.0 if serving is None else oldest_age_s(reader, serving.id, serving.contexts)
+            reads = () if serving is None else live_reads(serving.id, serving.contexts)
+            oldest = oldest_waiting(reader, reads)
         except StreamsError as error:
             # The stage itself waits out an outage of the broker.
             log.debug("how long live records wait is not known", error=str(error))
             return
+        age_s = oldest.age_s()
         stands_back = age_s > self._bound_s
+        if not (oldest.is_certain or stands_back):
+            return
         if stands_back != self._stands_back:
             log.info("stands back for live records" if stands_back else "goes on", oldest_age_s=round(age_s, 1))
         self._stands_back = stands_back
@@ -119,16 +122,22 @@ class LiveFirst:
             self._yield_cores(self._yields)
 
 
-def oldest_age_s(reader: OffsetReader, generation: Generation, contexts: ContextVersion = FIRST_CONTEXTS) -> float:
-    """For how long the oldest record has waited that this generation has not encoded, or not indexed. 0 if there is
-    none. Raises StreamsError."""
-    oldest_ms = oldest_waiting_ms(reader, live_reads(generation, contexts))
-    return 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
+class OldestWaiting(NamedTuple):
+    """The oldest record that some stages have still to process. `at_ms`: its timestamp; None without one.
+    `is_certain`: False if there are records that cannot be read now, which may be older."""
+
+    at_ms: Millis | None
+    is_certain: bool
+
+    def age_s(self) -> float:
+        return 0.0 if self.at_ms is None else max(0.0, time.time() - self.at_ms / 1000)
 
 
-def oldest_waiting_ms(reader: OffsetReader, reads: Iterable[StageReads]) -> Millis | None:
-    """The timestamp of the oldest record that one of these stages has still to process. Raises StreamsError."""
-    return min((lag.oldest_ms for lag in read_lags(reader, reads, _PROBE_S) if lag.oldest_ms is not None), default=None)
+def oldest_waiting(reader: OffsetReader, reads: Iterable[StageReads]) -> OldestWaiting:
+    """Raises StreamsError."""
+    lags = [lag for stage in read_stage_lags(reader, reads, _PROBE_S) for lag in stage.partitions.values()]
+    oldest_ms = min((lag.oldest_ms for lag in lags if lag.oldest_ms is not None), default=None)
+    return OldestWaiting(oldest_ms, all(lag.oldest_ms is not None for lag in lags if lag.records))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Keeper:
         self._again_at_s: dict[Generation, float] = {}
         """When to try again, of those that could not be opened. Replaced at each change."""
         self._reasons: dict[Generation, str] = {}
-        """Why they could not be opened the last time: a traceback is logged once for each reason."""
+        """Why they could not be opened the last time: a traceback is logged when that changes."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -74,6 +74,7 @@ class Keeper:
             thread.start()
         missing = self._slots.to_open()
         self._again_at_s = {generation: at_s for generation, at_s in self._again_at_s.items() if generation in missing}
+        self._reasons = {generation: why for generation, why in self._reasons.items() if generation in missing}
         for generation in missing:
             if self._clock() >= self._again_at_s.get(generation, 0.0):
                 self._try_to_open(generation)
@@ -115,7 +116,6 @@ class Keeper:
             opened.close()
             return
         _log.info("a generation is open, and is being filled", generation=generation)
-        self._reasons.pop(generation, None)
         self._again_at_s = {other: at_s for other, at_s in self._again_at_s.items() if other != generation}
         self._slots.add(Slot(generation, opened))
 

@@ -93,7 +93,7 @@ def build(
     retired: list[Record] = []
     for other in (record for record in state.live if record.state != "serving"):
         if other.state != "kept":
-            first = "promote it" if other.state == "ready" else "wait until it is ready"
+            first = "promote it" if other.state == "ready" else "promote it when it is ready"
             raise ActRefused(
                 f"the generation {other.id} is {other.state} already, and only one can be beside the serving one; "
                 f"{first}, or: nearline generations retire {other.id}"

@@ -54,7 +54,7 @@ class RequestReader:
         if self._consumer is None:
             overrides = {
                 "queued.max.messages.kbytes": _QUEUE_KBYTES,
-                # Each loop has such a reader, and hardly ever is there a request.
+                # Each loop has such a reader, and hardly ever is there a request: an idle one asks every 2 s only.
                 "fetch.wait.max.ms": 2_000,
                 **NO_RESET,
             }

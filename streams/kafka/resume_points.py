@@ -61,9 +61,9 @@ def from_the_start(
 
 
 def has_committed_records(kafka: KafkaSettings, points: Mapping[Place, ResumePoint], timeout_s: float) -> bool:
-    """Whether a record that the group has committed is still there. What it has committed may be control records alone.
-    True also if there is no time to find out. Raises StreamsError."""
-    ends = {place: point.committed for place, point in points.items() if point.committed}
+    """Whether a record that the group has committed is still there. What it has committed may be control records alone,
+    or gone with the newest records of the broker. True also if there is no time to find out. Raises StreamsError."""
+    ends = {place: Offset(point.read_from) for place, point in points.items() if point.committed}
     with closing(OffsetReader(kafka, timeout_s)) as reader:
         log_starts = reader.starts(ends)
         stretches = {place: log_starts[place] for place, end in ends.items() if log_starts[place] < end}

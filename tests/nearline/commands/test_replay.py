@@ -89,8 +89,8 @@ def test_by_ids_from_a_file_and_from_stdin(
         (("--since", "yesterday"), "--since: 'yesterday' is not an RFC 3339 time such as 2026-01-05T10:00:00Z"),
         (("--until", "2026-01-05T10:00:00"), "--until: '2026-01-05T10:00:00' has no zone"),
         (
-            ("--since", "2026-01-05T10:00:00Z", "--until", "2026-01-05T09:59:59Z"),
-            "--until: it is before --since, so nothing is between them; name a later time",
+            ("--since", "2026-01-05T10:00:00Z", "--until", "2026-01-05T10:00:00Z"),
+            "--until: it is not after --since, so nothing is between them; name a later time",
         ),
         (("--ids", "-", "--since", "2026-01-05T10:00:00Z"), "--ids: it does not go together with --since"),
         (("--only", "cats"), "'cats' is not one of 'posts', 'members'"),

@@ -33,6 +33,7 @@ from streams.errors import ActRefused, KafkaUnavailable, StillFed
 from streams.generations import acts
 from streams.generations.log import change_generations, read_generations
 from streams.generations.progress import Progress
+from streams.generations.state import Generations
 from streams.kafka.clients import admin, consumer_config
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.offsets import OffsetReader
@@ -534,6 +535,12 @@ def test_wait_ends_when_it_is_ready_or_not_wanted_any_more(cluster: Cluster) -> 
 
 
 def test_wait_draws_a_bar_on_a_terminal(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+
+    def read(kafka: KafkaSettings) -> Generations:
+        reads.append(len(looks))
+        return read_generations(kafka)
+
     looks: list[Progress | None] = [Progress(0, 8, None), Progress(4, 8, 3_725.4), None, Progress(7, 8, 65.0)]
     generation = cluster.second.generation
 
@@ -547,6 +554,7 @@ def test_wait_draws_a_bar_on_a_terminal(cluster: Cluster, monkeypatch: pytest.Mo
             raise KafkaUnavailable("the broker is away")
         return progress
 
+    monkeypatch.setattr(building, "read_generations", read)
     monkeypatch.setattr(building, "read_progress", look)
     monkeypatch.setattr(building, "_LOOK_EVERY_S", 0.0)
     waited = Commands(cluster.data_dir, on_terminal=True)(
@@ -561,3 +569,4 @@ def test_wait_draws_a_bar_on_a_terminal(cluster: Cluster, monkeypatch: pytest.Mo
         f"[{'#' * 26:<30}] 87 %, 1 min 5 s left",
     ]
     assert last == f"{generation} is ready\n", "in place of the bar"
+    assert reads[-2:] == [4, 0], "the log is read again only when something has changed"

@@ -1,10 +1,10 @@
 """The serving generation goes first: when a generation that is being built is held back."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -18,13 +18,14 @@ from nearline.up import build_place, live_first
 from nearline.up.build_place import build_cold, build_encode
 from nearline.up.cold_socket import cold_socket
 from nearline.up.device_turns import DeviceTurns
-from nearline.up.live_first import LiveFirst, oldest_age_s
+from nearline.up.live_first import LiveFirst, OldestWaiting, oldest_waiting
 from nearline.up.residence import Resident
 from schemas import topics
 from schemas.contexts import encode_context
 from schemas.embeddings import encode_embedding
 from schemas.generations import GenerationRecord
-from schemas.ids import Generation
+from schemas.ids import Generation, Millis
+from schemas.stages import StageReads, live_reads
 from streams.errors import KafkaUnavailable
 from streams.index import loop as index_loop
 from streams.kafka import transactional_loop
@@ -38,7 +39,7 @@ from tests.kit.data.generations import two_live
 from tests.kit.instances import NO_BROKER
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.groups import commit_all, until_workers_share
-from tests.kit.kafka.topics import Sender, keys_and_values, make_topics, produce
+from tests.kit.kafka.topics import Sender, keys_and_values, make_topics, produce, transaction
 from tests.kit.packages import make_tiny_package
 from tests.kit.running import RecordedHeartbeat, child, in_thread
 from tests.kit.waiting import until
@@ -52,12 +53,13 @@ class Building:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, package: ModelPackage) -> None:
         self.state = two_live("building")
         self.age_s: float | KafkaUnavailable = 0.0
+        self.is_certain = True
         self.now_s = 0.0
         self.looks = 0
         self.yields: list[bool] = []
         self.device_is_taken = False
         monkeypatch.setattr(live_first, "_LOOK_EVERY_S", 0.01)
-        monkeypatch.setattr(live_first, "oldest_age_s", self._age_s)
+        monkeypatch.setattr(live_first, "oldest_waiting", self._oldest)
         resident = Resident(self.record, package, lambda: self.state)
         kafka = KafkaSettings(bootstrap_servers=NO_BROKER)
         self.pace = LiveFirst(
@@ -73,15 +75,18 @@ class Building:
     def record(self) -> GenerationRecord:
         return next(record for record in self.state.records.values() if record.place == "green")
 
+    def look(self) -> None:
+        self.pace._look(cast(Any, None))
+
     def change(self, record: GenerationRecord) -> None:
         self.state = self.state.with_records([record])
 
-    def _age_s(self, _: object, generation: str, __: int) -> float:
-        assert generation == "a-1", "it looks at the serving one"
+    def _oldest(self, _: object, reads: Iterable[StageReads]) -> OldestWaiting:
+        assert [read.group for read in reads] == ["encode.a-1", "index.a-1"], "it looks at the serving one"
         self.looks += 1
         if isinstance(self.age_s, KafkaUnavailable):
             raise self.age_s
-        return self.age_s
+        return OldestWaiting(Millis(round((time.time() - self.age_s) * 1000)), self.is_certain)
 
 
 @pytest.fixture
@@ -98,18 +103,29 @@ def test_it_stands_back_while_live_records_wait_for_too_long(building: Building)
         building.age_s, before = KafkaUnavailable("away"), building.looks
         until(lambda: building.looks > before + 1, "it to ask a broker that is away")
         assert not pace.may_read(), "as before"
-        building.age_s = BOUND_S
+        building.age_s = BOUND_S - 0.5
         until(pace.may_read, "it to go on")
 
 
 def test_it_looks_only_when_a_record_can_have_waited_for_too_long(building: Building) -> None:
     building.age_s = 0.5
-    with building.pace.running():
-        for _ in range(10):
-            time.sleep(0.01)
-        assert building.looks == 1
-        building.now_s = BOUND_S - 0.5
-        until(lambda: building.looks == 2, "it to look again")
+    for now_s, looks in ((0.0, 1), (BOUND_S - 0.6, 1), (BOUND_S - 0.4, 2)):
+        building.now_s = now_s
+        building.look()
+        assert building.looks == looks
+
+
+def test_what_waits_unseen_changes_nothing_and_is_looked_for_again_at_once(building: Building) -> None:
+    """Behind an open transaction, or where there was no time to read it."""
+    building.age_s, building.is_certain = BOUND_S + 1, False
+    building.look()
+    assert not building.pace.may_read(), "what can be read has waited for too long"
+    building.age_s = 0.0
+    building.look()
+    assert not building.pace.may_read(), "as before"
+    building.is_certain = True
+    building.look()
+    assert building.pace.may_read()
 
 
 def test_it_stands_back_while_the_serving_one_wants_the_device(building: Building) -> None:
@@ -194,14 +210,24 @@ class TestTheAgeOfTheOldestRecord:
     def test_what_is_not_encoded_or_not_indexed_waits(
         self, clean_topics: RunningBroker, kafka: KafkaSettings, reader: OffsetReader, topic: str
     ) -> None:
-        assert oldest_age_s(reader, GENERATION) == 0.0
+        assert oldest(reader) == (0.0, True)
         produce(kafka, topic, 1, timestamp_ms=int(time.time() * 1000) - 60_000)
-        assert 60 <= oldest_age_s(reader, GENERATION) < 600
+        age_s, is_certain = oldest(reader)
+        assert 60 <= age_s < 600
+        assert is_certain
         for group in (topics.encode_group(GENERATION), topics.index_group(GENERATION)):
             names = (topics.POST_CONTEXTS, topics.MEMBER_CONTEXTS)
             outputs = tuple(spec.name for spec in topics.generation_topics(GENERATION))
             commit_all(clean_topics, kafka, group, *(outputs if group.startswith("index") else names))
-        assert oldest_age_s(reader, GENERATION) == 0.0
+        assert oldest(reader) == (0.0, True)
+        transaction(kafka, topic, 0, commit=None)
+        assert oldest(reader) == (0.0, False), "an open transaction holds it back"
+
+
+def oldest(reader: OffsetReader) -> tuple[float, bool]:
+    """Its age in seconds."""
+    waiting = oldest_waiting(reader, live_reads(GENERATION, topics.FIRST_CONTEXTS))
+    return waiting.age_s(), waiting.is_certain
 
 
 @pytest.mark.broker

@@ -1,6 +1,7 @@
 """The ports of the retriever, before any of its processes is started."""
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -36,9 +37,22 @@ def test_ports_that_workers_share_are_held_and_those_of_one_process_are_left_to_
         assert [is_free(port) for port in (serve.port, serve.port_of_grpc)] == [True, True]
 
 
-@pytest.mark.parametrize(("host", "reason"), [("no.such.host", "Name or service not known"), ("192.0.2.1", "Cannot")])
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("no.such.host", "Name or service not known"), ("a..b", "no name of a machine"), ("192.0.2.1", "Cannot")],
+)
 @pytest.mark.parametrize("port", [0, 8080])
-def test_a_host_that_is_not_this_machine_ends_the_start(host: str, reason: str, port: int) -> None:
+def test_a_host_that_is_not_this_machine_ends_the_start(
+    host: str, reason: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = socket.getaddrinfo
+
+    def ask_no_server(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "no.such.host":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return ask(name, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask_no_server)
     sentence = f"^cannot listen on {host} port .*: {reason}.*; name an address of this machine as the host$"
     with pytest.raises(StartFailed, match=sentence), named_ports(ServeSettings(host=host, port=port)):
         pass

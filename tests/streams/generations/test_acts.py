@@ -50,6 +50,10 @@ def build(state: Generations) -> Sequence[Record]:
     return acts.build(state, package(B), GOAL, by())
 
 
+def build_third(state: Generations) -> Sequence[Record]:
+    return acts.build(state, package(C), GOAL, by())
+
+
 def ready(state: Generations) -> Sequence[Record]:
     return acts.ready(state, B, by())
 
@@ -183,11 +187,19 @@ def test_a_gate_is_overruled_by_force_and_a_reason() -> None:
         ((found,), lambda state: acts.found(state, package(B), by()), "a-1 serves here.*build '/my models/b-2'"),
         ((found,), lambda state: acts.build(state, package(A), GOAL, by()), "a-1 is serving and complete"),
         ((*READY, promote), lambda state: acts.build(state, package(A), GOAL, by()), "kept.*generations promote a-1"),
-        ((found, build), lambda state: acts.build(state, package(C), GOAL, by()), "b-2 is building.*wait until it is ready, or.*retire b-2"),
-        (READY, lambda state: acts.build(state, package(C), GOAL, by()), "b-2 is ready already.*promote it, or.*retire b-2"),
+        (
+            (found, build),
+            build_third,
+            "b-2 is building.*promote it when it is ready, or.*retire b-2",
+        ),
+        (
+            READY,
+            build_third,
+            "b-2 is ready already.*promote it, or.*retire b-2",
+        ),
         (
             (*READY, promote, rollback, canary),
-            lambda state: acts.build(state, package(C), GOAL, by()),
+            build_third,
             "b-2 answers 5 % .*cannot make room.*rollback",
         ),
         ((found,), ready, "no generation b-2; there are: a-1"),
