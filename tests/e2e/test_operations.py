@@ -54,7 +54,8 @@ def test_status_says_everything(running: Running) -> None:
     assert set(processes) == {"broker", "contexts-0", "trending", "monitor", "encode-blue-0", "cold-blue", "serve"}
     assert all(psutil.pid_exists(process["pid"]) for process in processes.values())
     restarts = {name: process["restarts"] for name, process in processes.items()}
-    assert set(restarts.values()) == {0}, (restarts, pipeline.log_tail())
+    # Another test may have stopped a stage for so long that it was killed.
+    assert restarts == {process.name: process.restarts for process in pipeline.instance.processes}
     assert {stage["stage"] for stage in status["stages"]} == {"contexts", "trending", "encode", "index", "hot-feed"}
     assert all(set(stage) == STAGE_KEYS for stage in status["stages"])
     behind = {stage["topic"]: stage["lag"] for stage in status["stages"] if stage["stage"] != "trending"}
