@@ -29,7 +29,7 @@ from benchmarks.kit.packages import DIMENSION, layout, random_package, texts
 from benchmarks.kit.table import Figure, report
 from encoders.encoder import Encoder
 from encoders.model.kernels import COMPILER
-from encoders.model.llama import LlamaModel
+from encoders.model.llama import LlamaConfig, LlamaModel
 from encoders.model.loading import DTYPES, read_config
 from encoders.package.manifest import Precision
 from schemas.embeddings import Vector
@@ -42,7 +42,7 @@ _STOCK: Final = "sentence-transformers"
 _FLOOR: Final = "floor"
 _TURNS: Final = 5
 _OF_POSSIBLE: Final = 0.97
-"""The share that sharing a prefix must gain of what the tokens that it saves allow."""
+"""The share that sharing a prefix must gain of what the products that it saves allow."""
 _BF16_AFTER_INSTRUCTION: Final = {"": 2.5, _KERNELS: 3.5}
 """Times sentence-transformers in fp32. The kernels gained 1.4 when they came."""
 
@@ -189,9 +189,11 @@ def _prefixes(folder: Path, sample: Sequence[str]) -> list[Figure]:
             runs[_STOCK] = _timed(partial(sentence_transformers(packages["fp32"], THREADS), rendered))
         taken = _by_turns(runs)
         prompts = encoders["fp32", ""].prompts(sample)
-        whole, prefix = sum(map(len, prompts)), length * len(sample)
-        possible = whole / (whole - prefix)
-        figures.append(Figure(f"instruction of {length}: tokens without sharing / with", possible))
+        lengths, config = [len(prompt) for prompt in prompts], read_config(packages["fp32"])
+        of_tokens = sum(lengths) / (sum(lengths) - length * len(lengths))
+        possible = _multiplications(config, lengths) / _multiplications(config, lengths, shared=length)
+        figures.append(Figure(f"instruction of {length}: tokens without sharing / with", of_tokens))
+        figures.append(Figure(f"instruction of {length}: multiplications without sharing / with", possible))
         for variant in _variants():
             name = f"instruction of {length}{variant}"
             gained = _ratio(taken[f"whole{variant}"], taken[f"shared{variant}"])
@@ -206,6 +208,16 @@ def _prefixes(folder: Path, sample: Sequence[str]) -> list[Figure]:
                 name, encoder = f"instruction of {length}{variant}", encoders[precision, variant]
                 figures.append(_worst(name, encoder, precision, sample, truth))
     return figures
+
+
+def _multiplications(config: LlamaConfig, lengths: Sequence[int], shared: int = 0) -> int:
+    """Of the matrix products of prompts with these lengths, whose first `shared` tokens are computed already. Attention
+    to these tokens is not saved, so sharing gains less than their number says."""
+    queries = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    per_token = config.hidden_size * (2 * queries + 2 * keys + 3 * config.intermediate_size)
+    pairs = sum(length * (length + 1) - shared * (shared + 1) for length in lengths) // 2
+    return config.num_hidden_layers * (per_token * sum(length - shared for length in lengths) + 2 * queries * pairs)
 
 
 def _timed(run: Callable[[], object]) -> Callable[[], float]:
