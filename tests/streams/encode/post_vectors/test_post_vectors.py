@@ -134,7 +134,7 @@ def test_who_has_not_heard_of_the_promotion_writes_nothing_after_it(
         until(lambda: _revisions(encode, other) == [2] * 20, "the new texts", every_s=0.1)
     written = [dict(message.headers() or []) for message in read_topic(encode.kafka, topics.POST_VECTORS)]
     revisions = {headers["revision"] for headers in written if headers["generation"] == encode.generation.encode()}
-    assert revisions == {b"1"}, "the late one has written nothing"
+    assert b"2" not in revisions, "the late one has written nothing"
     assert [switch.generation for switch in switches(encode.kafka)] == [encode.generation, other.generation]
 
 
