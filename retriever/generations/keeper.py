@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -24,6 +24,14 @@ _AGAIN_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
+class _Failure(NamedTuple):
+    """Of a generation that could not be opened."""
+
+    again_at_s: float
+    reason: str
+    """A traceback is logged when that changes."""
+
+
 class Keeper:
     """`running` starts the thread, and at its end closes all that is open."""
 
@@ -35,10 +43,8 @@ class Keeper:
         self._news = Event()
         self._thread = Thread(target=self._run, name="generations-keeper", daemon=True)
         self._closing: list[tuple[Slot, Thread]] = []
-        self._again_at_s: dict[Generation, float] = {}
-        """When to try again, of those that could not be opened. Replaced at each change."""
-        self._reasons: dict[Generation, str] = {}
-        """Why they could not be opened the last time: a traceback is logged when that changes."""
+        self._failures: dict[Generation, _Failure] = {}
+        """Replaced at each change."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -59,7 +65,7 @@ class Keeper:
 
     def could_not_open(self) -> list[Generation]:
         """Any thread may ask."""
-        return list(self._again_at_s)
+        return list(self._failures)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -73,10 +79,10 @@ class Keeper:
             self._closing.append((slot, thread))
             thread.start()
         missing = self._slots.to_open()
-        self._again_at_s = {generation: at_s for generation, at_s in self._again_at_s.items() if generation in missing}
-        self._reasons = {generation: why for generation, why in self._reasons.items() if generation in missing}
+        self._failures = {each: failure for each, failure in self._failures.items() if each in missing}
         for generation in missing:
-            if self._clock() >= self._again_at_s.get(generation, 0.0):
+            failure = self._failures.get(generation)
+            if failure is None or self._clock() >= failure.again_at_s:
                 self._try_to_open(generation)
         unfinished = [slot for slot in self._slots.all() if not slot.is_whole]
         for slot in unfinished:
@@ -100,23 +106,22 @@ class Keeper:
         try:
             opened = self._open(generation)
         except Exception as error:
-            is_new = self._reasons.get(generation) != str(error)
-            self._reasons[generation] = str(error)
+            before = self._failures.get(generation)
             _log.error(
                 "a generation cannot be opened",
                 generation=generation,
                 error=str(error),
                 again_in_s=_AGAIN_S,
-                exc_info=is_new,
+                exc_info=before is None or before.reason != str(error),
             )
-            self._again_at_s = {**self._again_at_s, generation: self._clock() + _AGAIN_S}
+            self._failures = {**self._failures, generation: _Failure(self._clock() + _AGAIN_S, str(error))}
             return
         if self._stop.is_set():
             opened.stop()
             opened.close()
             return
         _log.info("a generation is open, and is being filled", generation=generation)
-        self._again_at_s = {other: at_s for other, at_s in self._again_at_s.items() if other != generation}
+        self._failures = {other: failure for other, failure in self._failures.items() if other != generation}
         self._slots.add(Slot(generation, opened))
 
     def _close(self, slot: Slot) -> None:
