@@ -271,7 +271,8 @@ class IndexLoop:
         committed = parse_committed(consumer.committed(partitions, timeout=CALL_S))
         resume_points = find_resume_points(self._kafka, self._group, committed, CALL_S)
         of_records = {place: at for place, at in resume_points.items() if place.topic in self._records.topics}
-        if self._tier_is_empty() and has_committed_records(self._kafka, of_records, CALL_S):
+        has_committed = any(at.committed for at in of_records.values())
+        if has_committed and self._tier_is_empty() and has_committed_records(self._kafka, of_records, CALL_S):
             log.error(
                 "the cold tier has lost everything that was indexed; all records are read again", group=self._group
             )
