@@ -114,12 +114,14 @@ def test_threads_share_a_client(stand_in: StandIn) -> None:
 
 
 def test_coroutines_share_a_client_and_one_that_is_cancelled_disturbs_no_other(stand_in: StandIn) -> None:
+    begun = threading.Event()
     released = threading.Event()
     ended = threading.Event()
 
     def answer(request: Any, context: Any) -> Any:
         if request.member_id == "slow":
             context.add_callback(ended.set)
+            begun.set()
             released.wait(20.0)
         return pb.RetrieveResponse(generation=request.member_id)
 
@@ -128,6 +130,8 @@ def test_coroutines_share_a_client_and_one_that_is_cancelled_disturbs_no_other(s
             slow = asyncio.create_task(client.retrieve(member_id="slow"))
             quick = [client.retrieve(member_id=f"m{number}") for number in range(20)]
             answers = await asyncio.gather(*quick)
+            # The retriever never hears of a call that is cancelled before it has arrived there.
+            await asyncio.to_thread(until, begun.is_set, "the slow call to arrive")
             slow.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await slow

