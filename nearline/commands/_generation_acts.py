@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import click
 
-from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._options import InstanceReader, NumberRange, instance_options
 from nearline.commands._terminal import on_terminal, print_json
 from nearline.settings.settings import Settings
 
@@ -43,7 +43,7 @@ def act_options(command: Callable[_P, _R]) -> Callable[_P, _R]:
 @click.command()
 @click.argument("package")
 @click.option("--registry", envvar="NEARLINE_REGISTRY", help="Where a published generation lies: a folder or a URL.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Contexts a second, for each encode process.")
+@click.option("--rate", type=NumberRange(min=0, min_open=True), help="Contexts a second, for each encode process.")
 @click.option("--force", is_flag=True, help="Also where a machine seems to have no room for it.")
 @click.option("--wait", "waits", is_flag=True, help="Return when it is complete.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

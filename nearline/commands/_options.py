@@ -1,6 +1,7 @@
 """The options by which every command finds an instance: `--data-dir` and `--config`."""
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -26,6 +27,16 @@ class EntityId(click.ParamType):
         except UnicodeEncodeError:
             self.fail(f"{value!r} is not UTF-8, so nothing has this id", param, ctx)
         return str(value)
+
+
+class NumberRange(click.FloatRange):
+    """A range of floats that refuses `nan`, which click finds in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
 
 
 class _DataFolder(click.Path):

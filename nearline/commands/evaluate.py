@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nearline.commands._options import checked_device
+from nearline.commands._options import NumberRange, checked_device
 from nearline.commands._terminal import on_terminal, print_table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _HEADER = ("system", "history", "form", "dim", "members", "R@10", "R@100", "R@50
 @click.command()
 @click.argument("packages", nargs=-1, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--events", required=True, multiple=True, help="JSON lines, or .gz; may be given several times.")
-@click.option("--holdout", type=click.FloatRange(0, 1, True, True), default=0.15, show_default=True,
+@click.option("--holdout", type=NumberRange(0, 1, True, True), default=0.15, show_default=True,
               help="The newest share of the actions: what is measured.")  # fmt: skip
 @click.option("--baseline", "baselines", multiple=True, type=click.Path(path_type=Path, file_okay=False, exists=True),
               help="A folder of sentence-transformers, measured too; may be given several times.")  # fmt: skip

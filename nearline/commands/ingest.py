@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._options import InstanceReader, NumberRange, instance_options
 from nearline.commands._terminal import on_terminal
 from nearline.settings.settings import Settings
 
@@ -32,7 +32,7 @@ class _SurveyedFile(NamedTuple):
 
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N events a second.")
+@click.option("--rate", type=NumberRange(min=0, min_open=True), metavar="N", help="At most N events a second.")
 @click.option("--skip-bad", is_flag=True, help="Send the good lines of a file with bad ones.")
 @click.option(
     "--shift-to-now",

@@ -4,14 +4,16 @@ from typing import Any
 
 import click
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+from nearline.commands._options import NumberRange
+
+_POSITIVE = NumberRange(min=0, min_open=True)
 
 
 @click.command()
 @click.option("--posts-per-s", type=_POSITIVE, required=True, help="Posts that are created a second, at the peak.")
 @click.option("--members", type=click.IntRange(min=0), required=True, help="Members with a profile or a history.")
-@click.option("--activity-per-post", type=click.FloatRange(min=0), help="Views, likes and all else. Default: 100.")
-@click.option("--positive-share", type=click.FloatRange(0, 1), help="Of these, what makes history. Default: 0.1.")
+@click.option("--activity-per-post", type=NumberRange(min=0), help="Views, likes and all else. Default: 100.")
+@click.option("--positive-share", type=NumberRange(0, 1), help="Of these, what makes history. Default: 0.1.")
 @click.option("--text-chars", type=click.IntRange(min=1), help="Characters of a post. Default: 310.")
 @click.option("--tokens-per-context", type=_POSITIVE, help="Tokens that a context has for your package. Default: 63.")
 @click.option("--tokens-per-s", type=_POSITIVE,
@@ -21,7 +23,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--dimension", type=click.IntRange(min=1), help="Numbers of a vector. Default: 128.")
 @click.option("--corpus-days", type=_POSITIVE, help="For how long a post is to be found. Default: 30.")
 @click.option("--hot-gb", type=_POSITIVE, help="Memory for the hot tier of a retriever. Default: 32.")
-@click.option("--questions-per-s", type=click.FloatRange(min=0), help="Questions a second, at the peak.")
+@click.option("--questions-per-s", type=NumberRange(min=0), help="Questions a second, at the peak.")
 @click.option("--answers-per-s", type=_POSITIVE,
               help="Of one retriever process, as `benchmarks.service` measures it.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

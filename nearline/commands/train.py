@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from nearline.commands._options import package_id_of
+from nearline.commands._options import NumberRange, package_id_of
 from nearline.commands._terminal import on_terminal
 
 
@@ -15,7 +15,7 @@ from nearline.commands._terminal import on_terminal
 @click.option("--from", "start", type=click.Path(path_type=Path, file_okay=False, exists=True),
               help="A package or a Hugging Face LLaMA folder; else from nothing.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(1), default=15_000_000, show_default=True, help="Of training.")
-@click.option("--holdout", type=click.FloatRange(0, 1, max_open=True), default=0.15, show_default=True,
+@click.option("--holdout", type=NumberRange(0, 1, max_open=True), default=0.15, show_default=True,
               help="The newest share of the actions: nothing is learned from them.")  # fmt: skip
 @click.option(
     "--seed",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._options import InstanceReader, NumberRange, instance_options
 from nearline.commands._terminal import on_terminal
 from nearline.settings.settings import Settings
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="S", help="Seconds.")
+@click.option("--timeout", type=NumberRange(min=0), default=300.0, show_default=True, metavar="S", help="Seconds.")
 @instance_options
 def wait(*, timeout: float, settings: Settings, instance: InstanceReader) -> None:
     """Wait until everything that was sent before is searchable, in the cold tier and in the hot tier.

@@ -61,6 +61,10 @@ class Registry:
     def __init__(self, place: str) -> None:
         """`place`: a folder, or a URL such as s3://bucket/path, gs:// or az://, whose credentials obstore finds in the
         environment. A folder is made by the first package that is published to it."""
+        if re.match(r"(s3|gs|az):(?!//)", place):
+            raise BadRegistry(
+                f"the registry {place} is neither a URL nor a folder; write a URL such as s3://BUCKET/PATH"
+            )
         self.place = place
         self._folder = None if "://" in place else Path(place).absolute()
         self._opened: ObjectStore | None = None

@@ -109,6 +109,12 @@ def test_a_missing_registry_is_said_and_an_empty_one_too(commands: Commands, tmp
     assert commands("models", "list", "--registry", tmp_path).out == f"nothing is published in {tmp_path}\n"
 
 
+def test_a_url_with_one_slash_is_no_folder(commands: Commands) -> None:
+    refused = commands("models", "list", "--registry", "s3:/bucket/models")
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith("nearline: the registry s3:/bucket/models is neither a URL nor a folder; write a URL")
+
+
 def test_publish_compares_with_the_package_that_serves(commands: Commands, tmp_path: Path) -> None:
     """The one that serves reads the first token of a text, so that the other one finds more."""
     recorded = write_events(tmp_path / "events.jsonl", invented_events())

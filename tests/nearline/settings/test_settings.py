@@ -99,6 +99,10 @@ def test_a_wrong_variable_is_named(name: str, value: str, sentence: str, monkeyp
             "[traces]\nendpoint = 'collector:4318'\n",
             r"traces.endpoint in .*wrong.toml is wrong: begin it with http:// or https:// and a host",
         ),
+        (
+            "[serve]\nurl = 'retriever:8080'\n",
+            r"serve.url in .*wrong.toml is wrong: begin it with http:// or https:// and a host",
+        ),
         ("[kafka]\nnode_id = 'a b'\n", r"kafka.node_id in .*wrong.toml is wrong: give 1 to 100 letters, digits and"),
         (
             "[kafka.options]\nsecurity.protocol = 'SSL'\n",
