@@ -63,7 +63,7 @@ def test_an_error_is_one_sentence_and_status_1(arguments: list[str], sentence: s
             ["evaluate", "--events", "e", "--device", "gpu"],
             "'--device': give auto, cpu, cuda, or cuda:N such as cuda:0",
         ),
-        (["generations", "build", "p", "--rate", "nan"], "Invalid value for '--rate': nan is not a number; see: "),
+        (["generations", "build", "p", "--rate", "nan"], "Invalid value for '--rate': give a number above 0; see: "),
         (["broker", "start", "--data-dir", "/proc/x"], "data_dir: /proc/x/kafka cannot be made or written"),
         (["broker", "status", "--data-dir", "a b"], "start it with: nearline broker start --data-dir '/"),
         (["status", "--data-dir", "a b"], "start it with: nearline up --data-dir '/"),

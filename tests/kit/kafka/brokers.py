@@ -60,6 +60,12 @@ class RunningBroker:
     def admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
+    def delete_topics(self, *names: str) -> None:
+        """Returns when nobody is told of them any more."""
+        for deleted in self.admin.delete_topics(list(names)).values():
+            deleted.result(20)
+        until(lambda: not set(names) & self.admin.list_topics(timeout=20).topics.keys(), "the topics to be gone")
+
     def _forget_admin(self) -> None:
         """A client that has asked for a group before a kill may wait for that coordinator for good (librdkafka 5511).
         While the broker lives: to end a client whose broker is dead may take for ever (librdkafka 4519)."""
@@ -69,21 +75,15 @@ class RunningBroker:
 def cleaned(broker: RunningBroker) -> RunningBroker:
     """The same broker without any topic or consumer group, and without what an instance left in its data folder."""
     _delete_groups(broker.admin)
-    _delete_topics(broker.admin)
+    _delete_topics(broker)
     for path in set(broker.data_dir.iterdir()) - {broker.folder}:
         path.unlink()
     return broker
 
 
-def _delete_topics(admin: AdminClient) -> None:
-    if names := _topics(admin):
-        for deleted in admin.delete_topics(names).values():
-            deleted.result(20)
-        until(lambda: not _topics(admin), "the topics of the last test to be gone")
-
-
-def _topics(admin: AdminClient) -> list[str]:
-    return [name for name in admin.list_topics(timeout=20).topics if not name.startswith("__")]
+def _delete_topics(broker: RunningBroker) -> None:
+    if names := [name for name in broker.admin.list_topics(timeout=20).topics if not name.startswith("__")]:
+        broker.delete_topics(*names)
 
 
 def _delete_groups(admin: AdminClient) -> None:

@@ -220,7 +220,7 @@ def test_events_that_retention_deletes_before_they_are_read_are_found(
 
 
 def test_nothing_is_rebuilt_before_anything_serves(contexts: ContextStageSetup) -> None:
-    contexts.broker.admin.delete_topics([topics.GENERATIONS])[topics.GENERATIONS].result(20)
+    contexts.broker.delete_topics(topics.GENERATIONS)
     assert "so there are no contexts to rebuild; start with: nearline up" in run(contexts).err
 
 
