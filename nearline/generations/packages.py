@@ -101,12 +101,12 @@ def fetch_unless_here(generation: Generation, registry: str, data_dir: Path) -> 
             # Imported here: most instances have no registry.
             from trainer.publishing.registry import Registry
 
-            log.info("fetching the package", generation=generation, registry=registry)
             beside = folder.with_name(f"{folder.name}{_FETCHING}")
             shutil.rmtree(beside, ignore_errors=True)
             published = Registry(registry)
             needed = Room(disk=published.size(generation))
             refuse_without_room(generation, "its package needs", needed, free_here(folder.parent), "make room")
+            log.info("fetching the package", generation=generation, registry=registry)
             try:
                 published.fetch(generation, beside)
                 beside.rename(folder)
