@@ -253,6 +253,8 @@ class ProblemCode(StrEnum):
     NOT_FOUND = "not_found"
     WRONG_METHOD = "wrong_method"
     UNAUTHENTICATED = "unauthenticated"
+    WRONG_HOST = "wrong_host"
+    """Over HTTP: `Host` is no name of loopback, where the retriever listens without an API key."""
     UNKNOWN_GENERATION = "unknown_generation"
     BUSY = "busy"
     """More questions came than can be answered in time. Try again after `retry_after_ms`."""

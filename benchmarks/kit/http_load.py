@@ -21,7 +21,7 @@ def connecting(url: str) -> Callable[[], "HttpConnection"]:
 def post(path: str, body: Mapping[str, Any]) -> bytes:
     """The bytes of a request with a JSON body."""
     content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: benchmark\r\nContent-Type: application/json\r\nContent-Length: "
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
     return b"%b%d\r\n\r\n%b" % (head.encode(), len(content), content)
 
 

@@ -4,16 +4,15 @@ A browser may send requests that its user knows nothing of: for the page of anot
 made to lead to this machine (DNS rebinding). Knows no page and no act.
 """
 
-import re
 from email.message import Message
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from pydantic import SecretStr
 
 from nearline.http_pages import Page, json_page
 from nearline.settings.settings import MonitorSettings
+from retriever.http.loopback import are_of_loopback, is_loopback
 
 _MEND: Final = (
     "set monitor.api_key (NEARLINE_MONITOR__API_KEY_FILE), or use the commands, such as nearline generations promote"
@@ -40,7 +39,7 @@ class Access(NamedTuple):
     def refuse_host(self, headers: Message) -> Page | None:
         """Refuses who asks by a name of elsewhere: a browser would give the answer to the page of the site that has
         this name. None: it may be answered."""
-        if not self.only_as_loopback or all(_is_loopback(_name(host)) for host in headers.get_all("Host", [])):
+        if not self.only_as_loopback or are_of_loopback(headers.get_all("Host", [])):
             return None
         return json_page(False, {"detail": OTHER_HOST}, HTTPStatus.FORBIDDEN)
 
@@ -49,7 +48,7 @@ def access(monitor: MonitorSettings, serve_key: SecretStr | None) -> Access:
     """Without a key of its own a monitor on loopback takes the retriever's, which also clients have."""
     if monitor.api_key is not None:
         return Access(monitor.api_key, None, only_as_loopback=False)
-    if not _is_loopback(monitor.host.lower()):
+    if not is_loopback(monitor.host):
         return Access(serve_key, NO_OWN_KEY, only_as_loopback=False)
     return Access(serve_key, NO_KEY if serve_key is None else None, only_as_loopback=True)
 
@@ -62,17 +61,3 @@ def is_of_other_site(headers: Message) -> bool:
     # Older browsers, and newer ones without TLS.
     origin, host = headers.get("Origin"), headers.get("Host", "").lower()
     return origin is not None and origin.lower() not in {f"http://{host}", f"https://{host}"}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        # Browsers ask nobody where names below localhost lead.
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _name(host: str) -> str:
-    """Of a Host header, without its port; empty if it is none."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@/\[\]]+))(?::\d*)?", host.strip())
-    return (match[1] or match[2]).lower().removesuffix(".") if match else ""

@@ -1,7 +1,8 @@
 """The HTTP service: routes, and what may be answered to each.
 
-The content of answers comes from the retriever and the hot feed. Limits, the API key and the request's id are the
-business of middleware: `request_limits.py`, `api_key.py`, `tracing.py`. Knows neither tiers nor models.
+The content of answers comes from the retriever and the hot feed. Limits, the API key, the host
+that was asked and the request's id are the business of middleware: `request_limits.py`, `api_key.py`,
+`host_check.py`, `tracing.py`. Knows neither tiers nor models.
 """
 
 import json
@@ -23,6 +24,7 @@ from starlette.exceptions import HTTPException
 from retriever.errors import RetrieverError
 from retriever.http.answers import write_answer, write_answers, write_vectors
 from retriever.http.api_key import NEEDS_NO_KEY, ApiKeyGuard
+from retriever.http.host_check import HostCheck, needs_host_check
 from retriever.http.problems import body_unreadable, described, internal_error, request_invalid, retriever_failed
 from retriever.http.request_limits import OPERATIONS_IN_FLIGHT, BodyLimit, OperationLimit, QuestionLimit
 from retriever.http.tracing import Tracing
@@ -54,7 +56,13 @@ _NDJSON: Final = "application/x-ndjson"
 _LINES_PER_CHUNK: Final = 1000
 """Many lines are sent together, because each chunk of a stream costs a switch of threads."""
 
-_ANY: Final = (ProblemCode.UNAUTHENTICATED, ProblemCode.TOO_SLOW, ProblemCode.TOO_LARGE, ProblemCode.BUSY)
+_ANY: Final = (
+    ProblemCode.UNAUTHENTICATED,
+    ProblemCode.WRONG_HOST,
+    ProblemCode.TOO_SLOW,
+    ProblemCode.TOO_LARGE,
+    ProblemCode.BUSY,
+)
 """Every route under /v1 may give these answers."""
 _NO_ANSWER: Final = (
     ProblemCode.BAD_FIELD,
@@ -109,6 +117,8 @@ def create_app(  # noqa: PLR0917
     app.add_middleware(QuestionLimit, check_room=lambda: service.check_room(None))
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyGuard, key=settings.api_key)
+    if needs_host_check(settings):
+        app.add_middleware(HostCheck)
     app.add_middleware(Tracing)
     app.add_exception_handler(RequestValidationError, request_invalid)
     app.add_exception_handler(HTTPException, body_unreadable)

@@ -25,6 +25,7 @@ STATUSES: Final[dict[ProblemCode, int]] = {
     ProblemCode.NOT_FOUND: 404,
     ProblemCode.WRONG_METHOD: 405,
     ProblemCode.UNAUTHENTICATED: 401,
+    ProblemCode.WRONG_HOST: 403,
     ProblemCode.UNKNOWN_GENERATION: 404,
     ProblemCode.BUSY: 429,
     ProblemCode.UNAVAILABLE: 503,

@@ -105,10 +105,10 @@ def _is_whole(answer: str) -> bool:
     return length != "" and len(body) >= int(length)
 
 
-HEAD = "POST /v1/retrieve HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+HEAD = "POST /v1/retrieve HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 
 
-LIVE = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+LIVE = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class TlsTalk:

@@ -55,7 +55,7 @@ class TestSlowClients:
         retriever.hot.tier.scroll_posts = scroll
         with ExitStack() as talks:
             for _ in range(request_limits.OPERATIONS_IN_FLIGHT):
-                talks.enter_context(Talk(served)).say("GET /v1/hot/posts HTTP/1.1\r\nHost: x\r\n\r\n")
+                talks.enter_context(Talk(served)).say("GET /v1/hot/posts HTTP/1.1\r\nHost: localhost\r\n\r\n")
             scroll.wait_for(request_limits.OPERATIONS_IN_FLIGHT)
             assert ask(served, "/v1/hot/positions").status_code == 429, "they have all places"
             scroll.open()
