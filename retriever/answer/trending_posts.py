@@ -2,7 +2,7 @@
 
 The ranking is cut into pages. What the cold tier holds of a page's posts is kept, by the same rule as its answers, and
 it is asked again only for posts that come into the lists. So a question costs one search in the hot tier, among the
-posts of the page.
+posts of the page. Where the hot tier holds everything, the cold one is asked only if that search fails.
 """
 
 import math
@@ -79,8 +79,8 @@ class TrendingPosts:
         self._lock = Lock()
         # All of the following is read and changed under the lock.
         self._ranked: Sequence[TrendingPost] = ()
-        self._pages: dict[int, _Page] = {}
-        """Of this ranking, by the rank of their first post."""
+        self._pages: dict[tuple[int, bool], _Page] = {}
+        """Of this ranking, by the rank of their first post, and by whether all of them are left to the hot tier."""
         self._known: dict[PostId, StoredPost | None] = {}
         """What the cold tier said about listed posts."""
         self._position: Offsets = {}
@@ -167,6 +167,8 @@ class TrendingPosts:
 
     def _kept_page(self, ranked: Sequence[TrendingPost], first: int, until_s: float, new: bool) -> _Page:
         posts = ranked[first : first + PAGE]
+        # That is right for as long as the hot tier answers and its floor does not move. Otherwise a new page is wanted.
+        left_to_hot = not new and self._hot_state.holds_everything()
         if self._is_void:
             self._is_void, new = False, True
         elif new:
@@ -177,10 +179,14 @@ class TrendingPosts:
             listed = {post.post_id for post in ranked}
             self._known = {post_id: post for post_id, post in self._known.items() if post_id in listed}
             self._ranked, self._pages = ranked, {}
-        if first not in self._pages:
-            self._ask_cold([post.post_id for post in posts if post.post_id not in self._known], until_s)
-            self._pages[first] = self._make_page(posts, self._known, self._position)
-        return self._pages[first]
+        if (first, left_to_hot) not in self._pages:
+            if left_to_hot:
+                page = self._make_page(posts, {}, {})
+            else:
+                self._ask_cold([post.post_id for post in posts if post.post_id not in self._known], until_s)
+                page = self._make_page(posts, self._known, self._position)
+            self._pages[first, left_to_hot] = page
+        return self._pages[first, left_to_hot]
 
     def _may_say_more(self, until_s: float) -> bool:
         """Whether the cold tier may know more of the posts than when it was asked. An index that is behind would
@@ -192,12 +198,6 @@ class TrendingPosts:
     def _ask_cold(self, ids: list[PostId], until_s: float) -> None:
         if not self._known:
             self._asked_at_s = self._clock()
-        if self._hot_state.holds_everything():
-            # The hot tier knows all posts. That is right for as long as its floor does not move.
-            self._position = {}
-            self._known.update(dict.fromkeys(ids))
-            return
-        if not self._known:
             self._position = self._cold.position(timeout_s=self._left_s(until_s))
         self._known.update(zip(ids, self._cold.posts(ids, timeout_s=self._left_s(until_s)), strict=True))
 

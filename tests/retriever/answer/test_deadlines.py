@@ -14,9 +14,18 @@ from retriever.answer.warming_encoder import WarmingEncoder
 from retriever.errors import RetrieverUnavailable
 from retriever.reasons import Code, Reason
 from schemas.embeddings import Vector
-from schemas.ids import MemberId, PostId
+from schemas.ids import MemberId, Offset, PostId
 from tests.kit.raw_clients import Gate
-from tests.kit.retrievers import LONG_S, QUERY, QueryModel, RetrieverSetup, asking_member, codes_of, scored_post
+from tests.kit.retrievers import (
+    LONG_S,
+    PARTITION,
+    QUERY,
+    QueryModel,
+    RetrieverSetup,
+    asking_member,
+    codes_of,
+    scored_post,
+)
 from tests.kit.waiting import until
 
 TIMEOUT_S = 2.0
@@ -185,3 +194,26 @@ def test_when_both_hang_it_is_said_in_time(retriever: RetrieverSetup) -> None:
     assert time.monotonic() - began_s < ON_A_BUSY_MACHINE_S
     for gate in gates:
         gate.open()
+
+
+def test_a_hot_tier_that_holds_everything_and_hangs_leaves_what_is_trending_to_the_cold_one(
+    retriever: RetrieverSetup,
+) -> None:
+    retriever.hot.tier.begin({PARTITION: Offset(0)})
+    retriever.in_both(scored_post("c"), scored_post("gone", revision=2, deleted=True))
+    retriever.trends(c=1, gone=2)
+    answer = asked_in_time(retriever, "nobody")
+    assert (answer.post_ids, answer.partial) == (["c"], False)
+    gate = retriever.hot.tier.search = Gate(retriever.hot.tier.search)
+    for _ in range(2):
+        answer = asked_in_time(retriever, "nobody")
+        assert (answer.post_ids, answer.partial) == (["c"], True)
+        assert Code.HOT_UNAVAILABLE in codes_of(answer)
+    retriever.cold.fails = True
+    retriever.in_member_feed(asking_member("bare", empty=True))
+    with pytest.raises(RetrieverUnavailable, match="neither tier"):
+        retriever.ask(member_id="bare", timeout_s=TIMEOUT_S)
+    gate.open()
+    until(lambda: retriever.under_test._hot_batches._began_s is None, "the hot tier to be well again")
+    answer = asked_in_time(retriever, "bare")
+    assert (answer.post_ids, answer.partial) == (["c"], False), "the cold tier has nothing to add"
