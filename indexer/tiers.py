@@ -299,8 +299,12 @@ class HotTier(Protocol):
         into ids for at least some seconds. Raises TierUnavailable if the device failed; the tier repairs itself."""
         ...
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
-        """In the order of `ids`, None for a post that the tier does not hold. Tombstones are returned too."""
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
+        """In the order of `ids`, None for a post that the tier does not hold. Tombstones are returned too.
+
+        Raises TierLate if a device that hangs holds it up for `timeout_s`. None: waits for as long as that takes."""
         ...
 
     def scroll_posts(self) -> Iterator[StoredPost]:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from indexer.errors import TierLate
 from indexer.hot.batch import Batch
 from indexer.hot.columns import Columns, SlotOfNumber
 from indexer.hot.matrix.arrays import grown
@@ -26,6 +27,8 @@ from indexer.tiers import Numbers, Offsets
 
 _RECLAIMED_STEPS: Final = 2
 """Before each step so many earlier ones are cleared: more than come, and not all at once if very many wait."""
+_LOOK_AGAIN_S: Final = 0.05
+"""A reader that ends while others hold the lock cannot say so, and the writer sees it after this time at the latest."""
 
 
 class Moment(NamedTuple):
@@ -141,9 +144,15 @@ class Contents:
         self.ids.release(self._columns.number[np.flatnonzero(self._held)])
 
     @contextmanager
-    def reading(self, numbers: Numbers) -> Iterator[Moment]:
-        with self._changed:
+    def reading(self, numbers: Numbers, timeout_s: float | None = None) -> Iterator[Moment]:
+        """Raises TierLate if it cannot begin within this time: a device that hangs may hold up whoever has the lock.
+        None: waits for as long as that takes."""
+        if not self._changed.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise TierLate("the hot tier did not answer in time")
+        try:
             moment, reader = self._moment(numbers), self._pool.begin_reading()
+        finally:
+            self._changed.release()
         try:
             yield moment
         finally:
@@ -187,14 +196,18 @@ class Contents:
         return Moment(self._slot_of.get(numbers), self._columns, self._num_slots, self._floor, self.step)
 
     def _end(self, reader: int) -> None:
-        with self._changed:
-            self._pool.end_reading(reader)
-            self._changed.notify()
+        """Does not wait for the lock, so that no reader is late because of it."""
+        self._pool.end_reading(reader)
+        if self._changed.acquire(blocking=False):
+            try:
+                self._changed.notify()
+            finally:
+                self._changed.release()
 
     def _take(self, count: int) -> Slots:
         while not self._pool.has(count):
             with self._changed:
-                self._changed.wait_for(self._pool.is_clearable)
+                self._changed.wait_for(self._pool.is_clearable, _LOOK_AGAIN_S)
             self._reclaim_step()
         slots = self._pool.take(count)
         self._matrix.reserve(self._pool.num_used)

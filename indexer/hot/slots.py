@@ -36,6 +36,8 @@ class SlotPool:
         self._blanked: deque[tuple[int, Slots]] = deque()
         """Each after the number of the last reader that began before."""
         self._readers: set[int] = set()
+        self._ended: deque[int] = deque()
+        """Those of `_readers` that have ended since somebody looked."""
         self._last_reader = 0
 
     @property
@@ -81,13 +83,19 @@ class SlotPool:
 
     def begin_reading(self) -> int:
         """Locked. Returns the number of the reader."""
+        self._forget_ended()
         self._last_reader += 1
         self._readers.add(self._last_reader)
         return self._last_reader
 
     def end_reading(self, reader: int) -> None:
-        """Locked."""
-        self._readers.discard(reader)
+        """Any thread, with or without the lock."""
+        self._ended.append(reader)
 
     def _oldest_reader(self) -> int:
+        self._forget_ended()
         return min(self._readers, default=self._last_reader + 1)
+
+    def _forget_ended(self) -> None:
+        while self._ended:
+            self._readers.discard(self._ended.popleft())

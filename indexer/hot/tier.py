@@ -92,9 +92,11 @@ class MatrixHotTier:
                 cold_slots = questions.cold_slots(moment.slots)
                 return [self._answer(moment, hits, cold) for hits, cold in zip(scanned, cold_slots, strict=True)]
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
         posts: list[StoredPost | None] = [None] * len(ids)
-        with self._contents.reading(self._ids.find(ids)) as moment:
+        with self._contents.reading(self._ids.find(ids), timeout_s) as moment:
             held = np.flatnonzero(moment.slots != NO_SLOT)
             stored = self._stored(moment.columns, moment.slots[held], with_vectors=with_vectors)
             for row, post in zip(held.tolist(), stored, strict=True):

@@ -166,7 +166,7 @@ class Retriever:
         """One post as each tier holds it. Raises RetrieverUnavailable."""
         try:
             cold = self._cold.posts([post_id], timeout_s=_LOOK_S)[0]
-            hot = self._hot.posts([post_id])[0]
+            hot = self._hot.posts([post_id], timeout_s=_LOOK_S)[0]
         except IndexerError as error:
             raise RetrieverUnavailable("a tier cannot answer now; try again") from error
         return PostResponse(post_id=post_id, generation=self.generation, cold=_tier_post(cold), hot=_tier_post(hot))

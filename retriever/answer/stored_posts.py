@@ -48,7 +48,7 @@ class StoredPosts:
     def find(self, ids: Sequence[PostId], deadline_s: float, *, with_vectors: bool = False) -> Found:
         """Raises RetrieverUnavailable if neither tier answers."""
         unread = self._unread()  # before the look-up, so that it holds for that
-        hot = self._in_hot(ids, with_vectors)
+        hot = self._in_hot(ids, with_vectors, deadline_s)
         posts: list[StoredPost | None] = [None] * len(ids) if hot is None else hot
         problems = [HOT_PROBLEM] if hot is None else []
         unknown = [row for row, post in enumerate(posts) if post is None]
@@ -65,8 +65,10 @@ class StoredPosts:
             posts[row] = post
         return Found(posts, problems + unread if None in cold else problems, unread)
 
-    def _in_hot(self, ids: Sequence[PostId], with_vectors: bool) -> list[StoredPost | None] | None:
+    def _in_hot(self, ids: Sequence[PostId], with_vectors: bool, deadline_s: float) -> list[StoredPost | None] | None:
+        """A hot tier that hangs leaves half of the time for the cold one."""
+        timeout_s = max((deadline_s - self._clock()) / 2, _MIN_TIMEOUT_S)
         try:
-            return self._hot.posts(ids, with_vectors=with_vectors)
+            return self._hot.posts(ids, with_vectors=with_vectors, timeout_s=timeout_s)
         except IndexerError:
             return None

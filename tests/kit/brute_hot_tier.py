@@ -99,7 +99,9 @@ class BruteHotTier:
             self.floor(),
         )
 
-    def posts(self, ids: Sequence[PostId], *, with_vectors: bool = False) -> list[StoredPost | None]:
+    def posts(
+        self, ids: Sequence[PostId], *, with_vectors: bool = False, timeout_s: float | None = None
+    ) -> list[StoredPost | None]:
         records = [self._held.get(post_id) for post_id in ids]
         posts = [None if record is None else stored_post(record.embedding) for record in records]
         return posts if with_vectors else [None if post is None else post._replace(vector=None) for post in posts]

@@ -43,3 +43,11 @@ def test_a_slot_is_clearable_when_the_readers_from_before_have_ended() -> None:
 def test_a_tier_of_any_size_has_spare_slots() -> None:
     assert with_spare(1) == 4097
     assert with_spare(1_000_000) == 1_250_000
+
+
+def test_readers_that_have_ended_are_not_kept() -> None:
+    """Also if nothing is ever blanked."""
+    pool = SlotPool(10)
+    for _ in range(100):
+        pool.end_reading(pool.begin_reading())
+    assert len(pool._readers) + len(pool._ended) <= 2

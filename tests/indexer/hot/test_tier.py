@@ -1,11 +1,12 @@
 """What a search of the hot tier sees while the tier changes, and what stays in memory."""
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import pytest
 
+from indexer.errors import TierLate
 from indexer.hot.matrix.flat_matrix import FlatView
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import KEPT_S, UNKNOWN, IdTable
@@ -14,6 +15,8 @@ from indexer.tiers import NO_FILTERS, Filters, HotAnswer, HotQuery, Numbers
 from schemas.embeddings import Vector
 from schemas.ids import Offset, Partition, PostId
 from tests.kit.data.embeddings import DIMENSION, NOW, hot_records, post_embedding, vectors
+from tests.kit.raw_clients import Gate
+from tests.kit.waiting import until
 
 QUERY = vectors(1)[0]
 NOTHING = np.empty(0, np.int32)
@@ -210,3 +213,54 @@ def test_a_tier_that_is_closed_gives_all_ids_back_to_a_table_that_others_use() -
     assert ids.find(["own", "gone"]).tolist() == [UNKNOWN, UNKNOWN]
     assert UNKNOWN not in ids.find([f"p{n}" for n in range(5)])
     assert sorted(ids.ids(search(other, QUERY).numbers)) == [f"p{n}" for n in range(5)]
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[MatrixHotTier]:
+    """A tier whose device hangs in a search that has the lock, until the test ends."""
+    tier = make(capacity=10)
+    tier.apply(hot_records(post_embedding("p0", 1)))
+    gate = Gate(tier._contents._matrix.view)
+    monkeypatch.setattr(tier._contents._matrix, "view", gate)
+    search_ = threading.Thread(target=search, args=(tier, QUERY))
+    with tier._contents.reading(tier._ids.find(["p0"])) as moment:
+        search_.start()
+        gate.wait_for(1)
+        assert moment.slots.tolist() == [0]
+    yield tier
+    gate.open()
+    search_.join()
+    (post,) = tier.posts([PostId("p0")], timeout_s=0)
+    assert post is not None
+
+
+def test_a_look_up_waits_for_a_device_that_hangs_as_long_as_it_may(hanging: MatrixHotTier) -> None:
+    """And a look-up that has begun before ends without waiting: else the fixture would not get here."""
+    for timeout_s in (0.0, 0.01):
+        with pytest.raises(TierLate):
+            hanging.posts([PostId("p0")], timeout_s=timeout_s)
+
+
+def test_a_write_that_waits_for_a_look_up_goes_on_after_it_also_if_a_device_hung_when_it_ended() -> None:
+    tier = make(capacity=10)
+    tier.apply(hot_records(post_embedding("p0", 1)))
+    reading, go_on = threading.Event(), threading.Event()
+
+    def look() -> None:
+        with tier._contents.reading(tier._ids.find(["p0"])):
+            reading.set()
+            go_on.wait(30)
+
+    changes = hot_records(*(post_embedding("p0", revision) for revision in range(2, 8000)), first=1)
+    reader, writer = threading.Thread(target=look), threading.Thread(target=tier.apply, args=(changes,))
+    reader.start()
+    assert reading.wait(10)
+    writer.start()
+    until(lambda: not tier._contents._pool.has(128), "the spare slots to be used up")
+    with tier._contents._changed:
+        go_on.set()
+        reader.join(20)
+        assert not reader.is_alive(), "its end waited for the lock"
+    writer.join(20)
+    assert not writer.is_alive()
+    assert search(tier, QUERY).revisions.tolist() == [7999]

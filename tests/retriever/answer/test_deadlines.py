@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from threading import Thread
 from typing import Any, Never
 
+import numpy as np
 import pytest
 
 from indexer.errors import TierLate
-from indexer.tiers import StoredPost
+from indexer.tiers import NO_FILTERS, HotQuery, StoredPost
 from retriever.answer.hot_batches import STUCK_S
 from retriever.answer.question import Answer, Question
 from retriever.answer.warming_encoder import WarmingEncoder
@@ -217,3 +219,47 @@ def test_a_hot_tier_that_holds_everything_and_hangs_leaves_what_is_trending_to_t
     until(lambda: retriever.under_test._hot_batches._began_s is None, "the hot tier to be well again")
     answer = asked_in_time(retriever, "bare")
     assert (answer.post_ids, answer.partial) == (["c"], False), "the cold tier has nothing to add"
+
+
+@pytest.fixture
+def hanging() -> Iterator[RetrieverSetup]:
+    """The device of its hot tier hangs while a search has the lock that all look-ups need."""
+    hanging = RetrieverSetup(warm=False, real_hot_tier=True)
+    hanging.in_member_feed(asking_member("m"))
+    hanging.in_cold(scored_post("a", 0.9), scored_post("b", 0.8, author="b's"))
+    matrix = hanging.hot.tier._contents._matrix
+    gate = matrix.view = Gate(matrix.view)
+    search = Thread(target=hanging.hot.tier.search, args=([HotQuery(QUERY, 1, NO_FILTERS, np.empty(0, np.int32))],))
+    search.start()
+    gate.wait_for(1)
+    yield hanging
+    gate.open()
+    search.join()
+    hanging.close()
+
+
+@pytest.mark.parametrize(
+    ("question", "post_ids"),
+    [
+        ({"post_ids": ("a",)}, ["b"]),
+        ({"member_id": MemberId("m"), "columns": frozenset({"author"})}, ["a", "b"]),
+    ],
+    ids=["similar posts", "columns"],
+)
+def test_a_look_up_leaves_a_hot_tier_whose_lock_is_held_to_the_cold_one(
+    hanging: RetrieverSetup, question: dict[str, Any], post_ids: list[str]
+) -> None:
+    began_s = time.monotonic()
+    answer = hanging.ask(timeout_s=TIMEOUT_S, **question)
+    assert time.monotonic() - began_s < ON_A_BUSY_MACHINE_S
+    assert (answer.post_ids, answer.partial) == (post_ids, True)
+    assert Code.HOT_UNAVAILABLE in codes_of(answer)
+    if answer.authors is not None:
+        assert answer.authors == ["author", "b's"]
+
+
+def test_vectors_of_a_hot_tier_whose_lock_is_held_are_refused_in_time(hanging: RetrieverSetup) -> None:
+    began_s = time.monotonic()
+    with pytest.raises(RetrieverUnavailable, match="the hot tier cannot answer now"):
+        hanging.under_test.vectors([PostId("a")], TIMEOUT_S)
+    assert time.monotonic() - began_s < ON_A_BUSY_MACHINE_S
