@@ -116,6 +116,8 @@ class TrendingSettings(_Settings):
     """How often each partition's list is written."""
     size: int = Field(500, ge=1, le=10_000)
     """Posts in one partition's list."""
+    metrics_host: str = "127.0.0.1"
+    """As for contexts."""
 
 
 class AutopilotSettings(_Settings):
@@ -125,6 +127,8 @@ class AutopilotSettings(_Settings):
     """For so long. It must be enough for many questions: with few, a bad canary is not told from a good one."""
     look_every_s: float = Field(5.0, gt=0, le=3600)
     """How often the autopilot looks whether there is something to do."""
+    metrics_host: str = "127.0.0.1"
+    """As for contexts."""
 
 
 class GenerationsSettings(_Settings):

@@ -35,6 +35,18 @@ GENERATIONS: Final = Board(
                     [Query("max by (place) (nearline_place_occupied)", "{{place}}")],
                     "1 while a generation lives there.",
                 ),
+                Lines(
+                    "Autopilot",
+                    "short",
+                    [
+                        Query("max(nearline_autopilot_on)", "on"),
+                        Query(
+                            or_zero("sum by (act, outcome) (increase(nearline_autopilot_acts_total[1h])) > 0"),
+                            "{{act}} {{outcome}}",
+                        ),
+                    ],
+                    "1 while it is on; its acts of the last hour.",
+                ),
             ],
         ),
         Row(

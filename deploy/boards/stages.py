@@ -127,8 +127,24 @@ TRENDING: Final = Board(
                     [Query(rate('kafka_topic_partition_current_offset{topic="trending"}'), "lists")],
                     "",
                 ),
+                Lines(
+                    "Records",
+                    "cps",
+                    [Query(rate("nearline_trending_records_total", "outcome"), "{{outcome}}")],
+                    "Of activity. Impressions are weightless.",
+                ),
+                Lines(
+                    "Ranking a list",
+                    "s",
+                    [
+                        Query(quantile(0.5, "nearline_trending_ranking_seconds"), "p50"),
+                        Query(quantile(0.99, "nearline_trending_ranking_seconds"), "p99"),
+                    ],
+                    "Nothing is read meanwhile.",
+                ),
             ],
         ),
+        _needs("trending"),
     ],
 )
 

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from encoders.errors import PackageError
 from nearline.autopilot import acts
 from nearline.autopilot.decision import Models, Next, Plan, decide
+from nearline.autopilot.metrics import AutopilotMetrics, Outcome
 from nearline.errors import NearlineError
 from nearline.generations.building import load_package, start_building
 from nearline.generations.packages import remove_fetched
@@ -51,12 +53,15 @@ class Pilot:
         measure: Measure,
         refuse_without_room: RefuseWithoutRoom,
         clock: Callable[[], datetime] = now,
+        *,
+        metrics: AutopilotMetrics | None = None,
     ) -> None:
         self._settings = settings
         self._kafka = kafka
         self._measure = measure
         self._refuse_without_room = refuse_without_room
         self._clock = clock
+        self._metrics = metrics or AutopilotMetrics(CollectorRegistry())
 
     def look(self) -> Next:
         """Does what comes next, and returns it. Can be repeated after every error. Raises StreamsError, OSError."""
@@ -67,16 +72,29 @@ class Pilot:
             self._remove_left_behind(state)
             return coming
         log.info("next", what=coming.what, generation=coming.generation, why=coming.why)
+        act: str = coming.what
+        outcome: Outcome = "error"
         try:
-            self._do(decision)
+            act, outcome = self._try(decision)
+        finally:
+            self._metrics.acted(act, outcome)
+        return coming
+
+    def _try(self, decision: "_Decision") -> tuple[str, Outcome]:
+        """Returns the act, and what came of it."""
+        coming = decision.next
+        try:
+            return self._do(decision), "done"
         except ActRefused as refused:
             log.info("what was to be done is not done", what=coming.what, why=str(refused))
+            return coming.what, "refused"
         except (NearlineError, BadRegistry, OSError) as error:
             log.warning("it is not possible now", what=coming.what, why=str(error))
             self._write_hindrance(decision, str(error))
-        return coming
+            return coming.what, "hindered"
 
-    def _do(self, decision: "_Decision") -> None:
+    def _do(self, decision: "_Decision") -> str:
+        """Returns the act that is in the log now."""
         what, _, generation, _ = decision.next
         assert generation is not None, "only a wait is for none"
         share = self._settings.autopilot.canary_share
@@ -87,14 +105,16 @@ class Pilot:
             "leave": lambda state, by: acts.leave(state, generation, by),
         }
         if what == "build":
-            self._build(decision, generation)
-        elif what == "gate":
+            return self._build(decision, generation)
+        if what == "gate":
             found = self._measure(decision.state, decision.state.records[generation])
             self._write(decision, lambda state, by: acts.gate(state, generation, found, by))
         else:
             self._write(decision, writing[what])
+        return what
 
-    def _build(self, decision: "_Decision", generation: Generation) -> None:
+    def _build(self, decision: "_Decision", generation: Generation) -> str:
+        """Returns the act: a package that cannot be used has failed."""
         model = decision.models[generation]
         # Older models are not tried any more. Who fetched one after this one was published builds it by hand.
         for older in decision.models.keys() - decision.state.records.keys() - {generation}:
@@ -102,11 +122,9 @@ class Pilot:
         try:
             package = load_package(generation, model.package, self._settings.data_dir)
         except PackageError as error:
-            self._fail(decision, generation, f"its package cannot be used: {error}")
-            return
+            return self._fail(decision, generation, f"its package cannot be used: {error}")
         if (package.id, package.digest) != (generation, model.digest):
-            self._fail(decision, generation, f"another package than the announced one lies in {model.package}")
-            return
+            return self._fail(decision, generation, f"another package than the announced one lies in {model.package}")
 
         def begin(state: Generations, package: Package, goal: Goal, by: By) -> Sequence[Record]:
             decision.check(state)
@@ -118,10 +136,12 @@ class Pilot:
         except ActRefused:
             remove_unbuilt(self._settings, self._kafka, generation)
             raise
+        return "build"
 
-    def _fail(self, decision: "_Decision", generation: Generation, why: str) -> None:
+    def _fail(self, decision: "_Decision", generation: Generation, why: str) -> str:
         self._write(decision, lambda state, by: acts.fail(state, generation, acting(by.who, why, by.at)))
         remove_unbuilt(self._settings, self._kafka, generation)
+        return "fail"
 
     def _write(self, decision: "_Decision", adds: "_Adds") -> None:
         def decided(state: Generations) -> Sequence[Record]:

@@ -1,4 +1,4 @@
-"""What the log says of the generations, for Prometheus. Pure."""
+"""What the log says of the generations and of the autopilot, for Prometheus. Pure."""
 
 from collections.abc import Iterable
 
@@ -28,4 +28,12 @@ def generation_metrics(state: Generations) -> Iterable[Metric]:
             ended.add_metric([record.id], record.history[-1].at.timestamp())
     if state.pointer is not None and state.pointer.canary is not None:
         share.add_metric([state.pointer.canary.generation], state.pointer.canary.share)
-    return info, share, ended
+    return info, share, ended, _autopilot(state)
+
+
+def _autopilot(state: Generations) -> Metric:
+    """Nothing where the log was not read yet."""
+    on = GaugeMetricFamily("nearline_autopilot_on", "1 while the autopilot is switched on")
+    if state.autopilot is not None or state.pointer is not None:
+        on.add_metric([], state.autopilot_is_on)
+    return on

@@ -91,12 +91,22 @@ def build(
 
 
 def build_trending(settings: Settings, heartbeat: Heartbeat, report_failure: ReportFailure) -> Run:
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
+    from nearline.up.metrics import served_metrics
+    from streams.trending.metrics import TrendingMetrics
     from streams.trending.stage import run_trending
 
-    folder = settings.data_dir / TRENDING
-    return lambda stop: run_trending(
-        settings.kafka, settings.trending, folder, stop, heartbeat=heartbeat, report=report_failure
-    )
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics, folder = TrendingMetrics(registry), settings.data_dir / TRENDING
+    kafka, own = settings.kafka, settings.trending
+
+    def run(stop: Event) -> None:
+        with served_metrics(TRENDING, settings.data_dir, own.metrics_host, registry):
+            run_trending(kafka, own, folder, stop, heartbeat=heartbeat, report=report_failure, metrics=metrics)
+
+    return run
 
 
 def build_serve(settings: Settings, name: str, report_started: Callable[[], None]) -> Run:

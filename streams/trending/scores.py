@@ -55,10 +55,12 @@ class TrendingScores:
     def __len__(self) -> int:
         return len(self._scores)
 
-    def add(self, post_id: PostId, action: Action, at_us: Micros) -> None:
+    def add(self, post_id: PostId, action: Action, at_us: Micros) -> bool:
+        """False if such an action has no weight."""
         weight = WEIGHTS[action]
         if weight:
             self._add(post_id, weight, at_us)
+        return bool(weight)
 
     def load(self, stored: TrendingList) -> None:
         """Adds the scores of a list that was written before. They count as of the list's time, so that its half-life

@@ -8,19 +8,21 @@ import asyncio
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from schemas import topics
 from schemas.errors import BadRecord
 from schemas.events import Activity, decode_event, event_time_us
 from schemas.ids import Micros, Millis, Partition, PostId
 from schemas.times import now_us
-from schemas.trending import encode_trending
+from schemas.trending import TrendingList, encode_trending
 from streams.errors import StreamsError, TrendingStuck
 from streams.kafka.commit_watch import CALL_TIMEOUT_S, CommitWatch
 from streams.kafka.deleted_unread import commit_metadata
@@ -32,6 +34,7 @@ from streams.settings import KafkaSettings, TrendingSettings
 from streams.trending.faust_app import new_app
 from streams.trending.faust_commits import commit_with_metadata
 from streams.trending.lists import last_lists, list_key
+from streams.trending.metrics import Outcome, TrendingMetrics
 from streams.trending.scores import TrendingScores
 
 log = structlog.get_logger()
@@ -60,10 +63,11 @@ def run_trending(
     *,
     heartbeat: Heartbeat = NO_HEARTBEAT,
     report: Report = _log_error,
+    metrics: TrendingMetrics | None = None,
 ) -> None:
     """Returns when `stop` is set and the lists are written. After an error it calls `report` and leaves the process.
     `folder` is for Faust alone."""
-    asyncio.run(TrendingStage(kafka, settings, folder, heartbeat, report).run(stop))
+    asyncio.run(TrendingStage(kafka, settings, folder, heartbeat, report, metrics=metrics).run(stop))
 
 
 class TrendingStage:
@@ -76,9 +80,12 @@ class TrendingStage:
         folder: Path,
         heartbeat: Heartbeat,
         report: Report = _log_error,
+        *,
+        metrics: TrendingMetrics | None = None,
     ) -> None:
         self._heartbeat = heartbeat
         self._report = report
+        self._metrics = metrics or TrendingMetrics(CollectorRegistry())
         self._kafka = kafka
         self._settings = settings
         self._scores: dict[Partition, TrendingScores] = {}
@@ -100,8 +107,7 @@ class TrendingStage:
             async for events in stream.noack_take(BATCH_EVENTS, within=BATCH_S):
                 with self._leave_on_error("counting activity"):
                     await self._take_over({Partition(event.message.partition) for event in events})
-                    for event in events:
-                        self._count(event.message)
+                    self._metrics.read(Counter(self._count(event.message) for event in events))
                     for event in events:
                         await stream.ack(event)
 
@@ -213,27 +219,28 @@ class TrendingStage:
             committed = reader.progress(topics.TRENDING_GROUP, places)
         return find_resume_points(self._kafka, topics.TRENDING_GROUP, committed, CALL_TIMEOUT_S)
 
-    def _count(self, message: Any) -> None:
+    def _count(self, message: Any) -> Outcome:
         scores = self._scores.get(message.partition)
         if scores is None:
-            return  # the partition was revoked; its new owner reads the record too
+            return "revoked"
         timestamp_ms = Millis(round(message.timestamp * 1000))
         try:
             event = decode_event(topics.ACTIVITY, message.key, message.value, timestamp_ms)
         except BadRecord:
             # The context stage reads the same record too, and makes it a dead letter.
             self._skipped += 1
-            return
-        if isinstance(event, Activity):
-            # A time in the future would outweigh all current activity.
-            at_us = Micros(min(event_time_us(event), timestamp_ms * 1000))
-            scores.add(PostId(event.post_id), event.action, at_us)
+            return "unreadable"
+        if not isinstance(event, Activity):
+            return "weightless"
+        # A time in the future would outweigh all current activity.
+        at_us = Micros(min(event_time_us(event), timestamp_ms * 1000))
+        return "counted" if scores.add(PostId(event.post_id), event.action, at_us) else "weightless"
 
     async def _write_lists(self) -> None:
         """Returns when the broker has them. Skips the lists to which nothing was added since they were written."""
         now = now_us()
         # All lists are taken before the first `await`: during one, partitions may be added and removed.
-        lists = [scores.take_list(now) for scores in self._scores.values() if scores.changed]
+        lists = [self._ranked(scores, now) for scores in self._scores.values() if scores.changed]
         sent = [
             await self._lists.send(
                 key=list_key(Partition(trending.partition)),
@@ -244,9 +251,16 @@ class TrendingStage:
         ]
         for future in sent:
             await future
+        self._metrics.published(len(lists))
         if self._skipped:
             log.warning("activity that cannot be read was skipped", records=self._skipped)
             self._skipped = 0
+
+    def _ranked(self, scores: TrendingScores, now: Micros) -> TrendingList:
+        began = time.perf_counter()
+        trending = scores.take_list(now)
+        self._metrics.ranked(time.perf_counter() - began)
+        return trending
 
 
 def _crash_reason(app: Any) -> Exception:

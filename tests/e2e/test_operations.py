@@ -130,13 +130,15 @@ def _has_counted(address: str, counter: str) -> bool:
 
 def test_prometheus_finds_every_process_that_has_metrics(running: Running, unique: Callable[[str], str]) -> None:
     folder = running.pipeline.data_dir / "metrics"
-    running.pipeline.ingest([post_created(unique("counted"), "counted")])  # else there may be nothing to count
-    names = {"contexts-0", "encode-blue-0", "cold-blue", "serve", "monitor"}
+    post_id = unique("counted")  # else there may be nothing to count
+    running.pipeline.ingest([post_created(post_id, "counted"), activity(unique("member"), post_id)])
+    names = {"contexts-0", "trending", "encode-blue-0", "cold-blue", "serve", "monitor"}
     # The instance is ready when the retriever is; the encode process may still be loading its model.
-    until(lambda: {file.stem for file in folder.glob("*.json")} == names, "five processes to name their address", 120)
+    until(lambda: {file.stem for file in folder.glob("*.json")} == names, "six processes to name their address", 120)
     files = {name: json.loads((folder / f"{name}.json").read_bytes()) for name in names}
     for name, counter in (
         ("contexts-0", "nearline_contexts_records_total"),
+        ("trending", "nearline_trending_records_total"),
         ("encode-blue-0", "nearline_encode_tokens_total"),
         ("cold-blue", "nearline_cold_oldest_erasure_seconds"),
         ("serve", "nearline_hot_posts"),

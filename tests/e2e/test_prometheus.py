@@ -180,7 +180,7 @@ def test_promtool_finds_nothing_wrong_with_what_processes_say(
     for file in [*running.pipeline.data_dir.glob("metrics/*.json"), *data_dir.glob("metrics/*.json")]:
         (group,) = json.loads(file.read_text())
         pages[str(file)] = f"http://{group['targets'][0]}/metrics"
-    assert len(pages) == 7, pages.keys()
+    assert len(pages) == 8, pages.keys()
     said = {}
     for name, url in pages.items():
         with urllib.request.urlopen(url, timeout=30) as answer:

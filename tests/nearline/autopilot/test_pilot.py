@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
 from nearline.autopilot import acts as own
 from nearline.autopilot.decision import Next
-from nearline.autopilot.pilot import Pilot
+from nearline.autopilot.metrics import AutopilotMetrics
+from nearline.autopilot.pilot import Measure, Pilot
 from nearline.errors import NoRoom
 from nearline.gate.gate import CHECKS
 from nearline.gate.names import IN_LOG
@@ -26,6 +28,7 @@ from nearline.up.failure_reports import StartTracker
 from schemas import topics
 from schemas.generations import Gate, GateFigure, GenerationRecord, PackageSource
 from schemas.ids import Generation
+from streams.errors import KafkaUnavailable
 from streams.generations import acts
 from streams.generations.acts import By, Package
 from streams.generations.log import change_generations, read_generations
@@ -62,6 +65,10 @@ class Cluster:
     measured: list[Generation] = field(default_factory=list)
     missing: str | None = None
     """What the machine has no room for."""
+    said: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self._metrics = AutopilotMetrics(self.said)
 
     def announce(self, package: ModelPackage, **changes: str) -> None:
         record = model_record(package.generation, at=self.now)
@@ -71,7 +78,17 @@ class Cluster:
 
     def look(self) -> Next:
         """By an autopilot that was just started."""
-        return Pilot(self.settings, self.kafka, self.measure, self.refuse_without_room, lambda: self.now).look()
+        return self.pilot(self.measure).look()
+
+    def pilot(self, measure: Measure) -> Pilot:
+        refuse = self.refuse_without_room
+        return Pilot(self.settings, self.kafka, measure, refuse, lambda: self.now, metrics=self._metrics)
+
+    def counted(self) -> dict[str, float]:
+        """Acts of all pilots by what they are and their outcome, without those that never came."""
+        (acts,) = self.said.collect()
+        of = [sample for sample in acts.samples if sample.name == "nearline_autopilot_acts_total" and sample.value]
+        return {f"{sample.labels['act']} {sample.labels['outcome']}": sample.value for sample in of}
 
     def measure(self, _: Generations, record: GenerationRecord) -> Gate:
         self.measured.append(record.id)
@@ -214,12 +231,12 @@ def test_what_it_measured_is_thrown_away_if_an_operator_came_first(cluster: Clus
         change_generations(cluster.kafka, lambda state: acts.retire(state, generation, BY))
         return Gate(AT, HOLDS)
 
-    pilot = Pilot(cluster.settings, cluster.kafka, measure, cluster.refuse_without_room, lambda: cluster.now)
-    assert pilot.look().what == "gate"
+    assert cluster.pilot(measure).look().what == "gate"
     assert cluster.state.records[generation].gate is None
     assert cluster.look() == Next("leave", "it is retired, by retire of test (to see)", generation)
     assert cluster.state.autopilot is not None
     assert cluster.state.autopilot.work is None
+    assert cluster.counted() == {"build done": 1, "gate refused": 1, "leave done": 1}
 
 
 def test_a_registry_that_is_away_hinders_it_until_it_is_back(cluster: Cluster, tmp_path: Path) -> None:
@@ -234,6 +251,20 @@ def test_a_registry_that_is_away_hinders_it_until_it_is_back(cluster: Cluster, t
     cluster.look()
     status = cluster.status()
     assert (status["hindrance"], status["work"]["step"]) == (None, "build")
+    assert cluster.counted() == {"build hindered": 2, "build done": 1}
+
+
+def test_an_act_that_the_broker_breaks_off_is_an_error(cluster: Cluster) -> None:
+    cluster.announce(cluster.packages[1])
+    cluster.look()
+    cluster.make_ready()
+
+    def measure(_: Generations, __: GenerationRecord) -> Gate:
+        raise KafkaUnavailable("it does not answer")
+
+    with pytest.raises(KafkaUnavailable):
+        cluster.pilot(measure).look()
+    assert cluster.counted() == {"build done": 1, "gate error": 1}
 
 
 def test_a_machine_without_room_hinders_it_until_there_is_some(cluster: Cluster) -> None:
@@ -300,6 +331,7 @@ def test_a_package_that_is_not_what_was_announced_has_failed(cluster: Cluster, t
     assert status["failed"][package.generation].startswith(words[damage])
     assert status["next"]["why"].startswith(f"the newest model {package.generation} failed: ")
     assert package.generation not in cluster.state.records
+    assert cluster.counted() == {"fail done": 1}
 
 
 def test_its_process_measures_a_gate_that_cannot_be_measured_here_and_waits(cluster: Cluster) -> None:

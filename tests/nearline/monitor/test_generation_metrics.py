@@ -4,12 +4,13 @@ from datetime import timedelta
 
 import pytest
 
+from nearline.autopilot.acts import switch
 from nearline.monitor.generation_metrics import generation_metrics
 from schemas.generations import Canary
 from schemas.ids import Generation
 from streams.generations import acts
 from streams.generations.state import Generations
-from tests.kit.data.generations import AT, two_live
+from tests.kit.data.generations import AT, founded, two_live
 
 B = Generation("b-2")
 BY = acts.By("serve:7", AT + timedelta(hours=1), "40 of its 100 answers failed")
@@ -34,7 +35,7 @@ def test_each_generation_that_lives_is_named(with_canary: Generations) -> None:
     assert said["nearline_generation_info", "a-1", "serving", "blue"] == 1
     assert said["nearline_generation_info", "b-2", "ready", "green"] == 1
     assert said["nearline_generation_canary_share", "b-2"] == 0.05
-    assert len(said) == 3
+    assert len(said) == 4
 
 
 def test_a_canary_that_left_its_bounds_is_said_until_something_else_is_done(with_canary: Generations) -> None:
@@ -50,3 +51,13 @@ def test_a_canary_that_left_its_bounds_is_said_until_something_else_is_done(with
 def test_a_canary_that_an_operator_ends_is_no_news(with_canary: Generations) -> None:
     rolled_back = with_canary.with_records(acts.rollback(with_canary, BY))
     assert not [key for key in samples(rolled_back) if "ended" in key[0]]
+
+
+def test_whether_the_autopilot_is_on_is_said_once_the_log_was_read() -> None:
+    on = ("nearline_autopilot_on",)
+    assert on not in samples(Generations())
+    state = founded()
+    assert samples(state)[on] == 0, "it was never switched on"
+    for switched in (True, False):
+        state = state.with_records(switch(state, BY, on=switched))
+        assert samples(state)[on] == switched

@@ -22,7 +22,7 @@ def listed(table: TrendingScores, now_us: Micros = NOW) -> dict[str, float]:
 
 def test_actions_weigh_differently_and_add_up() -> None:
     table = scores()
-    table.add(PostId("shared"), "share", NOW)
+    assert table.add(PostId("shared"), "share", NOW)
     table.add(PostId("viewed"), "view", NOW)
     table.add(PostId("viewed"), "view", NOW)
     assert listed(table) == {"shared": WEIGHTS["share"], "viewed": 2 * WEIGHTS["view"]}
@@ -43,7 +43,7 @@ def test_late_and_early_events_count_as_of_their_time() -> None:
 
 def test_an_impression_changes_nothing() -> None:
     table = scores()
-    table.add(PostId("p"), "impression", NOW)
+    assert not table.add(PostId("p"), "impression", NOW)
     assert not table.changed
     assert len(table) == 0
 
