@@ -63,6 +63,12 @@ class Connections:
 
         return read_generations(self.kafka).contexts_of(self.generation)
 
+    @property
+    def monitor(self) -> str | None:
+        """The monitor's URL; None if there is none. Raises NotRunning."""
+        url = self.settings.monitor.url
+        return self.instance().monitor if url is None else url.rstrip("/")
+
     def candidates(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "Client":
         """Asks for candidates, over gRPC. The caller closes it. Raises NotRunning, NotReady, BadCertificate,
         RetrieverError."""

@@ -10,7 +10,7 @@ from nearline.monitor.judgement import BROKER, ProcessSeen, StandsStill, beginni
 from nearline.monitor.processes import state_of
 from nearline.monitor.report import Standstill, ask_monitor
 from nearline.monitor.seen import stages_seen
-from nearline.settings.instance import Instance
+from nearline.settings.instance import ProcessInfo
 
 _ON_THE_WAY: Final = frozenset((BROKER, "contexts", "encode", "index"))
 """What every change passes before it is searchable in both tiers."""
@@ -37,18 +37,19 @@ class Standing(NamedTuple):
         return any(stage in _ON_THE_WAY and of in (None, generation) for stage, of in self.stages)
 
 
-def standing(instance: Instance, stalled_after_s: float) -> Standing:
-    """Takes a second at most."""
+def standing(monitor: str | None, processes: Sequence[ProcessInfo], stalled_after_s: float) -> Standing:
+    """`monitor` is its URL; None if there is none. `processes` are those of this machine. Takes a second at most,
+    beside the time in which the monitor's name is looked up."""
     problems = []
-    if instance.monitor is not None:
+    if monitor is not None:
         try:
-            report = ask_monitor(instance.monitor, _ANSWER_S)
+            report = ask_monitor(monitor, _ANSWER_S)
         except NotReady as error:
-            problems.append(f"monitor: {error}")
+            problems.append(f"monitor: {error}; so a stage that stands still may not be named here")
         else:
             return standing_of(report.standing_still)._replace(oldest_age_s=report.oldest_age_s)
-    processes = [ProcessSeen(process.name, process.pid, state_of(process)) for process in instance.processes]
-    verdicts = judge(stages_seen([], processes, None), None, stalled_after_s)
+    seen = [ProcessSeen(process.name, process.pid, state_of(process)) for process in processes]
+    verdicts = judge(stages_seen([], seen, None), None, stalled_after_s)
     return standing_of(verdicts)._replace(problems=problems)
 
 

@@ -81,6 +81,8 @@ class Sources(NamedTuple):
     """What the log of the generations says."""
     hot: Callable[[], HotReport]
     cold: Callable[[], AbstractContextManager[ColdReader]]
+    standing_s: float = BUDGET_S
+    """How long what stands still is waited for."""
 
 
 class _Log(NamedTuple):
@@ -138,6 +140,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     problems: list[str] = []
     deadline = time.monotonic() + budget_s
     hot_deadline = time.monotonic() + min(_HOT_S, budget_s)
+    standing_deadline = time.monotonic() + min(sources.standing_s, budget_s)
     asked_hot = _Question("retriever", sources.hot)
     asked_cold = _Question("cold tier", lambda: _ask_cold(sources.cold))
     asked_processes = _Question("processes", sources.processes)
@@ -151,7 +154,7 @@ def read_status(sources: Sources, budget_s: float = BUDGET_S) -> StatusResponse:
     # Without an instance in the data folder only the retriever knows the generation, and the broker is asked after it.
     generation = sources.generation or _generation(hot_report())
     # What stands still matters most, and a busy machine may take seconds to say it.
-    standing = asked_standing.answer(deadline, problems) or Standing()
+    standing = asked_standing.answer(standing_deadline, problems) or Standing()
     said = None if standing.broker_is_silent else asked_log.answer(live_deadline, [])
     state, damages = said or _Log(Generations(), [])
     problems += damages

@@ -9,7 +9,7 @@ from indexer.tiers import ColdReader
 from nearline.ask.connections import Connections
 from nearline.ask.hot_reports import HotReport, ask_all
 from nearline.ask.standing import Standing, standing
-from nearline.ask.status import Sources
+from nearline.ask.status import BUDGET_S, Sources
 from nearline.errors import NotRunning
 from nearline.settings.instance import Instance, read_instance
 from nearline.settings.settings import Settings
@@ -25,6 +25,8 @@ _RETRIEVER_S: Final = 2.0
 """Less than the status waits for it: if one of several processes is silent, the others are still reported."""
 _COLD_S: Final = 3.0
 """The cold process may answer only after a flush."""
+_MONITOR_S: Final = 2.0
+"""One elsewhere may be silent for longer, while its name is looked up; the lags are asked for after it."""
 
 
 def sources_of_command(connections: Connections) -> Sources:
@@ -34,13 +36,14 @@ def sources_of_command(connections: Connections) -> Sources:
     generation = None if is_elsewhere else connections.generation
     return Sources(
         processes=list if is_elsewhere else lambda: _processes(connections.instance()),
-        standing=Standing if is_elsewhere else lambda: _standing(connections.settings, connections.instance()),
+        standing=lambda: _standing_of_command(connections),
         generation=generation,
         post_vectors=connections.settings.encode.post_vectors,
         kafka=lambda: connections.kafka,
         generations=lambda: read_generations(connections.kafka),
         hot=lambda: ask_all(connections.retrievers(_RETRIEVER_S), generation),
         cold=lambda: closing(connections.cold(_COLD_S, generation)),
+        standing_s=BUDGET_S if connections.settings.monitor.url is None else _MONITOR_S,
     )
 
 
@@ -73,17 +76,24 @@ def sources_of_serve(
     )
 
 
-def _standing(settings: Settings, instance: Instance) -> Standing:
-    return standing(instance, settings.stalled_after_s)
+def _standing_of_command(connections: Connections) -> Standing:
+    """What runs elsewhere is judged by its monitor alone, if the settings name that. Raises NotRunning."""
+    settings = connections.settings
+    is_elsewhere = settings.serve.url is not None
+    if is_elsewhere and settings.monitor.url is None:
+        return Standing()
+    processes = [] if is_elsewhere else connections.instance().processes
+    return standing(connections.monitor, processes, settings.stalled_after_s)
 
 
 def standing_in_folder(settings: Settings) -> Standing:
     """What stands still in the instance of the data folder, which is known to nobody where `nearline run` runs the
     retriever. Takes a second at most."""
     try:
-        return _standing(settings, read_instance(settings.data_dir))
+        instance = read_instance(settings.data_dir)
     except NotRunning:
         return Standing()
+    return standing(instance.monitor, instance.processes, settings.stalled_after_s)
 
 
 def _processes_of_folder(data_dir: Path) -> list[ProcessStatus]:

@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Final
 
 import msgspec
@@ -9,9 +10,11 @@ from msgspec import Struct
 
 from nearline.errors import NotReady
 from nearline.monitor.judgement import StandsStill
+from schemas.printable import printable
 
 READY_PATH: Final = "/readyz"
 _MAX_BYTES: Final = 1 << 20
+_SHOWN_CHARS: Final = 200
 
 
 class Standstill(Struct, frozen=True):
@@ -47,14 +50,20 @@ def standstill(verdict: StandsStill, since: str) -> Standstill:
 def ask_monitor(url: str, timeout_s: float) -> Report:
     """Raises NotReady if it does not answer in time."""
     try:
-        with urllib.request.urlopen(f"{url}{READY_PATH}", timeout=timeout_s) as answer:
-            body = answer.read(_MAX_BYTES)
-    except urllib.error.HTTPError as error:
-        with error:
-            body = error.read(_MAX_BYTES)
-    except OSError as error:
-        raise NotReady(f"the monitor does not answer at {url}: {error}") from error
+        body = _body(f"{url}{READY_PATH}", timeout_s)
+    except (OSError, HTTPException) as error:
+        raise NotReady(f"the monitor does not answer at {url}: {printable(str(error), _SHOWN_CHARS)}") from error
     try:
         return msgspec.json.decode(body, type=Report)
     except msgspec.DecodeError as error:
         raise NotReady(f"what answers at {url} is no monitor: {error}") from error
+
+
+def _body(url: str, timeout_s: float) -> bytes:
+    """Also of an answer that says 503, as that of a monitor for which something stands still."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+            return bytes(answer.read(_MAX_BYTES))
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read(_MAX_BYTES)

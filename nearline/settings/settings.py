@@ -42,6 +42,10 @@ def _readable(path: Path) -> Path:
     return path
 
 
+def _monitor(url: str | None) -> str | None:
+    return checked_url(url, "http://monitor:9308")
+
+
 class MonitorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,6 +53,9 @@ class MonitorSettings(BaseModel):
     """The default is loopback: only this machine can connect."""
     port: int = Field(0, ge=0, le=65_535)
     """Of HTTP. 0 takes a free port, the same one until `nearline up` or `nearline run` ends."""
+    url: Annotated[str | None, AfterValidator(_monitor)] = None
+    """Where `nearline status` and `nearline top` ask the monitor of a cluster, such as http://monitor:9308. None: they
+    ask that of the data folder's `nearline up`."""
     canary_s: float = Field(10.0, ge=0, le=3600)
     """So often a post that nobody is shown is sent in, looked for, and deleted again. 0: never."""
     api_key: ApiKey | None = None
@@ -58,8 +65,8 @@ class MonitorSettings(BaseModel):
     """A file that holds the key, so that it stands neither in the settings file nor in the environment."""
 
     @property
-    def url(self) -> str:
-        """At which this machine reaches the monitor."""
+    def own_url(self) -> str:
+        """At which this machine reaches a monitor that has these settings."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from http.client import HTTPException
 from threading import Event, Thread
 from typing import Final, NamedTuple
 
@@ -62,11 +63,11 @@ def take_look(settings: Settings, before: Look | None) -> Look:
 
 
 def _series(connections: Connections) -> Series | None:
-    """None where the monitor is silent, which the status says, or belongs to no instance of this data folder."""
+    """None where the monitor is silent, which the status says, or where there is none."""
     try:
-        monitor = connections.instance().monitor
+        monitor = connections.monitor
         return None if monitor is None else read_series(monitor, time.monotonic(), _MONITOR_S)
-    except (NotRunning, OSError, ValueError):
+    except (NotRunning, OSError, HTTPException, ValueError):
         return None
 
 

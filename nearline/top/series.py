@@ -34,7 +34,7 @@ NO_RATES = Rates({}, {})
 
 
 def read_series(monitor: str, at_s: float, timeout_s: float) -> Series:
-    """`monitor` is its URL. Raises OSError, or ValueError if what answers is no monitor."""
+    """`monitor` is its URL. Raises OSError, or HTTPException or ValueError if what answers is no monitor."""
     with urllib.request.urlopen(f"{monitor}/metrics", timeout=timeout_s) as answer:
         text = answer.read(_MAX_BYTES).decode()
     return series_of(text_string_to_metric_families(text), at_s)

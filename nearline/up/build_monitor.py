@@ -77,7 +77,7 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
             repeating("asking for the page", STEP_S, collector.look),
             repeating("mending the log of the generations", MEND_EVERY_S, mender.look),
         ):
-            log.info("listening", url=settings.monitor.url)
+            log.info("listening", url=settings.monitor.own_url)
             announce(MONITOR, settings.data_dir, host, port)
             report_started()
             with canaries:

@@ -154,7 +154,7 @@ class Runtime:
                 self._write_instance(state)
                 if self._probe.ready and not announced:
                     announced = True
-                    monitor = self._settings.monitor.url
+                    monitor = self._settings.monitor.own_url
                     log.info("ready", url=self._probe.url, grpc=self._probe.grpc, monitor=monitor)
                     # In one write: whoever reads the first line may read no other.
                     print(f"ready\nthe operators' page: {monitor}/", flush=True)
@@ -183,7 +183,7 @@ class Runtime:
             grpc=self._probe.grpc if self._probe.listens else None,
             places=self._places(state),
             workers=self._probe.worker_urls,
-            monitor=self._settings.monitor.url,
+            monitor=self._settings.monitor.own_url,
         )
         if instance == self._written_instance:
             return

@@ -188,6 +188,12 @@ def test_nobody_else_here_reaches_the_retriever_or_the_monitor(built: list[Manif
     assert not [name for name in STAGES if reaches(built, name, "monitor", "http")]
 
 
+def test_a_status_in_the_monitors_pod_asks_the_monitor(settings_of: Any) -> None:
+    """Over loopback, which no policy stands between; operators run their commands there."""
+    monitor = settings_of("monitor").monitor
+    assert monitor.url == monitor.own_url == f"http://127.0.0.1:{monitor.port}"
+
+
 def test_operators_have_a_key_of_their_own(settings_of: Any, built: list[Manifest]) -> None:
     """A monitor that listens beyond loopback takes no other; without one there are no acts, but the page is there."""
     settings = settings_of("monitor")

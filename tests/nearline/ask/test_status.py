@@ -53,6 +53,23 @@ def test_while_the_broker_is_away_ages_are_those_that_the_monitor_knows() -> Non
     assert "broker: it does not answer" in status.problems
 
 
+def test_a_monitor_that_is_silent_leaves_time_for_the_lags() -> None:
+    """Such as one whose name is looked up for as long as a resolver tries."""
+    answered = Event()
+
+    def standing() -> Standing:
+        answered.wait()
+        return Standing()
+
+    sources = Sources(list, standing, GENERATION, False, _silent, _silent, _silent, _silent, standing_s=0.1)
+    try:
+        status = read_status(sources)
+    finally:
+        answered.set()
+    assert "monitor: no answer in time" in status.problems
+    assert "broker: it does not answer" in status.problems, "it was asked, and there was time for its answer"
+
+
 def test_post_vectors_are_a_stage_where_they_are_written(tmp_path: Path) -> None:
     for written, rows in ((True, [("post-vectors", "post-embeddings.a-1", None)]), (False, [])):
         settings = Settings.model_validate({"data_dir": tmp_path, "encode": {"post_vectors": written}})

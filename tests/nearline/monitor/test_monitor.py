@@ -19,7 +19,6 @@ from nearline.monitor.processes import ProcessWatch
 from nearline.monitor.report import Report, ask_monitor
 from nearline.monitor.server import served
 from nearline.ports import free_ports
-from nearline.settings.instance import Instance
 from schemas import topics
 from schemas.ids import Partition
 from streams.generations.state import Generations
@@ -38,10 +37,6 @@ from tests.kit.waiting import until
 LIVE = Generations({GENERATION: generation_record(GENERATION, "serving", "blue")})
 ENCODE = topics.encode_group(GENERATION)
 CONTEXTS = topics.POST_CONTEXTS
-
-
-def instance_at(monitor: str) -> Instance:
-    return Instance(1, NO_BROKER, GENERATION, "", None, None, False, [], "2026-01-05T10:00:00Z", monitor=monitor)
 
 
 class Clock:
@@ -247,7 +242,7 @@ def test_a_status_takes_what_it_says(tmp_path: Path) -> None:
     with monitoring(KafkaSettings(bootstrap_servers=NO_BROKER), tmp_path, lambda: None, clock) as seen:
         clock.now_s += 31.0
         seen.monitor.judge()
-        told = standing(instance_at(seen.url), 60.0)
+        told = standing(seen.url, [], 60.0)
     assert [sentence.partition(":")[0] for sentence in told.sentences] == ["broker has stood still for 31 s"]
     assert told.problems == ()
 

@@ -96,6 +96,10 @@ def test_a_wrong_variable_is_named(name: str, value: str, sentence: str, monkeyp
         ),
         ("[cold]\nurl = 'http://qdrant:66333'\n", r"cold.url in .*wrong.toml is wrong: its port is no number up to"),
         (
+            "[monitor]\nurl = 'monitor:9308'\n",
+            r"monitor.url in .*wrong.toml is wrong: begin it with http:// or https:// and a host, such as http://monitor:9308",
+        ),
+        (
             "[traces]\nendpoint = 'collector:4318'\n",
             r"traces.endpoint in .*wrong.toml is wrong: begin it with http:// or https:// and a host",
         ),

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -83,16 +83,16 @@ def folder() -> Iterator[Path]:
 def test_two_machines_replace_the_model(clean_topics: RunningBroker, folder: Path) -> None:
     first, second = (make_tiny_package(folder / name, hidden=16, layers=1, seed=seed) for seed, name in enumerate("ab"))
     Registry(str(folder / "registry")).publish(second, {})
-    port, grpc_port, run_port = free_ports(3)
+    port, grpc_port, run_port, monitor_port = free_ports(4)
     config = folder / "cluster.toml"
     config.write_text(
         f'package = "{first.folder}"\n[kafka]\nbootstrap_servers = "{clean_topics.bootstrap_servers}"\n'
-        f"partitions = 2\n[serve]\nport = {port}\ngrpc_port = {grpc_port}\n"
+        f"partitions = 2\n[serve]\nport = {port}\ngrpc_port = {grpc_port}\n[monitor]\nport = {monitor_port}\n"
     )
     url = f"http://127.0.0.1:{port}"
 
     def command(*words: str | Path) -> str:
-        environment = {"NEARLINE_SERVE__URL": url}
+        environment = {"NEARLINE_SERVE__URL": url, "NEARLINE_MONITOR__URL": f"http://127.0.0.1:{monitor_port}"}
         done = run_command([*words, "--config", config, "--data-dir", folder / "operator"], environment=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -138,9 +138,31 @@ def test_two_machines_replace_the_model(clean_topics: RunningBroker, folder: Pat
         assert one.children().items() > before.items(), "a promotion restarts nothing"
         groups = {group(of) for group in (encode_group, index_group) for of in (first.generation, second.generation)}
         until(lambda: _groups(one.folder) == {"contexts", "trending", *groups}, "the lag of all groups", START_S, 0.2)
+        _a_standstill_is_named_on_another_machine(command, one.children()["contexts-0"], folder / "events")
         assert one.stop() + other.stop() == [0] * 6
         assert processes_of(folder) == []
     assert [path.name for path in (folder / "one" / "runs").glob("*.json")] == []
+
+
+def _a_standstill_is_named_on_another_machine(command: Callable[..., str], contexts: int, file: Path) -> None:
+    """By its monitor, which sees what stages commit."""
+
+    def standing_still() -> list[str]:
+        found: list[str] = json.loads(command("status", "--json"))["standing_still"]
+        return found
+
+    def is_named() -> bool:
+        said = [each for each in standing_still() if each.startswith("contexts has stood still for ")]
+        return bool(said) and "no event that comes in changes what is found" in said[0]
+
+    os.kill(contexts, signal.SIGSTOP)
+    try:
+        command("ingest", write_events(file, [post_created("late", "late in the harbor")]))
+        until(is_named, "it to be named", START_S, 0.2)
+    finally:
+        with suppress(ProcessLookupError):  # killed, because it stood still for a minute
+            os.kill(contexts, signal.SIGCONT)
+    until(lambda: standing_still() == [], "it to go on", START_S, 0.2)
 
 
 def test_a_retriever_that_was_here_before_starts_while_the_broker_is_away(folder: Path) -> None:
