@@ -139,6 +139,7 @@ def build_cold(
         settings.cold.tombstones_kept_s,
         heartbeat=heartbeat,
         may_read=live_first.may_read,
+        catches_up=lambda: resident.newest.state == "building",
     )
 
     registry = _index_registry(resident.record.id, loop, edge_tier)

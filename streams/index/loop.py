@@ -65,13 +65,16 @@ class IndexLoop:
         sweep_every_s: float = SWEEP_EVERY_S,
         heartbeat: Heartbeat = NO_HEARTBEAT,
         may_read: Callable[[], bool] = lambda: True,
+        catches_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`may_read` is called before each batch. While it is False the loop stays in its group and reads nothing."""
+        """`may_read` is called before each batch. While it is False the loop stays in its group and reads nothing.
+        While `catches_up` is True the events are old, and nothing is said of freshness."""
         self.freshness = FreshnessWindow()
         self.freshness_by_kind = FreshnessCounts()
         self._kafka = kafka
         self._heartbeat = heartbeat
         self._may_read = may_read
+        self._catches_up = catches_up
         self._settings = settings
         self._tier = tier
         self._group = stages.index_reads(generation).group
@@ -199,6 +202,8 @@ class IndexLoop:
 
     def _measure_freshness(self, results: Iterable[tuple[Message, RecordResult]]) -> None:
         """Measures how old each event is now, when its record is `ok`: from now on its effect is searchable."""
+        if self._catches_up():
+            return
         now_ms = time.time() * 1000
         done = [
             (message, (now_ms - origin_ms) / 1000)

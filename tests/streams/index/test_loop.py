@@ -4,7 +4,7 @@ import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Semaphore
+from threading import Event, Semaphore
 
 import msgspec
 import numpy as np
@@ -193,6 +193,21 @@ def test_freshness_counts_from_the_origin(index: IndexLoopSetup) -> None:
     (count,) = loop.freshness_by_kind.counts().values()
     assert list(loop.freshness_by_kind.counts()) == ["post"]
     assert (count.at_most[-1], count.sum_s) == (1, sample)
+
+
+def test_what_is_built_from_old_events_says_nothing_of_freshness(index: IndexLoopSetup) -> None:
+    """They would be the freshness of the generation in its first minutes as the serving one."""
+    origin, catches_up = [(topics.ORIGIN_HEADER, b"1")], Event()
+    catches_up.set()
+    loop = index.loop(JournalTier(index.journal), catches_up=catches_up.is_set)
+    with in_thread(loop.run):
+        Sender(index.kafka).send(index.posts, [("p1", encode_embedding(post_embedding("p1")))], origin)
+        index.until_no_lag()
+        catches_up.clear()
+        Sender(index.kafka).send(index.posts, [("p2", encode_embedding(post_embedding("p2")))], origin)
+        index.until_no_lag()
+    (count,) = loop.freshness_by_kind.counts().values()
+    assert (len(loop.freshness.recent()), count.at_most[-1]) == (1, 1)
 
 
 def test_tombstones_are_swept_now_and_then(index: IndexLoopSetup) -> None:
