@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from encoders.package.manifest import FormName, form_name
 from encoders.package_writer import write_package
+from schemas.ids import Micros
 from schemas.times import to_rfc3339
 from trainer.checkpoints import last_checkpoint
 from trainer.data.feed import Feed
@@ -93,6 +94,16 @@ def try_on_inner_split(feed: Feed, plan: Plan, work: Path, *, progress: bool = F
         }
     }
     return replace(plans[[*tried].index(chosen)], tokens=tokens), record
+
+
+def can_be_measured(feed: Feed, cut_us: Micros, inner_holdout: float) -> bool:
+    """Whether the events before the cut can be split again so that somebody is measured."""
+    earlier = Feed(feed.before(cut_us), feed.rules)
+    try:
+        evaluation_task(earlier, earlier.cut(inner_holdout))
+    except BadEvents:
+        return False
+    return True
 
 
 def _with_form(plan: Plan, form: FormName) -> Plan:

@@ -91,10 +91,12 @@ class TrainSettings(BaseModel):
     pooling: PoolingMode = "mean"
     """`last`: a text's vector is its last token's. A start from a package keeps the package's pooling."""
     templates: TemplateSettings | None = None
-    """None: prompts hold texts alone. A start from a package keeps the package's templates."""
+    """None: texts alone where member_form is named; else `nearline train` takes what the events carry
+    (`trainer.default_prompts`). A start from a package keeps the package's templates."""
     member_form: Literal["mean", "prompt", "auto"] | None = None
-    """None: `mean`, or that of the package it starts from. `prompt`: profile and history are one prompt. `auto`: both
-    are trained on an inner split, and the better one is taken."""
+    """`prompt`: profile and history are one prompt. `auto`: both are trained on an inner split, and the better one is
+    taken. None: `mean`, or that of the package it starts from; where templates is None too, `nearline train` takes
+    `auto`."""
     member_tokens: int = Field(512, ge=8)
     """Of the form `prompt`: longer histories lose their oldest entries."""
     history: int = Field(50, ge=1)

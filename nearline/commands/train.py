@@ -44,6 +44,9 @@ def train(
     Held out actions, and every post from the first of them on, teach nothing; the package is measured on them, and its
     training record says the figures. Checkpoints lie beside the folder until the package is written.
 
+    Prompts hold what the events carry, and of the two member forms the better one on an inner split is taken, unless
+    the settings name templates or a member_form, or training starts from a package.
+
     \b
     Example:
       nearline train --events events.jsonl.gz --out my-package
@@ -51,6 +54,7 @@ def train(
     """
     from nearline.commands._recorded_events import read_feed
     from nearline.settings.data_folder import make_writable_folder
+    from trainer.default_prompts import default_prompts_sentence, with_default_prompts
     from trainer.device_use import this_card
     from trainer.plan import Plan
     from trainer.settings import read_settings
@@ -61,7 +65,10 @@ def train(
     if idle := this_card().idle:
         click.echo(f"trains on one GPU and leaves {idle} idle; accelerate launch -m nearline train uses all", err=True)
     feed = read_feed(events)
-    plan = Plan(feed.cut(holdout), tokens, seed, settings, package_id or package_id_of(out), start)
+    asked = Plan(feed.cut(holdout), tokens, seed, settings, package_id or package_id_of(out), start)
+    plan = with_default_prompts(feed, asked)
+    if plan is not asked:
+        click.echo(default_prompts_sentence(plan), err=True)
     package = train(feed, plan, out, resume=resume, progress=on_terminal())
     if package is None:  # another process writes it
         return

@@ -10,7 +10,7 @@ from encoders.package.manifest import PostTemplate, QueryTemplate, Templates
 from schemas.times import to_rfc3339
 from tests.kit.commands import CommandResult, Commands
 from tests.kit.data.events import write_events
-from tests.kit.data.training_events import TINY_MODEL, events, feed_of
+from tests.kit.data.training_events import TEXTS_ALONE, TINY_MODEL, events, feed_of
 from tests.kit.packages import make_tiny_package
 
 COUNTS = '[templates]\npost = ["count.like", "text"]\n'
@@ -32,8 +32,9 @@ def refused(ran: CommandResult, folder: Path, words: str) -> None:
 def train(
     commands: Commands, folder: Path, of: Sequence[dict[str, Any]], more: str = "", *options: Any
 ) -> CommandResult:
-    """Writes to `folder / "out"`."""
-    (folder / "train.toml").write_text(TINY_MODEL + more)
+    """Writes to `folder / "out"`. Prompts hold texts alone unless `more` says otherwise."""
+    model = TINY_MODEL if "member_form" in more or "[templates]" in more else TEXTS_ALONE
+    (folder / "train.toml").write_text(model + more)
     return commands("train", "--events", write_events(folder / "events.jsonl", of), "--config", folder / "train.toml",
                     "--tokens", "500", "--out", folder / "out" / "package", *options)  # fmt: skip
 

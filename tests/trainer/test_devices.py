@@ -12,7 +12,7 @@ from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
 from tests.kit.children.train_on_two_devices import ROWS, gradient_of_embeddings, loss_of
 from tests.kit.commands import Commands
 from tests.kit.data.events import write_events
-from tests.kit.data.training_events import TINY_MODEL, events, feed_of
+from tests.kit.data.training_events import TEXTS_ALONE, events, feed_of
 from tests.kit.forks import Forks, Run, output_of
 from tests.kit.packages import tiny_model
 from trainer import device_use, preparation
@@ -43,7 +43,7 @@ def as_launched(port: int, rank: int) -> dict[str, str]:
 def test_the_batches_of_two_devices_are_one_batch_and_one_of_them_writes(tmp_path: Path, forks: Forks) -> None:
     """Two processes of CPU stand for two GPUs."""
     recorded = write_events(tmp_path / "events.jsonl", events(200))
-    (tmp_path / "train.toml").write_text(f"{TINY_MODEL}\n{ON_A_GPU}")
+    (tmp_path / "train.toml").write_text(f"{TEXTS_ALONE}\n{ON_A_GPU}")
     out = tmp_path / "out" / "package"
     arguments = [str(argument) for argument in (tmp_path, recorded, out, tmp_path / "train.toml")]
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -88,7 +88,7 @@ def test_weights_that_accelerate_divides_learn_the_same_and_a_kill_changes_nothi
 ) -> None:
     """FSDP2 as on two GPUs, on two processes of CPU. A checkpoint has a file of each."""
     recorded = write_events(tmp_path / "events.jsonl", events(150))
-    settings = f"{TINY_MODEL}\n{ON_A_GPU}".replace("bf16", "fp32").replace("_steps = 5", "_steps = 2")
+    settings = f"{TEXTS_ALONE}\n{ON_A_GPU}".replace("bf16", "fp32").replace("_steps = 5", "_steps = 2")
     (tmp_path / "train.toml").write_text(settings)
 
     def trained(name: str, *options: str, environment: dict[str, str] = DIVIDED, last: int = ALL_BATCHES) -> list[int]:

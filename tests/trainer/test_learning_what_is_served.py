@@ -19,6 +19,7 @@ from tests.kit.data.training_events import START, SUBJECTS, TINY_MODEL, events, 
 from trainer.checkpoints import keep_checkpoints
 from trainer.data.feed import Feed
 from trainer.data.replay import replay_until
+from trainer.default_prompts import with_default_prompts
 from trainer.inner_split import Measurements, Quality, StopEarly, try_on_inner_split
 from trainer.plan import Plan
 from trainer.settings import read_settings
@@ -129,14 +130,20 @@ def test_training_goes_on_from_it_with_its_prompts(
     assert trained.manifest.training["until"] == package.manifest.training["until"], "what its base knows it knows"
 
 
-def test_the_better_member_form_and_the_tokens_are_found_on_an_inner_split(tmp_path: Path) -> None:
-    feed = feed_of(recorded(150))
-    choose = 'member_form = "auto"\nmember_tokens = 64\nbatch_tokens = 256\nevaluate_tokens = 500\npatience = 1\n'
-    settings = read_settings(settings_file(tmp_path, choose))
-    plan = Plan(feed.cut(0.15), 1_000, 0, settings, "auto")
-    package = train(feed, plan, tmp_path / "auto")
-    assert package is not None
-    record = package.manifest.training
+def test_without_prompts_in_the_settings_fields_form_and_tokens_are_found(commands: Commands, tmp_path: Path) -> None:
+    """The fields are those in the events; the better member form and the tokens are found on an inner split."""
+    choose = "member_tokens = 64\nbatch_tokens = 256\nevaluate_tokens = 500\npatience = 1\n"
+    config = settings_file(tmp_path, choose)
+    events_file = write_events(tmp_path / "events.jsonl", recorded(150))
+    ran = train_command(commands, events_file, config, tmp_path / "auto")
+    assert ran.status == 0, ran.err
+    fields = "of posts author, age, count.like, text; of members headline, what they acted on"
+    assert f"prompts hold what the events carry: {fields}; both member forms are tried" in ran.err
+    package = ModelPackage.load(tmp_path / "auto")
+    templates, record = package.manifest.templates, package.manifest.training
+    assert templates.post.fields == ("author", "age", "count.like", "text")
+    assert (templates.member.profile, templates.member.history_ages) == (("headline",), True)
+    assert record["settings"]["templates"]["post"] == [*templates.post.fields]
     inner = record["inner_split"]
     assert inner["until"] < record["until"]
     assert set(inner["measured"]) == {"mean", "prompt"}
@@ -147,6 +154,8 @@ def test_the_better_member_form_and_the_tokens_are_found_on_an_inner_split(tmp_p
     assert record["tokens"] == best["tokens"] <= 1_000
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     (tmp_path / "work").mkdir()
+    feed = feed_of(recorded(150))
+    plan = with_default_prompts(feed, Plan(feed.cut(0.15), 1_000, 0, read_settings(config), "auto"))
     before = Feed(feed.before(plan.cut_us), feed.rules)
     chosen, again = try_on_inner_split(before, plan, tmp_path / "work")
     assert again == {"inner_split": inner}, "nothing from the cut on is read for the choice"

@@ -17,7 +17,7 @@ from encoders.package.model_package import WEIGHTS_FILE, ModelPackage
 from nearline.commands._recorded_events import read_feed
 from tests.kit.commands import CommandResult, Commands
 from tests.kit.data.events import write_events
-from tests.kit.data.training_events import TINY_MODEL, events
+from tests.kit.data.training_events import TEXTS_ALONE, events
 from tests.kit.forks import Forks, Run, output_of
 from tests.kit.packages import make_tiny_package
 from tests.kit.torch_threads import torch_threads
@@ -38,7 +38,7 @@ TOKENS = 16_000
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recorded")
-    (folder / "train.toml").write_text(TINY_MODEL)
+    (folder / "train.toml").write_text(TEXTS_ALONE)
     return write_events(folder / "events.jsonl", events())
 
 
@@ -224,7 +224,7 @@ def test_pooling_is_a_setting_and_the_package_is_loaded_with_it(
     commands: Commands, recorded: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "last.toml"
-    config.write_text(TINY_MODEL + 'pooling = "last"')
+    config.write_text(TEXTS_ALONE + 'pooling = "last"')
     ran = train(commands, recorded, tmp_path / "last", "--config", config, tokens=2_000)
     assert ran.status == 0, ran.err
     encoder = Encoder.load(tmp_path / "last", device="cpu")
@@ -243,12 +243,13 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(commands: Commands, record
     (tmp_path / "typo.toml").write_text("tokens_of_batch = 3")
     bad = make_tiny_package(tmp_path / "bad", hidden=32, layers=1).folder
     (bad / "tokenizer.json").write_text("{}")
+    config = recorded.parent / "train.toml"
     out = tmp_path / "out" / "package"
     refusals: tuple[tuple[list[str | Path], str], ...] = (
         (["--events", tmp_path / "cut.jsonl"], "cut.jsonl:1200: the record is not valid JSON"),
         (["--events", tmp_path / "posts.jsonl"], "no positive action"),
         (["--events", tmp_path / "missing.jsonl"], "cannot be opened"),
-        (["--events", recorded, "--from", tmp_path / "bert"], "type bert; only llama"),
+        (["--events", recorded, "--config", config, "--from", tmp_path / "bert"], "type bert; only llama"),
         (["--events", recorded, "--from", bad], "tokenizer.json is not the file that was recorded"),
         (["--events", recorded, "--config", tmp_path / "typo.toml"], "tokens_of_batch"),
     )

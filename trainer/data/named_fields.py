@@ -1,15 +1,22 @@
-"""Whether the events carry what a template names. A field that they never carry would teach nothing, and its quantile
-table would be of zeros."""
+"""Which fields of templates the events carry. A field that they never carry would teach nothing, and its quantile table
+would be of zeros: it is refused where the settings name it, and not chosen where they name none."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
-from encoders.package.manifest import PROFILE_FIELDS, PostTemplate
-from schemas.events import Activity, MemberUpdated, PostCreated, PostUpdated
+from encoders.package.manifest import POST_FIELDS, PROFILE_FIELDS, PostTemplate
+from schemas.events import Activity, Event, MemberUpdated, PostCreated, PostUpdated
 from schemas.ids import Micros
 from trainer.data.feed import Feed, TimedEvent
 from trainer.errors import BadEvents
 from trainer.settings import TemplateSettings
+
+_CHOSEN_FROM: Final = 0.05
+"""A field is chosen if at least this share of all posts, or of all profiles, carry it. What fewer carry is hardly
+learned, and every prompt would pay for it: each of them holds a count, be it zero."""
+_OF_EVERY_POST: Final = ("author", "age", "text")
 
 
 def refuse_missing_fields(feed: Feed, cut_us: Micros, templates: TemplateSettings) -> None:
@@ -17,9 +24,9 @@ def refuse_missing_fields(feed: Feed, cut_us: Micros, templates: TemplateSetting
     sides = {"post": [field for field in templates.post if field != "text"], "profile": [*(templates.profile or ())]}
     if not any(sides.values()):
         return
-    carried = _carried(feed.before(cut_us))
+    carriers = _Carriers(feed.before(cut_us))
     for side, fields in sides.items():
-        if missing := [field for field in fields if field not in carried[side]]:
+        if missing := [field for field in fields if not carriers.of(side, field)]:
             raise BadEvents(
                 f"templates.{side} names {', '.join(missing)}, which no event before the held out ones carries; take "
                 "it out of the settings, or give other events"
@@ -31,26 +38,59 @@ def refuse_missing_numbers(feed: Feed, cut_us: Micros, template: PostTemplate, s
     carries every post would have the highest percentile. Raises BadEvents."""
     if not template.numbers:
         return
-    carried = _carried(feed.before(cut_us))["post"]
-    if missing := [field for field in template.numbers if field not in carried]:
+    carriers = _Carriers(feed.before(cut_us))
+    if missing := [field for field in template.numbers if not carriers.of("post", field)]:
         raise BadEvents(
             f"the prompts of {start} hold {', '.join(missing)}, which no event before the held out ones carries; give "
             "other events, or start from another package"
         )
 
 
-def _carried(events: Iterable[TimedEvent]) -> dict[str, set[str]]:
-    """The fields of posts and of profiles that some event carries."""
-    posts, profiles = {"author", "age"}, set[str]()
-    for timed in events:
-        event = timed.event
+def carried_templates(feed: Feed, cut_us: Micros) -> TemplateSettings:
+    """Templates of what the events before the cut carry. The age comes with counts: without any, a post is published
+    once, and its age is always zero. Rates are left out, because counts and age say the same. Histories have their
+    ages, because every action has a time."""
+    carriers = _Carriers(feed.before(cut_us))
+    common = [field for field in POST_FIELDS if carriers.are_enough("post", field)]
+    counts = [field for field in common if field.startswith("count.")]
+    others = [field for field in common if field in ("author", "language")]
+    profile = tuple(field for field in PROFILE_FIELDS if carriers.are_enough("profile", field))
+    return TemplateSettings(
+        post=(*others, *(["age", *counts] if counts else []), "text"), profile=profile, history_ages=True
+    )
+
+
+class _Carriers:
+    """Of each field the ids of the posts, or of the members, that carry it in some event."""
+
+    def __init__(self, events: Iterable[TimedEvent]) -> None:
+        self._all: dict[str, set[str]] = {"post": set(), "profile": set()}
+        self._by_field: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for timed in events:
+            self._add(timed.event)
+
+    def _add(self, event: Event) -> None:
         if isinstance(event, Activity):
-            posts |= {f"count.{event.action}", f"rate.{event.action}"}
-        elif isinstance(event, PostCreated | PostUpdated) and event.language:
-            posts.add("language")
+            self._by_field["post", f"count.{event.action}"].add(event.post_id)
+        elif isinstance(event, PostCreated | PostUpdated):
+            self._all["post"].add(event.post_id)
+            if event.language:
+                self._by_field["post", "language"].add(event.post_id)
         elif isinstance(event, MemberUpdated):
-            profiles |= set(_profile_fields(event))
-    return {"post": posts, "profile": profiles}
+            self._all["profile"].add(event.member_id)
+            for field in _profile_fields(event):
+                self._by_field["profile", field].add(event.member_id)
+
+    def of(self, side: str, field: str) -> set[str]:
+        """`side`: `post` or `profile`."""
+        if side == "post" and field in _OF_EVERY_POST:
+            return self._all["post"]
+        return self._by_field.get((side, field.replace("rate.", "count.")), set())
+
+    def are_enough(self, side: str, field: str) -> bool:
+        """Whether the field is worth a place in every prompt. Actions on posts that no event made do not count."""
+        carriers = self.of(side, field) & self._all[side]
+        return bool(carriers) and len(carriers) >= _CHOSEN_FROM * len(self._all[side])
 
 
 def _profile_fields(event: MemberUpdated) -> Iterator[str]:

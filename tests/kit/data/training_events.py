@@ -27,7 +27,9 @@ era = 100
 checkpoint_steps = 5
 token_dropout = 0.1
 """
-"""A `train.toml` of a model that is trained in seconds."""
+"""A `train.toml` of a model that is trained in seconds. `nearline train` takes the prompts that the events suggest."""
+TEXTS_ALONE: Final = TINY_MODEL + 'member_form = "mean"\n'
+"""The same, whose prompts hold texts alone: one training, not three."""
 COMMON: Final = ("today", "we", "again", "some", "more", "little", "very", "often", "people", "thing", "because")
 
 
