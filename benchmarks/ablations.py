@@ -6,7 +6,10 @@ task: at the cut each member shall find those of the live posts, with their coun
 acts later (`benchmarks.kit.ablations.task`). "Better" is the share of a paired bootstrap's resamples over members, each
 the mean of its seeds. "Not worse" asks that this share be at least 0.05. A bound that does not hold is a result.
 
-    python -m benchmarks.ablations [--quick] [--only numbers loss history form pooling oracle] [--json F]
+`interests` compares no arms: members of the base's packages are asked for with one vector, and with one for each of
+their interests. How long the retriever takes for several vectors is in `benchmarks.retrieval`.
+
+    python -m benchmarks.ablations [--quick] [--only numbers loss history form interests pooling oracle] [--json F]
 
 The whole is made for two cores and an hour; `--quick` for five minutes, with a smaller feed, fewer tokens and one seed.
 """
@@ -35,6 +38,12 @@ from benchmarks.kit.ablations.arms import (
     Arm,
     Scale,
 )
+from benchmarks.kit.ablations.interests import (
+    Answers,
+    TrueInterests,
+    interest_figures,
+    true_interests,
+)
 from benchmarks.kit.ablations.measure import Measuring, Values, by_name
 from benchmarks.kit.ablations.task import LENGTHS, LiveTask, feed_of, live_task
 from benchmarks.kit.table import Figure, report
@@ -50,6 +59,14 @@ _PROFILE_ONLY: Final = "profile alone"
 some have no profile."""
 POPULARITY: Final = "popularity"
 ORACLE: Final = "oracle"
+
+
+class Results(NamedTuple):
+    task: LiveTask
+    arms: dict[str, Values]
+    interests: TrueInterests
+    answers: dict[str, Answers]
+    """With one vector and with several. Empty where nobody asked."""
 
 
 class Size(NamedTuple):
@@ -76,38 +93,40 @@ def main() -> int:
     size = size._replace(tokens=arguments.tokens or size.tokens, seeds=arguments.seeds or size.seeds)
     with tempfile.TemporaryDirectory(prefix="nearline-benchmark-") as folder:
         arms_json = None if arguments.json is None else arguments.json.with_suffix(".arms.json")
-        task, arms = run(size, arguments.only, Path(folder), arms_json)
-    return report(figures(task, arms, arguments.only), arguments.json)
+        results = run(size, arguments.only, Path(folder), arms_json)
+    return report(figures(results, arguments.only), arguments.json)
 
 
-def run(
-    size: Size, parts: Sequence[str], folder: Path, arms_json: Path | None = None
-) -> tuple[LiveTask, dict[str, Values]]:
+def run(size: Size, parts: Sequence[str], folder: Path, arms_json: Path | None = None) -> Results:
     """Trains and measures the base and the arms of these parts. `arms_json` is written after each of them."""
     made = make_feed(0, _NOW, size.world)
     feed = feed_of(made)
     task = live_task(made, feed)
     print(f"{len(task.candidates)} candidates, {len(task.members)} members", flush=True)
-    measuring = Measuring(feed, task, size.scale, size.tokens, folder)
+    interests = true_interests(made, feed, task)
+    asked = interests if "interests" in parts else None
+    measuring = Measuring(feed, task, size.scale, size.tokens, folder, interests=asked)
     arms: list[Arm] = [BASE, *(arm for part in parts for arm in PARTS[part])]
     values = {POPULARITY: measuring.popularity(), ORACLE: measuring.oracle()}
     for arm in arms:
         values[arm.name] = measuring.arm(arm, size.seeds)
         if arms_json is not None:
             arms_json.write_text(json.dumps(by_name(values), indent=2) + "\n")
-    return task, values
+    return Results(task, values, interests, measuring.answers())
 
 
-def figures(task: LiveTask, arms: Mapping[str, Values], parts: Sequence[str]) -> list[Figure]:
+def figures(results: Results, parts: Sequence[str]) -> list[Figure]:
+    task = results.task
     tables = {
         "numbers": _numbers,
         "loss": _loss,
         "history": _history,
         "form": lambda arms: _form(task, arms),
+        "interests": lambda _: interest_figures(task, results.interests, results.answers),
         "pooling": lambda arms: _compared(arms, LAST),
         "oracle": lambda arms: _oracle(task, arms),
     }
-    return [figure for part in parts for figure in tables[part](arms)]
+    return [figure for part in parts for figure in tables[part](results.arms)]
 
 
 def _compared(arms: Mapping[str, Values], rival: Arm, bound: float | None = None) -> list[Figure]:

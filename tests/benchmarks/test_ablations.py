@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import contexts.posts
-from benchmarks.ablations import ORACLE, POPULARITY, Size, figures, run
+from benchmarks.ablations import ORACLE, POPULARITY, Results, Size, figures, run
 from benchmarks.kit.ablations.arms import PARTS, Scale
-from benchmarks.kit.ablations.measure import Values
-from benchmarks.kit.ablations.task import LiveTask, _is_profile_only
+from benchmarks.kit.ablations.interests import BEST, CHANCE, FOUND, ONE, SEVERAL
+from benchmarks.kit.ablations.task import _is_profile_only
 from contexts.actions import is_positive
 from nearline.demo.made_feed.shape import FeedSize
 from tests.kit.data.contexts import history_entry, member_context
@@ -24,21 +24,21 @@ TINY = Size(
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[LiveTask, dict[str, Values]]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Results:
     with torch_threads(1):
         folder = tmp_path_factory.mktemp("ablations")
-        task, arms = run(TINY, [*PARTS], folder, folder / "arms.json")
+        results = run(TINY, [*PARTS], folder, folder / "arms.json")
     written = json.loads((folder / "arms.json").read_text())
-    assert written.keys() == arms.keys()
+    assert written.keys() == results.arms.keys()
     of_models = {
         name for name, fields in written.items() if {"correlation", "raw_correlation", "member_tokens"} <= fields.keys()
     }
-    assert of_models == arms.keys() - {ORACLE, POPULARITY}, "the others are not measured"
-    return task, arms
+    assert of_models == results.arms.keys() - {ORACLE, POPULARITY}, "the others are not measured"
+    return results
 
 
-def test_every_arm_is_trained_on_the_same_tokens_and_measured(measured: tuple[LiveTask, dict[str, Values]]) -> None:
-    task, arms = measured
+def test_every_arm_is_trained_on_the_same_tokens_and_measured(measured: Results) -> None:
+    task, arms = measured.task, measured.arms
     assert len(task.members) > 10
     trained = [arms[arm.name] for part in PARTS.values() for arm in part] + [arms["base"]]
     assert len(trained) == 9
@@ -48,20 +48,20 @@ def test_every_arm_is_trained_on_the_same_tokens_and_measured(measured: tuple[Li
     assert contexts.posts.is_positive is is_positive, "what an arm changes is only changed for it"
 
 
-def test_arms_differ_in_what_they_say_they_do(measured: tuple[LiveTask, dict[str, Values]]) -> None:
-    _, arms = measured
+def test_arms_differ_in_what_they_say_they_do(measured: Results) -> None:
+    arms = measured.arms
     assert arms["base"].member_tokens < arms["all impressions"].member_tokens
     assert len({float(arms[name].oracle_share.sum()) for name in ("base", "raw numbers", "no numbers")}) == 3
 
 
-def test_nobody_does_better_than_the_oracle(measured: tuple[LiveTask, dict[str, Values]]) -> None:
-    _, arms = measured
+def test_nobody_does_better_than_the_oracle(measured: Results) -> None:
+    arms = measured.arms
     assert np.allclose(arms[ORACLE].oracle_share, 1)
     assert all((values.oracle_share < 1 + 1e-6).all() for values in arms.values())
 
 
-def test_members_are_not_asked_for_what_they_know(measured: tuple[LiveTask, dict[str, Values]]) -> None:
-    task, _ = measured
+def test_members_are_not_asked_for_what_they_know(measured: Results) -> None:
+    task = measured.task
     for row, targets in enumerate(task.targets):
         assert targets
         assert not task.left_out_MC[row, targets].any()
@@ -72,18 +72,43 @@ def test_members_are_not_asked_for_what_they_know(measured: tuple[LiveTask, dict
 
 
 def test_only_members_without_any_history_are_known_by_their_profile_alone(
-    measured: tuple[LiveTask, dict[str, Values]],
+    measured: Results,
 ) -> None:
     wrote = history_entry("bread", "wrote")
     contexts = [member_context(headline="baker"), member_context(wrote, headline="baker"), member_context()]
     assert [_is_profile_only(context) for context in contexts] == [True, False, False]
-    task, _ = measured
+    task = measured.task
     assert task.profile_only_M.any()
     assert task.of_length("0")[task.profile_only_M].all()
 
 
-def test_the_table_has_every_part(measured: tuple[LiveTask, dict[str, Values]]) -> None:
-    names = [figure.name for figure in figures(*measured, [*PARTS])]
+def test_members_are_asked_for_with_one_vector_and_with_one_for_each_interest(measured: Results) -> None:
+    task, answers = measured.task, measured.answers
+    assert answers.keys() == {ONE, SEVERAL, CHANCE}
+    vectors_M = answers[SEVERAL].vectors
+    assert (answers[ONE].vectors == 1).all()
+    assert 1 < vectors_M.max() <= 5
+    alone_M = vectors_M == 1
+    for one, several in zip(answers[ONE][:3], answers[SEVERAL][:3], strict=True):
+        assert one.shape == (len(task.members),)
+        assert (one[alone_M] == several[alone_M]).all(), "who has one interest has the same answer"
+    assert (answers[ONE].fewer != answers[SEVERAL].fewer).any()
+    assert (answers[SEVERAL].fewer <= BEST / 2).all(), "a post is about one of them"
+
+
+def test_what_a_member_cares_for_can_be_answered(measured: Results) -> None:
+    task, truth = measured.task, measured.interests
+    assert truth.has_two_M.any()
+    assert not (truth.of_interest_MIC & task.left_out_MC[:, None, :]).any()
+    assert not truth.of_interest_MIC.all(1).any(), "no post is about both"
+    assert (truth.of_interest_MIC[truth.has_two_M].sum(2) >= FOUND).all()
+    assert (truth.has_two_M | ~truth.acted_on_both_M).all()
+    lengths = np.array(task.lengths)
+    assert (lengths[truth.acted_on_both_M] >= 4).all(), "two posts of each"
+
+
+def test_the_table_has_every_part(measured: Results) -> None:
+    names = [figure.name for figure in figures(measured, [*PARTS])]
     assert len(set(names)) == len(names) > 20
     for words in (
         "profile alone",
@@ -95,5 +120,7 @@ def test_the_table_has_every_part(measured: tuple[LiveTask, dict[str, Values]]) 
         "1 hard",
         "all impressions",
         "last pooling",
+        "about each interest: several vectors",
+        "several vectors ÷ one",
     ):
         assert any(words in name for name in names)

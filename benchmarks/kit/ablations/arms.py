@@ -108,6 +108,7 @@ PARTS: Final[dict[str, tuple[Arm, ...]]] = {
     "loss": (CROSS_ENTROPY, NO_NEGATIVES, ONE_NEGATIVE),
     "history": (IMPRESSIONS,),
     "form": (MEAN_FORM,),
+    "interests": (),
     "pooling": (LAST,),
     "oracle": (),
 }

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 
-from benchmarks.kit.ablations.arms import Arm, Scale, settings_of
+from benchmarks.kit.ablations.arms import BASE, Arm, Scale, settings_of
+from benchmarks.kit.ablations.interests import (
+    Answers,
+    TrueInterests,
+    mean_answers,
+    measure_answers,
+    with_several_vectors,
+)
 from benchmarks.kit.ablations.task import POPULARITY, LiveTask, member_contexts
 from encoders.errors import Unencodable
 from encoders.package.model_package import TOKENIZER_FILE, ModelPackage
@@ -50,10 +58,22 @@ class Values(NamedTuple):
 class Measuring:
     """Of all arms, on one feed and one task."""
 
-    def __init__(self, feed: Feed, task: LiveTask, scale: Scale, tokens: int, folder: Path) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        task: LiveTask,
+        scale: Scale,
+        tokens: int,
+        folder: Path,
+        *,
+        interests: TrueInterests | None = None,
+    ) -> None:
+        """`interests`: the answers to several vectors a member are measured too, of the base's packages."""
         self._feed, self._task, self._scale, self._tokens, self._folder = feed, task, scale, tokens, folder
         self._best_M = task.expected(task.chances_MC.astype(np.float32), ORACLE_AT)
         self._shared: tuple[TrainingData, list[MemberContext]] | None = None
+        self._interests = interests
+        self._answers: list[dict[str, Answers]] = []
 
     def arm(self, arm: Arm, seeds: int) -> Values:
         """The mean over the seeds, for each member."""
@@ -61,6 +81,11 @@ class Measuring:
             data, contexts = self._data(arm)
             by_seed = [self._one(arm, seed, data, contexts) for seed in range(seeds)]
         return _mean(by_seed)
+
+    def answers(self) -> dict[str, Answers]:
+        """With one vector, with several and in random order; the mean over the base's seeds. Empty where these are not
+        measured."""
+        return mean_answers(self._answers) if self._answers else {}
 
     def popularity(self) -> Values:
         scores_C = self._task.popularity_C.astype(np.float32)
@@ -90,6 +115,8 @@ class Measuring:
         prepared = prepare(start, data, plan, work)
         prepared.trainer.train()
         package = write_package(work / "package", start.manifest, start.trained_model(), start.tokenizer)
+        if self._interests is not None and arm.name == BASE.name:
+            package = with_several_vectors(package)
         values = self._of_package(package, contexts, prepared.seen["tokens"])
         print(
             f"{arm.name}, seed {seed}: Recall@10 {values.recall_10.mean():.4f}, @100 {values.recall_100.mean():.4f}, "
@@ -102,7 +129,10 @@ class Measuring:
     def _of_package(self, package: ModelPackage, contexts: Sequence[MemberContext], trained: int) -> Values:
         vectors = PackageVectors(package, device="cpu")
         posts_CD = vectors.posts(self._task.candidates)
-        members_MD = vectors.members(contexts).cut(package.dimension)
+        members = vectors.members(contexts)
+        if self._interests is not None and package.manifest.member_vectors is not UNSET:
+            self._answers.append(measure_answers(members, posts_CD, self._task, self._interests))
+        members_MD = members.cut(package.dimension)
         scores_MC: Matrix = members_MD @ posts_CD.T
         table = package.manifest.quantiles[POPULARITY]
         percentiles_C = [percentile(table, count) for count in self._task.popularity_C]

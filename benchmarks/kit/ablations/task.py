@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.kit.ablations.arms import RULES
 from encoders.prompt.prompts import has_profile
 from nearline.demo.made_feed.feed import MadeFeed
-from nearline.demo.made_feed.shape import SHOWN_FOR_S, Flags, Numbers
+from nearline.demo.made_feed.shape import SHOWN_FOR_S, Flags, Ints, Numbers
 from schemas.contexts import MemberContext, PostContext
 from schemas.events import parse_event
 from schemas.ids import MemberId, Micros, PostId
@@ -137,8 +137,17 @@ def _left_out(
 
 
 def _chances(made: MadeFeed, cut_us: Micros, candidates: Sequence[PostContext], members: Sequence[MemberId]) -> Numbers:
-    posts_C = np.array([int(post.post_id[1:]) for post in candidates])
-    members_M = np.array([int(member_id[1:]) for member_id in members])
-    at_s = np.float64((cut_us - to_micros(made.start)) / 1e6)
+    posts_C, members_M = numbers_of([post.post_id for post in candidates]), numbers_of(members)
+    at_s = seconds_at(made, cut_us)
     rows = (members_M[first : first + _ROWS_AT_ONCE, None] for first in range(0, len(members_M), _ROWS_AT_ONCE))
     return np.concatenate([made.chance(members_R1, posts_C, at_s) for members_R1 in rows])
+
+
+def numbers_of(ids: Sequence[str]) -> Ints:
+    """The numbers that the made-up feed has for posts or members of these ids."""
+    return np.array([int(entity_id[1:]) for entity_id in ids], dtype=np.int64)
+
+
+def seconds_at(made: MadeFeed, at_us: Micros) -> np.float64:
+    """Since the made-up feed began."""
+    return np.float64((at_us - to_micros(made.start)) / 1e6)
