@@ -8,7 +8,7 @@ import pytest
 import contexts.posts
 from benchmarks.ablations import ORACLE, POPULARITY, Results, Size, figures, run
 from benchmarks.kit.ablations.arms import PARTS, Scale
-from benchmarks.kit.ablations.interests import BEST, CHANCE, FOUND, ONE, SEVERAL
+from benchmarks.kit.ablations.interests import CHANCE, FOUND, ONE, SEVERAL
 from benchmarks.kit.ablations.task import _is_profile_only
 from contexts.actions import is_positive
 from nearline.demo.made_feed.shape import FeedSize
@@ -92,13 +92,10 @@ def test_members_are_asked_for_with_one_vector_and_with_one_for_each_interest(me
     for one, several in zip(answers[ONE][:3], answers[SEVERAL][:3], strict=True):
         assert one.shape == (len(task.members),)
         assert (one[alone_M] == several[alone_M]).all(), "who has one interest has the same answer"
-    assert (answers[ONE].fewer != answers[SEVERAL].fewer).any()
-    assert (answers[SEVERAL].fewer <= BEST / 2).all(), "a post is about one of them"
 
 
 def test_what_a_member_cares_for_can_be_answered(measured: Results) -> None:
     task, truth = measured.task, measured.interests
-    assert truth.has_two_M.any()
     assert not (truth.of_interest_MIC & task.left_out_MC[:, None, :]).any()
     assert not truth.of_interest_MIC.all(1).any(), "no post is about both"
     assert (truth.of_interest_MIC[truth.has_two_M].sum(2) >= FOUND).all()
@@ -120,7 +117,6 @@ def test_the_table_has_every_part(measured: Results) -> None:
         "1 hard",
         "all impressions",
         "last pooling",
-        "about each interest: several vectors",
         "several vectors ÷ one",
     ):
         assert any(words in name for name in names)

@@ -51,7 +51,7 @@ def test_what_the_settings_or_the_start_say_is_kept(feed: Feed, tmp_path: Path) 
 def test_the_form_is_prompt_where_no_inner_split_says_which_is_better(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = feed_of(events(40))
+    few = feed_of(events(20))
     for chosen in (with_default_prompts(few, plan(few)), _divided(feed, monkeypatch)):
         assert chosen.settings.templates is not None
         assert isinstance(chosen.prompts.form, PromptForm)

@@ -197,4 +197,6 @@ def _recalls(
     yield Figure(f"vectors a member, {name}", float(answers[SEVERAL].vectors[of_group_M].mean()))
     one, several = of_group[ONE], of_group[SEVERAL]
     yield Figure(f"Recall@{_RECALL_AT}, several vectors better, {name}", share_better(several, one), not_worse)
-    yield Figure(f"Recall@{_RECALL_AT}, several vectors ÷ one, {name}", float(several.mean() / one.mean()), ratio)
+    yield Figure(
+        f"Recall@{_RECALL_AT}, several vectors ÷ one, {name}", float(several.mean() / max(one.mean(), 1e-9)), ratio
+    )
