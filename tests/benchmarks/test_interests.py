@@ -61,8 +61,10 @@ def test_several_vectors_find_both_interests_and_a_mean_finds_what_lies_between(
     answers = measure_answers(members, posts_CD, task, truth)
     one, several, chance = (answers[how] for how in (ONE, SEVERAL, CHANCE))
     assert (one.vectors.tolist(), several.vectors.tolist()) == ([1, 1], [2, 1])
-    assert (one.fewer[0], one.found_both[0]) == (0, 0)
-    assert (several.fewer[0], several.found_both[0]) == (BEST / 2, 1), "half of the best are about each"
+    assert (one.fewer[0], one.found_both[0], one.found_clearly[0]) == (0, 0, 0)
+    assert (several.fewer[0], several.found_both[0], several.found_clearly[0]) == (BEST / 2, 1, 1), (
+        "half of the best are about each"
+    )
     assert chance.fewer[0] < BEST / 4
     assert (one.recall_500.tolist(), several.recall_500.tolist()) == ([0, 1], [1, 1])
 
@@ -71,7 +73,7 @@ def test_the_figures_say_who_found_both_and_what_recall_became() -> None:
     members, posts_CD, task, truth = world()
     answers = measure_answers(members, posts_CD, task, truth)
     figures = {figure.name: figure for figure in interest_figures(task, truth, mean_answers([answers, answers]))}
-    found = "at least 5 of the best 50 about each interest"
+    found = "both interests in the best 50"
     acted = "members with two interests who acted on both (1)"
     assert (figures[f"{found}: {SEVERAL}, {acted}"].value, figures[f"{found}: {SEVERAL}, {acted}"].bound) == (1, 0.9)
     assert (figures[f"{found}: {ONE}, {acted}"].value, figures[f"{found}: {ONE}, {acted}"].bound) == (0, None)

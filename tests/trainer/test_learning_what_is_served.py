@@ -134,7 +134,7 @@ def test_without_prompts_in_the_settings_fields_form_and_tokens_are_found(comman
     """The fields are those in the events; the better member form and the tokens are found on an inner split."""
     choose = "member_tokens = 64\nbatch_tokens = 256\nevaluate_tokens = 500\npatience = 1\n"
     config = settings_file(tmp_path, choose)
-    events_file = write_events(tmp_path / "events.jsonl", recorded(150))
+    events_file = write_events(tmp_path / "events.jsonl", recorded(120))
     ran = train_command(commands, events_file, config, tmp_path / "auto")
     assert ran.status == 0, ran.err
     fields = "of posts author, age, count.like, text; of members headline, what they acted on"
@@ -154,7 +154,7 @@ def test_without_prompts_in_the_settings_fields_form_and_tokens_are_found(comman
     assert record["tokens"] == best["tokens"] <= 1_000
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     (tmp_path / "work").mkdir()
-    feed = feed_of(recorded(150))
+    feed = feed_of(recorded(120))
     plan = with_default_prompts(feed, Plan(feed.cut(0.15), 1_000, 0, read_settings(config), "auto"))
     before = Feed(feed.before(plan.cut_us), feed.rules)
     chosen, again = try_on_inner_split(before, plan, tmp_path / "work")

@@ -28,8 +28,8 @@ from trainer.evaluation.package_vectors import Matrix, MemberVectors
 from trainer.evaluation.ranking_metrics import recall, share_better
 
 BEST: Final = 50
-FOUND: Final = 5
-"""So many of the best posts shall be about an interest, or it is not found. One or two are there by chance."""
+CLEARLY: Final = 5
+"""An interest is found if one of the best posts is about it. That happens by chance too; so many seldom do."""
 ACTIONS: Final = 2
 """So many posts of an interest a member has acted on, or what it acted on says nothing of it: one may be chance."""
 _RECALL_AT: Final = 500
@@ -46,7 +46,7 @@ class TrueInterests(NamedTuple):
     of_interest_MIC: Flags
     """The posts about each of the member's two interests at the cut that it can read and may be answered."""
     has_two_M: Flags
-    """Whether the member cares for two subjects, and enough posts of both are there."""
+    """Whether the member cares for two subjects, and at least CLEARLY posts of both are there."""
     acted_on_both_M: Flags
     """Whether, of these, it has acted on posts of both before the cut."""
 
@@ -56,7 +56,9 @@ class Answers(NamedTuple):
 
     recall_500: Numbers
     found_both: Numbers
-    """Whether both interests are found among the best 50. Of members without two interests it says nothing."""
+    """Whether of the best 50 one at least is about each interest. Of members without two interests it says nothing."""
+    found_clearly: Numbers
+    """The same, CLEARLY at least."""
     fewer: Numbers
     """Of the best 50, how many are about the interest of which fewer are."""
     vectors: Numbers
@@ -69,7 +71,7 @@ def true_interests(made: MadeFeed, feed: Feed, task: LiveTask) -> TrueInterests:
     subjects_MI = made.people.subjects_at(members_M, at_s)
     may_MC = made.people.reads[members_M][:, made.posts.language[posts_C]] & ~task.left_out_MC
     of_interest_MIC = (subjects_MI[:, :, None] == made.posts.subject[posts_C]) & may_MC[:, None, :]
-    has_two_M = (of_interest_MIC.sum(2) >= FOUND).all(1)
+    has_two_M = (of_interest_MIC.sum(2) >= CLEARLY).all(1)
     acted_MI = _num_acted_on(made, feed, task, subjects_MI)
     return TrueInterests(of_interest_MIC, has_two_M, has_two_M & (acted_MI >= ACTIONS).all(1))
 
@@ -151,9 +153,12 @@ def _measured(
     rows = range(len(task.members))
     fewer_M = np.array([truth.of_interest_MIC[row][:, answer(row, BEST)].sum(1).min() for row in rows])
     ranks = [np.where(np.isin(task.targets[row], answer(row, _RECALL_AT)), 0, _RECALL_AT) for row in rows]
-    found_M = (fewer_M >= FOUND).astype(np.float64)
     return Answers(
-        recall(ranks, _RECALL_AT), found_M, fewer_M.astype(np.float64), np.array([*map(len, vectors)], float)
+        recall(ranks, _RECALL_AT),
+        (fewer_M >= 1).astype(np.float64),
+        (fewer_M >= CLEARLY).astype(np.float64),
+        fewer_M.astype(np.float64),
+        np.array([*map(len, vectors)], float),
     )
 
 
@@ -170,14 +175,12 @@ def interest_figures(task: LiveTask, truth: TrueInterests, answers: Mapping[str,
 
 def _found_both(answers: Mapping[str, Answers], of_group_M: Flags, name: str, bound: float | None) -> Iterator[Figure]:
     for how, found in answers.items() if of_group_M.any() else ():
-        share, fewer = found.found_both[of_group_M].mean(), found.fewer[of_group_M].mean()
+        of_group = Answers(*(values_M[of_group_M].mean() for values_M in found))
         who = f"{how}, {name} ({of_group_M.sum()})"
-        yield Figure(
-            f"at least {FOUND} of the best {BEST} about each interest: {who}",
-            float(share),
-            bound if how == SEVERAL else None,
-        )
-        yield Figure(f"of the best {BEST} about the rarer interest: {who}", float(fewer))
+        asked = bound if how == SEVERAL else None
+        yield Figure(f"both interests in the best {BEST}: {who}", float(of_group.found_both), asked)
+        yield Figure(f"{CLEARLY} posts at least of each: {who}", float(of_group.found_clearly))
+        yield Figure(f"posts of the rarer one: {who}", float(of_group.fewer))
 
 
 def _recalls(
