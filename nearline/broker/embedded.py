@@ -35,7 +35,8 @@ from nearline.errors import StartFailed
 from nearline.ports import free_ports, is_free, listens
 from nearline.settings.data_folder import make_data_folder
 
-_START_S: Final = 60.0
+_START_S: Final = 180.0
+"""A start takes some seconds. After a kill, on a machine whose cores all did something else, it took over a minute."""
 _STOP_S: Final = 10.0
 _SLOW_S: Final = 30.0
 """`launch_and_warn_if_slow` warns after this time."""
