@@ -17,6 +17,8 @@ from encoders.prompt.prompts import age_s
 from schemas.contexts import MemberContext
 from schemas.embeddings import Interest, Vector
 
+_AS_NEAR: Final = 1e-5
+"""Of two texts with equal weights both are the medoid, and rounding, which differs between processors, would choose."""
 _WROTE: Final = "wrote"
 """The entry of a post of the member's own, which is no action on it."""
 
@@ -67,11 +69,13 @@ def _interest(
     weights_T: npt.NDArray[np.float64],
     is_member_T: npt.NDArray[np.bool_],
 ) -> tuple[int, Interest]:
-    """With the row of its newest text. The medoid is the text that is nearest to all others, by their weights."""
+    """With the row of its newest text. The medoid is the text that is nearest to all others, by their weights; of
+    several that are as near, the newest."""
     rows = np.flatnonzero(is_member_T)
+    weight = float(weights_T[rows].sum())
     nearness = texts_TD[rows] @ (weights_T[rows] @ texts_TD[rows])
-    medoid = int(rows[int(np.argmax(nearness))])
-    return int(rows[0]), Interest(vectors_TD[medoid], float(weights_T[rows].sum()))
+    medoid = int(rows[int(np.argmax(nearness >= nearness.max() - _AS_NEAR * weight))])
+    return int(rows[0]), Interest(vectors_TD[medoid], weight)
 
 
 def quota_places(ranks: npt.NDArray[np.int64], weight_share: float) -> npt.NDArray[np.float64]:
