@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -25,6 +25,8 @@ from tests.kit.folders import temporary_data
 from tests.kit.retrievers import RetrieverSetup, Served
 from tests.kit.waiting import until
 
+_STAGE = "nearline.up.process"
+"""The module that every process of a stage runs. Its name is the next word."""
 START_S = 300.0
 """Loading torch and transformers twice takes ten seconds on two idle cores, and minutes on busy cores."""
 
@@ -128,6 +130,17 @@ def processes_of(data_dir: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return processes
+
+
+def stage_processes(data_dir: Path) -> dict[str, psutil.Process]:
+    """The live processes of stages, by name."""
+    stages = {}
+    for process in processes_of(data_dir):
+        with suppress(psutil.Error):  # it ends at this moment
+            words = process.cmdline()
+            if _STAGE in words:
+                stages[words[words.index(_STAGE) + 1]] = process
+    return stages
 
 
 def _is_ready(url: str) -> bool:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,7 +22,7 @@ from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.generations import AT, next_records
 from tests.kit.data.models import model_record
-from tests.kit.instances import processes_of
+from tests.kit.instances import stage_processes
 from tests.kit.kafka.topics import Sender
 from tests.kit.waiting import until
 
@@ -113,12 +113,7 @@ def running_autopilot(folder: Path, kafka: KafkaSettings) -> Iterator["subproces
 
 
 def children(folder: Path) -> list[psutil.Process]:
-    stages = []
-    for process in processes_of(folder / "data"):
-        with suppress(psutil.Error):  # it ends at this moment
-            if "nearline.up.process" in process.cmdline():
-                stages.append(process)
-    return stages
+    return list(stage_processes(folder / "data").values())
 
 
 def hindrance(kafka: KafkaSettings) -> str:

@@ -15,7 +15,7 @@ from streams.contexts.rows_folder import rows_folder
 from streams.generations.log import read_generations
 from tests.kit.commands import Commands
 from tests.kit.data.events import post_created
-from tests.kit.instances import data_folder, processes_of
+from tests.kit.instances import data_folder, stage_processes
 from tests.kit.kafka.stages import ContextStageSetup
 from tests.kit.kafka.topics import read_topic
 from tests.kit.waiting import until
@@ -27,8 +27,7 @@ SECOND = ContextVersion(2)
 
 def names(folder: Path) -> set[str]:
     """Of the processes of stages."""
-    commands = [process.cmdline() for process in processes_of(folder)]
-    return {words[words.index("nearline.up.process") + 1] for words in commands if "nearline.up.process" in words}
+    return set(stage_processes(folder))
 
 
 def test_processes_come_and_go_with_their_version(contexts: ContextStageSetup) -> None:

@@ -24,7 +24,7 @@ from streams.generations.state import Generations
 from tests.kit.commands import run_command
 from tests.kit.data.events import post_created, post_deleted, write_events
 from tests.kit.data.generations import AT
-from tests.kit.instances import START_S, data_folder, processes_of
+from tests.kit.instances import START_S, data_folder, processes_of, stage_processes
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.packages import make_tiny_package
 from tests.kit.waiting import until
@@ -48,12 +48,7 @@ class Machine:
 
     def children(self) -> dict[str, int]:
         """The pids of the processes of stages, by name."""
-        found = {}
-        for process in processes_of(self.folder):
-            words = process.cmdline()
-            if "nearline.up.process" in words:
-                found[words[words.index("nearline.up.process") + 1]] = process.pid
-        return found
+        return {name: process.pid for name, process in stage_processes(self.folder).items()}
 
     def stop(self) -> list[int]:
         for process in self.running:
