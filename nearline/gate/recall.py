@@ -68,7 +68,8 @@ def _figure(
     if actions.most_candidates <= k:
         note += f"; there were only {actions.most_candidates} posts, so every package finds all of them"
     if untold:
-        note += f"; {' and '.join(untold)} does not say until when it was trained, so it may know these actions"
+        says = "does not say until when it was" if len(untold) == 1 else "do not say until when they were"
+        note += f"; {' and '.join(untold)} {says} trained, so these actions may be known already"
     if worse > WORSE_BEYOND_CHANCE:
         note += "; it finds less beyond chance: train it longer or on newer events"
     return at_most(name, worse, WORSE_BEYOND_CHANCE, note)
