@@ -1,6 +1,7 @@
 """Settings of the tiers. Read by `nearline/settings/settings.py`; nothing here looks at the environment."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,7 +15,12 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def checked_url(url: str | None, example: str) -> str | None:
+def url_such_as(example: str) -> AfterValidator:
+    """Checks a setting that is an address of HTTP or None."""
+    return AfterValidator(partial(_checked_url, example=example))
+
+
+def _checked_url(url: str | None, example: str) -> str | None:
     """Raises ValueError."""
     if url is None:
         return None
@@ -31,12 +37,8 @@ def checked_url(url: str | None, example: str) -> str | None:
     return url
 
 
-def _url(url: str | None) -> str | None:
-    return checked_url(url, "https://qdrant:6333")
-
-
 class ColdSettings(_Settings):
-    url: Annotated[str | None, AfterValidator(_url)] = None
+    url: Annotated[str | None, url_such_as("https://qdrant:6333")] = None
     """The address of a Qdrant server or cluster, such as https://qdrant:6333. None: the embedded engine is used."""
     grpc_port: int = Field(6334, ge=1, le=65535)
     """The gRPC port of the server in `url`. All calls go to this port, none to the port in `url`."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from indexer.settings import checked_url
+from indexer.settings import url_such_as
 
 MAX_IN_FLIGHT: Final = 64
 MAX_WORKERS: Final = 64
@@ -24,10 +24,6 @@ def _can_be_sent(key: SecretStr) -> SecretStr:
 
 ApiKey = Annotated[SecretStr, AfterValidator(_can_be_sent)]
 """A key that fits into a header."""
-
-
-def _retriever(url: str | None) -> str | None:
-    return checked_url(url, "http://retriever:8080")
 
 
 def _four_for_each_core(settings: dict[str, Any]) -> int:
@@ -76,7 +72,7 @@ class ServeSettings(BaseModel):
     recall_budget: float = Field(0.01, ge=0, lt=1)
     """Seconds in each second that a worker may spend on answering some questions once more, exactly, to measure the
     recall of its answers. 0: none."""
-    url: Annotated[str | None, AfterValidator(_retriever)] = None
+    url: Annotated[str | None, url_such_as("http://retriever:8080")] = None
     """The retriever that the commands ask. None: the one of this data folder."""
     grpc_url: str | None = None
     """Where the retriever at `url` listens for gRPC. None: at the port after that of `url`."""

@@ -1,7 +1,7 @@
 """What the autopilot does, for Prometheus. Whether it is on the monitor says: this process runs only while it is."""
 
 from itertools import product
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -10,7 +10,6 @@ Outcome = Literal["done", "refused", "hindered", "error"]
 of such an act nothing is known. What is not done is decided anew at the next look."""
 
 _ACTS: Final = ("build", "gate", "canary", "promote", "fail", "leave")
-_OUTCOMES: Final[tuple[Outcome, ...]] = ("done", "refused", "hindered", "error")
 
 
 class AutopilotMetrics:
@@ -24,7 +23,7 @@ class AutopilotMetrics:
             registry=registry,
         )
         # Acts are rare: of a series that begins with its first act Prometheus would see no increase.
-        for act, outcome in product(_ACTS, _OUTCOMES):
+        for act, outcome in product(_ACTS, get_args(Outcome)):
             self._acts.labels(act, outcome)
 
     def acted(self, act: str, outcome: Outcome) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from contexts.settings import ContextRules
-from indexer.settings import ColdSettings, HotSettings, checked_url
+from indexer.settings import ColdSettings, HotSettings, url_such_as
 from retriever.settings import ApiKey, ServeSettings
 from streams.settings import (
     AutopilotSettings,
@@ -42,10 +42,6 @@ def _readable(path: Path) -> Path:
     return path
 
 
-def _monitor(url: str | None) -> str | None:
-    return checked_url(url, "http://monitor:9308")
-
-
 class MonitorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,7 +49,7 @@ class MonitorSettings(BaseModel):
     """The default is loopback: only this machine can connect."""
     port: int = Field(0, ge=0, le=65_535)
     """Of HTTP. 0 takes a free port, the same one until `nearline up` or `nearline run` ends."""
-    url: Annotated[str | None, AfterValidator(_monitor)] = None
+    url: Annotated[str | None, url_such_as("http://monitor:9308")] = None
     """Where `nearline status` and `nearline top` ask the monitor of a cluster, such as http://monitor:9308. None: they
     ask that of the data folder's `nearline up`."""
     canary_s: float = Field(10.0, ge=0, le=3600)
@@ -71,16 +67,12 @@ class MonitorSettings(BaseModel):
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
-def _collector(url: str | None) -> str | None:
-    return checked_url(url, "http://collector:4318")
-
-
 class TracesSettings(BaseModel):
     """Of OpenTelemetry."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint: Annotated[str | None, AfterValidator(_collector)] = None
+    endpoint: Annotated[str | None, url_such_as("http://collector:4318")] = None
     """Where a collector takes OTLP over HTTP, such as http://collector:4318. None: OTEL_EXPORTER_OTLP_ENDPOINT; without
     both nothing is traced."""
 

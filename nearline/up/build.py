@@ -91,14 +91,11 @@ def build(
 
 
 def build_trending(settings: Settings, heartbeat: Heartbeat, report_failure: ReportFailure) -> Run:
-    from prometheus_client import CollectorRegistry, ProcessCollector
-
-    from nearline.up.metrics import served_metrics
+    from nearline.up.metrics import process_registry, served_metrics
     from streams.trending.metrics import TrendingMetrics
     from streams.trending.stage import run_trending
 
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    registry = process_registry()
     metrics, folder = TrendingMetrics(registry), settings.data_dir / TRENDING
     kafka, own = settings.kafka, settings.trending
 

@@ -22,15 +22,13 @@ log = structlog.get_logger(__name__)
 
 def build_autopilot(settings: Settings, report_started: Callable[[], None]) -> Run:
     """`report_started` is called when it begins to look."""
-    from prometheus_client import CollectorRegistry, ProcessCollector
-
     from nearline.ask.connections import Connections
     from nearline.autopilot.metrics import AutopilotMetrics
     from nearline.autopilot.pilot import Pilot
     from nearline.gate.gate import measure
     from nearline.gate.recorded import recorded_feed
     from nearline.settings.instance import read_instance
-    from nearline.up.metrics import served_metrics
+    from nearline.up.metrics import process_registry, served_metrics
     from nearline.up.names import AUTOPILOT
     from nearline.up.room_beside import refuse_build_without_room
     from streams.kafka.periodic import repeating
@@ -44,8 +42,7 @@ def build_autopilot(settings: Settings, report_started: Callable[[], None]) -> R
 
         return measure(connections, state, record, lambda: recorded_feed(kafka, settings.rules), begins)
 
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    registry = process_registry()
     refuse = partial(refuse_build_without_room, connections)
     pilot = Pilot(settings, kafka, measured, refuse, metrics=AutopilotMetrics(registry))
 

@@ -34,15 +34,12 @@ log = structlog.get_logger(__name__)
 
 def build_contexts(settings: Settings, name: str, slot: str, version: ContextVersion, heartbeat: Heartbeat) -> Run:
     """A rebuilt version waits until the log says where its building began."""
-    from prometheus_client import CollectorRegistry, ProcessCollector
-
-    from nearline.up.metrics import served_metrics
+    from nearline.up.metrics import process_registry, served_metrics
     from streams.contexts.metrics import ContextMetrics
     from streams.contexts.role import Role
     from streams.contexts.stage import ContextStage
 
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    registry = process_registry()
     follower = GenerationsFollower(settings.kafka)
     # Nobody waits for its end, which may take long where the broker is away.
     follower.start()

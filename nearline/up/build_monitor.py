@@ -34,8 +34,6 @@ def with_named_port(monitor: MonitorSettings) -> MonitorSettings:
 
 def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run:
     """`report_started` is called when it listens."""
-    from prometheus_client import CollectorRegistry, ProcessCollector
-
     from nearline.data_folder_metrics import DataFolderMetrics
     from nearline.monitor.mending import MEND_EVERY_S, LogMender
     from nearline.monitor.metrics import MonitorMetrics
@@ -44,7 +42,7 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
     from nearline.monitor.server import served
     from nearline.page.access import access
     from nearline.page.history import STEP_S
-    from nearline.up.metrics import announce, withdraw
+    from nearline.up.metrics import announce, process_registry, withdraw
     from streams.generations.follower import GenerationsFollower
     from streams.kafka.periodic import repeating
 
@@ -57,10 +55,9 @@ def build_monitor(settings: Settings, report_started: Callable[[], None]) -> Run
         settings.stalled_after_s,
         post_vectors=settings.encode.post_vectors,
     )
-    registry = CollectorRegistry()
+    registry = process_registry()
     registry.register(MonitorMetrics(monitor))
     registry.register(DataFolderMetrics(settings.data_dir))
-    ProcessCollector(registry=registry)
     mender = LogMender(settings.kafka, follower, registry)
     canaries = _canaries(settings, monitor, follower.current, registry)
     allowed = access(settings.monitor, settings.serve.api_key)

@@ -45,11 +45,9 @@ _COMPLETE_EVERY_S: Final = 1.0
 
 def build_encode(settings: Settings, name: str, resident: Resident, make_heartbeat: Callable[[str], Heartbeat]) -> Run:
     """The encode stage has several loops, and makes a heartbeat for each."""
-    from prometheus_client import CollectorRegistry, ProcessCollector
-
     from encoders.metrics import EncoderMetrics
     from nearline.up.device_turns import DeviceTurns, SharedDevice
-    from nearline.up.metrics import served_metrics
+    from nearline.up.metrics import process_registry, served_metrics
     from nearline.up.post_vectors import post_vectors_of
     from streams.encode.metrics import EncodeMetrics
     from streams.encode.stage import EncodeStage
@@ -58,9 +56,8 @@ def build_encode(settings: Settings, name: str, resident: Resident, make_heartbe
     slot = parse(name).slot or "0"
     refuse_encode_without_room(settings, resident, int(slot))
     encoder = _context_encoder(settings, resident.package, int(slot))
-    registry = CollectorRegistry()
+    registry = process_registry()
     registry.register(EncoderMetrics(encoder))
-    ProcessCollector(registry=registry)
     gpu = encode_gpu(settings, int(slot))
     turns = None if gpu is None else DeviceTurns(settings.data_dir, gpu)
     pace = LiveFirst(
@@ -188,13 +185,11 @@ def _make_collections(tier: ColdTier) -> None:
 
 def _index_registry(generation: Generation, loop: "IndexLoop", edge_tier: "EdgeColdTier | None") -> "CollectorRegistry":
     """How fresh a Qdrant server is only this process knows too; all else of itself the server says."""
-    from prometheus_client import CollectorRegistry, ProcessCollector
-
     from indexer.freshness_metric import FreshnessMetric
+    from nearline.up.metrics import process_registry
 
-    registry = CollectorRegistry()
+    registry = process_registry()
     registry.register(FreshnessMetric("cold", generation, loop.freshness_by_kind))
-    ProcessCollector(registry=registry)
     if edge_tier is not None:
         from indexer.cold.edge.metrics import ColdMetrics
 

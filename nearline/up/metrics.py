@@ -21,6 +21,15 @@ def targets_folder(data_dir: Path) -> Path:
     return data_dir / "metrics"
 
 
+def process_registry() -> "CollectorRegistry":
+    """Holds this process's own memory, processor time and open files."""
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry
+
+
 @contextmanager
 def served_metrics(name: str, data_dir: Path, host: str, registry: "CollectorRegistry") -> Iterator[None]:
     """Serves the registry's metrics over HTTP within the context."""

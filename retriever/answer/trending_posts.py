@@ -179,14 +179,15 @@ class TrendingPosts:
             listed = {post.post_id for post in ranked}
             self._known = {post_id: post for post_id, post in self._known.items() if post_id in listed}
             self._ranked, self._pages = ranked, {}
-        if (first, left_to_hot) not in self._pages:
+        page = self._pages.get((first, left_to_hot))
+        if page is None:
             if left_to_hot:
                 page = self._make_page(posts, {}, {})
             else:
                 self._ask_cold([post.post_id for post in posts if post.post_id not in self._known], until_s)
                 page = self._make_page(posts, self._known, self._position)
             self._pages[first, left_to_hot] = page
-        return self._pages[first, left_to_hot]
+        return page
 
     def _may_say_more(self, until_s: float) -> bool:
         """Whether the cold tier may know more of the posts than when it was asked. An index that is behind would

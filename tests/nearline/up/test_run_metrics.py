@@ -1,6 +1,5 @@
 """What `nearline run` passes on of the work of `trending` and `autopilot`, on the real broker."""
 
-import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from streams.settings import KafkaSettings
 from tests.kit.data import events
 from tests.kit.data.generations import AT, next_records
 from tests.kit.kafka.topics import Sender
-from tests.kit.programs import program
+from tests.kit.programs import check_metrics
 from tests.kit.run_stage import running_stage
 from tests.kit.waiting import until
 
@@ -71,12 +70,6 @@ def values(page: str, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def problems_of(page: str) -> str:
-    command = [str(program("promtool")), "check", "metrics"]
-    done = subprocess.run(command, input=page, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
-
-
 def switched_off(kafka: KafkaSettings) -> bool:
     """False where the autopilot came meanwhile."""
     try:
@@ -96,7 +89,7 @@ def test_trending_says_what_became_of_records_and_how_many_lists_it_wrote(kafka:
         said = page()
     assert values(said, "nearline_trending_ranking_seconds_count").keys() == {()}
     assert values(said, "process_resident_memory_bytes")
-    assert problems_of(said) == ""
+    assert check_metrics(said) == (0, "")
 
 
 def test_the_autopilot_says_what_came_of_its_acts(kafka: KafkaSettings, tmp_path: Path) -> None:
@@ -109,6 +102,6 @@ def test_the_autopilot_says_what_came_of_its_acts(kafka: KafkaSettings, tmp_path
         until(lambda: ("build", "hindered") in values(page(), acts), "it to try a build", START_S, 0.2)
         said = page()
         assert 'act="promote",outcome="done"' in said, "a series that begins with its first act has no increase"
-        assert problems_of(said) == ""
+        assert check_metrics(said) == (0, "")
         until(lambda: switched_off(kafka), "the log to take the switch")
         until(lambda: acts not in page(), "what is gone to say no more", START_S, 0.2)
