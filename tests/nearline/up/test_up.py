@@ -239,7 +239,8 @@ def _all_workers_have_what_was_waited_for(running: Up) -> None:
     for url in running.instance.workers.values():
         with RetrieverClient(url) as client:
             assert client.post("p").hot.present
-            assert client.status().ready, "what it says is about all of them"
+            # After the kill a stage may have stood for a while; the monitor looks again in a second.
+            until(lambda: client.status().ready, "each to say of all of them that they are ready")
 
 
 def _questions_reach_all_workers(running: Up) -> None:
