@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from indexer.devices import check_presence
 from nearline.settings.settings import Settings
 from nearline.up.build_autopilot import build_autopilot
 from nearline.up.build_contexts import build_contexts
@@ -31,6 +30,7 @@ from nearline.up.failure_reports import StartTracker
 from nearline.up.names import AUTOPILOT, COLD, CONTEXTS, ENCODE, MONITOR, SERVE, TRENDING, check_name, serve_names
 from nearline.up.residence import Run, at_place
 from nearline.up.resources import limit_gpu_memory
+from nearline.up.start_checks import check_this_machine
 from retriever.errors import RetrieverUnavailable
 from schemas.api import StatusResponse
 from schemas.generations import GenerationRecord
@@ -60,16 +60,16 @@ def build(
 
     Each part of the process tells `start_tracker` when it is at work. The trending process does not raise the error
     that ends it, because Faust is in between: it calls `report_failure` with the error instead. `make_edge_tier` makes
-    the embedded cold tier in place of `EdgeColdTier`. Raises BadSettings.
+    the embedded cold tier in place of `EdgeColdTier`. Raises BadSettings, and what `check_this_machine` raises.
     """
     stage, place_name, slot, version = check_name(name)
+    check_this_machine(settings, [stage])
     place = place_name or PLACES[0]
 
     def make_heartbeat(loop: str = "loop") -> Heartbeat:
         return HeartbeatFile(settings.data_dir, name, loop, start_tracker.started_callback(loop))
 
     def encode() -> Run:
-        check_presence("encode.device", settings.encode.device)
         return at_place(settings, place, lambda resident: build_encode(settings, name, resident, make_heartbeat))
 
     def cold() -> Run:
@@ -122,8 +122,6 @@ def build_serve(settings: Settings, name: str, report_started: Callable[[], None
     from streams.generations.last_state import last_state_file
     from streams.kafka.periodic import repeating
 
-    check_presence("hot.device", settings.hot.device)
-    check_presence("encode.device", settings.encode.device)
     limit_gpu_memory([settings.hot.device, settings.encode.device], settings.serve.gpu_fraction)
     worker, ids = serve_names(settings).index(name), IdTable()
     writes_snapshots, recall = worker == 0, OnlineRecall(settings.serve.recall_budget)

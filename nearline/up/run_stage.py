@@ -33,9 +33,9 @@ from nearline.up.runtime import PROCESS_MODULE
 from nearline.up.serve_ports import named_ports
 from nearline.up.serving_package import ensure_core_topics, ensure_topics_of_live, serving_package, waiting_for_kafka
 from nearline.up.stages import Stages, launcher
+from nearline.up.start_checks import check_this_machine
 from nearline.up.stop_signal import StopRequested, StopSignal
 from nearline.up.supervisor import Supervisor
-from retriever.http import tls
 from schemas.generations import PlaceName
 from streams.generations.last_state import last_state_file
 from streams.generations.state import PLACES
@@ -62,18 +62,17 @@ def names_of(settings: Settings, stage: str, places: Sequence[PlaceName] = PLACE
 
 def run_stage(settings: Settings, names: Sequence[str]) -> None:
     """Returns after SIGTERM or SIGINT, when its processes have ended. Call it from the main thread. Raises
-    NearlineError, PackageError, StreamsError, BadCertificate, NewerForm."""
+    NearlineError, PackageError, StreamsError, NewerForm, and what `check_this_machine` raises."""
     if settings.kafka.bootstrap_servers is None:
         raise BadSettings("kafka.bootstrap_servers is missing: name the broker, because nearline run starts none")
     check_options(settings.kafka)
+    check_this_machine(settings, [parse(names[0]).stage])
     make_data_folder(settings.data_dir)
     with ExitStack() as stack:
         stack.enter_context(shared(settings.data_dir, names))
         agree_on_folder_forms(settings.data_dir)
         package = load_named_package(settings)
         if parse(names[0]).stage == SERVE:
-            # Called only for its errors.
-            tls.server_context(settings.serve)
             serve = stack.enter_context(named_ports(settings.serve))
             settings = settings.model_copy(update={"serve": serve})
         if parse(names[0]).stage == MONITOR:

@@ -34,14 +34,14 @@ from nearline.up.build_monitor import with_named_port
 from nearline.up.cold_socket import cold_socket, remove_cold_sockets
 from nearline.up.failure_reports import failure_reports_folder
 from nearline.up.metrics import targets_folder
-from nearline.up.names import all_names, serve_names
+from nearline.up.names import STAGES, all_names, serve_names
 from nearline.up.retriever_probe import RetrieverProbes
 from nearline.up.serve_ports import named_ports
 from nearline.up.serving_package import ensure_core_topics, ensure_topics_of_live, serving_package, waiting_for_kafka
 from nearline.up.stages import Stages, launcher
+from nearline.up.start_checks import check_this_machine
 from nearline.up.stop_signal import StopRequested, StopSignal
 from nearline.up.supervisor import Part, Supervisor
-from retriever.http import tls
 from schemas.generations import GenerationRecord
 from schemas.ids import Generation
 from streams.generations.state import Generations
@@ -64,11 +64,12 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
     """Runs an instance. Returns after SIGTERM or SIGINT, when every process has ended. Call it from the main thread.
     Each process is started as `python -m PROCESS_MODULE NAME DATA_DIR`.
 
-    Raises NearlineError, PackageError, StreamsError, BadCertificate, NewerForm.
+    Raises NearlineError, PackageError, StreamsError, NewerForm, and what `check_this_machine` raises.
     """
     if settings.kafka.bootstrap_servers is None:
         check_for_embedded_broker(settings.kafka)
     check_options(settings.kafka)
+    check_this_machine(settings, STAGES)
     make_data_folder(settings.data_dir)
     with locked(settings.data_dir):
         agree_on_folder_forms(settings.data_dir)
@@ -76,8 +77,6 @@ def run_up(settings: Settings, process_module: str = PROCESS_MODULE) -> None:
         end_leftovers(settings.data_dir, process_module)
         # Loaded here for its errors too: they end the start before any process is started.
         package = load_named_package(settings)
-        # Called only for its errors: bad certificate files end the start here, before any process is started.
-        tls.server_context(settings.serve)
         monitor = with_named_port(settings.monitor)
         with named_ports(settings.serve) as serve:
             named = settings.model_copy(update={"serve": serve, "monitor": monitor})

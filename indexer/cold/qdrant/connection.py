@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -11,6 +10,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
+from indexer.cold.qdrant.authorities import read_authorities
 from indexer.errors import TierLate, TierRefused, TierUnavailable
 from indexer.settings import ColdSettings
 
@@ -30,6 +30,7 @@ def connect(settings: ColdSettings) -> QdrantClient:
     """Asks the server nothing yet. Raises TierRefused for settings that name no server or no readable CA file."""
     if settings.url is None:
         raise TierRefused("no Qdrant server is configured; set cold.url")
+    authorities = read_authorities(settings)
     key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     with warnings.catch_warnings():
         # The client warns if a key is sent over an insecure connection. But whoever wrote http into `cold.url` knows.
@@ -40,7 +41,7 @@ def connect(settings: ColdSettings) -> QdrantClient:
             api_key=key,
             prefer_grpc=True,
             timeout=max(1, round(settings.timeout_s)),
-            grpc_options={} if settings.ca_file is None else {"root_certificates": _read_ca(settings.ca_file)},
+            grpc_options={} if authorities is None else {"root_certificates": authorities},
             # The compatibility check would ask the server at once, and only print a warning.
             check_compatibility=False,
         )
@@ -55,13 +56,6 @@ def server_errors() -> Iterator[None]:
     except (ApiException, QdrantException, grpc.RpcError, OSError, ValueError) as error:
         late = isinstance(error, grpc.RpcError) and _code(error) is grpc.StatusCode.DEADLINE_EXCEEDED
         raise (TierLate if late else TierUnavailable)(_sentence(error)) from error
-
-
-def _read_ca(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise TierRefused(f"cold.ca_file: {file} cannot be read: {error.strerror}") from error
 
 
 def _sentence(error: Exception) -> str:
