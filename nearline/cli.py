@@ -50,15 +50,13 @@ def cli() -> None:
 def main() -> NoReturn:
     """The console script."""
     try:
-        status = cli.main(prog_name="nearline", standalone_mode=False)
+        status = _run()
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has ended. Python would fail again when it flushes its buffer.
+        # The reader of our output, such as `head`, has ended. Python would fail again when it flushes its buffer. The
+        # status is the one that click gives where it notices this itself.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(0)
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(_INTERRUPTED)
     except Exception as error:
@@ -67,6 +65,14 @@ def main() -> NoReturn:
         click.echo(f"nearline: {_sentence(error)}", err=True)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _run() -> object:
+    try:
+        return cli.main(prog_name="nearline", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
 
 
 def _sentence(error: Exception) -> str:

@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -101,6 +102,20 @@ def test_a_group_alone_shows_its_help(tmp_path: Path) -> None:
     assert "Commands:" in done.stdout
 
 
-def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["broker"], ["models", "publish", "--help"]])
+def test_where_nobody_reads_on_it_ends_without_a_word(arguments: list[str], tmp_path: Path) -> None:
+    """As in `nearline | true`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = _run(arguments, tmp_path, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def _run(arguments: list[str], folder: Path, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nearline", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+    )
