@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nearline.commands._generation_acts import act_options, operator
-from nearline.commands._options import InstanceReader, instance_options
+from nearline.commands._options import InstanceReader, OutputFile, instance_options
 from nearline.commands._terminal import on_terminal, print_table
 from nearline.settings.settings import Settings
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--events", multiple=True, type=click.Path(exists=True, allow_dash=True),
               help="Recorded events instead of those in the topics: JSON lines, .gz, or a "
               "folder of nearline export; may be given several times.")  # fmt: skip
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="All figures, here.")
+@click.option("--json", "json_file", type=OutputFile(), help="All figures, here.")
 @act_options
 @instance_options
 def gate(
@@ -52,9 +52,6 @@ def gate(
     from streams.generations import acts
     from streams.generations.log import read_generations
 
-    # A mistake is said before minutes of measuring.
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise click.UsageError(f"--json: there is no folder {json_file.parent}; make it, or name a file elsewhere")
     who, connections = operator(by, reason), Connections(settings, instance)
     state = read_generations(connections.kafka)
     record = acts.known(state, Generation(generation))

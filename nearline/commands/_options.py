@@ -39,6 +39,20 @@ class NumberRange(click.FloatRange):
         return number
 
 
+class OutputFile(click.Path):
+    """A file that a command writes when its work is done. That its folder is missing is said before the work."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        file = super().convert(value, param, ctx)
+        assert isinstance(file, Path), "as path_type says"
+        if not file.absolute().parent.is_dir():
+            self.fail(f"there is no folder {file.parent}; make it, or name a file elsewhere", param, ctx)
+        return file
+
+
 class _DataFolder(click.Path):
     """Refuses an empty name, such as an unset variable leaves behind: it would mean the current folder."""
 

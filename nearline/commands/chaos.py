@@ -5,6 +5,8 @@ from typing import Final
 
 import click
 
+from nearline.commands._options import OutputFile
+
 _MIN_EVENTS_PER_FAULT: Final = 20
 """Enough that some pass through every part of the pipeline."""
 
@@ -16,7 +18,7 @@ _MIN_EVENTS_PER_FAULT: Final = 20
 @click.option(
     "--crash-points/--no-crash-points", default=True, help="Every place between two effects, twice, operators' too."
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the table here too.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the table here too.")
 def chaos(*, faults: int, events: int, seed: int, crash_points: bool, json_file: Path | None) -> None:
     """Start a pipeline of its own, kill and freeze its processes, and check that nothing is lost.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nearline.commands._options import NumberRange, checked_device
+from nearline.commands._options import NumberRange, OutputFile, checked_device
 from nearline.commands._terminal import on_terminal, print_table
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ _HEADER = ("system", "history", "form", "dim", "members", "R@10", "R@100", "R@50
               help="The newest share of the actions: what is measured.")  # fmt: skip
 @click.option("--baseline", "baselines", multiple=True, type=click.Path(path_type=Path, file_okay=False, exists=True),
               help="A folder of sentence-transformers, measured too; may be given several times.")  # fmt: skip
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="All figures, here.")
-@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Recall against k, here (.png, .svg).")
+@click.option("--json", "json_file", type=OutputFile(), help="All figures, here.")
+@click.option("--picture", type=OutputFile(), help="Recall against k, here (.png, .svg).")
 @click.option("--device", default="auto", show_default=True, callback=checked_device, help="auto, cpu, cuda or cuda:N.")
 def evaluate(
     *,

@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 import click
 
+from nearline.commands._options import NumberRange, OutputFile
 from nearline.demo.made_feed.feed import make_feed
 from nearline.demo.made_feed.shape import LARGE, MEDIUM, FeedSize
 from nearline.demo.world import Truth, WorldSize, json_lines, make_world
@@ -28,10 +29,10 @@ class _Written(NamedTuple):
 @click.option("--posts", type=click.IntRange(1), help="Another number than the size has; so for the following.")
 @click.option("--members", type=click.IntRange(2))
 @click.option("--activity", type=click.IntRange(0), help="About how many activity events.")
-@click.option("--days", type=click.FloatRange(0, min_open=True))
+@click.option("--days", type=NumberRange(0, min_open=True))
 @click.option(
     "--truth",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputFile(),
     help="also write each post's subject and each member's interests, as JSON",
 )
 def main(

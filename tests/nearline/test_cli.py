@@ -70,6 +70,10 @@ def test_an_error_is_one_sentence_and_status_1(arguments: list[str], sentence: s
         (["status", "--data-dir", "a b"], "start it with: nearline up --data-dir '/"),
         (["export", "--data-dir", "a b", "--out", "o"], "start it with: nearline up --data-dir '/"),
         (["export", "--out", "/proc/x"], "out: /proc/x cannot be made or written (No such file or directory); choose"),
+        (["evaluate", "--events", "e", "--json", "/proc/x/f"], "'--json': there is no folder /proc/x; make it, or "),
+        (["evaluate", "--events", "e", "--picture", "/proc/x/f"], "'--picture': there is no folder /proc/x; make it"),
+        (["generations", "gate", "g", "--json", "/proc/x/f"], "'--json': there is no folder /proc/x; make it, or name"),
+        (["chaos", "--faults", "0", "--no-crash-points", "--json", "/proc/x/f"], "'--json': there is no folder /proc"),
         (["train", "--events", "none", "--out", "/proc/x/y"], "out: /proc/x cannot be made or written (No such file"),
     ],
 )

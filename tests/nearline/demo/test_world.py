@@ -85,5 +85,15 @@ def test_the_command_writes_events_and_the_truth(tmp_path: Path) -> None:
     assert len(posts) == len(json.loads(truth.read_text())["subject_of"]) == 40
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--days", "nan"], "'--days': nan is not a number"), (["--truth", "/proc/x/f"], "there is no folder /proc/x")],
+)
+def test_the_command_refuses_an_option_before_it_writes(options: list[str], words: str) -> None:
+    run = CliRunner().invoke(main, ["--posts", "40", "--members", "8", "--activity", "60", *options])
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert words in run.stderr
+
+
 def test_the_demo_size_is_thousands_of_posts() -> None:
     assert DEMO_SIZE.posts >= 2_000
