@@ -79,8 +79,7 @@ class ModelPackage:
 
     @property
     def generation(self) -> Generation:
-        """The name holds the digest, so two different packages are never the same generation."""
-        return Generation(f"{self.manifest.id}-{self.digest[:8]}")
+        return generation_of(self.manifest, self.digest)
 
     @property
     def dimension(self) -> int:
@@ -93,6 +92,11 @@ class ModelPackage:
     @property
     def member_form(self) -> MemberForm:
         return self.manifest.member_form
+
+
+def generation_of(manifest: Manifest, digest: str) -> Generation:
+    """The name holds the digest, so two different packages are never the same generation."""
+    return Generation(f"{manifest.id}-{digest[:8]}")
 
 
 def file_digest(path: Path) -> str:

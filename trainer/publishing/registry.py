@@ -28,7 +28,8 @@ from obstore.store import LocalStore, from_url
 
 from encoders.errors import BadPackage
 from encoders.package.manifest import MANIFEST_FILE, read_manifest
-from encoders.package.model_package import ModelPackage
+from encoders.package.model_package import ModelPackage, generation_of
+from schemas.ids import Generation
 from trainer.errors import BadRegistry
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _PACKAGES: Final = "packages"
 _PUBLISHED: Final = "published"
+_ALLOWS_HTTP: Final = {"s3": "AWS_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
+"""By which variable obstore takes an endpoint without TLS, by the scheme of the registry's URL. gs:// needs none."""
 _RETRIES: Final = 4
 _RETRY_TIME: Final = timedelta(seconds=30)
 """Instead of obstore's three minutes: where there are no credentials, it looks for them until this time is over."""
@@ -154,7 +157,9 @@ class Registry:
         body = self._manifest(generation)
         if hashlib.sha256(body).hexdigest() != publication.digest:
             raise _damaged(self.place, generation, MANIFEST_FILE)
-        for name, digest in read_manifest(body).files.items():
+        manifest = read_manifest(body)
+        self._refuse_other(generation, generation_of(manifest, publication.digest))
+        for name, digest in manifest.files.items():
             read = hashlib.sha256()
             for piece in self._pieces(generation, name):
                 read.update(piece)
@@ -177,7 +182,17 @@ class Registry:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as written:
                 written.writelines(self._pieces(generation, name))
-        return ModelPackage.load(folder)
+        package = ModelPackage.load(folder)
+        self._refuse_other(generation, package.generation)
+        return package
+
+    def _refuse_other(self, generation: str, found: Generation) -> None:
+        """What was copied by hand may have another package's name. Its processes would take one part of the name and
+        another of the package."""
+        if found != generation:
+            raise BadRegistry(
+                f"{self.place}: the package that is published as {generation} is {found}; take {generation} out"
+            )
 
     @property
     def _store(self) -> "ObjectStore":
@@ -238,8 +253,9 @@ class Registry:
     def _mend(self, error: Exception) -> str:
         if self._folder is not None:
             return "name a folder that can be written"
-        if "builder error" in str(error):
-            return "name an endpoint that begins with https://, or set AWS_ALLOW_HTTP=true in the environment"
+        variable = _ALLOWS_HTTP.get(self.place.partition("://")[0])
+        if variable is not None and "builder error" in str(error):
+            return f"name an endpoint that begins with https://, or set {variable}=true in the environment"
         return "name s3://BUCKET/PATH, gs:// or az://, and check bucket, endpoint and credentials in the environment"
 
 

@@ -17,6 +17,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from encoders.errors import BadPackage
+from encoders.package.manifest import MANIFEST_FILE
 from encoders.package.model_package import ModelPackage
 from tests.kit.packages import make_tiny_package
 from trainer.errors import BadRegistry
@@ -132,6 +133,19 @@ def test_a_damaged_file_is_found(
         registry.verify(str(package.generation))
 
 
+def test_a_package_under_the_name_of_another_is_found(place: str, tmp_path: Path, package: ModelPackage) -> None:
+    registry, generation = Registry(place), package.generation
+    registry.publish(package, FORCED)
+    for name in (*package.manifest.files, MANIFEST_FILE):
+        obstore.put(registry._store, f"packages/other-1/{name}", package.folder / name)
+    published = obstore.get(registry._store, f"published/{generation}.json").bytes()
+    obstore.put(registry._store, "published/other-1.json", published)
+    for use in (registry.verify, lambda name: registry.fetch(name, tmp_path / "copy")):
+        with pytest.raises(BadRegistry, match=rf"published as other-1 is {generation}; take other-1 out"):
+            use("other-1")
+    registry.verify(generation)
+
+
 def test_weights_may_be_larger_than_the_memory_of_who_reads_them(tmp_path: Path, package: ModelPackage) -> None:
     registry, generation, size = Registry(str(tmp_path / "registry")), str(package.generation), 128 << 20
     registry.publish(package, FORCED)
@@ -244,12 +258,32 @@ def test_a_wrong_object_store_is_one_sentence(url: str, words: str, package: Mod
         assert "\n" not in str(caught.value)
 
 
-def test_an_endpoint_without_tls_is_told_from_one_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment("http://127.0.0.1:1").items():
+@pytest.mark.parametrize(
+    ("url", "variable", "endpoint"),
+    [
+        ("s3://bucket/models", "AWS_ALLOW_HTTP", {**environment("http://127.0.0.1:1"), "AWS_ALLOW_HTTP": "false"}),
+        (
+            "az://container/models",
+            "AZURE_ALLOW_HTTP",
+            {
+                "AZURE_ENDPOINT": "http://127.0.0.1:1",
+                "AZURE_STORAGE_ACCOUNT_NAME": "nobody",
+                "AZURE_SKIP_SIGNATURE": "true",
+            },
+        ),
+    ],
+)
+def test_an_endpoint_without_tls_is_told_from_one_that_is_away(
+    url: str, variable: str, endpoint: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "_RETRIES", 0)
+    for name, value in endpoint.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_ALLOW_HTTP")
-    with pytest.raises(BadRegistry, match=r"begins with https://, or set AWS_ALLOW_HTTP=true in the environment$"):
-        Registry("s3://bucket/models").publications()
+    with pytest.raises(BadRegistry, match=rf"begins with https://, or set {variable}=true in the environment$"):
+        Registry(url).publications()
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(BadRegistry, match="error sending request; name s3://"):
+        Registry(url).publications()
 
 
 def test_an_object_store_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
