@@ -19,7 +19,7 @@ _BAD, _LATE, _GOOD, _FAINT = "bold red", "yellow", "green", "dim"
 _UNKNOWN = "-"
 _HEADLINE_AND_KEYS: Final = 2
 _LEAST_FOR_TABLES: Final = 6
-"""Lines that sentences leave to the tables of stages and processes."""
+"""Lines that sentences leave to the tables of stages and processes, if these are not more than half of the terminal."""
 
 
 def screen(look: Look | None, console: Console) -> RenderableType:
@@ -30,7 +30,9 @@ def screen(look: Look | None, console: Console) -> RenderableType:
         return Group(_top_line(look, "not running", _BAD), Text(look.problem, _BAD), _keys())
     status, figures = look.status, _figures(look.status)
     room = console.height - _HEADLINE_AND_KEYS - figures.num_lines
-    sentences = sentences_within(list(_sentences(status)), room - _LEAST_FOR_TABLES, console)
+    # On a small terminal the tables are cut off below, and not what stands still.
+    for_sentences = max(room - _LEAST_FOR_TABLES, console.height // 2)
+    sentences = sentences_within(list(_sentences(status)), for_sentences, console)
     room -= sum(len(sentence.wrap(console, console.width)) for sentence in sentences)
     stages = _stages(status.stages, look.rates)
     others = stacks_within(console, _generations(look.generations), _processes(status), _letters(status, look.series))

@@ -4,6 +4,7 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.screen import Screen
 
 from nearline.top.look import LivingGeneration, Look
 from nearline.top.screen import screen
@@ -139,6 +140,23 @@ def test_many_long_sentences_leave_room_for_the_tables(height: int) -> None:
         assert len(lines) <= height
         assert shown > 2
         assert "contexts posts 1,234 75.2 s 35.0 1,200.5" in lines
+
+
+@pytest.mark.parametrize("height", range(1, 13))
+def test_a_very_small_terminal_shows_first_what_stands_still(height: int) -> None:
+    sentences = [f"{stage} has stood still for 7 s" for stage in ("contexts", "encode", "index")]
+    look = busy_look()
+    assert look.status is not None
+    look = look._replace(status=look.status.model_copy(update={"standing_still": sentences}))
+    console = Console(file=io.StringIO(), width=80, height=height)
+    with console.capture() as capture:
+        console.print(Screen(screen(look, console)))  # as on a terminal, where what is below is cut off
+    first, *below = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert first.startswith("nearline standing still")
+    assert len(below) == height - 1
+    shown = below[: max(0, height // 2 - 1)]
+    assert shown[:3] == sentences[: len(shown)]
+    assert height < 2 or below[0] == sentences[0]
 
 
 def test_states_have_words_and_not_only_colours() -> None:
