@@ -26,6 +26,8 @@ _TAKE_OVER: Final = ("promote", "rollback", "retire")
 nor is the end of a canary by the retriever."""
 
 Models = Mapping[Generation, ModelRecord]
+What = Literal["wait", "build", "gate", "canary", "promote", "fail", "leave"]
+"""All but to wait are acts."""
 
 
 class Plan(NamedTuple):
@@ -39,7 +41,7 @@ class Plan(NamedTuple):
 class Next(NamedTuple):
     """What comes next, and why. `generation` is None where it waits for nothing in particular."""
 
-    what: Literal["wait", "build", "gate", "canary", "promote", "fail", "leave"]
+    what: What
     why: str
     generation: Generation | None = None
     until: datetime | None = None

@@ -5,11 +5,13 @@ from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter
 
+from nearline.autopilot.decision import What
+
 Outcome = Literal["done", "refused", "hindered", "error"]
 """refused: the log says something else by now. hindered: it is not possible now. error: the broker failed, for example;
 of such an act nothing is known. What is not done is decided anew at the next look."""
 
-_ACTS: Final = ("build", "gate", "canary", "promote", "fail", "leave")
+_ACTS: Final = [what for what in get_args(What) if what != "wait"]
 
 
 class AutopilotMetrics:
