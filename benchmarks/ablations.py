@@ -64,7 +64,8 @@ ORACLE: Final = "oracle"
 class Results(NamedTuple):
     task: LiveTask
     arms: dict[str, Values]
-    interests: TrueInterests
+    interests: TrueInterests | None
+    """None where nobody asked."""
     answers: dict[str, Answers]
     """With one vector and with several. Empty where nobody asked."""
 
@@ -103,9 +104,8 @@ def run(size: Size, parts: Sequence[str], folder: Path, arms_json: Path | None =
     feed = feed_of(made)
     task = live_task(made, feed)
     print(f"{len(task.candidates)} candidates, {len(task.members)} members", flush=True)
-    interests = true_interests(made, feed, task)
-    asked = interests if "interests" in parts else None
-    measuring = Measuring(feed, task, size.scale, size.tokens, folder, interests=asked)
+    interests = true_interests(made, feed, task) if "interests" in parts else None
+    measuring = Measuring(feed, task, size.scale, size.tokens, folder, interests=interests)
     arms: list[Arm] = [BASE, *(arm for part in parts for arm in PARTS[part])]
     values = {POPULARITY: measuring.popularity(), ORACLE: measuring.oracle()}
     for arm in arms:
@@ -122,7 +122,7 @@ def figures(results: Results, parts: Sequence[str]) -> list[Figure]:
         "loss": _loss,
         "history": _history,
         "form": lambda arms: _form(task, arms),
-        "interests": lambda _: interest_figures(task, results.interests, results.answers),
+        "interests": lambda _: _interests(results),
         "pooling": lambda arms: _compared(arms, LAST),
         "oracle": lambda arms: _oracle(task, arms),
     }
@@ -185,6 +185,11 @@ def _form(task: LiveTask, arms: Mapping[str, Values]) -> list[Figure]:
                 Figure(f"prompt better, {name}", share_better(prompt, mean), bound),
             ]
     return rows
+
+
+def _interests(results: Results) -> list[Figure]:
+    assert results.interests is not None, "they were asked for"
+    return interest_figures(results.task, results.interests, results.answers)
 
 
 def _oracle(task: LiveTask, arms: Mapping[str, Values]) -> list[Figure]:

@@ -1,6 +1,7 @@
 """All arms of the ablations in tiny sizes, so that the benchmark runs whenever somebody wants its figures."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,12 +97,20 @@ def test_members_are_asked_for_with_one_vector_and_with_one_for_each_interest(me
 
 def test_what_a_member_cares_for_can_be_answered(measured: Results) -> None:
     task, truth = measured.task, measured.interests
+    assert truth is not None
     assert not (truth.of_interest_MIC & task.left_out_MC[:, None, :]).any()
     assert not truth.of_interest_MIC.all(1).any(), "no post is about both"
     assert (truth.of_interest_MIC[truth.has_two_M].sum(2) >= CLEARLY).all()
     assert (truth.has_two_M | ~truth.acted_on_both_M).all()
     lengths = np.array(task.lengths)
     assert (lengths[truth.acted_on_both_M] >= 4).all(), "two posts of each"
+
+
+def test_interests_that_nobody_asked_for_are_not_looked_for(tmp_path: Path) -> None:
+    with torch_threads(1):
+        results = run(TINY, ["oracle"], tmp_path)
+    assert (results.interests, results.answers) == (None, {})
+    assert figures(results, ["oracle"])
 
 
 def test_the_table_has_every_part(measured: Results) -> None:
