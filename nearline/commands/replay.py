@@ -158,12 +158,13 @@ def _replay(
 
 
 def _print(stage: "ReplayedStage", asked: "Asked") -> None:
-    numbers = " and ".join(f"{number} {kind}s" for kind, number in asked.numbers.items())
+    numbers = " and ".join(f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in asked.numbers.items())
     click.echo(f"{numbers} will be {'encoded' if stage == 'encode' else 'indexed'} again")
     if asked.unknown_ids:
         shown = ", ".join(key.decode("utf-8", "replace") for key in asked.unknown_ids[:_MOST_UNKNOWN])
         more = " and more" if len(asked.unknown_ids) > _MOST_UNKNOWN else ""
-        click.echo(f"{len(asked.unknown_ids)} ids are unknown: {shown}{more}", err=True)
+        unknown = "1 id is" if len(asked.unknown_ids) == 1 else f"{len(asked.unknown_ids)} ids are"
+        click.echo(f"{unknown} unknown: {shown}{more}", err=True)
 
 
 def _wait(connections: "Connections", stage: "ReplayedStage", number: int) -> None:

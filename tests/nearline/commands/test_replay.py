@@ -73,11 +73,11 @@ def test_by_ids_from_a_file_and_from_stdin(
     ran = run("replay", "encode", "--ids", file)
     assert (ran.status, ran.out, ran.err) == (
         0,
-        "1 posts and 0 members will be encoded again\n",
+        "1 post and 0 members will be encoded again\n",
         "2 ids are unknown: x, y\n",
     )
-    piped = run_command(["replay", "encode", "--ids", "-", "--data-dir", place.data_dir], stdin="ü\n")
-    assert (piped.returncode, piped.stderr) == (0, "")
+    piped = run_command(["replay", "encode", "--ids", "-", "--data-dir", place.data_dir], stdin="ü\nz\n")
+    assert (piped.returncode, piped.stderr) == (0, "1 id is unknown: z\n")
     assert asked(kafka) == ["a", "ü"]
     file.write_text("".join(f"x{number}\n" for number in range(30)))
     assert run("replay", "encode", "--ids", file).err.endswith("and more\n")
@@ -110,7 +110,7 @@ def test_it_waits_until_the_cold_tier_is_mended(kafka: KafkaSettings, place: Ins
     Sender(kafka).send(topics.post_embeddings(GENERATION), [("p1", encode_embedding(post))])
     Sender(kafka).send(topics.member_embeddings(GENERATION), [("m1", encode_embedding(member))])
     with in_thread(IndexLoop(kafka, IndexSettings(), tier, GENERATION, 3600).run):
-        assert _replay_index(place).startswith("1 posts and 1 members will be indexed again\nall of it is searchable")
+        assert _replay_index(place).startswith("1 post and 1 member will be indexed again\nall of it is searchable")
         (stored,) = tier.posts([PostId("p1")], with_vectors=True)
         tier._posts[PostId("p1")] = stored._replace(vector=-stored.vector)
         del tier._members[MemberId("m1")], tier._written["member", "m1"]
