@@ -307,19 +307,22 @@ class HotTier(Protocol):
         Raises TierLate if a device that hangs holds it up for `timeout_s`. None: waits for as long as that takes."""
         ...
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         """The posts that are live at the moment of the call, without vectors. If a post changes before the iterator
-        reaches it, the iterator yields the changed post, or skips it if it is gone."""
+        reaches it, the iterator yields the changed post, or skips it if it is gone.
+
+        Raises TierLate as `posts` does. `timeout_s` is for the call and for each step, not for the whole scroll."""
         ...
 
     def count(self) -> int:
         """How many posts are live."""
         ...
 
-    def save(self, folder: Path, moment: SnapshotMoment) -> Future[None]:
+    def save(self, folder: Path, moment: SnapshotMoment, *, timeout_s: float | None = None) -> Future[None]:
         """Writes all that the tier holds now into the folder, in a thread of its own; searches and `apply` go on
         meanwhile. The folder's older snapshot stays until the new one is whole. Call it again only after the future is
-        done. The future raises OSError. `moment` is stored as it is."""
+        done. The future raises OSError. `moment` is stored as it is. Raises TierLate as `posts` does; then nothing is
+        written."""
         ...
 
     def load(self, folder: Path) -> SnapshotMoment | None:

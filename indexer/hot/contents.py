@@ -145,14 +145,9 @@ class Contents:
 
     @contextmanager
     def reading(self, numbers: Numbers, timeout_s: float | None = None) -> Iterator[Moment]:
-        """Raises TierLate if it cannot begin within this time: a device that hangs may hold up whoever has the lock.
-        None: waits for as long as that takes."""
-        if not self._changed.acquire(timeout=-1 if timeout_s is None else timeout_s):
-            raise TierLate("the hot tier did not answer in time")
-        try:
+        """Raises TierLate if it cannot begin within this time."""
+        with self._locked(timeout_s):
             moment, reader = self._moment(numbers), self._pool.begin_reading()
-        finally:
-            self._changed.release()
         try:
             yield moment
         finally:
@@ -169,9 +164,9 @@ class Contents:
             self._end(reader)
 
     @contextmanager
-    def holding(self) -> Iterator[tuple[Moment, Slots]]:
-        """The moment, and all slots that are held at it."""
-        with self._changed:
+    def holding(self, timeout_s: float | None = None) -> Iterator[tuple[Moment, Slots]]:
+        """The moment, and all slots that are held at it. Raises TierLate if it cannot begin within this time."""
+        with self._locked(timeout_s):
             held = self._held[: self._num_slots].copy()
             moment, reader = self._moment(np.empty(0, np.int32)), self._pool.begin_reading()
         try:
@@ -191,6 +186,17 @@ class Contents:
             created_at_us=fields.created_at_us,
             vectors_KD=self._matrix.vectors(slots) if with_vectors else np.empty((len(slots), 0), np.float32),
         )
+
+    @contextmanager
+    def _locked(self, timeout_s: float | None) -> Iterator[None]:
+        """Raises TierLate if it does not get the lock in time: a device that hangs may hold up whoever has it. None:
+        waits for as long as that takes."""
+        if not self._changed.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise TierLate("the hot tier did not answer in time")
+        try:
+            yield
+        finally:
+            self._changed.release()
 
     def _moment(self, numbers: Numbers) -> Moment:
         return Moment(self._slot_of.get(numbers), self._columns, self._num_slots, self._floor, self.step)

@@ -21,12 +21,20 @@ _CHUNK: Final = 2048
 """Posts that are written or read at once: about a millisecond in which no other thread runs."""
 
 
-def save(folder: Path, moment: SnapshotMoment, dimension: int, contents: Contents, places: Places) -> Future[None]:
+def save(
+    folder: Path,
+    moment: SnapshotMoment,
+    dimension: int,
+    contents: Contents,
+    places: Places,
+    *,
+    timeout_s: float | None,
+) -> Future[None]:
     """Takes what is held now, and writes it in a thread of its own. As long as it is written it counts as a reader, so
-    the slots keep what they hold."""
+    the slots keep what they hold. Raises TierLate if it cannot begin within this time."""
     done: Future[None] = Future()
     reading = ExitStack()
-    seen, slots = reading.enter_context(contents.holding())
+    seen, slots = reading.enter_context(contents.holding(timeout_s))
     header = Header(dimension, len(slots), dict(seen.floor), dict(moment.next_offsets), moment.taken_at_us)
 
     def write() -> None:

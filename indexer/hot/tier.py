@@ -103,19 +103,21 @@ class MatrixHotTier:
                 posts[row] = post
         return posts
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         ids: list[list[PostId]] = []
-        with self._contents.holding() as (moment, slots):
+        with self._contents.holding(timeout_s) as (moment, slots):
             live = slots[~moment.columns.deleted[slots]]
             for first in range(0, len(live), _SCROLL_PAGE):
                 ids.append(self._ids.ids(moment.columns.number[live[first : first + _SCROLL_PAGE]]))
-        return (post for page in ids for post in self.posts(page) if post is not None and not post.deleted)
+        pages = (self.posts(page, timeout_s=timeout_s) for page in ids)
+        return (post for page in pages for post in page if post is not None and not post.deleted)
 
     def count(self) -> int:
         return self._contents.count()
 
-    def save(self, folder: Path, moment: SnapshotMoment) -> Future[None]:
-        return snapshot.save(folder, moment, self._dimension, self._contents, self._order.places)
+    def save(self, folder: Path, moment: SnapshotMoment, *, timeout_s: float | None = None) -> Future[None]:
+        places = self._order.places
+        return snapshot.save(folder, moment, self._dimension, self._contents, places, timeout_s=timeout_s)
 
     def load(self, folder: Path) -> SnapshotMoment | None:
         contents, order = self._nothing()

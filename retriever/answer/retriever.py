@@ -16,7 +16,7 @@ from indexer.errors import IndexerError
 from indexer.id_table import IdTable
 from indexer.tiers import ColdReader, HotTier, Offsets, StoredPost
 from retriever.answer import wholeness
-from retriever.answer.answer_builder import AnswerBuilder, Candidates
+from retriever.answer.answer_builder import HOT_PROBLEM, AnswerBuilder, Candidates
 from retriever.answer.cold.cold_answers import ColdAnswerMaker
 from retriever.answer.cold.cold_searches import ColdSearches
 from retriever.answer.cold.kept_answers import KeptAnswers
@@ -48,7 +48,7 @@ from schemas.times import EPOCH
 
 _KEPT_BYTES = 512 * 1024 * 1024
 _LOOK_S = 5.0
-"""For people who look at one post: longer than a question waits."""
+"""For people who look at what the tiers hold: longer than a question waits. For each step of a long list."""
 _NOTHING_SAID = Reason(Code.COLD_UNAVAILABLE, "the cold tier has not said yet how far it has written")
 
 
@@ -172,15 +172,19 @@ class Retriever:
         return PostResponse(post_id=post_id, generation=self.generation, cold=_tier_post(cold), hot=_tier_post(hot))
 
     def hot_posts(self, generation: Generation | None = None) -> Iterator[HotPost]:
-        """All live posts of the hot tier, in any order."""
+        """All live posts of the hot tier, in any order. Raises RetrieverUnavailable if the tier hangs, also after some
+        of them."""
         self.check_generation(generation)
-        for post in self._hot.scroll_posts():
-            yield HotPost(
-                post_id=post.post_id,
-                revision=post.revision,
-                author_id=post.author_id,
-                created_at=EPOCH + timedelta(microseconds=post.created_at_us),
-            )
+        try:
+            for post in self._hot.scroll_posts(timeout_s=_LOOK_S):
+                yield HotPost(
+                    post_id=post.post_id,
+                    revision=post.revision,
+                    author_id=post.author_id,
+                    created_at=EPOCH + timedelta(microseconds=post.created_at_us),
+                )
+        except IndexerError as error:
+            raise RetrieverUnavailable(f"{HOT_PROBLEM.detail}; try again", code=HOT_PROBLEM.code) from error
 
     def figures(self) -> list[Figures]:
         ready = not self.problems()

@@ -22,6 +22,9 @@ _FINISH_S: Final = 6.0
 """How long to wait for one that is being written. A process has 9 s to stop; what is not whole by then is of no use,
 and the snapshot before is still there."""
 
+_BEGIN_S: Final = 1.0
+"""How long the feed waits until one can be begun. That takes milliseconds, unless a device hangs."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -134,7 +137,8 @@ class Snapshots:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            future = self._hot.save(self._folder, SnapshotMoment(dict(next_offsets), Micros(int(now_s * 1e6))))
+            moment = SnapshotMoment(dict(next_offsets), Micros(int(now_s * 1e6)))
+            future = self._hot.save(self._folder, moment, timeout_s=_BEGIN_S)
         except (OSError, IndexerError) as error:
             _failed(error)
         else:

@@ -8,7 +8,7 @@ that was asked and the request's id are the business of middleware: `request_lim
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated, Any, Final
 
 import anyio.to_thread
@@ -256,8 +256,10 @@ def _operations_routes(retriever: Answering, feeds: HotFeeds, status: Callable[[
         },
     )
     def hot_posts(generation: _NamedGeneration = None) -> StreamingResponse:
-        retriever.check_generation(generation)
-        return StreamingResponse(_ndjson(retriever.hot_posts(generation)), media_type=_NDJSON)
+        lines = _ndjson(retriever.hot_posts(generation))
+        # The first ones before the answer begins: what goes wrong later only breaks it off.
+        first = list(islice(lines, 1))
+        return StreamingResponse(chain(first, lines), media_type=_NDJSON)
 
     return router
 

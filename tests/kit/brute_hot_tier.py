@@ -106,13 +106,13 @@ class BruteHotTier:
         posts = [None if record is None else stored_post(record.embedding) for record in records]
         return posts if with_vectors else [None if post is None else post._replace(vector=None) for post in posts]
 
-    def scroll_posts(self) -> Iterator[StoredPost]:
+    def scroll_posts(self, *, timeout_s: float | None = None) -> Iterator[StoredPost]:
         return (post for post in self.posts(list(self._held)) if post is not None and not post.deleted)
 
     def count(self) -> int:
         return sum(not record.embedding.deleted for record in self._held.values())
 
-    def save(self, folder: Path, moment: SnapshotMoment) -> Future[None]:
+    def save(self, folder: Path, moment: SnapshotMoment, *, timeout_s: float | None = None) -> Future[None]:
         (folder / "brute").write_bytes(pickle.dumps((self._dimension, self._held, self._floor, moment)))
         done: Future[None] = Future()
         done.set_result(None)

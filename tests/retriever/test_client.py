@@ -12,6 +12,8 @@ from threading import Thread
 import pytest
 from pydantic import SecretStr
 
+from indexer.errors import TierLate
+from indexer.tiers import StoredPost
 from retriever.client import RetrieverClient
 from retriever.errors import NotAllowed, RequestRefused, RetrieverUnavailable
 from retriever.reasons import Code, Reason
@@ -57,6 +59,23 @@ def test_an_outage_is_an_outage(client: RetrieverClient, served: Served) -> None
             client.post("a")
     finally:
         served.retriever.cold.fails = False
+
+
+def test_hot_posts_that_break_off_are_not_taken_for_all(client: RetrieverClient, served: Served) -> None:
+    tier = served.retriever.hot.tier
+    posts = list(tier.scroll_posts())
+
+    def break_off(**_: object) -> Iterator[StoredPost]:
+        yield from posts[:1500]
+        raise TierLate("for this test")
+
+    tier.scroll_posts = break_off
+    try:
+        with pytest.raises(RetrieverUnavailable):
+            list(client.hot_posts())
+    finally:
+        del tier.scroll_posts
+    assert len(list(client.hot_posts())) == 2500
 
 
 def test_ready_says_what_is_missing(client: RetrieverClient, served: Served) -> None:

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ from indexer.hot.matrix.flat_matrix import FlatView
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import KEPT_S, UNKNOWN, IdTable
 from indexer.settings import HotSettings
-from indexer.tiers import NO_FILTERS, Filters, HotAnswer, HotQuery, Numbers
+from indexer.tiers import NO_FILTERS, Filters, HotAnswer, HotQuery, Numbers, SnapshotMoment
 from schemas.embeddings import Vector
 from schemas.ids import Offset, Partition, PostId
 from tests.kit.data.embeddings import DIMENSION, NOW, hot_records, post_embedding, vectors
-from tests.kit.raw_clients import Gate
+from tests.kit.hung_hot_tier import hung
 from tests.kit.waiting import until
 
 QUERY = vectors(1)[0]
@@ -216,20 +218,15 @@ def test_a_tier_that_is_closed_gives_all_ids_back_to_a_table_that_others_use() -
 
 
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[MatrixHotTier]:
-    """A tier whose device hangs in a search that has the lock, until the test ends."""
+def hanging() -> Iterator[MatrixHotTier]:
+    """A tier whose device hangs until the test ends."""
     tier = make(capacity=10)
     tier.apply(hot_records(post_embedding("p0", 1)))
-    gate = Gate(tier._contents._matrix.view)
-    monkeypatch.setattr(tier._contents._matrix, "view", gate)
-    search_ = threading.Thread(target=search, args=(tier, QUERY))
-    with tier._contents.reading(tier._ids.find(["p0"])) as moment:
-        search_.start()
-        gate.wait_for(1)
-        assert moment.slots.tolist() == [0]
-    yield tier
-    gate.open()
-    search_.join()
+    with ExitStack() as to_the_end:
+        with tier._contents.reading(tier._ids.find(["p0"])) as moment:
+            to_the_end.enter_context(hung(tier))
+            assert moment.slots.tolist() == [0]
+        yield tier
     (post,) = tier.posts([PostId("p0")], timeout_s=0)
     assert post is not None
 
@@ -239,6 +236,24 @@ def test_a_look_up_waits_for_a_device_that_hangs_as_long_as_it_may(hanging: Matr
     for timeout_s in (0.0, 0.01):
         with pytest.raises(TierLate):
             hanging.posts([PostId("p0")], timeout_s=timeout_s)
+
+
+def test_a_scroll_and_a_snapshot_wait_for_it_as_long_as_they_may(hanging: MatrixHotTier, tmp_path: Path) -> None:
+    for timeout_s in (0.0, 0.01):
+        with pytest.raises(TierLate):
+            hanging.scroll_posts(timeout_s=timeout_s)
+        with pytest.raises(TierLate):
+            hanging.save(tmp_path, SnapshotMoment({}, NOW), timeout_s=timeout_s)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scroll_breaks_off_where_a_device_begins_to_hang_on_its_way() -> None:
+    tier = make(capacity=2000)
+    tier.apply(hot_records(*(post_embedding(f"p{number}") for number in range(1001))))
+    posts = tier.scroll_posts(timeout_s=0.01)
+    assert next(posts).post_id == "p0"
+    with hung(tier), pytest.raises(TierLate):
+        list(posts)
 
 
 def test_a_write_that_waits_for_a_look_up_goes_on_after_it_also_if_a_device_hung_when_it_ended() -> None:

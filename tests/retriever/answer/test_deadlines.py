@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from threading import Thread
 from typing import Any, Never
 
-import numpy as np
 import pytest
 
 from indexer.errors import TierLate
-from indexer.tiers import NO_FILTERS, HotQuery, StoredPost
+from indexer.tiers import StoredPost
 from retriever.answer.hot_batches import STUCK_S
 from retriever.answer.question import Answer, Question
 from retriever.answer.warming_encoder import WarmingEncoder
@@ -17,6 +15,7 @@ from retriever.errors import RetrieverUnavailable
 from retriever.reasons import Code, Reason
 from schemas.embeddings import Vector
 from schemas.ids import MemberId, Offset, PostId
+from tests.kit.hung_hot_tier import hung
 from tests.kit.raw_clients import Gate
 from tests.kit.retrievers import (
     LONG_S,
@@ -227,14 +226,8 @@ def hanging() -> Iterator[RetrieverSetup]:
     hanging = RetrieverSetup(warm=False, real_hot_tier=True)
     hanging.in_member_feed(asking_member("m"))
     hanging.in_cold(scored_post("a", 0.9), scored_post("b", 0.8, author="b's"))
-    matrix = hanging.hot.tier._contents._matrix
-    gate = matrix.view = Gate(matrix.view)
-    search = Thread(target=hanging.hot.tier.search, args=([HotQuery(QUERY, 1, NO_FILTERS, np.empty(0, np.int32))],))
-    search.start()
-    gate.wait_for(1)
-    yield hanging
-    gate.open()
-    search.join()
+    with hung(hanging.hot.tier):
+        yield hanging
     hanging.close()
 
 
@@ -263,3 +256,11 @@ def test_vectors_of_a_hot_tier_whose_lock_is_held_are_refused_in_time(hanging: R
     with pytest.raises(RetrieverUnavailable, match="the hot tier cannot answer now"):
         hanging.under_test.vectors([PostId("a")], TIMEOUT_S)
     assert time.monotonic() - began_s < ON_A_BUSY_MACHINE_S
+
+
+def test_hot_posts_of_a_hot_tier_whose_lock_is_held_are_refused_in_time(
+    hanging: RetrieverSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retriever.answer.retriever._LOOK_S", 0.1)
+    with pytest.raises(RetrieverUnavailable, match="the hot tier cannot answer now; try again"):
+        list(hanging.under_test.hot_posts())

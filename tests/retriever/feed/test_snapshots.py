@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import SnapshotOfNewerForm, SnapshotRefused
+from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
 from indexer.tiers import SnapshotMoment
@@ -15,6 +16,7 @@ from retriever.feed.snapshots import Snapshots, remove_snapshots
 from schemas.ids import Micros, Offset, Partition, PostId
 from tests.kit.brute_hot_tier import BruteHotTier
 from tests.kit.data.embeddings import DIMENSION, hot_records, post_embedding
+from tests.kit.hung_hot_tier import hung
 
 EVERY_S, ERASE_S = 300.0, 3600.0
 AT = {Partition(0): Offset(5)}
@@ -32,7 +34,7 @@ class Tier(BruteHotTier):
         self.finds_newer = False
         self.unfinished: list[Future[None]] = []
 
-    def save(self, folder: Path, moment: SnapshotMoment) -> Future[None]:
+    def save(self, folder: Path, moment: SnapshotMoment, *, timeout_s: float | None = None) -> Future[None]:
         self.moments.append(moment)
         future: Future[None] = Future()
         if self.fails:
@@ -223,6 +225,20 @@ def test_a_stop_does_not_wait_for_long(setup: Setup, monkeypatch: pytest.MonkeyP
     assert len(setup.tier.moments) == 2, "the one that is under way is not done, so no other is begun"
     setup.restart()
     assert setup.snapshots.load() == AT
+
+
+def test_a_device_that_hangs_holds_the_feed_up_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retriever.feed.snapshots._BEGIN_S", 0.1)
+    tier = MatrixHotTier(DIMENSION, HotSettings(device="cpu"), IdTable())
+    root = tmp_path / "hot"
+    snapshots = Snapshots(root, tier, lambda: TOPIC_ID, every_s=0.0, erase_within_s=ERASE_S)
+    snapshots.load()
+    with hung(tier):
+        snapshots.tick(AT, caught_up=True)
+        snapshots.finish(AT)
+    assert not any(path.is_file() for path in root.rglob("*")), "nothing was to be had"
+    snapshots.finish(AT)
+    assert any(path.is_file() for path in root.rglob("*"))
 
 
 def test_processes_that_do_not_write_it_load_it_and_leave_it_alone(setup: Setup) -> None:

@@ -191,6 +191,17 @@ def test_hot_posts_come_as_lines(http: httpx.Client) -> None:
     assert json.loads(line)["post_id"] == "b"
 
 
+def test_hot_posts_that_cannot_be_had_are_a_503_with_a_sentence(served: Served, http: httpx.Client) -> None:
+    served.retriever.hot.fails = "scroll_posts"
+    try:
+        answer = http.get("/v1/hot/posts")
+    finally:
+        served.retriever.hot.fails = False
+    sentence = "the hot tier cannot answer now; try again"
+    assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (503, "unavailable", sentence)
+    assert http.get("/v1/hot/posts", params={"generation": "other"}).status_code == 404
+
+
 def test_hot_positions_and_status_are_passed_on(http: httpx.Client) -> None:
     assert http.get("/v1/hot/positions").json()["topic"] == "post-embeddings.test-0"
     assert http.get("/v1/status").json()["generation"] == "test-0"

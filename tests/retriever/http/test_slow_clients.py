@@ -51,7 +51,7 @@ class TestSlowClients:
         retriever.in_hot(scored_post("h"))
         # More than all buffers between us take.
         (stored,) = retriever.hot.tier.scroll_posts()
-        scroll = Gate(lambda: repeat(stored, 1_000_000))
+        scroll = Gate(lambda **_: repeat(stored, 1_000_000))
         retriever.hot.tier.scroll_posts = scroll
         with ExitStack() as talks:
             for _ in range(request_limits.OPERATIONS_IN_FLIGHT):
