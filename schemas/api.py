@@ -5,7 +5,7 @@ Checks what each field may hold. Knows no tier and no server.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +35,8 @@ DEFAULT_TIMEOUT_MS = 200
 MAX_TIMEOUT_MS = 60_000
 
 _MAX_TIME_CHARS = 64
+_MANY_FIELDS: Final = 100
+"""Far more than a message has."""
 
 
 def _moment(value: object) -> datetime:
@@ -72,6 +74,14 @@ class _Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, message: object) -> object:
+        """To name a million unknown fields takes seconds."""
+        if isinstance(message, dict) and len(message) > _MANY_FIELDS:
+            raise ValueError(f"there are {len(message):,} fields, and {len(cls.model_fields)} are known")
+        return message
+
 
 class _Answer(BaseModel):
     """An answer may come from a newer server. A client ignores the fields that it does not know."""
@@ -85,17 +95,24 @@ def _requires(name: str, kind: str) -> dict[str, Any]:
 
 
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+# Of the long lists only the first wrong item is told (`fail_fast`): a batch may have a million of them, and to tell all
+# takes seconds in which no other request is answered.
 _Vector = Annotated[
     list[_Number],
     # A number other than zero: else it has no direction. `retriever/service/questions.py` checks that.
-    Field(min_length=1, max_length=MAX_DIMENSIONS, json_schema_extra={"contains": {"not": {"const": 0}}}),
+    Field(
+        min_length=1,
+        max_length=MAX_DIMENSIONS,
+        fail_fast=True,
+        json_schema_extra={"contains": {"not": {"const": 0}}},
+    ),
 ]
 _K = Annotated[int, Field(ge=1, le=MAX_K, strict=True), BeforeValidator(_whole)]
 _TimeoutMs = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS, strict=True), BeforeValidator(_whole)]
 _Dimension = Annotated[int, Field(ge=1, le=MAX_DIMENSIONS, strict=True), BeforeValidator(_whole)]
 _Generation = _Id | None
-_Ids = Annotated[list[_Id], Field(max_length=MAX_FILTER_IDS)]
-_PostIds = Annotated[list[_Id], Field(min_length=1, max_length=MAX_VECTOR_IDS)]
+_Ids = Annotated[list[_Id], Field(max_length=MAX_FILTER_IDS, fail_fast=True)]
+_PostIds = Annotated[list[_Id], Field(min_length=1, max_length=MAX_VECTOR_IDS, fail_fast=True)]
 Column = Literal["author", "created_at", "revision", "language"]
 Tier = Literal["hot", "cold", "trending"]
 

@@ -120,6 +120,16 @@ def test_a_wrong_request_names_the_field(http: httpx.Client, request_: dict[str,
     assert problem == {"title": "bad field", "status": 422, "code": "bad_field"}
 
 
+def test_of_very_many_mistakes_few_are_said(http: httpx.Client) -> None:
+    sentence = "exclude_posts.0: Input should be a valid string; vector.0: Input should be a valid number"
+    assert ask(http, exclude_posts=[7] * 1000, vector=["1"] * 1000).json()["detail"] == sentence
+    unknown = {f"field {number}": 0 for number in range(1000)}
+    assert ask(http, **unknown).json()["detail"] == "there are 1,001 fields, and 18 are known"
+    sentence = "queries.1: there are 1,000 fields, and 17 are known"
+    answer = http.post("/v1/retrieve/batch", json={"queries": [{"member_id": "m"}, unknown]})
+    assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
+
+
 def test_an_unknown_generation_is_not_found(http: httpx.Client) -> None:
     answer = ask(http, member_id="m", generation="other")
     assert answer.status_code == 404
