@@ -6,12 +6,13 @@ Real instances of `nearline up`; models have random weights.
 are generated.
 
 PART is one of:
-  cost    posts/s with metrics that are scraped, canaries and online recall, against none of them
-  lag     the lag that is shown against records that are counted
-  down    status, page and metrics while the broker is frozen
-  series  of all processes, with two generations
-  page    its weight, and the time to its first numbers
-  alert   from a stopped stage to its alert in a real Prometheus
+  cost     posts/s with the monitor, metrics that are scraped, canaries and online recall, against none of them
+  lag      the lag that is shown against records that are counted
+  down     status, page and metrics while the broker is frozen
+  series   of all processes, with two generations
+  page     its weight, and the time to its first numbers
+  stopped  from a stopped stage to the page that shows it
+  alert    from a stopped stage to its alert in a real Prometheus
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import Final, NamedTuple
 from benchmarks.kit.operators.cost import CostSizes, cost
 from benchmarks.kit.operators.down import DownSizes, down
 from benchmarks.kit.operators.lag import LagSizes, lag
-from benchmarks.kit.operators.page import page, series
+from benchmarks.kit.operators.page import page, series, stopped_stages
 from benchmarks.kit.packages import texts
 from benchmarks.kit.pipeline_load import write_posts
 from benchmarks.kit.reindex.instance import SMALL, Model, serving, two_packages
@@ -33,8 +34,8 @@ from benchmarks.kit.symptoms import CannotProduce, produce
 from benchmarks.kit.table import Figure, report, shown
 from nearline.pipeline import Pipeline
 
-PARTS: Final = ("cost", "lag", "down", "series", "page", "alert")
-_OF_ONE_INSTANCE: Final = ("lag", "down", "page", "series")
+PARTS: Final = ("cost", "lag", "down", "series", "page", "stopped", "alert")
+_OF_ONE_INSTANCE: Final = ("lag", "down", "page", "stopped", "series")
 """In this order: the second generation comes last."""
 
 
@@ -46,8 +47,10 @@ class Sizes(NamedTuple):
     down: DownSizes
 
 
-WHOLE: Final = Sizes(CostSizes(Model(256, 6), 300.0, 60.0, 3, 15.0), 20_000, LagSizes(100.0, 1_000), DownSizes(200))
-QUICK: Final = Sizes(CostSizes(SMALL, 8.0, 1.0, 1, 1.0), 300, LagSizes(20.0, 100), DownSizes(5))
+WHOLE: Final = Sizes(
+    CostSizes(Model(256, 6), 300.0, 60.0, 3, 15.0, 10.0), 20_000, LagSizes(100.0, 1_000), DownSizes(200)
+)
+QUICK: Final = Sizes(CostSizes(SMALL, 8.0, 1.0, 1, 1.0, 1.0), 300, LagSizes(20.0, 100), DownSizes(5))
 
 
 def main() -> int:
@@ -71,6 +74,7 @@ def _measured(folder: Path, parts: Sequence[str], sizes: Sizes, posts: list[str]
                 "lag": lambda: lag(pipeline, folder, sizes.lag, posts),
                 "down": lambda: down(pipeline, sizes.down),
                 "page": lambda: page(pipeline),
+                "stopped": lambda: stopped_stages(pipeline),
                 "series": lambda: series(pipeline, other),
             }
             for part in of_one:
@@ -90,7 +94,7 @@ def _instance(folder: Path, sizes: Sizes, posts: list[str]) -> Iterator[tuple[Pi
     package, other = two_packages(folder, SMALL)
     events = folder / "posts.jsonl"
     write_posts(events, posts, range(sizes.posts))
-    # The supervisor would end the stage that is stopped to let records wait.
+    # The supervisor would end the stages that are stopped here.
     with serving(folder, package, events, sizes.posts, stalled_after_s=3600) as pipeline:
         yield pipeline, other
 

@@ -19,6 +19,7 @@ import msgspec
 from benchmarks.kit.background import in_background
 from benchmarks.kit.programs import find, how_to_get
 from benchmarks.kit.prometheus import Prometheus, running
+from benchmarks.kit.stopping import stopped
 from benchmarks.kit.table import Figure, shown
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
@@ -73,20 +74,7 @@ class Symptom(NamedTuple):
 
 
 def _stopped(process: str) -> Fault:
-    """By a signal, as a process that hangs."""
-
-    @contextmanager
-    def fault(instance: Instance) -> Iterator[None]:
-        pid = instance.pid(process)
-        assert pid is not None, f"{process} does not run"
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-    return fault
+    return lambda instance: stopped(instance.pipeline, process)
 
 
 @contextmanager

@@ -3,16 +3,20 @@
 import json
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Final
 
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from nearline.pipeline import Pipeline
 
 _ANSWER_S: Final = 30.0
+
+Scraped = Mapping[str, Sequence[str]]
+"""By the URL of each process's metrics: all its answers, in the order in which they came."""
 
 
 def monitor_of(pipeline: Pipeline) -> str:
@@ -42,14 +46,31 @@ def num_series(metrics: str) -> int:
     return sum(bool(line) and not line.startswith("#") for line in metrics.splitlines())
 
 
-def scrape(pipeline: Pipeline, every_s: float, stop: Event) -> None:
-    """As Prometheus does, until `stop` is set. A process that does not answer is asked again the next time."""
-    while not stop.wait(every_s):
+def scrape(pipeline: Pipeline, every_s: float, stop: Event) -> Scraped:
+    """As Prometheus does: at once, again and again, and a last time when `stop` is set. A process that does not answer
+    is asked again the next time."""
+    answers: dict[str, list[str]] = {}
+    while True:
+        is_last = stop.is_set()
         for url in metrics_urls(pipeline.data_dir):
+            of_process = answers.setdefault(url, [])
             try:
-                fetch(url)
+                of_process.append(fetch(url).decode())
             except OSError:
                 continue
+        if is_last:
+            return answers
+        stop.wait(every_s)
+
+
+def grown(scraped: Scraped, counter: str) -> float:
+    """By how much the counter has grown from the first answers to the last ones, all its series together."""
+    return sum(_total(answers[-1], counter) - _total(answers[0], counter) for answers in scraped.values() if answers)
+
+
+def _total(metrics: str, counter: str) -> float:
+    families = text_string_to_metric_families(metrics)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == counter)
 
 
 def p99_s(ask: Callable[[], object], times: int) -> float:

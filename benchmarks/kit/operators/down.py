@@ -1,13 +1,10 @@
 """How quickly an operator is answered while the broker does not answer anybody."""
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from benchmarks.kit.operators.asking import fetch, monitor_of, p99_s
 from benchmarks.kit.reindex.instance import connections, until
+from benchmarks.kit.stopping import stopped
 from benchmarks.kit.table import Figure
 from nearline.ask.status import read_status
 from nearline.ask.status_sources import sources_of_command
@@ -26,7 +23,7 @@ def down(pipeline: Pipeline, sizes: DownSizes) -> list[Figure]:
     """The broker is frozen, which is worse than gone: nothing is refused. It begins when the monitor has named it.
     Raises HTTPError for a page that answers with an error."""
     monitor = monitor_of(pipeline)
-    with _broker_frozen(pipeline):
+    with stopped(pipeline, "broker"):
         until(lambda: not ask_monitor(monitor, 10).broker_up, "the monitor to name the broker")
         status_s = p99_s(lambda: read_status(sources_of_command(connections(pipeline))), sizes.times)
         figures = [Figure("status while the broker is down, p99, s", status_s, _BOUND_S, "at_most")]
@@ -37,15 +34,3 @@ def down(pipeline: Pipeline, sizes: DownSizes) -> list[Figure]:
             )
     until(lambda: ask_monitor(monitor, 10).ready, "all of it to be in order again")
     return figures
-
-
-@contextmanager
-def _broker_frozen(pipeline: Pipeline) -> Iterator[None]:
-    (pid,) = (process.pid for process in pipeline.instance.processes if process.name == "broker")
-    if pid is None:
-        raise RuntimeError("the broker does not run")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)

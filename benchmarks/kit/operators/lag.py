@@ -2,11 +2,9 @@
 one, while posts come in and the encode stage is stopped.
 """
 
-import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import Final, NamedTuple
@@ -17,6 +15,7 @@ from benchmarks.kit.background import in_background
 from benchmarks.kit.operators.asking import fetch, monitor_of
 from benchmarks.kit.pipeline_load import write_posts
 from benchmarks.kit.reindex.instance import until
+from benchmarks.kit.stopping import stopped
 from benchmarks.kit.table import Figure
 from nearline.pipeline import CommandFailed, Pipeline
 from schemas.ids import Generation, Offset, Partition
@@ -51,7 +50,7 @@ def lag(pipeline: Pipeline, folder: Path, sizes: LagSizes, posts: list[str]) -> 
         except CommandFailed as error:
             print(f"ingest: {error}", flush=True)
 
-    with in_background(send), _encode_stopped(pipeline):
+    with in_background(send), stopped(pipeline, "encode-blue-0"):
         until(lambda: min(_shown(pipeline).values(), default=0) >= sizes.least, "records to wait", 1.0)
         ratios = []
         for _ in range(_LOOKS):
@@ -62,18 +61,6 @@ def lag(pipeline: Pipeline, folder: Path, sizes: LagSizes, posts: list[str]) -> 
         Figure("lag shown / true lag, lowest of any partition and look", min(ratios), 1 - _TOLERANCE),
         Figure("lag shown / true lag, highest of any partition and look", max(ratios), 1 + _TOLERANCE, "at_most"),
     ]
-
-
-@contextmanager
-def _encode_stopped(pipeline: Pipeline) -> Iterator[None]:
-    (pid,) = (process.pid for process in pipeline.instance.processes if process.name == "encode-blue-0")
-    if pid is None:
-        raise RuntimeError("encode-blue-0 does not run")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def _ratios(pipeline: Pipeline) -> list[float]:
