@@ -15,6 +15,7 @@ class DueIndex:
         """`due_us` gives the time at which a row with this `Due` must be looked at."""
         self._due_us = due_us
         self._due = {entity_id: due for entity_id, due in entries if due is not None}
+        self.num_delayed_publications = sum(due.publishes for due in self._due.values())
         # The heap also holds outdated entries: an entity that was given another time, or none, leaves its old one.
         self._heap = [(due_us(due), entity_id) for entity_id, due in self._due.items()]
         heapq.heapify(self._heap)
@@ -24,6 +25,7 @@ class DueIndex:
 
     def set(self, entity_id: str, due: Due | None) -> None:
         previous = self._due.get(entity_id)
+        self.num_delayed_publications += _publishes(due) - _publishes(previous)
         if due is None:
             self._due.pop(entity_id, None)
             return
@@ -46,3 +48,7 @@ class DueIndex:
     def delayed_publications(self, limit: int) -> list[str]:
         """At most `limit` entities with a delayed publication, whenever it is due."""
         return list(islice((entity_id for entity_id, due in self._due.items() if due.publishes), limit))
+
+
+def _publishes(due: Due | None) -> bool:
+    return due is not None and due.publishes

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from schemas.ids import Kind
 from streams.kafka.transaction_metrics import TransactionMetrics
@@ -34,6 +34,12 @@ class ContextMetrics:
             ["kind", "when"],
             registry=registry,
         )
+        self._delayed = Gauge(
+            "nearline_contexts_delayed_publications",
+            "Posts and members that wait for the end of their window",
+            ["kind"],
+            registry=registry,
+        )
 
     def read(self, by_topic: Mapping[str, int]) -> None:
         for topic, number in by_topic.items():
@@ -49,3 +55,6 @@ class ContextMetrics:
     def published(self, kind: Kind, at_once: int, put_off: int) -> None:
         self._published.labels(kind, "at_once").inc(at_once)
         self._published.labels(kind, "put_off").inc(put_off)
+
+    def delayed(self, kind: Kind, number: int) -> None:
+        self._delayed.labels(kind).set(number)

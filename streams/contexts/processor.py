@@ -117,11 +117,13 @@ class ContextProcessor:
             self._posts.open(store)
         for store in members:
             self._members.open(store)
+        self._count_delayed()
 
     def on_revoked(self, places: Sequence[Place]) -> None:
         partitions = {place.partition for place in places}
         self._posts.close(partitions)
         self._members.close(partitions)
+        self._count_delayed()
 
     def compact_if_due(self, interval_s: float) -> None:
         """Purges erased cells from the files of every store whose last compaction was `interval_s` ago. Then deletes
@@ -176,8 +178,13 @@ class ContextProcessor:
 
         self._posts.on_committed(last_offset)
         self._members.on_committed(last_offset)
+        self._count_delayed()
         self._log_not_applied()
         self._wrong_partition.log_new()
+
+    def _count_delayed(self) -> None:
+        self._metrics.delayed("post", self._posts.num_delayed_publications)
+        self._metrics.delayed("member", self._members.num_delayed_publications)
 
     def _begin_batch(self) -> None:
         self._now_us = self._clock()

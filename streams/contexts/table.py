@@ -87,6 +87,10 @@ class Table(Generic[_Row]):
         """How many partitions are open."""
         return len(self._partitions)
 
+    @property
+    def num_delayed_publications(self) -> int:
+        return sum(partition.due.num_delayed_publications for partition in self._partitions.values())
+
     def compact_if_due(self, interval_s: float) -> None:
         """See `RowStore.compact_if_due`. May run in any thread."""
         for partition in list(self._partitions.values()):

@@ -24,7 +24,12 @@ class ColdMetrics(Collector):
             "Since the oldest deletion whose vector is still in the files; must stay below kafka.erase_within_s",
             value=self._tier.oldest_pending_erasure_s(),
         )
-        live = GaugeMetricFamily("nearline_cold_entities", "Live posts and members", labels=["kind", "generation"])
+        labels = ["kind", "generation"]
+        live = GaugeMetricFamily("nearline_cold_entities", "Live posts and members", labels=labels)
+        tombstones = GaugeMetricFamily(
+            "nearline_cold_tombstones", "Deleted posts and members that keep older records out", labels=labels
+        )
         for kind in KINDS:
             live.add_metric([kind, self._generation], self._tier.count(kind))
-        yield live
+            tombstones.add_metric([kind, self._generation], self._tier.num_tombstones(kind))
+        yield from (live, tombstones)

@@ -76,6 +76,11 @@ class PointTable:
     def is_empty(self) -> bool:
         return not self._numbers
 
+    @property
+    def num_tombstones(self) -> int:
+        """Deleted entities that have not been swept yet."""
+        return len(self._numbers) - self.num_live
+
     def number(self, entity_id: str) -> int | None:
         return self._numbers.get(entity_id)
 

@@ -176,6 +176,10 @@ class EdgeColdTier:
     def count(self, kind: Kind, *, timeout_s: float | None = None) -> int:
         return self._store(kind).table.num_live
 
+    def num_tombstones(self, kind: Kind) -> int:
+        """Any thread may call this."""
+        return self._store(kind).table.num_tombstones
+
     def sweep(self, older_than_us: Micros, beat: Beat = no_beat) -> int:
         swept = sum(self._sweep(store, older_than_us, beat) for store in (self._posts, self._members))
         self._rewrite_due_shards(beat)

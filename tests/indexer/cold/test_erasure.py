@@ -205,6 +205,10 @@ def test_what_was_deleted_first_leaves_the_files_first(tmp_path: Path, monkeypat
         assert order == [["posts/1"], ["members/1"], ["posts/0"], []]
         assert tier.oldest_pending_erasure_s() == 11 * 3600
         assert b"nearline_cold_oldest_erasure_seconds 39600.0" in _metrics(tier)
+        tombstones = f'nearline_cold_tombstones{{generation="{GENERATION}",kind="post"}}'
+        assert f"{tombstones} 2.0".encode() in _metrics(tier)
+        tier.sweep(Micros(NOW + 24 * HOUR_US))
+        assert f"{tombstones} 0.0".encode() in _metrics(tier)
     with contextlib.closing(open_edge_tier(tmp_path, erase_within_s=0)) as tier:
         tier.sweep(Micros(0))
         assert tier.oldest_pending_erasure_s() == 0

@@ -67,6 +67,6 @@ def test_the_index_stage_says_how_fresh_its_tier_is_whichever_it_is(
             until(lambda: num_indexed() == 1, "the post to be counted as indexed", every_s=0.1)
             names = {sample.name for sample in samples()}
     assert "process_resident_memory_bytes" in names
-    of_embedded = {"nearline_cold_entities", "nearline_cold_oldest_erasure_seconds"}
+    of_embedded = {f"nearline_cold_{what}" for what in ("entities", "tombstones", "oldest_erasure_seconds")}
     assert names & of_embedded == (of_embedded if embedded else set())
     assert scraper.names() == [], "a process that has ended is asked no more"

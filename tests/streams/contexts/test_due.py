@@ -34,7 +34,9 @@ def test_an_index_gives_what_is_due_earliest_first(
     due_ids = index.due(Micros(now_us), limit)
     assert [due_us(plain[entity_id]) for entity_id in due_ids] == [at_us for at_us, _ in due_now][:limit]
     assert index.due(Micros(now_us), limit) == due_ids, "an entity stays due until it is set otherwise"
-    assert set(index.delayed_publications(100)) == {entity_id for entity_id, due in plain.items() if due.publishes}
+    delayed = {entity_id for entity_id, due in plain.items() if due.publishes}
+    assert set(index.delayed_publications(100)) == delayed
+    assert index.num_delayed_publications == len(delayed)
 
 
 def test_an_index_is_rebuilt_from_entries() -> None:
@@ -42,3 +44,4 @@ def test_an_index_is_rebuilt_from_entries() -> None:
     assert index.due(Micros(6), 10) == ["a"]
     assert index.due(Micros(9), 10) == ["a", "b"]
     assert index.delayed_publications(10) == ["a"]
+    assert index.num_delayed_publications == 1

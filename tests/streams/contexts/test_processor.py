@@ -140,15 +140,24 @@ def test_a_clock_that_steps_back_loses_no_waiting_action(tmp_path: Path) -> None
 
 def test_metrics_say_what_became_of_the_records(tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    with worker(tmp_path, metrics=ContextMetrics(registry)) as running:
-        running.take(created("p"), created("p"), record(topics.POSTS, "p", b"{"))
-        for number in range(3):
-            running.take(like("p", f"m{number}"))
-        running.now_us += DAY_US
-        running.transactions_that_are_due()
 
     def value(name: str, **labels: str) -> float:
         return registry.get_sample_value(name, labels) or 0.0
+
+    metrics = ContextMetrics(registry)
+    with worker(tmp_path, metrics=metrics) as running:
+        running.take(created("p"), created("p"), record(topics.POSTS, "p", b"{"))
+        for number in range(3):
+            running.take(like("p", f"m{number}"))
+        assert value("nearline_contexts_delayed_publications", kind="post") == 1
+        running.processor.on_revoked([Place(topics.POSTS, ONLY)])
+        assert value("nearline_contexts_delayed_publications", kind="post") == 0, "they wait at another worker"
+    with worker(tmp_path, metrics=metrics) as running:
+        running.take()
+        assert value("nearline_contexts_delayed_publications", kind="post") == 1
+        running.now_us += DAY_US
+        running.transactions_that_are_due()
+        assert value("nearline_contexts_delayed_publications", kind="post") == 0
 
     assert value("nearline_contexts_records_total", topic=topics.POSTS) == 3
     assert value("nearline_contexts_records_total", topic=topics.ACTIVITY_BY_POST) == 3
