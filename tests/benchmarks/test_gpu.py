@@ -230,7 +230,7 @@ def files_of(name: str) -> set[Path]:
 
 
 def imports_of(nodes: list[ast.stmt], *, inside: bool) -> Iterator[str]:
-    """`inside`: those within functions too. What only types need is not loaded."""
+    """`inside`: those within functions too, and of a module that is run. What only types need is not loaded."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -239,7 +239,8 @@ def imports_of(nodes: list[ast.stmt], *, inside: bool) -> Iterator[str]:
         elif isinstance(node, ast.FunctionDef):
             yield from imports_of(node.body, inside=inside) if inside else ()
         elif isinstance(node, ast.If):
-            is_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-            yield from imports_of([*([] if is_for_types else node.body), *node.orelse], inside=inside)
+            test = ast.unparse(node.test)
+            is_left_out = test == "TYPE_CHECKING" or (test == "__name__ == '__main__'" and not inside)
+            yield from imports_of([*([] if is_left_out else node.body), *node.orelse], inside=inside)
         elif isinstance(node, ast.ClassDef | ast.With | ast.Try):
             yield from imports_of(node.body, inside=inside)
