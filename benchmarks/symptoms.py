@@ -3,7 +3,7 @@ frozen consumer, poison records, the cold tier gone, a full disk. The windows of
 production, the bounds are not.
 
 `python -m benchmarks.symptoms [--only NAME ...] [--json F]`. A real instance of `nearline up`, with the
-demo's package and a light load, on a small disk of its own, for which it needs root; five minutes. Prometheus comes by
+demo's package and a light load, on a small disk of its own, for which it needs root; some minutes. Prometheus comes by
 `make test`.
 """
 
