@@ -88,6 +88,6 @@ def _burn_alert(indicator: _Indicator, burn: Burn, limits: Limits) -> Alert:
         expr,
         "0s",
         burn.severity,
-        f"{indicator.summary}: the budget of 30 days burns {burn.rate:g} times too quickly",
+        f"{indicator.summary}: the budget of 30 days burns more than {burn.rate:g} times as quickly as it may",
         indicator.name,
     )

@@ -31,7 +31,7 @@ def _of_the_stream(limits: Limits) -> Iterator[Alert]:
         f"> {limits.stands_still_s:g}",
         "15s",
         "page",
-        "the stage {{ $labels.stage }} {{ $labels.generation }} has stood still for {{ $value }} s",
+        "the stage {{ $labels.stage }} {{ $labels.generation }} has stood still for {{ $value | humanizeDuration }}",
         "stage-stands-still",
     )
     yield Alert(
@@ -41,7 +41,7 @@ def _of_the_stream(limits: Limits) -> Iterator[Alert]:
         f'{{stage="encode"}} * {SERVING}) > {limits.waits_s:g}',
         "2m",
         "page",
-        "the oldest event has waited {{ $value }} s for the stage {{ $labels.stage }}",
+        "the oldest event has waited {{ $value | humanizeDuration }} for the stage {{ $labels.stage }}",
         "freshness",
     )
     yield Alert(
@@ -49,8 +49,8 @@ def _of_the_stream(limits: Limits) -> Iterator[Alert]:
         'max by (generation) (nearline_standing_still_seconds{stage="canary"}) > 0',
         "30s",
         "page",
-        "posts that were sent to see whether they are found are not, or stay after their deletion, for {{ $value }} s: "
-        "generation {{ $labels.generation }}",
+        "posts that were sent to see whether they are found are not, or stay after their deletion, for "
+        "{{ $value | humanizeDuration }}: generation {{ $labels.generation }}",
         "canary-lost",
     )
     # Of one that is not sent, because nobody can look for it, none is lost.
@@ -59,8 +59,8 @@ def _of_the_stream(limits: Limits) -> Iterator[Alert]:
         f"max by (generation) (nearline_canary_newest_success_age_seconds) * {SERVING} > {limits.no_canary_s:g}",
         "1m",
         "ticket",
-        "for {{ $value }} s no post that was sent to see whether it is found has been found and deleted again, and "
-        "perhaps none is sent: generation {{ $labels.generation }}",
+        "for {{ $value | humanizeDuration }} no post that was sent to see whether it is found has been found and "
+        "deleted again, and perhaps none is sent: generation {{ $labels.generation }}",
         "no-canary-passes",
     )
 
@@ -119,8 +119,8 @@ def _of_answers(limits: Limits) -> Iterator[Alert]:
         f"min by (generation, partition) (nearline_hot_floor - nearline_cold_position) * {SERVING} > 0",
         "1m",
         "page",
-        "{{ $value }} records of the partition {{ $labels.partition }} are in no tier: the hot one does not reach back "
-        "to where the cold one is",
+        '{{ $value | printf "%.0f" }} records of the partition {{ $labels.partition }} are in no tier: the hot one '
+        "does not reach back to where the cold one is",
         "position-behind-floor",
     )
     yield Alert(
@@ -153,8 +153,8 @@ def _of_records(limits: Limits) -> Iterator[Alert]:
         'and on () sum(delta(kafka_topic_partition_current_offset{topic="dead-letters"}[10m])) > 0',
         "0s",
         "ticket",
-        "{{ $value }} records of the last 10 minutes can never succeed at {{ $labels.stage }}, and are left out: "
-        "{{ $labels.cause }}",
+        '{{ $value | printf "%.0f" }} records of the last 10 minutes can never succeed at {{ $labels.stage }}, and are '
+        "left out: {{ $labels.cause }}",
         "dead-letters",
     )
     yield Alert(
@@ -163,7 +163,7 @@ def _of_records(limits: Limits) -> Iterator[Alert]:
         "or sum by (generation) (increase(nearline_member_skipped_records_total[10m])) > 0",
         "0s",
         "ticket",
-        "a retriever cannot take {{ $value }} records of the generation {{ $labels.generation }}",
+        'a retriever cannot take {{ $value | printf "%.0f" }} records of the generation {{ $labels.generation }}',
         "dead-letters",
     )
     yield Alert(
@@ -171,7 +171,7 @@ def _of_records(limits: Limits) -> Iterator[Alert]:
         f"max(nearline_cold_oldest_erasure_seconds) > 0.9 * {limits.erase_within_s:g}",
         "5m",
         "page",
-        "what was deleted {{ $value }} s ago is still in the files of the cold tier",
+        "what was deleted {{ $value | humanizeDuration }} ago is still in the files of the cold tier",
         "erasure-late",
     )
 
@@ -207,6 +207,7 @@ def _of_processes(limits: Limits) -> Iterator[Alert]:
         "max(nearline_generations_damaged_records) > 0",
         "2m",
         "ticket",
-        "{{ $value }} records of the topic generations are refused, and the monitor has not mended them",
+        '{{ $value | printf "%.0f" }} records of the topic generations are refused, and the monitor '
+        "has not mended them",
         "generations-damaged",
     )
