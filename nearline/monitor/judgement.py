@@ -5,7 +5,7 @@ A pure function of what was seen. The monitor and `nearline status` use the same
 A stage stands still when
 
 - a signal has stopped one of its processes, even with nothing to read: what comes in next will wait;
-- or none of its processes has run for `STILL_S`;
+- or none of its processes has run for `STILL_S`, or each ends again and again, `ENDS` times in a row;
 - or records wait and it has committed nothing of some topic for `STILL_S`, unless it reports that it is at work. That
   excuses it for `WORKING_S`: a batch of a large model takes long, but so does a cold tier that is gone.
 
@@ -23,8 +23,12 @@ STILL_S: Final = 6.0
 """With a look about each second, what stands still is named within 10 s. Every stage commits about each second while it
 has something to do."""
 WORKING_S: Final = 30.0
+_KILLED_WITHIN: Final = 1.5
+"""By then, in times of `stalled_after_s`, the supervisor has killed what reports no work: it looks now and then."""
 BROKER_SILENT_S: Final = 6.0
 """One answer that is late on a busy machine is no outage."""
+ENDS: Final = 3
+"""Once or twice a process may end by chance."""
 BROKER: Final = "broker"
 CANARY: Final = "canary"
 """In place of a stage: what is wrong is known, and not where."""
@@ -34,7 +38,8 @@ ProcessState = Literal["running", "stopped", "gone"]
 
 class ProcessSeen(NamedTuple):
     """`for_s`: for how long it has been in this state, as far as was seen. A process is gone between its end and its
-    next start. `idle_s`: since when it has reported no work; None if it never did."""
+    next start. `idle_s`: since when it has reported no work; None if it never did. `ends`: how often in a row it has
+    ended and was started again, without having run for a while; `unsteady_s`: for how long that has gone on."""
 
     name: str
     pid: int | None
@@ -43,6 +48,8 @@ class ProcessSeen(NamedTuple):
     idle_s: float | None = None
     restarts: int = 0
     """Since the instance was started."""
+    ends: int = 0
+    unsteady_s: float = 0.0
 
 
 class StageSeen(NamedTuple):
@@ -86,7 +93,7 @@ def beginning(stage: str, generation: str | None, for_s: float) -> str:
 
 
 _HOLDS_UP: Final = {
-    BROKER: "no event goes on anywhere, and answers are partial",
+    BROKER: "no event goes on anywhere, and answers become partial",
     "contexts": "no event that comes in changes what is found",
     "trending": "the trending lists get old",
     "encode": "new and changed posts and members are not found",
@@ -146,14 +153,17 @@ def _stopped(seen: StageSeen, stalled_after_s: float) -> StandsStill | None:
 
 
 def _gone(seen: StageSeen) -> StandsStill | None:
-    if not seen.processes or any(process.state != "gone" for process in seen.processes):
+    if not seen.processes or not all(map(_is_down, seen.processes)):
         return None
-    for_s = min(process.for_s for process in seen.processes)
-    if for_s < STILL_S:
-        return None
-    cause = f"{_names(seen.processes)} not running{_waiting(seen)}"
+    ends = min(process.ends for process in seen.processes)
+    for_s = min(max(process.unsteady_s, process.for_s * (process.state == "gone")) for process in seen.processes)
+    what = f"ending again and again, {ends} times in a row" if ends >= ENDS else "not running"
     then = "started again and again, at most 5 s apart; the log says why that fails"
-    return _verdict(seen, for_s, cause, f"{_it(seen.processes)} {then}")
+    return _verdict(seen, for_s, f"{_names(seen.processes)} {what}{_waiting(seen)}", f"{_it(seen.processes)} {then}")
+
+
+def _is_down(process: ProcessSeen) -> bool:
+    return process.ends >= ENDS or (process.state == "gone" and process.for_s >= STILL_S)
 
 
 def _unmoved(seen: StageSeen, stalled_after_s: float) -> StandsStill | None:
@@ -174,6 +184,8 @@ def _unmoved(seen: StageSeen, stalled_after_s: float) -> StandsStill | None:
         then = "its process is still starting, or ends again and again; the log says why"
     elif works:
         then = "its process says that it works, so it is left alone; its log says for what it waits"
+    elif for_s > _KILLED_WITHIN * stalled_after_s:
+        then = "its process reports a little work now and then, so it is not killed; it may lack a processor or a disk"
     else:
         then = f"a process of it that reports no work is killed and started again {_in(stalled_after_s - for_s)}"
     return _verdict(seen, for_s, cause, then)

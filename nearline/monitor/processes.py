@@ -6,12 +6,23 @@ Reads what the supervisor and the processes' loops write. Knows no stage's work.
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from nearline import children
 from nearline.errors import NotRunning
 from nearline.monitor.judgement import ProcessSeen, ProcessState
 from nearline.settings.instance import ProcessInfo, read_instance
 from streams.kafka.heartbeat import read_heartbeats
+
+STEADY_S: Final = 30.0
+"""A process that has run for so long does not end again and again, nor does one that has reported work."""
+
+
+class _Steady(NamedTuple):
+    """When a process was last seen to be steady, or was first seen at all."""
+
+    at_s: float
+    restarts: int
 
 
 class ProcessWatch:
@@ -21,6 +32,7 @@ class ProcessWatch:
         self._data_dir = data_dir
         self._clock = clock
         self._since: dict[tuple[str, int | None, ProcessState], float] = {}
+        self._steady: dict[str, _Steady] = {}
 
     def look(self) -> list[ProcessSeen]:
         """Empty where `nearline run` runs them, of which nobody has a list."""
@@ -35,18 +47,25 @@ class ProcessWatch:
         now_s = self._clock()
         states = {process: state_of(process) for process in processes}
         keys = {process: (process.name, process.pid, state) for process, state in states.items()}
-        before = self._since
+        before, last_steady = self._since, self._steady
         since = {key: before.get(key, now_s) for key in keys.values()}
         self._since = since  # always as a whole
-        return [
-            ProcessSeen(
-                *keys[process],
-                now_s - since[keys[process]],
-                idle_s(self._data_dir, process),
-                process.restarts,
-            )
+        seen = [
+            ProcessSeen(*keys[process], now_s - since[keys[process]], idle_s(self._data_dir, process), process.restarts)
             for process in processes
         ]
+        self._steady = steady = {each.name: _last_steady(each, last_steady.get(each.name), now_s) for each in seen}
+        return [
+            each._replace(ends=each.restarts - steady[each.name].restarts, unsteady_s=now_s - steady[each.name].at_s)
+            for each in seen
+        ]
+
+
+def _last_steady(seen: ProcessSeen, before: _Steady | None, now_s: float) -> _Steady:
+    is_steady = seen.state == "running" and (seen.for_s >= STEADY_S or seen.idle_s is not None)
+    if before is None or is_steady or seen.restarts < before.restarts:
+        return _Steady(now_s, seen.restarts)
+    return before
 
 
 def state_of(process: ProcessInfo) -> ProcessState:

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearline.monitor.judgement import BROKER_SILENT_S, STILL_S, WORKING_S, ProcessSeen, StageSeen, StandsStill, judge
+from nearline.monitor.judgement import (
+    BROKER_SILENT_S,
+    ENDS,
+    STILL_S,
+    WORKING_S,
+    ProcessSeen,
+    StageSeen,
+    StandsStill,
+    judge,
+)
 
 AFTER_S = 60.0
 RUNNING = ProcessSeen("encode-blue-0", 12, "running", 100.0, idle_s=20.0)
@@ -61,6 +70,20 @@ def test_what_does_not_run_is_given_the_time_of_a_restart() -> None:
     assert verdict(seen._replace(processes=one_runs)) is None
 
 
+def test_what_ends_again_and_again_is_named_though_it_runs_now_and_then() -> None:
+    serve = ProcessSeen("serve", 12, "running", 0.5, restarts=9, ends=3, unsteady_s=7.0)
+    expected = (
+        "serve has stood still for 7 s: serve (pid 12) is ending again and again, 3 times in a row; questions are not "
+        "answered; it is started again and again, at most 5 s apart; the log says why that fails"
+    )
+    assert sentence(StageSeen("serve", (serve,))) == expected
+    assert verdict(StageSeen("serve", (serve._replace(ends=2),))) is None, "twice may be by chance"
+    steady = serve._replace(name="serve-1", ends=0, unsteady_s=0.0)
+    assert verdict(StageSeen("serve", (serve, steady))) is None, "the other one answers"
+    gone = serve._replace(pid=None, state="gone", for_s=1.0)
+    assert "serve is ending again and again" in sentence(StageSeen("serve", (gone,)))
+
+
 def test_who_commits_nothing_though_records_wait_is_named_in_time() -> None:
     assert verdict(WAITING._replace(unmoved_s=STILL_S - 0.1)) is None
     assert sentence(WAITING).endswith("a process of it that reports no work is killed and started again in about 46 s")
@@ -80,6 +103,8 @@ def test_a_long_batch_is_no_standstill_but_not_for_ever() -> None:
         (with_process(idle_s=None), "its process is still starting"),
         (WAITING._replace(processes=()), "no process of it runs on this machine"),
         (WAITING._replace(held_back=True), "the broker ends it in time"),
+        (WAITING._replace(unmoved_s=1.4 * AFTER_S), "is killed and started again now"),
+        (WAITING._replace(unmoved_s=1.6 * AFTER_S), "reports a little work now and then, so it is not killed"),
     ],
 )
 def test_what_happens_next_depends_on_why(seen: StageSeen, what_follows: str) -> None:
@@ -99,7 +124,7 @@ def test_a_broker_that_is_away_is_named_in_place_of_those_who_wait_for_it() -> N
     verdicts = judge(seen, 12.0, AFTER_S)
     assert [each.stage for each in verdicts] == ["broker", "trending"]
     assert verdicts[0].sentence == (
-        "broker has stood still for 12 s: it does not answer; no event goes on anywhere, and answers are partial; "
+        "broker has stood still for 12 s: it does not answer; no event goes on anywhere, and answers become partial; "
         "every stage waits for it, and goes on by itself when it answers"
     )
     (refused,) = judge([WAITING], 12.0, AFTER_S, "Kafka: not authorized")
@@ -116,6 +141,8 @@ _PROCESSES = st.builds(
     st.sampled_from(["running", "stopped", "gone"]),
     _SECONDS,
     st.none() | _SECONDS,
+    ends=st.integers(0, 5),
+    unsteady_s=_SECONDS,
 )
 _SEEN = st.builds(
     StageSeen,
@@ -137,13 +164,15 @@ def test_what_has_a_reason_is_named_and_nothing_else(seen: StageSeen, silent_s: 
     states = {process.state for process in seen.processes}
     broker_is_away = silent_s is not None and silent_s >= BROKER_SILENT_S
     stands = bool(seen.lag) and seen.unmoved_s is not None and seen.unmoved_s >= STILL_S
+    down = [process.state == "gone" or process.ends >= ENDS for process in seen.processes]
+    is_down = bool(down) and all(down)
     named = {each.stage for each in verdicts}
     assert ("broker" in named) >= broker_is_away
     if "stopped" in states:
         assert seen.stage in named
     elif broker_is_away:
         assert named == {"broker"}
-    elif states != {"gone"} and (not stands or seen.state == "building"):
+    elif not is_down and (not stands or seen.state == "building"):
         assert named == set()
     elif stands and seen.unmoved_s is not None and seen.unmoved_s >= WORKING_S and seen.state != "building":
         assert seen.stage in named

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nearline.monitor.judgement import ProcessSeen
-from nearline.monitor.processes import ProcessWatch
+from nearline.monitor.processes import STEADY_S, ProcessWatch
 from nearline.monitor.seen import followed_stages, stages_seen
 from nearline.settings.instance import Instance, ProcessInfo, locked, write_instance
 from schemas.ids import Generation
@@ -40,14 +40,40 @@ def test_states_last_from_the_look_that_saw_them_first(tmp_path: Path, sleeper: 
         write(tmp_path, *processes)
         watch.look()
         now_s = 4.0
-        running = ProcessSeen("contexts-0", sleeper.pid, "running", 4.0)
-        assert watch.look() == [running, ProcessSeen("trending", None, "gone", 4.0, restarts=2)]
+        running = ProcessSeen("contexts-0", sleeper.pid, "running", 4.0, unsteady_s=4.0)
+        assert watch.look() == [running, ProcessSeen("trending", None, "gone", 4.0, restarts=2, unsteady_s=4.0)]
         with frozen(sleeper.pid):
             assert watch.look()[0] == running._replace(state="stopped", for_s=0.0)
             now_s = 5.5
-            assert watch.look()[0] == running._replace(state="stopped", for_s=1.5)
+            assert watch.look()[0] == running._replace(state="stopped", for_s=1.5, unsteady_s=5.5)
         write(tmp_path, processes[0], ProcessInfo("trending", ME, 3))
-        assert watch.look()[1] == ProcessSeen("trending", ME, "running", 0.0, restarts=3)
+        assert watch.look()[1] == ProcessSeen("trending", ME, "running", 0.0, restarts=3, ends=1, unsteady_s=5.5)
+
+
+def test_ends_in_a_row_are_counted_until_it_has_run_for_a_while_or_has_worked(tmp_path: Path) -> None:
+    now_s = 0.0
+    watch = ProcessWatch(tmp_path, lambda: now_s)
+
+    def ends(pid: int | None, restarts: int, name: str = "serve") -> tuple[int, float]:
+        (seen,) = watch.look_at([ProcessInfo(name, pid, restarts)])
+        return seen.ends, seen.unsteady_s
+
+    assert ends(ME, 5) == (0, 0.0), "what was before nobody has seen"
+    now_s = 40.0
+    assert ends(ME, 5) == (0, 0.0)
+    now_s = 41.0
+    assert ends(None, 5) == (0, 1.0)
+    assert ends(ME, 6) == (1, 1.0)
+    now_s = 50.0
+    assert ends(ME, 8) == (3, 10.0)
+    now_s = 41.0 + STEADY_S
+    assert ends(ME, 8) == (0, 0.0)
+    assert ends(None, 2) == (0, 0.0), "of another one with this name"
+
+    assert ends(ME, 0, "encode-blue-0") == (0, 0.0)
+    assert ends(ME, 3, "encode-blue-0") == (3, 0.0)
+    HeartbeatFile(tmp_path, "encode-blue-0", "post").start()
+    assert ends(ME, 3, "encode-blue-0") == (0, 0.0), "it is at work"
 
 
 def test_whoever_looks_meanwhile_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
