@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from retriever.client import RetrieverClient
 
 ANSWER_TIMEOUT_S: Final = 30.0
+_NOT_LISTENING: Final = (
+    "the retriever does not listen yet: it is starting, or ends again and again; then the log of nearline up says why"
+)
 
 
 class Connections:
@@ -89,7 +92,7 @@ class Connections:
 
         http_url, address = self.instance().url, self.instance().grpc
         if http_url is None or address is None:
-            raise NotReady("the retriever does not listen yet; wait for nearline up to print: ready")
+            raise NotReady(_NOT_LISTENING)
         certificate_file = self.settings.serve.certificate_file
         if certificate_file is None:
             return f"http://{address}", None, None
@@ -109,7 +112,7 @@ class Connections:
     def _retriever_url(self) -> str:
         url = self.settings.serve.url or self.instance().url
         if url is None:
-            raise NotReady("the retriever does not listen yet; wait for nearline up to print: ready")
+            raise NotReady(_NOT_LISTENING)
         return url
 
     def _retriever_at(self, url: str, timeout_s: float) -> "RetrieverClient":

@@ -50,12 +50,16 @@ def firing(
     waits_s: Sequence[tuple[str, float]],
     *,
     answers_whole: bool | None,
+    retriever_away: bool,
 ) -> list[Alert]:
     """`fresh`: of the events of so many last seconds. `waits_s`: of each stage that every event passes, the age of its
-    oldest record. `answers_whole`: None if that is not known."""
+    oldest record. `answers_whole`: None if that is not known. `retriever_away`: there is one, and it does not
+    answer."""
     alerts = [*_standing(objectives, report), *_waiting(objectives, waits_s), *_burning(objectives, fresh)]
     if answers_whole is False:
         alerts.append(Alert("NearlineAnswersPartial", "page", "no retriever can give whole answers", "retrieval"))
+    if retriever_away:
+        alerts.append(Alert("NearlineRetrieverAway", "page", "no retriever answers the monitor", "retrieval"))
     return sorted(alerts, key=lambda alert: alert.severity)
 
 

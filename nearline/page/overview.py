@@ -17,6 +17,7 @@ from nearline.monitor.report import Report
 from nearline.page.access import Access
 from nearline.page.alerts import Alert, firing
 from nearline.page.history import HOUR_S, Columns, History
+from nearline.settings.process_names import parse
 from schemas.api import FreshnessStatus
 from schemas.generations import GenerationRecord
 from schemas.ids import Generation
@@ -182,7 +183,14 @@ def overview(  # noqa: PLR0917
         can_roll_back=_can_roll_back(state),
         processes=_processes(monitor.processes),
         dead_letters=[LettersShown(of.stage, of.kind, n) for of, n in sorted(monitor.dead_letters.items())],
-        alerts=firing(objectives, report, history.fresh, waits_s, answers_whole=answers_whole),
+        alerts=firing(
+            objectives,
+            report,
+            history.fresh,
+            waits_s,
+            answers_whole=answers_whole,
+            retriever_away=tiers is not None and answers_whole is None and _has_retriever(monitor.processes),
+        ),
         runbooks=objectives.runbooks,
         problems=[] if collected is None else collected.problems,
         acts_allowed=access.no_acts_because is None,
@@ -237,6 +245,11 @@ def _can_roll_back(state: Generations) -> bool:
     return pointer is not None and (
         pointer.canary is not None or (pointer.kept is not None and not pointer.rolled_back)
     )
+
+
+def _has_retriever(processes: Iterable[ProcessSeen]) -> bool:
+    """Of its own. Where others run it, it may not be known here."""
+    return any(parse(each.name).stage == "serve" for each in processes)
 
 
 def _processes(processes: Iterable[ProcessSeen]) -> list[ProcessShown]:

@@ -27,8 +27,10 @@ def fired(
     fresh: Callable[[float], Fresh] = lambda _: Fresh(),
     waits_s: tuple[tuple[str, float], ...] = (),
     answers_whole: bool | None = True,
+    *,
+    retriever_away: bool = False,
 ) -> list[Alert]:
-    alerts = firing(OBJECTIVES, said, fresh, waits_s, answers_whole=answers_whole)
+    alerts = firing(OBJECTIVES, said, fresh, waits_s, answers_whole=answers_whole, retriever_away=retriever_away)
     rules = {rule.alert: rule for group in groups(OBJECTIVES) for rule in group.rules if isinstance(rule, Rule)}
     for alert in alerts:
         rule = rules[alert.name]
@@ -55,6 +57,7 @@ def test_what_stands_still() -> None:
     assert fired(report("encode", for_s=7.0)) == [], "the page says it, and nobody is woken yet"
     assert names(fired(waits_s=(("contexts", 10.0), ("encode", 61.0)))) == ["NearlineEventsWait"]
     assert names(fired(answers_whole=False)) == ["NearlineAnswersPartial"]
+    assert names(fired(answers_whole=None, retriever_away=True)) == ["NearlineRetrieverAway"]
 
 
 @pytest.mark.parametrize(

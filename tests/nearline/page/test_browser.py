@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from nearline.monitor.judgement import ProcessSeen
+from nearline.monitor.report import Report
 from nearline.page.access import NO_KEY
+from nearline.page.collector import Sources
 from nearline.ports import free_ports
 from streams.errors import ActRefused
 from streams.settings import KafkaSettings
@@ -17,7 +20,7 @@ from tests.kit.data.generations import two_live
 from tests.kit.instances import NO_BROKER
 from tests.kit.programs import needs
 from tests.kit.running import child
-from tests.nearline.page.conftest import KEY, PlayedActs, ServedPage, served_page, standing
+from tests.nearline.page.conftest import KEY, TIERS, PlayedActs, ServedPage, served_page, standing
 
 pytestmark = needs("chromium")
 
@@ -105,6 +108,25 @@ def test_the_runbook_of_an_alert_is_a_link_where_an_address_is_named(
             expect(link).to_have_count(int(is_link))
             if is_link:
                 expect(link).to_have_attribute("href", address)
+
+
+def test_a_retriever_of_this_instance_that_does_not_answer_is_no_neutral_news(
+    browser: Browser, acts: PlayedActs, tmp_path: Path
+) -> None:
+    kafka, port = KafkaSettings(bootstrap_servers=NO_BROKER), free_ports(1)[0]
+    sources = Sources(lambda: TIERS._replace(ready=None), list, dict)
+    with served_page(tmp_path, kafka, acts, port, sources=sources) as served:
+        served.monitor.report = Report(ready=True, broker_up=True, look_age_s=1.0, standing_still=[])
+        served.collector.look()
+        with opened(browser, served.url) as page:
+            state, alerts = page.locator("#state"), page.locator("#alerts tbody tr")
+            expect(state).to_have_text("Unknown: no retriever has answered")
+            expect(state).to_have_class("")
+            expect(alerts).to_have_count(0)
+            served.monitor.processes = [ProcessSeen("serve", 12, "running")]
+            expect(state).to_have_text("Not ready: no retriever answers")
+            expect(state).to_have_class("bad")
+            expect(alerts.locator("th")).to_have_text("NearlineRetrieverAway")
 
 
 def test_the_focus_stays_while_the_figures_change(served: ServedPage, page: Page) -> None:

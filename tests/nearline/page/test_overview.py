@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nearline.ask.status import TiersSeen
+from nearline.monitor.judgement import ProcessSeen
 from nearline.monitor.report import Report
 from nearline.page.collector import Sources
 from nearline.ports import free_ports
@@ -77,17 +78,21 @@ def test_how_far_a_building_is_stays_while_nobody_can_say(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("tiers", "names"),
+    ("tiers", "process", "names"),
     [
-        (TIERS, []),
-        (TIERS._replace(ready=False), ["NearlineAnswersPartial"]),
-        (TIERS._replace(ready=None), []),  # nobody knows
+        (TIERS, "serve", []),
+        (TIERS._replace(ready=False), "serve", ["NearlineAnswersPartial"]),
+        (TIERS._replace(ready=None), "serve-1", ["NearlineRetrieverAway"]),
+        (TIERS._replace(ready=None), "contexts-0", []),  # it runs elsewhere, and nobody knows
     ],
 )
-def test_a_retriever_that_cannot_answer_is_an_alert(tmp_path: Path, tiers: TiersSeen, names: list[str]) -> None:
+def test_a_retriever_that_cannot_answer_is_an_alert(
+    tmp_path: Path, tiers: TiersSeen, process: str, names: list[str]
+) -> None:
     sources = Sources(lambda: tiers, list, dict)
     with served_page(tmp_path, AWAY, PlayedActs(), free_ports(1)[0], state=founded, sources=sources) as page:
         page.monitor.report = Report(ready=True, broker_up=True, look_age_s=1.0, standing_still=[])
+        page.monitor.processes = [ProcessSeen(process, 12, "running")]
         page.collector.look()
         said = page.overview()
         assert [alert["name"] for alert in said["alerts"]] == names
