@@ -14,12 +14,13 @@ from nearline.monitor.judgement import ProcessSeen, ProcessState
 from nearline.settings.instance import ProcessInfo, read_instance
 from streams.kafka.heartbeat import read_heartbeats
 
-STEADY_S: Final = 30.0
-"""A process that has run for so long does not end again and again, nor does one that has reported work."""
+STEADY_S: Final = 15.0
+"""A process that has run for so long does not end again and again, nor does one that has reported work. The retriever
+reports none, and is named for so long after its mend."""
 
 
 class _Steady(NamedTuple):
-    """When a process was last seen to be steady, or was first seen at all."""
+    """When a process was last seen to run without having ended before, or was first seen at all."""
 
     at_s: float
     restarts: int
@@ -62,10 +63,10 @@ class ProcessWatch:
 
 
 def _last_steady(seen: ProcessSeen, before: _Steady | None, now_s: float) -> _Steady:
-    is_steady = seen.state == "running" and (seen.for_s >= STEADY_S or seen.idle_s is not None)
-    if before is None or is_steady or seen.restarts < before.restarts:
+    if before is None or seen.restarts < before.restarts:
         return _Steady(now_s, seen.restarts)
-    return before
+    is_steady = seen.for_s >= STEADY_S or seen.idle_s is not None or seen.restarts == before.restarts
+    return _Steady(now_s, seen.restarts) if seen.state == "running" and is_steady else before
 
 
 def state_of(process: ProcessInfo) -> ProcessState:

@@ -40,12 +40,12 @@ def test_states_last_from_the_look_that_saw_them_first(tmp_path: Path, sleeper: 
         write(tmp_path, *processes)
         watch.look()
         now_s = 4.0
-        running = ProcessSeen("contexts-0", sleeper.pid, "running", 4.0, unsteady_s=4.0)
+        running = ProcessSeen("contexts-0", sleeper.pid, "running", 4.0)
         assert watch.look() == [running, ProcessSeen("trending", None, "gone", 4.0, restarts=2, unsteady_s=4.0)]
         with frozen(sleeper.pid):
             assert watch.look()[0] == running._replace(state="stopped", for_s=0.0)
             now_s = 5.5
-            assert watch.look()[0] == running._replace(state="stopped", for_s=1.5, unsteady_s=5.5)
+            assert watch.look()[0] == running._replace(state="stopped", for_s=1.5, unsteady_s=1.5)
         write(tmp_path, processes[0], ProcessInfo("trending", ME, 3))
         assert watch.look()[1] == ProcessSeen("trending", ME, "running", 0.0, restarts=3, ends=1, unsteady_s=5.5)
 
@@ -59,14 +59,14 @@ def test_ends_in_a_row_are_counted_until_it_has_run_for_a_while_or_has_worked(tm
         return seen.ends, seen.unsteady_s
 
     assert ends(ME, 5) == (0, 0.0), "what was before nobody has seen"
-    now_s = 40.0
-    assert ends(ME, 5) == (0, 0.0)
-    now_s = 41.0
+    now_s = 10.0
+    assert ends(ME, 5) == (0, 0.0), "it has not run for long, and has not ended"
+    now_s = 11.0
     assert ends(None, 5) == (0, 1.0)
     assert ends(ME, 6) == (1, 1.0)
-    now_s = 50.0
-    assert ends(ME, 8) == (3, 10.0)
-    now_s = 41.0 + STEADY_S
+    now_s = 18.0
+    assert ends(ME, 8) == (3, 8.0)
+    now_s = 11.0 + STEADY_S
     assert ends(ME, 8) == (0, 0.0)
     assert ends(None, 2) == (0, 0.0), "of another one with this name"
 
