@@ -96,14 +96,15 @@ def try_on_inner_split(feed: Feed, plan: Plan, work: Path, *, progress: bool = F
     return replace(plans[[*tried].index(chosen)], tokens=tokens), record
 
 
-def can_be_measured(feed: Feed, cut_us: Micros, inner_holdout: float) -> bool:
-    """Whether the events before the cut can be split again so that somebody is measured."""
+def inner_cut(feed: Feed, cut_us: Micros, inner_holdout: float) -> Micros | None:
+    """Where the events before the cut are split again; None where nobody could be measured then."""
     earlier = Feed(feed.before(cut_us), feed.rules)
     try:
-        evaluation_task(earlier, earlier.cut(inner_holdout))
+        inner_cut_us = earlier.cut(inner_holdout)
+        evaluation_task(earlier, inner_cut_us)
     except BadEvents:
-        return False
-    return True
+        return None
+    return inner_cut_us
 
 
 def _with_form(plan: Plan, form: FormName) -> Plan:

@@ -142,7 +142,8 @@ class TrainSettings(BaseModel):
     tasks: dict[TaskName, PositiveFloat] = Field({}, validate_default=True)
     """Auxiliary tasks beside the main one (`trainer.data.auxiliary_tasks`), each with a weight: how many tokens it gets
     for each token of a task of weight 1, as the main task is. A batch is of one task. A weight on the loss would not
-    save time: a task with a small weight would cost as many tokens as one with a large weight."""
+    save time: a task with a small weight would cost as many tokens as one with a large weight. Where the settings name
+    none, and neither templates nor a member form, `nearline train` takes search if the posts have titles."""
 
     @field_validator("tasks")
     @classmethod

@@ -44,8 +44,9 @@ def train(
     Held out actions, and every post from the first of them on, teach nothing; the package is measured on them, and its
     training record says the figures. Checkpoints lie beside the folder until the package is written.
 
-    Prompts hold what the events carry, and of the two member forms the better one on an inner split is taken, unless
-    the settings name templates or a member_form, or training starts from a package.
+    Prompts hold what the events carry, text queries are learned from posts' titles, and of the two member forms the
+    better one on an inner split is taken, unless the settings name templates or a member_form, or training starts from
+    a package.
 
     \b
     Example:

@@ -9,9 +9,10 @@ import pytest
 from encoders.package.manifest import PromptForm
 from tests.kit.commands import Commands
 from tests.kit.data.events import write_events
-from tests.kit.data.training_events import events, feed_of
+from tests.kit.data.training_events import events, feed_of, with_titles
 from tests.kit.packages import make_tiny_package
 from trainer.data.feed import Feed
+from trainer.data.named_fields import carried_templates, carry_titles
 from trainer.default_prompts import default_prompts_sentence, with_default_prompts
 from trainer.plan import Plan
 from trainer.settings import TemplateSettings, TrainSettings
@@ -35,6 +36,41 @@ def test_prompts_hold_what_the_events_carry_and_the_member_form_is_found(feed: F
         "prompts hold what the events carry: of posts author, age, count.like, text; of members what they acted on; "
         "both member forms are tried on an inner split"
     )
+
+
+def test_text_queries_are_learned_where_the_posts_have_titles(feed: Feed) -> None:
+    titled = feed_of(with_titles(events(150)))
+    chosen = with_default_prompts(titled, plan(titled))
+    assert chosen.settings.tasks == {"search": 0.1}
+    assert default_prompts_sentence(chosen).endswith(
+        "; text queries are learned from posts' titles, by the task search"
+    )
+    without = with_default_prompts(feed, plan(feed))
+    assert without.settings.tasks == {}
+    assert default_prompts_sentence(without).endswith(
+        "; no task teaches text queries, because too few posts have a title above their text"
+    )
+
+
+@pytest.mark.parametrize("tasks", [{}, {"tag": 1.0}])
+def test_tasks_that_the_settings_name_are_kept(tasks: dict[str, float]) -> None:
+    titled = feed_of(with_titles(events(150)))
+    chosen = with_default_prompts(titled, plan(titled, tasks=tasks))
+    assert (chosen.settings.tasks, chosen.settings.member_form) == (tasks, "auto")
+    assert default_prompts_sentence(chosen).endswith("member_form in the settings")
+
+
+def test_what_only_the_inner_split_measures_on_is_not_chosen() -> None:
+    """The training on its earlier part would be refused."""
+    recorded = [*events(150)]
+    newest = [{**event, "action": "share"} if event["type"] == "activity" else event for event in recorded[330:]]
+    feed = feed_of([*recorded[:330], *with_titles(newest)])
+    asked = plan(feed)
+    chosen = with_default_prompts(feed, asked)
+    assert carried_templates(feed, asked.cut_us).post == ("author", "age", "count.like", "count.share", "text")
+    assert carry_titles(feed, asked.cut_us)
+    assert chosen.settings.templates is not None
+    assert (chosen.settings.templates.post, chosen.settings.tasks) == (("author", "age", "count.like", "text"), {})
 
 
 def test_what_the_settings_or_the_start_say_is_kept(feed: Feed, tmp_path: Path) -> None:

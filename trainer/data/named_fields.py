@@ -1,5 +1,6 @@
 """Which fields of templates the events carry. A field that they never carry would teach nothing, and its quantile table
-would be of zeros: it is refused where the settings name it, and not chosen where they name none."""
+would be of zeros: it is refused where the settings name it, and not chosen where they name none. So it is with titles,
+of which the task search is made."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import Final
 from encoders.package.manifest import POST_FIELDS, PROFILE_FIELDS, PostTemplate
 from schemas.events import Activity, Event, MemberUpdated, PostCreated, PostUpdated
 from schemas.ids import Micros
+from trainer.data.auxiliary_tasks import task_rows
 from trainer.data.feed import Feed, TimedEvent
 from trainer.errors import BadEvents
 from trainer.settings import TemplateSettings
@@ -58,6 +60,13 @@ def carried_templates(feed: Feed, cut_us: Micros) -> TemplateSettings:
     return TemplateSettings(
         post=(*others, *(["age", *counts] if counts else []), "text"), profile=profile, history_ages=True
     )
+
+
+def carry_titles(feed: Feed, cut_us: Micros) -> bool:
+    """Whether enough posts before the cut have a title above the rest of their text, and not all the same one."""
+    posts = [post for post in feed.posts.values() if post.created_at_us < cut_us]
+    titles = [row.owner for row in task_rows("search", posts) if row.part.is_query]
+    return len(set(titles)) > 1 and len(titles) >= _CHOSEN_FROM * len(posts)
 
 
 class _Carriers:

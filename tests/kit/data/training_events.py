@@ -74,6 +74,14 @@ def with_impressions(recorded: Iterable[Event], seed: int = 0) -> Iterator[Event
         yield event
 
 
+def with_titles(recorded: Iterable[Event]) -> Iterator[Event]:
+    """Of each post the first words become a title, which no other post has."""
+    for event in recorded:
+        words = event.get("text", "").split()
+        title = f"{' '.join(words[:4])} {event['post_id']}"
+        yield {**event, "text": f"{title}\n{' '.join(words[3:])}"} if words else event
+
+
 def feed_of(events: Iterable[Event]) -> Feed:
     lines = [line(event) for event in events]
     return Feed(timed_event(parse_event(body), body) for body in lines)

@@ -1,10 +1,12 @@
 """Which fields a training takes by itself."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
+from schemas.ids import Micros
 from tests.kit.data.events import Event, activity, member_updated, post_created, post_updated
 from tests.kit.data.training_events import START, feed_of
-from trainer.data.named_fields import carried_templates
+from trainer.data.named_fields import carried_templates, carry_titles
 from trainer.settings import TemplateSettings
 
 POSTS = [post_created(f"p{number}", at=START) for number in range(40)]
@@ -52,3 +54,25 @@ def test_nothing_from_the_cut_on_is_looked_at() -> None:
 
 def test_every_history_has_ages() -> None:
     assert templates().history_ages
+
+
+def have_titles(*texts: str) -> bool:
+    """Of forty posts these first; the others are of one line."""
+    posts = [post_created(f"p{number}", text, at=START) for number, text in enumerate(texts)]
+    feed = feed_of([*posts, *POSTS[len(posts) :], activity("m", "p0", at=START)])
+    return carry_titles(feed, feed.cut(0.0))
+
+
+def test_titles_that_a_share_of_the_posts_has() -> None:
+    assert have_titles("bread\nhow to bake it", "fog\nwhere it comes from")
+    assert not have_titles("bread\nhow to bake it"), "one of forty is too little"
+    assert not have_titles(*["news\nof today"] * 40), "a title that all have says nothing of any"
+    assert not have_titles(*(f"bread {number}\n \n" for number in range(40))), "with nothing below"
+
+
+def test_a_title_from_the_cut_on_is_not_looked_at() -> None:
+    later = START + timedelta(hours=1)
+    titled = [post_created(f"t{number}", f"title {number}\nbody", at=later) for number in range(40)]
+    feed = feed_of([*POSTS, *titled])
+    assert carry_titles(feed, Micros(feed.events[-1].at_us + 1))
+    assert not carry_titles(feed, feed.events[-1].at_us)

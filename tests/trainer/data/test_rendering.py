@@ -1,5 +1,7 @@
 """What training learns from is, token by token, what the encode stage encodes."""
 
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,18 @@ from encoders.package.manifest import (
     TokenLimits,
 )
 from encoders.package.model_package import TOKENIZER_FILE, ModelPackage
+from encoders.package_writer import write_package
 from encoders.prepared import MeanSource, Prepared
 from encoders.prompt.prompts import Prompt
 from schemas.ids import MemberId
 from tests.kit.data.contexts import history_entry, member_context, post_context
 from tests.kit.data.events import post_created
-from tests.kit.data.training_events import START, events, feed_of
+from tests.kit.data.training_events import START, TINY_MODEL, events, feed_of, with_titles
 from tests.kit.packages import WORDS, make_tiny_package
 from trainer.data.auxiliary_tasks import Part
+from trainer.data.pair_batches import draw_pairs
 from trainer.data.rendering import PromptTable, TrainingPrompts, token_ids
+from trainer.default_prompts import with_default_prompts
 from trainer.plan import Plan
 from trainer.preparation import _prompts, planned_data, starting_point
 from trainer.settings import TrainSettings
@@ -115,6 +120,36 @@ def test_a_query_is_rendered_as_in_the_retriever(
     seen = _seen(encoder, monkeypatch)
     encoder.encode_text("bread and an oven")
     assert [spelled(training, training.part(POSTS[0], Part("bread and an oven", is_query=True)))] == seen
+
+
+@pytest.mark.parametrize("instruction", ["", "find posts about"])
+def test_a_member_as_prompt_is_trained_beside_queries_as_in_the_retriever(
+    instruction: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the training that `nearline train` does by itself, and with an instruction before each query."""
+    feed = feed_of(with_titles(events(60)))
+    plan = Plan(feed.cut(0.15), 20_000, 0, TrainSettings.model_validate(tomllib.loads(TINY_MODEL)), "default")
+    chosen = with_default_prompts(feed, plan).settings
+    assert chosen.templates is not None
+    with_query = chosen.templates.model_copy(update={"query_instruction": instruction})
+    settings = chosen.model_copy(update={"member_form": "prompt", "templates": with_query})
+    plan = replace(plan, settings=settings)
+    data = planned_data(feed, plan)
+    start = starting_point(plan, data, tmp_path)
+    package = write_package(tmp_path / "package", start.manifest, start.model, start.tokenizer)
+    training = TrainingPrompts(package.manifest, package.folder / TOKENIZER_FILE, share_kept=1.0)
+    drawn = draw_pairs(data, training, settings, plan.tokens, plan.seed)
+    owners = set(data.auxiliary["search"].owner.tolist())
+    looking = {number for pair in drawn.pairs if pair.owner in owners for number, _ in pair.parts}
+
+    encoder = Encoder.load(package.folder, device="cpu")
+    seen = _seen(encoder, monkeypatch)
+    for _, part in data.parts:
+        if part.is_query:
+            encoder.encode_text(part.text)
+    learned = [spelled(training, number) for number in looking]
+    queries = [prompt for prompt in learned if prompt in seen]
+    assert 2 * len(queries) == len(learned) > 20, "a title looks for its body, and the body for its title"
 
 
 def test_a_part_of_a_post_has_all_its_other_fields(package: ModelPackage, training: TrainingPrompts) -> None:
