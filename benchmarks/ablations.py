@@ -7,7 +7,7 @@ acts later (`benchmarks.kit.ablations.task`). "Better" is the share of a paired 
 the mean of its seeds. "Not worse" asks that this share be at least 0.05. A bound that does not hold is a result.
 
 `interests` compares no arms: members of the base's packages are asked for with one vector, and with one for each of
-their interests. How long the retriever takes for several vectors is in `benchmarks.retrieval`.
+their interests beside it. How long the retriever takes for several vectors is in `benchmarks.retrieval`.
 
     python -m benchmarks.ablations [--quick] [--only numbers loss history form interests pooling oracle] [--json F]
 

@@ -35,7 +35,8 @@ _K: Final = 2_000
 _COLD_K: Final = _K + 96
 """The retriever asks the cold tier for so many: a margin beyond k."""
 QUERIES: Final = 16
-_INTERESTS: Final = 3
+_INTERESTS: Final = 2
+"""Beside the member's one vector, so that it is asked for with three."""
 _NO_NUMBERS: Final = np.empty(0, np.int32)
 
 

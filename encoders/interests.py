@@ -2,7 +2,8 @@
 
 Ward's clustering of unit vectors, cut at a distance. A cluster's vector is its medoid: that of a real post, not a mean
 between posts. The encode stage and the evaluation of packages make interests by `find_interests`; the retriever and the
-evaluation merge the lists of several vectors by `quota_places`. Knows no model. Shapes: T texts, D dimensions.
+evaluation ask with `asked_vectors` and merge their lists by `quota_places`. Knows no model. Shapes: T texts, D
+dimensions.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,10 @@ from schemas.embeddings import Interest, Vector
 
 _AS_NEAR: Final = 1e-5
 """Of two texts with equal weights both are the medoid, and rounding, which differs between processors, would choose."""
+OWN_SHARE: Final = 0.5
+"""What of an answer comes from a member's one vector, where it has interests too. That vector is what training has
+taught to find posts, by all that is known of the member; a medoid is one post's text. So the best half of what it finds
+stays, whatever the clusters are, and the other half has each interest."""
 _WROTE: Final = "wrote"
 """The entry of a post of the member's own, which is no action on it."""
 
@@ -76,6 +81,15 @@ def _interest(
     nearness = texts_TD[rows] @ (weights_T[rows] @ texts_TD[rows])
     medoid = int(rows[int(np.argmax(nearness >= nearness.max() - _AS_NEAR * weight))])
     return int(rows[0]), Interest(vectors_TD[medoid], weight)
+
+
+def asked_vectors(vector_D: Vector, interests: Sequence[Interest]) -> list[Interest]:
+    """What a member is asked with: its one vector, and beside it those of its interests. The weights are shares."""
+    if not interests:
+        return [Interest(vector_D, 1.0)]
+    total = sum(interest.weight for interest in interests)
+    beside = [Interest(each.vector_D, (1 - OWN_SHARE) * each.weight / total) for each in interests]
+    return [Interest(vector_D, OWN_SHARE), *beside]
 
 
 def quota_places(ranks: npt.NDArray[np.int64], weight_share: float) -> npt.NDArray[np.float64]:

@@ -135,14 +135,15 @@ class MemberVectorsForm(Struct, frozen=True, forbid_unknown_fields=True):
     (`encoders.interests`)."""
 
     most: Annotated[int, Meta(ge=2, le=5)] = 5
-    distance: Annotated[float, Meta(gt=0)] = 1.4
-    """Of Ward's clustering: clusters that are further apart stay two. Two posts at a right angle are 1.41 apart, and
-    larger clusters count as further apart."""
+    distance: Annotated[float, Meta(gt=0)] = 0.9
+    """Of Ward's clustering: clusters that are further apart stay two. Two posts whose cosine is 0.6 are 0.9 apart, two
+    at a right angle 1.41, and larger clusters count as further apart. So fine that a member's second interest seldom
+    falls together with its first: what is lost by a cluster of chance is in the half of the one vector."""
     half_life_s: Annotated[float, Meta(gt=0)] = 30 * 24 * 3600.0
     """An action's weight halves in this time."""
     merge: Literal["quota", "best"] = "quota"
-    """`quota`: an answer has of each interest as many posts as is its share of the weights. `best`: a post counts by
-    its best score with any of them."""
+    """`quota`: half of an answer is of the one vector, and in the other half each interest has as many posts as is its
+    share of the weights. `best`: a post counts by its best score with any of them."""
 
 
 class TokenLimits(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from encoders.errors import BadPackage
+from encoders.interests import asked_vectors
 from encoders.package.manifest import FormName, Manifest, MemberVectorsForm, form_name
 from encoders.package.model_package import ModelPackage
 from indexer.tiers import StoredMember
@@ -20,7 +21,7 @@ class ServedForm(NamedTuple):
     form: FormName | None
     """None where this machine does not have the package."""
     why: str
-    most_vectors: int | None = None
+    most_interests: int | None = None
     """How many interests a member may have, each with a vector of its own; None where members have one vector, or
     where that is not known."""
 
@@ -29,8 +30,8 @@ class ServedForm(NamedTuple):
 
 
 class MemberVectors(NamedTuple):
-    """The vectors that a member is asked with. `weights`: of its interests, one in all; empty where it has one vector
-    or none."""
+    """The vectors that a member is asked with. `weights`: the share of each, its one vector's first; empty where it has
+    one vector or none."""
 
     number: int
     weights: list[float]
@@ -58,8 +59,8 @@ def served_form(connections: Connections) -> ServedForm:
 
 def form_of(manifest: Manifest) -> ServedForm:
     several = manifest.member_vectors
-    most_vectors = several.most if isinstance(several, MemberVectorsForm) else None
-    return ServedForm(form_name(manifest.member_form), _why(manifest), most_vectors)
+    most_interests = several.most if isinstance(several, MemberVectorsForm) else None
+    return ServedForm(form_name(manifest.member_form), _why(manifest), most_interests)
 
 
 def _why(manifest: Manifest) -> str:
@@ -81,16 +82,15 @@ def vectors_of(member: StoredMember | None, served: ServedForm) -> MemberVectors
     if member.vector is None:
         empty = "the member has neither profile nor history, or they could not be encoded"
         return MemberVectors(0, [], "the member is deleted" if member.deleted else empty)
-    weights = [interest.weight for interest in unpack_interests(member.interests)]
-    if not weights:
+    weights = [each.weight for each in asked_vectors(member.vector, unpack_interests(member.interests))]
+    if len(weights) == 1:
         return MemberVectors(1, [], _why_one(served))
-    of_one = [weight / sum(weights) for weight in weights]
-    return MemberVectors(len(weights), of_one, "one for each cluster of what it acted on, in place of its one vector")
+    return MemberVectors(len(weights), weights, "its one vector, and one for each cluster of what it acted on")
 
 
 def _why_one(served: ServedForm) -> str:
     if served.form is None:
         return "whether the package would give it more is not known here"
-    if served.most_vectors is None:
+    if served.most_interests is None:
         return "the package gives each member one"
-    return f"what it acted on is not several clusters; the package gives at most {served.most_vectors}"
+    return f"what it acted on is not several clusters; the package gives at most {served.most_interests} beside it"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from encoders.interests import asked_vectors
 from indexer.tiers import Filters
 from retriever.answer.answer_builder import AnswerBuilder, Candidates
 from retriever.answer.cold.kept_answers import Asked, Version, version_of
@@ -27,25 +28,19 @@ class Query(NamedTuple):
     version: Version
     """Of the member."""
     interests: tuple[Interest, ...] = ()
-    """Of a member with several vectors: they are asked for instead of `vector_D`."""
+    """Of a member with several vectors: they are asked for beside `vector_D`."""
 
     @property
     def parts(self) -> list["QueryPart"]:
         """Its vectors, each as a query by itself. Empty if it has none."""
         if self.vector_D is None:
             return []
-        if not self.interests:
-            return [QueryPart(self.vector_D, 1.0, self.asked, self.version)]
-        total = sum(interest.weight for interest in self.interests)
-        return [
-            QueryPart(
-                vector_D,
-                weight / total,
-                self.asked._replace(interest=number),
-                version_of(self.version.revision, vector_D),
-            )
-            for number, (vector_D, weight) in enumerate(self.interests, 1)
-        ]
+        own, *others = asked_vectors(self.vector_D, self.interests)
+        parts = [QueryPart(self.vector_D, own.weight, self.asked, self.version)]
+        for number, (vector_D, share) in enumerate(others, 1):
+            version = version_of(self.version.revision, vector_D)
+            parts.append(QueryPart(vector_D, share, self.asked._replace(interest=number), version))
+        return parts
 
 
 class QueryPart(NamedTuple):

@@ -1,5 +1,5 @@
 """Finds the posts nearest to the vectors of some questions: a cold answer for each vector, kept or new, and after that
-one search in the hot tier for all of them. A question has one vector, or those of a member's interests.
+one search in the hot tier for all of them. A question has one vector, and those of a member's interests.
 
 The hot search is as of a moment after the cold answer, so what it holds is newer than that. Its own floor then says
 whether the two together are whole.

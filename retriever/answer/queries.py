@@ -116,7 +116,7 @@ def _of_member(inquiry: Inquiry, found: FoundMember) -> Query | None:
     unreadable                    None: member_unavailable, partial. Any post may be one that the member hid
     never written, or deleted     no vector: member_unknown
     no profile and no history     no vector: member_without_vector
-    else                          the member's vector, or those of its interests
+    else                          the member's vector, and those of its interests
     and if that is not sure       partial, with the reason
     """
     member, builder = found.member, inquiry.builder

@@ -7,15 +7,15 @@ import pytest
 
 from encoders.encoder import Encoder
 from encoders.errors import SeveralVectors, one_vector
-from encoders.interests import acted_texts, find_interests
+from encoders.interests import acted_texts, asked_vectors, find_interests
 from encoders.package.manifest import MeanForm, MemberForm, MemberVectorsForm, PromptForm
 from schemas.contexts import MemberContext
-from schemas.embeddings import Vector, pack_interests, unpack_interests
+from schemas.embeddings import Interest, Vector, pack_interests, unpack_interests
 from tests.kit.data.contexts import history_entry, member_context
 from tests.kit.packages import make_tiny_package
 from trainer.evaluation.package_vectors import PackageVectors
 
-FORM = MemberVectorsForm(half_life_s=3600.0)
+FORM = MemberVectorsForm(distance=1.4, half_life_s=3600.0)
 BREAD = "how to bake bread with a sourdough starter and a hot oven"
 OVEN = "how to bake bread with a sourdough starter and an oven"
 BUILD = "the build of the network card failed again after the patch"
@@ -93,6 +93,13 @@ def test_a_weight_is_the_decayed_sum_of_actions_and_own_posts_are_none() -> None
     )
     assert acted_texts(FORM, context) == [("a", 1.25), ("c", 0.5)]
     assert acted_texts(FORM, member_context(history_entry("a"), deleted=True)) == []
+
+
+def test_a_member_is_asked_with_its_one_vector_and_the_other_half_is_its_interests() -> None:
+    own, *axes = np.eye(4, dtype=np.float32)
+    assert asked_vectors(own, []) == [(own, 1.0)]
+    asked = asked_vectors(own, [Interest(axes[0], 6.0), Interest(axes[1], 2.0)])
+    assert [(each.vector_D.argmax(), each.weight) for each in asked] == [(0, 0.5), (1, 0.375), (2, 0.125)]
 
 
 @pytest.fixture(scope="module", params=[MeanForm(), PromptForm()], ids=["mean", "prompt"])

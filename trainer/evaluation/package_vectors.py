@@ -14,7 +14,7 @@ from msgspec.structs import replace as with_fields
 
 from encoders.encoder import Encoder
 from encoders.errors import Outcome, Unencodable, one_vector
-from encoders.interests import acted_texts, find_interests, quota_places
+from encoders.interests import acted_texts, asked_vectors, find_interests, quota_places
 from encoders.package.manifest import (
     FormName,
     Manifest,
@@ -117,12 +117,14 @@ class MemberVectors:
         member with several interests they may be no products: they only say the order in which the retriever takes the
         posts."""
         dimension = posts_CD.shape[1]
-        scores_MC: Matrix = self.cut(dimension) @ posts_CD.T
+        members_MD = self.cut(dimension)
+        scores_MC: Matrix = members_MD @ posts_CD.T
         nothing_hidden = np.zeros(len(posts_CD), dtype=np.bool_)
         for row, interests in enumerate(self.interests(dimension)):
             hidden_C = nothing_hidden if hidden_MC is None else hidden_MC[row]
             if interests and scores_MC[row].any():
-                scores_MC[row] = _order_of_interests(interests, posts_CD, hidden_C, self._form)
+                asked = asked_vectors(members_MD[row], interests)
+                scores_MC[row] = _order_of_several(asked, posts_CD, hidden_C, self._form)
         if hidden_MC is not None:
             scores_MC[hidden_MC] = -np.inf
         return scores_MC
@@ -152,21 +154,20 @@ class MemberVectors:
         return weighted_mean(list(vectors), [weight for _, weight in member])
 
 
-def _order_of_interests(
-    interests: Sequence[Interest],
+def _order_of_several(
+    asked: Sequence[Interest],
     posts_CD: Matrix,
     hidden_C: npt.NDArray[np.bool_],
     form: MemberVectorsForm | None,
 ) -> Matrix:
     """(C,): as `retriever/answer/combine.py` combines their lists."""
-    scores_IC = np.stack([interest.vector_D for interest in interests]) @ posts_CD.T
+    scores_IC = np.stack([each.vector_D for each in asked]) @ posts_CD.T
     scores_IC[:, hidden_C] = -np.inf
     best_C: Matrix = scores_IC.max(axis=0)
     if form is None or form.merge == "best":
         return best_C
-    total = sum(interest.weight for interest in interests)
     ranks_IC = np.argsort(np.argsort(-scores_IC, axis=1, kind="stable"), axis=1, kind="stable")
-    places_IC = [quota_places(ranks_C, each.weight / total) for ranks_C, each in zip(ranks_IC, interests, strict=True)]
+    places_IC = [quota_places(ranks_C, each.weight) for ranks_C, each in zip(ranks_IC, asked, strict=True)]
     order_C: Matrix = -np.min(places_IC, axis=0).astype(np.float32)
     return order_C
 

@@ -1,4 +1,4 @@
-"""What members find with one vector, and with one for each of their interests.
+"""What members find with one vector, and with one for each of their interests beside it.
 
 Vectors are made as the encode stage makes them, and the lists of several are combined as by the retriever. A made-up
 feed says what each member cares for, and so whether both of two interests are found. Shapes: M members, I the two
@@ -14,6 +14,7 @@ from msgspec.structs import replace as with_fields
 
 from benchmarks.kit.ablations.task import LiveTask, numbers_of, seconds_at
 from benchmarks.kit.table import Figure
+from encoders.interests import asked_vectors
 from encoders.package.manifest import MemberVectorsForm
 from encoders.package.model_package import ModelPackage
 from indexer.tiers import Numbers as PostNumbers
@@ -101,8 +102,9 @@ def measure_answers(
 ) -> dict[str, Answers]:
     """`members`: of a package `with_several_vectors`."""
     dimension = posts_CD.shape[1]
-    of_one = [[Interest(vector_D, 1.0)] for vector_D in members.cut(dimension)]
-    of_several = [found or one for found, one in zip(members.interests(dimension), of_one, strict=True)]
+    members_MD = members.cut(dimension)
+    of_one = [[Interest(vector_D, 1.0)] for vector_D in members_MD]
+    of_several = list(map(asked_vectors, members_MD, members.interests(dimension)))
     search = _Search(posts_CD, task)
     rng = np.random.default_rng(0)
     chance = [rng.permutation(np.flatnonzero(~hidden_C)) for hidden_C in task.left_out_MC]
@@ -132,8 +134,7 @@ class _Search:
     def __call__(self, vectors: Sequence[Interest], row: int, k: int) -> Ints:
         """(K,)"""
         seen = np.flatnonzero(~self._left_out_MC[row]).astype(np.int32)
-        total = sum(interest.weight for interest in vectors)
-        lists = [PartList(self._list(vector_D, seen, k), weight / total, k) for vector_D, weight in vectors]
+        lists = [PartList(self._list(vector_D, seen, k), share, k) for vector_D, share in vectors]
         return combine(lists, _FORM.merge, k, self._ids_of).merged.numbers_K.astype(np.int64)
 
     def _list(self, vector_D: Matrix, seen: PostNumbers, k: int) -> Merged:

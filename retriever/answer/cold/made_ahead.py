@@ -66,10 +66,8 @@ class MadeAhead:
             return ColdSearch(part.asked, part.version, part.vector_D, query.filters, cold_limit(length))
 
         asked = asked_by(question, member.member_id)
-        if not member.interests:
-            self._cold.make_ahead(asked, partial(search, 0))
-        for number in range(len(member.interests)):
-            self._cold.make_ahead(asked._replace(interest=number + 1), partial(search, number))
+        for number in range(1 + len(member.interests)):
+            self._cold.make_ahead(asked._replace(interest=number), partial(search, number))
 
 
 def _num_ids(question: Question) -> int:

@@ -59,12 +59,13 @@ def test_a_package_says_its_form_and_why(
         (STORED._replace(deleted=True, vector=None), UNSET, "0: the member is deleted"),
         (STORED._replace(vector=None), UNSET, "0: the member has neither profile nor history"),
         (STORED, UNSET, "1: the package gives each member one"),
-        (STORED, MemberVectorsForm(most=3), "1: what it acted on is not several clusters; the package gives at most 3"),
+        (STORED, MemberVectorsForm(most=3),
+         "1: what it acted on is not several clusters; the package gives at most 3 beside it"),
         (STORED._replace(interests=INTERESTS), MemberVectorsForm(most=3),
-         "3 (weights 0.50, 0.25, 0.25): one for each cluster of what it acted on"),
+         "4 (weights 0.50, 0.25, 0.12, 0.12): its one vector, and one for each cluster of what it acted on"),
     ],
 )  # fmt: skip
-def test_a_member_is_asked_with_as_many_vectors_as_it_has_interests(
+def test_a_member_is_asked_with_its_one_vector_and_those_of_its_interests(
     tmp_path: Path, member: StoredMember | None, several: MemberVectorsForm | UnsetType, words: str
 ) -> None:
     package = make_tiny_package(tmp_path / "package", hidden=32, layers=1, member_vectors=several)

@@ -115,12 +115,14 @@ class Log:
         return sorted(scored, key=by_score)[:k]
 
     def best_of_interests(
-        self, interests: Sequence[Interest], k: int, filters: Filters, how: How
+        self, vector_D: np.ndarray, interests: Sequence[Interest], k: int, filters: Filters, how: How
     ) -> list[tuple[str, float, int]]:
-        """By hand: each interest's whole list, and of each post its first place in any of them."""
-        total = sum(interest.weight for interest in interests)
+        """By hand: the whole lists of the one vector, which weighs as much as all interests, and of each of these; and
+        of each post its first place in any of them."""
+        half = sum(interest.weight for interest in interests)
+        total = 2 * half
         copies: dict[str, list[tuple[float, tuple[str, float, int]]]] = {}
-        for interest in interests:
+        for interest in (Interest(vector_D, half), *interests):
             for rank, copy in enumerate(self.best(interest.vector_D, len(POSTS), filters)):
                 place = (rank + 1) / (interest.weight / total) if how == "quota" else -copy[1]
                 copies.setdefault(copy[0], []).append((place, copy))
@@ -325,7 +327,7 @@ class RetrieverOverALog(RuleBasedStateMachine):
         assert vector_D is not None
         interests = [] if member is None else unpack_interests(member.interests)
         if interests:
-            best = self.log.best_of_interests(interests, question.k, filters, self.how)
+            best = self.log.best_of_interests(vector_D, interests, question.k, filters, self.how)
         else:
             best = self.log.best(vector_D, question.k, filters)
         assert answer.post_ids == [post_id for post_id, _, _ in best]

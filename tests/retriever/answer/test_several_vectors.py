@@ -1,15 +1,18 @@
 """Members with several interests: what both tiers are asked, and whose posts the answer has."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from encoders.package.manifest import MemberVectorsForm
 from retriever.answer.combine import PartList, combine, list_length
 from retriever.answer.merge import Merged
 from schemas.embeddings import MemberEmbedding, PostEmbedding, Vector
 from tests.kit.data.embeddings import DIMENSION, NOW, member_embedding, post_embedding
 from tests.kit.retrievers import RetrieverSetup, codes_of
+from trainer.evaluation.package_vectors import MemberVectors
 
 NUM_POSTS = 60
 """Of each subject."""
@@ -62,6 +65,10 @@ def with_two_interests(
     return member_embedding(member_id, revision, vector=mean, interests=interests, **lists)  # type: ignore[arg-type]
 
 
+def num_between(post_ids: Sequence[str]) -> int:
+    return sum(post_id.startswith("b-") for post_id in post_ids)
+
+
 def num_of(subject: int, post_ids: Sequence[str]) -> int:
     return sum(post_id.startswith(f"s{subject}-") for post_id in post_ids)
 
@@ -73,17 +80,39 @@ def test_a_member_with_two_interests_finds_both_in_its_best_50(retriever: Retrie
     retriever.in_member_feed(with_two_interests("both"), with_two_interests("one-vector", weights=()))
     answer = retriever.ask(member_id="both", k=50)
     assert not answer.partial
-    assert (num_of(0, answer.post_ids), num_of(1, answer.post_ids)) == (25, 25)
+    assert (num_of(0, answer.post_ids), num_of(1, answer.post_ids)) == (13, 12), "a quarter each"
     assert answer.scores_C.tolist() == sorted(answer.scores_C.tolist(), reverse=True)
     alone = retriever.ask(member_id="one-vector", k=50)
     assert (num_of(0, alone.post_ids), num_of(1, alone.post_ids)) == (0, 0), "the mean finds what lies between"
+    assert alone.post_ids[:25] == [post_id for post_id in answer.post_ids if post_id.startswith("b-")][:25], (
+        "the better half of what the one vector finds is in the answer whatever the interests are"
+    )
+
+
+@pytest.mark.parametrize("how", ["quota", "best"])
+def test_the_evaluation_takes_the_same_posts(how: Literal["quota", "best"]) -> None:
+    every = posts()
+    retriever = RetrieverSetup(real_hot_tier=True, combine_by=how)
+    try:
+        retriever.in_both(*every)
+        retriever.in_member_feed(with_two_interests())
+        answer = retriever.ask(member_id="m", k=40)
+    finally:
+        retriever.close()
+    posts_CD = np.stack([np.frombuffer(post.vector, "<f4") for post in every])
+    mean = np.asarray((axis(0) + axis(1)) / np.sqrt(2), np.float32)
+    acted = [(axis(0), 1.0), (axis(1), 1.0)]
+    members = MemberVectors([[(mean, 1.0)]], [acted], MemberVectorsForm(distance=1.0, merge=how))
+    best = np.argsort(-members.scores(posts_CD)[0], kind="stable")[:40]
+    assert sorted(every[row].post_id for row in best) == sorted(answer.post_ids)
 
 
 def test_the_weights_are_quotas(retriever: RetrieverSetup) -> None:
     retriever.in_both(*posts())
     retriever.in_member_feed(with_two_interests(weights=(4, 1)))
     answer = retriever.ask(member_id="m", k=50)
-    assert (num_of(0, answer.post_ids), num_of(1, answer.post_ids)) == (40, 10)
+    assert (num_of(0, answer.post_ids), num_of(1, answer.post_ids)) == (20, 5), "of the half that is theirs"
+    assert num_between(answer.post_ids) == 25
 
 
 def test_best_takes_the_best_scores_whatever_the_weights() -> None:
@@ -91,7 +120,8 @@ def test_best_takes_the_best_scores_whatever_the_weights() -> None:
     try:
         retriever.in_both(*posts())
         retriever.in_member_feed(with_two_interests(weights=(1, 4)))
-        assert num_of(0, retriever.ask(member_id="m", k=20).post_ids) == 20
+        post_ids = retriever.ask(member_id="m", k=20).post_ids
+        assert (num_of(0, post_ids), num_of(1, post_ids), num_between(post_ids)) == (10, 0, 10)
     finally:
         retriever.close()
 
@@ -102,7 +132,7 @@ def test_hidden_posts_and_filters_hold_for_every_vector(retriever: RetrieverSetu
     retriever.in_member_feed(with_two_interests(hidden=hidden, acted=["s0-05", "s1-05"]))
     answer = retriever.ask(member_id="m", k=20, hide_acted=True, exclude_posts=["s0-06"])
     assert not {*hidden, "s0-05", "s1-05", "s0-06"} & {*answer.post_ids}
-    assert (num_of(0, answer.post_ids), num_of(1, answer.post_ids)) == (10, 10)
+    assert (num_of(0, answer.post_ids), num_of(1, answer.post_ids)) == (5, 5)
 
 
 def test_every_vector_has_a_kept_answer_and_the_cold_tier_is_asked_once(retriever: RetrieverSetup) -> None:
@@ -117,10 +147,10 @@ def test_every_vector_has_a_kept_answer_and_the_cold_tier_is_asked_once(retrieve
 
     retriever.cold.tier.search_batch = counted
     first = retriever.ask(member_id="m", k=50)
-    assert batches == [2], "both at once"
-    assert len(retriever.under_test.kept) == 2
+    assert batches == [3], "all at once"
+    assert len(retriever.under_test.kept) == 3
     again = retriever.ask(member_id="m", k=50)
-    assert (again.post_ids, batches) == (first.post_ids, [2])
+    assert (again.post_ids, batches) == (first.post_ids, [3])
 
 
 def test_a_cold_tier_that_fails_makes_the_answer_partial_for_all_vectors(retriever: RetrieverSetup) -> None:
@@ -131,7 +161,7 @@ def test_a_cold_tier_that_fails_makes_the_answer_partial_for_all_vectors(retriev
     answer = retriever.ask(member_id="m", k=50)
     assert answer.partial
     assert codes_of(answer) == ["cold_unavailable"]
-    assert (num_of(0, answer.post_ids), num_of(1, answer.post_ids)) == (25, 25)
+    assert (num_of(0, answer.post_ids), num_of(1, answer.post_ids)) == (13, 12)
 
 
 def merged(*numbers: int) -> Merged:

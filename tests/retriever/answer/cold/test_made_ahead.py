@@ -32,6 +32,18 @@ def test_the_next_question_needs_no_cold_tier(retriever: RetrieverSetup) -> None
     assert codes_of(retriever.ask(**asked | {"own_posts": True})) == ["cold_unavailable"], "another question"
 
 
+def test_of_a_member_with_interests_each_vector_finds_its_answer_made(retriever: RetrieverSetup) -> None:
+    interests = [(QUERY, 1.0), (-QUERY, 1.0)]
+    retriever.in_member_feed(member_embedding("m", vector=QUERY, interests=interests))
+    first = retriever.ask(member_id="m", k=4)
+    retriever.in_member_feed(member_embedding("m", 2, vector=QUERY, interests=interests))
+    kept = retriever.under_test.kept
+    until(lambda: [entry.version.revision for entry in kept._kept.values()] == [2] * 3, "all answers to be made")
+    retriever.cold.fails = True
+    answer = retriever.ask(member_id="m", k=4)
+    assert (answer.post_ids, answer.partial) == (first.post_ids, False)
+
+
 def test_who_was_encoded_again_is_answered_by_the_new_vector(retriever: RetrieverSetup) -> None:
     """The context was the same, and so is its revision."""
     assert retriever.ask(member_id="m", k=2).post_ids == ["p299", "p298"]
