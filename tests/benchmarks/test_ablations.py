@@ -83,12 +83,13 @@ def test_only_members_without_any_history_are_known_by_their_profile_alone(
     assert task.of_length("0")[task.profile_only_M].all()
 
 
-def test_members_are_asked_for_with_one_vector_and_with_one_for_each_interest(measured: Results) -> None:
+def test_members_are_asked_for_with_one_vector_and_with_one_for_each_interest_beside_it(measured: Results) -> None:
     task, answers = measured.task, measured.answers
     assert answers.keys() == {ONE, SEVERAL, CHANCE}
     vectors_M = answers[SEVERAL].vectors
     assert (answers[ONE].vectors == 1).all()
-    assert 1 < vectors_M.max() <= 5
+    assert 2 < vectors_M.max() <= 1 + 5
+    assert not (vectors_M == 2).any(), "beside the one vector there are several"
     alone_M = vectors_M == 1
     for one, several in zip(answers[ONE][:4], answers[SEVERAL][:4], strict=True):
         assert one.shape == (len(task.members),)
