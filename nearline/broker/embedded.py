@@ -95,6 +95,7 @@ class EmbeddedBroker:
         """Starts the broker if it does not run. Returns when it serves. Raises StartFailed."""
         if self.running() is None:
             self.prepare()
+            self.format()
             self.launch(dies_with_parent=dies_with_parent)
         self.wait_ready()
 
@@ -125,8 +126,8 @@ class EmbeddedBroker:
         return ports is not None and listens(ports.port) and _answers(ports.port)
 
     def prepare(self) -> None:
-        """Gets the jars, chooses ports, writes the configuration and formats the storage. What was done before is not
-        done again; only the configuration is always written. Raises StartFailed, BadSettings."""
+        """Gets the jars, chooses ports and writes the configuration. What was done before is not done again; only the
+        configuration is always written. Raises StartFailed, BadSettings."""
         find_java()
         ensure_jars()
         make_data_folder(self.folder)
@@ -137,11 +138,23 @@ class EmbeddedBroker:
         self._log4j_file.write_text(log4j_properties())
         self._fencing_file.write_text(fencing_properties(ports.controller_port))
         self._fencing_log4j_file.write_text(fencing_log4j_properties())
-        if not (self.folder / _LOG / "meta.properties").exists():
-            self._format()
+
+    def format(self) -> None:
+        """Formats the storage in a Java process of a second or two, unless that was done. Call `prepare` first. If this
+        is interrupted, there is no `meta.properties` yet, and the next call formats the storage again. Raises
+        StartFailed."""
+        if (self.folder / _LOG / "meta.properties").exists():
+            return
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # The option is written with "=", because an id may begin with "-".
+        arguments = ("format", f"--cluster-id={cluster_id}", "-c", self._properties_file, "--ignore-formatted")
+        command = self._command("kafka.tools.StorageTool", *arguments, jvm=())
+        done = subprocess.run(command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StartFailed(f"the broker's storage could not be formatted: {(done.stderr or done.stdout).strip()}")
 
     def launch(self, *, dies_with_parent: bool) -> children.Child:
-        """Starts the Java process, without waiting until it serves. Call `prepare` first."""
+        """Starts the Java process, without waiting until it serves. Call `prepare` and `format` first."""
         with (self.folder / "output.log").open("ab") as output:
             process = children.spawn(
                 [
@@ -242,17 +255,6 @@ class EmbeddedBroker:
         log4j_option = f"-Dlog4j2.configurationFile={(log4j_file or self._log4j_file).name}"
         flags = (*_JVM, *class_archive, *jvm, log4j_option)
         return [str(java), *flags, "-cp", f"{ensure_jars()}/*", main, *map(str, arguments)]
-
-    def _format(self) -> None:
-        """Formats the storage. If this is interrupted, there is no `meta.properties` yet, and the next `prepare`
-        formats the storage again."""
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        # The option is written with "=", because an id may begin with "-".
-        arguments = ("format", f"--cluster-id={cluster_id}", "-c", self._properties_file, "--ignore-formatted")
-        command = self._command("kafka.tools.StorageTool", *arguments, jvm=())
-        done = subprocess.run(command, env=_environment(), cwd=self.folder, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise StartFailed(f"the broker's storage could not be formatted: {(done.stderr or done.stdout).strip()}")
 
     def _read_ports(self) -> _Ports | None:
         try:

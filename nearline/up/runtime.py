@@ -135,7 +135,9 @@ class Runtime:
         log.info("starting the broker", folder=str(broker.folder))
         broker.prepare()
         with self._stop.deferred():
-            # The supervisor must know the broker, to be able to end it.
+            # A signal while a process is made would leave a Java that nobody knows: the one that formats, or the broker
+            # before the supervisor knows it.
+            broker.format()
             self._supervisor.start(Part(BROKER, broker.launch_and_warn_if_slow))
         broker.wait_ready()
         kafka = self._settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
