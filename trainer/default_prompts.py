@@ -1,8 +1,9 @@
-"""What prompts hold where the settings do not say it: what the events carry, and the better member form.
+"""What prompts hold where the settings do not say it: what the events carry and the better member form, or texts alone.
 
 A model made from texts alone would be served with numbers, authors and profiles that it has never seen; one made from
-members and whole posts alone, with the words of a search. Owns the choice. Which fields the events carry is found in
-`data.named_fields`, and the better member form by `inner_split`.
+members and whole posts alone, with the words of a search. But where fields say little of whom a post is for, texts
+alone are better. Owns the choice. Which fields the events carry is found in `data.named_fields`, and what is best by
+`inner_split`.
 """
 
 from dataclasses import replace
@@ -20,9 +21,9 @@ _SEARCH_WEIGHT: Final = 0.1
 
 def with_default_prompts(feed: Feed, plan: Plan) -> Plan:
     """The plan itself where its settings name templates or a member form, or where it starts from a package, which has
-    both. Where no inner split could say which member form is better, it is the form `prompt`, whose prompts hold the
-    most. Text queries are learned by the task search, unless the settings name tasks, or the posts have no titles.
-    Raises BadEvents and PackageError."""
+    both. Where no inner split could say what is best, it is the form `prompt`, whose prompts hold the most. Text
+    queries are learned by the task search, unless the settings name tasks, or the posts have no titles. Raises
+    BadEvents and PackageError."""
     settings = plan.settings
     if settings.templates is not None or settings.member_form is not None or plan.base is not None:
         return plan
@@ -35,7 +36,8 @@ def with_default_prompts(feed: Feed, plan: Plan) -> Plan:
     }
     if not _names_tasks(plan) and carry_titles(feed, known_until_us):
         chosen["tasks"] = {"search": _SEARCH_WEIGHT}
-    return replace(plan, settings=settings.model_copy(update=chosen))
+    texts_alone = None if inner_cut_us is None else settings.model_copy(update={"member_form": "mean"})
+    return replace(plan, settings=settings.model_copy(update=chosen), texts_alone=texts_alone)
 
 
 def default_prompts_sentence(plan: Plan) -> str:
@@ -44,11 +46,11 @@ def default_prompts_sentence(plan: Plan) -> str:
     of_members = ", ".join([*templates.member.profile, "what they acted on"])
     if plan.settings.member_form == "auto":
         form = (
-            "both member forms are tried on an inner split, so it takes about three times as long as with member_form "
-            "in the settings"
+            "both member forms, and texts alone, are tried on an inner split, so it takes about four times as long as "
+            "with member_form in the settings"
         )
     else:
-        form = "the member form is prompt, because no inner split can say which is better"
+        form = "the member form is prompt, because no inner split can say what is best"
     of_posts = ", ".join(templates.post.fields)
     sentence = f"prompts hold what the events carry: of posts {of_posts}; of members {of_members}; {form}"
     if "search" in plan.settings.tasks:

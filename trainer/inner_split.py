@@ -1,4 +1,5 @@
-"""What is tried before a training: which member form, and how many tokens, on an inner split of its events.
+"""What is tried before a training: which member form, whether texts alone, and how many tokens, on an inner split of
+its events.
 
 The events before the cut are split again. A training on the earlier part is measured on the later part; nothing from
 the cut on is read. Measurements are kept in the work folder, and a training that was killed does not measure again.
@@ -31,6 +32,8 @@ from trainer.preparation import planned_data, prepare, starting_point
 
 _K: Final = "100"
 _FORMS: Final[tuple[FormName, ...]] = ("mean", "prompt")
+TEXTS: Final = "texts"
+"""In place of a member form: that of the mean, and prompts of texts alone."""
 
 
 class Quality(NamedTuple):
@@ -62,7 +65,6 @@ def try_on_inner_split(feed: Feed, plan: Plan, work: Path, *, progress: bool = F
             "nothing is tried on an inner split while the weights are divided among devices; set member_form to mean "
             "or prompt, and take evaluate_tokens out of the settings"
         )
-    plans = [_with_form(plan, form) for form in _FORMS] if settings.member_form == "auto" else [plan]
     earlier = Feed(feed.before(plan.cut_us), feed.rules)
     cut_us = earlier.cut(settings.inner_holdout)
     # A base may know some of the later part already; nothing of that is measured on.
@@ -76,24 +78,24 @@ def try_on_inner_split(feed: Feed, plan: Plan, work: Path, *, progress: bool = F
             f"{plan.start} was trained until {to_rfc3339(known_until_us)}, so too little is new to it before the held "
             "out actions to stop early by; take evaluate_tokens out of the settings"
         ) from error
-    tried: dict[FormName, _Tried] = {}
-    for candidate in plans:
-        form = form_name(candidate.prompts.form)
-        folder = work / f"inner-{form}"
-        tried[form] = _InnerTraining(evaluation, replace(candidate, cut_us=cut_us), folder).run(earlier, progress)
-    chosen = max(tried, key=lambda form: tried[form].best)
+    candidates = _candidates(plan)
+    tried = {
+        name: _InnerTraining(evaluation, replace(each, cut_us=cut_us), work / f"inner-{name}").run(earlier, progress)
+        for name, each in candidates.items()
+    }
+    chosen = max(tried, key=lambda name: tried[name].best)
     tokens = plan.tokens if settings.evaluate_tokens is None else tried[chosen].tokens
     record = {
         "inner_split": {
             "until": to_rfc3339(cut_us),
-            "member_form": chosen,
+            "chosen": chosen,
             "measured": {
-                form: [{"tokens": at, **quality._asdict()} for at, quality in of_form.measured]
-                for form, of_form in tried.items()
+                name: [{"tokens": at, **quality._asdict()} for at, quality in of_candidate.measured]
+                for name, of_candidate in tried.items()
             },
         }
     }
-    return replace(plans[[*tried].index(chosen)], tokens=tokens), record
+    return replace(candidates[chosen], tokens=tokens), record
 
 
 def inner_cut(feed: Feed, cut_us: Micros, inner_holdout: float) -> Micros | None:
@@ -107,8 +109,18 @@ def inner_cut(feed: Feed, cut_us: Micros, inner_holdout: float) -> Micros | None
     return inner_cut_us
 
 
-def _with_form(plan: Plan, form: FormName) -> Plan:
-    return replace(plan, settings=plan.settings.model_copy(update={"member_form": form}))
+def _candidates(plan: Plan) -> dict[str, Plan]:
+    """By name: the member form, or texts alone."""
+    settings = plan.settings
+    if settings.member_form != "auto":
+        return {form_name(plan.prompts.form): plan}
+    candidates: dict[str, Plan] = {
+        form: replace(plan, settings=settings.model_copy(update={"member_form": form}), texts_alone=None)
+        for form in _FORMS
+    }
+    if plan.texts_alone is not None:
+        candidates[TEXTS] = replace(plan, settings=plan.texts_alone, texts_alone=None)
+    return candidates
 
 
 class _InnerTraining:

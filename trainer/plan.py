@@ -80,6 +80,8 @@ class Plan:
     package_id: str
     start: Path | None = None
     """A package or a Hugging Face folder; None: from scratch."""
+    texts_alone: TrainSettings | None = None
+    """Settings for texts alone, which are tried on the inner split beside the others where nobody asked for these."""
 
     @property
     def token_dropout(self) -> float:

@@ -69,7 +69,7 @@ def _why(manifest: Manifest) -> str:
     if len(measured) > 1:
         best = {name: max(entry["recall"] for entry in entries) for name, entries in measured.items()}
         recalls = ", ".join(f"{name} {recall:.3f}" for name, recall in best.items())
-        return f"the better one on an inner split of its training's events (Recall@100: {recalls})"
+        return f"the best one on an inner split of its training's events (Recall@100: {recalls})"
     if manifest.training:
         return "as the settings of its training, or the package that it began with, say"
     return "as the package was made; it was not trained here"

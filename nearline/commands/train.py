@@ -44,9 +44,9 @@ def train(
     Held out actions, and every post from the first of them on, teach nothing; the package is measured on them, and its
     training record says the figures. Checkpoints lie beside the folder until the package is written.
 
-    Prompts hold what the events carry, text queries are learned from posts' titles, and of the two member forms the
-    better one on an inner split is taken, unless the settings name templates or a member_form, or training starts from
-    a package.
+    Prompts hold what the events carry, text queries are learned from posts' titles, and of the two member forms and
+    texts alone what is best on an inner split is taken, unless the settings name templates or a member_form, or
+    training starts from a package.
 
     \b
     Example:
@@ -57,6 +57,7 @@ def train(
     from nearline.settings.data_folder import make_writable_folder
     from trainer.default_prompts import default_prompts_sentence, with_default_prompts
     from trainer.device_use import this_card
+    from trainer.inner_split import TEXTS
     from trainer.plan import Plan
     from trainer.settings import read_settings
     from trainer.training import train
@@ -74,8 +75,8 @@ def train(
     if package is None:  # another process writes it
         return
     if (inner := package.manifest.training.get("inner_split")) is not None:
-        chosen = f"member form {inner['member_form']}, {package.manifest.training['tokens']} tokens"
-        click.echo(f"chosen on an inner split: {chosen}", err=True)
+        chosen = "texts alone" if inner["chosen"] == TEXTS else f"member form {inner['chosen']}"
+        click.echo(f"chosen on an inner split: {chosen}, {package.manifest.training['tokens']} tokens", err=True)
     for result in package.manifest.training.get("figures", []):
         recalls = ", ".join(f"@{k} {value:.3f}" for k, value in result["groups"]["protocol"]["recall"].items())
         click.echo(f"recall, history {result['history']}: {recalls}", err=True)

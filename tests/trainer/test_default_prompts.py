@@ -1,6 +1,7 @@
 """What a training takes where the settings name neither templates nor a member form. A whole one is in
 test_learning_what_is_served.py."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ def test_prompts_hold_what_the_events_carry_and_the_member_form_is_found(feed: F
     chosen = with_default_prompts(feed, plan(feed, rate=1e-3))
     templates = TemplateSettings(post=("author", "age", "count.like", "text"), profile=(), history_ages=True)
     assert chosen.settings == TrainSettings(rate=1e-3, templates=templates, member_form="auto")
+    assert chosen.texts_alone == TrainSettings(rate=1e-3, member_form="mean")
+    assert replace(chosen, settings=chosen.texts_alone).prompts.are_texts
     chosen.refuse_what_is_not_learned()
     assert default_prompts_sentence(chosen).startswith(
         "prompts hold what the events carry: of posts author, age, count.like, text; of members what they acted on; "
-        "both member forms are tried on an inner split"
+        "both member forms, and texts alone, are tried on an inner split"
     )
 
 

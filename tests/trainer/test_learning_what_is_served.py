@@ -131,26 +131,30 @@ def test_training_goes_on_from_it_with_its_prompts(
 
 
 def test_without_prompts_in_the_settings_fields_form_and_tokens_are_found(commands: Commands, tmp_path: Path) -> None:
-    """The fields are those in the events; the better member form and the tokens are found on an inner split."""
+    """The fields are those in the events; the member form, or texts alone, and the tokens come of an inner split."""
     choose = "member_tokens = 64\nbatch_tokens = 256\nevaluate_tokens = 500\npatience = 1\n"
     config = settings_file(tmp_path, choose)
     events_file = write_events(tmp_path / "events.jsonl", recorded(120))
     ran = train_command(commands, events_file, config, tmp_path / "auto")
     assert ran.status == 0, ran.err
     fields = "of posts author, age, count.like, text; of members headline, what they acted on"
-    assert f"prompts hold what the events carry: {fields}; both member forms are tried" in ran.err
+    assert f"prompts hold what the events carry: {fields}; both member forms, and texts alone, are tried" in ran.err
     package = ModelPackage.load(tmp_path / "auto")
     templates, record = package.manifest.templates, package.manifest.training
-    assert templates.post.fields == ("author", "age", "count.like", "text")
-    assert (templates.member.profile, templates.member.history_ages) == (("headline",), True)
-    assert record["settings"]["templates"]["post"] == [*templates.post.fields]
     inner = record["inner_split"]
     assert inner["until"] < record["until"]
-    assert set(inner["measured"]) == {"mean", "prompt"}
-    measured = [{"form": form, **entry} for form, entries in inner["measured"].items() for entry in entries]
+    assert set(inner["measured"]) == {"mean", "prompt", "texts"}
+    measured = [{"name": name, **entry} for name, entries in inner["measured"].items() for entry in entries]
     best = max(measured, key=lambda entry: (entry["recall"], entry["ndcg"]))  # the first one of several
-    assert inner["member_form"] == best["form"] == record["settings"]["member_form"]
-    assert isinstance(package.member_form, PromptForm if best["form"] == "prompt" else MeanForm)
+    assert inner["chosen"] == best["name"]
+    if best["name"] == "texts":
+        assert (templates.post.fields, record["settings"]["templates"]) == (("text",), None)
+    else:
+        assert templates.post.fields == ("author", "age", "count.like", "text")
+        assert (templates.member.profile, templates.member.history_ages) == (("headline",), True)
+        assert record["settings"]["templates"]["post"] == [*templates.post.fields]
+    assert record["settings"]["member_form"] == ("prompt" if best["name"] == "prompt" else "mean")
+    assert isinstance(package.member_form, PromptForm if best["name"] == "prompt" else MeanForm)
     assert record["tokens"] == best["tokens"] <= 1_000
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     (tmp_path / "work").mkdir()

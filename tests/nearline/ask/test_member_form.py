@@ -27,7 +27,7 @@ INTERESTS = pack_interests(
 STORED = StoredMember(MemberId("m"), Revision(1), False, [], [], VECTORS[0], [])
 AUTO = {
     "inner_split": {
-        "member_form": "prompt",
+        "chosen": "prompt",
         "measured": {
             "mean": [{"tokens": 10, "recall": 0.3, "ndcg": 0.1}, {"tokens": 20, "recall": 0.25, "ndcg": 0.1}],
             "prompt": [{"tokens": 10, "recall": 0.41, "ndcg": 0.2}],
@@ -39,7 +39,7 @@ AUTO = {
 @pytest.mark.parametrize(
     ("form", "training", "words"),
     [
-        (PromptForm(), AUTO, "prompt, profile and history as one prompt: the better one on an inner split of its "
+        (PromptForm(), AUTO, "prompt, profile and history as one prompt: the best one on an inner split of its "
          "training's events (Recall@100: mean 0.300, prompt 0.410)"),
         (MeanForm(), {"tokens": 10}, "mean, the mean of the vectors of profile and history: as the settings of its"),
         (MeanForm(), {}, "it was not trained here"),
