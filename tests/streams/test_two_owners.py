@@ -35,7 +35,7 @@ from tests.kit.data.shuffled_events import ShuffledEvents, slices
 from tests.kit.encoders import HashEncoder
 from tests.kit.kafka.brokers import RunningBroker
 from tests.kit.kafka.stages import ContextStageSetup, EncodeStageSetup
-from tests.kit.running import child, in_thread
+from tests.kit.running import child, frozen, in_thread
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -75,15 +75,12 @@ def test_a_broker_that_freezes_and_thaws_is_waited_out(fresh_broker: RunningBrok
         contexts.send_all(early)
         contexts.until_done()
         contexts.send_all(amid)
-        frozen = fresh_broker.embedded.running()
-        assert frozen is not None
-        frozen.suspend()
-        try:
+        broker = fresh_broker.embedded.running()
+        assert broker is not None
+        with frozen(broker.pid):
             for _ in range(3):
                 with closing(OffsetReader(contexts.kafka, FROZEN_S)) as reader, pytest.raises(KafkaUnavailable):
                     reader.places([topics.POSTS])
-        finally:
-            frozen.resume()
         contexts.send_all(late)
         contexts.check(events)
 
