@@ -46,7 +46,7 @@ def _begin(options: argparse.Namespace, folder: Path) -> int:
     if options.wheels is not None:
         from benchmarks.gpu.wheels import use_wheels
 
-        use_wheels(options.wheels, folder / "site")
+        use_wheels(options.wheels, folder)
     import torch
 
     if options.device != "cpu" and not torch.cuda.is_available():

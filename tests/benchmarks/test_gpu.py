@@ -6,12 +6,16 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any, Final
 
+import dill
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from torch.nn.attention import SDPBackend
 
 from benchmarks.gpu import correctness
@@ -27,6 +31,8 @@ from tests.kit.forks import Forks, Run, output_of
 
 ROOT: Final = Path(__file__).parents[2]
 OURS: Final = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+PAGE: Final = ROOT / "benchmarks" / "gpu" / "README.md"
+THERE: Final = ("torch", "transformers", "sentence-transformers", "numpy")
 NEVER: Final = {"confluent_kafka", "rocksdict", "qdrant_client", "qdrant_edge", "faust", "aiokafka", "grpc", "fastapi"}
 
 
@@ -191,19 +197,51 @@ def test_what_a_wheel_holds_can_be_imported(tmp_path: Path, monkeypatch: pytest.
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     with pytest.raises(SystemExit, match="holds no wheels"):
-        use_wheels(wheels, tmp_path / "site")
+        use_wheels(wheels, tmp_path)
     with zipfile.ZipFile(wheels / "brought_in_a_wheel-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("brought_in_a_wheel.py", "answer = 42\n")
-    use_wheels(wheels, tmp_path / "site")
-    assert importlib.import_module("brought_in_a_wheel").answer == 42
+    use_wheels(wheels, tmp_path)
+    brought = importlib.import_module("brought_in_a_wheel")
+    assert brought.answer == 42
+    assert b"answer" not in dill.dumps(brought), "by name, as any installed module: datasets pickles so"
 
 
 def test_its_page_names_all_that_it_imports_and_no_kafka_is_among_that() -> None:
     """Imports at the top of a module, and in this benchmark those inside functions too."""
     imported = others_imported(ROOT / "benchmarks" / "gpu")
     assert imported & NEVER == set()
-    text = (ROOT / "benchmarks" / "gpu" / "README.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == imported
+    assert set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)) == imported
+
+
+def test_the_wheels_that_its_page_downloads_need_nothing_else() -> None:
+    """Beside what is there with torch and the like. They are downloaded without what they need."""
+    text = PAGE.read_text()
+    (command,) = re.findall(r"--dest wheels \\\n(.+?)\n\n", text, re.DOTALL)
+    wheels, there = {*command.replace("\\", "").split()}, needed_by(THERE)
+    assert needed_by(wheels) <= wheels | there
+    imported = {*re.findall(r"^\| `\w+` \| ([\w-]+) \|", text, re.MULTILINE)}
+    assert imported - there - wheels == {"faiss-gpu"}
+
+
+def needed_by(packages: Iterable[str]) -> set[str]:
+    """They, and all that is installed because of them."""
+    needed: set[str] = set()
+    to_read = [*packages]
+    while to_read:
+        name = canonicalize_name(to_read.pop())
+        if name not in needed:
+            needed.add(name)
+            to_read += required_by(name)
+    return needed
+
+
+def required_by(package: str) -> list[str]:
+    """Without its extras."""
+    try:
+        requirements = [Requirement(line) for line in requires(package) or ()]
+    except PackageNotFoundError:
+        return []
+    return [each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
 def others_imported(folder: Path) -> set[str]:
