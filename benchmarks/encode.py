@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
@@ -41,6 +41,8 @@ _KERNELS: Final = " with kernels"
 _STOCK: Final = "sentence-transformers"
 _FLOOR: Final = "floor"
 _TURNS: Final = 5
+_MAIN: Final = 256
+"""The hidden size that has all bounds."""
 _OF_POSSIBLE: Final = 0.97
 """The share that sharing a prefix must gain of what the products that it saves allow."""
 _BF16_AFTER_INSTRUCTION: Final = {"": 2.5, _KERNELS: 3.5}
@@ -86,8 +88,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    corpus = texts(arguments.events)
-    random.Random(1).shuffle(corpus)
+    corpus = _corpus(arguments.events)
     if arguments.memory:
         return _use_memory(corpus, arguments.memory)
     print(f"processor: {_processor()}; torch {torch.__version__}; {THREADS} threads", flush=True)
@@ -104,6 +105,13 @@ def main() -> int:
     return report(figures, arguments.json)
 
 
+def _corpus(events: Path | None) -> list[str]:
+    """All different: the encoder computes equal texts of a call once, and the others would compute each."""
+    corpus = list(dict.fromkeys(texts(events)))
+    random.Random(1).shuffle(corpus)
+    return corpus
+
+
 def _compare(folder: Path, size: Size, sample: Sequence[str]) -> list[Figure]:
     """One size in both precisions, compared with the floor and the rivals."""
     print(f"hidden {size.hidden} x {size.layers}, {len(sample)} texts", flush=True)
@@ -118,25 +126,32 @@ def _compare(folder: Path, size: Size, sample: Sequence[str]) -> list[Figure]:
     taken = _by_turns(_runs(packages, encoders, sample))
     tokens = sum(map(len, prompts))
     figures = [Figure(f"{name}: {run}, tokens/s", tokens / statistics.median(s)) for run, s in taken.items()]
-    best = _variants()[-1]
-    for number, precision in enumerate(packages):
-        truth = one_by_one(packages[precision], prompts, DIMENSION, torch.float64)
-        for variant in _variants():
+    figures += _ratios(size, taken)
+    for precision, package in packages.items():
+        truth = one_by_one(package, prompts, DIMENSION, torch.float64)
+        figures += [_worst(f"{name}{v}", encoders[precision, v], precision, sample, truth) for v in _variants()]
+    for variant in _variants():
+        outside = statistics.median(_outside(encoders["fp32", variant], sample) for _ in range(_TURNS))
+        label = f"{name}: share of the time outside the model, fp32{variant}, median"
+        figures.append(Figure(label, outside, 0.05 if size.hidden == _MAIN else None, "at_most"))
+    return figures
+
+
+def _ratios(size: Size, taken: Mapping[str, Sequence[float]]) -> list[Figure]:
+    """To the floor and to sentence-transformers: of each variant the same rows. `taken`: the seconds of each run."""
+    name, figures = f"h{size.hidden}", list[Figure]()
+    for variant in _variants():
+        bounds = size.with_kernels if variant == _KERNELS else size.default
+        for number, precision in enumerate(_PRECISIONS):
             seconds, label = taken[f"nearline {precision}{variant}"], f"{precision}{variant}"
-            bounds = size.with_kernels if variant == _KERNELS else size.default
             of_floor, of_stock = (_ratio(taken[f"{rival} {precision}"], seconds) for rival in (_FLOOR, _STOCK))
             figures += [
                 Figure(f"{name}: share of the floor, {label}", of_floor, bounds.shares[number]),
                 Figure(f"{name}: / sentence-transformers, {label}", of_stock, bounds.ratios[number]),
-                _worst(f"{name}{variant}", encoders[precision, variant], precision, sample, truth),
             ]
-    mixed = _ratio(taken[f"{_STOCK} fp32"], taken[f"nearline bf16{best}"])
-    is_main = size.hidden == 256
-    figures.append(Figure(f"{name}: bf16{best} / sentence-transformers fp32", mixed, 2.5 if is_main else None))
-    for variant in _variants():
-        outside = statistics.median(_outside(encoders["fp32", variant], sample) for _ in range(_TURNS))
-        label = f"{name}: share of the time outside the model, fp32{variant}, median"
-        figures.append(Figure(label, outside, 0.05 if is_main else None, "at_most"))
+        mixed = _ratio(taken[f"{_STOCK} fp32"], taken[f"nearline bf16{variant}"])
+        bound = 2.5 if size.hidden == _MAIN else None
+        figures.append(Figure(f"{name}: bf16{variant} / sentence-transformers fp32", mixed, bound))
     return figures
 
 
