@@ -12,7 +12,7 @@ from indexer.devices import Device
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def url_such_as(example: str) -> AfterValidator:
@@ -61,7 +61,7 @@ class ColdSettings(_Settings):
 
 
 class HotSettings(_Settings):
-    window_s: float = Field(48 * 3600.0, gt=0)
+    window_s: float = Field(48 * 3600.0, gt=0, allow_inf_nan=True)
     """The hot tier holds the posts that changed within this time. inf: all posts. Then the cold tier is not asked, as
     long as they fit."""
     capacity: int = Field(200_000, ge=1)

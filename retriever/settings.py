@@ -35,7 +35,7 @@ def _four_for_each_core(settings: dict[str, Any]) -> int:
 
 
 class ServeSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = "127.0.0.1"
     """The default is loopback: only this machine can connect."""

@@ -14,7 +14,7 @@ _RUN_CODE: Final = frozenset(
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _refuse_code(options: dict[str, SecretStr]) -> dict[str, SecretStr]:
@@ -40,8 +40,15 @@ def _node_id(name: str | None) -> str | None:
     return name
 
 
+def _not_empty(servers: str | None) -> str | None:
+    """An empty name, such as an unset variable leaves behind, would be waited for without an end."""
+    if servers is not None and not servers.strip():
+        raise ValueError("it is empty; name brokers such as kafka-1:9092, or leave it out")
+    return servers
+
+
 class KafkaSettings(_Settings):
-    bootstrap_servers: str | None = None
+    bootstrap_servers: Annotated[str | None, AfterValidator(_not_empty)] = None
     """None: the embedded broker of this data folder."""
     options: Annotated[dict[str, SecretStr], BeforeValidator(_refuse_sections), AfterValidator(_refuse_code)] = {}
     """Options for every Kafka client, such as `security.protocol` and `sasl.password`."""

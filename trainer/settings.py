@@ -64,7 +64,7 @@ class TemplateSettings(BaseModel):
 class MemberVectorsSettings(BaseModel):
     """Several vectors of a member: those of `encoders.package.manifest`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     most: int = Field(MemberVectorsForm().most, ge=2, le=5)
     distance: PositiveFloat = MemberVectorsForm().distance
@@ -76,7 +76,7 @@ class MemberVectorsSettings(BaseModel):
 
 
 class TrainSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # The model, where it is made from scratch.
     hidden: int = Field(128, ge=8)

@@ -43,7 +43,7 @@ def _readable(path: Path) -> Path:
 
 
 class MonitorSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = "127.0.0.1"
     """The default is loopback: only this machine can connect."""
@@ -91,7 +91,7 @@ class RunSettings(BaseModel):
 class Settings(BaseModel):
     """Made in code it holds the defaults, and reads neither a file nor the environment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data_dir: Annotated[Path, BeforeValidator(_named), AfterValidator(_readable)] = Path(".nearline")
     package: Path | None = None

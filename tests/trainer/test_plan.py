@@ -134,6 +134,10 @@ def test_a_query_without_an_instruction_has_no_template() -> None:
         ("main = 0.0", "tasks in .* is wrong: main is 0, and no other task is named; name one of interest"),
         ("[tasks]\nsubject = 1.0", "tasks.subject in .* is wrong"),
         ("profile_only = 1.0", "profile_only in .* is wrong"),
+        ("temperature = nan", "temperature in .* is wrong: input should be a finite number"),
+        ("rate = inf", "rate in .* is wrong: input should be a finite number"),
+        ("[tasks]\ntag = inf", "tasks.tag in .* is wrong: input should be a finite number"),
+        ("[member_vectors]\nhalf_life_s = inf", "member_vectors.half_life_s in .* is wrong: input should be a finite"),
     ],
 )
 def test_wrong_settings_are_one_sentence(tmp_path: Path, toml: str, words: str) -> None:

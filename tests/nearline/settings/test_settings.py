@@ -1,9 +1,11 @@
+import math
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from nearline.errors import BadSettings
 from nearline.settings.instance import Instance, locked, write_instance
@@ -65,6 +67,7 @@ def test_the_data_folder_is_absolute_and_may_come_from_anywhere(
         ("NEARLINE_KAFKA__PARTITIONS", "0", "kafka.partitions in the environment is wrong: input should be greater"),
         ("NEARLINE_KAFKA", "3 partitions", "NEARLINE_KAFKA in the environment is not JSON"),
         ("NEARLINE_KAFKA__OPTIONS", "{bad", "NEARLINE_KAFKA__OPTIONS in the environment is not JSON"),
+        ("NEARLINE_KAFKA__BOOTSTRAP_SERVERS", "", "kafka.bootstrap_servers in the environment is wrong: it is empty;"),
         ("NEARLINE_HOT__DEVICE", "gpu", "hot.device in the environment is wrong: .*give auto, cpu, cuda, or"),
         ("NEARLINE_ENCODE__DEVICE", "cuda:", "encode.device in the environment is wrong: .*give auto, cpu, cuda, or"),
         ("NEARLINE_DATA_DIR", "", "data_dir in the environment is wrong: it is empty; name a folder, or leave it out"),
@@ -125,6 +128,29 @@ def test_a_wrong_file_is_named(body: str, sentence: str, tmp_path: Path) -> None
     file.write_text(body)
     with pytest.raises(BadSettings, match=sentence):
         load_settings(file)
+
+
+def _number_settings(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _number_settings(kind, f"{prefix}{name}.")
+        elif float in (kind, *get_args(kind)):
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_number_is_finite_unless_it_says_that_it_need_not_be(value: str, tmp_path: Path) -> None:
+    """Both are numbers in TOML. A stage would fail where it counts with one, again and again."""
+    file, names = tmp_path / "strange.toml", set(_number_settings(Settings))
+    assert {"rules.waiting_s", "stalled_after_s", "cold.timeout_s", "hot.snapshot_every_s"} < names
+    for name in names:
+        file.write_text(f"{name} = {value}\n")
+        if (name, value) == ("hot.window_s", "inf"):
+            assert load_settings(file).hot.window_s == math.inf
+            continue
+        with pytest.raises(BadSettings, match=rf"^{name} in .*strange\.toml is wrong: "):
+            load_settings(file)
 
 
 def test_what_is_wrong_with_a_section_is_said_of_its_key(tmp_path: Path) -> None:
