@@ -30,7 +30,13 @@ def check_options(kafka: KafkaSettings) -> None:
 
 def check_for_embedded_broker(kafka: KafkaSettings) -> None:
     """The embedded broker listens without TLS and without a login on 127.0.0.1, and clients get its address from us.
-    With other options they would wait for it for ever. Raises KafkaRefused, which names the option."""
+    With other options they would wait for it for ever. It is one node, so it takes no replicas. Raises KafkaRefused,
+    which names the setting."""
+    if kafka.replication > 1:
+        raise KafkaRefused(
+            f"kafka.replication is {kafka.replication}, and the embedded broker is one node; take it out, or name your "
+            "own broker as kafka.bootstrap_servers"
+        )
     options = client_config(kafka.model_copy(update={"bootstrap_servers": _PLACEHOLDER}))
     refused = [name for name in kafka.options if name in ("bootstrap.servers", "metadata.broker.list")]
     if security_protocol(options) != "plaintext":

@@ -50,6 +50,12 @@ def test_an_option_with_which_nobody_would_reach_the_embedded_broker_is_named(na
         check_for_embedded_broker(KafkaSettings.model_validate({"options": {name: value}}))
 
 
+def test_replicas_that_the_embedded_broker_cannot_have_are_named() -> None:
+    """It said so itself, when topics were made: after its start, and without the setting."""
+    with pytest.raises(KafkaRefused, match=r"^kafka\.replication is 3, .* is one node; .*kafka\.bootstrap_servers$"):
+        check_for_embedded_broker(KafkaSettings(replication=3))
+
+
 def test_options_that_the_embedded_broker_can_serve_are_taken() -> None:
     options = {"linger.ms": "1", "security.protocol": "PLAINTEXT", "broker.address.family": "v4"}
     check_for_embedded_broker(KafkaSettings.model_validate({"options": options}))
