@@ -81,6 +81,9 @@ def _sentence(error: Exception) -> str:
         return f"{_usage(error)}; see: {path} --help"
     if isinstance(error, click.ClickException):
         return _one_line(error.format_message())
+    if isinstance(error, OSError) and error.strerror:
+        # Without the number that Python puts before it.
+        return _one_line(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     if _is_a_bug(error):
         return f"{type(error).__name__}: {_one_line(str(error))} (NEARLINE_LOG_LEVEL=debug shows where)"
     return _one_line(str(error))

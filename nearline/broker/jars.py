@@ -15,6 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from nearline.errors import StartFailed
+from nearline.settings.data_folder import make_writable_folder
 
 POM = Path(__file__).resolve().parents[2] / "deploy" / "kafka" / "pom.xml"
 
@@ -41,11 +42,11 @@ def archive_file(java: Path) -> Path:
 
 def ensure_jars(pom: Path = POM) -> Path:
     """The folder of jars. Maven copies them if they are not there; two processes that need them at the same time take
-    turns. Raises StartFailed."""
+    turns. Raises StartFailed, BadSettings."""
     folder = jars_folder(pom)
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_writable_folder(folder.parent, "cache folder", "NEARLINE_CACHE_DIR")
     with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")

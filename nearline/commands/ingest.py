@@ -142,7 +142,9 @@ def _shifts(settings: Settings, files: "list[EventFile]", surveys: "list[Survey]
     """By how much the times of each file move. A file that was sent before moves as it did then; all others move by one
     constant."""
     from nearline.commands._time_shifts import TimeShift, TimeShifts, shift_to
+    from nearline.settings.data_folder import make_data_folder
 
+    make_data_folder(settings.data_dir)
     shifts = TimeShifts(settings.data_dir)
     remembered = [shifts.find(survey.digest) for survey in surveys]
     pairs = zip(surveys, remembered, strict=True)

@@ -55,6 +55,9 @@ def create(
       nearline package create Llama-3.2-1B --out my-package --dimension 512
       nearline package create Llama-3.2-1B --out my-package --config train.toml --events events.jsonl.gz
     """
+    from nearline.settings.data_folder import make_writable_folder
+
+    make_writable_folder(out.absolute().parent, "out", "--out")  # before the weights are read
     from encoders.from_hugging_face import Recipe, create_package
     from encoders.package.manifest import MeanForm, PromptForm, TokenLimits
 

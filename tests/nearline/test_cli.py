@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from nearline.cli import cli
+from nearline.cli import _sentence, cli
 from tests.kit.commands import Commands
 
 
@@ -75,6 +75,8 @@ def test_an_error_is_one_sentence_and_status_1(arguments: list[str], sentence: s
         (["generations", "gate", "g", "--json", "/proc/x/f"], "'--json': there is no folder /proc/x; make it, or name"),
         (["chaos", "--faults", "0", "--no-crash-points", "--json", "/proc/x/f"], "'--json': there is no folder /proc"),
         (["train", "--events", "none", "--out", "/proc/x/y"], "out: /proc/x cannot be made or written (No such file"),
+        (["package", "create", ".", "--out", "/proc/x/y"], "out: /proc/x cannot be made or written (No such file"),
+        (["ingest", "--shift-to-now", "e", "--data-dir", "/proc/x"], "data_dir: /proc/x cannot be made or written (No"),
     ],
 )
 def test_an_error_says_what_to_do(
@@ -84,11 +86,20 @@ def test_an_error_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if "/proc/x" in arguments and "export" in arguments:  # whose broker is looked for first
+    (tmp_path / "e").touch()
+    if "/proc/x" in arguments and arguments[0] in ("export", "ingest"):  # whose broker is looked for first
         monkeypatch.setenv("NEARLINE_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
     ran = Commands()(*arguments)
     assert (ran.status, ran.out, len(ran.err.splitlines())) == (1, "", 1), ran.err
     assert sentence in ran.err
+
+
+def test_what_the_system_says_that_no_command_foresees_names_the_file_and_no_number() -> None:
+    assert _sentence(FileNotFoundError(2, "No such file or directory", "/proc/x")) == (
+        "/proc/x: No such file or directory"
+    )
+    assert _sentence(OSError(28, "No space left on device")) == "No space left on device"
+    assert _sentence(OSError("somebody's own words")) == "somebody's own words"
 
 
 def test_a_wrong_option_of_kafka_ends_up_before_anything_starts(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nearline.broker.jars import cache_folder
+from nearline.broker.jars import cache_folder, ensure_jars
+from nearline.errors import BadSettings
 
 
 def test_the_cache_folder_is_the_users_own_unless_one_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -16,3 +17,10 @@ def test_the_cache_folder_is_the_users_own_unless_one_is_named(monkeypatch: pyte
     assert cache_folder() == tmp_path / "xdg" / "nearline"
     monkeypatch.setenv("NEARLINE_CACHE_DIR", str(tmp_path / "named"))
     assert cache_folder() == tmp_path / "named"
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEARLINE_CACHE_DIR", "/proc/x")
+    sentence = r"^cache folder: /proc/x cannot be made or written \(No such file or directory\); choose another with "
+    with pytest.raises(BadSettings, match=f"{sentence}NEARLINE_CACHE_DIR$"):
+        ensure_jars()
