@@ -29,6 +29,14 @@ def test_a_vector_that_no_search_can_compare_is_a_bad_record(live: Embedding, ve
         read_embedding(kind, encode_embedding(bad))
 
 
+@pytest.mark.parametrize("vector", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_nor_may_a_vector_of_an_interest_be_one(vector: Vector) -> None:
+    good, bad = (member_embedding("m1", interests=[(UNIT, 3.0), (second, 1.0)]) for second in (UNIT, vector))
+    assert read_embedding("member", encode_embedding(good)) == good
+    with pytest.raises(BadRecord, match="interests: a vector is not of length one"):
+        read_embedding("member", encode_embedding(bad))
+
+
 def test_half_a_number_and_no_value_at_all_are_bad_records() -> None:
     cut = msgspec.structs.replace(post_embedding("p1"), vector=post_embedding("p1").vector[:-3])
     with pytest.raises(BadRecord, match="vector: 61 bytes are not a whole number of float32"):

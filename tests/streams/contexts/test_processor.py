@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from schemas.ids import MemberId, Micros, Offset, Partition
 from streams.contexts.metrics import ContextMetrics
 from streams.contexts.processor import ContextProcessor
 from streams.contexts.row_store import RowStore
+from streams.kafka.partitions import partition_of
 from streams.kafka.records import Output, Place
 from streams.settings import KafkaSettings
 from tests.kit.data.events import line, post_created
@@ -53,10 +55,12 @@ class Worker:
 
 
 @contextmanager
-def worker(folder: Path, rules: ContextRules | None = None, metrics: ContextMetrics | None = None) -> Iterator[Worker]:
-    """Started again on the same folder it goes on with the same rows."""
+def worker(
+    folder: Path, rules: ContextRules | None = None, metrics: ContextMetrics | None = None, partitions: int = 1
+) -> Iterator[Worker]:
+    """It owns the first of the partitions. Started again on the same folder it goes on with the same rows."""
     processor = ContextProcessor(
-        KafkaSettings(partitions=1),
+        KafkaSettings(partitions=partitions),
         rules or ContextRules(),
         folder,
         1000,
@@ -136,6 +140,21 @@ def test_a_clock_that_steps_back_loses_no_waiting_action(tmp_path: Path) -> None
         assert letters(running.transactions_that_are_due()) == [b"first"]
         running.take(created("p"))
         assert running.transactions_that_are_due() == []
+
+
+def test_a_record_of_another_partition_goes_there_in_the_transaction_that_reads_it(tmp_path: Path) -> None:
+    """Sent beside it, a crash between the two would lose it or leave it twice."""
+    elsewhere = next(post_id for post_id in map(str, count()) if partition_of(post_id.encode(), 2) == 1)
+    with worker(tmp_path, partitions=2) as running:
+        (moved,) = running.take(created(elsewhere))
+        assert (moved.topic, moved.key, moved.partition) == (topics.POSTS, elsewhere.encode(), 1)
+
+
+def test_posts_and_members_share_one_budget_of_rows(tmp_path: Path) -> None:
+    """Of the process, however many partitions it owns."""
+    with worker(tmp_path) as running:
+        tables = running.processor._posts, running.processor._members
+        assert tables[0]._cache is tables[1]._cache
 
 
 def test_metrics_say_what_became_of_the_records(tmp_path: Path) -> None:
