@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def fence(controller: Sequence[str], port: int, output: Path) -> None:
-    """Runs the controller. Returns when its log says that the old registration is fenced, and it has been stopped."""
+    """Runs the controller. Returns when it has answered that the old registration is fenced, and has been stopped."""
     with output.open("wb") as file:
         process = children.spawn(controller, output=file, dies_with_parent=True)
     try:
