@@ -318,6 +318,10 @@ class HotTier(Protocol):
         """How many posts are live."""
         ...
 
+    def num_tombstones(self) -> int:
+        """How many deleted posts it holds, so that they hide older copies in the cold tier."""
+        ...
+
     def save(self, folder: Path, moment: SnapshotMoment, *, timeout_s: float | None = None) -> Future[None]:
         """Writes all that the tier holds now into the folder, in a thread of its own; searches and `apply` go on
         meanwhile. The folder's older snapshot stays until the new one is whole. Call it again only after the future is

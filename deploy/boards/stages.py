@@ -255,8 +255,12 @@ INDEX: Final = Board(
                 Lines(
                     "Written",
                     "cps",
-                    [Query(rate('nearline_freshness_seconds_count{tier="cold"}', "kind"), "{{kind}}")],
-                    "",
+                    [
+                        Query(
+                            rate("nearline_index_records_total", "outcome, generation"), "{{outcome}} {{generation}}"
+                        )
+                    ],
+                    "Also of a generation that is being built.",
                 ),
                 Lines(
                     "Entities",

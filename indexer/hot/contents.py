@@ -60,6 +60,7 @@ class Contents:
         self._floor: Offsets = {}
         self._num_slots = 0
         self._num_live = 0
+        self._num_tombstones = 0
         self.step = 0
         """How many steps were shown. Any thread may read it."""
 
@@ -77,6 +78,9 @@ class Contents:
 
     def count(self) -> int:
         return self._num_live
+
+    def num_tombstones(self) -> int:
+        return self._num_tombstones
 
     def count_held(self) -> int:
         """Live and deleted posts. For the writer."""
@@ -111,7 +115,9 @@ class Contents:
         blank = np.array([*gone, *unused], np.int64)
         number, deleted = self._columns.number, self._columns.deleted
         new_live = new[~deleted[new]]
-        num_live = self._num_live + len(new_live) - int(np.count_nonzero(~deleted[old]))
+        num_old_live = int(np.count_nonzero(~deleted[old]))
+        num_live = self._num_live + len(new_live) - num_old_live
+        num_tombstones = self._num_tombstones + (len(new) - len(new_live)) - (len(old) - num_old_live)
         flip = self._matrix.flipping(new_live, old)
         with self._changed:
             flip()
@@ -120,7 +126,8 @@ class Contents:
             self._slot_of.set(number[old], np.full(len(old), -1))
             self._slot_of.set(number[new], new)
             self._pool.blank(blank)
-            self._num_slots, self._num_live, self._floor = self._pool.num_used, num_live, floor
+            self._num_slots, self._floor = self._pool.num_used, floor
+            self._num_live, self._num_tombstones = num_live, num_tombstones
             self.step += 1
 
     def reclaim(self) -> None:

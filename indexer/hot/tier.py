@@ -115,6 +115,9 @@ class MatrixHotTier:
     def count(self) -> int:
         return self._contents.count()
 
+    def num_tombstones(self) -> int:
+        return self._contents.num_tombstones()
+
     def save(self, folder: Path, moment: SnapshotMoment, *, timeout_s: float | None = None) -> Future[None]:
         places = self._order.places
         return snapshot.save(folder, moment, self._dimension, self._contents, places, timeout_s=timeout_s)

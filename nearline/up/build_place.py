@@ -187,8 +187,10 @@ def _index_registry(generation: Generation, loop: "IndexLoop", edge_tier: "EdgeC
     """How fresh a Qdrant server is only this process knows too; all else of itself the server says."""
     from indexer.freshness_metric import FreshnessMetric
     from nearline.up.metrics import process_registry
+    from streams.index.metrics import IndexMetrics
 
     registry = process_registry()
+    registry.register(IndexMetrics(loop, generation))
     registry.register(FreshnessMetric("cold", generation, loop.freshness_by_kind))
     if edge_tier is not None:
         from indexer.cold.edge.metrics import ColdMetrics

@@ -17,6 +17,7 @@ class Figures(NamedTuple):
     ready: bool
     """Whether whole answers are possible."""
     hot_posts: int
+    hot_tombstones: int
     members: MemberCounts
     kept: KeptCounts
     hot_floor: Offsets = MappingProxyType({})

@@ -194,6 +194,7 @@ class Retriever:
                 self.generation,
                 ready,
                 self._hot.count(),
+                self._hot.num_tombstones(),
                 self._store.counts(),
                 self.kept.counts(),
                 self._hot_state.floor(),

@@ -130,6 +130,12 @@ class _Gauges(Collector):
         figures = self._retriever.figures()
         yield _gauge("nearline_ready", "1 when whole answers are possible", figures, lambda of: of.ready)
         yield _gauge("nearline_hot_posts", "Live posts in the hot tier", figures, lambda of: of.hot_posts)
+        yield _gauge(
+            "nearline_hot_tombstones",
+            "Deleted posts in the hot tier, which hide older copies in the cold tier",
+            figures,
+            lambda of: of.hot_tombstones,
+        )
         yield _trending_age(figures)
         yield from _of_tiers(figures)
         yield from _of_members(figures)

@@ -40,6 +40,12 @@ class ContextMetrics:
             ["kind"],
             registry=registry,
         )
+        self._cells = Gauge(
+            "nearline_contexts_stored_cells",
+            "Pieces of rows that are stored, about; the row of a post or member has two or more",
+            ["kind"],
+            registry=registry,
+        )
 
     def read(self, by_topic: Mapping[str, int]) -> None:
         for topic, number in by_topic.items():
@@ -56,5 +62,7 @@ class ContextMetrics:
         self._published.labels(kind, "at_once").inc(at_once)
         self._published.labels(kind, "put_off").inc(put_off)
 
-    def delayed(self, kind: Kind, number: int) -> None:
-        self._delayed.labels(kind).set(number)
+    def table(self, kind: Kind, num_delayed: int, num_cells: int) -> None:
+        """As it is now, in the partitions that this worker owns."""
+        self._delayed.labels(kind).set(num_delayed)
+        self._cells.labels(kind).set(num_cells)

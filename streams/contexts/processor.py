@@ -117,13 +117,13 @@ class ContextProcessor:
             self._posts.open(store)
         for store in members:
             self._members.open(store)
-        self._count_delayed()
+        self._measure_tables()
 
     def on_revoked(self, places: Sequence[Place]) -> None:
         partitions = {place.partition for place in places}
         self._posts.close(partitions)
         self._members.close(partitions)
-        self._count_delayed()
+        self._measure_tables()
 
     def compact_if_due(self, interval_s: float) -> None:
         """Purges erased cells from the files of every store whose last compaction was `interval_s` ago. Then deletes
@@ -178,13 +178,13 @@ class ContextProcessor:
 
         self._posts.on_committed(last_offset)
         self._members.on_committed(last_offset)
-        self._count_delayed()
+        self._measure_tables()
         self._log_not_applied()
         self._wrong_partition.log_new()
 
-    def _count_delayed(self) -> None:
-        self._metrics.delayed("post", self._posts.num_delayed_publications)
-        self._metrics.delayed("member", self._members.num_delayed_publications)
+    def _measure_tables(self) -> None:
+        self._metrics.table("post", self._posts.num_delayed_publications, self._posts.estimated_num_cells)
+        self._metrics.table("member", self._members.num_delayed_publications, self._members.estimated_num_cells)
 
     def _begin_batch(self) -> None:
         self._now_us = self._clock()

@@ -91,6 +91,10 @@ class Table(Generic[_Row]):
     def num_delayed_publications(self) -> int:
         return sum(partition.due.num_delayed_publications for partition in self._partitions.values())
 
+    @property
+    def estimated_num_cells(self) -> int:
+        return sum(partition.store.estimated_num_cells() for partition in self._partitions.values())
+
     def compact_if_due(self, interval_s: float) -> None:
         """See `RowStore.compact_if_due`. May run in any thread."""
         for partition in list(self._partitions.values()):

@@ -52,7 +52,7 @@ SWEEP_EVERY_S: Final = 600.0
 
 
 class IndexLoop:
-    """Call `run` once, from one thread. Any thread may read `freshness` and `freshness_by_kind`."""
+    """Call `run` once, from one thread. Any thread may read what it has counted."""
 
     def __init__(
         self,
@@ -71,6 +71,9 @@ class IndexLoop:
         While `catches_up` is True the events are old, and nothing is said of freshness."""
         self.freshness = FreshnessWindow()
         self.freshness_by_kind = FreshnessCounts()
+        self.num_indexed = 0
+        """Records that are durable in the tier, also those that were written again or changed nothing there."""
+        self.num_dead_letters = 0
         self._kafka = kafka
         self._heartbeat = heartbeat
         self._may_read = may_read
@@ -169,6 +172,7 @@ class IndexLoop:
             while batch:
                 self._heartbeat.still_working()
                 results = list(zip(batch, self._records.process(batch, again=replayed is not None), strict=True))
+                self.num_indexed += sum(result.status == "ok" for _, result in results)
                 if replayed is None:
                     self._measure_freshness(results)
                 dead += [(message, result.cause) for message, result in results if result.status == "dead"]
@@ -194,6 +198,7 @@ class IndexLoop:
                     if not backoff.wait():
                         return False
                 else:
+                    self.num_dead_letters += len(letters)
                     log.warning("records became dead letters", letters=len(letters), first_cause=letters[0][1])
                     return True
 

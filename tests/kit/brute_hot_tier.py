@@ -112,6 +112,9 @@ class BruteHotTier:
     def count(self) -> int:
         return sum(not record.embedding.deleted for record in self._held.values())
 
+    def num_tombstones(self) -> int:
+        return sum(record.embedding.deleted for record in self._held.values())
+
     def save(self, folder: Path, moment: SnapshotMoment, *, timeout_s: float | None = None) -> Future[None]:
         (folder / "brute").write_bytes(pickle.dumps((self._dimension, self._held, self._floor, moment)))
         done: Future[None] = Future()

@@ -318,6 +318,20 @@ def test_a_vector_of_another_dimension_is_refused(subject: Subject) -> None:
     assert subject.tier.count() == 0
 
 
+def test_deleted_posts_that_it_holds_are_counted(subject: Subject) -> None:
+    tier = subject.tier
+    tier.apply(hot_records(*(post_embedding(f"p{number}") for number in range(3))))
+    assert (tier.count(), tier.num_tombstones()) == (3, 0)
+    gone = [post_embedding(post_id, 2, deleted=True) for post_id in ("p0", "p1", "never seen")]
+    tier.apply(hot_records(*gone, first=3))
+    tier.apply(hot_records(*gone, first=6))
+    assert (tier.count(), tier.num_tombstones()) == (1, 3), "each post once"
+    tier.apply(hot_records(post_embedding("p0", 3), first=9))
+    assert (tier.count(), tier.num_tombstones()) == (2, 2), "it is there again"
+    tier.expire(Micros(NOW + 2 * HOUR_US))
+    assert (tier.count(), tier.num_tombstones()) == (0, 0)
+
+
 def test_slots_are_used_again(maker: Maker) -> None:
     """Many times more changes than there are slots."""
     subject = maker(capacity=10)
@@ -382,7 +396,7 @@ def test_a_snapshot_brings_everything_back(maker: Maker, tmp_path: Path) -> None
     names = [*(f"p{n}" for n in range(20)), "gone", "e-é-\n"]
     assert after.revisions(*names) == before.revisions(*names)
     assert after.tier.floor() == before.tier.floor() == {0: 0, 1: 3}
-    assert after.tier.count() == 21
+    assert (after.tier.count(), after.tier.num_tombstones()) == (21, 1)
     expected = before.search(QUERY, 30)
     found = after.search(QUERY, 30)
     assert (found.post_ids, found.revisions) == (expected.post_ids, expected.revisions)

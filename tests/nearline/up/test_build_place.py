@@ -66,7 +66,7 @@ def test_the_index_stage_says_how_fresh_its_tier_is_whichever_it_is(
         with in_thread(build_cold(settings, "cold-blue", resident, NO_HEARTBEAT)):
             until(lambda: num_indexed() == 1, "the post to be counted as indexed", every_s=0.1)
             names = {sample.name for sample in samples()}
-    assert "process_resident_memory_bytes" in names
+    assert {"process_resident_memory_bytes", "nearline_index_records_total"} <= names
     of_embedded = {f"nearline_cold_{what}" for what in ("entities", "tombstones", "oldest_erasure_seconds")}
     assert names & of_embedded == (of_embedded if embedded else set())
     assert scraper.names() == [], "a process that has ended is asked no more"

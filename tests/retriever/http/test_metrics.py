@@ -11,7 +11,7 @@ from retriever.answer.exact_search import TierRecall
 from retriever.answer.online_recall import RecallFigures
 from retriever.feed.member_feed import MemberFeedFigures
 from schemas.ids import Offset, Partition
-from tests.kit.data.embeddings import GENERATION
+from tests.kit.data.embeddings import GENERATION, post_embedding
 from tests.kit.retrievers import PARTITION, RetrieverSetup, Served, asking_member, scored_post
 
 
@@ -102,6 +102,12 @@ def test_metrics_count_answers_by_outcome(http: httpx.Client, served: Served, nu
     finally:
         served.retriever.cold.fails = served.retriever.hot.fails = False
     assert number("nearline_retrieve_answers_total", outcome="unavailable") == unavailable + 1
+
+
+def test_metrics_of_deleted_posts_in_the_hot_tier(served: Served, number: Number) -> None:
+    held = number("nearline_hot_tombstones", generation=GENERATION)
+    served.retriever.in_hot(post_embedding("deleted", 2, deleted=True))
+    assert number("nearline_hot_tombstones", generation=GENERATION) == held + 1
 
 
 def test_metrics_of_where_the_tiers_are(served: Served, number: Number) -> None:

@@ -9,6 +9,7 @@ from threading import Event, Semaphore
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from schemas import stages, topics
@@ -16,6 +17,7 @@ from schemas.embeddings import encode_embedding
 from schemas.ids import Partition
 from streams.errors import KafkaUnavailable
 from streams.index.backoff import RetryBackoff
+from streams.index.metrics import IndexMetrics
 from streams.kafka.crash_points import EXIT_STATUS
 from streams.kafka.sending import DeadLetterDelivery
 from tests.kit.data.embeddings import member_embedding, post_embedding
@@ -208,6 +210,26 @@ def test_what_is_built_from_old_events_says_nothing_of_freshness(index: IndexLoo
         index.until_no_lag()
     (count,) = loop.freshness_by_kind.counts().values()
     assert (len(loop.freshness.recent()), count.at_most[-1]) == (1, 1)
+
+
+def test_each_record_is_counted_by_what_became_of_it(index: IndexLoopSetup) -> None:
+    """Once, however often it was tried; also those of a generation that is being built."""
+    index.send_posts(range(20))
+    Sender(index.kafka).send(index.posts, [("garbage", b"\xc1")])
+    tier = JournalTier(index.journal, fail_every=3)
+    tier.calls = 1  # so the first flush fails, after a write
+    loop = index.loop(tier, catches_up=lambda: True)
+    registry = CollectorRegistry()
+    registry.register(IndexMetrics(loop, index.generation))
+    with in_thread(loop.run):
+        index.until_no_lag()
+    counts = {
+        outcome: registry.get_sample_value(
+            "nearline_index_records_total", {"outcome": outcome, "generation": index.generation}
+        )
+        for outcome in ("indexed", "dead_letter")
+    }
+    assert counts == {"indexed": 20, "dead_letter": 1}
 
 
 def test_tombstones_are_swept_now_and_then(index: IndexLoopSetup) -> None:
