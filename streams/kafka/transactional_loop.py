@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import structlog
@@ -27,6 +28,7 @@ from streams.kafka.records import Output, Place, offset_of, place_of
 from streams.kafka.request_reader import RequestReader
 from streams.kafka.resume_points import NO_RESET, rewinds
 from streams.kafka.sending import produce
+from streams.kafka.time_limit import call_within
 from streams.settings import KafkaSettings
 
 _IDLE_S: Final = 0.1
@@ -41,6 +43,10 @@ _CALL_S: Final = 30.0
 TRANSACTION_MS: Final = 15_000
 """If a worker dies within a transaction and is not started again, readers wait for this time and for the broker's next
 check for expired transactions."""
+_OFFSETS_S: Final = TRANSACTION_MS / 1000 + 5
+"""The time limit for sending the offsets. The client promises to give up after TRANSACTION_MS, when the transaction has
+expired, and does not: if the group's coordinator is away it waits for it, maybe for ever (librdkafka issues 5456 and
+5511); for a broker that is there and does not answer it waits a minute."""
 
 log = structlog.get_logger(__name__)
 
@@ -281,7 +287,9 @@ class TransactionalLoop:
         num_deleted = self._num_deleted_unread
         to_commit = self._progress.to_commit
         partitions = [to_commit(place, offset, num_deleted.get(place, 0)) for place, offset in offsets.items()]
-        self._producer.send_offsets_to_transaction(partitions, self._consumer.consumer_group_metadata(), _CALL_S)
+        group = self._consumer.consumer_group_metadata()
+        send = partial(self._producer.send_offsets_to_transaction, partitions, group, _CALL_S)
+        call_within(_OFFSETS_S, "sending the offsets of a transaction", send)
 
     def _send(self, outputs: Sequence[Output]) -> None:
         """Asks for a delivery report only for the last output to each partition of the reported topics. That is enough:
