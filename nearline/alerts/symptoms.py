@@ -168,10 +168,12 @@ def _of_records(limits: Limits) -> Iterator[Alert]:
     )
     yield Alert(
         "NearlineErasureLate",
-        f"max(nearline_cold_oldest_erasure_seconds) > 0.9 * {limits.erase_within_s:g}",
+        f"max(nearline_cold_oldest_erasure_seconds) > 0.9 * {limits.erase_within_s:g} or "
+        f"max(nearline_contexts_compaction_age_seconds) > 0.9 * {limits.erase_within_s:g}",
         "5m",
         "page",
-        "what was deleted {{ $value | humanizeDuration }} ago is still in the files of the cold tier",
+        "what was deleted {{ $value | humanizeDuration }} ago is still in files, of the cold tier or of the rows of "
+        "contexts",
         "erasure-late",
     )
 

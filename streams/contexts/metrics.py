@@ -1,5 +1,6 @@
 """The context stage's metrics for Prometheus. What a crash makes the stage do again is counted again."""
 
+import time
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -9,7 +10,7 @@ from streams.kafka.transaction_metrics import TransactionMetrics
 
 
 class ContextMetrics:
-    """One thread tells what it did."""
+    """One thread tells what it did; `compacted` is for any thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.transactions = TransactionMetrics("contexts", registry)
@@ -47,6 +48,13 @@ class ContextMetrics:
             registry=registry,
         )
 
+        self._compacted_at_s = time.time()
+        Gauge(
+            "nearline_contexts_compaction_age_seconds",
+            "What was deleted longer ago is not in the files of the rows; must stay below kafka.erase_within_s",
+            registry=registry,
+        ).set_function(lambda: time.time() - self._compacted_at_s)
+
     def read(self, by_topic: Mapping[str, int]) -> None:
         for topic, number in by_topic.items():
             self._records.labels(topic).inc(number)
@@ -66,3 +74,7 @@ class ContextMetrics:
         """As it is now, in the partitions that this worker owns."""
         self._delayed.labels(kind).set(num_delayed)
         self._cells.labels(kind).set(num_cells)
+
+    def compacted(self, at_s: float) -> None:
+        """When the full compaction began that is longest ago, of all partitions that this worker owns."""
+        self._compacted_at_s = at_s

@@ -118,6 +118,7 @@ class ContextProcessor:
         for store in members:
             self._members.open(store)
         self._measure_tables()
+        self._measure_compaction()
 
     def on_revoked(self, places: Sequence[Place]) -> None:
         partitions = {place.partition for place in places}
@@ -131,6 +132,7 @@ class ContextProcessor:
         other workers. May run in any thread."""
         self._posts.compact_if_due(interval_s)
         self._members.compact_if_due(interval_s)
+        self._measure_compaction()
         # Only while this worker's own stores are open: before its first assignment they could look abandoned. RocksDB
         # refuses to remove an open store.
         if self._posts.num_open and self._members.num_open:
@@ -185,6 +187,9 @@ class ContextProcessor:
     def _measure_tables(self) -> None:
         self._metrics.table("post", self._posts.num_delayed_publications, self._posts.estimated_num_cells)
         self._metrics.table("member", self._members.num_delayed_publications, self._members.estimated_num_cells)
+
+    def _measure_compaction(self) -> None:
+        self._metrics.compacted(min(self._posts.compacted_at_s(), self._members.compacted_at_s()))
 
     def _begin_batch(self) -> None:
         self._now_us = self._clock()

@@ -215,6 +215,11 @@ class RowStore:
         self._db = self._open()
         self.position = Offset(0)
 
+    def compacted_at_s(self) -> float:
+        """When the last full compaction began, or when the store was made if there was none. No cell that was deleted
+        or overwritten before is in the files."""
+        return (self._folder / _COMPACTED_FILE).stat().st_mtime
+
     def compact_if_due(self, interval_s: float) -> None:
         """Compacts all files if the last full compaction began `interval_s` ago. This purges deleted and overwritten
         cells, which RocksDB would otherwise keep until it happens to merge their files. May run in any thread, beside

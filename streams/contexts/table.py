@@ -4,6 +4,7 @@
 decided here.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -63,7 +64,7 @@ def member_table(rules: ContextRules, names: ContextNames = FIRST_NAMES) -> Tabl
 
 
 class Table(Generic[_Row]):
-    """For one thread, but for `compact_if_due` and `num_open`."""
+    """For one thread, but for `compact_if_due`, `compacted_at_s` and `num_open`."""
 
     def __init__(self, spec: TableSpec[_Row], cache: RowCache) -> None:
         self.spec = spec
@@ -99,6 +100,11 @@ class Table(Generic[_Row]):
         """See `RowStore.compact_if_due`. May run in any thread."""
         for partition in list(self._partitions.values()):
             partition.store.compact_if_due(interval_s)
+
+    def compacted_at_s(self) -> float:
+        """Of the partition whose full compaction is longest ago; now if none is open. May run in any thread."""
+        partitions = list(self._partitions.values())
+        return min((partition.store.compacted_at_s() for partition in partitions), default=time.time())
 
     def __getitem__(self, partition: Partition) -> TablePartition[_Row]:
         return self._partitions[partition]

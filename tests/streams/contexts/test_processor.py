@@ -1,5 +1,7 @@
 """The context processor on real row stores, without a broker: the test gives records and confirms the commits."""
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -176,6 +178,23 @@ def test_metrics_say_how_large_the_tables_are(tmp_path: Path) -> None:
         assert once <= num_cells() <= once + 50, "what was overwritten is gone"  # type: ignore[operator]
         running.processor.on_revoked([Place(topics.POSTS, ONLY)])
         assert num_cells() == 0, "another worker has them"
+
+
+def test_metrics_say_since_when_deleted_text_may_be_in_the_files(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+
+    def age_s() -> float:
+        return registry.get_sample_value("nearline_contexts_compaction_age_seconds") or 0.0
+
+    with worker(tmp_path, metrics=ContextMetrics(registry)) as running:
+        assert age_s() < 3_600, "no partition is known"
+        file, *_ = tmp_path.glob("*/last-shed")
+        long_ago_s = time.time() - 36_000
+        os.utime(file, (long_ago_s, long_ago_s))
+        running.processor.compact_if_due(86_400)
+        assert age_s() >= 36_000, "of the table that waits the longest"
+        running.processor.compact_if_due(18_000)
+        assert age_s() < 3_600
 
 
 def test_metrics_say_what_became_of_the_records(tmp_path: Path) -> None:
