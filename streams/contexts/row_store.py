@@ -134,7 +134,8 @@ class RowStore:
     def estimated_num_cells(self) -> int:
         """As RocksDB estimates it, without a look at any cell. What was overwritten or deleted counts until RocksDB
         merges its files."""
-        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+        number: int | None = self._db.property_int_value("rocksdb.estimate-num-keys")
+        return number or 0
 
     def write(self, cells: Mapping[bytes, bytes | None], position: Offset) -> None:
         """Writes cells and position in one atomic batch. `position` is the first changelog offset that is not stored.
