@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from retriever.answer.exact_search import TierRecall
 from retriever.answer.online_recall import RecallFigures
 from retriever.feed.member_feed import MemberFeedFigures
-from schemas.ids import Offset, Partition
+from schemas.ids import Micros, Offset, Partition
+from schemas.times import now_us
 from tests.kit.data.embeddings import GENERATION, post_embedding
 from tests.kit.retrievers import PARTITION, RetrieverSetup, Served, asking_member, scored_post
 
@@ -116,6 +117,14 @@ def test_metrics_of_where_the_tiers_are(served: Served, number: Number) -> None:
     places = {"partition": str(PARTITION), "generation": GENERATION}
     assert number("nearline_hot_floor", **places) == served.retriever.hot.floor()[PARTITION]
     assert number("nearline_cold_position", **places) == served.retriever.cold.position()[PARTITION]
+
+
+def test_metrics_of_trending_lists(served: Served, number: Number, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert math.isnan(number("nearline_trending_age_seconds")), "there is no list yet"
+    (figures,) = served.retriever.under_test.figures()
+    ten_hours_ago = figures._replace(trending_at_us=Micros(now_us() - 36_000_000_000))
+    monkeypatch.setattr(served.retriever.under_test, "figures", lambda: [ten_hours_ago])
+    assert 36_000 <= number("nearline_trending_age_seconds", generation=GENERATION) < 39_600
 
 
 def test_metrics_of_recall(served: Served, number: Number, monkeypatch: pytest.MonkeyPatch) -> None:

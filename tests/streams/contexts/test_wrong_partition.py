@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from schemas import topics
 from schemas.errors import BadRecord
 from streams.contexts import wrong_partition
+from streams.contexts.metrics import ContextMetrics
 from streams.contexts.wrong_partition import RecordsInWrongPartition
 from streams.kafka.clients import producer_config
 from streams.kafka.partitions import partition_of
@@ -38,6 +40,15 @@ def test_a_record_is_moved_unchanged_and_only_once(topic: str) -> None:
     assert sent.partition is not None
     assert checked.moved(record(topic, sent.partition)) is None
     assert checked.num_records == {topic: 1}
+
+
+def test_each_of_them_is_in_the_metrics() -> None:
+    registry = CollectorRegistry()
+    checked = RecordsInWrongPartition(NUM_PARTITIONS, ContextMetrics(registry).misplaced)
+    for _ in range(2):
+        checked.moved(record())
+    labels = {"topic": topics.POSTS}
+    assert registry.get_sample_value("nearline_contexts_misplaced_records_total", labels) == 2
 
 
 def test_an_activity_is_counted_and_stays() -> None:
