@@ -255,11 +255,7 @@ INDEX: Final = Board(
                 Lines(
                     "Written",
                     "cps",
-                    [
-                        Query(
-                            rate("nearline_index_records_total", "outcome, generation"), "{{outcome}} {{generation}}"
-                        )
-                    ],
+                    [Query(rate("nearline_index_records_total", "outcome, generation"), "{{outcome}} {{generation}}")],
                     "Also of a generation that is being built.",
                 ),
                 Lines(
