@@ -45,8 +45,8 @@ TRANSACTION_MS: Final = 15_000
 check for expired transactions."""
 _OFFSETS_S: Final = TRANSACTION_MS / 1000 + 5
 """The time limit for sending the offsets. The client promises to give up after TRANSACTION_MS, when the transaction has
-expired, and does not: if the group's coordinator is away it waits for it, maybe for ever (librdkafka issues 5456 and
-5511); for a broker that is there and does not answer it waits a minute."""
+expired. But if the group's coordinator has gone away it waits for it, maybe for ever (librdkafka issues 5456 and
+5511)."""
 
 log = structlog.get_logger(__name__)
 

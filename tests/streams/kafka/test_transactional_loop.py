@@ -57,7 +57,7 @@ def test_a_loop_that_was_given_partitions_since_its_last_poll_ends_at_once(
 def test_a_loop_whose_broker_does_not_answer_within_a_transaction_ends_and_the_next_one_does_its_work(
     fresh_broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client alone waits for a minute here, and after a broker's kill sometimes for ever."""
+    """Before the client gives up: here it would after 15 s, after a broker's kill sometimes never."""
     kafka = make_topics(fresh_broker)
     broker = fresh_broker.embedded.running()
     assert broker is not None
