@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+from msgspec import UNSET
+
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
@@ -24,6 +26,8 @@ from schemas.ids import Generation
 from streams.settings import KafkaSettings
 
 _ASK_EVERY_S: Final = 0.01
+_WAIT_S: Final = 600.0
+"""Several times as long as a million posts take. A feed that is never ready ends the benchmark."""
 _SNAPSHOT: Final = "hot.snapshot"
 """The name that the hot tier gives to a whole snapshot."""
 
@@ -38,13 +42,14 @@ def main() -> None:
         hot=HotSettings(capacity=capacity, device="cpu"),
     )
     # The feeds want to know no more of the model package.
-    package: Any = SimpleNamespace(generation=Generation("benchmark"), dimension=dimension)
+    manifest = SimpleNamespace(member_vectors=UNSET)
+    package: Any = SimpleNamespace(generation=Generation("benchmark"), dimension=dimension, manifest=manifest)
     collect_rarely()
     share_quickly()
     print("loaded", flush=True)
     sys.stdin.readline()
     hot = MatrixHotTier(dimension, settings.hot, IdTable())
-    feeds = new_feeds(settings, package, hot, TrendingLists())
+    feeds = new_feeds(settings, package, hot, TrendingLists(), writes_snapshots=True)
     with feeds.running():
         _wait_until(lambda: feeds.hot.problem is None)
         print(hot.count(), flush=True)
@@ -55,7 +60,10 @@ def main() -> None:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + _WAIT_S
     while not condition():
+        if time.monotonic() > until_s:
+            raise TimeoutError(f"the hot feed did not get so far within {_WAIT_S:g} s")
         time.sleep(_ASK_EVERY_S)
 
 

@@ -13,8 +13,8 @@ from threading import Thread
 
 from benchmarks.kit.live_records import LiveRecords
 from benchmarks.kit.vectors import draw, member, posts
-from indexer.cold.edge.tier import EdgeColdTier
-from indexer.cold.socket.server import ColdServer
+from indexer.cold.edge_tier import EdgeColdTier
+from indexer.cold.socket_server import ColdServer
 from indexer.settings import ColdSettings
 from indexer.tiers import IndexRecord
 from nearline import log

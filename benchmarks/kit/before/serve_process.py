@@ -13,7 +13,7 @@ from typing import Never
 from benchmarks.kit.live_records import LiveRecords
 from benchmarks.kit.vectors import draw
 from benchmarks.retrieval import hot_tier, new_retriever
-from indexer.cold.socket.client import RemoteColdTier
+from indexer.cold.socket_client import RemoteColdTier
 from indexer.hot.tier import MatrixHotTier
 from nearline import log
 from nearline.up.process import collect_rarely, share_quickly

@@ -23,24 +23,29 @@ from streams.kafka.topics import ensure_topics
 from streams.settings import KafkaSettings
 
 GENERATION: Final = Generation("benchmark")
-_MISSED: Final = 2_000
+MISSED: Final = 2_000
 """So many records come in while the retriever is away."""
 _FLUSH_S: Final = 60.0
 
 
 def restart(folder: Path, num_posts: int, dimension: int, rounds: int) -> list[Figure]:
     folder.mkdir()
+    with _broker(folder / "kafka") as kafka:
+        return restarts(kafka, folder / "data", num_posts, dimension, rounds)
+
+
+def restarts(kafka: KafkaSettings, data_dir: Path, num_posts: int, dimension: int, rounds: int) -> list[Figure]:
+    """With a broker that has no records of `GENERATION` yet."""
     from_topic: list[float] = []
     from_snapshot: list[float] = []
-    with _broker(folder / "kafka") as kafka:
-        records = _Records(kafka, dimension)
-        records.send(num_posts)
-        feeds = _Feeds(kafka, folder / "data", num_posts + rounds * _MISSED, dimension)
-        for _ in range(rounds):
-            feeds.forget()
-            from_topic.append(feeds.seconds_to_ready(records.num_sent))
-            records.send(_MISSED)
-            from_snapshot.append(feeds.seconds_to_ready(records.num_sent))
+    records = _Records(kafka, dimension)
+    records.send(num_posts)
+    feeds = _Feeds(kafka, data_dir, num_posts + rounds * MISSED, dimension)
+    for _ in range(rounds):
+        feeds.forget()
+        from_topic.append(feeds.seconds_to_ready(records.num_sent))
+        records.send(MISSED)
+        from_snapshot.append(feeds.seconds_to_ready(records.num_sent))
     topic_s, snapshot_s = float(np.median(from_topic)), float(np.median(from_snapshot))
     return [
         Figure("restart: posts in the hot tier", records.num_sent),

@@ -19,7 +19,7 @@ DEADLINE_S = 0.2
 """Of each question: the default."""
 RETRIEVE = "/nearline.v1.Retriever/Retrieve"
 CALLS_A_CONNECTION = 32
-_BEFORE_FILES = (
+BEFORE_FILES = (
     "benchmarks/kit/before/__init__.py",
     "benchmarks/kit/before/cold_process.py",
     "benchmarks/kit/before/serve_process.py",
@@ -99,7 +99,7 @@ class Now:
 @contextmanager
 def before(sizes: Sizes, folder: Path, k: int, at_once: int) -> Iterator[Before]:
     with ExitStack() as stack:
-        code = stack.enter_context(checked_out(COMMIT, _BEFORE_FILES))
+        code = stack.enter_context(checked_out(COMMIT, BEFORE_FILES))
         service, url = stack.enter_context(_running("benchmarks.kit.before", sizes, folder, code))
         yield Before(service, Load(http_load.connecting(url)), sizes.members, k, at_once)
 
