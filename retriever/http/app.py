@@ -25,6 +25,7 @@ from retriever.errors import RetrieverError
 from retriever.http.answers import write_answer, write_answers, write_vectors
 from retriever.http.api_key import NEEDS_NO_KEY, ApiKeyGuard
 from retriever.http.host_check import HostCheck, needs_host_check
+from retriever.http.json_bodies import JsonRoute
 from retriever.http.problems import body_unreadable, described, internal_error, request_invalid, retriever_failed
 from retriever.http.request_limits import OPERATIONS_IN_FLIGHT, BodyLimit, OperationLimit, QuestionLimit
 from retriever.http.tracing import Tracing
@@ -192,7 +193,7 @@ def _health_routes(
 
 def _retrieval_routes(service: Service) -> APIRouter:
     """These routes are coroutines: the service has its own threads, and a queue before them."""
-    router = APIRouter(tags=["retrieval"], responses=described(*_ANY, *_NO_ANSWER))
+    router = APIRouter(route_class=JsonRoute, tags=["retrieval"], responses=described(*_ANY, *_NO_ANSWER))
     with_body = described(*_BAD_BODY)
 
     @router.post(
