@@ -1,4 +1,4 @@
-"""The parts of `benchmarks/service.py` that are started as processes of their own still run: mypy reads none of them."""
+"""What `benchmarks/service.py` starts as processes of their own still runs: mypy reads none of it."""
 
 import os
 import subprocess
