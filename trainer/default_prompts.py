@@ -54,7 +54,10 @@ def default_prompts_sentence(plan: Plan) -> str:
     of_posts = ", ".join(templates.post.fields)
     sentence = f"prompts hold what the events carry: of posts {of_posts}; of members {of_members}; {form}"
     if "search" in plan.settings.tasks:
-        return f"{sentence}; text queries are learned from posts' titles, by the task search"
+        sentence = f"{sentence}; text queries are learned from posts' titles, by the task search"
+        if plan.texts_alone is not None and "search" not in plan.texts_alone.tasks:
+            return f"{sentence}, unless texts alone are best: then a query is a text like any other"
+        return sentence
     if not _names_tasks(plan):
         return f"{sentence}; no task teaches text queries, because too few posts have a title above their text"
     return sentence

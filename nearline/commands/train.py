@@ -44,9 +44,9 @@ def train(
     Held out actions, and every post from the first of them on, teach nothing; the package is measured on them, and its
     training record says the figures. Checkpoints lie beside the folder until the package is written.
 
-    Prompts hold what the events carry, text queries are learned from posts' titles, and of the two member forms and
-    texts alone what is best on an inner split is taken, unless the settings name templates or a member_form, or
-    training starts from a package.
+    Prompts hold what the events carry, and text queries are learned from posts' titles; or prompts hold texts alone. Of
+    these and of the two member forms what is best on an inner split is taken, unless the settings name templates or a
+    member_form, or training starts from a package.
 
     \b
     Example:

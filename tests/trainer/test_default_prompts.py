@@ -45,8 +45,16 @@ def test_text_queries_are_learned_where_the_posts_have_titles(feed: Feed) -> Non
     titled = feed_of(with_titles(events(150)))
     chosen = with_default_prompts(titled, plan(titled))
     assert chosen.settings.tasks == {"search": 0.1}
+    assert chosen.texts_alone is not None
+    assert not chosen.texts_alone.tasks
     assert default_prompts_sentence(chosen).endswith(
-        "; text queries are learned from posts' titles, by the task search"
+        "; text queries are learned from posts' titles, by the task search, unless texts alone are best: then a query "
+        "is a text like any other"
+    )
+    few = feed_of(with_titles(events(20)))
+    assert default_prompts_sentence(with_default_prompts(few, plan(few))).endswith(
+        "; the member form is prompt, because no inner split can say what is best; text queries are learned from "
+        "posts' titles, by the task search"
     )
     without = with_default_prompts(feed, plan(feed))
     assert without.settings.tasks == {}
@@ -61,6 +69,14 @@ def test_tasks_that_the_settings_name_are_kept(tasks: dict[str, float]) -> None:
     chosen = with_default_prompts(titled, plan(titled, tasks=tasks))
     assert (chosen.settings.tasks, chosen.settings.member_form) == (tasks, "auto")
     assert default_prompts_sentence(chosen).endswith("member_form in the settings")
+
+
+def test_a_named_search_is_learned_by_texts_alone_too() -> None:
+    titled = feed_of(with_titles(events(150)))
+    chosen = with_default_prompts(titled, plan(titled, tasks={"search": 0.2}))
+    assert chosen.texts_alone is not None
+    assert chosen.texts_alone.tasks == {"search": 0.2}
+    assert default_prompts_sentence(chosen).endswith("text queries are learned from posts' titles, by the task search")
 
 
 def test_what_only_the_inner_split_measures_on_is_not_chosen() -> None:
