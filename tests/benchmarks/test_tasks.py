@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from benchmarks import tasks as benchmark
 from benchmarks.kit.task_world import task_feed
 from benchmarks.tasks import MAIN, UNTRAINED, Trainings
 from nearline.demo.world import WorldSize
@@ -15,7 +18,8 @@ TINY = TrainSettings(
 )
 
 
-def test_every_arm_is_trained_and_compared(tmp_path: Path) -> None:
+def test_every_arm_is_trained_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_NARROW", 4)  # of 32
     with torch_threads(1):
         feed = task_feed(size=TINY_WORLD)
         figures = {figure.name: figure for figure in Trainings(feed, TINY, 1_000, [0], tmp_path).figures()}
@@ -27,4 +31,6 @@ def test_every_arm_is_trained_and_compared(tmp_path: Path) -> None:
     for task in tasks:
         zero_shot = f"share of resamples in which all but {task} is better at {task} than the untrained start"
         assert 0 <= figures[zero_shot].value <= 1
+    kept = [figures[f"Recall@100 of {task}, 4 numbers / all"] for task in tasks]
+    assert [(figure.value, figure.bound) for figure in kept] == [(1, 0.97)] * 5, "fewer than 100 posts are held out"
     assert figures["largest distance of a task's AUC from 0.5, labels shuffled"].value < 0.1
