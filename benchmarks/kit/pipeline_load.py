@@ -25,6 +25,8 @@ from streams.settings import EncodeSettings
 ENCODE_THREADS: Final = 2
 _COUNT_EVERY_S: Final = 15.0
 _WARM_UP_POSTS: Final = 64
+LOAD_PREFIX: Final = "load-"
+"""The ids of the posts of a load begin with it."""
 _AUTHOR: Final = "author"
 
 
@@ -115,7 +117,7 @@ def write_posts(file: Path, texts: Sequence[str], numbers: Iterable[int]) -> Non
         # The author is deleted; otherwise each post would be encoded again as an entry of its author's history.
         out.write(json.dumps({"type": "member.deleted", "member_id": _AUTHOR, "at": now}) + "\n")
         for number in numbers:
-            out.write(json.dumps(post_created(f"load-{number}", _distinct(texts, number), now)) + "\n")
+            out.write(json.dumps(post_created(f"{LOAD_PREFIX}{number}", _distinct(texts, number), now)) + "\n")
 
 
 def post_created(post_id: str, text: str, at: str) -> dict[str, str]:
@@ -151,7 +153,7 @@ def _encode(package: Path, texts: Sequence[str], seconds: float, *, compiled: bo
 
 def _contexts(texts: Sequence[str], numbers: Iterator[int], num_posts: int) -> list[PostContext]:
     return [
-        PostContext(PostId(f"load-{number}"), Revision(1), Micros(0), text=_distinct(texts, number))
+        PostContext(PostId(f"{LOAD_PREFIX}{number}"), Revision(1), Micros(0), text=_distinct(texts, number))
         for number in itertools.islice(numbers, num_posts)
     ]
 
