@@ -7,6 +7,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV := uv==0.13.9
+# Not among them: train, which needs a feed; gpu, which needs a GPU; symptoms, which needs root; steady, which looks for
+# leaks for 40 minutes; ablations and tasks, an hour each, whose figures say what settings of the trainer are worth and
+# nothing of the machine.
 BENCHMARKS := encode context_stage index hot_tier retrieval overload service pipeline freshness reindex operators poison
 
 # Python packages into .venv; the broker's jars, an archive that makes its starts quick, and what a test needs to build a
