@@ -60,7 +60,7 @@ class ShardScan:
         """Sets `hits` to the best points that pass and score above `min_score`: to at least `limit` points, or to all
         if the shard has fewer. Without `surely` some may be missing; `may_hold_above` tells whether that is
         possible."""
-        few_pass = self.num_passing**2 < _IDS_PER_HIT * limit * self._num_live and self.num_passing < self._num_live
+        few_pass = self._few_pass(limit)
         asked = limit if few_pass else self._with_failing(limit, surely)
         request = engine.SearchRequest(
             query=query,
@@ -70,7 +70,29 @@ class ShardScan:
             with_payload=False,
             score_threshold=None if min_score == -math.inf else min_score,
         )
-        hits = self._shard.search(request)
+        self._take(self._shard.search(request), asked)
+
+    @staticmethod
+    def ask_together(scans: "Sequence[ShardScan]", queries: Sequence[Any], limit: int) -> None:
+        """As `ask` for one query after the other, in less time. The scans are of one shard, and the same points pass.
+        Each query has one."""
+        first = scans[0]
+        few_pass = first._few_pass(limit)
+        asked = limit if few_pass else first._with_failing(limit, surely=False)
+        passing_ids = first._passing_ids() if few_pass else None
+        requests = [
+            engine.QueryRequest(query=query, limit=asked, filter=passing_ids, params=first._params, with_payload=False)
+            for query in queries
+        ]
+        answers = first._shard.query_batch(engine.QueryBatchRequest(queries=requests))
+        for scan, hits in zip(scans, answers, strict=True):
+            scan._take(hits, asked)
+
+    def _few_pass(self, limit: int) -> bool:
+        """Whether it is cheaper to tell the engine which points pass."""
+        return self.num_passing**2 < _IDS_PER_HIT * limit * self._num_live and self.num_passing < self._num_live
+
+    def _take(self, hits: Sequence[Any], asked: int) -> None:
         scores = np.fromiter(map(_SCORE, hits), np.float32, len(hits))
         numbers = np.fromiter(map(_NUMBER, hits), np.int64, len(hits))
         self._may_have_more = len(hits) == asked
@@ -97,21 +119,37 @@ class ShardScan:
         return engine.Filter(must=[engine.HasIdCondition(set(numbers))])
 
 
-def search_shards(shards: Sequence[ShardScan], query_D: Vector, k: int) -> NumberedHits:
-    """The k best points that pass, of all shards. Exact, except for the quantisation."""
-    scans = [scan for scan in shards if scan.num_passing]
-    if not scans:
-        return _NO_HITS
-    total = sum(scan.num_passing for scan in scans)
-    query = engine.Query.Nearest(query_D.tolist())
+def search_shards(
+    shards: Sequence[Sequence[ShardScan]], vectors: Sequence[Vector], ks: Sequence[int]
+) -> list[NumberedHits]:
+    """For each query the k best points that pass, of all shards. Exact, except for the quantisation. `shards`: of each
+    shard a scan for each query. The same points pass for all queries."""
+    passed = [scans for scans in shards if scans[0].num_passing]
+    if not passed:
+        return [_NO_HITS] * len(vectors)
+    total = sum(scans[0].num_passing for scans in passed)
+    queries = [engine.Query.Nearest(vector_D.tolist()) for vector_D in vectors]
     with engine_errors("searched"):
-        for scan in scans:
-            scan.ask(query, _with_slack(k * scan.num_passing / total))
-        best = _merge(scans, k)
-        kth_score = float(best.scores[-1]) if len(best.scores) == k else -math.inf
-        incomplete = [scan for scan in scans if scan.may_hold_above(kth_score)]
-        for scan in incomplete:
-            scan.ask(query, _with_slack(k), kth_score, surely=True)
+        for scans in passed:
+            # The same for all of them: only such queries are scored together.
+            limit = _with_slack(max(ks) * scans[0].num_passing / total)
+            if len(queries) == 1:
+                scans[0].ask(queries[0], limit)
+            else:
+                ShardScan.ask_together(scans, queries, limit)
+        return [
+            _completed([scans[number] for scans in passed], query, k)
+            for number, (query, k) in enumerate(zip(queries, ks, strict=True))
+        ]
+
+
+def _completed(scans: Sequence[ShardScan], query: Any, k: int) -> NumberedHits:
+    """Asks those shards again that may hold more of the k best."""
+    best = _merge(scans, k)
+    kth_score = float(best.scores[-1]) if len(best.scores) == k else -math.inf
+    incomplete = [scan for scan in scans if scan.may_hold_above(kth_score)]
+    for scan in incomplete:
+        scan.ask(query, _with_slack(k), kth_score, surely=True)
     return _merge(scans, k) if incomplete else best
 
 

@@ -127,15 +127,16 @@ class Shards:
                 return True
         return False
 
-    def search(self, query_D: Vector, k: int, live: Mask, passing: Mask) -> NumberedHits:
-        """The k points with the highest scores among those in `passing`. Both masks are by point number: `live` marks
-        all points that have a vector, `passing` those of them that the search may return."""
-        scans = []
+    def search(self, vectors: Sequence[Vector], ks: Sequence[int], live: Mask, passing: Mask) -> list[NumberedHits]:
+        """For each vector the k points with the highest scores among those in `passing`. Both masks are by point
+        number: `live` marks all points that have a vector, `passing` those of them that the search may return."""
+        shards = []
         for shard_id in range(len(self._shards)):
             first = shard_id * SHARD_POINTS
             numbers = slice(first, first + SHARD_POINTS)
-            scans.append(ShardScan(self._shard(shard_id), first, live[numbers], passing[numbers]))
-        return search_shards(scans, query_D, k)
+            shard = self._shard(shard_id)
+            shards.append([ShardScan(shard, first, live[numbers], passing[numbers]) for _ in vectors])
+        return search_shards(shards, vectors, ks)
 
     @property
     def num_shards(self) -> int:

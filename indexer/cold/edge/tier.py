@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import groupby
 from pathlib import Path
 from threading import TIMEOUT_MAX, Lock
 from typing import Final, cast
@@ -52,6 +53,8 @@ _START_REWRITES_FOR_S: Final = 30.0
 shard with vectors of 128 numbers took 5.0 s."""
 _WARN_AT_SHARE: Final = 0.75
 """A warning is logged when this share of `erase_within_s` has passed, while there is still time to help."""
+_TOGETHER: Final = 6
+"""At most so many queries are searched together: all vectors of one member. Others wait for them."""
 _EXHAUSTED: Final = object()
 _LOAD_PAGE: Final = 5_000
 _SCROLL_PAGE: Final = 2_000
@@ -122,26 +125,21 @@ class EdgeColdTier:
     def search(
         self, query_D: Vector, k: int, filters: Filters = NO_FILTERS, *, timeout_s: float | None = None
     ) -> ColdHits:
-        table = self._posts.table
-        with self._locked(timeout_s):
-            # Before the look at the points, because they may only be newer than the position.
-            position = self._position
-            live = table.live_mask()
-            passing = live if filters == NO_FILTERS else table.passing_mask(filters)
-            hits = self._posts.shards.search(query_D, k, live, passing)
-            ids, revisions = table.ids(hits.numbers), table.revisions(hits.numbers)
-        return cold_hits(cast("list[PostId]", ids), hits.scores, revisions, position)
+        return self._search([ColdQuery(query_D, k, filters)], timeout_s)[0]
 
     def search_batch(self, queries: Sequence[ColdQuery], *, timeout_s: float | None = None) -> list[ColdHits]:
-        """One search after another, because the engine's batches are not quicker (8 searches of 180 hits took 7.9 ms of
-        CPU in a shard, a batch of them 7.8). Between two of them others get their turn."""
+        """Queries that follow each other and have the same filters, as those of one member, are scored together: three
+        take as long as two. Between such groups others get their turn."""
         deadline = Deadline(math.inf if timeout_s is None else timeout_s, "the embedded cold tier")
-        return [
-            self._search_exactly(query, deadline)
-            if query.exact
-            else self.search(query.vector_D, query.k, query.filters, timeout_s=deadline.left_s())
-            for query in queries
-        ]
+        answers: list[ColdHits] = []
+        for (exact, _), group in groupby(queries, lambda query: (query.exact, query.filters)):
+            if exact:
+                answers += [self._search_exactly(query, deadline) for query in group]
+            else:
+                together = list(group)
+                for first in range(0, len(together), _TOGETHER):
+                    answers += self._search(together[first : first + _TOGETHER], deadline.left_s())
+        return answers
 
     def position(self, *, timeout_s: float | None = None) -> Offsets:
         return self._position
@@ -260,6 +258,19 @@ class EdgeColdTier:
             yield
         finally:
             self._lock.release()
+
+    def _search(self, queries: Sequence[ColdQuery], timeout_s: float | None) -> list[ColdHits]:
+        """All have the same filters."""
+        table, filters = self._posts.table, queries[0].filters
+        vectors, ks = [query.vector_D for query in queries], [query.k for query in queries]
+        with self._locked(timeout_s):
+            # Before the look at the points, because they may only be newer than the position.
+            position = self._position
+            live = table.live_mask()
+            passing = live if filters == NO_FILTERS else table.passing_mask(filters)
+            found = self._posts.shards.search(vectors, ks, live, passing)
+            columns = [(table.ids(hits.numbers), hits.scores, table.revisions(hits.numbers)) for hits in found]
+        return [cold_hits(cast("list[PostId]", ids), scores, revs, position) for ids, scores, revs in columns]
 
     def _search_exactly(self, query: ColdQuery, deadline: Deadline) -> ColdHits:
         """Gives the lock back after each shard, so that no other search waits for more than one of them. A post stays

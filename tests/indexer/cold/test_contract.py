@@ -307,6 +307,16 @@ def test_a_batch_is_answered_as_its_queries_are_singly(tier: ColdTier) -> None:
     assert tier.search_batch([]) == []
 
 
+@pytest.mark.parametrize(
+    "filters", [Filters(), Filters(exclude_authors=frozenset({"m1"})), Filters(only_authors=frozenset({"m2"}))]
+)
+def test_so_are_many_queries_with_the_same_filters(tier: ColdTier, filters: Filters) -> None:
+    tier.write("post", index_records(*(post_embedding(f"p{n}", author=f"m{n % 3}") for n in range(40))))
+    many = [ColdQuery(query, k, filters) for query in vectors(8, seed=5) for k in (1, 10, 64)]
+    for query, hits in zip(many, tier.search_batch(many, timeout_s=20), strict=True):
+        same_hits(hits, tier.search(query.vector_D, query.k, filters))
+
+
 def test_a_wrong_dimension_is_refused_and_nothing_of_the_batch_is_written(tier: ColdTier) -> None:
     with pytest.raises(TierRefused, match="p2: a vector of 3 numbers"):
         tier.write("post", index_records(post_embedding("p1"), post_embedding("p2", vector=vectors(1, dimension=3)[0])))
