@@ -28,6 +28,7 @@ class Child:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = psutil.Process(process.pid)
+        self._command = str(process.args)  # a process that has ended does not tell it any more
         self._lock = threading.Lock()
         self._stdin = _pipe(process.stdin)
         self._stdout = _pipe(process.stdout)
@@ -42,7 +43,7 @@ class Child:
         """Waits for the next line. Raises RuntimeError if the process has ended."""
         line = self._stdout.readline()
         if not line:
-            raise RuntimeError(f"this process has ended: {' '.join(self.process.cmdline() or ['?'])}")
+            raise RuntimeError(f"this process has ended: {self._command}")
         return line.strip()
 
     def ask(self, *words: object) -> str:

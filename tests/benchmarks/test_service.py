@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kit.before import COMMIT
+from benchmarks.kit.children import child
 from benchmarks.kit.old_commit import checked_out
 from benchmarks.kit.service.restart import MISSED, restarts
 from benchmarks.kit.service.setup import BEFORE_FILES
@@ -33,3 +34,8 @@ def test_a_feed_that_starts_again_is_ready_with_and_without_a_snapshot(
     kafka = KafkaSettings(bootstrap_servers=clean_topics.bootstrap_servers)
     figures = {figure.name: figure.value for figure in restarts(kafka, tmp_path / "data", 50, 8, rounds=1)}
     assert figures["restart: posts in the hot tier"] == 50 + MISSED
+
+
+def test_a_process_that_ends_at_its_start_is_named() -> None:
+    with child("benchmarks.no_such_module") as ended, pytest.raises(RuntimeError, match=r"no_such_module"):
+        ended.hear()
