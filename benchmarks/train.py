@@ -54,8 +54,9 @@ _EVALUATE_TOKENS: Final = 1_000_000
 _PATIENCE: Final = 4
 """Recall of a hundred members rises and falls by chance from one measurement to the next."""
 _NARROW: Final = 32
-_SPEED_TOKENS: Final = 600_000
-"""Some 74 steps for each round and format: what a training does once, at its begin and end, takes half a second."""
+_SPEED_TOKENS: Final = 300_000
+"""Some 37 steps for each round and format: what a training does once, at its begin and end, takes half a second. With
+twice as many, six rounds took half of the time of a first look."""
 _ROUNDS: Final = 5
 _DIGEST_TOKENS: Final = 400_000
 
