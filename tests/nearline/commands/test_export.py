@@ -1,19 +1,19 @@
-"""`nearline export`, and who reads its folder: a training's feed is the same as from the events' own file. The training
-itself would take ten seconds of a core; it begins with this feed."""
+"""`nearline export`, and who reads its folder: a training, to which it is the same as the events' own file."""
 
 from pathlib import Path
 
 import pytest
 
+from encoders.package.model_package import ModelPackage
 from nearline.commands._recorded_events import read_feed
 from streams.settings import KafkaSettings
 from tests.kit.commands import Commands
 from tests.kit.data.events import write_events
-from tests.kit.data.training_events import events
+from tests.kit.data.training_events import TEXTS_ALONE, events
 
 
 @pytest.mark.broker
-def test_the_trainers_feed_of_what_was_exported_is_that_of_the_file(kafka: KafkaSettings, tmp_path: Path) -> None:
+def test_what_was_exported_trains_a_package_and_is_to_the_trainer_what_the_file_is(kafka: KafkaSettings, tmp_path: Path) -> None:
     run = Commands()
     config = tmp_path / "nearline.toml"
     config.write_text(f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n')
@@ -27,3 +27,8 @@ def test_the_trainers_feed_of_what_was_exported_is_that_of_the_file(kafka: Kafka
     assert len(recorded.posts) == 200
     assert exported.posts == recorded.posts
     assert exported.positives == recorded.positives
+    training, package = tmp_path / "train.toml", tmp_path / "package"
+    training.write_text(TEXTS_ALONE)
+    trained = run("train", "--events", folder, "--out", package, "--config", training, "--tokens", "1000")
+    assert trained.status == 0, trained.err
+    assert ModelPackage.load(package).manifest.training["tokens"] >= 1000
