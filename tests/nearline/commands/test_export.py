@@ -1,4 +1,5 @@
-"""`nearline export`, and who reads its folder: a training, to which it is the same as the events' own file."""
+"""`nearline export`, and who reads its folder: a training, which learns the same from it as from the events' own
+file."""
 
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.kit.data.training_events import TEXTS_ALONE, events
 
 
 @pytest.mark.broker
-def test_what_was_exported_trains_a_package_and_is_to_the_trainer_what_the_file_is(kafka: KafkaSettings, tmp_path: Path) -> None:
+def test_what_was_exported_trains_a_package_as_the_events_file_does(kafka: KafkaSettings, tmp_path: Path) -> None:
     run = Commands()
     config = tmp_path / "nearline.toml"
     config.write_text(f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n')
