@@ -31,7 +31,9 @@ def test_of_each_post_of_the_load_its_first_vector_counts(kafka: KafkaSettings) 
     for hours, post_ids in ((2, ("load-1", "other-1")), (1, ("load-1", "load-2"))):
         headers = with_origin(Origin(now_ms - hours * AN_HOUR_S * 1_000))
         sender.send(POST_VECTORS, [(post_id, b"{}") for post_id in post_ids], headers)
-    ages_s = post_vector_ages_s(kafka, "load-", 2, Event())
+    stop = Event()
+    stop.set()  # so that a vector that is not read fails the test, and does not hold it up for ever
+    ages_s = post_vector_ages_s(kafka, "load-", 2, stop)
     assert {post_id: int(age_s // AN_HOUR_S) for post_id, age_s in ages_s.items()} == {"load-1": 2, "load-2": 1}
 
 
