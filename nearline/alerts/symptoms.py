@@ -172,8 +172,8 @@ def _of_records(limits: Limits) -> Iterator[Alert]:
         f"max(nearline_contexts_compaction_age_seconds) > 0.9 * {limits.erase_within_s:g}",
         "5m",
         "page",
-        "what was deleted {{ $value | humanizeDuration }} ago is still in files, of the cold tier or of the rows of "
-        "contexts",
+        "what was deleted {{ $value | humanizeDuration }} ago may still be in files, of the cold tier or of the rows "
+        "of contexts",
         "erasure-late",
     )
 

@@ -61,7 +61,7 @@ log = structlog.get_logger(__name__)
 
 class RowStore:
     """`place` is the changelog partition. `changelog_id` is the id of its topic: a topic that is deleted and created
-    again has another id. All calls but `compact_if_due` come from one thread."""
+    again has another id. All calls but `compact_if_due` and `compacted_at_s` come from one thread."""
 
     def __init__(self, folder: Path, place: Place, changelog_id: bytes) -> None:
         """Opens the rows that are in `folder`. Removes them first if they are damaged or belong to another changelog.
@@ -217,8 +217,9 @@ class RowStore:
         self.position = Offset(0)
 
     def compacted_at_s(self) -> float:
-        """When the last full compaction began, or when the store was made if there was none. No cell that was deleted
-        or overwritten before is in the files."""
+        """When the last full compaction began, or when the store was made if there was none. A cell that was deleted or
+        overwritten before is not in the files, unless the changelog still held it when rows were restored since. May
+        run in any thread."""
         return (self._folder / _COMPACTED_FILE).stat().st_mtime
 
     def compact_if_due(self, interval_s: float) -> None:
