@@ -184,7 +184,8 @@ def _make_collections(tier: ColdTier) -> None:
 
 
 def _index_registry(generation: Generation, loop: "IndexLoop", edge_tier: "EdgeColdTier | None") -> "CollectorRegistry":
-    """How fresh a Qdrant server is only this process knows too; all else of itself the server says."""
+    """With a Qdrant server too only this process knows how fresh it is and what became of the records; all else the
+    server says of itself."""
     from indexer.freshness_metric import FreshnessMetric
     from nearline.up.metrics import process_registry
     from streams.index.metrics import IndexMetrics
