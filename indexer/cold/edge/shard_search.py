@@ -40,8 +40,26 @@ class NumberedHits(NamedTuple):
 _NO_HITS: Final = NumberedHits(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
+class ShardHits(NamedTuple):
+    """What a shard has returned for one query."""
+
+    hits: NumberedHits
+    """Those that pass."""
+    lowest_score: float
+    """Of all that it has returned."""
+    has_more: bool
+    """False if it has returned all that it has."""
+
+    def may_hold_above(self, score: float) -> bool:
+        """True if the shard may have more hits above this score."""
+        return self.has_more and self.lowest_score > score
+
+
+_NOTHING: Final = ShardHits(_NO_HITS, -math.inf, has_more=False)
+
+
 class ShardScan:
-    """One search in one shard, which may be asked twice. `live` and `passing` are the part of the masks for this shard,
+    """Searches in one shard, among the points that pass. `live` and `passing` are the part of the masks for this shard,
     whose points are numbered from `first_number` on."""
 
     def __init__(self, shard: Any, first_number: int, live: Mask, passing: Mask, *, exact: bool = False) -> None:
@@ -52,65 +70,47 @@ class ShardScan:
         self._params = _EXACT if exact else _RESCORED
         self._num_live = int(np.count_nonzero(live))
         self.num_passing = int(np.count_nonzero(passing))
-        self._may_have_more = False
-        self._lowest_score = math.inf
-        self.hits = _NO_HITS
 
-    def ask(self, query: Any, limit: int, min_score: float = -math.inf, *, surely: bool = False) -> None:
-        """Sets `hits` to the best points that pass and score above `min_score`: to at least `limit` points, or to all
-        if the shard has fewer. Without `surely` some may be missing; `may_hold_above` tells whether that is
-        possible."""
-        few_pass = self._few_pass(limit)
-        asked = limit if few_pass else self._with_failing(limit, surely)
+    def ask(self, query: Any, limit: int, min_score: float = -math.inf, *, surely: bool = False) -> ShardHits:
+        """The best points that pass and score above `min_score`: at least `limit` points, or all if the shard has
+        fewer. Without `surely` some may be missing; `may_hold_above` tells whether that is possible."""
+        if not self.num_passing:
+            return _NOTHING
+        asked, only = self._limit_and_filter(limit, surely)
         request = engine.SearchRequest(
             query=query,
             limit=asked,
-            filter=self._passing_ids() if few_pass else None,
+            filter=only,
             params=self._params,
             with_payload=False,
             score_threshold=None if min_score == -math.inf else min_score,
         )
-        self._take(self._shard.search(request), asked)
+        return self._passed(self._shard.search(request), asked)
 
-    @staticmethod
-    def ask_together(scans: "Sequence[ShardScan]", queries: Sequence[Any], limit: int) -> None:
-        """As `ask` for one query after the other, in less time. The scans are of one shard, and the same points pass.
-        Each query has one."""
-        first = scans[0]
-        few_pass = first._few_pass(limit)
-        asked = limit if few_pass else first._with_failing(limit, surely=False)
-        passing_ids = first._passing_ids() if few_pass else None
+    def ask_together(self, queries: Sequence[Any], limit: int) -> list[ShardHits]:
+        """As `ask` for one query after the other, in less time."""
+        if len(queries) == 1 or not self.num_passing:
+            return [self.ask(query, limit) for query in queries]
+        asked, only = self._limit_and_filter(limit, surely=False)
         requests = [
-            engine.QueryRequest(query=query, limit=asked, filter=passing_ids, params=first._params, with_payload=False)
+            engine.QueryRequest(query=query, limit=asked, filter=only, params=self._params, with_payload=False)
             for query in queries
         ]
-        answers = first._shard.query_batch(engine.QueryBatchRequest(queries=requests))
-        for scan, hits in zip(scans, answers, strict=True):
-            scan._take(hits, asked)
+        answers = self._shard.query_batch(engine.QueryBatchRequest(queries=requests))
+        return [self._passed(answer, asked) for answer in answers]
 
-    def _few_pass(self, limit: int) -> bool:
-        """Whether it is cheaper to tell the engine which points pass."""
-        return self.num_passing**2 < _IDS_PER_HIT * limit * self._num_live and self.num_passing < self._num_live
-
-    def _take(self, hits: Sequence[Any], asked: int) -> None:
-        scores = np.fromiter(map(_SCORE, hits), np.float32, len(hits))
-        numbers = np.fromiter(map(_NUMBER, hits), np.int64, len(hits))
-        self._may_have_more = len(hits) == asked
-        self._lowest_score = float(scores[-1]) if len(hits) else -math.inf
-        if self.num_passing < self._num_live:
-            passing = self._passing[numbers - self._first_number]
-            numbers, scores = numbers[passing], scores[passing]
-        self.hits = NumberedHits(numbers, scores)
-
-    def may_hold_above(self, score: float) -> bool:
-        """True if the shard may have more hits above this score: it returned as many as it was asked for, and even the
-        lowest of them is above the score."""
-        return self._may_have_more and self._lowest_score > score
+    def _limit_and_filter(self, limit: int, surely: bool) -> tuple[int, Any]:
+        """What the engine is asked for, to get `limit` points that pass."""
+        if self.num_passing == self._num_live:
+            return limit, None
+        if self.num_passing**2 < _IDS_PER_HIT * limit * self._num_live:
+            return limit, self._passing_ids()
+        return self._with_failing(limit, surely), None
 
     def _with_failing(self, limit: int, surely: bool) -> int:
         """How many hits to ask for to get `limit` that pass: the engine also returns points that do not pass."""
         num_failing = self._num_live - self.num_passing
-        if surely or num_failing == 0:
+        if surely:
             return limit + num_failing
         return min(limit + num_failing, _with_slack(limit * self._num_live / self.num_passing))
 
@@ -118,44 +118,45 @@ class ShardScan:
         numbers: list[int] = (np.flatnonzero(self._passing) + self._first_number).tolist()
         return engine.Filter(must=[engine.HasIdCondition(set(numbers))])
 
+    def _passed(self, answer: Sequence[Any], asked: int) -> ShardHits:
+        scores = np.fromiter(map(_SCORE, answer), np.float32, len(answer))
+        numbers = np.fromiter(map(_NUMBER, answer), np.int64, len(answer))
+        lowest_score = float(scores[-1]) if len(answer) else -math.inf
+        if self.num_passing < self._num_live:
+            passing = self._passing[numbers - self._first_number]
+            numbers, scores = numbers[passing], scores[passing]
+        return ShardHits(NumberedHits(numbers, scores), lowest_score, has_more=len(answer) == asked)
 
-def search_shards(
-    shards: Sequence[Sequence[ShardScan]], vectors: Sequence[Vector], ks: Sequence[int]
-) -> list[NumberedHits]:
-    """For each query the k best points that pass, of all shards. Exact, except for the quantisation. `shards`: of each
-    shard a scan for each query. The same points pass for all queries."""
-    passed = [scans for scans in shards if scans[0].num_passing]
-    if not passed:
+
+def search_shards(scans: Sequence[ShardScan], vectors: Sequence[Vector], ks: Sequence[int]) -> list[NumberedHits]:
+    """For each query the k best points that pass, of all shards. Exact, except for the quantisation."""
+    total = sum(scan.num_passing for scan in scans)
+    if not total:
         return [_NO_HITS] * len(vectors)
-    total = sum(scans[0].num_passing for scans in passed)
     queries = [engine.Query.Nearest(vector_D.tolist()) for vector_D in vectors]
     with engine_errors("searched"):
-        for scans in passed:
-            # The same for all of them: only such queries are scored together.
-            limit = _with_slack(max(ks) * scans[0].num_passing / total)
-            if len(queries) == 1:
-                scans[0].ask(queries[0], limit)
-            else:
-                ShardScan.ask_together(scans, queries, limit)
-        return [
-            _completed([scans[number] for scans in passed], query, k)
-            for number, (query, k) in enumerate(zip(queries, ks, strict=True))
-        ]
+        # Of each shard as many for every query: only such queries are scored together.
+        by_shard = [scan.ask_together(queries, _with_slack(max(ks) * scan.num_passing / total)) for scan in scans]
+        by_query = zip(*by_shard, strict=True)
+        return [_completed(scans, *each) for each in zip(by_query, queries, ks, strict=True)]
 
 
-def _completed(scans: Sequence[ShardScan], query: Any, k: int) -> NumberedHits:
+def _completed(scans: Sequence[ShardScan], answers: Sequence[ShardHits], query: Any, k: int) -> NumberedHits:
     """Asks those shards again that may hold more of the k best."""
-    best = _merge(scans, k)
+    best = _merge(answers, k)
     kth_score = float(best.scores[-1]) if len(best.scores) == k else -math.inf
-    incomplete = [scan for scan in scans if scan.may_hold_above(kth_score)]
-    for scan in incomplete:
-        scan.ask(query, _with_slack(k), kth_score, surely=True)
-    return _merge(scans, k) if incomplete else best
+    if not any(answer.may_hold_above(kth_score) for answer in answers):
+        return best
+    whole = [
+        scan.ask(query, _with_slack(k), kth_score, surely=True) if answer.may_hold_above(kth_score) else answer
+        for scan, answer in zip(scans, answers, strict=True)
+    ]
+    return _merge(whole, k)
 
 
-def _merge(scans: Sequence[ShardScan], k: int) -> NumberedHits:
-    scores = np.concatenate([scan.hits.scores for scan in scans])
-    numbers = np.concatenate([scan.hits.numbers for scan in scans])
+def _merge(answers: Sequence[ShardHits], k: int) -> NumberedHits:
+    scores = np.concatenate([answer.hits.scores for answer in answers])
+    numbers = np.concatenate([answer.hits.numbers for answer in answers])
     best = best_k(scores, k)
     return NumberedHits(numbers[best], scores[best])
 

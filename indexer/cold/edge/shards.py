@@ -130,13 +130,8 @@ class Shards:
     def search(self, vectors: Sequence[Vector], ks: Sequence[int], live: Mask, passing: Mask) -> list[NumberedHits]:
         """For each vector the k points with the highest scores among those in `passing`. Both masks are by point
         number: `live` marks all points that have a vector, `passing` those of them that the search may return."""
-        shards = []
-        for shard_id in range(len(self._shards)):
-            first = shard_id * SHARD_POINTS
-            numbers = slice(first, first + SHARD_POINTS)
-            shard = self._shard(shard_id)
-            shards.append([ShardScan(shard, first, live[numbers], passing[numbers]) for _ in vectors])
-        return search_shards(shards, vectors, ks)
+        scans = [self._scan(shard_id, live, passing) for shard_id in range(len(self._shards))]
+        return search_shards(scans, vectors, ks)
 
     @property
     def num_shards(self) -> int:
@@ -144,13 +139,14 @@ class Shards:
 
     def search_exactly(self, shard_id: int, query_D: Vector, k: int, live: Mask, passing: Mask) -> NumberedHits:
         """As `search`, in one shard, by the full vectors of all its points."""
+        scan = self._scan(shard_id, live, passing, exact=True)
+        with engine_errors("searched"):
+            return scan.ask(engine.Query.Nearest(query_D.tolist()), k, surely=True).hits
+
+    def _scan(self, shard_id: int, live: Mask, passing: Mask, *, exact: bool = False) -> ShardScan:
         first = shard_id * SHARD_POINTS
         numbers = slice(first, first + SHARD_POINTS)
-        scan = ShardScan(self._shard(shard_id), first, live[numbers], passing[numbers], exact=True)
-        if scan.num_passing:
-            with engine_errors("searched"):
-                scan.ask(engine.Query.Nearest(query_D.tolist()), k, surely=True)
-        return scan.hits
+        return ShardScan(self._shard(shard_id), first, live[numbers], passing[numbers], exact=exact)
 
     def get(self, numbers: Sequence[int], *, vectors: bool) -> dict[int, Point]:
         """The points with these numbers, by number. Numbers that are not stored are left out."""

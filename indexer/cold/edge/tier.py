@@ -53,7 +53,7 @@ _START_REWRITES_FOR_S: Final = 30.0
 shard with vectors of 128 numbers took 5.0 s."""
 _WARN_AT_SHARE: Final = 0.75
 """A warning is logged when this share of `erase_within_s` has passed, while there is still time to help."""
-_TOGETHER: Final = 6
+_MAX_TOGETHER: Final = 6
 """At most so many queries are searched together: all vectors of one member. Others wait for them."""
 _EXHAUSTED: Final = object()
 _LOAD_PAGE: Final = 5_000
@@ -137,8 +137,8 @@ class EdgeColdTier:
                 answers += [self._search_exactly(query, deadline) for query in group]
             else:
                 together = list(group)
-                for first in range(0, len(together), _TOGETHER):
-                    answers += self._search(together[first : first + _TOGETHER], deadline.left_s())
+                for first in range(0, len(together), _MAX_TOGETHER):
+                    answers += self._search(together[first : first + _MAX_TOGETHER], deadline.left_s())
         return answers
 
     def position(self, *, timeout_s: float | None = None) -> Offsets:
