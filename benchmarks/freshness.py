@@ -72,7 +72,7 @@ def _post_vectors(folder: Path, package: Path, posts: list[str], rate: float, se
     settings = {"NEARLINE_ENCODE__POST_VECTORS": "true"}
     load = pipeline_load(folder, package, posts, rate, seconds, settings=settings, beside=read)
     if load.p99_s is None or not ages_s:
-        raise SystemExit("no vector was written for other teams; see the log of nearline up")
+        raise SystemExit("no post became searchable, or no vector was written; see the log of nearline up")
     p50_s, p99_s = (float(np.percentile([*ages_s.values()], percent)) for percent in (50, 99))
     return [
         Figure("with post-vectors: freshness p99, s", load.p99_s),

@@ -83,7 +83,8 @@ def _sentence(error: Exception) -> str:
         return _one_line(error.format_message())
     if isinstance(error, OSError) and error.strerror:
         # Without the number that Python puts before it.
-        return _one_line(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+        files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return _one_line(f"{files}: {error.strerror}" if files else error.strerror)
     if _is_a_bug(error):
         return f"{type(error).__name__}: {_one_line(str(error))} (NEARLINE_LOG_LEVEL=debug shows where)"
     return _one_line(str(error))

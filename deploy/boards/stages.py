@@ -253,7 +253,7 @@ INDEX: Final = Board(
                     "From an event to its effect there. A generation that is being built reads old contexts.",
                 ),
                 Lines(
-                    "Written",
+                    "Records",
                     "cps",
                     [Query(rate("nearline_index_records_total", "outcome, generation"), "{{outcome}} {{generation}}")],
                     "Also of a generation that is being built.",

@@ -70,7 +70,7 @@ class ContextMetrics:
         self._published.labels(kind, "at_once").inc(at_once)
         self._published.labels(kind, "put_off").inc(put_off)
 
-    def table(self, kind: Kind, num_delayed: int, num_cells: int) -> None:
+    def table_sizes(self, kind: Kind, num_delayed: int, num_cells: int) -> None:
         """As it is now, in the partitions that this worker owns."""
         self._delayed.labels(kind).set(num_delayed)
         self._cells.labels(kind).set(num_cells)

@@ -185,8 +185,8 @@ class ContextProcessor:
         self._wrong_partition.log_new()
 
     def _measure_tables(self) -> None:
-        self._metrics.table("post", self._posts.num_delayed_publications, self._posts.estimated_num_cells)
-        self._metrics.table("member", self._members.num_delayed_publications, self._members.estimated_num_cells)
+        self._metrics.table_sizes("post", self._posts.num_delayed_publications, self._posts.estimated_num_cells)
+        self._metrics.table_sizes("member", self._members.num_delayed_publications, self._members.estimated_num_cells)
 
     def _measure_compaction(self) -> None:
         self._metrics.compacted(min(self._posts.compacted_at_s(), self._members.compacted_at_s()))
