@@ -6,14 +6,13 @@ snapshot is on disk. It ends when stdin closes.
 """
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
 from msgspec import UNSET
 
+from benchmarks.kit.waiting import until
 from indexer.hot.tier import MatrixHotTier
 from indexer.id_table import IdTable
 from indexer.settings import HotSettings
@@ -26,8 +25,6 @@ from schemas.ids import Generation
 from streams.settings import KafkaSettings
 
 _ASK_EVERY_S: Final = 0.01
-_WAIT_S: Final = 600.0
-"""Several times as long as a million posts take. A feed that is never ready ends the benchmark."""
 _SNAPSHOT: Final = "hot.snapshot"
 """The name that the hot tier gives to a whole snapshot."""
 
@@ -51,20 +48,12 @@ def main() -> None:
     hot = MatrixHotTier(dimension, settings.hot, IdTable())
     feeds = new_feeds(settings, package, hot, TrendingLists(), writes_snapshots=True)
     with feeds.running():
-        _wait_until(lambda: feeds.hot.problem is None)
+        until(lambda: feeds.hot.problem is None, "the feed to catch up", _ASK_EVERY_S)
         print(hot.count(), flush=True)
         sys.stdin.readline()
-        _wait_until(lambda: any((data_dir / "hot").rglob(_SNAPSHOT)))
+        until(lambda: any((data_dir / "hot").rglob(_SNAPSHOT)), "a snapshot", _ASK_EVERY_S)
         print("saved", flush=True)
         sys.stdin.read()
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + _WAIT_S
-    while not condition():
-        if time.monotonic() > until_s:
-            raise TimeoutError(f"the hot feed did not get so far within {_WAIT_S:g} s")
-        time.sleep(_ASK_EVERY_S)
 
 
 if __name__ == "__main__":

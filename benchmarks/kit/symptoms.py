@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +22,7 @@ from benchmarks.kit.programs import find, how_to_get
 from benchmarks.kit.prometheus import Prometheus, running
 from benchmarks.kit.stopping import stopped
 from benchmarks.kit.table import Figure, shown
+from benchmarks.kit.waiting import until
 from nearline.errors import NearlineError
 from nearline.pipeline import Pipeline
 from retriever.errors import RetrieverError
@@ -39,6 +41,7 @@ _DISK: Final = 2**29
 _GIVE_UP_S: Final = 300.0
 _SEND_S: Final = 20.0
 _PAUSE_S: Final = 0.1
+_until: Final = partial(until, look_every_s=_PAUSE_S, timeout_s=_GIVE_UP_S)
 
 
 class CannotProduce(RuntimeError):
@@ -222,11 +225,3 @@ def _post(number: int) -> Output:
         "created_at": datetime.now(UTC),
     }
     return Output(topics.POSTS, post_id.encode(), msgspec.json.encode(event))
-
-
-def _until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _GIVE_UP_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {_GIVE_UP_S:.0f} s for {what}")
-        time.sleep(_PAUSE_S)

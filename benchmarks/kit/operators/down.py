@@ -3,9 +3,10 @@
 from typing import Final, NamedTuple
 
 from benchmarks.kit.operators.asking import fetch, monitor_of, p99_s
-from benchmarks.kit.reindex.instance import connections, until
+from benchmarks.kit.reindex.instance import connections
 from benchmarks.kit.stopping import stopped
 from benchmarks.kit.table import Figure
+from benchmarks.kit.waiting import until
 from nearline.ask.status import read_status
 from nearline.ask.status_sources import sources_of_command
 from nearline.monitor.report import ask_monitor

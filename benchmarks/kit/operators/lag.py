@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.kit.background import in_background
 from benchmarks.kit.operators.asking import fetch, monitor_of
 from benchmarks.kit.pipeline_load import write_posts
-from benchmarks.kit.reindex.instance import until
 from benchmarks.kit.stopping import stopped
 from benchmarks.kit.table import Figure
+from benchmarks.kit.waiting import until
 from nearline.pipeline import CommandFailed, Pipeline
 from schemas.ids import Generation, Offset, Partition
 from schemas.stages import encode_reads

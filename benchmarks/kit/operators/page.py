@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.kit.operators.asking import fetch, metrics_urls, monitor_of, num_series
-from benchmarks.kit.reindex.instance import build_and_open, until
+from benchmarks.kit.reindex.instance import build_and_open
 from benchmarks.kit.stopping import stopped
 from benchmarks.kit.table import Figure
+from benchmarks.kit.waiting import until
 from nearline.page.pages import OVERVIEW_PATH
 from nearline.pipeline import Pipeline
 from nearline.up.names import MONITOR

@@ -1,7 +1,6 @@
 """An instance of `nearline up` that serves one package, and the commands by which another is built beside it."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.kit.packages import layout, random_package
 from benchmarks.kit.pipeline_load import ENCODE_THREADS
+from benchmarks.kit.waiting import until
 from nearline.ask.connections import Connections
 from nearline.pipeline import Pipeline
 from nearline.settings.loading import instance_settings
@@ -18,8 +18,6 @@ from schemas.ids import Generation
 
 LONG_S: Final = 6 * 3600.0
 """For what takes as long as it takes."""
-_OPEN_S: Final = 600.0
-_LOOK_EVERY_S: Final = 0.2
 
 
 class Model(NamedTuple):
@@ -86,15 +84,6 @@ def seconds_to_ready(history: list[dict[str, Any]]) -> float:
 
 def connections(pipeline: Pipeline) -> Connections:
     return Connections(instance_settings(None, pipeline.data_dir), lambda: pipeline.instance)
-
-
-def until(condition: Callable[[], bool], what: str, look_every_s: float = _LOOK_EVERY_S) -> None:
-    """Raises RuntimeError if it takes too long."""
-    deadline = time.monotonic() + _OPEN_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {_OPEN_S:.0f} s for {what}")
-        time.sleep(look_every_s)
 
 
 def _is_open(pipeline: Pipeline, generation: str) -> bool:

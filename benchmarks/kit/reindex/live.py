@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.kit.pipeline_load import encoder_alone, write_posts
-from benchmarks.kit.reindex.instance import LONG_S, Model, begin_building, serving, two_packages, until
+from benchmarks.kit.reindex.instance import LONG_S, Model, begin_building, serving, two_packages
 from benchmarks.kit.table import Figure
+from benchmarks.kit.waiting import until
 from nearline.pipeline import Pipeline
 
 SHARE = 0.25

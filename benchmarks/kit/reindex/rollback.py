@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.kit.pipeline_load import write_posts
-from benchmarks.kit.reindex.instance import SMALL, build, serving, two_packages, until
+from benchmarks.kit.reindex.instance import SMALL, build, serving, two_packages
 from benchmarks.kit.table import Figure
+from benchmarks.kit.waiting import until
 from retriever.client import RetrieverClient
 from schemas.api import RetrieveRequest
 
